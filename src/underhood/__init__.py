@@ -1,0 +1,1 @@
+"""Underhood: the whole path to large language models as one working system."""

@@ -1,0 +1,1 @@
+"""Fine-tuning a model towards what people want."""

@@ -1,0 +1,1 @@
+"""What every floor shares: specs, protocols, errors, the run log, checkpoints."""

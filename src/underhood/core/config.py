@@ -1,0 +1,150 @@
+"""Specs: frozen dataclasses that describe what to build, and their lossless path to JSON and TOML and back.
+
+A spec says *what*; its `.build()` makes it. Specs nest, so that a whole model is one value that can be compared,
+hashed, written into a checkpoint and read back. Where a field's declared type is a protocol or a base class (a slot
+that takes any mixer, any feed-forward), the JSON names the concrete class in a ``"type"`` key; where the declared type
+is the class itself, nothing is repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
+
+from underhood.core.errors import UserError, nearest
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+def to_json(spec: Any) -> Json:
+    """A spec as plain JSON values. The inverse is `from_json(type(spec), …)`.
+
+    Raises:
+        TypeError: the spec holds a value that JSON cannot carry (a programming error).
+    """
+    if not dataclasses.is_dataclass(spec) or isinstance(spec, type):
+        raise TypeError(f"a spec is a dataclass instance, got {spec!r}")
+    hints = typing.get_type_hints(type(spec))
+    return {field.name: _encode(getattr(spec, field.name), hints[field.name]) for field in dataclasses.fields(spec)}
+
+
+def from_json(cls: type[T], data: Json, *, where: str = "config") -> T:
+    """Builds a spec of type `cls` from `to_json`'s form; fields that have a default may be left out.
+
+    Args:
+        where: how errors call the place, e.g. ``"recipe.toml"``.
+
+    Raises:
+        UserError: an unknown or missing key (with the nearest valid name), or a value of the wrong type.
+    """
+    if not isinstance(data, dict):
+        raise UserError(f"{where} is not a table of keys", expected=f"the fields of {cls.__name__}", got=repr(data))
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
+    for key in data:
+        if key not in fields and key != "type":
+            near = nearest(key, fields)
+            fix = f"did you mean {near}?" if near else f"valid keys: {', '.join(fields)}"
+            raise UserError(f"unknown key {key!r} in {where}", fix=fix)
+    values: Json = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _decode(data[name], hints[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where} lacks the key {name!r}", expected=_type_name(hints[name]))
+    try:
+        return cls(**values)
+    except ValueError as error:  # the spec's own validation
+        raise UserError(f"{where}: {error}") from error
+
+
+def _encode(value: Any, hint: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        tagged = {} if hint is type(value) else {"type": f"{type(value).__module__}.{type(value).__qualname__}"}
+        return tagged | to_json(value)
+    if isinstance(value, (tuple, list)):
+        inner = _element_hint(hint)
+        return [_encode(item, inner) for item in value]
+    if isinstance(value, dict):
+        inner = get_args(hint)[1] if len(get_args(hint)) == 2 else Any
+        return {str(key): _encode(item, inner) for key, item in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"no JSON form for {value!r} ({type(value).__name__})")
+
+
+def _decode(value: Any, hint: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _decode_union(value, get_args(hint), where)
+    if isinstance(value, dict) and "type" in value and (hint is Any or isinstance(hint, type)):
+        named = _spec_class(value["type"], where)
+        return from_json(named, {key: item for key, item in value.items() if key != "type"}, where=where)
+    if dataclasses.is_dataclass(hint):
+        return from_json(cast(type, hint), value, where=where)
+    if origin in (tuple, list):
+        if not isinstance(value, list):
+            raise UserError(f"{where} has the wrong type", expected="a list", got=repr(value))
+        items = [_decode(item, _element_hint(hint), f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where} has the wrong type", expected="a table", got=repr(value))
+        return {key: _decode(item, get_args(hint)[1], f"{where}.{key}") for key, item in value.items()}
+    if origin is typing.Literal:
+        if value not in get_args(hint):
+            raise UserError(f"{where} has no such choice", expected=" | ".join(map(repr, get_args(hint))), got=repr(value))
+        return value
+    return _decode_scalar(value, hint, where)
+
+
+def _decode_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    rest = [choice for choice in choices if choice is not type(None)]
+    if isinstance(value, dict) and "type" in value:
+        return _decode(value, Any, where)
+    errors: list[UserError] = []
+    for choice in rest:
+        try:
+            return _decode(value, choice, where)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _decode_scalar(value: Any, hint: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{where} has the wrong type", expected=_type_name(hint), got=repr(value))
+
+
+def _element_hint(hint: Any) -> Any:
+    args = get_args(hint)
+    return args[0] if args else Any
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _spec_class(path: str, where: str) -> type:
+    """The spec class that a ``"type"`` key names. Only this package's own dataclasses: a config file runs no code."""
+    module_name, _, class_name = str(path).rpartition(".")
+    if not module_name.startswith("underhood."):
+        raise UserError(f"{where} names a type outside underhood", got=repr(path))
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError):
+        found = None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise UserError(f"{where} names an unknown type", got=repr(path))
+    return found

@@ -1,0 +1,87 @@
+"""The thin contracts between floors: what every language model, cache and tokenizer answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """Keys and values of the tokens a model has already read. It belongs to the caller, never to the model.
+
+    A forward pass calls `extend` once with the positions of the new tokens, then `update` once per layer. The cache
+    decides how it stores; what it returns is always in order of arrival, so that column ``s`` of the returned keys
+    has the position ``positions_BS[:, s]``.
+    """
+
+    @property
+    def length(self) -> int:
+        """How many tokens per row are stored (S before the next `extend`)."""
+        ...
+
+    def extend(self, positions_BT: "Tensor") -> "Tensor":
+        """Makes room for T more tokens; returns the positions of everything attendable, shape (B, S)."""
+        ...
+
+    def update(self, layer: int, k_BGTK: "Tensor", v_BGTK: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """Stores one layer's new keys and values; returns all of them, shapes (B, G, S, K)."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """Anything that gives next-token scores, from an n-gram table to a mixture of experts.
+
+    ``model(tokens_BT, cache=None, positions=None) -> logits_BTV``: ``logits[b, t]`` scores the token after
+    ``tokens[b, : t + 1]``. They are unnormalised natural-log scores; losses live elsewhere.
+
+    Positions say more than order, and one rule covers packing, padding and caching:
+
+    - they count 0, 1, 2 … within a document; a token whose position does not follow its left neighbour's starts a
+      new document, and attention never crosses into it;
+    - −1 marks padding: it is attended by nobody and its own output means nothing;
+    - None means one document per row, going on after whatever `cache` holds.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence the model was made for; None when it has no such limit."""
+        ...
+
+    def __call__(
+        self, tokens_BT: "Tensor", *, cache: Cache | None = None, positions: "Tensor | None" = None
+    ) -> "Tensor": ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back. `encode` never produces a special token: text that spells one stays text."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included; every id is below it."""
+        ...
+
+    @property
+    def special(self) -> Mapping[str, int]:
+        """Special tokens by name, e.g. ``{"<|endoftext|>": 4093}``. Only code puts them into a sequence."""
+        ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The exact bytes of the ids: what a stream needs, and what round trips."""
+        ...

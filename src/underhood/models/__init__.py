@@ -1,0 +1,1 @@
+"""Whole language models behind one protocol."""

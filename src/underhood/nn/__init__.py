@@ -1,0 +1,1 @@
+"""Neural modules, each built by a spec."""
