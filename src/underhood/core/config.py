@@ -97,7 +97,9 @@ def _decode(value: Any, hint: Any, where: str) -> Any:
         return {key: _decode(item, get_args(hint)[1], f"{where}.{key}") for key, item in value.items()}
     if origin is typing.Literal:
         if value not in get_args(hint):
-            raise UserError(f"{where} has no such choice", expected=" | ".join(map(repr, get_args(hint))), got=repr(value))
+            raise UserError(
+                f"{where} has no such choice", expected=" | ".join(map(repr, get_args(hint))), got=repr(value)
+            )
         return value
     return _decode_scalar(value, hint, where)
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 class Cache(Protocol):
     """Keys and values of the tokens a model has already read. It belongs to the caller, never to the model.
 
-    A forward pass calls `extend` once with the positions of the new tokens, then `update` once per layer. The cache
-    decides how it stores; what it returns is always in order of arrival, so that column ``s`` of the returned keys
-    has the position ``positions_BS[:, s]``.
+    A forward pass calls `extend` once with the new tokens' positions, then `update` once per layer. The cache decides
+    how it stores; what it returns is always in order of arrival, so that column ``s`` of the returned keys has the
+    position ``positions_BS[:, s]``.
     """
 
     @property
@@ -23,8 +23,17 @@ class Cache(Protocol):
         """How many tokens per row are stored (S before the next `extend`)."""
         ...
 
-    def extend(self, positions_BT: "Tensor") -> "Tensor":
-        """Makes room for T more tokens; returns the positions of everything attendable, shape (B, S)."""
+    @property
+    def plain(self) -> bool:
+        """True while every row is one unpadded document read from its start: then causal order is the whole mask."""
+        ...
+
+    def extend(self, count: int, positions_BT: "Tensor | None") -> tuple["Tensor", "Tensor"]:
+        """Makes room for `count` more tokens per row.
+
+        Returns their positions (B, T) — those given, or each row's next ones when None — and the positions of
+        everything attendable (B, S), the new tokens included.
+        """
         ...
 
     def update(self, layer: int, k_BGTK: "Tensor", v_BGTK: "Tensor") -> tuple["Tensor", "Tensor"]:

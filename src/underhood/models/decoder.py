@@ -1,0 +1,177 @@
+"""The decoder: one model class from the smallest character model to the open families.
+
+Embedding, a pile of blocks, a final norm, and scores over the vocabulary. Which Transformer it is (Qwen3-shaped by
+default) is said by the specs in its slots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from underhood.core.protocols import Cache
+from underhood.nn.attention import AttentionSpec
+from underhood.nn.block import BlockSpec
+from underhood.nn.feedforward import GatedSpec
+from underhood.nn.norm import NormSpec, RMSNormSpec
+from underhood.nn.position import RotarySpec
+from underhood.nn.reading import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpec:
+    """A decoder-only language model.
+
+    Attributes:
+        vocab_size: V.
+        context: the longest sequence it is trained for, in tokens.
+        width: D, the residual stream.
+        layers: L.
+        blocks: the layers' specs, repeated in turn: layer i is built from ``blocks[i % len(blocks)]``.
+        norm: the final norm.
+        tied: the unembedding is the embedding matrix.
+        learned_positions: adds a learned vector per position to the embedding (GPT-2), `context` of them.
+    """
+
+    vocab_size: int
+    context: int
+    width: int
+    layers: int
+    blocks: tuple[BlockSpec, ...]
+    norm: NormSpec = RMSNormSpec()
+    tied: bool = False
+    learned_positions: bool = False
+
+    def __post_init__(self):
+        for name in ("vocab_size", "context", "width", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.blocks or self.layers % len(self.blocks):
+            raise ValueError(f"layers must be a multiple of the {len(self.blocks)} block specs, got {self.layers}")
+
+    def block(self, layer: int) -> BlockSpec:
+        return self.blocks[layer % len(self.blocks)]
+
+    def build(self) -> "Decoder":
+        """The module, with its weights not yet initialised for training (see `initialize`)."""
+        return Decoder(self)
+
+
+def qwen3_shaped(
+    *,
+    vocab_size: int,
+    context: int,
+    width: int,
+    layers: int,
+    heads: int,
+    kv_heads: int | None = None,
+    head_width: int | None = None,
+    hidden: int | None = None,
+    theta: float = 10_000.0,
+    tied: bool = False,
+) -> DecoderSpec:
+    """The house's default architecture: RMSNorm, rotary positions, grouped heads, QK-norm, SwiGLU (Qwen3 2025).
+
+    `hidden` defaults to 8/3 of the width, rounded up to a multiple of 64, which keeps the three SwiGLU matrices as
+    large as the two of a plain feed-forward of four times the width (Shazeer 2020).
+    """
+    return DecoderSpec(
+        vocab_size=vocab_size,
+        context=context,
+        width=width,
+        layers=layers,
+        tied=tied,
+        blocks=(
+            BlockSpec(
+                mixer=AttentionSpec(
+                    heads=heads,
+                    kv_heads=kv_heads,
+                    head_width=head_width,
+                    rotary=RotarySpec(theta=theta),
+                    qk_norm=RMSNormSpec(),
+                ),
+                feedforward=GatedSpec(hidden=hidden or 64 * math.ceil(width * 8 / 3 / 64)),
+            ),
+        ),
+    )
+
+
+class Decoder(nn.Module):
+    """A causal language model; answers `core.protocols.LanguageModel`."""
+
+    def __init__(self, spec: DecoderSpec):
+        super().__init__()
+        self.spec = spec
+        self.embed = nn.Embedding(spec.vocab_size, spec.width)
+        self.position_embed = nn.Embedding(spec.context, spec.width) if spec.learned_positions else None
+        self.blocks = nn.ModuleList(spec.block(layer).build(spec.width, layer) for layer in range(spec.layers))
+        self.norm = spec.norm.build(spec.width)
+        self.unembed = nn.Linear(spec.width, spec.vocab_size, bias=False)
+        if spec.tied:
+            self.unembed.weight = self.embed.weight
+
+    @property
+    def vocab_size(self) -> int:
+        return self.spec.vocab_size
+
+    @property
+    def context(self) -> int:
+        return self.spec.context
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        cache: Cache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
+        return self.unembed(self.hidden(tokens, cache=cache, positions=positions))
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        cache: Cache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The normalised residual stream before the unembedding."""
+        reading = Reading(tokens, positions, cache)
+        x_BTD = self.embed(tokens)
+        if self.position_embed is not None:
+            x_BTD = x_BTD + self.position_embed(reading.positions_BT.clamp(min=0))
+        for block in self.blocks:
+            x_BTD = block(x_BTD, reading)
+        return self.norm(x_BTD)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, each shared one counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder:
+    """Fresh weights for training, a pure function of the spec and the seed.
+
+    Matrices that read the residual stream are uniform with standard deviation 0.5 / sqrt(fan-in); those that write to
+    it (attention output, feed-forward down) start at zero, so that the model begins as its embedding and every layer
+    grows from nothing (Zhang et al. 2019, Fixup). An untied unembedding
+    starts at zero as well: the first loss is exactly log V. Norms start at one, biases at zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("embed.", "position_embed.")):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * embed_std)
+        elif name.startswith("unembed.") or name.endswith((".output.weight", ".down.weight")):
+            parameter.zero_()
+        elif parameter.ndim == 2:
+            bound = 0.5 * math.sqrt(3.0 / parameter.shape[1])
+            parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+        elif parameter.ndim == 1:
+            parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+    return model

@@ -1,0 +1,99 @@
+"""Causal self-attention with grouped key-value heads.
+
+One module covers the line from multi-head attention (Vaswani et al. 2017: G = H) through multi-query (Shazeer 2019:
+G = 1) to grouped-query attention (Ainslie et al. 2023), with the parts that today's models add to it: rotary positions,
+normalised queries and keys (Henry et al. 2020; Dehghani et al. 2023), a sliding window (Beltagy et al. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from underhood.nn.norm import NormSpec
+from underhood.nn.position import RotarySpec, rotate
+from underhood.nn.reading import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSpec:
+    """Grouped-query attention.
+
+    Attributes:
+        heads: query heads H.
+        kv_heads: key-value heads G; H is a multiple of it. None means G = H.
+        head_width: K; None means width / H.
+        rotary: rotary positions, or None for none.
+        qk_norm: normalises each query and key head before the rotation (as Qwen3 does), or None.
+        window: a token sees itself and the window − 1 tokens before it; None sees all.
+        bias: biases on the query, key and value projections (as Qwen2 has them).
+        output_bias: bias on the output projection (as GPT-2 has it).
+    """
+
+    heads: int
+    kv_heads: int | None = None
+    head_width: int | None = None
+    rotary: RotarySpec | None = RotarySpec()
+    qk_norm: NormSpec | None = None
+    window: int | None = None
+    bias: bool = False
+    output_bias: bool = False
+
+    def __post_init__(self):
+        if self.heads < 1 or self.heads % self.groups:
+            raise ValueError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.groups}")
+
+    @property
+    def groups(self) -> int:
+        return self.kv_heads or self.heads
+
+    def width_of_head(self, width: int) -> int:
+        if self.head_width is None and width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got {width} and {self.heads}")
+        return self.head_width or width // self.heads
+
+    def build(self, width: int, layer: int) -> "Attention":
+        """The module of layer number `layer` (its place in the cache) for a residual stream of `width`."""
+        return Attention(width, layer, self)
+
+
+class Attention(nn.Module):
+    """``softmax(q kᵀ / sqrt(K)) v`` over the visible tokens, H heads sharing G key-value heads."""
+
+    def __init__(self, width: int, layer: int, spec: AttentionSpec):
+        super().__init__()
+        self.spec, self.layer = spec, layer
+        self.head_width = spec.width_of_head(width)
+        inner, shared = spec.heads * self.head_width, spec.groups * self.head_width
+        self.query = nn.Linear(width, inner, bias=spec.bias)
+        self.key = nn.Linear(width, shared, bias=spec.bias)
+        self.value = nn.Linear(width, shared, bias=spec.bias)
+        self.output = nn.Linear(inner, width, bias=spec.output_bias)
+        self.query_norm = spec.qk_norm.build(self.head_width) if spec.qk_norm else None
+        self.key_norm = spec.qk_norm.build(self.head_width) if spec.qk_norm else None
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+        q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
+        k_BGTK = self._heads(self.key(x_BTD), self.key_norm)
+        v_BGTK = self._heads(self.value(x_BTD), None)
+        if self.spec.rotary is not None:
+            tables = self.spec.rotary.tables(reading, self.head_width)
+            q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
+        if reading.cache is not None:
+            k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
+        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
+        return self.output(y_BHTK.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        x = x.unflatten(-1, (-1, self.head_width))
+        return (x if norm is None else norm(x)).transpose(1, 2)
+
+    def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading) -> Tensor:
+        grouped = self.spec.groups != self.spec.heads
+        if reading.causal_only(self.spec.window):
+            return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
+        mask = reading.mask(self.spec.window)
+        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)

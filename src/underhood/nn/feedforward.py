@@ -1,0 +1,72 @@
+"""Feed-forward layers: the plain one and the gated one (Shazeer 2020, "GLU variants improve Transformer")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from underhood.nn.reading import Reading
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),  # So et al. 2021, Primer
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedSpec:
+    """``down(activation(gate(x)) · up(x))``: SwiGLU with silu, GeGLU with gelu_tanh."""
+
+    hidden: int
+    activation: Activation = "silu"
+    bias: bool = False
+
+    def build(self, width: int) -> "Gated":
+        return Gated(width, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainSpec:
+    """``down(activation(up(x)))``: two matrices, as in the original Transformer and GPT-2."""
+
+    hidden: int
+    activation: Activation = "gelu_tanh"
+    bias: bool = True
+
+    def build(self, width: int) -> "Plain":
+        return Plain(width, self)
+
+
+class Gated(nn.Module):
+    def __init__(self, width: int, spec: GatedSpec):
+        super().__init__()
+        self.spec = spec
+        self.gate = nn.Linear(width, spec.hidden, bias=spec.bias)
+        self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
+        self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+        h_BTF = ACTIVATIONS[self.spec.activation](self.gate(x_BTD)) * self.up(x_BTD)
+        return self.down(h_BTF)
+
+
+class Plain(nn.Module):
+    def __init__(self, width: int, spec: PlainSpec):
+        super().__init__()
+        self.spec = spec
+        self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
+        self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+        return self.down(ACTIVATIONS[self.spec.activation](self.up(x_BTD)))

@@ -1,0 +1,80 @@
+"""What all layers of one forward pass share: where each token stands and whom it may see.
+
+Masks and rotary tables depend on positions only, so they are worked out once per pass and remembered here, not once
+per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from underhood.core.protocols import Cache
+
+T = TypeVar("T")
+
+
+class Reading:
+    """One pass over T new tokens that may look back on S ≥ T (S counts the new ones).
+
+    Attributes:
+        positions_BT: positions of the new tokens (B, T); B is 1 when every row has the same.
+        positions_BS: positions of all that can be attended to (B, S).
+        plain: no padding and one document per row, so causal order is the whole mask.
+        cache: where the layers put and find keys and values, or None.
+    """
+
+    def __init__(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Cache | None):
+        count = tokens_BT.shape[1]
+        if cache is not None:
+            self.plain = positions_BT is None and cache.plain
+            self.positions_BT, self.positions_BS = cache.extend(count, positions_BT)
+        else:
+            self.plain = positions_BT is None
+            self.positions_BT = (
+                torch.arange(count, device=tokens_BT.device)[None] if positions_BT is None else positions_BT
+            )
+            self.positions_BS = self.positions_BT
+        self.cache = cache
+        self._memo: dict[Hashable, object] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()` the first time this pass asks for `key`, the same result afterwards."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]  # type: ignore[return-value]
+
+    def causal_only(self, window: int | None) -> bool:
+        """True when plain causal attention over T = S tokens says it all (the fast kernels' own case)."""
+        span = self.positions_BS.shape[1]
+        return self.plain and self.positions_BT.shape[1] == span and (window is None or span <= window)
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Who may see whom: bool (B, 1, T, S), or None when a single new token may see everything.
+
+        A key is visible when it stands at or before the query in the same document, is no padding, and is fewer than
+        `window` positions back. Every token sees itself, so that a padding row has a defined (and unused) softmax.
+        """
+        count, span = self.positions_BT.shape[1], self.positions_BS.shape[1]
+        if self.plain and count == 1 and (window is None or span <= window):
+            return None
+        return self.once(("mask", window), lambda: _mask(self.positions_BT, self.positions_BS, window))
+
+
+def _mask(positions_BT: Tensor, positions_BS: Tensor, window: int | None) -> Tensor:
+    count, span = positions_BT.shape[1], positions_BS.shape[1]
+    order_S = torch.arange(span, device=positions_BS.device)
+    order_T = order_S[span - count :]
+    starts_BS = torch.ones_like(positions_BS, dtype=torch.bool)
+    starts_BS[:, 1:] = positions_BS[:, 1:] != positions_BS[:, :-1] + 1
+    document_BS = starts_BS.cumsum(dim=1)
+    document_BT = document_BS[:, span - count :]
+    visible_BTS = (order_S <= order_T[:, None]) & (document_BT[:, :, None] == document_BS[:, None, :])
+    visible_BTS &= (positions_BS >= 0)[:, None, :]
+    if window is not None:
+        visible_BTS &= positions_BT[:, :, None] - positions_BS[:, None, :] < window
+    visible_BTS |= order_S == order_T[:, None]
+    return visible_BTS[:, None]
