@@ -1,0 +1,173 @@
+"""Checkpoints that a kill, a full disk or a flipped bit can't turn into a lie.
+
+A checkpoint is a folder ``step-00000123`` of safetensors files, one ``state.json``, and a ``manifest.json`` with the
+SHA-256 of every other file, written last. It is made under a temporary name, flushed to disk and renamed in one move,
+so a folder with the right name is complete; older ones are removed only after the new one is in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from underhood.core.errors import UserError
+from underhood.core.files import fsync_folder, sha256_of, storage_errors
+
+MANIFEST = "manifest.json"
+STEP_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk: its step and state in memory, its tensors on demand."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """All tensors of ``name.safetensors``, on the CPU."""
+        file = self.path / f"{name}.safetensors"
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"can't read {file}: {error}", fix="Use an earlier checkpoint or make it again") from error
+
+
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+) -> Path:
+    """Writes ``folder/step-…`` and then removes all but the newest `keep` checkpoints.
+
+    Args:
+        tensors: file stem to its tensors, e.g. ``{"model": …, "optimizer": …}``.
+        state: anything JSON can carry.
+
+    Raises:
+        UserError: the disk is full or the folder can't be written; earlier checkpoints are untouched.
+    """
+    final = folder / f"step-{step:08d}"
+    making = folder / f".making-{final.name}"
+    with storage_errors(final, "Earlier checkpoints are intact; free some space or choose another --out, then resume"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".making-*"):
+            shutil.rmtree(stale)
+        making.mkdir()
+        try:
+            _fill(making, step, tensors, state)
+            if final.exists():  # a resumed run repeats a step: identical content, the new copy replaces the old
+                shutil.rmtree(final)
+            os.rename(making, final)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+        fsync_folder(folder)
+    for old in _complete(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest(folder: Path) -> Path | None:
+    """The complete checkpoint with the highest step, or None."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Opens a checkpoint after comparing every file with the manifest.
+
+    Raises:
+        UserError: it is missing or incomplete, or a file's content has changed; the file is named.
+    """
+    mend = "Delete this checkpoint to fall back on the one before it"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        expected: dict[str, str] = manifest["sha256"]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not a complete checkpoint", expected=f"a {MANIFEST} in it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path / MANIFEST} is damaged", fix=mend) from error
+    for name, digest in expected.items():
+        file = path / name
+        if not file.exists():
+            raise UserError(f"{file} is missing from its checkpoint", fix=mend)
+        if sha256_of(file) != digest:
+            raise UserError(f"{file} is damaged: its content does not match the checksum in {MANIFEST}", fix=mend)
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return Checkpoint(path=path, step=manifest["step"], state=state)
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters and persistent buffers by name, each shared tensor once (under its first name)."""
+    kept = module.state_dict(keep_vars=True)
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in kept.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            result[name] = tensor.detach().contiguous()
+    return result
+
+
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:
+    """Copies tensors into a module of exactly that shape.
+
+    Raises:
+        UserError: a tensor is missing, superfluous or of another shape; the first such is named.
+    """
+    own = module_tensors(module)
+    if missing := [name for name in own if name not in tensors]:
+        raise UserError(f"{where} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
+    if extra := [name for name in tensors if name not in own]:
+        raise UserError(f"{where} holds a tensor the model has no place for: {extra[0]!r} ({len(extra)} in all)")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise UserError(
+                f"{where}: tensor {name!r} has the wrong shape",
+                expected=str(tuple(tensor.shape)),
+                got=str(tuple(tensors[name].shape)),
+            )
+        tensor.copy_(tensors[name])
+
+
+def _fill(making: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    for stem, group in tensors.items():
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in group.items()}, making / f"{stem}.safetensors"
+        )
+    _write(making / "state.json", json.dumps(dict(state), indent=1))
+    digests = {file.name: sha256_of(file) for file in sorted(making.iterdir())}
+    for name in digests:
+        with (making / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    _write(making / MANIFEST, json.dumps({"step": step, "sha256": digests}, indent=1))
+    fsync_folder(making)
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _complete(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := STEP_NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if (path / MANIFEST).exists()]
