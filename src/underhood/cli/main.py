@@ -1,0 +1,101 @@
+"""The command ``underhood``: finds the verb, reads its options, and turns mistakes into one line.
+
+Nothing heavy is imported here, so that ``underhood --help`` answers at once; a verb's module is loaded when it is
+called. Such a module defines ``Args`` (see `underhood.cli.options`) and ``run(args) -> int``, the exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from underhood.core.errors import UserError, nearest
+
+VERBS: dict[str, dict[str, str]] = {
+    "Look around": {
+        "version": "Versions of Underhood and of what it stands on.",
+    },
+}
+"""Verbs by group, in the order of the help page, each with its purpose (at most 64 characters)."""
+
+EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
+
+MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""A full disk or a forbidden place is the machine's answer to the user, not a bug of ours."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verbs = {name for group in VERBS.values() for name in group}
+    if not words or words[0] in ("-h", "--help", "help"):
+        if words[1:2] and words[1] in verbs:
+            words = [words[1], "--help"]
+        else:
+            print(overview())
+            return 0
+    if words[0] == "--version":
+        words[0] = "version"
+    if words[0] not in verbs:
+        near = nearest(words[0], verbs)
+        kind = "option" if words[0].startswith("-") else "command"
+        hint = f"did you mean {near}?" if near else "underhood --help lists what there is"
+        return _complain(f"underhood: unknown {kind} {words[0]}; {hint}")
+    return _run(words[0], words[1:])
+
+
+def overview() -> str:
+    """What ``underhood --help`` prints: every verb with its purpose, by group."""
+    lines = ["usage: underhood COMMAND [options]", "", "Builds small language models, talks to them and looks inside."]
+    for group, verbs in VERBS.items():
+        lines += ["", group, *(f"  {name:<12}  {purpose}" for name, purpose in verbs.items())]
+    return "\n".join([*lines, "", "underhood COMMAND --help explains one command."])
+
+
+def _run(verb: str, words: list[str]) -> int:
+    from underhood.cli.options import HelpRequested, UsageError, parse
+
+    try:
+        module = importlib.import_module(f"underhood.cli.{verb}")
+        code = module.run(parse(module.Args, words, prog=f"underhood {verb}"))
+        sys.stdout.flush()
+        return code
+    except HelpRequested as page:
+        print(page)
+        return 0
+    except UsageError as error:
+        return _complain(str(error))
+    except UserError as error:
+        return _complain(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has left. Python flushes stdout once more at exit, so it must lead nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except OSError as error:
+        if error.errno in MACHINE_ERRNOS:
+            place = f"{error.filename}: " if error.filename else ""
+            return _complain(f"error: {place}{os.strerror(error.errno)}.")
+        _ask_to_report(verb)
+        raise
+    except Exception:
+        _ask_to_report(verb)
+        raise
+
+
+def _complain(line: str) -> int:
+    print(line, file=sys.stderr)
+    return EXIT_MISTAKE
+
+
+def _ask_to_report(verb: str) -> None:
+    print(f"underhood {verb} failed through a bug of ours; please report what follows.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""``underhood version``: what is installed, for bug reports and for runs that should be repeated."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass
+
+STANDS_ON = ("torch", "numpy", "safetensors", "tiktoken", "tokenizers", "huggingface_hub", "pyarrow", "plotly", "rich")
+
+
+@dataclass(frozen=True)
+class Args:
+    """Prints the versions of Underhood, of Python and of the libraries it stands on."""
+
+    json: bool = False
+    """Prints one JSON object instead of lines."""
+
+
+def versions() -> dict[str, str]:
+    """Names and versions, read from the installed packages' metadata without importing them."""
+    found = {
+        "underhood": importlib.metadata.version("underhood"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return found | {name: importlib.metadata.version(name) for name in STANDS_ON}
+
+
+def run(args: Args) -> int:
+    found = versions()
+    print(json.dumps(found) if args.json else "\n".join(f"{name:<16} {value}" for name, value in found.items()))
+    return 0
