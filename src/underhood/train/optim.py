@@ -66,7 +66,7 @@ class AdamW:
 
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Jordan's coefficients: each step maps a singular value s to a·s + b·s³ + c·s⁵, which drives all of (0, 1] to near 1."""
+"""Jordan's coefficients: each step maps a singular value s to a·s + b·s³ + c·s⁵, driving (0, 1] to near 1."""
 
 
 def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
