@@ -195,12 +195,10 @@ def field_docs(cls: type) -> dict[str, str]:
         except (OSError, TypeError):  # no source at hand (a frozen build): help without texts
             continue
         body = cast(ast.ClassDef, tree.body[0]).body
-        for field, below in zip(body, body[1:], strict=False):
+        for field, below in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                text = (
-                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
-                )
-                docs[field.target.id] = text if isinstance(text, str) else ""
+                is_string = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                docs[field.target.id] = str(below.value.value) if is_string else ""  # type: ignore[union-attr]
     return docs
 
 
