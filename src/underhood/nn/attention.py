@@ -80,7 +80,7 @@ class Attention(nn.Module):
         k_BGTK = self._heads(self.key(x_BTD), self.key_norm)
         v_BGTK = self._heads(self.value(x_BTD), None)
         if self.spec.rotary is not None:
-            tables = self.spec.rotary.tables(reading, self.head_width)
+            tables = self.spec.rotary.tables(reading, self.head_width, q_BHTK.dtype)
             q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
         if reading.cache is not None:
             k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)

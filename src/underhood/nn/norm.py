@@ -39,7 +39,7 @@ class LayerNormSpec:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last dimension, computed in fp32 whatever the input's type.
+    """Root-mean-square normalisation over the last dimension, computed in fp32 at least (fp64 stays fp64).
 
     Source: Zhang & Sennrich 2019, eq. 4.
     """
@@ -50,7 +50,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        if x.dtype == torch.float32:
+        if x.dtype in (torch.float32, torch.float64):
             return F.rms_norm(x, self.weight.shape, self.weight, self.spec.eps)
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.spec.eps).to(x.dtype)
 

@@ -21,21 +21,28 @@ class RotarySpec:
 
     theta: float = 10_000.0
 
-    def frequencies(self, head_width: int, device: torch.device) -> Float[Tensor, "pairs"]:
-        """Angle per position of each pair, in radians, always fp32."""
-        pair = torch.arange(0, head_width, 2, device=device, dtype=torch.float32)
+    def frequencies(
+        self, head_width: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "pairs"]:
+        """Angle per position of each pair, in radians."""
+        pair = torch.arange(0, head_width, 2, device=device, dtype=dtype)
         return 1.0 / self.theta ** (pair / head_width)
 
-    def tables(self, reading: Reading, head_width: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for the new tokens of a pass, each (B, 1, T, K/2) fp32, computed once per pass."""
+    def tables(self, reading: Reading, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for the new tokens of a pass, each (B, 1, T, K/2), computed once per pass.
+
+        They are fp32 for queries of any type (large positions need it), fp64 for those of fp64.
+        """
         positions_BT = reading.positions_BT
+        wide = torch.promote_types(dtype, torch.float32)
         return reading.once(
-            (self, head_width), lambda: _tables(positions_BT, self.frequencies(head_width, positions_BT.device))
+            (self, head_width, wide),
+            lambda: _tables(positions_BT, self.frequencies(head_width, positions_BT.device, wide)),
         )
 
 
 def _tables(positions_BT: Int[Tensor, "B T"], frequencies: Float[Tensor, "pairs"]) -> tuple[Tensor, Tensor]:
-    angles = positions_BT[:, None, :, None].float() * frequencies
+    angles = positions_BT[:, None, :, None].to(frequencies.dtype) * frequencies
     return angles.cos(), angles.sin()
 
 
