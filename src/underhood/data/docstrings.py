@@ -1,0 +1,315 @@
+"""Docstrings of the standard library with their names and signatures, read without running any of its code.
+
+Python sources are parsed, never imported (some modules print poems or open browsers). Only modules written in C,
+which have no source to parse, are imported, from a list of names known to do nothing on import.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import importlib
+import inspect
+import os
+import re
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+SKIPPED_FOLDERS = {
+    *("test", "tests", "idlelib", "turtledemo", "site-packages", "dist-packages", "ensurepip", "pydoc_data"),
+    *("__pycache__", "lib-dynload", "_pyrepl"),
+}
+SKIPPED_MODULES = {"this", "antigravity", "__phello__", "turtle"}
+
+# Modules that people know under another name: Python twins of C modules, and what sits behind os.path.
+PUBLIC_NAMES = {
+    "_collections_abc": "collections.abc",
+    "_pydecimal": "decimal",
+    "_pyio": "io",
+    "_pydatetime": "datetime",
+    "_weakrefset": "weakref",
+    "_py_abc": "abc",
+    "genericpath": "os.path",
+    os.path.__name__: "os.path",
+}
+
+C_MODULES = {
+    **{name: name for name in ("builtins", "math", "cmath", "time", "itertools", "sys", "gc", "errno", "marshal")},
+    **{name: name for name in ("array", "binascii", "zlib", "select", "unicodedata", "atexit", "faulthandler")},
+    **{name: name for name in ("mmap", "fcntl", "grp", "pwd", "resource", "syslog", "termios", "msvcrt", "winreg")},
+    "posix": "os",
+    "nt": "os",
+    "_io": "io",
+    "_collections": "collections",
+    "_functools": "functools",
+    "_operator": "operator",
+    "_struct": "struct",
+    "_socket": "socket",
+    "_random": "random",
+    "_csv": "csv",
+    "_bisect": "bisect",
+    "_heapq": "heapq",
+    "_json": "json",
+    "_thread": "_thread",
+    "_weakref": "weakref",
+    "_codecs": "codecs",
+    "_datetime": "datetime",
+    "_decimal": "decimal",
+    "_hashlib": "hashlib",
+    "_ssl": "ssl",
+    "_lzma": "lzma",
+    "_bz2": "bz2",
+    "_sqlite3": "sqlite3",
+    "_ctypes": "ctypes",
+    "_signal": "signal",
+    "_locale": "locale",
+    "_warnings": "warnings",
+    "_tracemalloc": "tracemalloc",
+    "_asyncio": "asyncio",
+    "_string": "string",
+    "_sre": "re",
+    "_stat": "stat",
+    "_contextvars": "contextvars",
+    "_queue": "queue",
+    "_pickle": "pickle",
+    "_uuid": "uuid",
+    "_elementtree": "xml.etree.ElementTree",
+    "_curses": "curses",
+}
+"""Modules written in C, and the module under which people meet them. Those that this machine lacks are left out."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One documented thing.
+
+    Attributes:
+        name: dotted name that a user would type, e.g. ``os.path.join`` or ``str.split``; a module's own name.
+        document: the module whose document holds it, e.g. ``asyncio.tasks`` for ``asyncio.gather``.
+        owner: the module that the name starts with, e.g. ``asyncio`` for ``asyncio.gather``.
+        kind: module, class, function, method or property.
+        signature: what stands between the parentheses, or None where it is unknown or there are none.
+        parameters: their names, with stars, without self.
+        doc: the docstring, dedented.
+    """
+
+    name: str
+    document: str
+    owner: str
+    kind: str
+    signature: str | None
+    parameters: tuple[str, ...]
+    doc: str
+
+
+def standard_library() -> list[Entry]:
+    """Every documented thing of this Python's standard library, documents in order of name, each in source order."""
+    collecting = gc.isenabled()
+    gc.disable()  # a third of the time of parsing goes into looking for cycles that aren't there
+    try:
+        entries, exports = _parse_sources()
+    finally:
+        if collecting:
+            gc.enable()
+    entries = [_under_public_name(entry, exports) for entry in entries]
+    known = {entry.name for entry in entries}
+    for internal, public in C_MODULES.items():
+        entries += [entry for entry in _read_c_module(internal, public) if entry.name not in known]
+        known.update(entry.name for entry in entries)
+    first: dict[str, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.document, entry.kind != "module")):
+        first.setdefault(entry.name if entry.kind != "module" else f"module {entry.name}", entry)
+    return list(first.values())
+
+
+def _parse_sources() -> tuple[list[Entry], dict[str, str]]:
+    """Entries of all Python sources, and ``exports``: full name → shorter name under which a package shows it."""
+    root = Path(sysconfig.get_path("stdlib"))
+    trees: dict[str, ast.Module] = {}
+    packages: set[str] = set()
+    for path in _source_files(root):
+        parts = list(path.relative_to(root).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+            packages.add(".".join(parts))
+        try:
+            trees[".".join(parts)] = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            continue  # lib2to3 and encodings keep a few files that are no valid Python 3
+    entries: list[Entry] = []
+    for module, tree in trees.items():
+        public = PUBLIC_NAMES.get(module, module)
+        doc = ast.get_docstring(tree)
+        if doc:
+            entries.append(Entry(public, public, public, "module", None, (), doc))
+        entries += _walk(tree.body, public, public, inside_class=False)
+    return entries, _exports(trees, packages)
+
+
+def _source_files(root: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name not in SKIPPED_FOLDERS and "-" not in name)
+        for name in sorted(files):
+            if name.endswith(".py") and name[:-3] not in SKIPPED_MODULES and not name.startswith("_sysconfigdata"):
+                yield Path(folder, name)
+
+
+def _walk(body: list[ast.stmt], prefix: str, module: str, *, inside_class: bool) -> Iterator[Entry]:
+    for node in _flat(body):
+        name = f"{prefix}.{node.name}"
+        doc = ast.get_docstring(node)
+        if isinstance(node, ast.ClassDef):
+            if doc:
+                signature, parameters = _class_signature(node)
+                yield Entry(name, module, module, "class", signature, parameters, doc)
+            yield from _walk(node.body, name, module, inside_class=True)
+        elif doc:
+            decorators = {_last_name(decorator) for decorator in node.decorator_list}
+            if decorators & {"property", "cached_property", "setter", "deleter", "getter"}:
+                yield Entry(name, module, module, "property", None, (), doc)
+                continue
+            skip_first = inside_class and "staticmethod" not in decorators
+            signature, parameters = _signature(node.args, skip_first=skip_first)
+            yield Entry(name, module, module, "method" if inside_class else "function", signature, parameters, doc)
+
+
+def _flat(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Definitions of a body, those under `if` and `try` included (os.fork is defined under an `if`)."""
+    for node in body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+        elif isinstance(node, ast.If):
+            yield from _flat(node.body + node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from _flat(node.body + [s for handler in node.handlers for s in handler.body] + node.orelse)
+
+
+def _last_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Call):
+        node = node.func
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _class_signature(node: ast.ClassDef) -> tuple[str | None, tuple[str, ...]]:
+    for wanted in ("__init__", "__new__"):
+        for inner in _flat(node.body):
+            if inner.name == wanted and isinstance(inner, ast.FunctionDef):
+                return _signature(inner.args, skip_first=True)
+    return None, ()
+
+
+def _signature(args: ast.arguments, *, skip_first: bool) -> tuple[str, tuple[str, ...]]:
+    """Text and names of the parameters; annotations are left out, as the standard library hardly has any."""
+    positional = [*args.posonlyargs, *args.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
+    pieces = [_parameter(a.arg, d) for a, d in zip(positional, defaults, strict=True)]
+    names = [a.arg for a in positional]
+    if skip_first and pieces:
+        pieces, names = pieces[1:], names[1:]
+    if args.vararg:
+        pieces.append("*" + args.vararg.arg)
+        names.append("*" + args.vararg.arg)
+    elif args.kwonlyargs:
+        pieces.append("*")
+    pieces += [_parameter(a.arg, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
+    names += [a.arg for a in args.kwonlyargs]
+    if args.kwarg:
+        pieces.append("**" + args.kwarg.arg)
+        names.append("**" + args.kwarg.arg)
+    return ", ".join(pieces), tuple(names)
+
+
+def _parameter(name: str, default: ast.expr | None) -> str:
+    if default is None:
+        return name
+    return f"{name}={default.value!r}" if isinstance(default, ast.Constant) else f"{name}={ast.unparse(default)}"
+
+
+def _exports(trees: dict[str, ast.Module], packages: set[str]) -> dict[str, str]:
+    """What a package's ``__init__`` imports from its own modules: ``asyncio.tasks.gather`` → ``asyncio.gather``."""
+    found: dict[str, str] = {}
+    for package in sorted(packages):
+        for node in ast.walk(trees[package]) if package in trees else ():
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            source = f"{package}.{node.module}" if node.level == 1 and node.module else node.module or ""
+            if source not in trees or not source.startswith(package + "."):
+                continue
+            for alias in node.names:
+                names = _all_names(trees[source]) if alias.name == "*" else [alias.name]
+                for name in names:
+                    shown = alias.asname if alias.asname and alias.name != "*" else name
+                    found.setdefault(f"{source}.{name}", f"{package}.{shown}")
+    return found
+
+
+def _all_names(tree: ast.Module) -> list[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            try:
+                return [str(name) for name in ast.literal_eval(node.value)]
+            except ValueError:
+                return []
+    return []
+
+
+def _under_public_name(entry: Entry, exports: dict[str, str]) -> Entry:
+    if entry.kind == "module":
+        return entry
+    inside = entry.name[len(entry.owner) + 1 :]
+    head, _, rest = inside.partition(".")
+    public = exports.get(f"{entry.owner}.{head}")
+    if public is None:
+        return entry
+    return replace(entry, name=f"{public}.{rest}" if rest else public, owner=public.rpartition(".")[0])
+
+
+def _read_c_module(internal: str, public: str) -> Iterator[Entry]:
+    try:
+        module = importlib.import_module(internal)
+    except ImportError:
+        return  # not built on this platform
+    if isinstance(module.__doc__, str) and internal == public:
+        yield Entry(public, public, public, "module", None, (), inspect.cleandoc(module.__doc__))
+    for name, thing in sorted(vars(module).items()):
+        if name.startswith("_") or isinstance(thing, ModuleType) or not callable(thing):
+            continue
+        if getattr(thing, "__module__", None) not in {internal, public, None}:
+            continue  # imported from elsewhere
+        if getattr(thing, "__name__", name) != name:
+            continue  # an alias, such as IOError for OSError
+        full = name if public == "builtins" else f"{public}.{name}"
+        yield from _c_entry(thing, full, public, "class" if inspect.isclass(thing) else "function")
+        if inspect.isclass(thing):
+            for inner, member in sorted(vars(thing).items()):
+                if not inner.startswith("_"):
+                    kind = "method" if callable(getattr(thing, inner, None)) else "property"
+                    yield from _c_entry(member, f"{full}.{inner}", public, kind)
+
+
+def _c_entry(thing: Any, name: str, module: str, kind: str) -> Iterator[Entry]:
+    doc = getattr(thing, "__doc__", None)
+    if not isinstance(doc, str) or not doc.strip():
+        return
+    signature, parameters = None, ()
+    if kind != "property":
+        try:
+            found = inspect.signature(thing)
+        except Exception:  # inspect evaluates the text that C code carries, and some of it can't be (curses)
+            pass
+        else:
+            kept = [p for p in found.parameters.values() if p.name not in {"self", "cls", "type"} or kind == "function"]
+            signature = ", ".join(_c_parameter(p) for p in kept)
+            stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+            parameters = tuple(stars.get(p.kind, "") + p.name for p in kept)
+    yield Entry(name, module, module, kind, signature, parameters, inspect.cleandoc(doc))
+
+
+def _c_parameter(parameter: inspect.Parameter) -> str:
+    # A default such as <object object at 0x7f…> differs from run to run and would change the corpus digest.
+    text = str(parameter.replace(annotation=inspect.Parameter.empty))
+    return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "...", text)
