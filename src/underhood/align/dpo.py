@@ -1,0 +1,217 @@
+"""Direct preference optimisation: learning from pairs of answers without a reward model (Rafailov et al. 2023).
+
+A language model that is trained on preferences is itself a reward model: the reward of an answer is β times how much
+more likely the policy finds it than the reference does. Putting that reward into the Bradley–Terry model of choice
+turns preference learning into one logistic loss (their equation 7).
+
+The reference is the model as it was before, and it never changes, so its log-probabilities are worked out once, before
+training, and no second model stays in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from underhood.align.pairs import PairBatches
+from underhood.align.sft import TrainableModel, device_of, tokens_read
+from underhood.data.batch import IGNORE, Batch
+from underhood.train.loop import Step
+from underhood.train.loss import supervised
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOSpec:
+    """The loss.
+
+    Attributes:
+        beta: how dear it is to leave the reference (the β of equation 3); small allows more change.
+        label_smoothing: the assumed share of pairs that are the wrong way round (cDPO, Mitchell 2023).
+        length_normalised: rewards per token of the answer, so that length is worth nothing in itself (SimPO's and
+            Tülu 3's remedy); `beta` is then larger, about 2 to 5.
+        sft_weight: adds the chosen answer's mean loss per token, times this (Pang et al. 2024, equation 1; Llama 3
+            uses 0.2). DPO alone is content when both answers become less likely as long as the rejected one does so
+            faster; this holds the chosen answer up.
+    """
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    length_normalised: bool = False
+    sft_weight: float = 0.0
+
+    def __post_init__(self):
+        if self.beta < 0 or self.sft_weight < 0:
+            raise ValueError(f"beta and sft_weight can't be negative, got {self.beta} and {self.sft_weight}")
+        if not 0 <= self.label_smoothing <= 0.5:
+            raise ValueError(f"label_smoothing is a share of at most one half, got {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Log-probabilities (nats) of the chosen and the rejected answers of N pairs, and their lengths in tokens."""
+
+    chosen_N: Float[Tensor, "N"]
+    rejected_N: Float[Tensor, "N"]
+    chosen_length_N: Float[Tensor, "N"]
+    rejected_length_N: Float[Tensor, "N"]
+
+    def per_token(self) -> "PairScores":
+        """The same with each log-probability divided by its answer's length."""
+        return PairScores(
+            self.chosen_N / self.chosen_length_N,
+            self.rejected_N / self.rejected_length_N,
+            self.chosen_length_N,
+            self.rejected_length_N,
+        )
+
+    def __getitem__(self, pairs: Tensor) -> "PairScores":
+        return PairScores(
+            self.chosen_N[pairs], self.rejected_N[pairs], self.chosen_length_N[pairs], self.rejected_length_N[pairs]
+        )
+
+    def to(self, device: torch.device | str) -> "PairScores":
+        return PairScores(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Preference:
+    """How a policy stands towards pairs, measured against its reference.
+
+    Attributes:
+        loss: the mean loss of the pairs, a scalar to differentiate.
+        chosen_reward_N, rejected_reward_N: β log(π / π_ref) of each answer, without gradient.
+    """
+
+    loss: Float[Tensor, ""]
+    chosen_reward_N: Float[Tensor, "N"]
+    rejected_reward_N: Float[Tensor, "N"]
+
+    @property
+    def margin_N(self) -> Float[Tensor, "N"]:
+        return self.chosen_reward_N - self.rejected_reward_N
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pairs whose chosen answer has the higher reward; a tie counts half."""
+        margin_N = self.margin_N
+        return float(((margin_N > 0).float() + 0.5 * (margin_N == 0).float()).mean())
+
+    @property
+    def margin(self) -> float:
+        """Mean difference of the two rewards, in nats."""
+        return float(self.margin_N.mean())
+
+
+def dpo_loss(
+    policy_chosen_N: Float[Tensor, "N"],
+    policy_rejected_N: Float[Tensor, "N"],
+    reference_chosen_N: Float[Tensor, "N"],
+    reference_rejected_N: Float[Tensor, "N"],
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> Preference:
+    """``−log σ(β [log π(y_w)/π_ref(y_w) − log π(y_l)/π_ref(y_l)])``, the mean over pairs.
+
+    Args: log-probabilities of whole answers in nats, each (N,); gradients flow through the policy's.
+
+    With label smoothing ε the loss is ``−(1 − ε) log σ(h) − ε log σ(−h)`` (cDPO, Mitchell 2023).
+    Source: Rafailov et al. 2023, equation 7.
+    """
+    chosen_N = beta * (policy_chosen_N - reference_chosen_N)
+    rejected_N = beta * (policy_rejected_N - reference_rejected_N)
+    h_N = chosen_N - rejected_N
+    loss_N = -(1 - label_smoothing) * F.logsigmoid(h_N) - label_smoothing * F.logsigmoid(-h_N)
+    return Preference(loss_N.mean(), chosen_N.detach(), rejected_N.detach())
+
+
+def sequence_log_probs(model: TrainableModel, batch: Batch) -> Float[Tensor, "B"]:
+    """Log-probability of each row's supervised targets, summed, in nats."""
+    said = supervised(model, batch)
+    log_p_N = -said.nll_N()
+    return log_p_N.new_zeros(len(batch.tokens)).index_add(0, said.rows_N, log_p_N)
+
+
+def score_pairs(model: TrainableModel, batch: Batch) -> PairScores:
+    """Scores of a batch whose first half of the rows are chosen answers and the second half the rejected ones.
+
+    Both halves go through one forward pass.
+    """
+    chosen_N, rejected_N = sequence_log_probs(model, batch).chunk(2)
+    lengths_B = (batch.targets != IGNORE).sum(dim=1).to(chosen_N.dtype)
+    return PairScores(chosen_N, rejected_N, *lengths_B.chunk(2))
+
+
+@torch.no_grad()
+def score_all_pairs(model: TrainableModel, batches: PairBatches) -> PairScores:
+    """Every pair's scores under a model as it is now, in the order of the pairs, on the CPU.
+
+    Called with the model before training it gives the reference of `dpo_step`; with held-out pairs, what
+    `compare` needs to measure accuracy and margin.
+    """
+    training, device = model.training, device_of(model)
+    model.train(False)
+    try:
+        parts, order = [], []
+        for pairs_N, batch in batches.once():
+            parts.append(score_pairs(model, batch.to(device)).to("cpu"))
+            order.append(pairs_N)
+    finally:
+        model.train(training)
+    return _joined(parts)[torch.cat(order).argsort()]
+
+
+def compare(policy: PairScores, reference: PairScores, spec: DPOSpec) -> Preference:
+    """The preference (loss, rewards, accuracy, margin) of scores against the reference's, as `spec` says."""
+    if spec.length_normalised:
+        policy, reference = policy.per_token(), reference.per_token()
+    return dpo_loss(
+        policy.chosen_N,
+        policy.rejected_N,
+        reference.chosen_N,
+        reference.rejected_N,
+        beta=spec.beta,
+        label_smoothing=spec.label_smoothing,
+    )
+
+
+def dpo_step(model: TrainableModel, batches: PairBatches, reference: PairScores, spec: DPOSpec) -> Step:
+    """The step for `train.loop.fit`.
+
+    Args:
+        reference: ``score_all_pairs(model, batches)`` of the model *before* training. A resumed run must work it out
+            from the starting model too, before `fit` loads its checkpoint.
+
+    Logs `preference_accuracy`, `reward_margin`, both rewards, and the chosen answer's log-probability per token, which
+    shows at once when training pushes good answers down as well.
+    """
+    if len(reference.chosen_N) != len(batches.pairs):
+        raise ValueError(f"the reference scores {len(reference.chosen_N)} pairs, not these {len(batches.pairs)}")
+    reference = reference.to(device_of(model))
+
+    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
+        pairs_N, batch = batches(step)
+        batch = batch.to(device_of(model))
+        policy = score_pairs(model, batch)
+        result = compare(policy, reference[pairs_N.to(batch.tokens.device)], spec)
+        chosen_loss = -(policy.chosen_N / policy.chosen_length_N).mean()
+        extra = {
+            "preference_accuracy": result.accuracy,
+            "reward_margin": result.margin,
+            "chosen_reward": float(result.chosen_reward_N.mean()),
+            "rejected_reward": float(result.rejected_reward_N.mean()),
+            "chosen_log_prob": -float(chosen_loss.detach()),
+        }
+        loss = result.loss + spec.sft_weight * chosen_loss if spec.sft_weight else result.loss
+        return loss, tokens_read(batch), extra
+
+    return step_loss
+
+
+def _joined(parts: Sequence[PairScores]) -> PairScores:
+    return PairScores(*(torch.cat([getattr(part, name) for part in parts]) for name in PairScores.__dataclass_fields__))
