@@ -14,6 +14,7 @@ from underhood.core.protocols import Cache, LanguageModel
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.sample import GREEDY, SamplingSpec, choose, uniforms
 from underhood.models.decoder import Decoder
+from underhood.models.ngram import NGram
 
 Finish = Literal["stop", "length"]
 
@@ -145,7 +146,9 @@ def _fill_gaps(keep: list[int]) -> list[int]:
 
 
 def new_cache(model: LanguageModel, batch: int, capacity: int) -> ContiguousCache | None:
-    """A cache for the model, or None for a model that keeps nothing between tokens (an n-gram)."""
+    """A cache for the model, or None for one whose needs are not known (it then reads the whole text every time)."""
+    if isinstance(model, NGram):  # it stores each token as three digits, in place of keys
+        return ContiguousCache([(1, 3)], batch=batch, capacity=capacity)
     return ContiguousCache.for_model(model, batch, capacity) if isinstance(model, Decoder) else None
 
 
