@@ -116,7 +116,8 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str) -> T:
             near = nearest(flag, [*by_flag, "--help"])
             hint = f"did you mean {near}?" if near else f"{prog} --help lists what there is"
             raise UsageError(f"{prog}: unknown option {flag}; {hint}")
-    given = vars(_parser(options, prog).parse_args(list(argv)))
+    parsed = vars(_parser(options, prog).parse_args(list(argv)))
+    given = {name: value for name, value in parsed.items() if value is not None}
     values = dict(given)
     if "config" in {option.name for option in options} and given.get("config") is not None:
         values = load_toml_over(cls, Path(given["config"]), given)
@@ -296,9 +297,8 @@ def _toml_value(option: Option, value: Any, where: str) -> Any:
             return option.convert(str(value))
         except (ValueError, KeyError):
             pass
-    raise UserError(
-        f"{where} has the wrong value", expected=f"{'a list of ' * option.many}{option.takes}", got=repr(value)
-    )
+    expected = f"a list of values, each {option.takes}" if option.many else option.takes
+    raise UserError(f"{where} has the wrong value", expected=expected, got=repr(value))
 
 
 _NUMERIC = ("a number", "a whole number")
@@ -335,7 +335,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(options: Sequence[Option], prog: str) -> argparse.ArgumentParser:
-    """A parser that returns only what was given; defaults stay with the dataclass."""
+    """A parser that returns only what was given (None: an absent positional); defaults stay with the dataclass."""
     parser = _Parser(prog=prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for option in options:
         many: dict[str, Any] = {"action": _Tuple, "nargs": "*"} if option.many else {}
@@ -344,7 +344,7 @@ def _parser(options: Sequence[Option], prog: str) -> argparse.ArgumentParser:
             parser.add_argument("--no-" + option.flag[2:], dest=option.name, action="store_false")
         elif option.convert is not None and option.positional:
             many = many or {"nargs": "?"}
-            parser.add_argument(option.name, metavar=option.shown, type=_checked(option), **many)
+            parser.add_argument(option.name, metavar=option.shown, type=_checked(option), default=None, **many)
         elif option.convert is not None:
             parser.add_argument(option.flag, dest=option.name, type=_checked(option), **many)
     return parser

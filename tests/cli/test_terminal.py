@@ -1,0 +1,151 @@
+"""The terminal's look: readable numbers, plain lines without control codes, one live line per stage."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from underhood.cli.terminal import (
+    StageProgress,
+    console,
+    human_bytes,
+    human_count,
+    human_time,
+    next_commands,
+    step_line,
+    table,
+)
+from underhood.core.runlog import RunLog
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def follow(stream: io.StringIO, *, steps: int = 20, seconds_per_step: float = 1.0) -> str:
+    """What a data stage and a pretraining of `steps` steps write, with a clock that we turn."""
+    now, log = [0.0], RunLog(None)
+    with StageProgress(log, console(stream), every=10, clock=lambda: now[0]):
+        log.event("data", "start", source="pydocs")
+        log.event("data", "end", seconds=3.21, documents=670, bytes=2310482)
+        for step in range(1, steps + 1):
+            now[0] += seconds_per_step
+            log.event("pretrain", "step", step=step, steps=steps, loss=2.5, tokens_per_second=41234.0, utilisation=0.63)
+        log.event("pretrain", "skip", step=3, reason="the loss was not finite")
+    return stream.getvalue()
+
+
+def test_plain_progress_has_no_control_codes_and_few_lines():
+    text = follow(io.StringIO())
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+    assert text.splitlines() == [
+        "data      source pydocs",
+        "data      done in 3.2 s · documents 670 · bytes 2,310,482",
+        "pretrain    5%  loss 2.500  41.2k tok/s  63% of peak",
+        "pretrain   55%  loss 2.500  41.2k tok/s  63% of peak  0:09 left",
+        "pretrain  100%  loss 2.500  41.2k tok/s  63% of peak  0:00 left",
+        "pretrain  step 3 made no update: the loss was not finite",
+    ]
+
+
+def test_no_color_makes_a_terminal_plain(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert follow(FakeTerminal()) == follow(io.StringIO())
+    assert "\x1b" not in follow(FakeTerminal())
+
+
+def test_terminal_redraws_one_line_that_ends_readable():
+    text = follow(FakeTerminal())
+    assert text.count("\x1b[2K") >= 20, "each step should redraw the live line"
+    lasting = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.rsplit("\x1b[2K", 1)[1])
+    assert "pretrain  100%" in lasting
+
+
+def test_terminal_redraws_at_most_ten_times_a_second():
+    fast = follow(FakeTerminal(), steps=1000, seconds_per_step=0.001)
+    assert fast.count("loss 2.500") <= 20
+
+
+def test_progress_leaves_the_log_when_its_block_fails():
+    log = RunLog(None)
+    with pytest.raises(KeyboardInterrupt), StageProgress(log, console(io.StringIO())):
+        raise KeyboardInterrupt
+    assert log.listeners == []
+
+
+def test_step_line_of_everything_fits_80_columns_and_narrows_from_the_least_needed():
+    event = {
+        "step": 9,
+        "steps": 9,
+        "loss": 4.0,
+        "bits_per_byte": 2.1,
+        "tokens_per_second": 41234.0,
+        "utilisation": 0.63,
+    }
+    whole = step_line("pretrain", event, 725.0)
+    assert whole == "pretrain  100%  loss 4.000  2.10 bits/byte  41.2k tok/s  63% of peak  12:05 left"
+    assert len(whole) == 80
+    assert step_line("pretrain", event, 725.0, 60) == "pretrain  100%  loss 4.000  2.10 bits/byte  12:05 left"
+    assert step_line("pretrain", event, 3840.0, 10) == "pretrain  100%  1 h 04 left"
+
+
+def test_step_line_survives_a_loss_that_is_not_finite():
+    log, seen = RunLog(None), []
+    log.listeners.append(seen.append)
+    log.event("pretrain", "step", step=1, steps=2, loss=float("nan"))
+    assert step_line("pretrain", seen[0], None) == "pretrain   50%"
+
+
+def test_markup_in_a_users_text_is_printed_as_it_stands():
+    stream = io.StringIO()
+    out = console(stream)
+    out.print(table(["prompt", "loss"], [["[bold]a[/bold] :smile:", 1.23456]]))
+    next_commands(out, {"underhood chat 'runs/[x]'": "talk to it"})
+    assert stream.getvalue().splitlines() == [
+        "prompt                   loss",
+        "[bold]a[/bold] :smile:  1.235",
+        "",
+        "  underhood chat 'runs/[x]'  talk to it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.42, "0.42 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3599.7, "1 h 00 min"),
+        (3840, "1 h 04 min"),
+    ],
+)
+def test_human_time_rounds_without_impossible_units(seconds: float, text: str):
+    assert human_time(seconds) == text
+
+
+def test_human_count_and_bytes_keep_three_digits():
+    numbers = (0, 999, 1000, 41234, 999_499, 999_500, 3.3e6, 7.24e9)
+    assert [human_count(n) for n in numbers] == ["0", "999", "1.00 k", "41.2 k", "999 k", "1.00 M", "3.30 M", "7.24 B"]
+    assert [human_bytes(n) for n in (950, 1024, 2.4e6, 1e9)] == ["950 B", "1.00 KiB", "2.29 MiB", "954 MiB"]
+
+
+@given(st.floats(min_value=0, max_value=9.9e14))
+def test_human_count_is_within_half_a_percent(number: float):
+    text = human_count(number)
+    digits, _, unit = text.partition(" ")
+    value = float(digits.replace(",", "")) * {"": 1, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[unit]
+    assert value == pytest.approx(number, rel=0.0051, abs=0.51)
