@@ -3,7 +3,8 @@
 A spec says *what*; its `.build()` makes it. Specs nest, so that a whole model is one value that can be compared,
 hashed, written into a checkpoint and read back. Where a field's declared type is a protocol or a base class (a slot
 that takes any mixer, any feed-forward), the JSON names the concrete class in a ``"type"`` key; where the declared type
-is the class itself, nothing is repeated.
+is the class itself, nothing is repeated. None is left to the default where the default is None, and written as
+``{"type": "none"}`` elsewhere, because TOML has no null and a key left out means the default.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from underhood.core.errors import UserError, nearest
 
 T = TypeVar("T")
 Json = dict[str, Any]
+NONE = {"type": "none"}
 
 
 def to_json(spec: Any) -> Json:
@@ -29,7 +31,12 @@ def to_json(spec: Any) -> Json:
     if not dataclasses.is_dataclass(spec) or isinstance(spec, type):
         raise TypeError(f"a spec is a dataclass instance, got {spec!r}")
     hints = typing.get_type_hints(type(spec))
-    return {field.name: _encode(getattr(spec, field.name), hints[field.name]) for field in dataclasses.fields(spec)}
+    result: Json = {}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        left_out = value is None and field.default is None
+        result[field.name] = None if left_out else _encode(value, hints[field.name])
+    return result
 
 
 def from_json(cls: type[T], data: Json, *, where: str = "config") -> T:
@@ -72,7 +79,9 @@ def _encode(value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         inner = get_args(hint)[1] if len(get_args(hint)) == 2 else Any
         return {str(key): _encode(item, inner) for key, item in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None:
+        return dict(NONE)
+    if isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"no JSON form for {value!r} ({type(value).__name__})")
 
@@ -105,7 +114,7 @@ def _decode(value: Any, hint: Any, where: str) -> Any:
 
 
 def _decode_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
-    if value is None and type(None) in choices:
+    if (value is None or value == NONE) and type(None) in choices:
         return None
     rest = [choice for choice in choices if choice is not type(None)]
     if isinstance(value, dict) and "type" in value:

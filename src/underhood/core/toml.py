@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
+from underhood.core.files import write_text
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -45,6 +46,15 @@ def toml_text(table: Mapping[str, Any], *, prefix: str = "") -> str:
         heading = f"{prefix}{_key(key)}"
         text += f"\n[{heading}]\n" + toml_text(value, prefix=f"{heading}.")
     return text
+
+
+def write_toml(path: Path, table: Mapping[str, Any]) -> None:
+    """Replaces `path` by `toml_text(table)` in one move.
+
+    Raises:
+        UserError: the place can't be written; the old file, if any, is untouched.
+    """
+    write_text(path, toml_text(table))
 
 
 def _key(key: str) -> str:
