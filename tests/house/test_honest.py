@@ -61,7 +61,10 @@ def test_test_file_names_are_unique():
     assert len(names) == len(set(names)), "without packages, pytest needs every file name once"
 
 
-def test_shape_annotations_are_checked_and_other_signatures_left_alone(pytester: pytest.Pytester):
+def test_shape_annotations_are_checked_and_other_signatures_left_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     pytester.makepyfile(
         sample="""
         from __future__ import annotations

@@ -1,0 +1,230 @@
+"""How Underhood looks in a terminal: quiet tables, one live line per running stage, plain lines everywhere else.
+
+Colour never carries meaning alone. Where the output is not a terminal, or NO_COLOR is set, nothing but text is
+written: no colour, no cursor movement, and progress becomes an occasional line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from underhood.core.runlog import RunLog
+
+WIDTH, STAGE_WIDTH = 80, 10
+
+STAGE_STYLES = {"pretrain": "grey62", "sft": "blue", "dpo": "green"}
+"""A stage keeps its colour everywhere (terminal, report, pages); the others have none."""
+
+
+def is_plain(stream: TextIO) -> bool:
+    """Whether `stream` gets text without any control code."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A rich console on `stream` (standard output) that obeys `is_plain`, 80 columns wide or what is there, if less.
+
+    Text is printed as it stands: neither rich's [markup] nor number colouring is applied to it.
+    """
+    target: TextIO = stream if stream is not None else sys.stdout
+    plain = is_plain(target)
+    width = WIDTH if plain else min(WIDTH, Console(file=target).width)
+    return Console(
+        file=target,
+        force_terminal=not plain,
+        color_system=None if plain else "auto",
+        width=width,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A quiet table: no frame, dim heads, numbers to the right. Cells are shown with `str`, floats to 4 digits."""
+    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for index, head in enumerate(columns):
+        numeric = bool(cells) and all(_starts_numeric(row[index]) for row in cells)
+        found.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        found.add_row(*map(Text, row))
+    return found
+
+
+def next_commands(out: Console, commands: Mapping[str, str]) -> None:
+    """The last lines of a verb: what one would type now, each with its purpose."""
+    width = max(map(len, commands))
+    out.print()
+    for command, purpose in commands.items():
+        out.print(Text("  " + command.ljust(width), style="bold"), Text(" " + purpose, style="dim"), soft_wrap=True)
+
+
+def human_time(seconds: float) -> str:
+    """Seconds as a person says them: ``0.42 s``, ``12 s``, ``2 min 05 s``, ``1 h 04 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def human_count(number: float) -> str:
+    """A count in three digits: ``950``, ``41.2 k``, ``3.30 M``, ``7.24 B`` (thousand, million, billion)."""
+    return _three_digits(number, ("", " k", " M", " B", " T"), 1000)
+
+
+def human_bytes(number: float) -> str:
+    """A size in three digits of binary units: ``950 B``, ``2.29 MiB``."""
+    return _three_digits(number, (" B", " KiB", " MiB", " GiB", " TiB"), 1024)
+
+
+def _three_digits(number: float, units: Sequence[str], base: int) -> str:
+    size, unit = float(number), 0
+    while abs(size) >= (999.5 if unit else base - 0.5) and unit < len(units) - 1:
+        size, unit = size / base, unit + 1
+    digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
+    return f"{size:,.{digits}f}{units[unit]}"
+
+
+def _starts_numeric(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in "+-−–" or cell == ""
+
+
+class StageProgress:
+    """Shows the events of a run log as they come; use it as a context manager around the work.
+
+    ::
+
+        with StageProgress(log, console()):
+            build(...)
+
+    In a terminal every running stage owns one live line that ends as a summary; elsewhere a line is written when a
+    stage starts and ends, and every `every` seconds between. Keys read from ``step`` events beside those that
+    `core.runlog` lists: ``bits_per_byte``, ``utilisation`` (share of the measured hardware limit, 0 to 1) and
+    ``seconds_left``; what is missing is not shown, and time left is estimated from the steps done.
+
+    Args:
+        every: seconds between plain lines; in a terminal the live line is redrawn at most ten times a second.
+        clock: seconds that never go back; a test gives its own.
+    """
+
+    def __init__(self, log: RunLog, out: Console, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic):
+        self.log, self.out, self.clock = log, out, clock
+        self.plain = not out.is_terminal
+        self.every = every if self.plain else 0.1
+        self._lines: dict[str, Text] = {}
+        self._first: dict[str, tuple[float, int]] = {}
+        self._shown: dict[str, float] = {}
+        self._live = None if self.plain else Live(console=out, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> StageProgress:
+        self.log.listeners.append(self)
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Also after an error or Ctrl-C: the last live lines stay readable above whatever is printed next."""
+        self.log.listeners.remove(self)
+        if self._live is not None:
+            self._live.update(Text(""))
+            self._live.stop()
+            for line in self._lines.values():
+                self.out.print(line)
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        stage, kind = str(event["stage"]), event["kind"]
+        if kind == "step":
+            self._step(stage, event)
+        elif kind == "start":
+            self._say(stage, _facts(event), style="bold")
+        elif kind == "end":
+            self._lines.pop(stage, None)
+            self._say(stage, " · ".join(filter(None, [f"done in {human_time(event['seconds'])}", _facts(event)])))
+            self._redraw()
+        elif kind == "eval":
+            self._say(stage, f"step {event['step']:,} · {_facts(event)}" if "step" in event else _facts(event))
+        elif kind == "note":
+            self._say(stage, str(event["text"]))
+        elif kind == "skip":
+            self._say(stage, f"step {event['step']:,} made no update: {event['reason']}")
+
+    def _step(self, stage: str, event: Mapping[str, Any]) -> None:
+        now, step, steps = self.clock(), int(event["step"]), int(event["steps"])
+        first_time, first_step = self._first.setdefault(stage, (now, step))
+        left = event.get("seconds_left")
+        if left is None and step > first_step:
+            left = (now - first_time) / (step - first_step) * (steps - step)
+        self._lines[stage] = Text(step_line(stage, event, left, self.out.width), style=STAGE_STYLES.get(stage, ""))
+        if now - self._shown.get(stage, float("-inf")) < self.every and step < steps:
+            return
+        self._shown[stage] = now
+        if self.plain:
+            self.out.print(self._lines[stage], soft_wrap=True)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if self._live is not None:
+            self._live.update(Text("\n").join(self._lines.values()), refresh=True)
+
+    def _say(self, stage: str, text: str, style: str = "") -> None:
+        """A lasting line, above the live ones, wrapped under itself."""
+        for index, line in enumerate(textwrap.wrap(text, self.out.width - STAGE_WIDTH) or [""]):
+            name = Text(f"{stage if index == 0 else '':<{STAGE_WIDTH}}", style=style or STAGE_STYLES.get(stage, ""))
+            self.out.print((name + Text(line)) if line else name, soft_wrap=True)
+
+
+def step_line(stage: str, event: Mapping[str, Any], seconds_left: float | None, width: int = WIDTH) -> str:
+    """The progress of one stage in one line; where it does not fit, the least needed figures are left out."""
+    parts: list[tuple[int, str]] = [(0, f"{event['step'] / max(event['steps'], 1):4.0%}")]  # (what goes first, text)
+    if event.get("loss") is not None:
+        parts.append((1, f"loss {event['loss']:.3f}"))
+    if event.get("bits_per_byte") is not None:
+        parts.append((2, f"{event['bits_per_byte']:.2f} bits/byte"))
+    if event.get("tokens_per_second") is not None:
+        parts.append((3, f"{human_count(event['tokens_per_second']).replace(' ', '')} tok/s"))
+    if event.get("utilisation") is not None:
+        parts.append((4, f"{event['utilisation']:.0%} of peak"))
+    if seconds_left is not None:
+        parts.append((0, f"{_clock(max(seconds_left, 0))} left"))
+    line = f"{stage:<{STAGE_WIDTH}}" + "  ".join(text for _, text in parts)
+    while len(line) > width and any(rank for rank, _ in parts):
+        parts.remove(max(parts))
+        line = f"{stage:<{STAGE_WIDTH}}" + "  ".join(text for _, text in parts)
+    return line
+
+
+def _clock(seconds: float) -> str:
+    """Time left, short: ``2:05`` (minutes and seconds), from an hour on ``1 h 04``."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d}"
+
+
+def _facts(event: Mapping[str, Any]) -> str:
+    """The free-form keys of an event in words: ``documents 670 · bytes 2,310,482``."""
+    hidden = {"time", "stage", "kind", "seconds", "step"}
+    shown = {key: value for key, value in event.items() if key not in hidden and not isinstance(value, (dict, list))}
+    return " · ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in shown.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
