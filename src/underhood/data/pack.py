@@ -132,6 +132,7 @@ class EvaluationWindows:
 
     Attributes:
         bytes: bytes of text in all documents.
+        byte_counts_N: bytes of text in each document.
         tokens: targets scored in all (every stored token once).
     """
 
@@ -152,7 +153,8 @@ class EvaluationWindows:
             raise ValueError(f"stride lies between 1 and the context {context}, got {stride}")
         self._documents = [np.asarray(ids, dtype=np.int64) for ids in documents]
         self.eot_id, self.context, self.rows = eot_id, context, rows
-        self.bytes = int(np.sum(byte_counts))
+        self.byte_counts_N = np.asarray(byte_counts, dtype=np.int64)
+        self.bytes = int(self.byte_counts_N.sum())
         self.tokens = sum(len(ids) for ids in self._documents)
         self._windows = [w for n, ids in enumerate(self._documents) for w in _windows(n, len(ids), context, stride)]
         self._rows = fit_rows([end - start for _, start, end, _ in self._windows], context)
@@ -186,6 +188,19 @@ class EvaluationWindows:
                     positions_BT[b, t : t + length] = np.arange(length)
                     t += length
             yield Batch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT), torch.from_numpy(positions_BT))
+
+    def owners(self) -> Iterator[torch.Tensor]:
+        """For each batch in turn, the number of the document that each scored target belongs to; −1 elsewhere."""
+        for first in range(0, len(self._rows), self.rows):
+            rows = self._rows[first : first + self.rows]
+            owners_BT = torch.full((len(rows), self.context), -1)
+            for b, windows in enumerate(rows):
+                t = 0
+                for number in windows:
+                    document, start, end, scored = self._windows[number]
+                    owners_BT[b, t + scored - start : t + end - start] = document
+                    t += end - start
+            yield owners_BT
 
 
 def _windows(document: int, length: int, context: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
