@@ -62,7 +62,7 @@ def generate(
     Raises:
         UserError: a prompt that is empty or longer than the context.
     """
-    _check(model, prompts, max_new_tokens)
+    check_prompts(model, prompts, max_new_tokens)
     training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
         model.eval()
@@ -72,7 +72,7 @@ def generate(
         rows = [
             _Row(index, list(prompts[index]), done[index], room, uniforms(sampling.seed, index))
             for index in order[start : start + batch_size]
-            if (room := _room(model, len(prompts[index]), max_new_tokens)) > 0
+            if (room := room_for(model, len(prompts[index]), max_new_tokens)) > 0
         ]
         if rows:
             _continue(model, rows, sampling, frozenset(stop_ids), cache)
@@ -164,12 +164,13 @@ def device_of(model: LanguageModel) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _room(model: LanguageModel, length: int, max_new_tokens: int) -> int:
-    # The last new token is never read, so one more fits than the context has left.
+def room_for(model: LanguageModel, length: int, max_new_tokens: int) -> int:
+    """How many tokens a prompt of `length` may get: one more than the context has left, for the last is never read."""
     return max_new_tokens if model.context is None else min(max_new_tokens, model.context - length + 1)
 
 
-def _check(model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def check_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Raises a `UserError` for a prompt that the model can't continue."""
     if max_new_tokens < 0:
         raise UserError("max_new_tokens is out of range", expected="a whole number from 0 up", got=str(max_new_tokens))
     for index, prompt in enumerate(prompts):

@@ -1,0 +1,135 @@
+"""One text that grows: a conversation, or a prompt that is edited. What has been read is never read again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from underhood.core.protocols import LanguageModel
+from underhood.infer.cache import ContiguousCache
+from underhood.infer.generate import Finish, check_prompts, device_of, last_logits, new_cache, room_for
+from underhood.infer.sample import GREEDY, SamplingSpec, choose, uniforms
+
+FIRST_CAPACITY = 256
+CHUNK = 512
+"""Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that the model wrote, and its natural-log probability under the model itself."""
+
+    id: int
+    logprob: float
+
+
+class Session:
+    """Streams continuations of texts that share a beginning.
+
+    It keeps the cache between calls: of a new prompt only what follows the longest common beginning with the last text
+    is read. So a chat hands over its whole history every turn and pays for the new turn only.
+
+    Attributes:
+        finish: how the last stream ended, "stop" or "length"; None while it runs or when it was broken off.
+        reused: how many tokens of the last prompt did not have to be read.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self.model = model
+        self.finish: Finish | None = None
+        self.reused = 0
+        self._read: list[int] = []
+        self._cache: ContiguousCache | None = None
+
+    def stream(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int = 128,
+        sampling: SamplingSpec = GREEDY,
+        stop_ids: Collection[int] = (),
+        request: int = 0,
+    ) -> Iterator[Token]:
+        """Continues `ids` token by token; the same tokens as `generate` gives, stop token left out.
+
+        The iterator may be dropped at any point, in the middle of a pass even (Ctrl-C): the session stays sound.
+
+        Args:
+            request: which of the seed's streams to draw from, as prompt `request` of a `generate` call would.
+
+        Raises:
+            UserError: the prompt is empty or longer than the model's context.
+        """
+        check_prompts(self.model, [ids], max_new_tokens)
+        return self._stream(list(ids), max_new_tokens, sampling, frozenset(stop_ids), request)
+
+    def _stream(
+        self, ids: list[int], max_new_tokens: int, sampling: SamplingSpec, stop_ids: frozenset[int], request: int
+    ) -> Iterator[Token]:
+        self.finish = None
+        room = room_for(self.model, len(ids), max_new_tokens)
+        draws = uniforms(sampling.seed, request)
+        if isinstance(self.model, nn.Module):
+            self.model.eval()
+        self.reused = self._rewind(ids)
+        for written in range(room):
+            with torch.inference_mode():
+                logits_BV = self._advance(ids)
+                draw = None if sampling.greedy else torch.tensor([next(draws)], device=logits_BV.device)
+                token = int(choose(logits_BV, sampling, draw))
+                logprob = float(logits_BV[0].float().log_softmax(dim=-1)[token])
+            if token in stop_ids:
+                self.finish = "stop"
+                return
+            ids.append(token)
+            if written + 1 == room:
+                self.finish = "length"
+            yield Token(token, logprob)
+        self.finish = "length"
+
+    def _rewind(self, ids: list[int]) -> int:
+        """Forgets what `ids` does not begin with; returns how much of `ids` is known."""
+        common = 0
+        # At least the last token must be read, for its scores.
+        for known, wanted in zip(self._read, ids[:-1], strict=False):
+            if known != wanted:
+                break
+            common += 1
+        del self._read[common:]
+        if self._cache is not None:
+            self._cache.truncate(common)
+        return common
+
+    def _advance(self, ids: list[int]) -> Tensor:
+        """Reads what is new in `ids`; the scores (1, V) after the last one."""
+        if self._cache is None:
+            self._cache = new_cache(self.model, 1, FIRST_CAPACITY)
+        device = device_of(self.model)
+        if self._cache is None:
+            return last_logits(self.model, torch.tensor([ids], device=device), None, None)
+        if len(ids) > self._cache.capacity:
+            self._cache.reserve(max(len(ids), 2 * self._cache.capacity))
+        # A pass that was interrupted has left its tokens behind in the cache.
+        self._cache.truncate(len(self._read))
+        logits_BV = None
+        while len(self._read) < len(ids):
+            chunk = ids[len(self._read) : len(self._read) + CHUNK]
+            logits_BV = last_logits(self.model, torch.tensor([chunk], device=device), self._cache, None)
+            self._read += chunk
+        assert logits_BV is not None, "there is always a last token to read"
+        return logits_BV
+
+
+def stream(
+    model: LanguageModel,
+    ids: Sequence[int],
+    *,
+    max_new_tokens: int = 128,
+    sampling: SamplingSpec = GREEDY,
+    stop_ids: Collection[int] = (),
+) -> Iterator[Token]:
+    """Continues one text token by token; see `Session.stream`."""
+    return Session(model).stream(ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=stop_ids)
