@@ -18,6 +18,7 @@ A word here is one piece of `split.split`, so merges never cross its edges.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -49,7 +50,7 @@ def learn_merges(
     count: dict[Pair, int] = defaultdict(int)
     holders: dict[Pair, set[int]] = defaultdict(set)
     for index, symbols in enumerate(spellings):
-        for pair in zip(symbols, symbols[1:], strict=False):
+        for pair in itertools.pairwise(symbols):
             count[pair] += frequency[index]
             holders[pair].add(index)
     heap = [(-number, pair) for pair, number in count.items()]
@@ -73,9 +74,9 @@ def learn_merges(
             if len(after) == len(before):
                 continue  # an earlier merge had already taken this word's last such pair apart
             spellings[index] = after
-            for pair in zip(before, before[1:], strict=False):
+            for pair in itertools.pairwise(before):
                 changed[pair] -= frequency[index]
-            for pair in zip(after, after[1:], strict=False):
+            for pair in itertools.pairwise(after):
                 changed[pair] += frequency[index]
                 if new in pair:
                     holders[pair].add(index)
@@ -115,7 +116,7 @@ def apply_merges(symbols: Sequence[int], ranks: Mapping[Pair, tuple[int, int]]) 
     """
     symbols = list(symbols)
     while len(symbols) > 1:
-        known = [pair for pair in zip(symbols, symbols[1:], strict=False) if pair in ranks]
+        known = [pair for pair in itertools.pairwise(symbols) if pair in ranks]
         if not known:
             break
         earliest = min(known, key=lambda pair: ranks[pair][0])
