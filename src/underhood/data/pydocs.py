@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from underhood.data.docstrings import Entry, standard_library
+from underhood.data.docstrings import Entry, Library, standard_library
 from underhood.data.documents import Corpus, Document
 
 LEGACY = (
@@ -57,8 +57,8 @@ class Function:
 
 
 @lru_cache(maxsize=1)
-def _entries() -> tuple[Entry, ...]:
-    return tuple(standard_library())
+def _library() -> Library:
+    return standard_library()
 
 
 def pydocs_corpus() -> Corpus:
@@ -77,14 +77,14 @@ def _topics() -> list[Document]:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ImportError:
         return []  # some distributions package it apart
-    return [Document(topics[name].strip() + "\n", f"topic {name}", "topic") for name in sorted(topics)]
+    return [Document(topics[name].strip(), f"topic {name}", "topic") for name in sorted(topics)]
 
 
 def _modules() -> list[Document]:
     parts: dict[str, list[str]] = {}
-    for entry in _entries():
+    for entry in _library().entries:
         parts.setdefault(entry.document, []).append(_described(entry))
-    return [Document("\n\n".join(parts[name]) + "\n", f"module {name}", "module") for name in sorted(parts)]
+    return [Document("\n\n".join(parts[name]), f"module {name}", "module") for name in sorted(parts)]
 
 
 def _described(entry: Entry) -> str:
@@ -101,7 +101,7 @@ def pydocs_functions() -> tuple[Function, ...]:
     right answer.
     """
     best: dict[str, Function] = {}
-    for entry in _entries():
+    for entry in _library().entries:
         if entry.kind not in {"function", "method", "class"} or _is_hidden(entry):
             continue
         summary = summary_of(entry.doc, entry.name)
@@ -121,8 +121,18 @@ def pydocs_functions() -> tuple[Function, ...]:
 
 
 def known_names() -> frozenset[str]:
-    """Every dotted name that the standard library documents, public or not: what an invented name must not be."""
-    return frozenset(entry.name for entry in _entries()) | frozenset(entry.document for entry in _entries())
+    """Every dotted name that exists in the standard library, documented or not: what an invented name must not be."""
+    return _library().names
+
+
+@lru_cache(maxsize=1)
+def owners_by_short_name() -> dict[str, frozenset[str]]:
+    """Modules that document something of this name: ``join`` → os.path, shlex; a question needs exactly one."""
+    found: dict[str, set[str]] = {}
+    for entry in _library().entries:
+        if entry.kind != "module":
+            found.setdefault(entry.name.removeprefix(entry.owner + "."), set()).add(entry.owner)
+    return {name: frozenset(owners) for name, owners in found.items()}
 
 
 def _is_hidden(entry: Entry) -> bool:

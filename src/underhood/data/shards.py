@@ -181,7 +181,7 @@ class _Shard:
         if size != expected:
             raise _broken(path, f"is truncated or too long: expected {expected:,} bytes, got {size:,}")
         data = np.memmap(path, dtype=np.uint8, mode="r")[start:]
-        if verify and hashlib.sha256(memoryview(data)).hexdigest() != self.sha256:
+        if verify and hashlib.sha256(data.data).hexdigest() != self.sha256:
             raise _broken(path, "is damaged: its content doesn't match its checksum")
         ends = np.cumsum([8 * (self.documents + 1), 8 * self.documents])
         self.offsets = data[: ends[0]].view("<u8")

@@ -1,0 +1,208 @@
+"""Text files of four kinds → documents, with errors that name the place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from underhood.core.errors import UserError, nearest
+from underhood.data.documents import Document
+
+SUPPORTED = (".txt", ".md", ".jsonl", ".parquet")
+SEPARATOR = "<|endoftext|>"
+SECTION_BYTES = 4096
+"""A text file without separators that is longer than four of these is cut into documents of about this size."""
+
+TEXT_FIELDS = ("text", "content", "document", "body", "story", "article", "markdown")
+"""Where the text of a record is looked for when nobody says, in this order."""
+
+
+def read_file(path: Path, name: str, *, text_field: str | None = None) -> Iterator[Document]:
+    """The documents of one file.
+
+    - ``.txt``, ``.md``: lines of ``<|endoftext|>`` separate documents (as in TinyStories); else a file up to 16 kB is
+      one document, and a longer one is cut into sections (see `sections`).
+    - ``.jsonl``: one document per line: an object with a text field, or a plain string.
+    - ``.parquet``: one document per row of the text column.
+
+    Args:
+        name: what documents are called; those of a file with several get a ``#number`` (line number for JSONL).
+        text_field: field or column that holds the text; by default the first of `TEXT_FIELDS` that is there.
+
+    Raises:
+        UserError: not UTF-8, binary, broken JSON (with its line number), no such field or column, unknown extension.
+    """
+    kind = path.suffix.lower()
+    if kind in {".txt", ".md"}:
+        yield from _text(path, name)
+    elif kind == ".jsonl":
+        yield from _jsonl(path, name, text_field)
+    elif kind == ".parquet":
+        yield from _parquet(path, name, text_field)
+    else:
+        raise UserError(f"can't read {path}: unsupported file type {kind or '(none)'!r}", expected=", ".join(SUPPORTED))
+
+
+def _text(path: Path, name: str) -> Iterator[Document]:
+    text = decode(read_bytes(path), path)
+    kind = path.suffix.lower().lstrip(".")
+    pieces = _separated(text)
+    if len(pieces) == 1 and len(text.encode()) > 4 * SECTION_BYTES:
+        pieces = sections(text)
+    for number, piece in enumerate(pieces, start=1):
+        yield Document(piece, name if len(pieces) == 1 else f"{name}#{number}", kind)
+
+
+def _separated(text: str) -> list[str]:
+    if SEPARATOR not in text:
+        return [text]
+    pieces: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if line.strip() == SEPARATOR:
+            pieces.append([])
+        else:
+            pieces[-1].append(line)
+    return [joined for joined in ("".join(piece) for piece in pieces) if joined.strip()] or [text]
+
+
+def sections(text: str, size: int = SECTION_BYTES) -> list[str]:
+    """Cuts a long text into documents of about `size` bytes; joined, they are the text again.
+
+    A cut falls after a blank line, the first one after `size` bytes; where none comes before twice that size, after
+    the next line end. A line is never cut. A last piece shorter than half a section stays with the one before it.
+    """
+    pieces: list[str] = []
+    lines: list[str] = []
+    length = 0
+    for line in text.splitlines(keepends=True):
+        lines.append(line)
+        length += len(line.encode("utf-8", "surrogatepass"))
+        if length >= 2 * size or (length >= size and not line.strip()):
+            pieces.append("".join(lines))
+            lines, length = [], 0
+    if lines and pieces and length < size // 2:
+        pieces[-1] += "".join(lines)
+    elif lines:
+        pieces.append("".join(lines))
+    return pieces
+
+
+def _jsonl(path: Path, name: str, field: str | None) -> Iterator[Document]:
+    for number, line in enumerate(decode(read_bytes(path), path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path} line {number} is not JSON ({error.msg} at column {error.colno})",
+                fix='Each line is one JSON object, e.g. {"text": "..."}',
+            ) from None
+        if isinstance(record, str):
+            yield Document(record, f"{name}#{number}", "jsonl")
+            continue
+        if not isinstance(record, dict):
+            raise UserError(f"{path} line {number} is no JSON object", expected="an object or a string", got=line[:40])
+        chosen = field if field is not None else next((key for key in TEXT_FIELDS if key in record), None)
+        if chosen is None or chosen not in record:
+            raise _missing(f"{path} line {number}", chosen, list(record), "field")
+        if not isinstance(record[chosen], str):
+            raise UserError(
+                f"{path} line {number}: field {chosen!r} is not text", expected="a string", got=_short(record[chosen])
+            )
+        yield Document(record[chosen], f"{name}#{number}", "jsonl")
+
+
+def _parquet(path: Path, name: str, field: str | None) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty", expected="text")
+    try:
+        with pq.ParquetFile(path) as file:
+            column = _text_column(file.schema_arrow, path, field)
+            number = 0
+            for batch in file.iter_batches(batch_size=1024, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    number += 1
+                    if isinstance(value, str):
+                        yield Document(value, f"{name}#{number}", "parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is no readable Parquet file ({_short(error, 100)})") from error
+
+
+def _text_column(schema: Any, path: Path, field: str | None) -> str:
+    import pyarrow.types as types
+
+    def is_text(column: Any) -> bool:
+        return types.is_string(column.type) or types.is_large_string(column.type) or types.is_string_view(column.type)
+
+    texts = [column.name for column in schema if is_text(column)]
+    if field is not None:
+        if field in texts:
+            return field
+        if field in schema.names:
+            raise UserError(f"{path}: column {field!r} is not text", got=str(schema.field(field).type))
+        raise _missing(str(path), field, schema.names, "column")
+    found = next((name for name in TEXT_FIELDS if name in texts), texts[0] if len(texts) == 1 else None)
+    if found is None and not texts:
+        raise UserError(f"{path} has no text column", got=f"columns {', '.join(schema.names) or '(none)'}")
+    if found is None:
+        raise UserError(f"{path} has several text columns: {', '.join(texts)}", fix="Choose one with --text-field")
+    return found
+
+
+def _missing(where: str, field: str | None, there: Sequence[str], noun: str) -> UserError:
+    if field is None:
+        return UserError(
+            f"{where} has no {noun} that is known to hold text",
+            expected=f"one of {', '.join(TEXT_FIELDS)}",
+            got=", ".join(there) or "none",
+            fix="Name it with --text-field",
+        )
+    near = nearest(field, there)
+    fix = f"Did you mean {near!r}?" if near else f"It has: {', '.join(there) or 'none'}"
+    return UserError(f"{where} has no {noun} {field!r}", fix=fix)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        UserError: it can't be read, or is empty.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from error
+    if not data.strip():
+        raise UserError(f"{path} is empty", expected="text")
+    return data
+
+
+def decode(data: bytes, path: Path) -> str:
+    """UTF-8 (with or without byte-order mark) to text.
+
+    Raises:
+        UserError: a NUL byte or a byte that is not UTF-8, with its offset.
+    """
+    zero = data.find(b"\0")
+    if zero >= 0:
+        raise UserError(f"{path} is a binary file (a NUL byte at offset {zero:,})", expected="UTF-8 text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        mark = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+        byte = data[error.start + mark] if error.start + mark < len(data) else 0
+        raise UserError(
+            f"{path} is not UTF-8 text (byte 0x{byte:02x} at offset {error.start + mark:,})",
+            fix="Convert it, e.g. with iconv -f latin1 -t utf-8",
+        ) from None
+
+
+def _short(value: Any, length: int = 40) -> str:
+    text = repr(value) if not isinstance(value, Exception) else " ".join(str(value).split())
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,115 @@
+"""Preference pairs for alignment: the same question with a right and a wrong answer.
+
+Three kinds about functions, so that no shortcut wins: ``wrong-function`` (its own summary / another function's, from
+the same module where possible), ``invented`` (a refusal / a confident description of something that doesn't exist) and
+``over-refusal`` (the right answer / a refusal of a function that does exist), as many of the last as of the second.
+From any text: ``continuation`` (what truly follows / what follows elsewhere).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from underhood.data.documents import Corpus
+from underhood.data.instruct import (
+    REFUSAL,
+    Messages,
+    chance,
+    describe_question,
+    generic_examples,
+    invented_functions,
+)
+from underhood.data.pydocs import Function
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One question, the answer to prefer and the answer to avoid.
+
+    Attributes:
+        prompt: the conversation so far; its last message is the user's.
+        kind: wrong-function, invented, over-refusal or continuation.
+        function: what is asked about.
+    """
+
+    prompt: Messages
+    chosen: str
+    rejected: str
+    kind: str
+    function: str
+
+
+def preference_pairs(functions: Sequence[Function], *, seed: int, refusals: float = 0.25) -> list[Pair]:
+    """Pairs about these functions, in an order that depends on the seed.
+
+    Args:
+        refusals: ``invented`` pairs per function, and as many ``over-refusal`` ones.
+    """
+    similar = Similar(functions)
+    pairs: list[Pair] = []
+    for function in functions:
+        other = similar.other(function, chance(seed, "wrong", function.name), same_owner=True)
+        if other is not None:
+            prompt = _asked(function.name, seed)
+            pairs.append(Pair(prompt, function.summary, other.summary, "wrong-function", function.name))
+    invented = invented_functions(functions, round(refusals * len(functions)), seed + 1)
+    for name in invented:
+        nonsense = chance(seed, "nonsense", name).choice(functions).summary
+        pairs.append(Pair(_asked(name, seed), REFUSAL.format(name=name), nonsense, "invented", name))
+    for function in chance(seed, "over").sample(list(functions), min(len(invented), len(functions))):
+        refusal = REFUSAL.format(name=function.name)
+        pairs.append(Pair(_asked(function.name, seed), function.summary, refusal, "over-refusal", function.name))
+    chance(seed, "order").shuffle(pairs)
+    return pairs
+
+
+def generic_pairs(corpus: Corpus, *, seed: int, per_document: int = 2) -> list[Pair]:
+    """Pairs from any text: the true continuation against another document's continuation of similar length."""
+    examples = generic_examples(corpus, seed=seed, per_document=per_document)
+    by_kind: dict[str, list] = defaultdict(list)
+    for example in examples:
+        by_kind[example.kind].append(example)
+    pairs: list[Pair] = []
+    for example in examples:
+        pick = chance(seed, "pair", example.question)
+        pool = by_kind[example.kind]
+        others = [other for other in pick.sample(pool, min(24, len(pool))) if other.answer != example.answer]
+        elsewhere = [other for other in others if other.function != example.function] or others
+        if elsewhere:
+            rejected = min(elsewhere, key=lambda other: abs(len(other.answer) - len(example.answer))).answer
+            pairs.append(Pair(example.messages[:-1], example.answer, rejected, "continuation", example.function))
+    return pairs
+
+
+def _asked(name: str, seed: int) -> Messages:
+    return ({"role": "user", "content": describe_question(name, seed)},)
+
+
+class Similar:
+    """Finds other functions whose summaries are about as long, so that length gives no answer away."""
+
+    def __init__(self, functions: Sequence[Function]):
+        self.functions = list(functions)
+        self.by_owner: dict[str, list[Function]] = defaultdict(list)
+        for function in self.functions:
+            self.by_owner[function.owner].append(function)
+
+    def other(
+        self, function: Function, pick: random.Random, *, same_owner: bool, avoid: Sequence[str] = (), tries: int = 12
+    ) -> Function | None:
+        """The closest in length of a few random others: from the same module (any module if it has no other), or
+        from other modules. None when there is none."""
+        near = [other for other in self.by_owner[function.owner] if _differs(other, function, avoid)]
+        if same_owner and near:
+            pool = pick.sample(near, min(tries, len(near)))
+        else:
+            drawn = pick.sample(self.functions, min(4 * tries, len(self.functions)))
+            pool = [f for f in drawn if f.owner != function.owner and _differs(f, function, avoid)][:tries] or near
+        return min(pool, key=lambda other: abs(len(other.summary) - len(function.summary)), default=None)
+
+
+def _differs(other: Function, function: Function, avoid: Sequence[str]) -> bool:
+    return other.name != function.name and other.summary != function.summary and other.summary not in avoid

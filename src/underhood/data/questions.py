@@ -1,0 +1,62 @@
+"""Four-way multiple choice: which of these summaries belongs to this function? Chance is 25 %."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from underhood.data.instruct import DESCRIBE, chance
+from underhood.data.preferences import Similar
+from underhood.data.pydocs import Function
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with four answers.
+
+    Attributes:
+        prompt: what the user asks; the choices are possible answers of the assistant.
+        choices: four different summaries.
+        answer: index of the right one.
+        function: the function asked about.
+    """
+
+    prompt: str
+    choices: tuple[str, str, str, str]
+    answer: int
+    function: str
+
+
+def summary_questions(functions: Sequence[Function], *, n: int, seed: int) -> list[Question]:
+    """Questions about `n` of these functions (all, if they are fewer); wrong choices come from these functions too.
+
+    One wrong choice is from the same module where it has another function, two are from other modules; all are about
+    as long as the right one. Each position holds the right answer equally often (±1). Always asked in the first
+    phrasing of `instruct.DESCRIBE`.
+
+    Raises:
+        ValueError: fewer than four functions.
+    """
+    if len(functions) < 4:
+        raise ValueError(f"four choices need at least 4 functions, got {len(functions)}")
+    similar = Similar(functions)
+    pick = chance(seed, "questions")
+    chosen = pick.sample(list(functions), min(n, len(functions)))
+    positions = [number % 4 for number in range(len(chosen))]
+    pick.shuffle(positions)
+    questions: list[Question] = []
+    for function, position in zip(chosen, positions, strict=True):
+        wrong: list[str] = []
+        for place in range(3):
+            other = similar.other(function, pick, same_owner=place == 0, avoid=wrong)
+            if other is None:  # bad luck in drawing, or nearly all functions share one module
+                rest = [f for f in functions if f.summary != function.summary and f.summary not in wrong]
+                if not rest:
+                    break
+                other = pick.choice(rest)
+            wrong.append(other.summary)
+        if len(wrong) == 3:
+            pick.shuffle(wrong)
+            a, b, c, d = [*wrong[:position], function.summary, *wrong[position:]]
+            questions.append(Question(DESCRIBE[0].format(name=function.name), (a, b, c, d), position, function.name))
+    return questions
