@@ -169,6 +169,34 @@ def test_help_page_shows_docs_defaults_and_inherited_options():
     assert "--shape" not in page
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Decides things.
+
+    Attributes:
+        rows, steps: counts of a kind
+            that fills two lines.
+        name: what ``it`` is called.
+
+    Raises:
+        Nothing: at all.
+    """
+
+    rows: int = 1
+    steps: int = 2
+    name: str = "a"
+    """The string under the field wins."""
+
+
+def test_help_reads_the_attributes_section_too():
+    page = help_page(Recipe, "underhood x")
+    assert page.split("\n\n")[1:-1] == ["Decides things."]
+    for flag in ("--rows N     ", "--steps N    "):
+        assert f"  {flag}Counts of a kind that fills two lines. [" in page
+    assert "  --name TEXT  The string under the field wins. [a]" in page
+    assert "Nothing" not in page
+
+
 def test_help_word_anywhere_asks_for_help():
     with pytest.raises(HelpRequested):
         read("r", "--minutes", "--help")
@@ -215,7 +243,7 @@ def test_config_mistake_is_one_clear_line(recipe, text: str, part: str):
 
 
 def test_config_file_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(UserError, match="there is no config file"):
+    with pytest.raises(UserError, match="there is no file"):
         read("r", "--config", str(tmp_path / "none.toml"))
     with pytest.raises(UserError, match="is a folder"):
         read("r", "--config", str(tmp_path))

@@ -1,6 +1,7 @@
 """Options of a verb: a frozen dataclass becomes a parser, a help page and one-line usage errors.
 
-The docstring under each field is its help, its type says what it takes, and a field without a default is required::
+The string under each field is its help (or an entry of the class's ``Attributes:``), its type says what it takes, and
+a field without a default is required::
 
     @dataclass(frozen=True)
     class Args:
@@ -20,17 +21,15 @@ Types: str, int, float, bool, Path, Literal[...], tuple[T, ...] and ``T | None``
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
-import inspect
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
+from underhood.cli.fielddocs import description, field_docs
 from underhood.core.errors import UserError, nearest
 
 T = TypeVar("T")
@@ -136,18 +135,10 @@ def load_toml_over(cls: type, path: Path, given: dict[str, Any]) -> dict[str, An
     Raises:
         UserError: no such file, not TOML, an unknown key (with the nearest valid one) or a value of the wrong type.
     """
-    import tomllib
-
     from underhood.core.config import from_json
+    from underhood.core.toml import read_toml
 
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no config file {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder", expected="a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
+    table = read_toml(path)
     options = {option.name: option for option in options_of(cls) if option.name != "config"}
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -180,27 +171,10 @@ def options_of(cls: type) -> list[Option]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        help_text = " ".join(docs.get(field.name, "").replace("``", "").split())
         found.append(
-            Option(field.name, help_text, hint, default, positional, convert, many, takes, metavar),
+            Option(field.name, docs.get(field.name, ""), hint, default, positional, convert, many, takes, metavar),
         )
     return sorted(found, key=lambda option: not option.positional)
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """The strings that stand under the fields of a dataclass and of the classes it inherits from."""
-    docs: dict[str, str] = {}
-    for owner in reversed(cls.__mro__[:-1]):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-        except (OSError, TypeError):  # no source at hand (a frozen build): help without texts
-            continue
-        body = cast(ast.ClassDef, tree.body[0]).body
-        for field, below in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                is_string = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-                docs[field.target.id] = str(below.value.value) if is_string else ""  # type: ignore[union-attr]
-    return docs
 
 
 def usage(cls: type, prog: str) -> str:
@@ -217,9 +191,8 @@ def usage(cls: type, prog: str) -> str:
 
 def help_page(cls: type, prog: str) -> str:
     """The help of one verb in at most 80 columns of plain text."""
-    paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
     blocks = [textwrap.fill(f"usage: {usage(cls, prog)}", WIDTH, subsequent_indent="  ")]
-    blocks += [text if text.startswith(" ") else textwrap.fill(text, WIDTH) for text in paragraphs if text]
+    blocks += [text if text.startswith(" ") else textwrap.fill(text, WIDTH) for text in description(cls)]
     rows = [(_left(option), _right(option)) for option in options_of(cls) if option.convert or option.switch]
     rows.append(("-h, --help", "Shows this page."))
     left = min(max(len(name) for name, _ in rows), 24) + 4
