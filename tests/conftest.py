@@ -20,7 +20,7 @@ import shapecheck
 ROOT = Path(__file__).resolve().parents[1]
 shapecheck.hook(ROOT / "src" / "underhood")
 
-pytest_plugins = ["honest", "pytester"]
+pytest_plugins = ["honest", "pytester", "tinyrun"]
 
 # Properties run on few examples by default; a test that searches for rare cases asks for more itself.
 settings.register_profile(

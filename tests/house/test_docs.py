@@ -1,0 +1,125 @@
+"""Every command and every piece of Python in README and docs is executed as it stands.
+
+The rules, so that nobody has to guess why a page passes:
+
+- Fenced ``bash`` blocks run line by line in one empty folder per page, with this environment's ``underhood`` first on
+  the path; each must exit with 0. A line ending in ``\\`` goes on in the next; what stands after ``#`` is not run.
+- ``make run`` and ``make test`` are asked what they would do (``make -n``), and the commands they would run must exist;
+  `.ci/run` runs both for real.
+- ``underhood build`` without other data is not repeated for every page: the shared small build (see tinyrun.py) takes
+  the place of its result, and its options must parse. With ``--data`` it is run, with the small build's minutes.
+- A command that reads what is typed (``chat``) gets one question and then the end of its input.
+- Fenced ``python`` blocks run in the same folder, each in its own process, so that each can be pasted alone.
+- Other fences (``text``, ``bat``, ``toml``) are shown, not run; the ``bat`` lines must name what the Makefile does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from needs import REPOSITORY
+from tinyrun import MINUTES
+from underhood.cli.main import VERBS
+from underhood.cli.options import parse
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BIN = Path(sys.executable).parent
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands(page: Path) -> list[str]:
+    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    bare = (shlex.join(shlex.split(line, comments=True)) if "|" not in line else line.strip() for line in lines)
+    return [line for line in bare if line]
+
+
+def execute(words: list[str], folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        words, cwd=folder, input=stdin, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def check_make(command: str) -> None:
+    done = execute(["make", "-n", *shlex.split(command)[1:]], REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    if "run" in command:
+        assert re.search(r"underhood build --minutes [0-9.]+", done.stdout)
+    else:
+        assert "pytest" in done.stdout
+
+
+def build_words(command: str, request: pytest.FixtureRequest, folder: Path) -> list[str] | None:
+    """The command to run instead, or None when the shared build has taken its place."""
+    from underhood.cli import build  # type: ignore[attr-defined]
+
+    words = shlex.split(command)
+    args = parse(build.Args, words[2:], prog="underhood build")
+    if args.data != "pydocs":
+        return [*words, "--minutes", str(MINUTES)]
+    out = folder / (args.out or "runs/pydocs")
+    if not out.exists():
+        shutil.copytree(request.getfixturevalue("tiny_run"), out)
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest):
+    for command in commands(page):
+        if command.startswith("make "):
+            check_make(command)
+            continue
+        words: list[str] | None = ["bash", "-o", "pipefail", "-c", command]
+        if command.startswith("underhood build"):
+            words = build_words(command, request, tmp_path)
+        if words is not None:
+            done = execute(words, tmp_path, stdin="What does os.path.join do?\n")
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    for block in blocks(page, "python"):
+        done = execute([sys.executable, "-c", block], tmp_path)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_readme_begins_with_the_two_commands_that_set_up_everything():
+    assert commands(REPOSITORY / "README.md")[:2] == ["make run", "make test"]
+
+
+def test_windows_lines_do_what_the_makefile_does():
+    (block,) = blocks(REPOSITORY / "README.md", "bat")
+    assert len(block.splitlines()) == 2
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for words in ("-c constraints.txt", "underhood build --minutes"):
+        assert words in block
+        assert words in makefile
+
+
+def test_readme_maps_every_folder_of_the_house():
+    rows = re.findall(r"^\| `(\w+)/` \| (.+) \|$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    folders = {file.parent.name for file in (REPOSITORY / "src" / "underhood").glob("*/__init__.py")}
+    assert {name for name, _ in rows} == folders
+
+
+def test_docs_name_no_verb_that_does_not_exist():
+    known = {name for group in VERBS.values() for name in group} | {"COMMAND"}
+    for page in PAGES:
+        prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+        used = set(re.findall(r"`(?:\.venv/bin/)?underhood ([a-z]\w*)[^`]*`", prose))
+        assert used <= known, f"{page.name} names {used - known}"
+
+
+def test_every_file_that_pages_point_to_exists():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
