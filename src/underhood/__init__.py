@@ -1,1 +1,22 @@
-"""Underhood: the whole path to large language models as one working system."""
+"""Underhood: the whole path to large language models as one working system.
+
+``underhood.load("runs/NAME")`` opens a model that ``underhood build`` made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from underhood.infer.load import Loaded, load
+
+__all__ = ["Loaded", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when first used: `import underhood` itself loads nothing heavy.
+    if name in __all__:
+        from underhood.infer import load as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,107 @@
+"""Talking with a model: a conversation that fits into its context, answered in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from underhood.core.errors import UserError
+from underhood.core.protocols import LanguageModel, Tokenizer
+from underhood.infer.sample import GREEDY, SamplingSpec
+from underhood.infer.session import Session
+from underhood.infer.text import decode_stream
+from underhood.text.chat import CHATML, ChatTemplate, Message
+
+ANSWER_SHARE = 4
+"""At least a quarter of the context, or all the tokens asked for if they are fewer, is kept free for the answer."""
+
+
+class Conversation:
+    """The turns so far and the model that answers them.
+
+    The whole conversation is handed to the model every turn, but only what is new is read (see `Session`). When it
+    outgrows the context, the oldest turns are left out of what the model sees, the system message never; `messages`
+    keeps them all.
+
+    Attributes:
+        messages: the conversation, ``{"role": …, "content": …}`` each.
+        forgotten: how many of the oldest messages (the system message aside) the model no longer sees.
+        session: the reading behind it; ``session.finish`` says how the last answer ended.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        system: str | None = None,
+        template: ChatTemplate = CHATML,
+    ):
+        self.tokenizer, self.template = tokenizer, template
+        self.session = Session(model)
+        self.messages: list[Message] = []
+        self.forgotten = 0
+        self.reset(system)
+
+    @property
+    def system(self) -> str | None:
+        """The system message, or None."""
+        first = self.messages[0] if self.messages else None
+        return first["content"] if first is not None and first["role"] == "system" else None
+
+    def reset(self, system: str | None = None) -> None:
+        """Begins anew, with a system message if one is given."""
+        self.messages = [{"role": "system", "content": system}] if system else []
+        self.forgotten = 0
+
+    def reply(self, text: str, *, max_new_tokens: int = 256, sampling: SamplingSpec = GREEDY) -> Iterator[str]:
+        """Says `text` and yields the answer in pieces.
+
+        If the iterator is closed early, what has been yielded stays as the answer; if that is nothing, the turn is
+        taken back.
+
+        Raises:
+            UserError: the message alone does not fit into the context (nothing is said then).
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        ids = self._fit(asked, max_new_tokens)
+        stop_ids = self.template.stop_ids(self.tokenizer)
+        tokens = self.session.stream(ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=stop_ids)
+        return self._reply(asked, decode_stream(self.tokenizer, (token.id for token in tokens)))
+
+    def _reply(self, asked: list[Message], pieces: Iterator[str]) -> Iterator[str]:
+        answer, complete = "", False
+        try:
+            for piece in pieces:
+                answer += piece
+                yield piece
+            complete = True
+        finally:
+            if answer or complete:
+                self.messages = [*asked, {"role": "assistant", "content": answer}]
+
+    def _fit(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
+        """The conversation's tokens, with as few of the oldest messages left out as make it fit."""
+        ids = self._ids(messages)
+        context = self.session.model.context
+        self.forgotten = 0
+        if context is None:
+            return ids
+        limit = context - min(max_new_tokens, context // ANSWER_SHARE)
+        head, turns = (messages[:1], messages[1:]) if messages[0]["role"] == "system" else ([], messages)
+        while len(ids) > limit:
+            # A question and its answer go together, so that what stays begins with the user.
+            self.forgotten += 1
+            while self.forgotten < len(turns) and turns[self.forgotten]["role"] != "user":
+                self.forgotten += 1
+            if self.forgotten >= len(turns):
+                self.forgotten = 0
+                raise UserError(
+                    "the message is too long for the model",
+                    expected=f"at most {limit} tokens with the system message, to leave room for an answer",
+                    got=str(len(ids)),
+                )
+            ids = self._ids([*head, *turns[self.forgotten :]])
+        return ids
+
+    def _ids(self, messages: Sequence[Message]) -> list[int]:
+        return self.template.render(self.tokenizer, messages, add_generation_prompt=True).ids
