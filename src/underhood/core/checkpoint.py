@@ -1,17 +1,20 @@
 """Checkpoints that a kill, a full disk or a flipped bit can't turn into a lie.
 
 A checkpoint is a folder ``step-00000123`` of safetensors files, one ``state.json``, and a ``manifest.json`` with the
-SHA-256 of every other file, written last. It is made under a temporary name, flushed to disk and renamed in one move,
-so a folder with the right name is complete; older ones are removed only after the new one is in place.
+SHA-256 of every other file and of itself, written last. It is made under a temporary name, flushed to disk and renamed
+in one move, so a folder with the right name is complete; older ones are removed only after the new one is in place, and
+lose their name first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,20 +68,21 @@ def write_checkpoint(
     making = folder / f".making-{final.name}"
     with storage_errors(final, "Earlier checkpoints are intact; free some space or choose another --out, then resume"):
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(".making-*"):
+        for stale in (*folder.glob(".making-*"), *folder.glob(".removing-*")):
             shutil.rmtree(stale)
         making.mkdir()
         try:
             _fill(making, step, tensors, state)
-            if final.exists():  # a resumed run repeats a step: identical content, the new copy replaces the old
-                shutil.rmtree(final)
+            if final.exists():  # e.g. one that lost its manifest
+                _remove(final)
             os.rename(making, final)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
         fsync_folder(folder)
     for old in _complete(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # the new one stands; an old one too many does no harm
+            _remove(old)
     return final
 
 
@@ -98,8 +102,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         expected: dict[str, str] = manifest["sha256"]
-    except FileNotFoundError as error:
+        if manifest["own_sha256"] != _own_digest(manifest["step"], expected):
+            raise ValueError("the manifest does not match its own checksum")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is not a complete checkpoint", expected=f"a {MANIFEST} in it") from error
+    except OSError as error:
+        raise UserError(f"can't read {path / MANIFEST}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path / MANIFEST} is damaged", fix=mend) from error
     for name, digest in expected.items():
@@ -155,8 +163,20 @@ def _fill(making: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], 
     for name in digests:
         with (making / name).open("rb+") as file:
             os.fsync(file.fileno())
-    _write(making / MANIFEST, json.dumps({"step": step, "sha256": digests}, indent=1))
+    manifest = {"step": step, "sha256": digests, "own_sha256": _own_digest(step, digests)}
+    _write(making / MANIFEST, json.dumps(manifest, indent=1))
     fsync_folder(making)
+
+
+def _own_digest(step: int, digests: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([step, digests], sort_keys=True).encode()).hexdigest()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Takes the name away before the content, so that a kill halfway leaves nothing that looks complete."""
+    removing = checkpoint.with_name(f".removing-{checkpoint.name}")
+    os.rename(checkpoint, removing)
+    shutil.rmtree(removing, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,6 +17,10 @@ _STORAGE = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+    errno.EEXIST: "a file is in the place of a folder",
+    errno.EISDIR: "a folder is in the place of the file",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EIO: "the disk reports an error",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EFBIG: "the file would be too large for this file system",
 }

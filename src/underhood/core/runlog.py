@@ -20,29 +20,38 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
+
+from underhood.core.files import storage_errors
+
+_FIX = "Free some space or choose another folder, then resume"
 
 
 class RunLog:
     """Appends events to ``events.jsonl`` and hands each to the listeners (a progress bar, a test).
 
-    A line is written with one `write` call and flushed, so a killed process leaves at most one half line at the end,
-    which `read_events` ignores and the next writer ends with a newline.
+    A line is written at once and past all buffers, so a killed process leaves at most one half line at the end, which
+    `read_events` ignores and the next writer ends with a newline.
+
+    Raises:
+        UserError: the place can't be written, or the disk is full (from `event` too).
     """
 
     def __init__(self, path: Path | None):
         self.path = path
         self.listeners: list[Any] = []
-        self._file = None
+        self._file: FileIO | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-            self._file = path.open("a", encoding="utf-8")
-            if torn:
-                self._file.write("\n")
+            with storage_errors(path, _FIX):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("ab+", buffering=0)
+            if _torn(self._file):
+                self._write(b"\n")
 
     def event(self, stage: str, kind: str, **fields: Any) -> dict[str, Any]:
         """Records one event; values must be JSON (NaN and infinities become null)."""
@@ -51,8 +60,7 @@ class RunLog:
             for key, value in fields.items()
         }
         if self._file is not None:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
+            self._write((json.dumps(record, ensure_ascii=False) + "\n").encode())
         for listener in self.listeners:
             listener(record)
         return record
@@ -62,12 +70,27 @@ class RunLog:
             self._file.close()
             self._file = None
 
+    def _write(self, line: bytes) -> None:
+        assert self._file is not None
+        assert self.path is not None
+        with storage_errors(self.path, _FIX):
+            while line:  # a disk that fills up takes a part first and refuses the rest
+                line = line[self._file.write(line) :]
+
+
+def _torn(file: FileIO) -> bool:
+    """Whether the file ends within a line."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a log in order; a torn line (the process died while writing) is passed over."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:  # a torn line may end within a character
         for line in lines:
             try:
                 record = json.loads(line)

@@ -108,8 +108,8 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
         UserError: the loss was not finite `give_up_after` times in a row, or a checkpoint can't be read or written.
     """
-    first, tokens_before = _resume(model, optimizer, checkpoints)
-    tokens, smoothed, bad = tokens_before, math.nan, 0
+    first, tokens_before, smoothed = _resume(model, optimizer, checkpoints)
+    tokens, bad = tokens_before, 0
     started = time.perf_counter()
     if first:
         log.event(stage, "note", text=f"resumed at step {first}")
@@ -117,6 +117,7 @@ def fit(
     def save(done: int) -> None:
         if checkpoints is not None:
             facts = dict(state or {}) | {"stage": stage, "step": done, "steps": spec.steps, "tokens": tokens}
+            facts["smoothed"] = None if math.isnan(smoothed) else smoothed
             groups = {"model": module_tensors(model), "optimizer": optimizer.state()}
             path = write_checkpoint(checkpoints, done, groups, facts, keep=spec.keep)
             log.event(stage, "save", step=done, path=path.name)
@@ -176,16 +177,17 @@ def fit(
     )
 
 
-def _resume(model: nn.Module, optimizer: Optimizer, checkpoints: Path | None) -> tuple[int, int]:
-    """Loads the newest checkpoint, if any; returns the updates already made and the tokens already read."""
+def _resume(model: nn.Module, optimizer: Optimizer, checkpoints: Path | None) -> tuple[int, int, float]:
+    """Loads the newest checkpoint, if any; returns the updates made, the tokens read and the smoothed loss so far."""
     path = newest(checkpoints) if checkpoints is not None else None
     if path is None:
-        return 0, 0
+        return 0, 0, math.nan
     saved = read_checkpoint(path)
     with torch.no_grad():
         load_module(model, saved.tensors("model"), path)
     optimizer.load_state(saved.tensors("optimizer"))
-    return saved.step, int(saved.state.get("tokens", 0))
+    smoothed = saved.state.get("smoothed")
+    return saved.step, int(saved.state.get("tokens", 0)), math.nan if smoothed is None else float(smoothed)
 
 
 @contextmanager
@@ -208,4 +210,4 @@ def _stop_requested() -> Iterator[threading.Event]:
         yield event
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
