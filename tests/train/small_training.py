@@ -1,0 +1,65 @@
+"""A training run of a few steps: a tiny decoder that learns to count, every batch a function of its step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from underhood.core.checkpoint import module_tensors
+from underhood.core.runlog import RunLog
+from underhood.data.batch import Batch
+from underhood.models.decoder import Decoder, initialize, qwen3_shaped
+from underhood.train.loop import FitResult, FitSpec, Step, fit
+from underhood.train.loss import next_token_loss
+from underhood.train.optim import MuonAdamWSpec, Optimizer
+
+VOCAB = 24
+
+
+def small_model(seed: int = 0) -> Decoder:
+    spec = qwen3_shaped(vocab_size=VOCAB, context=8, width=16, layers=1, heads=2, hidden=32)
+    return initialize(spec.build(), seed=seed)
+
+
+def counting_batch(step: int) -> Batch:
+    """Rows that count upwards from random numbers."""
+    start_B1 = torch.randint(VOCAB, (4, 1), generator=torch.Generator().manual_seed(step))
+    row_BT = (start_B1 + torch.arange(9)) % VOCAB
+    return Batch(row_BT[:, :-1], row_BT[:, 1:])
+
+
+def counting_step(model: Decoder) -> Step:
+    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
+        batch = counting_batch(step)
+        return next_token_loss(model, batch), batch.tokens.numel(), {}
+
+    return step_loss
+
+
+def train(
+    folder: Path | None,
+    spec: FitSpec,
+    *,
+    log: RunLog | None = None,
+    step: Callable[[Decoder], Step] = counting_step,
+    optimizer: Callable[[Decoder], Optimizer] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> tuple[Decoder, FitResult]:
+    model = small_model()
+    made = (optimizer or MuonAdamWSpec(matrix_lr=0.02, lr=5e-3).build)(model)
+    result = fit(
+        model, step(model), made, spec, stage="test", log=log or RunLog(None), checkpoints=folder, on_step=on_step
+    )
+    return model, result
+
+
+def digest(model: Decoder) -> str:
+    """SHA-256 of all weights, bit for bit."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module_tensors(model).items()):
+        sha.update(name.encode() + tensor.numpy().tobytes())
+    return sha.hexdigest()
