@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from underhood.core.errors import UserError, nearest
 
 VERBS: dict[str, dict[str, str]] = {
+    "Talk": {
+        "chat": "Talks with the model of a run.",
+        "generate": "Continues a prompt; fit for pipes.",
+    },
     "Look around": {
         "version": "Versions of Underhood and of what it stands on.",
     },

@@ -65,7 +65,10 @@ class Conversation:
         asked = [*self.messages, {"role": "user", "content": text}]
         ids = self._fit(asked, max_new_tokens)
         stop_ids = self.template.stop_ids(self.tokenizer)
-        tokens = self.session.stream(ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=stop_ids)
+        turn = sum(message["role"] == "user" for message in self.messages)  # with a seed, every turn draws anew
+        tokens = self.session.stream(
+            ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=stop_ids, request=turn
+        )
         return self._reply(asked, decode_stream(self.tokenizer, (token.id for token in tokens)))
 
     def _reply(self, asked: list[Message], pieces: Iterator[str]) -> Iterator[str]:

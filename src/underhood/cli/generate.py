@@ -1,0 +1,112 @@
+"""``underhood generate``: a prompt in, text out, fit for pipes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from underhood.cli.options import Positional
+from underhood.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Args:
+    """Continues a prompt with the model of a run and prints what it wrote, nothing else.
+
+    Without PROMPT it reads standard input; an empty prompt begins a new text.
+    """
+
+    run: Positional[Path]
+    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
+
+    prompt: Positional[str | None] = None
+    """The text to continue."""
+
+    stage: Literal["base", "sft", "dpo"] | None = None
+    """Which of the run's models; the last one if left out."""
+
+    n: int = 1
+    """How many continuations, separated by lines of ---."""
+
+    max_tokens: int = 128
+    """How many tokens each may have."""
+
+    temperature: float = 0.7
+    """0 always takes the likeliest token; 1 follows the model's own chances."""
+
+    top_k: int | None = None
+    """Draws from the k likeliest tokens only."""
+
+    top_p: float | None = None
+    """Draws from the fewest tokens that together reach this probability."""
+
+    min_p: float | None = 0.05
+    """Leaves out tokens less likely than this fraction of the likeliest."""
+
+    seed: int | None = None
+    """Makes the draws repeatable."""
+
+    stream: bool = False
+    """Prints each piece as soon as it is written."""
+
+    json: bool = False
+    """Prints one JSON object with texts, how they ended, and their log probabilities."""
+
+
+def run(args: Args) -> int:
+    if args.n < 1:
+        raise UserError("--n is out of range", expected="a whole number from 1 up", got=str(args.n))
+    if args.stream and (args.n > 1 or args.json):
+        raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
+    prompt = read_stdin() if args.prompt is None else args.prompt
+
+    from underhood.infer.load import load
+    from underhood.infer.sample import SamplingSpec
+    from underhood.infer.text import decode_stream
+
+    sampling = SamplingSpec(
+        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p, seed=args.seed
+    )
+    loaded = load(args.run, args.stage)
+    if args.stream:
+        tokens = loaded.stream_tokens(prompt, max_tokens=args.max_tokens, sampling=sampling)
+        for piece in decode_stream(loaded.tokenizer, (token.id for token in tokens)):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
+    texts = [loaded.tokenizer.decode(completion.ids) for completion in completions]
+    if not args.json:
+        print("\n---\n".join(texts))
+        return 0
+    report = {
+        "run": str(args.run),
+        "stage": loaded.stage,
+        "prompt": prompt,
+        "max_tokens": args.max_tokens,
+        "sampling": asdict(sampling),
+        "completions": [
+            {"text": text, "finish": one.finish, "tokens": len(one.ids), "logprob": sum(one.logprobs)}
+            for text, one in zip(texts, completions, strict=True)
+        ],
+    }
+    print(json.dumps(report, ensure_ascii=False))
+    return 0
+
+
+def read_stdin() -> str:
+    """All of standard input, without its last line feed.
+
+    Raises:
+        UserError: it is a terminal, where nobody said that something was wanted; or it is not UTF-8.
+    """
+    if sys.stdin.isatty():
+        raise UserError("there is no prompt", fix='Give one, e.g. underhood generate RUN "The list", or pipe one in')
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not text: byte {error.start} is not UTF-8") from error
+    return text.removesuffix("\n").removesuffix("\r")
