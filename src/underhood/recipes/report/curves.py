@@ -1,0 +1,226 @@
+"""Training curves: what was logged, thinned to what an eye can see, in coordinates that any width can carry.
+
+A chart is plain SVG in percent of its area, drawn when the report is written: it shows without JavaScript, prints, and
+weighs a few kilobytes. The page's script only adds the cursor that reads values off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from underhood.recipes.report import numbers
+from underhood.recipes.report.reading import Event, Run, steps_of
+
+POINTS = 240
+"""Points drawn per curve. More could not be told apart at the width of a page."""
+
+LABELS = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preferences (DPO)"}
+QUANTITIES: dict[str, tuple[str, str, int]] = {  # key: name, unit, decimals
+    "bits_per_byte": ("Bits per byte", "bits per byte", 3),
+    "loss": ("Loss", "nats per token", 3),
+    "accuracy": ("Right answer preferred", "of pairs", 2),
+    "margin": ("Reward margin", "nats", 2),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over one stage, ready to draw.
+
+    Attributes:
+        stage: whose colour it wears.
+        x: updates made at each point; y: the quantity there; low, high: the spread within a point's bucket.
+        marks: held-out evaluations, as (step, value).
+        reference: a level to compare with, and what it means.
+        turn: the step from which the learning rate falls.
+        tokens: tokens read at each point, or None.
+    """
+
+    stage: str
+    title: str
+    unit: str
+    digits: int
+    x: list[int]
+    y: list[float]
+    low: list[float]
+    high: list[float]
+    marks: list[tuple[int, float]] = field(default_factory=list)
+    reference: tuple[float, str] | None = None
+    turn: int | None = None
+    tokens: list[int] | None = None
+    log: bool = False
+    steps: int | None = None
+
+    @property
+    def bottom(self) -> float:
+        return self._range()[0]
+
+    @property
+    def top(self) -> float:
+        return self._range()[1]
+
+    def _range(self) -> tuple[float, float]:
+        values = [*self.y, *(value for _, value in self.marks)]
+        ordered = sorted([*values, *self.low, *self.high])
+        # One wild step must not flatten all the others.
+        low, high = ordered[int(0.005 * len(ordered))], ordered[math.ceil(0.995 * len(ordered)) - 1]
+        low, high = min(low, *values[len(self.y) :], self.y[-1]), max(high, self.y[0])
+        if self.reference is not None and not self.log:
+            low, high = min(low, self.reference[0]), max(high, self.reference[0])
+        pad = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+        if self.log:
+            return low / 1.04, high * 1.02
+        return low - pad, high + pad
+
+    def left(self, step: float) -> float:
+        """Percent from the left edge."""
+        return round(100 * step / max(self.last, 1), 3)
+
+    def up(self, value: float) -> float:
+        """Percent from the top edge, within the area."""
+        low, high = self._range()
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-12))
+        return round(min(max(100 - 100 * (value - low) / (high - low), 0), 100), 3)
+
+    @property
+    def last(self) -> int:
+        """The right edge: the steps planned, so that an unfinished run is seen to be unfinished."""
+        return max(self.x[-1], self.steps or 0)
+
+    def line(self) -> str:
+        """The curve as an SVG path in a 100 × 100 box."""
+        return "M" + "L".join(f"{self.left(x)} {self.up(y)}" for x, y in zip(self.x, self.y, strict=True))
+
+    def band(self) -> str:
+        """The spread around it as a closed SVG path."""
+        there = [f"{self.left(x)} {self.up(y)}" for x, y in zip(self.x, self.high, strict=True)]
+        back = [f"{self.left(x)} {self.up(y)}" for x, y in zip(self.x, self.low, strict=True)]
+        return "M" + "L".join(there + back[::-1]) + "Z"
+
+    def y_ticks(self) -> list[tuple[float, str]]:
+        low, high = self._range()
+        if self.log:
+            ladder = [b * 10.0**e for e in range(-4, 5) for b in (1, 1.5, 2, 3, 4, 5, 6, 8)]
+            inside = [value for value in ladder if low <= value <= high]
+            return [(self.up(value), f"{value:g}") for value in inside]
+        ticks = numbers.nice_ticks(low, high, 4)
+        step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+        labels = [numbers.percent(t) if self.unit == "of pairs" else numbers.tick(t, step) for t in ticks]
+        inside = zip(ticks, labels, strict=True)
+        return [(self.up(value), label) for value, label in inside if self.unit != "of pairs" or 0 <= value <= 1]
+
+    def x_ticks(self) -> list[tuple[float, str]]:
+        return [(self.left(t), numbers.whole(t)) for t in numbers.nice_ticks(0, self.last, 4) if t == int(t)]
+
+    def value(self, number: float) -> str:
+        """A value of this curve with its unit."""
+        if self.unit == "of pairs":
+            return f"{numbers.percent(number)} of pairs"
+        return f"{numbers.decimal(number, self.digits)} {self.unit}"
+
+    def short(self, number: float) -> str:
+        return numbers.percent(number) if self.unit == "of pairs" else numbers.decimal(number, self.digits)
+
+    def ends(self) -> list[dict[str, Any]]:
+        """Labels at the line's end: the last value, and the last held-out one kept clear of it."""
+        labels = [{"kind": "value", "at": self.up(self.y[-1]), "text": self.short(self.y[-1])}]
+        if self.marks:
+            at = self.up(self.marks[-1][1])
+            apart = at - labels[0]["at"]
+            if abs(apart) < 9:
+                at = labels[0]["at"] + (9 if apart > 0 else -9)
+            labels.append({"kind": "held", "at": at, "text": f"{self.short(self.marks[-1][1])} held out"})
+        return labels
+
+    @property
+    def description(self) -> str:
+        """The picture in one sentence, for those who can't see it."""
+        return (
+            f"{LABELS.get(self.stage, self.stage)}: {self.title.lower()} went from {self.value(self.y[0])} "
+            f"to {self.value(self.y[-1])} over {numbers.whole(self.x[-1])} steps."
+        )
+
+    def points(self) -> dict[str, Any]:
+        """What the page's cursor reads: places in percent and the words for each point."""
+        words = []
+        for index, (step, value) in enumerate(zip(self.x, self.y, strict=True)):
+            read = f" · {numbers.count(self.tokens[index])} tokens" if self.tokens else ""
+            words.append(f"step {numbers.whole(step)}{read} · {self.value(value)}")
+        return {
+            "x": [self.left(x) for x in self.x],
+            "y": [self.up(y) for y in self.y],
+            "words": words,
+        }
+
+
+def curves(run: Run, stage: str) -> list[Curve]:
+    """All curves of one training stage, the loss first; empty where nothing was logged."""
+    events = steps_of(run, stage)
+    keys = ["bits_per_byte"] if stage == "pretrain" and _logged(events, "bits_per_byte") else ["loss"]
+    keys += [key for key in ("accuracy", "margin") if stage == "dpo"]
+    return [_curve(run, stage, key, events) for key in keys if len(_logged(events, key)) >= 2]
+
+
+def _logged(events: Sequence[Event], key: str) -> list[Event]:
+    return [event for event in events if isinstance(event.get(key), (int, float))]
+
+
+def _curve(run: Run, stage: str, key: str, events: Sequence[Event]) -> Curve:
+    found = _logged(events, key)
+    buckets = [found[index : index + _stride(found)] for index in range(0, len(found), _stride(found))]
+    title, unit, digits = QUANTITIES[key]
+    low, high, y = [], [], []
+    for bucket in buckets:
+        values = sorted(float(event[key]) for event in bucket)
+        y.append(sum(values) / len(values))
+        low.append(values[len(values) // 10])
+        high.append(values[-1 - len(values) // 10])
+    y, low, high = _smooth(y), _smooth(low), _smooth(high)
+    tokens = [bucket[-1].get("tokens") for bucket in buckets]
+    evals = [event for event in run.of(stage, "eval") if isinstance(event.get(key), (int, float))]
+    reference = {"dpo loss": (math.log(2), "no preference"), "dpo accuracy": (0.5, "chance")}.get(f"{stage} {key}")
+    return Curve(
+        stage=stage,
+        title=title,
+        unit="nats per pair" if stage == "dpo" and key == "loss" else unit,
+        digits=digits,
+        x=[bucket[-1]["step"] for bucket in buckets],
+        y=y,
+        low=low,
+        high=high,
+        marks=[(int(event["step"]), float(event[key])) for event in evals if isinstance(event.get("step"), int)],
+        reference=reference,
+        turn=_turn(events) if stage == "pretrain" else None,
+        tokens=[int(count) for count in tokens] if all(isinstance(count, int) for count in tokens) else None,
+        log=stage == "pretrain" and min(y) > 0 and max(y) / min(y) > 2,
+        steps=run.stages[stage].steps,
+    )
+
+
+def _stride(found: Sequence[Event]) -> int:
+    return max(1, math.ceil(len(found) / POINTS))
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """A centred mean over about 3 % of the curve, narrower at the ends so that both ends stay true."""
+    reach = len(values) // 60
+    result = []
+    for index in range(len(values)):
+        near = min(reach, index, len(values) - 1 - index)
+        window = values[index - near : index + near + 1]
+        result.append(sum(window) / len(window))
+    return result
+
+
+def _turn(events: Sequence[Event]) -> int | None:
+    """The step at which the learning rate leaves its highest value, if that is late enough to point at."""
+    rated = _logged(events, "rate")
+    top = max((event["rate"] for event in rated), default=0.0)
+    at_top = [event["step"] for event in rated if event["rate"] >= 0.999 * top]
+    if len(at_top) < 2 or not rated or at_top[-1] >= rated[-1]["step"] or at_top[-1] < 0.05 * rated[-1]["step"]:
+        return None
+    return at_top[-1]

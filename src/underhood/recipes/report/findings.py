@@ -1,0 +1,219 @@
+"""What the numbers say, in sentences. Every sentence follows from an interval or a count; none is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from underhood.recipes.report import numbers
+from underhood.recipes.report.reading import TRAINED, Run
+from underhood.recipes.report.results import LONG_NAMES, NAMES, Panel, shown, wording_of
+
+STAGE_OF_MODEL = {"base": "pretrain", "sft": "sft", "dpo": "dpo"}
+VERDICTS = {"helped": "helped", "no difference": "no difference", "hurt": "made it worse"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one stage did to one quantity: a row of the comparison table."""
+
+    stage: str
+    hue: str
+    quantity: str
+    before: str
+    after: str
+    difference: str
+    verdict: str
+    word: str
+
+
+def title(run: Run) -> str:
+    """What was built: ``A 3.34 M-parameter language model, built from pydocs in 4 min 56 s``."""
+    parameters = run.summary.get("parameters")
+    size = f"{numbers.count(parameters)}-parameter" if parameters else "small"
+    article = "An" if size.startswith(("8", "11", "18")) else "A"
+    corpus = (run.summary.get("corpus") or {}).get("name") or run.config.get("data")
+    source = f", built from {_source(str(corpus))}" if corpus else ""
+    seconds = run.summary.get("seconds")
+    spent = f" in {numbers.duration(seconds)}" if seconds else ""
+    return f"{article} {size} language model{source}{spent}"
+
+
+def lede(run: Run, found: Sequence[Panel]) -> list[str]:
+    """One to four sentences on how well it does, good and bad alike."""
+    by_key = {panel.key: panel for panel in found}
+    sentences = [_prediction(by_key.get("bits-per-byte")), _choice(by_key), _manners(by_key)]
+    sentences.append(_honesty(run.summary.get("results") or {}))
+    return [sentence for sentence in sentences if sentence]
+
+
+def changes(results: Mapping[str, Any]) -> list[Change]:
+    """The comparisons of consecutive stages, as rows."""
+    units, values = _lookup(results)
+    rows = []
+    for item in results.get("comparisons") or []:
+        name, before, after = str(item.get("name")), str(item.get("before")), str(item.get("after"))
+        unit = units.get(name, "share")
+        verdict = str(item.get("verdict"))
+        rows.append(
+            Change(
+                stage=NAMES.get(after, after),
+                hue=after if after in NAMES else "plain",
+                quantity=wording_of(name).short,
+                before=shown(unit, values[name, before]) if (name, before) in values else "–",
+                after=shown(unit, values[name, after]) if (name, after) in values else "–",
+                difference=_difference(unit, item),
+                verdict=verdict.replace(" ", "-"),
+                word=VERDICTS.get(verdict, verdict),
+            )
+        )
+    return rows
+
+
+def judgements(results: Mapping[str, Any]) -> list[str]:
+    """One sentence per stage: what it helped, what it made worse, or that it did not help."""
+    by_stage: dict[str, dict[str, list[str]]] = {}
+    for item in results.get("comparisons") or []:
+        kinds = by_stage.setdefault(str(item.get("after")), {"helped": [], "hurt": [], "no difference": []})
+        kinds.setdefault(str(item.get("verdict")), []).append(wording_of(str(item.get("name"))).short)
+    sentences = []
+    for stage, kinds in by_stage.items():
+        name = LONG_NAMES.get(stage, stage)
+        name = name[:1].upper() + name[1:]
+        if kinds["helped"]:
+            said = f"{name} improved {_and(kinds['helped'])}"
+            if kinds["hurt"]:
+                said += f", at the price of {_and(kinds['hurt'])}"
+            if kinds["no difference"]:
+                said += f"; on {_and(kinds['no difference'])} no difference could be measured"
+        else:
+            said = f"{name} did not help here: nothing that was measured got better"
+            if kinds["hurt"]:
+                said += f", and {_and(kinds['hurt'])} got worse"
+        sentences.append(said + ".")
+    return sentences
+
+
+def gaps(run: Run) -> list[tuple[str, str]]:
+    """What this run lacks, each with the command that would add it."""
+    place = str(run.path)
+    found = []
+    for name in TRAINED:
+        stage = run.stages[name]
+        if stage.status == "stopped":
+            at = f" after step {numbers.whole(stage.step)}" if stage.step else ""
+            at += f" of {numbers.whole(stage.steps)}" if stage.step and stage.steps else ""
+            found.append((f"{_stage_name(name)} was interrupted{at}.", f"underhood build --resume --out {place}"))
+            return found
+        if stage.status == "missing":
+            found.append((f"{_stage_name(name)} has not been run.", f"underhood {name} {place}"))
+    if not (run.summary.get("results") or {}):
+        found.append(("Nothing has been measured yet.", f"underhood eval {place}"))
+    return found
+
+
+def _prediction(panel: Panel | None) -> str:
+    if panel is None:
+        return ""
+    models = [row for row in panel.rows if row.hue in NAMES]
+    peers = [row for row in panel.rows if row.hue == "baseline"]
+    if not models:
+        return ""
+    best = min(models, key=lambda row: row.value)
+    said = f"On text it has never seen, {_model(best.hue)} needs {best.text} bits per byte"
+    if best.interval:
+        said += f" (95{numbers.NBSP}% interval {best.interval})"
+    if peers:
+        rival = min(peers, key=lambda row: row.value)
+        gap = rival.value - best.value
+        relation = "better" if gap > 0 else "worse"
+        said += f", {numbers.decimal(abs(gap), 3)} {relation} than {rival.name}, the strongest baseline"
+    return said + "."
+
+
+def _choice(by_key: Mapping[str, Panel]) -> str:
+    seen, held_out = by_key.get("choice-seen"), by_key.get("choice-held-out")
+    last = _last(seen or held_out)
+    if last is None:
+        return ""
+    parts = []
+    for panel, words in ((seen, "it has read about"), (held_out, "it has never seen")):
+        row = panel.row(last) if panel else None
+        if row is not None:
+            parts.append(f"{row.text} of functions {words}")
+    panel = held_out or seen
+    chance = panel.reference if panel else None
+    row = panel.row(last) if panel else None
+    tail = ""
+    if panel and chance and row:
+        tail = " (chance is 25\u00a0%)" if chance[1].startswith("chance 25") else ""
+        if row.low is not None and row.high is not None and row.low <= chance[0] <= row.high:
+            tail += f"; the latter can't be told from {'chance' if tail else 'guessing'}"
+    return f"Among four summaries {_model(last)} picks the right one for {' and '.join(parts)}{tail}."
+
+
+def _manners(by_key: Mapping[str, Panel]) -> str:
+    parts = []
+    hue = None
+    for key, verb in (("ends", "ends {} of its answers properly"), ("refusal", "refuses {} of invented functions")):
+        panel = by_key.get(key)
+        hue = hue or _last(panel)
+        row = panel.row(hue) if panel and hue else None
+        if row is not None:
+            parts.append(verb.format(row.text))
+    return f"It {' and '.join(parts)}." if parts else ""
+
+
+def _honesty(results: Mapping[str, Any]) -> str:
+    """The stages that did not help, said where nobody can miss it."""
+    return " ".join(sentence for sentence in judgements(results) if "did not help" in sentence)
+
+
+def _last(panel: Panel | None) -> str | None:
+    """The most trained model of a panel."""
+    stages = [row.hue for row in panel.rows if row.hue in NAMES] if panel else []
+    return stages[-1] if stages else None
+
+
+def _model(hue: str) -> str:
+    return {"base": "the base model", "sft": "the SFT model", "dpo": "the DPO model"}.get(hue, hue)
+
+
+def _stage_name(name: str) -> str:
+    return {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preference training (DPO)"}[name]
+
+
+def _source(name: str) -> str:
+    return "Python’s own documentation" if name == "pydocs" else name
+
+
+def _difference(unit: str, item: Mapping[str, Any]) -> str:
+    def told(number: Any) -> str:
+        if unit == "share":
+            return numbers.signed(100 * float(number), 1)
+        return numbers.signed(float(number), 2 if unit == "nats" else 3)
+
+    if not isinstance(item.get("difference"), (int, float)):
+        return "–"
+    said = told(item["difference"]) + (" points" if unit == "share" else "")
+    if isinstance(item.get("low"), (int, float)) and isinstance(item.get("high"), (int, float)):
+        said += f" ({told(item['low'])} to {told(item['high'])})"
+    return said
+
+
+def _lookup(results: Mapping[str, Any]) -> tuple[dict[str, str], dict[tuple[str, str], float]]:
+    from underhood.recipes.report.results import stage_measurements
+
+    units: dict[str, str] = {}
+    values: dict[tuple[str, str], float] = {}
+    for stage, measurements in stage_measurements(results).items():
+        for item in measurements:
+            units[str(item.get("name"))] = str(item.get("unit", "share"))
+            if isinstance(item.get("value"), (int, float)):
+                values[str(item.get("name")), stage] = float(item["value"])
+    return units, values
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

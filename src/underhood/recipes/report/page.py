@@ -1,0 +1,294 @@
+"""Puts the page together: template, style, script and facts become one file that needs nothing else.
+
+Whatever comes from data is escaped by the template engine. A content security policy in the page allows its own two
+scripts by their digest and no request to anywhere, so that even a mistake of ours could not run or fetch what a corpus
+spells.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from underhood.core.files import write_text
+from underhood.recipes.report import findings, numbers
+from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
+from underhood.recipes.report.curves import LABELS, Curve, curves
+from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, WIDE, pipeline, stage_flops
+from underhood.recipes.report.reading import ALL_STAGES, TRAINED, Run, read_run
+from underhood.recipes.report.results import NAMES, panels
+from underhood.recipes.report.tokens import MOST, chips, visible
+
+HERE = Path(__file__).parent
+KINDS = {
+    "seen": "Functions it has read about",
+    "held-out": "Functions it has never seen",
+    "invented": "Functions that do not exist",
+    "free": "Anything else",
+}
+SECTIONS = (  # anchor, label, and the fact without which the section is left out
+    ("pipeline", "Pipeline", None),
+    ("curves", "Curves", "curves"),
+    ("results", "Results", "panels"),
+    ("answers", "Answers", "groups"),
+    ("tokens", "Tokens", "chips"),
+    ("data", "Data", "corpus"),
+    ("model", "Model", "anatomy"),
+    ("again", "Again", None),
+)
+LONG_ANSWER = 420
+"""Characters of an answer after which the rest is folded away."""
+
+
+def write_report(run: Path) -> Path:
+    """Writes ``report.html`` into a run folder, from whatever the run has recorded so far, and returns its path.
+
+    Raises:
+        UserError: the folder is no run, one of its files is damaged, or the place can't be written.
+    """
+    target = run / "report.html"
+    write_text(target, render(read_run(run)))
+    return target
+
+
+def render(run: Run) -> str:
+    """The whole page."""
+    early, late = _asset("theme.js"), _asset("report.js")
+    return _environment().get_template("report.html.j2").render(
+        **_context(run),
+        css=Markup(_asset("tokens.css") + _asset("report.css")),
+        early_script=Markup(early),
+        late_script=Markup(late),
+        policy=_policy(early, late),
+    )
+
+
+def _context(run: Run) -> dict[str, Any]:
+    summary, plan = run.summary, _plan(run)
+    body = anatomy(summary.get("spec") or plan.get("model"))
+    tokenizer: Mapping[str, Any] = summary.get("tokenizer") or {}
+    results: Mapping[str, Any] = summary.get("results") or {}
+    strip = chips(tokenizer.get("sample") or [], tokenizer.get("vocab_size") or 0)
+    drawn = {stage: curves(run, stage) for stage in TRAINED}
+    losses: dict[str, Curve] = {stage: found[0] for stage, found in drawn.items() if found}
+    measured = panels(results)
+    choice = next((panel for key in ("choice-seen", "choice-held-out") for panel in measured if panel.key == key), None)
+    accuracies = [(row.hue, row.value) for row in choice.rows if row.hue in NAMES] if choice else []
+    context: dict[str, Any] = {
+        "run": run,
+        "summary": summary,
+        "n": numbers,
+        "title": findings.title(run),
+        "lede": findings.lede(run, measured),
+        "gaps": findings.gaps(run),
+        "pipeline": pipeline(run, body, losses, strip, accuracies),
+        "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
+        "costs": _costs(run, body),
+        "curves": [curve for stage in TRAINED for curve in drawn[stage]],
+        "curve_labels": LABELS,
+        "panels": measured,
+        "changes": findings.changes(results),
+        "judgements": findings.judgements(results),
+        "groups": _samples(summary),
+        "chips": strip,
+        "strip_cut": len(tokenizer.get("sample") or []) > MOST,
+        "tokenizer": tokenizer,
+        "corpus": summary.get("corpus") or {},
+        "flow": _flow(summary.get("corpus") or {}),
+        "anatomy": body,
+        "parts": _parts(body),
+        "reason": (summary.get("plan") or {}).get("reason") or plan.get("reason"),
+        "planned": _planned(run),
+        "machine": _machine(summary),
+        "commands": _commands(run),
+        "notes": _notes(run),
+    }
+    return context | {"sections": [(key, label) for key, label, needs in SECTIONS if needs is None or context[needs]]}
+
+
+def _plan(run: Run) -> Mapping[str, Any]:
+    """The plan as the run saved it, for a run without a summary."""
+    import json
+
+    try:
+        found = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
+        return found["plan"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _costs(run: Run, body: Anatomy | None) -> list[dict[str, str]]:
+    rows = []
+    for name in ALL_STAGES:
+        stage = run.stages[name]
+        if stage.status == "missing" or stage.seconds is None:
+            continue
+        spent = stage_flops(run, name, body)
+        speed = stage.tokens / stage.seconds if stage.tokens and stage.seconds and name in TRAINED else None
+        rows.append(
+            {
+                "name": name,
+                "hue": {"pretrain": "base"}.get(name, name if name in TRAINED else "plain"),
+                "seconds": numbers.duration(stage.seconds),
+                "steps": numbers.whole(stage.step) if stage.step and name in TRAINED else "",
+                "tokens": numbers.count(stage.tokens) if stage.tokens and name in TRAINED else "",
+                "speed": f"{numbers.count(speed)}/s" if speed else "",
+                "flops": numbers.flops(spent) if spent else "",
+                "limit": numbers.percent(stage.utilisation) if stage.utilisation else "",
+            }
+        )
+    return rows
+
+
+def _samples(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The questions by kind, each with every model's answer; the strips show a space at an answer's start as it is."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for sample in summary.get("samples") or []:
+        answers = []
+        for stage, answer in (sample.get("answers") or {}).items():
+            text = str(answer.get("text", ""))
+            ended = answer.get("ended")
+            answers.append(
+                {
+                    "stage": NAMES.get(stage, stage),
+                    "hue": stage if stage in NAMES else "plain",
+                    "text": text if len(text) <= LONG_ANSWER * 1.25 else text[:LONG_ANSWER],
+                    "rest": "" if len(text) <= LONG_ANSWER * 1.25 else text[LONG_ANSWER:],
+                    "end": "" if ended is None else "ended by itself" if ended else "cut off at the length limit",
+                    "exact": bool(sample.get("expected")) and text.strip() == str(sample.get("expected")).strip(),
+                }
+            )
+        kind = str(sample.get("kind") or "free")
+        groups.setdefault(kind, []).append(
+            {"prompt": str(sample.get("prompt", "")), "expected": sample.get("expected"), "answers": answers}
+        )
+    order = [*KINDS, *groups]
+    return [
+        {"title": KINDS.get(kind, kind), "key": kind, "samples": groups[kind]}
+        for kind in dict.fromkeys(order)
+        if kind in groups
+    ]
+
+
+def _flow(corpus: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What became of the documents: trained on, held out, dropped and why; with shares of all documents."""
+    parts = []
+    for key, label in (("train", "trained on"), ("held_out", "held out, only measured on")):
+        part: Mapping[str, Any] = corpus.get(key) or {}
+        if part.get("documents"):
+            size = [numbers.size(part["bytes"])] if part.get("bytes") else []
+            size += [f"{numbers.count(part['tokens'])} tokens"] if part.get("tokens") else []
+            parts.append({"label": label, "hue": key, "documents": part["documents"], "size": ", ".join(size)})
+    for why, number in (corpus.get("dropped") or {}).items():
+        if number:
+            parts.append({"label": f"dropped: {why}", "hue": "dropped", "documents": number, "size": ""})
+    total = sum(part["documents"] for part in parts)
+    return [part | {"share": 100 * part["documents"] / total} for part in parts]
+
+
+def _parts(body: Anatomy | None) -> list[dict[str, Any]]:
+    if body is None:
+        return []
+    return [
+        {"key": key, "label": PARTS[key], "count": numbers.count(value), "share": 100 * value / body.total}
+        for key, value in body.parts.items()
+    ]
+
+
+def _planned(run: Run) -> list[dict[str, str]]:
+    """Planned and real seconds of each training stage."""
+    stages: Mapping[str, Any] = (run.summary.get("plan") or {}).get("stages") or {}
+    rows = []
+    for name in TRAINED:
+        plan, real = stages.get(name) or {}, run.stages[name]
+        if plan.get("seconds") and real.seconds and real.status == "done":
+            off = real.seconds / plan["seconds"] - 1
+            rows.append(
+                {
+                    "name": name,
+                    "hue": {"pretrain": "base"}.get(name, name),
+                    "planned": numbers.duration(plan["seconds"]),
+                    "real": numbers.duration(real.seconds),
+                    "off": f"{numbers.signed(100 * off, 0)}{numbers.NBSP}%",
+                }
+            )
+    return rows
+
+
+def _machine(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    machine: Mapping[str, Any] = summary.get("machine") or {}
+    facts: list[tuple[str, str]] = []
+    if machine.get("cpu") or machine.get("system"):
+        cores = f", {machine['cores']} cores" if machine.get("cores") else ""
+        facts.append(("Processor", f"{machine.get('cpu') or machine.get('system')}{cores}"))
+    if machine.get("system"):
+        facts.append(("System", str(machine["system"])))
+    if machine.get("device"):
+        facts.append(("Device", " ".join(str(machine[key]) for key in ("device", "dtype") if machine.get(key))))
+    if machine.get("memory_gb"):
+        peak = summary.get("peak_memory_gb")
+        used = f", {numbers.decimal(peak, 2)} GB used at most" if peak else ""
+        facts.append(("Memory", f"{numbers.decimal(machine['memory_gb'], 1)} GB{used}"))
+    limits = []
+    if machine.get("peak_gflops"):
+        limits.append(f"{numbers.decimal(machine['peak_gflops'], 0)} GFLOP/s")
+    if machine.get("read_gb_per_s"):
+        limits.append(f"{numbers.decimal(machine['read_gb_per_s'], 1)} GB/s read")
+    if limits:
+        facts.append(("Measured limits", ", ".join(limits)))
+    return facts
+
+
+def _commands(run: Run) -> list[tuple[str, str]]:
+    place = str(run.path)
+    commands = []
+    if run.summary.get("command"):
+        commands.append((str(run.summary["command"]), "the command that made this run"))
+    if (run.path / "run.toml").is_file():
+        commands.append((f"underhood build --config {place}/run.toml --out {place}-again", "make it again"))
+    if any(stage.status == "done" for stage in map(run.stages.__getitem__, TRAINED)):
+        commands.append((f"underhood chat {place}", "talk to it"))
+    commands.append((f"underhood report {place}", "write this page again"))
+    return commands
+
+
+def _notes(run: Run) -> list[str]:
+    """What happened on the way that a reader should know: resumptions, steps without update, notes of the stages."""
+    notes = [
+        f"{event['stage']}: {event['text']}"
+        for event in run.events
+        if event.get("kind") == "note" and event.get("text") and event.get("stage")
+    ]
+    for name in TRAINED:
+        if skipped := len(run.of(name, "skip")):
+            notes.append(f"{name}: {skipped} step{'s' if skipped > 1 else ''} without update (loss not finite)")
+    return notes
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters["visible"] = lambda text: visible(str(text).encode("utf-8", "surrogatepass"))
+    return environment
+
+
+def _asset(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )

@@ -1,0 +1,255 @@
+"""What was measured, arranged for reading: one panel per question, all models in it on one scale."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from underhood.recipes.report import numbers
+
+NAMES = {"base": "Base", "sft": "SFT", "dpo": "DPO"}
+LONG_NAMES = {"base": "pretraining", "sft": "fine-tuning (SFT)", "dpo": "preference training (DPO)"}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a measured quantity is spoken of.
+
+    Attributes:
+        pattern: finds it by the name that the evaluation gave it.
+        question: what it asks, as a heading; note: how to read it; short: its name within a sentence.
+        level: what the value of a guess is called.
+    """
+
+    key: str
+    pattern: str
+    question: str
+    note: str
+    short: str
+    level: str = "chance"
+
+
+WORDINGS = (
+    Wording(
+        "bits-per-byte",
+        r"bits.per.byte|\bbpb\b",
+        "How well does it predict text it has never seen?",
+        "Bits per byte on held-out documents; lower is better. The compressors were primed with the training text.",
+        "bits per byte",
+    ),
+    Wording(
+        "choice-held-out",
+        r"choice.*(held|unseen)|held.out.*choice",
+        "Can it guess what an unseen function does?",
+        "Which of four summaries belongs to a function? These functions were in no training text: the name is all "
+        "it has to go by.",
+        "multiple choice on held-out functions",
+    ),
+    Wording(
+        "choice-seen",
+        r"choice",
+        "Does it know the functions it has read about?",
+        "The same four-way choice for functions whose documentation was in the training text.",
+        "multiple choice on seen functions",
+    ),
+    Wording(
+        "ends",
+        r"\bends?\b|ending|end.of.turn|propriet",
+        "Does it stop when its answer is complete?",
+        "Answers that close with the end-of-turn token rather than run into the length limit.",
+        "answers that end properly",
+    ),
+    Wording(
+        "preference",
+        r"preference|preferred",
+        "Does it prefer the better answer?",
+        "Held-out pairs of a right and a wrong answer in which it finds the right one likelier.",
+        "preference accuracy",
+    ),
+    Wording(
+        "margin",
+        r"margin",
+        "How clearly does it prefer it?",
+        "The reward margin: by how much more the right answer gained in log-probability than the wrong one, against "
+        "the model that DPO started from, times β.",
+        "reward margin",
+        level="no change",
+    ),
+    Wording(
+        "refusal",
+        r"refus|invented",
+        "Does it admit that a function does not exist?",
+        "Questions about invented functions that it declines to answer.",
+        "refusals of invented functions",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's measurement: in words, and where it is drawn (percent of the scale).
+
+    Attributes:
+        hue: the CSS name of its colour: base, sft, dpo, baseline or plain.
+        best: the best of its panel.
+    """
+
+    name: str
+    hue: str
+    text: str
+    interval: str
+    value: float
+    at: float
+    low: float | None
+    high: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One question and all answers to it, on one scale.
+
+    Attributes:
+        name: as the evaluation calls it.
+        ticks: (percent of the scale, label).
+        reference: the level of a guess and what it is called.
+        items: how many items stand behind a number.
+    """
+
+    key: str
+    name: str
+    wording: Wording
+    better: str
+    unit: str
+    rows: list[Row]
+    ticks: list[tuple[float, str]]
+    reference: tuple[float, str] | None
+    items: str
+
+    def row(self, hue: str) -> Row | None:
+        """The row of a stage."""
+        return next((row for row in self.rows if row.hue == hue), None)
+
+
+def stage_measurements(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Measurements by stage: results hold either a list of StageResults or a table by stage name."""
+    stages = results.get("stages") or {}
+    if isinstance(stages, Mapping):
+        return {str(stage): list(found) for stage, found in stages.items()}
+    return {str(item.get("stage")): list(item.get("measurements") or []) for item in stages}
+
+
+def wording_of(name: str) -> Wording:
+    """How to speak of the quantity that the evaluation calls `name`; one that is not known keeps its name."""
+    for wording in WORDINGS:
+        if re.search(wording.pattern, name.replace("_", " "), re.IGNORECASE):
+            return wording
+    return Wording(name, "", name[:1].upper() + name[1:], "", name)
+
+
+def panels(results: Mapping[str, Any]) -> list[Panel]:
+    """The panels of all quantities measured, in the order of `WORDINGS`, others after them."""
+    found: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
+    names: dict[str, str] = {}
+    for item in _measured(results.get("baselines") or []):
+        # A baseline is a compressor or an n-gram; all of them are measured in bits per byte of held-out text.
+        found.setdefault("bits-per-byte", []).append((_baseline_name(str(item["name"])), "baseline", item))
+    for stage, measurements in stage_measurements(results).items():
+        for item in _measured(measurements):
+            key = wording_of(str(item["name"])).key
+            names.setdefault(key, str(item["name"]))
+            found.setdefault(key, []).append((NAMES.get(stage, stage), stage if stage in NAMES else "plain", item))
+    order = [*(wording.key for wording in WORDINGS), *found]
+    return [_panel(names.get(key, "bits per byte"), key, found[key]) for key in dict.fromkeys(order) if key in found]
+
+
+def shown(unit: str, value: float) -> str:
+    """A value in words: shares in percent, others with three digits and without their unit."""
+    if unit == "share":
+        return numbers.percent(value)
+    return numbers.decimal(value, 2 if abs(value) >= 10 or unit == "nats" else 3)
+
+
+def between(unit: str, low: float, high: float) -> str:
+    """An interval in words: ``64–71 %``, ``1.691–1.753``, ``−0.10 to 0.20``."""
+    if unit == "share":
+        digits = 0 if high - low >= 0.02 else 1
+        return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}{numbers.NBSP}%"
+    return shown(unit, low) + (" to " if low < 0 else "–") + shown(unit, high)
+
+
+def _measured(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [item for item in items if _finite(item.get("value")) and item.get("name")]
+
+
+def _baseline_name(name: str) -> str:
+    """``xz`` of ``bits per byte (xz)``, ``xz: bits per byte`` or ``xz``."""
+    rest = re.sub(r"bits.per.byte|[:,()]", " ", name.replace("_", " "), flags=re.IGNORECASE)
+    return " ".join(rest.split()) or name
+
+
+def _panel(name: str, key: str, found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Panel:
+    wording, first = wording_of(name), found[-1][2]
+    unit, upward = str(first.get("unit", "share")), bool(first.get("higher_is_better", True))
+    chance = first.get("chance")
+    if chance is None and key == "margin":
+        chance = 0.0
+    low, high, ticks = _scale(unit, chance, [item for _, _, item in found])
+
+    def at(number: float) -> float:
+        return round(min(max(100 * (number - low) / (high - low), 0), 100), 2)
+
+    best = (max if upward else min)(float(item["value"]) for _, _, item in found)
+    rows = []
+    for label, hue, item in found:
+        ends = (item.get("low"), item.get("high"))
+        drawn = _finite(ends[0]) and _finite(ends[1])
+        rows.append(
+            Row(
+                name=label,
+                hue=hue,
+                text=shown(unit, item["value"]),
+                interval=between(unit, ends[0], ends[1]) if drawn else "",
+                value=float(item["value"]),
+                at=at(item["value"]),
+                low=at(ends[0]) if drawn else None,
+                high=at(ends[1]) if drawn else None,
+                best=len(found) > 1 and item["value"] == best,
+            )
+        )
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    labels = [numbers.percent(t) if unit == "share" else numbers.tick(t, step) for t in ticks]
+    reference = None
+    if _finite(chance):
+        words = f"{wording.level} {numbers.percent(chance)}" if unit == "share" else wording.level
+        reference = (at(chance), words)
+    counts = sorted({int(item["n"]) for _, hue, item in found if hue != "baseline" and item.get("n", 1) > 1})
+    return Panel(
+        key=key,
+        name=name,
+        wording=wording,
+        better="higher is better" if upward else "lower is better",
+        unit=unit,
+        rows=rows,
+        ticks=[(at(t), label) for t, label in zip(ticks, labels, strict=True)],
+        reference=reference,
+        items=" to ".join(numbers.whole(count) for count in dict.fromkeys(counts[:1] + counts[-1:])),
+    )
+
+
+def _scale(unit: str, chance: Any, items: Sequence[Mapping[str, Any]]) -> tuple[float, float, list[float]]:
+    if unit == "share":
+        return 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
+    ends = [float(item[end]) for item in items for end in ("value", "low", "high") if _finite(item.get(end))]
+    if _finite(chance):
+        ends.append(chance)
+    pad = 0.06 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
+    low, high = min(ends) - pad, max(ends) + pad
+    return low, high, numbers.nice_ticks(low, high, 4)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
