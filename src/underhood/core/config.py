@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 from underhood.core.errors import UserError, nearest
@@ -91,14 +93,18 @@ def _decode(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _decode_union(value, get_args(hint), where)
     if isinstance(value, dict) and "type" in value and (hint is Any or isinstance(hint, type)):
-        named = _spec_class(value["type"], where)
-        return from_json(named, {key: item for key, item in value.items() if key != "type"}, where=where)
+        return _decode_tagged(value, (hint,), where)
     if dataclasses.is_dataclass(hint):
         return from_json(cast(type, hint), value, where=where)
     if origin in (tuple, list):
         if not isinstance(value, list):
             raise UserError(f"{where} has the wrong type", expected="a list", got=repr(value))
-        items = [_decode(item, _element_hint(hint), f"{where}[{i}]") for i, item in enumerate(value)]
+        args = get_args(hint) or (Any, ...)
+        fixed = origin is tuple and args[-1] is not ...
+        if fixed and len(value) != len(args):
+            raise UserError(f"{where} has the wrong length", expected=str(len(args)), got=str(len(value)))
+        hints = args if fixed else [args[0]] * len(value)
+        items = [_decode(item, hints[i], f"{where}[{i}]") for i, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin is dict:
         if not isinstance(value, dict):
@@ -118,14 +124,38 @@ def _decode_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
         return None
     rest = [choice for choice in choices if choice is not type(None)]
     if isinstance(value, dict) and "type" in value:
-        return _decode(value, Any, where)
-    errors: list[UserError] = []
+        return _decode_tagged(value, rest, where)
+    if len(rest) == 1:
+        return _decode(value, rest[0], where)
     for choice in rest:
         try:
             return _decode(value, choice, where)
-        except UserError as error:
-            errors.append(error)
-    raise errors[0]
+        except UserError:
+            continue
+    raise UserError(f"{where} has the wrong type", expected=" | ".join(map(_type_name, rest)), got=repr(value))
+
+
+def _decode_tagged(value: Json, hints: Sequence[Any], where: str) -> Any:
+    """A spec whose class is named in the value, if it is one that fits one of the hints."""
+    named = _spec_class(value["type"], where)
+    if not any(_fits(named, hint) for hint in hints):
+        expected = " | ".join(map(_type_name, hints))
+        raise UserError(f"{where} has the wrong type", expected=expected, got=named.__name__)
+    return from_json(named, {key: item for key, item in value.items() if key != "type"}, where=where)
+
+
+def _fits(cls: type, hint: Any) -> bool:
+    """Whether a spec of `cls` belongs in a slot: it is a subclass, or has a protocol's methods with those parameters."""
+    if not isinstance(hint, type):
+        return hint is Any
+    if not getattr(hint, "_is_protocol", False):
+        return issubclass(cls, hint)
+    methods = {name: method for name, method in vars(hint).items() if name[0] != "_" and inspect.isfunction(method)}
+    return all(_parameters(getattr(cls, name, None)) == _parameters(method) for name, method in methods.items())
+
+
+def _parameters(method: Any) -> list[str] | None:
+    return list(inspect.signature(method).parameters) if inspect.isfunction(method) else None
 
 
 def _decode_scalar(value: Any, hint: Any, where: str) -> Any:
@@ -133,6 +163,10 @@ def _decode_scalar(value: Any, hint: Any, where: str) -> Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if getattr(hint, "_is_protocol", False):
+        if isinstance(value, dict):
+            raise UserError(f"{where} lacks the key 'type'", expected=f"the class of a {_type_name(hint)}")
+        raise UserError(f"{where} has the wrong type", expected=_type_name(hint), got=repr(value))
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise UserError(f"{where} has the wrong type", expected=_type_name(hint), got=repr(value))
