@@ -145,7 +145,7 @@ def _decode_tagged(value: Json, hints: Sequence[Any], where: str) -> Any:
 
 
 def _fits(cls: type, hint: Any) -> bool:
-    """Whether a spec of `cls` belongs in a slot: it is a subclass, or has a protocol's methods with those parameters."""
+    """Whether a spec of `cls` fits a slot: it is a subclass, or has a protocol's methods with those parameters."""
     if not isinstance(hint, type):
         return hint is Any
     if not getattr(hint, "_is_protocol", False):
