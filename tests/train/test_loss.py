@@ -1,0 +1,84 @@
+"""The losses: the same number by both ways, and the right one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_training import VOCAB, counting_batch, small_model
+from torch import Tensor, nn
+
+from underhood.data.batch import IGNORE, Batch
+from underhood.models.decoder import Decoder
+from underhood.train.loss import SplitModel, next_token_loss, supervised
+
+
+def random_model() -> Decoder:
+    model = small_model()
+    with torch.no_grad():
+        model.unembed.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def answers_only(batch: Batch) -> Batch:
+    targets = batch.targets.clone()
+    targets[:, :5] = IGNORE
+    targets[1] = IGNORE  # a row without any target
+    return Batch(batch.tokens, targets, torch.arange(8).expand(4, 8))
+
+
+class Opaque(nn.Module):
+    """A language model that does not show its parts."""
+
+    def __init__(self, model: Decoder):
+        super().__init__()
+        self.inner, self.vocab_size, self.context = model, model.vocab_size, model.context
+
+    def forward(self, tokens: Tensor, *, cache: None = None, positions: Tensor | None = None) -> Tensor:
+        return self.inner(tokens, positions=positions)
+
+
+def test_next_token_loss_of_an_untrained_model_is_log_v():
+    assert float(next_token_loss(small_model(), counting_batch(0)).detach()) == pytest.approx(math.log(VOCAB))
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_supervised_loss_and_gradients_equal_next_token_loss(opaque: bool):
+    batch = answers_only(counting_batch(0))
+    whole, part = random_model(), random_model()
+    asked = Opaque(part) if opaque else part
+    assert isinstance(asked, SplitModel) != opaque
+    said = supervised(asked, batch)
+    expected = next_token_loss(whole, batch)
+    torch.testing.assert_close(said.nll_N().mean(), expected)
+    said.nll_N().mean().backward()
+    expected.backward()
+    for p, q in zip(part.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_supervised_unembeds_the_supervised_positions_only():
+    model, batch = random_model(), answers_only(counting_batch(0))
+    rows: list[int] = []
+    model.unembed.register_forward_hook(lambda module, given, out: rows.append(out.numel() // VOCAB))
+    said = supervised(model, batch)
+    assert rows == [9]
+    assert said.rows_N.tolist() == [0, 0, 0, 2, 2, 2, 3, 3, 3]
+    assert said.targets_N.tolist() == batch.targets[batch.targets != IGNORE].tolist()
+
+
+def test_next_token_loss_ignores_what_it_is_told_to():
+    model, batch = random_model(), answers_only(counting_batch(0))
+    changed = Batch(batch.tokens, batch.targets.clone(), batch.positions)
+    log_p = F.log_softmax(model(batch.tokens), dim=-1)
+    by_hand = [-float(log_p[b, t, batch.targets[b, t]].detach()) for b in (0, 2, 3) for t in (5, 6, 7)]
+    assert float(next_token_loss(model, changed).detach()) == pytest.approx(sum(by_hand) / 9)
+
+
+def test_losses_are_taken_in_fp32_of_bf16_logits_and_keep_float64():
+    for kind, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        model = random_model().to(kind)
+        assert next_token_loss(model, counting_batch(0)).dtype == expected
+        assert supervised(model, counting_batch(0)).logits_NV.dtype == expected
