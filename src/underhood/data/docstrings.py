@@ -132,9 +132,14 @@ def standard_library() -> Library:
     names |= set(exports.values())
     known = {entry.name for entry in entries}
     for internal, public in C_MODULES.items():
-        names |= _c_names(internal, public)
-        entries += [entry for entry in _read_c_module(internal, public) if entry.name not in known]
-        known.update(entry.name for entry in entries)
+        module = _c_module(internal)
+        if module is None:
+            continue
+        shown = None if internal == public else names  # io shows only a part of _io
+        names |= _c_names(module, public, shown)
+        new = [entry for entry in _read_c_module(module, public, shown) if entry.name not in known]
+        known.update(entry.name for entry in new)
+        entries += new
     first: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: (entry.document, entry.kind != "module")):
         first.setdefault(entry.name if entry.kind != "module" else f"module {entry.name}", entry)
@@ -163,33 +168,48 @@ def _parse_sources() -> tuple[list[Entry], dict[str, str], set[str]]:
         if doc:
             entries.append(Entry(public, public, public, "module", None, (), doc))
         entries += _walk(tree.body, public, public, inside_class=False)
-        names.update(_bound(tree.body, public, trees))
+        package = module if module in packages else module.rpartition(".")[0]
+        names.update(f"{public}.{name}" for name in _bound(tree.body, package, trees))
     return entries, _exports(trees, packages), names
 
 
-def _bound(body: list[ast.stmt], prefix: str, trees: dict[str, ast.Module]) -> Iterator[str]:
-    """Dotted names that a body binds: definitions (and what classes hold), assignments and imports."""
+def _bound(body: list[ast.stmt], package: str, trees: dict[str, ast.Module]) -> Iterator[str]:
+    """Names that a body binds: definitions (dotted, with what classes hold), assignments and imports."""
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield f"{prefix}.{node.name}"
+            yield node.name
         elif isinstance(node, ast.ClassDef):
-            yield f"{prefix}.{node.name}"
-            yield from _bound(node.body, f"{prefix}.{node.name}", trees)
+            yield node.name
+            yield from (f"{node.name}.{inner}" for inner in _bound(node.body, package, trees))
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            source = getattr(node, "module", None)
             for alias in node.names:
-                if alias.name == "*":
-                    yield from (f"{prefix}.{name}" for name in _all_names(trees.get(source or "")))
+                if alias.name == "*" and isinstance(node, ast.ImportFrom):
+                    yield from _star_names(_source_of(node, package), trees)
                 else:
-                    yield f"{prefix}.{alias.asname or alias.name.partition('.')[0]}"
+                    yield alias.asname or alias.name.partition(".")[0]
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.For)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets:
-                yield from (f"{prefix}.{name.id}" for name in ast.walk(target) if isinstance(name, ast.Name))
-        else:
-            inner = [getattr(node, field, []) for field in ("body", "orelse", "finalbody")]
-            inner += [handler.body for handler in getattr(node, "handlers", [])]
-            yield from _bound([statement for block in inner for statement in block], prefix, trees)
+                yield from (name.id for name in ast.walk(target) if isinstance(name, ast.Name))
+        elif isinstance(node, (ast.If, ast.Try, ast.With, ast.While)):
+            blocks = [getattr(node, field, []) for field in ("body", "orelse", "finalbody")]
+            blocks += [handler.body for handler in getattr(node, "handlers", [])]
+            for block in blocks:
+                yield from _bound(block, package, trees)
+
+
+def _source_of(node: ast.ImportFrom, package: str) -> str:
+    return f"{package}.{node.module}" if node.level == 1 and node.module else node.module or ""
+
+
+def _star_names(source: str, trees: dict[str, ast.Module]) -> list[str]:
+    """What ``from source import *`` brings, from a parsed module or a C module."""
+    tree = trees.get(source)
+    if tree is None:
+        module = _c_module(source) if source in C_MODULES else None
+        return [name for name in vars(module) if not name.startswith("_")] if module else []
+    package = source.rpartition(".")[0]
+    return _all_names(tree) or [name for name in _bound(tree.body, package, trees) if not name.startswith("_")]
 
 
 def _source_files(root: Path) -> Iterator[Path]:
@@ -275,10 +295,10 @@ def _exports(trees: dict[str, ast.Module], packages: set[str]) -> dict[str, str]
     """What a package's ``__init__`` imports from its own modules: ``asyncio.tasks.gather`` → ``asyncio.gather``."""
     found: dict[str, str] = {}
     for package in sorted(packages):
-        for node in ast.walk(trees[package]) if package in trees else ():
+        for node in trees[package].body if package in trees else ():
             if not isinstance(node, ast.ImportFrom):
                 continue
-            source = f"{package}.{node.module}" if node.level == 1 and node.module else node.module or ""
+            source = _source_of(node, package)
             if source not in trees or not source.startswith(package + "."):
                 continue
             for alias in node.names:
@@ -289,8 +309,8 @@ def _exports(trees: dict[str, ast.Module], packages: set[str]) -> dict[str, str]
     return found
 
 
-def _all_names(tree: ast.Module | None) -> list[str]:
-    for node in tree.body if tree is not None else ():
+def _all_names(tree: ast.Module) -> list[str]:
+    for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
             try:
                 return [str(name) for name in ast.literal_eval(node.value)]
@@ -310,35 +330,43 @@ def _under_public_name(entry: Entry, exports: dict[str, str]) -> Entry:
     return replace(entry, name=f"{public}.{rest}" if rest else public, owner=public.rpartition(".")[0])
 
 
-def _c_names(internal: str, public: str) -> set[str]:
-    """All names of a C module and of the classes in it, under the public module's name."""
+def _c_module(name: str) -> ModuleType | None:
+    """A module written in C, or None where this platform lacks it."""
     try:
-        module = importlib.import_module(internal)
+        return importlib.import_module(name)
     except ImportError:
-        return set()
+        return None
+
+
+def _c_names(module: ModuleType, public: str, shown: set[str] | None) -> set[str]:
+    """All names that the public module shows of a C module, and those of the classes among them."""
     prefix = "" if public == "builtins" else public + "."
-    names = {f"{prefix}{name}" for name in vars(module)}
+    names: set[str] = set()
     for name, thing in vars(module).items():
-        if inspect.isclass(thing):
-            names |= {f"{prefix}{name}.{inner}" for inner in dir(thing)}
+        if shown is None or prefix + name in shown:
+            names.add(prefix + name)
+            if inspect.isclass(thing):
+                names |= {f"{prefix}{name}.{inner}" for inner in dir(thing)}
     return names
 
 
-def _read_c_module(internal: str, public: str) -> Iterator[Entry]:
-    try:
-        module = importlib.import_module(internal)
-    except ImportError:
-        return  # not built on this platform
+def _read_c_module(module: ModuleType, public: str, shown: set[str] | None) -> Iterator[Entry]:
+    """Entries of what the public module shows of a C module."""
+    internal = module.__name__
     if isinstance(module.__doc__, str) and internal == public:
         yield Entry(public, public, public, "module", None, (), inspect.cleandoc(module.__doc__))
     for name, thing in sorted(vars(module).items()):
+        full = name if public == "builtins" else f"{public}.{name}"
         if name.startswith("_") or isinstance(thing, ModuleType) or not callable(thing):
             continue
-        if getattr(thing, "__module__", None) not in {internal, public, None}:
+        if shown is not None and full not in shown:
+            continue
+        if getattr(thing, "__module__", None) not in {internal, public, None} and full != "open":
             continue  # imported from elsewhere
+        if public == "sys" and name.endswith("hook"):
+            continue  # notebooks and test runners put their own there; the corpus must not depend on who asks
         if getattr(thing, "__name__", name) != name:
             continue  # an alias, such as IOError for OSError
-        full = name if public == "builtins" else f"{public}.{name}"
         yield from _c_entry(thing, full, public, "class" if inspect.isclass(thing) else "function")
         if inspect.isclass(thing):
             for inner, member in sorted(vars(thing).items()):

@@ -168,7 +168,7 @@ def generic_examples(corpus: Corpus, *, seed: int, per_document: int = 2) -> lis
     return examples
 
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\n\s*\n")
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)]))\s+|\n\s*\n")
 
 
 def sentences(text: str) -> list[str]:

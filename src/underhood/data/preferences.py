@@ -8,6 +8,7 @@ From any text: ``continuation`` (what truly follows / what follows elsewhere).
 
 from __future__ import annotations
 
+import bisect
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -88,27 +89,47 @@ def _asked(name: str, seed: int) -> Messages:
     return ({"role": "user", "content": describe_question(name, seed)},)
 
 
+LENGTH_CLASSES = 8
+
+
 class Similar:
-    """Finds other functions whose summaries are about as long, so that length gives no answer away."""
+    """Finds other functions whose summaries are about as long, so that length gives no answer away.
+
+    About as long means the same eighth of all lengths. (Taking those closest to the right answer would put it in the
+    middle of its rivals: never the longest, never the shortest, and so again given away.)
+    """
 
     def __init__(self, functions: Sequence[Function]):
         self.functions = list(functions)
         self.by_owner: dict[str, list[Function]] = defaultdict(list)
         for function in self.functions:
             self.by_owner[function.owner].append(function)
+        lengths = sorted(len(function.summary) for function in self.functions)
+        self._limits = (
+            [] if not lengths else [lengths[len(lengths) * part // LENGTH_CLASSES] for part in range(1, LENGTH_CLASSES)]
+        )
+        self.by_class: dict[int, list[Function]] = defaultdict(list)
+        for function in self.functions:
+            self.by_class[self._class(function)].append(function)
+
+    def _class(self, function: Function) -> int:
+        return bisect.bisect_right(self._limits, len(function.summary))
 
     def other(
-        self, function: Function, pick: random.Random, *, same_owner: bool, avoid: Sequence[str] = (), tries: int = 12
+        self, function: Function, pick: random.Random, *, same_owner: bool, avoid: Sequence[str] = ()
     ) -> Function | None:
-        """The closest in length of a few random others: from the same module (any module if it has no other), or
-        from other modules. None when there is none."""
+        """A random one from the same module (from any if it has no other), or from another module; as long as this one
+        where there is such a one. None when there is none at all."""
+        size = self._class(function)
         near = [other for other in self.by_owner[function.owner] if _differs(other, function, avoid)]
         if same_owner and near:
-            pool = pick.sample(near, min(tries, len(near)))
-        else:
-            drawn = pick.sample(self.functions, min(4 * tries, len(self.functions)))
-            pool = [f for f in drawn if f.owner != function.owner and _differs(f, function, avoid)][:tries] or near
-        return min(pool, key=lambda other: abs(len(other.summary) - len(function.summary)), default=None)
+            return pick.choice([other for other in near if self._class(other) == size] or near)
+        for pool in (self.by_class[size], self.functions):
+            drawn = pick.sample(pool, min(64, len(pool)))
+            far = [other for other in drawn if other.owner != function.owner and _differs(other, function, avoid)]
+            if far:
+                return far[0]
+        return pick.choice(near) if near else None
 
 
 def _differs(other: Function, function: Function, avoid: Sequence[str]) -> bool:

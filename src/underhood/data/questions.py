@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from underhood.data.instruct import DESCRIBE, chance
+from underhood.data.instruct import DESCRIBE, Example, chance
 from underhood.data.preferences import Similar
 from underhood.data.pydocs import Function
 
@@ -59,4 +59,28 @@ def summary_questions(functions: Sequence[Function], *, n: int, seed: int) -> li
             pick.shuffle(wrong)
             a, b, c, d = [*wrong[:position], function.summary, *wrong[position:]]
             questions.append(Question(DESCRIBE[0].format(name=function.name), (a, b, c, d), position, function.name))
+    return questions
+
+
+def continuation_questions(examples: Sequence[Example], *, n: int, seed: int) -> list[Question]:
+    """Questions of any text: which of these four is how it goes on?
+
+    From conversations that ask for a continuation (`instruct.generic_examples`), `n` of them at most. The wrong
+    choices are true continuations of other passages, from other documents where there are some, the closest in length
+    of a random dozen. None where fewer than four different answers exist.
+    """
+    by_kind: dict[str, list[Example]] = {}
+    for example in examples:
+        by_kind.setdefault(example.kind, []).append(example)
+    pick = chance(seed, "continuation questions")
+    asked = pick.sample(list(examples), min(n, len(examples)))
+    questions: list[Question] = []
+    for example in asked:
+        pool = pick.sample(by_kind[example.kind], min(24, len(by_kind[example.kind])))
+        pool.sort(key=lambda other: (other.function == example.function, abs(len(other.answer) - len(example.answer))))
+        wrong = list(dict.fromkeys(other.answer for other in pool if other.answer != example.answer))[:3]
+        if len(wrong) == 3:
+            position = len(questions) % 4
+            a, b, c, d = [*wrong[:position], example.answer, *wrong[position:]]
+            questions.append(Question(example.question, (a, b, c, d), position, example.function))
     return questions

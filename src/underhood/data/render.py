@@ -1,8 +1,8 @@
 """Conversations as batches: several to a row, each apart, with loss on the answers only.
 
 A rendered conversation (`text.chat.Rendered`) is a list of ids and a mask of the same length that is true for the
-tokens the model should learn to say. Token i is predicted from the tokens before it, so the pair becomes inputs ``ids[:-1]``
-and targets ``ids[1:]``, with `IGNORE` wherever the mask of the target is false.
+tokens the model should learn to say. Token i is predicted from the tokens before it, so the pair becomes inputs
+``ids[:-1]`` and targets ``ids[1:]``, with `IGNORE` wherever the mask of the target is false.
 """
 
 from __future__ import annotations
