@@ -1,0 +1,96 @@
+"""Preference pairs as batches: every pair once an epoch, found by the step alone, with little padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from underhood.align.pairs import Marked, PairBatches
+from underhood.core.errors import UserError
+from underhood.data.batch import IGNORE
+
+
+def pair(length: int, answer: int = 1) -> tuple[Marked, Marked]:
+    ids = list(range(1, length + 1))
+    mask = [False] * (length - answer) + [True] * answer
+    return (ids, mask), ([*ids, 99], [*mask, True])
+
+
+def mixed(count: int) -> list[tuple[Marked, Marked]]:
+    return [pair(int(n)) for n in np.random.default_rng(0).integers(2, 60, count)]
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3))
+def test_pair_batches_show_every_pair_once_per_epoch_in_even_batches(count: int, rows: int, seed: int):
+    batches = PairBatches(mixed(count), rows=rows, seed=seed)
+    for epoch in range(2):
+        steps = range(epoch * batches.batches_per_epoch, (epoch + 1) * batches.batches_per_epoch)
+        numbers = [batches(step)[0].tolist() for step in steps]
+        assert sorted(n for chunk in numbers for n in chunk) == list(range(count))
+        sizes = {len(n) for n in numbers}
+        assert max(sizes) <= rows
+        assert max(sizes) - min(sizes) <= 1
+    assert sorted(n for chunk, _ in batches.once() for n in chunk.tolist()) == list(range(count))
+
+
+def test_pair_batches_are_a_function_of_the_step():
+    one, other = PairBatches(mixed(30), rows=4, seed=1), PairBatches(mixed(30), rows=4, seed=1)
+    forwards = [one(step) for step in range(20)]
+    for step in reversed(range(20)):
+        pairs_N, batch = other(step)
+        assert torch.equal(pairs_N, forwards[step][0])
+        assert torch.equal(batch.tokens, forwards[step][1].tokens)
+    first = [one(step)[0].tolist() for step in range(8)]
+    assert first != [one(step)[0].tolist() for step in range(8, 16)], "another epoch, another order"
+    assert first != [PairBatches(mixed(30), rows=4, seed=2)(step)[0].tolist() for step in range(8)]
+
+
+def test_pair_batches_lay_out_chosen_above_rejected_with_padding_behind():
+    batches = PairBatches([pair(3, answer=2), pair(4)], rows=2, seed=0)
+    pairs_N, batch = batches(0)
+    rows = {(n, side): side * 2 + place for place, n in enumerate(pairs_N.tolist()) for side in (0, 1)}
+    order = [rows[0, 0], rows[1, 0], rows[0, 1], rows[1, 1]]
+    assert batch.positions is not None
+    assert batch.tokens[order].tolist() == [[1, 2, 0, 0], [1, 2, 3, 0], [1, 2, 3, 0], [1, 2, 3, 4]]
+    assert batch.positions[order].tolist() == [[0, 1, -1, -1], [0, 1, 2, -1], [0, 1, 2, -1], [0, 1, 2, 3]]
+    i = IGNORE
+    assert batch.targets[order].tolist() == [[2, 3, i, i], [i, i, 4, i], [2, 3, 99, i], [i, i, 4, 99]]
+
+
+def test_pair_batches_sort_by_length_and_so_pad_less_than_a_random_order():
+    pairs = mixed(200)
+
+    def share_of_padding(order: list[list[int]]) -> float:
+        lengths = [max(len(ids) for ids, _ in p) for p in pairs]
+        padded = sum(len(chunk) * max(lengths[n] for n in chunk) for chunk in order)
+        return 1 - sum(lengths) / padded
+
+    batches = PairBatches(pairs, rows=8, seed=0)
+    ours = share_of_padding([batches(step)[0].tolist() for step in range(batches.batches_per_epoch)])
+    shuffled = np.random.default_rng(1).permutation(200)
+    assert ours < 0.15
+    assert share_of_padding([chunk.tolist() for chunk in np.array_split(shuffled, 25)]) > 0.3
+
+
+def test_pair_batches_count_epochs():
+    batches = PairBatches(mixed(10), rows=4, seed=0)
+    assert batches.batches_per_epoch == 3
+    assert batches.epoch_of(3) == 1.0
+
+
+def test_pair_batches_name_what_is_wrong_with_a_pair():
+    good = pair(4)
+    with pytest.raises(UserError, match="no preference pairs"):
+        PairBatches([], rows=2, seed=0)
+    with pytest.raises(UserError, match="the rejected answer of preference pair 1 has no tokens"):
+        PairBatches([good, (good[0], ([1, 2], [True, False]))], rows=2, seed=0)
+    with pytest.raises(UserError, match="the rejected answer of preference pair 0 is too long; expected at most 4"):
+        PairBatches([good], rows=2, seed=0, context=3)
+    PairBatches([good], rows=2, seed=0, context=4)
+    with pytest.raises(ValueError, match="2 ids and a mask of 1"):
+        PairBatches([(([1, 2], [True]), good[1])], rows=2, seed=0)
+    with pytest.raises(ValueError, match="rows must be at least 1"):
+        PairBatches([good], rows=0, seed=0)
