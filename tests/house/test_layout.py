@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
 import subprocess
@@ -94,6 +95,36 @@ def test_constraints_pin_everything_that_a_clean_install_brings():
     own_to_torch = {name for name in needed if name.startswith(("nvidia-", "cuda-", "triton"))}  # torch pins those
     assert needed - own_to_torch <= set(pins), "add to constraints.txt"
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins.values())
+
+
+def imported(*folders: str) -> dict[str, str]:
+    """Third-party packages that the Python files below `folders` import, each with one file that does."""
+    files = [file for folder in folders for file in (REPOSITORY / folder).rglob("*.py")]
+    local = {file.stem for file in files} | {"underhood"}
+    found: dict[str, str] = {}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            found |= {name.partition(".")[0]: str(file.relative_to(REPOSITORY)) for name in names}
+    return {name: file for name, file in found.items() if name not in sys.stdlib_module_names | local}
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"), [(["src"], []), (["src", "tests", "benchmarks"], ["test"])], ids=["product", "tests"]
+)
+def test_everything_imported_is_a_declared_dependency(folders: list[str], extras: list[str]):
+    project = PYPROJECT["project"]
+    texts = project["dependencies"] + [text for extra in extras for text in project["optional-dependencies"][extra]]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    sold_by = importlib.metadata.packages_distributions()
+    undeclared = {
+        name: file
+        for name, file in imported(*folders).items()
+        if not {canonicalize_name(seller) for seller in sold_by.get(name, [name])} & declared
+    }
+    assert not undeclared, "name it in pyproject.toml and constraints.txt"
 
 
 def test_constraints_lie_within_the_ranges_of_pyproject():
