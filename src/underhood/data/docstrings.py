@@ -157,7 +157,7 @@ def _parse_sources() -> tuple[list[Entry], dict[str, str], set[str]]:
             parts.pop()
             packages.add(".".join(parts))
         try:
-            trees[".".join(parts)] = ast.parse(path.read_bytes())
+            trees[".".join(parts)] = _without_bodies(ast.parse(path.read_bytes()))
         except (SyntaxError, ValueError, OSError):
             continue  # lib2to3 and encodings keep a few files that are no valid Python 3
     entries: list[Entry] = []
@@ -171,6 +171,23 @@ def _parse_sources() -> tuple[list[Entry], dict[str, str], set[str]]:
         package = module if module in packages else module.rpartition(".")[0]
         names.update(f"{public}.{name}" for name in _bound(tree.body, package, trees))
     return entries, _exports(trees, packages), names
+
+
+def _without_bodies(tree: ast.Module) -> ast.Module:
+    """The same tree with only the docstring of each function: a tenth of the memory."""
+    for node in _flat(tree.body):
+        _empty(node)
+    return tree
+
+
+def _empty(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    if isinstance(node, ast.ClassDef):
+        for inner in _flat(node.body):
+            _empty(inner)
+    else:
+        del node.body[1:]
+        if not isinstance(node.body[0], ast.Expr):
+            node.body = [ast.Pass()]
 
 
 def _bound(body: list[ast.stmt], package: str, trees: dict[str, ast.Module]) -> Iterator[str]:
