@@ -248,12 +248,12 @@ class Terminal:
 
 def test_chat_in_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
     run = make_run(tmp_path / "demo", context=20_000)
-    terminal = Terminal("chat", str(run), "--max-tokens", "20000", "--temperature", "0")
+    terminal = Terminal("chat", str(run), "--stage", "sft", "--max-tokens", "20000", "--temperature", "0")
     try:
         terminal.wait_for("\n> ")
-        assert "The dpo model of" in terminal.shown
+        assert "The sft model of" in terminal.shown
         assert "/help lists the commands" in terminal.shown
-        at = terminal.type("Hello\n")
+        at = terminal.type("A list?\n")
         terminal.wait_for("\n", at)  # the echo of what was typed; it is writing now, and greedily it goes in circles
         time.sleep(0.5)
         terminal.process.send_signal(signal.SIGINT)
