@@ -15,11 +15,15 @@ from collections.abc import Sequence
 from underhood.core.errors import UserError, nearest
 
 VERBS: dict[str, dict[str, str]] = {
+    "Make": {
+        "build": "Turns text into a model that answers, stage by stage.",
+    },
     "Talk": {
         "chat": "Talks with the model of a run.",
         "generate": "Continues a prompt; fit for pipes.",
     },
     "Look around": {
+        "report": "Writes a run's report again.",
         "version": "Versions of Underhood and of what it stands on.",
     },
 }

@@ -36,7 +36,7 @@ class Step(Protocol):
     Returns the scalar loss to differentiate, the tokens that were read, and further figures by name.
     """
 
-    def __call__(self, step: int) -> tuple[Tensor, int, dict[str, float]]: ...
+    def __call__(self, step: int, /) -> tuple[Tensor, int, dict[str, float]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

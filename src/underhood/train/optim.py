@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,20 +69,24 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 """Jordan's coefficients: each step maps a singular value s to a·s + b·s³ + c·s⁵, driving (0, 1] to near 1."""
 
 
-def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(g: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """Replaces the singular values of each matrix by (about) one, without an SVD.
 
     A Newton–Schulz iteration with a quintic that trades exactness for speed: after 5 steps the singular values lie in
     about 0.7–1.2 (Jordan et al. 2024). Works on stacks of matrices, shape (…, rows, columns).
+
+    Args:
+        dtype: of the iteration; None keeps the gradient's. bfloat16 is enough (Jordan et al. 2024) and three times as
+            fast where the processor multiplies it natively (AMX, tensor cores); elsewhere it may be slower.
     """
     a, b, c = QUINTIC
     tall = g.shape[-2] > g.shape[-1]
     x = g.mT if tall else g
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(dtype or g.dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(g.dtype)
 
 
 class Muon:
@@ -92,8 +96,18 @@ class Muon:
     Matrices of one shape are stacked and go through a single batched iteration.
     """
 
-    def __init__(self, named: Named, *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, steps: int = 5):
+    def __init__(
+        self,
+        named: Named,
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        steps: int = 5,
+        dtype: torch.dtype | None = None,
+    ):
         self.lr, self.momentum, self.weight_decay, self.steps = lr, momentum, weight_decay, steps
+        self.dtype = dtype
         shapes: dict[tuple[int, ...], Named] = {}
         for name, p in named:
             shapes.setdefault(tuple(p.shape), []).append((name, p))
@@ -105,7 +119,7 @@ class Muon:
         for group, momentum_Nrc in self.stacks:
             grads_Nrc = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for _, p in group])
             momentum_Nrc.lerp_(grads_Nrc, 1 - self.momentum)
-            update_Nrc = orthogonalize(grads_Nrc.lerp_(momentum_Nrc, self.momentum), self.steps)
+            update_Nrc = orthogonalize(grads_Nrc.lerp_(momentum_Nrc, self.momentum), self.steps, self.dtype)
             rows, columns = update_Nrc.shape[-2:]
             scale = lr * max(1.0, rows / columns) ** 0.5
             for (_, p), update in zip(group, update_Nrc, strict=True):
@@ -179,6 +193,7 @@ class MuonAdamWSpec:
         matrix_lr: Muon's learning rate, in units of spectral norm per step.
         lr: AdamW's learning rate.
         unembed_lr: AdamW's rate for an untied unembedding; None means `lr`.
+        newton_schulz_dtype: in which the orthogonalisation computes; see `orthogonalize`.
     """
 
     matrix_lr: float = 0.03
@@ -189,6 +204,7 @@ class MuonAdamWSpec:
     momentum: float = 0.95
     weight_decay: float = 0.0
     newton_schulz_steps: int = 5
+    newton_schulz_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def build(self, model: nn.Module) -> Optimizer:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -205,6 +221,7 @@ class MuonAdamWSpec:
                     momentum=self.momentum,
                     weight_decay=self.weight_decay,
                     steps=self.newton_schulz_steps,
+                    dtype=torch.bfloat16 if self.newton_schulz_dtype == "bfloat16" else None,
                 )
             )
         for group, lr in ((rest, self.lr), (unembed, self.unembed_lr or self.lr)):

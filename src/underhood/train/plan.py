@@ -7,7 +7,9 @@ plan of fixed step counts: a resumed run follows it to the letter, however fast 
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +21,7 @@ from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_sha
 from underhood.train.hardware import Hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import OptimizerSpec
+from underhood.train.wishes import Wishes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +66,23 @@ EFFICIENCY = 0.5
 SHARES = {"pretrain": 0.74, "sft": 0.18, "dpo": 0.08}
 """How the training time is split between the stages."""
 
+LEAST_TRAINING = 0.25
+"""Share of the remaining time that training always gets, even when evaluation will then overrun the budget."""
+
+SFT_EPOCHS = 6.0
+DPO_EPOCHS = 1.0
+"""The most often that each stage reads its data; time that is left goes to pretraining."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """What a training stage will do: updates, rows per update, tokens per row, and the seconds that should take."""
+    """What a training stage will do, and the seconds that should take.
+
+    Attributes:
+        steps: updates.
+        rows: rows of tokens per update; preference pairs, for alignment.
+        context: tokens per row, or per pair.
+    """
 
     steps: int
     rows: int
@@ -95,21 +111,6 @@ class Plan:
     dpo: StagePlan | None
     tokens_per_second: float
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What the user fixed; None is for the planner to decide."""
-
-    width: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    context: int | None = None
-    rows: int | None = None
-    pretrain_steps: int | None = None
-    sft_steps: int | None = None
-    dpo_steps: int | None = None
 
 
 def training_flops(spec: DecoderSpec) -> float:
@@ -174,55 +175,59 @@ def make_plan(
     vocab_size: int,
     wishes: Wishes,
     sft_tokens: int,
-    dpo_tokens: int,
+    pairs: int,
+    pair_tokens: int,
+    reserve: Callable[[float], float] = lambda speed: 0.0,
     probe_seconds: float = 3.0,
 ) -> Plan:
     """Chooses model and step counts so that training takes about `seconds`.
 
     Args:
-        seconds: what is left for the training stages, the probe included.
-        sft_tokens, dpo_tokens: tokens of one epoch of each stage's data; 0 leaves the stage out.
+        seconds: what is left of the job, the probe included.
+        sft_tokens: tokens of all conversations together; 0 leaves fine-tuning out.
+        pairs, pair_tokens: preference pairs, and tokens of an average one; no pairs leave alignment out.
+        reserve: seconds to keep for what follows training, given the speed of training in tokens per second.
         probe_seconds: how long to time training steps.
 
     Raises:
         UserError: the wished-for proportions don't fit each other.
     """
-    stages = [name for name, tokens in (("pretrain", 1), ("sft", sft_tokens), ("dpo", dpo_tokens)) if tokens]
+    stages = [name for name, amount in (("pretrain", 1), ("sft", sft_tokens), ("dpo", pairs)) if amount]
     total = sum(SHARES[name] for name in stages)
-    training = max(seconds - probe_seconds - 1.0, 1.0)
-    budget = {name: training * SHARES[name] / total for name in stages}
-    shape = _wished(choose_shape(budget["pretrain"], hardware, vocab_size), wishes)
+    started = time.perf_counter()
+    shape = _wished(choose_shape(0.8 * seconds * SHARES["pretrain"] / total, hardware, vocab_size), wishes)
     try:
         spec = shape.spec(vocab_size)
         speed = measure_speed(spec, optimizer, shape.rows, hardware.device, probe_seconds)
     except ValueError as error:
         raise UserError(f"the model can't have these proportions: {error}") from error
-    per_step = shape.rows * shape.context
+    training = seconds - (time.perf_counter() - started) - reserve(speed)
+    training = max(training, LEAST_TRAINING * seconds)
+    budget = {name: training * SHARES[name] / total for name in stages}
 
-    def stage(name: str, epochs: float, epoch_tokens: int, fixed: int | None) -> StagePlan | None:
-        if name not in budget:
-            return None
-        steps = max(1, round(budget[name] * speed / per_step))
-        if epoch_tokens:
-            steps = min(steps, max(1, round(epochs * epoch_tokens / per_step)))
-        steps = fixed or steps
-        return StagePlan(steps=steps, rows=shape.rows, context=shape.context, seconds=steps * per_step / speed)
+    def stage(name: str, rows: int, row_tokens: int, most: float, wished: int | None, extra: float = 1.0) -> StagePlan:
+        per_step = rows * row_tokens * extra / speed
+        steps = wished or max(1, round(min(budget[name] / per_step, most)))
+        return StagePlan(steps=steps, rows=rows, context=row_tokens, seconds=steps * per_step)
 
-    sft = stage("sft", 8.0, sft_tokens, wishes.sft_steps)
-    dpo = stage("dpo", 2.0, dpo_tokens, wishes.dpo_steps)
-    # What a short fine-tuning set leaves over goes to pretraining.
-    for name, planned in (("sft", sft), ("dpo", dpo)):
-        if planned is not None:
-            budget["pretrain"] += max(0.0, budget[name] - planned.seconds)
-    pretrain = stage("pretrain", 0.0, 0, wishes.pretrain_steps)
-    assert pretrain is not None
+    sft = dpo = None
+    if sft_tokens:
+        most = SFT_EPOCHS * sft_tokens / (shape.rows * shape.context)
+        sft = stage("sft", shape.rows, shape.context, most, wishes.sft_steps)
+        budget["pretrain"] += max(0.0, budget["sft"] - sft.seconds)
+    if pairs:
+        rows = max(1, min(pairs, shape.rows * shape.context // pair_tokens))
+        # The frozen reference reads each pair once more, forwards only: a third of a training step.
+        dpo = stage("dpo", rows, pair_tokens, DPO_EPOCHS * pairs / rows, wishes.dpo_steps, extra=4 / 3)
+        budget["pretrain"] += max(0.0, budget["dpo"] - dpo.seconds)
+    pretrain = stage("pretrain", shape.rows, shape.context, math.inf, wishes.pretrain_steps)
     return Plan(
         model=spec,
         pretrain=pretrain,
         sft=sft,
         dpo=dpo,
         tokens_per_second=speed,
-        reason=_reason(seconds, hardware, spec, speed, pretrain),
+        reason=_reason(training, hardware, spec, speed, pretrain),
     )
 
 

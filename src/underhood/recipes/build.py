@@ -1,0 +1,161 @@
+"""The main job: one command from text to a model that answers, with every stage measured.
+
+The stages hand over through files in the run's folder, and each looks first whether its result is there. Resuming is
+therefore the same as running: what is done is skipped, what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psutil
+import torch
+
+from underhood.core.config import from_json, to_json
+from underhood.core.device import choose_device
+from underhood.core.errors import UserError
+from underhood.data.pack import EvaluationWindows
+from underhood.evals.preference import PairScores
+from underhood.evals.table import ResultsTable
+from underhood.recipes.corpus import open_shards, prepare_data
+from underhood.recipes.evaluation import EvalSize, baselines, evaluate
+from underhood.recipes.lessons import Lessons, read_lessons, render_examples, render_pairs
+from underhood.recipes.run import MODEL_STAGES, Run
+from underhood.recipes.summary import samples_side_by_side, write_summary
+from underhood.recipes.training import align, finetune, load_model, optimizer_spec, pretrain
+from underhood.train.hardware import Hardware, measure_hardware
+from underhood.train.plan import Plan, make_plan
+
+BASELINE_SECONDS_PER_BYTE = 3.5e-6
+REPORT_SECONDS = 2.0
+
+
+def build(run: Run, *, report: Callable[[Run], Any] | None = None, command: str = "") -> None:
+    """Takes a run from wherever it is to the end: data, tokenizer, plan, base, sft, dpo, evaluation, report.
+
+    Args:
+        report: writes the report; called last.
+        command: the command line to print under "how to reproduce".
+
+    Raises:
+        Interrupted: the user stopped it; resuming goes on from there.
+    """
+    if run.spec.threads:
+        torch.set_num_threads(run.spec.threads)
+    started, spent = time.perf_counter(), _since_process_start()
+    prepare_data(run)
+    lessons = read_lessons(run.path / "data")
+    plan, hardware = planned(run, lessons, left=run.spec.minutes * 60 - spent - (time.perf_counter() - started))
+    for stage in stages_of(plan):
+        train_stage(run, stage, plan, hardware, lessons)
+    evaluate_all(run, plan, hardware, lessons)
+    earlier = run.note("time") or {}
+    seconds = earlier.get("seconds", 0.0) + spent + time.perf_counter() - started
+    write_summary(run, plan, hardware, command=command, seconds=seconds)
+    if report is not None:
+        run.log.event("report", "start")
+        begun = time.perf_counter()
+        report(run)
+        run.log.event("report", "end", seconds=time.perf_counter() - begun)
+
+
+def planned(run: Run, lessons: Lessons, *, left: float) -> tuple[Plan, Hardware]:
+    """The run's plan and the hardware it was made for; made once, then read back."""
+    saved = run.note("plan")
+    if saved is not None:
+        hardware = from_json(Hardware, saved["hardware"], where="plan.json")
+        if choose_device(hardware.device.name) != hardware.device.name:
+            raise UserError(f"the run was planned for {hardware.device.name}, which is not here")
+        return from_json(Plan, saved["plan"], where="plan.json"), hardware
+    started = time.perf_counter()
+    run.log.event("plan", "start")
+    hardware = measure_hardware(choose_device(run.spec.device), dtype=run.spec.dtype)
+    tokenizer = run.tokenizer
+    examples = render_examples(tokenizer, lessons.examples)
+    pairs = render_pairs(tokenizer, lessons.pairs, context=1 << 20)
+    pair_tokens = sum(len(ids) for pair in pairs for ids, _ in pair) // max(1, len(pairs))
+    plan = make_plan(
+        seconds=left - (time.perf_counter() - started),
+        hardware=hardware,
+        optimizer=optimizer_spec(run.spec),
+        vocab_size=tokenizer.vocab_size,
+        wishes=run.spec.wishes,
+        sft_tokens=sum(len(example.ids) for example in examples),
+        pairs=len(pairs),
+        pair_tokens=pair_tokens,
+        reserve=lambda speed: evaluation_seconds(run, lessons, speed),
+    )
+    run.write_note("plan", {"plan": to_json(plan), "hardware": to_json(hardware)})
+    seconds = time.perf_counter() - started
+    run.log.event("plan", "end", seconds=seconds, reason=plan.reason, model=to_json(plan.model))
+    return plan, hardware
+
+
+def evaluation_seconds(run: Run, lessons: Lessons, speed: float) -> float:
+    """About how long everything after training will take, if training runs at `speed` tokens per second."""
+    size = EvalSize.for_minutes(run.spec.minutes)
+    windows = EvaluationWindows.of_shards(open_shards(run, "held_out"), context=256, stride=192)
+    models = 1 + bool(lessons.examples) + bool(lessons.pairs)
+    scored = 1.35 * windows.tokens
+    scored += sum(4 * 45 * min(len(asked), size.questions) for asked in lessons.questions.values())
+    scored += 2 * 60 * min(len(lessons.held_out_pairs), size.pairs)
+    written = 3 * 30 * size.answers
+    forward = models * (scored / (3 * speed) + written / speed)
+    return forward + BASELINE_SECONDS_PER_BYTE * open_shards(run, "train").bytes + REPORT_SECONDS
+
+
+def stages_of(plan: Plan) -> tuple[str, ...]:
+    """The models that this plan makes."""
+    return tuple(stage for stage, part in zip(MODEL_STAGES, (plan.pretrain, plan.sft, plan.dpo), strict=True) if part)
+
+
+def train_stage(run: Run, stage: str, plan: Plan, hardware: Hardware, lessons: Lessons) -> None:
+    """Trains one stage's model unless it is finished; an interrupted one goes on."""
+    if run.finished(stage):
+        return
+    if stage == "base":
+        pretrain(run, plan, hardware)
+    elif stage == "sft":
+        finetune(run, plan, hardware, render_examples(run.tokenizer, lessons.examples))
+    else:
+        align(run, plan, hardware, render_pairs(run.tokenizer, lessons.pairs, context=plan.model.context))
+
+
+def evaluate_all(
+    run: Run, plan: Plan, hardware: Hardware, lessons: Lessons, *, stages: Sequence[str] | None = None
+) -> ResultsTable:
+    """Measures every stage's model and the baselines; writes the note ``results.json``.
+
+    The reward margin of a stage is taken against the stage before it, as in training.
+    """
+    saved = run.note("results")
+    if saved is not None and stages is None:
+        return ResultsTable.from_json(saved["table"], where="results.json")
+    started = time.perf_counter()
+    run.log.event("eval", "start")
+    size = EvalSize.for_minutes(run.spec.minutes)
+    table_baselines = baselines(run)
+    found, samples = [], {}
+    reference: PairScores | None = None
+    device = hardware.device.torch
+    for stage in stages or stages_of(plan):
+        model = load_model(run, stage).to(device)
+        with hardware.device.autocast():
+            done, scores = evaluate(run, model, lessons, size, stage=stage, reference=reference, device=device)
+        reference = scores or reference
+        found.append(done.results)
+        samples[stage] = done.samples
+        run.log.event("eval", "eval", model=stage, **{m.name: m.value for m in done.results.measurements})
+    table = ResultsTable.of(found, table_baselines)
+    seconds = time.perf_counter() - started
+    shown = samples_side_by_side(lessons, samples)
+    run.write_note("results", {"table": table.to_json(), "samples": shown, "seconds": seconds})
+    run.log.event("eval", "end", seconds=seconds)
+    return table
+
+
+def _since_process_start() -> float:
+    """Seconds since this program was started: imports count towards the user's minutes too."""
+    return time.time() - psutil.Process().create_time()

@@ -1,0 +1,242 @@
+"""The evaluation stage: the same measurements after every training stage, with intervals, beside simple baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from underhood.core.protocols import LanguageModel, Tokenizer
+from underhood.data.pack import EvaluationWindows
+from underhood.data.preferences import Pair
+from underhood.evals.compression import compressors_bits_per_byte
+from underhood.evals.generation import Answer, evaluate_answers, evaluate_refusals
+from underhood.evals.intervals import wilson
+from underhood.evals.multiple_choice import encode_chat_choices, encode_choices, score_choices
+from underhood.evals.perplexity import held_out_loss
+from underhood.evals.preference import PairScores, PreferenceItem, compare_with_reference, score_pairs
+from underhood.evals.table import Measurement, StageResults, measurement
+from underhood.infer.generate import generate
+from underhood.models.decoder import Decoder
+from underhood.models.ngram import NGramSpec
+from underhood.recipes.corpus import END, open_shards
+from underhood.recipes.lessons import SEEN, Asked, Lessons, chosen, is_refusal
+from underhood.recipes.run import Run
+from underhood.text.chat import ChatTemplate
+
+BITS, ENDS = "bits per byte", "answers that end"
+NGRAM_ORDER = 5
+SAMPLE_TOKENS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSize:
+    """How much is measured. Bits per byte always reads all held-out text.
+
+    Attributes:
+        questions: multiple-choice questions of each kind.
+        pairs: preference pairs.
+        answers: written answers of each kind.
+    """
+
+    questions: int = 240
+    pairs: int = 200
+    answers: int = 120
+
+    @classmethod
+    def for_minutes(cls, minutes: float) -> "EvalSize":
+        """Evaluation in proportion to the job: a one-minute build is not judged for a minute."""
+        scale = min(1.0, max(0.25, minutes / 5))
+        return cls(questions=round(240 * scale), pairs=round(200 * scale), answers=round(120 * scale))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one model scored, and what it wrote."""
+
+    results: StageResults
+    samples: dict[str, Answer]
+
+
+def baselines(run: Run) -> list[Measurement]:
+    """Bits per byte of the held-out text for compressors primed with the training text, and for an n-gram.
+
+    The texts are decoded from the shards, which hold them byte for byte.
+    """
+    train, held_out = open_shards(run, "train"), open_shards(run, "held_out")
+    tokenizer = run.tokenizer
+    texts = [
+        [tokenizer.decode_bytes(shards.document(n)[:-1].tolist()).decode() for n in range(len(shards))]
+        for shards in (train, held_out)
+    ]
+    found = [
+        Measurement(name=name, value=value, unit="bits/byte", higher_is_better=False, n=len(held_out))
+        for name, value in compressors_bits_per_byte(*texts).items()
+    ]
+    model = NGramSpec(order=NGRAM_ORDER, vocab_size=tokenizer.vocab_size).build()
+    start = tokenizer.special[END]  # what the windows of `EvaluationWindows` open a document with
+    model.fit(np.concatenate([[start], train.document(n)]) for n in range(len(train)))
+    report = held_out_loss(model, _windows(run, 1024))
+    name = f"Kneser–Ney {NGRAM_ORDER}-gram"
+    found.append(measurement(name, report.interval(), unit="bits/byte", higher_is_better=False))
+    return found
+
+
+def evaluate(
+    run: Run,
+    model: Decoder,
+    lessons: Lessons,
+    size: EvalSize,
+    *,
+    stage: str,
+    reference: PairScores | None,
+    device: Any = "cpu",
+) -> tuple[Evaluated, PairScores | None]:
+    """Measures one model; returns its pair scores too, the next stage's reference.
+
+    The base model knows no chat: where others are asked, it reads the name alone, as its documents have it.
+    """
+    tokenizer, seed = run.tokenizer, run.spec.seed
+    plain = stage == "base"
+    found = [_bits_per_byte(run, model, device)]
+    for part, questions in lessons.questions.items():
+        asked = chosen(questions, size.questions, seed)
+        items = _choices(tokenizer, asked, lessons.plain if plain else None)
+        report = score_choices(model, items, device=device)
+        found.append(
+            measurement(f"multiple choice, {part}", report.accuracy(), chance=report.chance, numerators=report.credit())
+        )
+    writer = _writer(model, tokenizer, lessons.plain if plain else None)
+    samples, written = _written(writer, lessons, size, seed, plain)
+    found += written
+    scores = None
+    if lessons.held_out_pairs and not plain:
+        items = _preferences(tokenizer, chosen(lessons.held_out_pairs, size.pairs, seed))
+        items = [
+            item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= model.context
+        ]
+        scores = score_pairs(model, items, device=device)
+        found += _preference_measurements(scores, reference, run.spec.beta)
+    return Evaluated(StageResults(stage=stage, measurements=tuple(found)), samples), scores
+
+
+def _bits_per_byte(run: Run, model: Decoder, device: Any) -> Measurement:
+    report = held_out_loss(model, _windows(run, model.context), device=device)
+    return measurement(
+        BITS,
+        report.interval(),
+        unit="bits/byte",
+        higher_is_better=False,
+        numerators=report.bits_N,
+        denominators=report.bytes_N,
+    )
+
+
+def _windows(run: Run, context: int) -> EvaluationWindows:
+    # A quarter of each window is context only: nearly all that a longer overlap would give, at half its cost.
+    return EvaluationWindows.of_shards(open_shards(run, "held_out"), context=context, stride=max(1, context * 3 // 4))
+
+
+def _choices(tokenizer: Tokenizer, questions: Sequence[Any], plain: dict[str, str] | None) -> list[Any]:
+    if plain is not None:
+        asked = [type(q)(plain[q.prompt], q.choices, q.answer, q.function) for q in questions]
+        return encode_choices(tokenizer, asked, opening=[tokenizer.special[END]])
+    template = ChatTemplate()
+    end = template.stop_ids(tokenizer)[:1]
+    return encode_chat_choices(tokenizer, questions, lambda prompt: _opened(tokenizer, prompt), end)
+
+
+def _opened(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A question in chat form, up to where the assistant begins to speak."""
+    return ChatTemplate().render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True).ids
+
+
+def _writer(
+    model: LanguageModel, tokenizer: Tokenizer, plain: dict[str, str] | None
+) -> Callable[[Sequence[str]], list[Answer]]:
+    """Answers prompts greedily: the model's own best guess, and the same every time."""
+    stop = ChatTemplate().stop_ids(tokenizer)
+
+    def write(prompts: Sequence[str]) -> list[Answer]:
+        if plain is None:
+            ids = [_opened(tokenizer, prompt) for prompt in prompts]
+        else:
+            ids = [[tokenizer.special[END], *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
+        limit = (model.context or 1 << 20) - 8
+        done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=SAMPLE_TOKENS, stop_ids=stop)
+        return [Answer(tokenizer.decode(one.ids).strip(), one.finish == "stop") for one in done]
+
+    return write
+
+
+def _written(
+    write: Callable[[Sequence[str]], list[Answer]], lessons: Lessons, size: EvalSize, seed: int, plain: bool
+) -> tuple[dict[str, Answer], list[Measurement]]:
+    """Answers to a share of the prompts of each kind, and what can be counted about them."""
+    kinds: dict[str, list[Asked]] = {}
+    for asked in lessons.answers:
+        kinds.setdefault(asked.kind, []).append(asked)
+    samples: dict[str, Answer] = {}
+    found: list[Measurement] = []
+    picked = {kind: chosen(asked, size.answers, seed) for kind, asked in kinds.items()}
+    if plain:  # the base model is shown beside the others, but it was never asked to answer anything
+        for asked in picked.values():
+            prompts = [one.prompt for one in asked[:12]]
+            samples |= dict(zip(prompts, write(prompts), strict=True))
+        return samples, found
+    ended: list[float] = []
+    for kind in (kind for kind in picked if kind != "invented"):
+        prompts = [one.prompt for one in picked[kind]]
+        report = evaluate_answers(write, prompts, [one.expected or "" for one in picked[kind]])
+        samples |= dict(zip(prompts, report.answers, strict=True))
+        ended += report.ended_N.tolist()
+        found.append(measurement(f"ROUGE-L of answers, {kind}", report.rouge_l, unit="", numerators=report.rouge_l_N))
+    if "invented" in picked:
+        invented = [one.prompt for one in picked["invented"]]
+        real = [one.prompt for one in picked[SEEN]]
+        report = evaluate_refusals(
+            lambda prompts: [samples[p] for p in prompts] if prompts[0] in samples else write(prompts),
+            invented,
+            real,
+            is_refusal,
+        )
+        samples |= dict(zip(invented, report.invented_answers, strict=True))
+        ended += [float(answer.ended) for answer in report.invented_answers]
+        found.append(measurement("refuses invented functions", report.invented, numerators=report.invented_N))
+        found.append(
+            measurement("refuses real functions", report.real, higher_is_better=False, numerators=report.real_N)
+        )
+    if ended:
+        found.insert(0, _share(ENDS, ended))
+    return samples, found
+
+
+def _share(name: str, items: Sequence[float]) -> Measurement:
+    return measurement(name, wilson(float(np.sum(items)), len(items)), numerators=items)
+
+
+def _preferences(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[PreferenceItem]:
+    template = ChatTemplate()
+    end = template.stop_ids(tokenizer)[0]
+    return [
+        PreferenceItem(
+            tuple(template.render(tokenizer, pair.prompt, add_generation_prompt=True).ids),
+            (*tokenizer.encode(pair.chosen), end),
+            (*tokenizer.encode(pair.rejected), end),
+        )
+        for pair in pairs
+    ]
+
+
+def _preference_measurements(scores: PairScores, reference: PairScores | None, beta: float) -> list[Measurement]:
+    report = compare_with_reference(scores, reference, beta=beta)
+    found = [
+        measurement(
+            "preference accuracy", report.likelihood_accuracy(), chance=0.5, numerators=report.likelihood_credit()
+        )
+    ]
+    if reference is not None:
+        found.append(measurement("reward margin", report.margin(), unit="nats", numerators=report.margins_N))
+    return found

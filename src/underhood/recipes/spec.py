@@ -1,0 +1,63 @@
+"""The settings of a build. Kept apart so that reading options loads no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from underhood.train.wishes import Wishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSpec(Wishes):
+    """Everything that decides what a build does. What is None is decided by the planner.
+
+    Attributes:
+        data: ``pydocs``, a file or folder, or ``hf:OWNER/NAME``.
+        text_field: the field that holds the text in JSON lines or Parquet; None looks for the usual names.
+        minutes: how long the whole job may take.
+        seed: of everything that is random.
+        held_out: share of the bytes that is never trained on.
+        vocab_size: tokens, special ones included.
+        device, dtype: where to compute, and in which format; None probes.
+        threads: CPU threads; None leaves it to PyTorch.
+        compile: torch.compile the model (slow to start; worth it on a GPU and for long runs).
+        matrix_lr, lr: pretraining rates of Muon and of AdamW.
+        sft_lr_scale, dpo_lr_scale: the later stages' rates as a share of pretraining's.
+        beta: DPO's β.
+        save_seconds: about how often a checkpoint is written, in seconds of planned time.
+    """
+
+    data: str = "pydocs"
+    text_field: str | None = None
+    minutes: float = 5.0
+    seed: int = 0
+    held_out: float = 0.08
+    vocab_size: int = 4096
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    compile: bool = False
+    matrix_lr: float = 0.03
+    lr: float = 0.005
+    sft_lr_scale: float = 0.4
+    dpo_lr_scale: float = 0.05
+    beta: float = 0.1
+    save_seconds: float = 30.0
+
+    def __post_init__(self):
+        if not self.minutes > 0:
+            raise ValueError(f"minutes must be positive, got {self.minutes}")
+        if self.vocab_size < 300:
+            raise ValueError(
+                f"vocab_size must be at least 300 (256 bytes, specials, some merges), got {self.vocab_size}"
+            )
+        if not 0 < self.held_out < 0.9:
+            raise ValueError(f"held_out is a share between 0 and 0.9, got {self.held_out}")
+        for field in fields(Wishes):
+            value = getattr(self, field.name)
+            if value is not None and value < 1:
+                raise ValueError(f"{field.name} must be at least 1, got {value}")
+
+    @property
+    def wishes(self) -> Wishes:
+        return Wishes(**{field.name: getattr(self, field.name) for field in fields(Wishes)})

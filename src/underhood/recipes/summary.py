@@ -1,0 +1,144 @@
+"""``summary.json``: every figure of a run in one file, for people's scripts, the report and the web page."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from underhood.core.config import to_json
+from underhood.core.runlog import read_events
+from underhood.evals.generation import Answer
+from underhood.evals.table import ResultsTable
+from underhood.models.decoder import parameter_count
+from underhood.recipes.lessons import Lessons
+from underhood.recipes.run import Run
+from underhood.train.hardware import Hardware
+from underhood.train.plan import Plan
+
+STAGES = ("data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report")
+LIBRARIES = ("torch", "numpy", "safetensors", "tiktoken", "tokenizers", "pyarrow")
+SHOWN_PER_KIND = 4
+
+
+def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, seconds: float) -> dict[str, Any]:
+    """Gathers what the stages noted and logged; replaces ``summary.json``."""
+    data = run.note("data") or {}
+    results = run.note("results") or {}
+    tokenizer = data.pop("tokenizer", {})
+    data.pop("held_out_names", None)
+    table = ResultsTable.from_json(results["table"], where="results.json") if results else ResultsTable(stages=())
+    with torch.device("meta"):
+        parameters = parameter_count(plan.model.build())
+    summary = {
+        "underhood": importlib.metadata.version("underhood"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "command": command,
+        "minutes": run.spec.minutes,
+        "seed": run.spec.seed,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "machine": machine(hardware),
+        "seconds": seconds,
+        "peak_memory_gb": peak_memory() / 1e9,
+        "parameters": parameters,
+        "spec": to_json(plan.model),
+        "corpus": data,
+        "tokenizer": tokenizer,
+        "plan": {
+            "reason": plan.reason,
+            "tokens_per_second": plan.tokens_per_second,
+            "stages": {
+                name: to_json(part) | {"tokens": part.tokens}
+                for name, part in (("pretrain", plan.pretrain), ("sft", plan.sft), ("dpo", plan.dpo))
+                if part is not None
+            },
+        },
+        "stages": stage_facts(run),
+        "results": table.to_json(),
+        "samples": results.get("samples", []),
+    }
+    run.write_note("summary", summary)
+    return summary
+
+
+def stage_facts(run: Run) -> list[dict[str, Any]]:
+    """What each stage reported at its end, in order; a stage resumed after a stop adds up."""
+    ends: dict[str, dict[str, Any]] = {}
+    for event in read_events(run.path / "events.jsonl"):
+        if event.get("kind") == "end":
+            facts = {key: value for key, value in event.items() if key not in {"time", "kind", "stage"}}
+            ends[event["stage"]] = {"name": event["stage"]} | facts
+    return [ends[name] for name in STAGES if name in ends]
+
+
+def samples_side_by_side(lessons: Lessons, samples: dict[str, dict[str, Answer]]) -> list[dict[str, Any]]:
+    """Prompts that every stage answered, with their answers: the first few of each kind."""
+    shown: list[dict[str, Any]] = []
+    count: dict[str, int] = {}
+    for asked in lessons.answers:
+        answers = {stage: done[asked.prompt] for stage, done in samples.items() if asked.prompt in done}
+        if len(answers) == len(samples) and answers and count.get(asked.kind, 0) < SHOWN_PER_KIND:
+            count[asked.kind] = count.get(asked.kind, 0) + 1
+            said = {stage: {"text": answer.text, "ended": answer.ended} for stage, answer in answers.items()}
+            shown.append({"prompt": asked.prompt, "kind": asked.kind, "expected": asked.expected, "answers": said})
+    return shown
+
+
+def machine(hardware: Hardware) -> dict[str, Any]:
+    """The machine in the words and numbers that a reader needs to compare figures."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else psutil.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": psutil.virtual_memory().total / 1e9,
+        "device": hardware.device.name,
+        "dtype": hardware.device.dtype,
+        "peak_gflops": hardware.flops / 1e9,
+        "read_gb_per_s": hardware.read_bytes / 1e9,
+    }
+
+
+def peak_memory() -> float:
+    """The most memory this process has held, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(most if sys.platform == "darwin" else most * 1024)
+
+
+def commit() -> str | None:
+    """The commit of this code, marked ``+`` if files differ from it; None for an installed package."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        if "src/underhood" not in git("ls-files", "--full-name", "."):
+            return None
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

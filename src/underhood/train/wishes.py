@@ -1,0 +1,32 @@
+"""What a user may fix before the planner decides the rest. Kept apart so that reading options loads no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the user fixed; None is for the planner to decide.
+
+    Attributes:
+        width: the model's width.
+        layers: its layers.
+        heads: its query heads.
+        kv_heads: its key-value heads.
+        context: tokens per row, and the longest text it is trained for.
+        rows: rows per training step.
+        pretrain_steps: steps of pretraining.
+        sft_steps: steps of fine-tuning on instructions.
+        dpo_steps: steps of preference alignment.
+    """
+
+    width: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    context: int | None = None
+    rows: int | None = None
+    pretrain_steps: int | None = None
+    sft_steps: int | None = None
+    dpo_steps: int | None = None
