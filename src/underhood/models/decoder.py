@@ -160,7 +160,8 @@ def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder
 
     Matrices that read the residual stream are uniform with standard deviation 0.5 / sqrt(fan-in); those that write to
     it (attention output, feed-forward down) start at zero, so that the model begins as its embedding and every layer
-    grows from nothing (Zhang et al. 2019, Fixup). An untied unembedding
+    grows from nothing (Zhang et al. 2019, Fixup). The taps of short convolutions are normal with deviation 0.5, so that
+    channels start out looking at different neighbours. An untied unembedding
     starts at zero as well: the first loss is exactly log V. Norms start at one, biases at zero.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -172,6 +173,8 @@ def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder
         elif parameter.ndim == 2:
             bound = 0.5 * math.sqrt(3.0 / parameter.shape[1])
             parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+        elif ".taps." in name:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
         elif parameter.ndim == 1:
             parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
     return model
