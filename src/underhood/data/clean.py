@@ -19,12 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from underhood.data.contained import contained
 from underhood.data.documents import Corpus, Document
 
 SHINGLE_WORDS = 5
 BANDS, ROWS_PER_BAND = 32, 4
 PERMUTATIONS = BANDS * ROWS_PER_BAND
 NEAR_DUPLICATE = 0.8
+CONTAINED = 0.6
 SHORTEST_COMPARED = 16
 """Words; shorter texts ("Return the sine of x.") resemble each other by nature and are only compared exactly."""
 
@@ -47,7 +49,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What cleaning did. Reasons are ``empty``, ``duplicate`` and ``near-duplicate``."""
+    """What cleaning did. Reasons: ``empty``, ``duplicate``, ``near-duplicate``, ``contained``."""
 
     documents_in: int
     documents_kept: int
@@ -84,12 +86,16 @@ def normalise(text: str) -> str:
     return _BLANK_LINES.sub("\n\n\n", text).strip("\n")
 
 
-def clean(corpus: Corpus, *, near_duplicate: float | None = NEAR_DUPLICATE) -> tuple[Corpus, CleanReport]:
+def clean(
+    corpus: Corpus, *, near_duplicate: float | None = NEAR_DUPLICATE, containment: float | None = CONTAINED
+) -> tuple[Corpus, CleanReport]:
     """Normalises every document and drops empty ones and duplicates; of each group of duplicates the first stays.
 
     Args:
         near_duplicate: exact Jaccard similarity of 5-word shingles from which two documents count as the same; None
             drops exact duplicates only.
+        containment: share of a document's paragraphs that longer ones hold already, from which it is left out; None
+            leaves such documents in.
     """
     dropped: list[Dropped] = []
     kept: list[Document] = []
@@ -112,6 +118,11 @@ def clean(corpus: Corpus, *, near_duplicate: float | None = NEAR_DUPLICATE) -> t
         for number, (original, similarity) in twins.items():
             dropped.append(Dropped(kept[number].name, "near-duplicate", kept[original].name, similarity))
         kept = [document for number, document in enumerate(kept) if number not in twins]
+    if containment is not None:
+        inside = contained([document.text for document in kept], containment)
+        for number, (holder, share) in inside.items():
+            dropped.append(Dropped(kept[number].name, "contained", kept[holder].name, share))
+        kept = [document for number, document in enumerate(kept) if number not in inside]
     result = corpus.with_documents(kept)
     report = CleanReport(len(corpus), len(kept), corpus.bytes, result.bytes, changed, tuple(dropped))
     return result, report
