@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from limits import file_size_limit
 from torch import Tensor, nn
 
 import underhood.core.checkpoint as checkpoint
@@ -127,24 +126,10 @@ def intact(folder: Path, step: int = 1) -> None:
     assert torch.equal(saved.tensors("model")["weight"], tensors(step)["model"]["weight"])
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Lets the system refuse to write files beyond a size, as it does on a full disk, for root too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_checkpoint_that_the_system_refuses_leaves_the_earlier_one(
-    tmp_path: Path, file_size_limit: Callable[[int], None]
-):
+def test_checkpoint_that_the_system_refuses_leaves_the_earlier_one(tmp_path: Path):
     write(tmp_path, 1)
-    file_size_limit(10_000)
-    with pytest.raises(UserError, match=r"can't write .*step-00000002: the file would be too large.*Earlier .* intact"):
+    message = r"can't write .*step-00000002: the file would be too large.*Earlier .* intact"
+    with file_size_limit(10_000), pytest.raises(UserError, match=message):
         write_checkpoint(tmp_path, 2, tensors(2, size=100_000), STATE)
     assert [item.name for item in tmp_path.iterdir()] == ["step-00000001"]
     intact(tmp_path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import file_size_limit
 
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
@@ -78,13 +78,8 @@ def test_read_events_passes_over_any_rubbish(tmp_path_factory: pytest.TempPathFa
 def test_runlog_on_a_full_disk_says_so(tmp_path: Path):
     log = RunLog(tmp_path / "events.jsonl")
     log.event("s", "k", step=1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(UserError, match=r"can't write .*events\.jsonl"):
-            log.event("s", "k", step=2, text="x" * 10_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(4096), pytest.raises(UserError, match=r"can't write .*events\.jsonl"):
+        log.event("s", "k", step=2, text="x" * 10_000)
     log.close()
     assert [record["step"] for record in read_events(tmp_path / "events.jsonl")] == [1]
 
