@@ -31,7 +31,7 @@ class UserError(Exception):
         message = "; ".join(" ".join(part.split()) for part in parts)
         if fix is not None:
             message += ". " + " ".join(fix.split())
-        super().__init__(message.rstrip(".") + ".")
+        super().__init__(message if message.endswith("?") else message.rstrip(".") + ".")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -17,6 +17,9 @@ from underhood.recipes.run import Run
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 
 END = "<|endoftext|>"
+ALWAYS_TRAINED = ("module builtins", "module os.path")
+"""Documents of pydocs that a newcomer's first questions are about."""
+
 SMALLEST_CORPUS = 20_000
 """Bytes of text below which a build is refused: less can't fill a few contexts of training and held-out text."""
 
@@ -58,7 +61,7 @@ def read_documents(run: Run) -> tuple[Corpus, Corpus, dict[str, Any]]:
     corpus = load_corpus(run.spec.data, text_field=run.spec.text_field)
     cleaned, report = clean(corpus)
     require_enough(cleaned, SMALLEST_CORPUS)
-    train, held_out = split_documents(cleaned, held_out=run.spec.held_out, seed=run.spec.seed)
+    train, held_out = split_documents(cleaned, held_out=run.spec.held_out, seed=run.spec.seed, keep=ALWAYS_TRAINED)
     facts: dict[str, Any] = {
         "name": corpus.name,
         "digest": corpus.digest,
