@@ -79,7 +79,7 @@ def planned(run: Run, lessons: Lessons, *, left: float) -> tuple[Plan, Hardware]
     plan = make_plan(
         seconds=left - (time.perf_counter() - started),
         hardware=hardware,
-        optimizer=optimizer_spec(run.spec),
+        optimizer=optimizer_spec(run.spec, hardware.device),
         vocab_size=tokenizer.vocab_size,
         wishes=run.spec.wishes,
         sft_tokens=sum(len(example.ids) for example in examples),

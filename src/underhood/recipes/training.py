@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from underhood.align.pairs import Marked, PairBatches
 from underhood.align.sft import sft_step
 from underhood.core.checkpoint import load_module, newest, read_checkpoint
 from underhood.core.config import from_json, to_json
+from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.data.pack import PackedBatches
 from underhood.data.render import ChatBatches
@@ -34,9 +35,13 @@ STAGE_OF = {"base": "pretrain", "sft": "sft", "dpo": "dpo"}
 """The stage of the job that makes each model."""
 
 
-def optimizer_spec(spec: BuildSpec, scale: float = 1.0) -> MuonAdamWSpec:
-    """The build's optimiser, its learning rates multiplied by `scale`."""
-    return MuonAdamWSpec(matrix_lr=spec.matrix_lr * scale, lr=spec.lr * scale)
+def optimizer_spec(spec: BuildSpec, device: Device, scale: float = 1.0) -> MuonAdamWSpec:
+    """The build's optimiser, its learning rates multiplied by `scale`; Muon works in the device's format."""
+    return MuonAdamWSpec(matrix_lr=spec.matrix_lr * scale, lr=spec.lr * scale, newton_schulz_dtype=_muon_format(device))
+
+
+def _muon_format(device: Device) -> Literal["float32", "bfloat16"]:
+    return "bfloat16" if device.dtype == "bfloat16" else "float32"
 
 
 def pretrain(run: Run, plan: Plan, hardware: Hardware) -> FitResult:
@@ -44,13 +49,15 @@ def pretrain(run: Run, plan: Plan, hardware: Hardware) -> FitResult:
     spec = run.spec
     model = initialize(plan.model.build(), seed=spec.seed).to(hardware.device.torch)
     trained = compiled(model, spec)
-    batches = PackedBatches(
-        open_shards(run, "train"), rows=plan.pretrain.rows, context=plan.pretrain.context, seed=spec.seed
-    )
+    shards = open_shards(run, "train")
+    per_byte = shards.tokens / (shards.bytes * math.log(2))  # nats per token → bits per byte
+    batches = PackedBatches(shards, rows=plan.pretrain.rows, context=plan.pretrain.context, seed=spec.seed)
 
     def step(number: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(number).to(hardware.device.torch)
-        return next_token_loss(trained, batch), batch.tokens.numel(), {"epoch": batches.epoch_of(number + 1)}
+        loss = next_token_loss(trained, batch)
+        facts = {"epoch": batches.epoch_of(number + 1), "bits_per_byte": float(loss.detach()) * per_byte}
+        return loss, batch.tokens.numel(), facts
 
     schedule = ScheduleSpec(warmup=0.02, decay=0.6)
     return _fit(run, plan, hardware, "base", model, step, plan.pretrain, schedule, scale=1.0)
@@ -136,7 +143,7 @@ def _fit(
     result = fit(
         model,
         in_precision,
-        optimizer_spec(run.spec, scale).build(model),
+        optimizer_spec(run.spec, hardware.device, scale).build(model),
         spec,
         stage=name,
         log=run.log,
