@@ -27,10 +27,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
-from harness import machine, print_json
+from harness import machine, options_from_command_line, print_json
 from plain_gpt import PlainConfig, PlainGPT, make_optimizer, train_step
 from underhood.core.config import to_json
 from underhood.core.runlog import RunLog
@@ -236,4 +235,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(options_from_command_line(Options))

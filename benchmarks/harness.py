@@ -17,8 +17,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from underhood.cli.options import HelpRequested, UsageError, parse
+
+T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -106,3 +109,15 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def options_from_command_line(cls: type[T]) -> T:
+    """A benchmark's options, read as the product reads a verb's; ``--help`` and mistakes end the program."""
+    try:
+        return parse(cls, sys.argv[1:], prog=Path(sys.argv[0]).name)
+    except HelpRequested as page:
+        print(page)
+        raise SystemExit(0) from None
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -18,7 +18,7 @@ import pytest
 from tiny_run import make_run
 
 import underhood
-from underhood.cli.chat import _visible
+from underhood.cli.chat_loop import visible
 from underhood.cli.main import main
 
 Result = tuple[int, str, str]
@@ -207,7 +207,7 @@ def test_chat_mistakes_in_a_pipe_end_it_with_code_2(cli: Callable[..., Result], 
 
 
 def test_output_of_a_model_cannot_steer_the_terminal() -> None:
-    assert _visible("a\x1b[2Jb\tc\n\x07\x9b\x7f\r") == "a␛[2Jb\tc\n␇␡␡␍"
+    assert visible("a\x1b[2Jb\tc\n\x07\x9b\x7f\r") == "a␛[2Jb\tc\n␇␡␡␍"
 
 
 class Terminal:

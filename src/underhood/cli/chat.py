@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from underhood.cli.chat_commands import COMMANDS, check, sampling_of
+from underhood.cli.chat_loop import Chat
 from underhood.cli.options import Positional
-from underhood.core.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from underhood.infer.load import Loaded
 
 
 @dataclass(frozen=True)
@@ -62,113 +56,3 @@ def run(args: Args) -> int:
         if not chat.turn(line):
             break
     return 0
-
-
-class Chat:
-    """The loop behind the verb.
-
-    Attributes:
-        loaded: the model that answers.
-        settings: what was asked for on the command line, as commands have changed it since.
-        talk: the conversation.
-        texts: with the base model, what was written and how it went on.
-    """
-
-    def __init__(self, loaded: Loaded, settings: Args, *, interactive: bool):
-        from underhood.infer.chat import Conversation
-
-        self.loaded, self.interactive = loaded, interactive
-        self.settings = check(settings)
-        self.talk = Conversation(loaded.model, loaded.tokenizer, system=settings.system)
-        self.texts: list[tuple[str, str]] = []
-
-    def greet(self) -> None:
-        if self.interactive:
-            with suppress(ImportError):
-                import readline  # noqa: F401  # line editing and history in input()
-
-            parameters = sum(parameter.numel() for parameter in self.loaded.model.parameters())
-            print(f"The {self.loaded.stage} model of {self.loaded.run}, {parameters:,} parameters.")
-            print("/help lists the commands, Ctrl-D leaves.")
-        if not self.loaded.chats:
-            self.notice("The base model has not learnt to chat: it continues what you write.")
-
-    def lines(self) -> Iterator[str]:
-        """What the user says, until the end of input."""
-        while True:
-            try:
-                line = input("\n> ") if self.interactive else sys.stdin.readline()
-            except EOFError:
-                print()
-                return
-            except KeyboardInterrupt:
-                self.notice("\nCtrl-D or /quit leaves.")
-                continue
-            except UnicodeDecodeError as error:
-                raise UserError("standard input is not text: it is not UTF-8") from error
-            if not self.interactive and not line:
-                return
-            yield line.strip()
-
-    def turn(self, line: str) -> bool:
-        """One message or command; False when it was the last. In a terminal a mistake costs one line, not the chat."""
-        if line in ("/quit", "/exit"):
-            return False
-        try:
-            if line.startswith("/") and not line.startswith("//"):
-                name, _, rest = line.partition(" ")
-                if name not in COMMANDS:
-                    near = nearest(name, COMMANDS)
-                    raise UserError(f"unknown command {name}", fix=f"Did you mean {near}?" if near else "Try /help")
-                COMMANDS[name](self, rest.strip())
-            elif line:
-                self.answer(line.removeprefix("/") if line.startswith("//") else line)
-        except UserError as error:
-            if not self.interactive:
-                raise
-            self.notice(str(error))
-        return True
-
-    def answer(self, text: str) -> None:
-        forgotten = self.talk.forgotten
-        shown = ""
-        try:
-            for piece in self._pieces(text):
-                shown += piece
-                print(_visible(piece) if self.interactive else piece, end="", flush=True)
-        except KeyboardInterrupt:
-            if not self.interactive:
-                raise
-            print(" [stopped]")
-        else:
-            print("" if shown.endswith("\n") and self.interactive else "\n", end="", flush=True)
-            if self.talk.session.finish == "length" and self.interactive:
-                self.notice(f"[cut off after {self.settings.max_tokens} tokens or at the end of the model's context]")
-        if not self.loaded.chats:
-            self.texts.append((text, shown))
-        if self.talk.forgotten > forgotten:
-            self.notice(
-                f"[The conversation has outgrown the model's context of {self.loaded.spec.context} tokens: "
-                f"the model no longer sees its {self.talk.forgotten} oldest messages.]"
-            )
-
-    def _pieces(self, text: str) -> Iterator[str]:
-        from underhood.infer.text import decode_stream
-
-        settings, sampling = self.settings, sampling_of(self.settings)
-        if self.loaded.chats:
-            return self.talk.reply(text, max_new_tokens=settings.max_tokens, sampling=sampling)
-        tokens = self.loaded.stream_tokens(
-            text, max_tokens=settings.max_tokens, sampling=sampling, session=self.talk.session
-        )
-        return decode_stream(self.loaded.tokenizer, (token.id for token in tokens))
-
-    def notice(self, text: str) -> None:
-        """A word from the program: on the screen, or beside the answers when these go into a pipe."""
-        print(text, file=sys.stdout if self.interactive else sys.stderr, flush=True)
-
-
-def _visible(text: str) -> str:
-    """Control characters as pictures (␛ for escape), so that nothing a model writes can steer the terminal."""
-    shown = (chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
-    return "".join("\u2421" if c == "\x7f" or "\x80" <= c < "\xa0" else c for c in shown)

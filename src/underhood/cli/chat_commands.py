@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from underhood.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from underhood.cli.chat import Args, Chat
+    from underhood.cli.chat import Args
+    from underhood.cli.chat_loop import Chat
     from underhood.infer.sample import SamplingSpec
 
 HELP = """\

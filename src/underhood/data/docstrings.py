@@ -11,13 +11,14 @@ import gc
 import importlib
 import inspect
 import os
-import re
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from underhood.data.signatures import c_parameter, class_signature, definitions, signature_of
 
 SKIPPED_FOLDERS = {
     *("test", "tests", "idlelib", "turtledemo", "site-packages", "dist-packages", "ensurepip", "pydoc_data"),
@@ -175,14 +176,14 @@ def _parse_sources() -> tuple[list[Entry], dict[str, str], set[str]]:
 
 def _without_bodies(tree: ast.Module) -> ast.Module:
     """The same tree with only the docstring of each function: a tenth of the memory."""
-    for node in _flat(tree.body):
+    for node in definitions(tree.body):
         _empty(node)
     return tree
 
 
 def _empty(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     if isinstance(node, ast.ClassDef):
-        for inner in _flat(node.body):
+        for inner in definitions(node.body):
             _empty(inner)
     else:
         del node.body[1:]
@@ -238,12 +239,12 @@ def _source_files(root: Path) -> Iterator[Path]:
 
 
 def _walk(body: list[ast.stmt], prefix: str, module: str, *, inside_class: bool) -> Iterator[Entry]:
-    for node in _flat(body):
+    for node in definitions(body):
         name = f"{prefix}.{node.name}"
         doc = ast.get_docstring(node)
         if isinstance(node, ast.ClassDef):
             if doc:
-                signature, parameters = _class_signature(node)
+                signature, parameters = class_signature(node)
                 yield Entry(name, module, module, "class", signature, parameters, doc)
             yield from _walk(node.body, name, module, inside_class=True)
         elif doc:
@@ -252,60 +253,14 @@ def _walk(body: list[ast.stmt], prefix: str, module: str, *, inside_class: bool)
                 yield Entry(name, module, module, "property", None, (), doc)
                 continue
             skip_first = inside_class and "staticmethod" not in decorators
-            signature, parameters = _signature(node.args, skip_first=skip_first)
+            signature, parameters = signature_of(node.args, skip_first=skip_first)
             yield Entry(name, module, module, "method" if inside_class else "function", signature, parameters, doc)
-
-
-def _flat(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Definitions of a body, those under `if` and `try` included (os.fork is defined under an `if`)."""
-    for node in body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node
-        elif isinstance(node, ast.If):
-            yield from _flat(node.body + node.orelse)
-        elif isinstance(node, ast.Try):
-            yield from _flat(node.body + [s for handler in node.handlers for s in handler.body] + node.orelse)
 
 
 def _last_name(node: ast.expr) -> str:
     if isinstance(node, ast.Call):
         node = node.func
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _class_signature(node: ast.ClassDef) -> tuple[str | None, tuple[str, ...]]:
-    for wanted in ("__init__", "__new__"):
-        for inner in _flat(node.body):
-            if inner.name == wanted and isinstance(inner, ast.FunctionDef):
-                return _signature(inner.args, skip_first=True)
-    return None, ()
-
-
-def _signature(args: ast.arguments, *, skip_first: bool) -> tuple[str, tuple[str, ...]]:
-    """Text and names of the parameters; annotations are left out, as the standard library hardly has any."""
-    positional = [*args.posonlyargs, *args.args]
-    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
-    pieces = [_parameter(a.arg, d) for a, d in zip(positional, defaults, strict=True)]
-    names = [a.arg for a in positional]
-    if skip_first and pieces:
-        pieces, names = pieces[1:], names[1:]
-    if args.vararg:
-        pieces.append("*" + args.vararg.arg)
-        names.append("*" + args.vararg.arg)
-    elif args.kwonlyargs:
-        pieces.append("*")
-    pieces += [_parameter(a.arg, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True)]
-    names += [a.arg for a in args.kwonlyargs]
-    if args.kwarg:
-        pieces.append("**" + args.kwarg.arg)
-        names.append("**" + args.kwarg.arg)
-    return ", ".join(pieces), tuple(names)
-
-
-def _parameter(name: str, default: ast.expr | None) -> str:
-    if default is None:
-        return name
-    return f"{name}={default.value!r}" if isinstance(default, ast.Constant) else f"{name}={ast.unparse(default)}"
 
 
 def _exports(trees: dict[str, ast.Module], packages: set[str]) -> dict[str, str]:
@@ -404,13 +359,7 @@ def _c_entry(thing: Any, name: str, module: str, kind: str) -> Iterator[Entry]:
             pass
         else:
             kept = [p for p in found.parameters.values() if p.name not in {"self", "cls", "type"} or kind == "function"]
-            signature = ", ".join(_c_parameter(p) for p in kept)
+            signature = ", ".join(c_parameter(p) for p in kept)
             stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
             parameters = tuple(stars.get(p.kind, "") + p.name for p in kept)
     yield Entry(name, module, module, kind, signature, parameters, inspect.cleandoc(doc))
-
-
-def _c_parameter(parameter: inspect.Parameter) -> str:
-    # A default such as <object object at 0x7f…> differs from run to run and would change the corpus digest.
-    text = str(parameter.replace(annotation=inspect.Parameter.empty))
-    return re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "...", text)
