@@ -72,8 +72,8 @@ MUON = MuonAdamWSpec(matrix_lr=0.03, lr=0.005, momentum=0.9, newton_schulz_dtype
 SPRINT = Recipe(
     model=layers(NEAR, FAR, width=128, hidden=512), optimizer=MUON, schedule=ScheduleSpec(warmup=0.02, decay=0.6)
 )
-SPRINT_STEPS = 250
-SPRINT_EVALUATIONS = (200, 210, 220, 230, 240, 250)
+SPRINT_STEPS = 280
+SPRINT_EVALUATIONS = (220, 230, 240, 250, 260, 270, 280)
 
 EQUAL_TIME = Recipe(
     model=layers(NEAR, FAR, NEAR, FAR, width=128, hidden=512),
