@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from underhood.core.protocols import Cache
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
+from underhood.nn.cap import CappedLinear
+from underhood.nn.centred import CentredRMSNorm
+from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import GatedSpec
 from underhood.nn.norm import NormSpec, RMSNormSpec
 from underhood.nn.position import RotarySpec
@@ -35,6 +38,8 @@ class DecoderSpec:
         norm: the final norm.
         tied: the unembedding is the embedding matrix.
         learned_positions: adds a learned vector per position to the embedding (GPT-2), `context` of them.
+        embed_scale: multiplies the embedding (the original Transformer and Gemma: sqrt(width)), or None.
+        logit_cap: presses the scores softly into ±cap (Gemma 2), or None.
     """
 
     vocab_size: int
@@ -45,13 +50,15 @@ class DecoderSpec:
     norm: NormSpec = RMSNormSpec()
     tied: bool = False
     learned_positions: bool = False
+    embed_scale: float | None = None
+    logit_cap: float | None = None
 
     def __post_init__(self):
         for name in ("vocab_size", "context", "width", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.blocks or self.layers % len(self.blocks):
-            raise ValueError(f"layers must be a multiple of the {len(self.blocks)} block specs, got {self.layers}")
+        if not 1 <= len(self.blocks) <= self.layers:  # the last turn may be cut short: Gemma 3 has 26 layers in sixes
+            raise ValueError(f"blocks must be from 1 to {self.layers} (the layers), got {len(self.blocks)}")
 
     def block(self, layer: int) -> BlockSpec:
         return self.blocks[layer % len(self.blocks)]
@@ -106,11 +113,11 @@ class Decoder(nn.Module):
     def __init__(self, spec: DecoderSpec):
         super().__init__()
         self.spec = spec
-        self.embed = nn.Embedding(spec.vocab_size, spec.width)
+        self.embed = _embedding(spec)
         self.position_embed = nn.Embedding(spec.context, spec.width) if spec.learned_positions else None
         self.blocks = nn.ModuleList(spec.block(layer).build(spec.width, layer) for layer in range(spec.layers))
         self.norm = spec.norm.build(spec.width)
-        self.unembed = nn.Linear(spec.width, spec.vocab_size, bias=False)
+        self.unembed = _unembedding(spec)
         if spec.tied:
             self.unembed.weight = self.embed.weight
 
@@ -149,6 +156,18 @@ class Decoder(nn.Module):
         return self.norm(x_BTD)
 
 
+def _embedding(spec: DecoderSpec) -> nn.Embedding:
+    if spec.embed_scale is None:
+        return nn.Embedding(spec.vocab_size, spec.width)
+    return ScaledEmbedding(spec.vocab_size, spec.width, spec.embed_scale)
+
+
+def _unembedding(spec: DecoderSpec) -> nn.Linear:
+    if spec.logit_cap is None:
+        return nn.Linear(spec.width, spec.vocab_size, bias=False)
+    return CappedLinear(spec.width, spec.vocab_size, spec.logit_cap)
+
+
 def parameter_count(model: nn.Module) -> int:
     """Parameters, each shared one counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -161,14 +180,17 @@ def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder
     Matrices that read the residual stream are uniform with standard deviation 0.5 / sqrt(fan-in); those that write to
     it (attention output, feed-forward down) start at zero, so that the model begins as its embedding and every layer
     grows from nothing (Zhang et al. 2019, Fixup). The taps of short convolutions are normal with deviation 0.5, so that
-    channels start out looking at different neighbours. An untied unembedding
-    starts at zero as well: the first loss is exactly log V. Norms start at one, biases at zero.
+    channels start out looking at different neighbours. An untied unembedding starts at zero as well: the first loss is
+    exactly log V. Norms start at one, biases at zero. Where a norm follows a layer's parts, it starts at zero and the
+    matrices before it do not (at zero, a norm would blow their gradient up).
     """
     generator = torch.Generator().manual_seed(seed)
+    centred = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, CentredRMSNorm)}
     for name, parameter in model.named_parameters():
+        post_norm = model.spec.block(int(name.split(".")[1])).post_norm if name.startswith("blocks.") else None
         if name.startswith(("embed.", "position_embed.")):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * embed_std)
-        elif name.startswith("unembed.") or name.endswith((".output.weight", ".down.weight")):
+        elif name.startswith("unembed.") or (name.endswith((".output.weight", ".down.weight")) and not post_norm):
             parameter.zero_()
         elif parameter.ndim == 2:
             bound = 0.5 * math.sqrt(3.0 / parameter.shape[1])
@@ -176,5 +198,6 @@ def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder
         elif ".taps." in name:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
         elif parameter.ndim == 1:
-            parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+            scale = 0.0 if name.endswith((".bias", "_post_norm.weight")) else 1.0
+            parameter.fill_(scale - 1.0 if name in centred else scale)
     return model

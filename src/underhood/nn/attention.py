@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from underhood.nn.cap import soft_cap
 from underhood.nn.norm import NormSpec
 from underhood.nn.position import RotarySpec, rotate
 from underhood.nn.reading import Reading
@@ -31,6 +33,9 @@ class AttentionSpec:
         window: a token sees itself and the window − 1 tokens before it; None sees all.
         bias: biases on the query, key and value projections (as Qwen2 has them).
         output_bias: bias on the output projection (as GPT-2 has it).
+        qk_norm_whole: normalises all query heads together, and all key heads (as OLMo 2 does), not each alone.
+        scale: what the scores are multiplied by; None means 1 / sqrt(K).
+        cap: presses the scores softly into ±cap before the softmax (as Gemma 2 does), or None.
     """
 
     heads: int
@@ -41,6 +46,9 @@ class AttentionSpec:
     window: int | None = None
     bias: bool = False
     output_bias: bool = False
+    qk_norm_whole: bool = False
+    scale: float | None = None
+    cap: float | None = None
 
     def __post_init__(self):
         if self.heads < 1 or self.heads % self.groups:
@@ -72,8 +80,9 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, shared, bias=spec.bias)
         self.value = nn.Linear(width, shared, bias=spec.bias)
         self.output = nn.Linear(inner, width, bias=spec.output_bias)
-        self.query_norm = spec.qk_norm.build(self.head_width) if spec.qk_norm else None
-        self.key_norm = spec.qk_norm.build(self.head_width) if spec.qk_norm else None
+        normed = (inner, shared) if spec.qk_norm_whole else (self.head_width, self.head_width)
+        self.query_norm = spec.qk_norm.build(normed[0]) if spec.qk_norm else None
+        self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
         q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
@@ -88,12 +97,28 @@ class Attention(nn.Module):
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        if norm is not None and self.spec.qk_norm_whole:
+            x, norm = norm(x), None
         x = x.unflatten(-1, (-1, self.head_width))
         return (x if norm is None else norm(x)).transpose(1, 2)
 
     def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading) -> Tensor:
-        grouped = self.spec.groups != self.spec.heads
+        if self.spec.cap is not None:
+            return self._attend_capped(q_BHTK, k_BGSK, v_BGSK, reading, self.spec.cap)
+        options = {"scale": self.spec.scale, "enable_gqa": self.spec.groups != self.spec.heads}
         if reading.causal_only(self.spec.window):
-            return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=grouped)
+            return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, **options)
         mask = reading.mask(self.spec.window)
-        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, **options)
+
+    def _attend_capped(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading, cap: float) -> Tensor:
+        """The same written out, for the fused kernels have no cap: softmax in fp32 at least."""
+        scale = self.head_width**-0.5 if self.spec.scale is None else self.spec.scale
+        q_BGMTK = q_BHTK.unflatten(1, (self.spec.groups, -1))  # M query heads share a key head
+        score_BGMTS = soft_cap(q_BGMTK @ k_BGSK[:, :, None].mT * scale, cap)
+        mask = reading.mask(self.spec.window)
+        if mask is not None:
+            score_BGMTS = score_BGMTS.masked_fill(~mask[:, :, None], -torch.inf)
+        wide = torch.promote_types(q_BHTK.dtype, torch.float32)
+        share_BGMTS = score_BGMTS.softmax(dim=-1, dtype=wide).to(q_BHTK.dtype)
+        return (share_BGMTS @ v_BGSK[:, :, None]).flatten(1, 2)

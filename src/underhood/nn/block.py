@@ -26,17 +26,21 @@ class FeedForwardSpec(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """One layer: ``x + mixer(norm(x))``, then ``x + feedforward(norm(x))`` (pre-norm, as GPT-2 and after).
+    """One layer: ``x + post(mixer(norm(x)))``, then ``x + post(feedforward(norm(x)))``.
+
+    With `norm` alone it is the pre-norm block of GPT-2 and after; Gemma has both, OLMo 2 only `post_norm`.
 
     Attributes:
         mixer: attention or another token mixer.
         feedforward: what follows it.
-        norm: the norm before each of the two.
+        norm: the norm before each of the two, or None.
+        post_norm: the norm of what each of the two adds to the residual stream, or None.
     """
 
     mixer: MixerSpec
     feedforward: FeedForwardSpec
-    norm: NormSpec = RMSNormSpec()
+    norm: NormSpec | None = RMSNormSpec()
+    post_norm: NormSpec | None = None
 
     def build(self, width: int, layer: int) -> "Block":
         return Block(width, layer, self)
@@ -46,11 +50,15 @@ class Block(nn.Module):
     def __init__(self, width: int, layer: int, spec: BlockSpec):
         super().__init__()
         self.spec = spec
-        self.mixer_norm = spec.norm.build(width)
+        self.mixer_norm = spec.norm.build(width) if spec.norm else nn.Identity()
         self.mixer = spec.mixer.build(width, layer)
-        self.feedforward_norm = spec.norm.build(width)
+        self.mixer_post_norm = spec.post_norm.build(width) if spec.post_norm else None
+        self.feedforward_norm = spec.norm.build(width) if spec.norm else nn.Identity()
         self.feedforward = spec.feedforward.build(width)
+        self.feedforward_post_norm = spec.post_norm.build(width) if spec.post_norm else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
-        x_BTD = x_BTD + self.mixer(self.mixer_norm(x_BTD), reading)
-        return x_BTD + self.feedforward(self.feedforward_norm(x_BTD), reading)
+        mixed_BTD = self.mixer(self.mixer_norm(x_BTD), reading)
+        x_BTD = x_BTD + (mixed_BTD if self.mixer_post_norm is None else self.mixer_post_norm(mixed_BTD))
+        fed_BTD = self.feedforward(self.feedforward_norm(x_BTD), reading)
+        return x_BTD + (fed_BTD if self.feedforward_post_norm is None else self.feedforward_post_norm(fed_BTD))

@@ -9,45 +9,64 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from underhood.nn.reading import Reading
+from underhood.nn.scaling import RotaryScalingSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotarySpec:
-    """Rotates pairs of head dimensions by ``position · theta^(−2i/K)`` (RoFormer eqs 14–15).
+    """Rotates pairs of head dimensions by ``position · theta^(−2i/R)``, R of K dimensions (RoFormer eqs 14–15).
 
-    The pairs are (i, i + K/2), the half-split layout of Hugging Face checkpoints; the interleaved layout of Meta's
+    The pairs are (i, i + R/2), the half-split layout of Hugging Face checkpoints; the interleaved layout of Meta's
     original files pairs (2i, 2i + 1) and is the same function after a permutation of the projection's rows.
+
+    Attributes:
+        theta: the base; larger ones turn the slow pairs more slowly.
+        scaling: stretches the angles for longer contexts, or None.
+        part: R / K: which part of each head is rotated, from its front; the rest has no position.
     """
 
     theta: float = 10_000.0
+    scaling: RotaryScalingSpec | None = None
+    part: float = 1.0
 
     def frequencies(
         self, head_width: int, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "pairs"]:
         """Angle per position of each pair, in radians."""
-        pair = torch.arange(0, head_width, 2, device=device, dtype=dtype)
-        return 1.0 / self.theta ** (pair / head_width)
+        rotated = int(head_width * self.part)
+        pair = torch.arange(0, rotated, 2, device=device, dtype=dtype)
+        plain = 1.0 / self.theta ** (pair / rotated)
+        return plain if self.scaling is None else self.scaling.scale(plain, self.theta)
 
     def tables(self, reading: Reading, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for the new tokens of a pass, each (B, 1, T, K/2), computed once per pass.
+        """Cosines and sines for the new tokens of a pass, each (B, 1, T, R/2), computed once per pass.
 
         They are fp32 for queries of any type (large positions need it), fp64 for those of fp64.
         """
         positions_BT = reading.positions_BT
         wide = torch.promote_types(dtype, torch.float32)
+        amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
         return reading.once(
             (self, head_width, wide),
-            lambda: _tables(positions_BT, self.frequencies(head_width, positions_BT.device, wide)),
+            lambda: _tables(positions_BT, self.frequencies(head_width, positions_BT.device, wide), amplitude),
         )
 
 
-def _tables(positions_BT: Int[Tensor, "B T"], frequencies: Float[Tensor, "pairs"]) -> tuple[Tensor, Tensor]:
+def _tables(
+    positions_BT: Int[Tensor, "B T"], frequencies: Float[Tensor, "pairs"], amplitude: float
+) -> tuple[Tensor, Tensor]:
     angles = positions_BT[:, None, :, None].to(frequencies.dtype) * frequencies
-    return angles.cos(), angles.sin()
+    if amplitude == 1.0:
+        return angles.cos(), angles.sin()
+    return angles.cos() * amplitude, angles.sin() * amplitude
 
 
 def rotate(x_BHTK: Float[Tensor, "B H T K"], tables: tuple[Tensor, Tensor]) -> Float[Tensor, "B H T K"]:
-    """Turns each pair (i, i + K/2) of every head by its token's angle; the type of `x` is kept."""
+    """Turns each pair (i, i + R/2) of every head by its token's angle; the type of `x` is kept."""
     cos, sin = (table.to(x_BHTK.dtype) for table in tables)
+    rotated = 2 * cos.shape[-1]
+    if rotated != x_BHTK.shape[-1]:
+        front, rest = x_BHTK[..., :rotated], x_BHTK[..., rotated:]
+        return torch.cat((rotate(front, tables), rest), dim=-1)
     first, second = x_BHTK.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
