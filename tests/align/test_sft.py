@@ -44,7 +44,7 @@ def test_sft_step_is_the_next_token_loss_of_the_answers():
     loss, tokens, extra = sft_step(tuned, conversations)(0)
     torch.testing.assert_close(loss, next_token_loss(tuned, conversations(0)))
     assert tokens == 6 * 5, "padding is not read"
-    assert extra["answer_tokens"] == 12
+    assert extra["targets"] == 12
     assert 0 <= extra["answer_accuracy"] <= 1
 
 

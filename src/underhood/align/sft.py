@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from underhood.core.protocols import LanguageModel
-from underhood.data.batch import Batch, Batches
-from underhood.train.loop import Step
-from underhood.train.loss import supervised
+from underhood.data.batch import IGNORE, Batch, Batches
+from underhood.train.chunked import unembedded_loss
+from underhood.train.loop import WEIGHT, Step
+from underhood.train.loss import SplitModel, supervised
 
 
 class TrainableModel(LanguageModel, Protocol):
@@ -34,18 +35,29 @@ def sft_step(model: TrainableModel, batches: Batches) -> Step:
     Args:
         batches: batches whose targets are `IGNORE` outside the answers (`data.render.ChatBatches`).
 
-    Logs `answer_accuracy`, the share of answer tokens that the model would have chosen itself, and `answer_tokens`.
+    Logs `answer_accuracy`, the share of answer tokens that the model would have chosen itself, and `targets`, how many
+    answer tokens there are. Where the model can be taken apart, only answers are unembedded, slice by slice.
     """
 
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(step).to(device_of(model))
-        said = supervised(model, batch)
-        with torch.no_grad():
-            right = (said.logits_NV.argmax(dim=-1) == said.targets_N).float().mean()
-        extra = {"answer_accuracy": float(right), "answer_tokens": said.targets_N.numel()}
-        return said.nll_N().mean(), tokens_read(batch), extra
+        loss, right, count = _answers(model, batch)
+        return loss, tokens_read(batch), {"answer_accuracy": right / max(1, count), WEIGHT: count}
 
     return step_loss
+
+
+def _answers(model: TrainableModel, batch: Batch) -> tuple[Tensor, int, int]:
+    """Mean loss of the supervised targets, how many of them the model would have chosen, and how many there are."""
+    unembed = getattr(model, "unembed", None)
+    if isinstance(model, SplitModel) and isinstance(unembed, nn.Module):
+        learnt_BT = batch.targets != IGNORE
+        hidden_ND = model.hidden(batch.tokens, positions=batch.positions)[learnt_BT]
+        loss, right = unembedded_loss(hidden_ND, unembed, batch.targets[learnt_BT], vocab_size=model.vocab_size)
+        return loss, right, hidden_ND.shape[0]
+    said = supervised(model, batch)
+    right = int((said.logits_NV.argmax(dim=-1) == said.targets_N).sum())
+    return said.nll_N().mean(), right, said.targets_N.numel()
 
 
 def tokens_read(batch: Batch) -> int:

@@ -21,6 +21,9 @@ from underhood.core.runlog import RunLog
 from underhood.train.optim import Optimizer
 from underhood.train.schedule import ScheduleSpec
 
+WEIGHT = "targets"
+"""The figure by which micro-batches are weighted: without it, all count alike."""
+
 
 class Interrupted(Exception):
     """The user asked to stop; everything up to `step` is in a checkpoint."""
@@ -33,7 +36,9 @@ class Interrupted(Exception):
 class Step(Protocol):
     """One micro-batch's loss: computes it for step number `step`, and says what else to log.
 
-    Returns the scalar loss to differentiate, the tokens that were read, and further figures by name.
+    Returns the scalar loss to differentiate, the tokens that were read, and further figures by name. Where steps are
+    made of several micro-batches (`FitSpec.accumulate`), whole numbers among the figures are counts and add up, others
+    are averaged; the figure `WEIGHT`, if there, says over how many targets the loss is the mean.
     """
 
     def __call__(self, step: int, /) -> tuple[Tensor, int, dict[str, float]]: ...
@@ -51,6 +56,9 @@ class FitSpec:
         log_every: steps between `step` events.
         give_up_after: consecutive steps with a loss or gradient that is not finite before training stops.
         keep: checkpoints kept.
+        accumulate: micro-batches per update. Their gradients add up to that of one batch of them all: each counts by
+            its number of targets, not alike, for a mean of means is not the mean.
+        trained_only: checkpoints hold the parameters that learn and not the frozen rest (LoRA).
     """
 
     steps: int
@@ -60,21 +68,28 @@ class FitSpec:
     log_every: int = 1
     give_up_after: int = 10
     keep: int = 2
+    accumulate: int = 1
+    trained_only: bool = False
 
     def __post_init__(self):
-        for name in ("steps", "log_every", "give_up_after", "keep"):
+        for name in ("steps", "log_every", "give_up_after", "keep", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass
 class FitResult:
-    """What a training run did: updates made, tokens read, seconds of this process, the last smoothed loss."""
+    """What a training run did: updates made, tokens read, seconds of this process, the last smoothed loss.
+
+    Attributes:
+        stopped: the user asked to stop during the very last update; the training is finished nevertheless.
+    """
 
     steps: int
     tokens: int
     seconds: float
     loss: float
+    stopped: bool = False
 
 
 def fit(
@@ -98,7 +113,8 @@ def fit(
     the checkpoint holds model, optimiser and step.
 
     Args:
-        step_loss: gives the loss of a step; see `Step`.
+        step_loss: gives the loss of a micro-batch; see `Step`. Numbers run on: update s reads ``s · accumulate`` and
+            those that follow.
         checkpoints: the folder for this stage's checkpoints; None keeps nothing.
         state: facts to store with every checkpoint (spec, stage, tokenizer digest).
         on_step: called after every update with the number of updates made (evaluation, samples).
@@ -108,7 +124,7 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
         UserError: the loss was not finite `give_up_after` times in a row, or a checkpoint can't be read or written.
     """
-    first, tokens_before, smoothed = _resume(model, optimizer, checkpoints)
+    first, tokens_before, smoothed = _resume(model, optimizer, checkpoints, spec.trained_only)
     tokens, bad = tokens_before, 0
     started = time.perf_counter()
     if first:
@@ -118,7 +134,7 @@ def fit(
         if checkpoints is not None:
             facts = dict(state or {}) | {"stage": stage, "step": done, "steps": spec.steps, "tokens": tokens}
             facts["smoothed"] = None if math.isnan(smoothed) else smoothed
-            groups = {"model": module_tensors(model), "optimizer": optimizer.state()}
+            groups = {"model": _kept(model, spec.trained_only), "optimizer": optimizer.state()}
             path = write_checkpoint(checkpoints, done, groups, facts, keep=spec.keep)
             log.event(stage, "save", step=done, path=path.name)
 
@@ -126,10 +142,8 @@ def fit(
     with _stop_requested() as stop:
         for step in range(first, spec.steps):
             rate = spec.schedule.factor(step, spec.steps)
-            loss, count, extra = step_loss(step)
-            loss.backward()
+            value, count, extra = _gradients(model, step_loss, step, spec.accumulate)
             norm = float(nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], spec.clip))
-            value = float(loss.detach())
             tokens += count
             if math.isfinite(value) and math.isfinite(norm):
                 optimizer.step(rate)
@@ -173,21 +187,68 @@ def fit(
                 raise Interrupted(stage, done)
     model.eval()
     return FitResult(
-        steps=spec.steps - first, tokens=tokens - tokens_before, seconds=time.perf_counter() - started, loss=smoothed
+        steps=spec.steps - first,
+        tokens=tokens - tokens_before,
+        seconds=time.perf_counter() - started,
+        loss=smoothed,
+        stopped=stop.is_set(),
     )
 
 
-def _resume(model: nn.Module, optimizer: Optimizer, checkpoints: Path | None) -> tuple[int, int, float]:
+def _gradients(model: nn.Module, step_loss: Step, step: int, parts: int) -> tuple[float, int, dict[str, float]]:
+    """Leaves the gradient of update `step` in the parameters; returns its loss, tokens and figures."""
+    if parts == 1:
+        loss, tokens, extra = step_loss(step)
+        loss.backward()
+        return float(loss.detach()), tokens, extra
+    total = value = 0.0
+    tokens, figures = 0, {}
+    for part in range(parts):
+        loss, count, extra = step_loss(step * parts + part)
+        weight = float(extra.get(WEIGHT, 1))
+        if weight:  # nothing to learn in it: its mean is no number
+            (loss * weight).backward()
+            value += weight * float(loss.detach())
+        total, tokens = total + weight, tokens + count
+        for name, figure in extra.items():
+            figures[name] = figures.get(name, 0) + (figure if isinstance(figure, int) else figure * weight)
+    if total == 0:
+        return math.nan, tokens, figures
+    torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], 1 / total)
+    figures = {name: figure if isinstance(figure, int) else figure / total for name, figure in figures.items()}
+    return value / total, tokens, figures
+
+
+def _resume(
+    model: nn.Module, optimizer: Optimizer, checkpoints: Path | None, trained_only: bool
+) -> tuple[int, int, float]:
     """Loads the newest checkpoint, if any; returns the updates made, the tokens read and the smoothed loss so far."""
     path = newest(checkpoints) if checkpoints is not None else None
     if path is None:
         return 0, 0, math.nan
     saved = read_checkpoint(path)
+    tensors = saved.tensors("model")
     with torch.no_grad():
-        load_module(model, saved.tensors("model"), path)
+        if trained_only:  # the frozen rest is whatever the model holds
+            tensors = module_tensors(model) | _fitting(tensors, _kept(model, True), path)
+        load_module(model, tensors, path)
     optimizer.load_state(saved.tensors("optimizer"))
     smoothed = saved.state.get("smoothed")
     return saved.step, int(saved.state.get("tokens", 0)), math.nan if smoothed is None else float(smoothed)
+
+
+def _kept(model: nn.Module, trained_only: bool) -> dict[str, Tensor]:
+    """What a checkpoint holds of the model."""
+    tensors = module_tensors(model)
+    if not trained_only:
+        return tensors
+    return {name: tensors[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _fitting(tensors: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    if odd := tensors.keys() ^ own.keys():
+        raise UserError(f"{path} does not belong to what is trained here", got=f"a difference at {min(odd)!r}")
+    return tensors
 
 
 @contextmanager

@@ -1,0 +1,172 @@
+"""Texts with a label each, from tables: TSV, CSV, JSON lines or Parquet.
+
+Columns are found by name (``text`` and ``label`` or their usual synonyms). A table without a header has two columns;
+the one with fewer different values is the label.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from underhood.core.errors import UserError, nearest
+from underhood.data.files import decode, read_bytes
+
+SUPPORTED = (".tsv", ".csv", ".txt", ".jsonl", ".parquet")
+TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "title")
+LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "intent", "topic", "y")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One text and what it is.
+
+    Attributes:
+        source: file and line.
+    """
+
+    text: str
+    label: str
+    source: str
+
+
+def read_labelled(path: Path, *, text: str | None = None, label: str | None = None) -> list[Labelled]:
+    """All labelled texts of a file.
+
+    Args:
+        text, label: the columns' names, if not the usual ones.
+
+    Raises:
+        UserError: no such file or column, a line without one of the two (which is named), or an unknown ending.
+    """
+    kind = path.suffix.lower()
+    if kind not in SUPPORTED:
+        raise UserError(
+            f"can't read labelled texts from {path}", expected=" or ".join(SUPPORTED), got=kind or "no ending"
+        )
+    if kind == ".jsonl":
+        rows = _jsonl(path)
+    elif kind == ".parquet":
+        rows = _parquet(path)
+    else:
+        rows = _table(path, "," if kind == ".csv" else "\t")
+    first = rows[0][1]
+    names = [str(name) for name in first]
+    text_name, label_name = (
+        _column(path, names, text, TEXT_NAMES, "text"),
+        _column(path, names, label, LABEL_NAMES, "label"),
+    )
+    found = []
+    for where, record in rows:
+        said, marked = record.get(text_name), record.get(label_name)
+        if not isinstance(said, str) or not said.strip():
+            raise UserError(f"{where} has no text in {text_name!r}", got=repr(said))
+        if marked is None or not str(marked).strip():
+            raise UserError(f"{where} has no label in {label_name!r}", got=repr(marked))
+        found.append(Labelled(said.strip(), str(marked).strip(), where.replace(str(path), path.name, 1)))
+    return found
+
+
+def split_labelled(examples: Sequence[Labelled], *, test: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """Learning and test part, drawn at random within each label; equal texts stay together.
+
+    Raises:
+        UserError: fewer than two labels, or a part that would be empty.
+    """
+    labels = sorted({one.label for one in examples})
+    if len(labels) < 2:
+        raise UserError(
+            "there is nothing to tell apart", expected="at least two labels", got=", ".join(labels) or "none"
+        )
+    draw = random.Random(seed)
+    parts: tuple[list[Labelled], list[Labelled]] = ([], [])
+    seen: dict[str, int] = {}
+    for label in labels:
+        mine = [one for one in examples if one.label == label]
+        draw.shuffle(mine)
+        wanted = round(test * len(mine))
+        for place, one in enumerate(mine):
+            part = seen.setdefault(" ".join(one.text.split()).casefold(), int(place < wanted))
+            parts[part].append(one)
+    if not all(parts):
+        raise UserError("too few examples to hold some out", got=f"{len(examples)}")
+    draw.shuffle(parts[0])
+    return parts
+
+
+def _table(path: Path, separator: str) -> list[tuple[str, dict[str, Any]]]:
+    text = decode(read_bytes(path), path)
+    if separator == ",":
+        reader = csv.reader(io.StringIO(text, newline=""))
+        lines = [(reader.line_num, row) for row in reader if row]
+    else:  # tabs are not quoted in practice: a quotation mark is part of the text
+        lines = [(n, line.rstrip("\r").split("\t")) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    columns = len(lines[0][1])
+    for number, row in lines:
+        if len(row) != columns:
+            expected = f"{columns} columns as in the first line"
+            raise UserError(f"{path} line {number} has another number of columns", expected=expected, got=str(len(row)))
+    header = [cell.strip() for cell in lines[0][1]]
+    known = {*TEXT_NAMES, *LABEL_NAMES}
+    if any(cell.casefold() in known for cell in header) and len(lines) > 1:
+        return [(f"{path} line {n}", dict(zip(header, row, strict=True))) for n, row in lines[1:]]
+    if columns != 2:
+        raise UserError(f"{path} has no header, and {columns} columns", expected="a header, or a text and a label")
+    values = [len({row[column].strip() for _, row in lines}) for column in range(2)]
+    names = ["text", "label"] if values[1] <= values[0] else ["label", "text"]
+    return [(f"{path} line {n}", dict(zip(names, row, strict=True))) for n, row in lines]
+
+
+def _jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    rows = []
+    for number, line in enumerate(decode(read_bytes(path), path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno})") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{where} is no JSON object", expected='e.g. {"text": "…", "label": "…"}')
+        rows.append((where, record))
+    return rows
+
+
+def _parquet(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    read_bytes(path)
+    try:
+        records = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is no readable Parquet file ({' '.join(str(error).split())[:100]})") from error
+    if not records:
+        raise UserError(f"{path} is empty", expected="labelled texts")
+    return [(f"{path} row {number}", record) for number, record in enumerate(records, start=1)]
+
+
+def _column(path: Path, names: Sequence[str], given: str | None, usual: Sequence[str], noun: str) -> str:
+    if given is not None:
+        if given in names:
+            return given
+        near = nearest(given, names)
+        fix = f"Did you mean {near!r}?" if near else f"It has: {', '.join(names)}"
+        raise UserError(f"{path} has no column {given!r}", fix=fix)
+    folded = {name.casefold(): name for name in names}
+    found = next((folded[name] for name in usual if name in folded), None)
+    if found is None:
+        raise UserError(
+            f"{path} has no column that is known to hold the {noun}",
+            expected=f"one of {', '.join(usual)}",
+            got=", ".join(names),
+            fix=f"Name it with --{noun}-column",
+        )
+    return found

@@ -1,0 +1,88 @@
+"""The loss over a large vocabulary without its logits: one slice of positions at a time.
+
+For a vocabulary of 50,257 the logits of a thousand positions fill 200 MB, and softmax, loss and gradient want as much
+again each. But a position's part of the gradient needs no other position. So a slice is unembedded, scored and
+differentiated at once, and only the gradient with respect to the hidden states is kept; the slice's logits are gone
+before the next one's are made (the idea of Liger Kernel's fused linear cross-entropy, Hsu et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+SLICE_VALUES = 1 << 23
+"""Logits per slice: 32 MB in fp32."""
+
+
+def unembedded_loss(
+    hidden_ND: Float[Tensor, "N D"],
+    unembed: nn.Module,
+    targets_N: Int[Tensor, "N"],
+    *,
+    vocab_size: int,
+    slice_values: int = SLICE_VALUES,
+) -> tuple[Tensor, int]:
+    """Mean cross-entropy of ``unembed(hidden)`` in nats, a scalar, and how many targets are the likeliest token.
+
+    The same number and gradients as ``F.cross_entropy(unembed(hidden).float(), targets)``, for any unembedding whose
+    parameters may or may not be trained.
+
+    Args:
+        unembed: scores from hidden states, position by position: nothing may mix positions.
+        slice_values: bound on the logits held at one time.
+    """
+    rows = max(1, slice_values // vocab_size)
+    learning = torch.is_grad_enabled()
+    trained = [parameter for parameter in unembed.parameters() if parameter.requires_grad and learning]
+    right = torch.zeros((), dtype=torch.int64, device=hidden_ND.device)
+    total: Tensor = _Sliced.apply(hidden_ND, targets_N, unembed, rows, right, *trained)  # type: ignore[assignment]
+    return total / max(1, targets_N.numel()), int(right)
+
+
+class _Sliced(torch.autograd.Function):
+    """Σ −log p(target) over slices, its gradients worked out on the way forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        targets_N: Tensor,
+        unembed: Callable[[Tensor], Tensor],
+        rows: int,
+        right: Tensor,
+        *trained: Tensor,
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad[0] or bool(trained)
+        total = torch.zeros((), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device)
+        grad_ND = torch.empty_like(hidden_ND) if wanted else None
+        grads = [torch.zeros_like(parameter) for parameter in trained]
+        for first in range(0, hidden_ND.shape[0], rows):
+            here = slice(first, first + rows)
+            with torch.set_grad_enabled(wanted):
+                piece_nD = hidden_ND[here].detach().requires_grad_(wanted)
+                logits_nV = unembed(piece_nD)
+                precise_nV = logits_nV.to(total.dtype)
+                loss = F.cross_entropy(precise_nV, targets_N[here], reduction="sum")
+            total += loss.detach()
+            right += (logits_nV.detach().argmax(dim=-1) == targets_N[here]).sum()
+            if grad_ND is not None:
+                found = torch.autograd.grad(loss, [piece_nD, *trained])
+                grad_ND[here] = found[0]
+                for sum_, part in zip(grads, found[1:], strict=True):
+                    sum_ += part
+        ctx.save_for_backward(grad_ND, *grads)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad_ND, *grads = ctx.saved_tensors
+        scaled = [part * grad.to(part.dtype) for part in (grad_ND, *grads)]
+        return scaled[0], None, None, None, None, *scaled[1:]
