@@ -6,6 +6,7 @@ not write into it: `copy_of_tiny_run` gives a copy to spoil.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-MINUTES = 0.3
-"""How long the shared build may take; documentation that says another number is run with this one."""
+from tinytext import write_notes
+
+TINY = tuple(
+    shlex.split(
+        "--minutes 0.3 --width 32 --layers 1 --heads 2 --context 96 --rows 2 --vocab-size 400 --threads 1 "
+        "--pretrain-steps 4 --sft-steps 3 --dpo-steps 2"
+    )
+)
+"""Options of a build that takes seconds; what it learns is nothing, what it writes is everything."""
 
 
 def underhood(*words: str, cwd: Path, stdin: str = "", timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -26,15 +34,16 @@ def underhood(*words: str, cwd: Path, stdin: str = "", timeout: float = 240) -> 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The folder of a finished build of `MINUTES` minutes on the default data."""
+    """The folder of a finished build with the options `TINY` on a small text."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     run = shared / "tiny-run"
     with FileLock(shared / "tiny-run.lock"):
         if not (shared / "tiny-run.done").exists():
-            done = underhood("build", "--minutes", str(MINUTES), "--out", str(run), cwd=shared)
+            write_notes(shared / "notes")
+            done = underhood("build", "--data", "notes", "--out", str(run), *TINY, cwd=shared)
             assert done.returncode == 0, f"the shared build failed:\n{done.stdout}\n{done.stderr}"
-            (shared / "tiny-run.done").touch()
+            (shared / "tiny-run.done").write_text(done.stdout, encoding="utf-8")
     return run
 
 

@@ -74,7 +74,7 @@ def test_help_and_package_import_nothing_heavy():
 
 @pytest.mark.parametrize("name", ALL_VERBS)
 def test_verb_module_keeps_the_contract(name: str):
-    module = importlib.import_module(f"underhood.cli.{name}")
+    module = importlib.import_module(f"underhood.cli.{cli.MODULES.get(name, name)}")
     assert is_dataclass(module.Args)
     assert module.Args.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert list(inspect.signature(module.run).parameters) == ["args"]
@@ -84,7 +84,7 @@ def test_verb_module_keeps_the_contract(name: str):
 
 @pytest.mark.parametrize("name", ALL_VERBS)
 def test_verb_help_explains_every_option_in_80_columns(name: str):
-    module = importlib.import_module(f"underhood.cli.{name}")
+    module = importlib.import_module(f"underhood.cli.{cli.MODULES.get(name, name)}")
     page = help_page(module.Args, f"underhood {name}")
     assert max(map(len, page.splitlines())) <= 80
     for option in options_of(module.Args):

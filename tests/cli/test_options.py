@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -197,6 +197,22 @@ def test_help_reads_the_attributes_section_too():
     assert "Nothing" not in page
 
 
+def test_help_puts_first_what_the_class_says_and_the_rest_under_a_heading():
+    @dataclass(frozen=True)
+    class Long(Sampling):
+        """Does things."""
+
+        FIRST: ClassVar = ("steps",)
+        REST: ClassVar = "Seldom needed"
+
+        steps: int = 2
+        """How many."""
+
+    first, rest = help_page(Long, "underhood x").split("\n\nSeldom needed:\n\n")
+    assert first.endswith("  --steps N   How many. [2]\n  -h, --help  Shows this page.")
+    assert rest == "  --seed N    Seed of the random numbers. [0]"
+
+
 def test_help_word_anywhere_asks_for_help():
     with pytest.raises(HelpRequested):
         read("r", "--minutes", "--help")
@@ -222,7 +238,7 @@ def test_config_file_sets_what_the_command_line_does_not(recipe):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("minuts = 3", "unknown key 'minuts' in {path}. did you mean minutes?"),
+        ("minuts = 3", "unknown key 'minuts' in {path}. Did you mean minutes?"),
         ("[shape]\nwidht = 3", "did you mean width?"),
         ("minutes = true", "minutes in {path} has the wrong value; expected a number, got True"),
         ("minutes = '3'", "minutes in {path} has the wrong value; expected a number, got '3'"),

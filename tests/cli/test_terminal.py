@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underhood.cli.terminal import (
-    StageProgress,
-    console,
-    human_bytes,
-    human_count,
-    human_time,
-    next_commands,
-    step_line,
-    table,
-)
+from underhood.cli.terminal import StageProgress, console, next_commands, step_line, table
+from underhood.cli.wording import human_bytes, human_count, human_time
 from underhood.core.runlog import RunLog
 
 
@@ -98,6 +90,38 @@ def test_step_line_of_everything_fits_80_columns_and_narrows_from_the_least_need
     assert len(whole) == 80
     assert step_line("pretrain", event, 725.0, 60) == "pretrain  100%  loss 4.000  2.10 bits/byte  12:05 left"
     assert step_line("pretrain", event, 3840.0, 10) == "pretrain  100%  1 h 04 left"
+
+
+def test_events_of_a_build_are_told_in_words():
+    digest = "4850d7dc6ab5" + 52 * "0"
+    data = {"documents": 678, "bytes": 2310482, "kept": 670, "dropped": {"empty": 1, "duplicate": 7}, "digest": digest}
+    tokens = {"vocab_size": 4096, "bytes_per_token": 3.351, "train_tokens": 640123, "held_out_tokens": 55321}
+    plan = {"parameters": 3340000, "reason": "150 s are left for training."}
+    told = [
+        beginning({"stage": "data", "kind": "start", "data": "pydocs"}),
+        ending({"stage": "data", "kind": "end", "seconds": 3.21, "name": "pydocs"} | data),
+        beginning({"stage": "tokenizer", "kind": "start", "vocab_size": 4096}),
+        ending({"stage": "tokenizer", "kind": "end", "seconds": 4.0} | tokens),
+        ending({"stage": "plan", "kind": "end", "seconds": 5.0, "model": {"width": 256}} | plan),
+        beginning({"stage": "sft", "kind": "start", "steps": 1200, "seconds_planned": 64.7}),
+        ending({"stage": "sft", "kind": "end", "seconds": 61.0, "tokens": 1200000, "loss": 2.5}),
+        measured({"stage": "eval", "kind": "eval", "model": "base", "bits per byte": 1.7014, "x": 0.61, "y": 0.2}),
+    ]
+    assert told == [
+        "reading pydocs",
+        "done in 3.2 s · 678 documents, 2.20 MiB · left out 8 (1 empty, 7 duplicate) · digest 4850d7dc6ab5",
+        "learning 4,096 tokens",
+        "done in 4 s · 4,096 tokens of 3.35 bytes on average · the text is 640 k of them to train on, 55.3 k held out",
+        "done in 5 s · 3.34 M parameters. 150 s are left for training.",
+        "1,200 steps, about 1 min 05 s",
+        "done in 1 min 01 s · 1.20 M tokens · loss 2.500",
+        "base: bits per byte 1.7 · x 0.61",
+    ]
+
+
+def test_event_with_other_facts_is_told_too():
+    assert beginning({"stage": "data", "kind": "start", "source": "x"}) == "source x"
+    assert ending({"stage": "data", "kind": "end", "seconds": 1.0, "documents": 3}) == "done in 1 s · documents 3"
 
 
 def test_step_line_survives_a_loss_that_is_not_finite():

@@ -6,8 +6,8 @@ The rules, so that nobody has to guess why a page passes:
   the path; each must exit with 0. A line ending in ``\\`` goes on in the next; what stands after ``#`` is not run.
 - ``make run`` and ``make test`` are asked what they would do (``make -n``), and the commands they would run must exist;
   `.ci/run` runs both for real.
-- ``underhood build`` without other data is not repeated for every page: the shared small build (see tinyrun.py) takes
-  the place of its result, and its options must parse. With ``--data`` it is run, with the small build's minutes.
+- ``underhood build`` is not repeated for every page: the shared small build (see tinyrun.py) takes the place of its
+  result, and its options must parse. A folder ``notes`` with a small text lies there for whatever reads it.
 - A command that reads what is typed (``chat``) gets one question and then the end of its input.
 - Fenced ``python`` blocks run in the same folder, each in its own process, so that each can be pasted alone.
 - Other fences (``text``, ``bat``, ``toml``) are shown, not run; the ``bat`` lines must name what the Makefile does.
@@ -26,7 +26,8 @@ from pathlib import Path
 import pytest
 
 from needs import REPOSITORY
-from tinyrun import MINUTES
+from tinytext import write_notes
+from underhood.cli import build
 from underhood.cli.main import VERBS
 from underhood.cli.options import parse
 
@@ -61,31 +62,25 @@ def check_make(command: str) -> None:
         assert "pytest" in done.stdout
 
 
-def build_words(command: str, request: pytest.FixtureRequest, folder: Path) -> list[str] | None:
-    """The command to run instead, or None when the shared build has taken its place."""
-    from underhood.cli import build  # type: ignore[attr-defined]
-
-    words = shlex.split(command)
-    args = parse(build.Args, words[2:], prog="underhood build")
-    if args.data != "pydocs":
-        return [*words, "--minutes", str(MINUTES)]
-    out = folder / (args.out or "runs/pydocs")
+def take_the_place_of_a_build(command: str, request: pytest.FixtureRequest, folder: Path) -> None:
+    """Puts the shared small build where the command would have left its own."""
+    args = parse(build.Args, shlex.split(command)[2:], prog="underhood build")
+    out = folder / (args.out or Path("runs", build.default_name(args.data)))
+    assert out.exists() == args.resume, f"{command}: {out}"
     if not out.exists():
         shutil.copytree(request.getfixturevalue("tiny_run"), out)
-    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest):
+    write_notes(tmp_path / "notes")
     for command in commands(page):
         if command.startswith("make "):
             check_make(command)
-            continue
-        words: list[str] | None = ["bash", "-o", "pipefail", "-c", command]
-        if command.startswith("underhood build"):
-            words = build_words(command, request, tmp_path)
-        if words is not None:
-            done = execute(words, tmp_path, stdin="What does os.path.join do?\n")
+        elif command.startswith("underhood build"):
+            take_the_place_of_a_build(command, request, tmp_path)
+        else:
+            done = execute(["bash", "-o", "pipefail", "-c", command], tmp_path, stdin="What does os.path.join do?\n")
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     for block in blocks(page, "python"):
         done = execute([sys.executable, "-c", block], tmp_path)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from underhood.core.errors import UserError
 from underhood.recipes.spec import BuildSpec
+
+if TYPE_CHECKING:
+    from underhood.recipes.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +24,9 @@ class Args(BuildSpec):
     Without --data it reads the documentation of this Python installation.
     A stopped build goes on with --resume.
     """
+
+    FIRST: ClassVar = ("data", "minutes", "out", "chat", "resume", "config", "json", "seed", "device")
+    REST: ClassVar = "Settings of the recipe; the plan chooses what is left out"
 
     out: Path | None = None
     """Folder of the run; runs/NAME after the data if left out."""
@@ -32,41 +40,48 @@ class Args(BuildSpec):
     chat: bool = False
     """Talks with the model as soon as it is done."""
 
+    json: bool = False
+    """Prints the summary as one JSON object; progress goes to standard error."""
+
 
 def run(args: Args) -> int:
-    from underhood.cli.terminal import StageProgress, console, human_time, next_commands
+    from underhood.cli.terminal import StageProgress, console, next_commands
+    from underhood.cli.wording import human_time
     from underhood.recipes.run import Run
 
+    if args.json and args.chat:
+        raise UserError("--json prints one object and --chat talks", fix="Leave out one of them")
     path = args.out or Path("runs") / default_name(args.data)
-    if args.resume:
-        opened = Run.open(path)
-    else:
-        opened = Run.create(path, BuildSpec(**{field.name: getattr(args, field.name) for field in fields(BuildSpec)}))
+    quoted = shlex.quote(str(path))
+    opened = resumed(path, args) if args.resume else Run.create(path, args.settings)
 
     from underhood.cli.results import print_results
     from underhood.recipes.build import build
     from underhood.recipes.report.page import write_report
     from underhood.train.loop import Interrupted
 
-    out = console()
+    out = console(sys.stderr if args.json else None)
     try:
         with StageProgress(opened.log, out):
             build(opened, report=lambda made: write_report(made.path), command=command_line())
-    except Interrupted as stop:
-        print(f"Stopped in {stop.stage} after step {stop.step:,}; the work so far is kept.", file=sys.stderr)
-        print(f"Go on with: underhood build --out {shlex.quote(str(path))} --resume", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        where = f" in {stop.stage} after step {stop.step:,}" if isinstance(stop, Interrupted) else ""
+        print(f"Stopped{where}; the work so far is kept.", file=sys.stderr)
+        print(f"Go on with: underhood build --out {quoted} --resume", file=sys.stderr)
         return 130
     summary = opened.note("summary")
     assert summary is not None
+    if args.json:
+        print(json.dumps(summary, ensure_ascii=False))
+        return 0
     out.print()
     print_results(opened, out)
     out.print(f"\nDone in {human_time(summary['seconds'])}; peak memory {summary['peak_memory_gb']:.1f} GB.")
-    quoted = shlex.quote(str(path))
     next_commands(
         out,
         {
             f"underhood chat {quoted}": "talk with it",
-            f"open {shlex.quote(str(path / 'report.html'))}": "see what each stage did",
+            f"underhood report {quoted} --open": "see what each stage did",
         },
     )
     if args.chat:
@@ -74,6 +89,24 @@ def run(args: Args) -> int:
 
         return chat.run(chat.Args(run=path))
     return 0
+
+
+def resumed(path: Path, args: Args) -> Run:
+    """The run in `path`, to go on with as it was begun.
+
+    Raises:
+        UserError: there is none, or other settings are asked for than it was begun with.
+    """
+    from underhood.recipes.run import Run, differences
+
+    run = Run.open(path)
+    for name, value in differences(run, args.settings).items():
+        raise UserError(
+            f"{path} was begun with {name.replace('_', '-')} {getattr(run.spec, name)}",
+            got=str(value),
+            fix="Leave it out to go on, or begin another run",
+        )
+    return run
 
 
 def default_name(data: str) -> str:

@@ -18,6 +18,19 @@ VERBS: dict[str, dict[str, str]] = {
     "Make": {
         "build": "Turns text into a model that answers, stage by stage.",
     },
+    "One stage of it": {
+        "tokenizer": "Reads text and learns a tokenizer from it.",
+        "pretrain": "Pretrains the base model of a run.",
+        "sft": "Fine-tunes it on conversations.",
+        "dpo": "Aligns it with preferences.",
+        "eval": "Measures what each model can do.",
+    },
+    "Other work": {
+        "classify": "Teaches a model to label texts, and labels texts with it.",
+    },
+    "Bring one in": {
+        "import": "Turns a published model into a run.",
+    },
     "Talk": {
         "chat": "Talks with the model of a run.",
         "generate": "Continues a prompt; fit for pipes.",
@@ -28,6 +41,9 @@ VERBS: dict[str, dict[str, str]] = {
     },
 }
 """Verbs by group, in the order of the help page, each with its purpose (at most 64 characters)."""
+
+MODULES = {"import": "import_model"}
+"""Verbs whose module can't be called like them."""
 
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
@@ -67,7 +83,7 @@ def _run(verb: str, words: list[str]) -> int:
     from underhood.cli.options import HelpRequested, UsageError, parse
 
     try:
-        module = importlib.import_module(f"underhood.cli.{verb}")
+        module = importlib.import_module(f"underhood.cli.{MODULES.get(verb, verb)}")
         code = module.run(parse(module.Args, words, prog=f"underhood {verb}"))
         sys.stdout.flush()
         return code

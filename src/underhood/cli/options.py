@@ -15,7 +15,8 @@ a field without a default is required::
 
 Types: str, int, float, bool, Path, Literal[...], tuple[T, ...] and ``T | None``. A bool becomes ``--name`` and
 ``--no-name``. A field of any other type (a nested spec) can only be set in a TOML file. If the class has a field
-``config``, the file it names is read first, and what stands on the command line wins over it.
+``config``, the file it names is read first, and what stands on the command line wins over it. Class variables ``FIRST``
+(names of fields) and ``REST`` (a heading) divide a long help page.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def load_toml_over(cls: type, path: Path, given: dict[str, Any]) -> dict[str, An
         option = options.get(key.replace("-", "_"))
         if option is None:
             near = nearest(key, options)
-            fix = f"did you mean {near}?" if near else f"valid keys: {', '.join(options)}"
+            fix = f"Did you mean {near}?" if near else f"Valid keys: {', '.join(options)}"
             raise UserError(f"unknown key {key!r} in {path}", fix=fix)
         if option.convert is None and not option.switch:
             one = dataclasses.make_dataclass("Recipe", [(option.name, option.hint)])
@@ -193,9 +194,19 @@ def help_page(cls: type, prog: str) -> str:
     """The help of one verb in at most 80 columns of plain text."""
     blocks = [textwrap.fill(f"usage: {usage(cls, prog)}", WIDTH, subsequent_indent="  ")]
     blocks += [text if text.startswith(" ") else textwrap.fill(text, WIDTH) for text in description(cls)]
-    rows = [(_left(option), _right(option)) for option in options_of(cls) if option.convert or option.switch]
-    rows.append(("-h, --help", "Shows this page."))
-    left = min(max(len(name) for name, _ in rows), 24) + 4
+    options = [option for option in options_of(cls) if option.convert or option.switch]
+    first = getattr(cls, "FIRST", None)
+    chosen = [option for name in first for option in options if option.name == name] if first else options
+    rows = [(_left(option), _right(option)) for option in chosen] + [("-h, --help", "Shows this page.")]
+    rest = [(_left(option), _right(option)) for option in options if option not in chosen]
+    left = min(max(len(name) for name, _ in rows + rest), 24) + 4
+    blocks.append(_columns(rows, left))
+    if rest:
+        blocks += [f"{cls.REST}:", _columns(rest, left)]  # type: ignore[attr-defined]
+    return "\n\n".join(blocks)
+
+
+def _columns(rows: Sequence[tuple[str, str]], left: int) -> str:
     lines = []
     for name, text in rows:
         wrapped = textwrap.wrap(text, WIDTH - left) or [""]
@@ -204,7 +215,7 @@ def help_page(cls: type, prog: str) -> str:
         else:
             lines.append(("  " + name).ljust(left) + wrapped.pop(0))
         lines += [" " * left + line for line in wrapped]
-    return "\n\n".join([*blocks, "\n".join(line.rstrip() for line in lines)])
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _left(option: Option) -> str:
@@ -218,7 +229,7 @@ def _right(option: Option) -> str:
     if default in (None, dataclasses.MISSING, ()) or option.switch:
         return option.help
     shown = " ".join(map(str, default)) if option.many else (f"{default:g}" if type(default) is float else str(default))
-    return f"{option.help} [{shown}]"
+    return f"{option.help} [{shown}]".strip()
 
 
 def _without_none(hint: Any) -> Any:

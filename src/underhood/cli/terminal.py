@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from underhood.cli.wording import beginning, ending, human_count, measured
 from underhood.core.runlog import RunLog
 
 WIDTH, STAGE_WIDTH = 80, 10
@@ -68,37 +69,6 @@ def next_commands(out: Console, commands: Mapping[str, str]) -> None:
     out.print()
     for command, purpose in commands.items():
         out.print(Text("  " + command.ljust(width), style="bold"), Text(" " + purpose, style="dim"), soft_wrap=True)
-
-
-def human_time(seconds: float) -> str:
-    """Seconds as a person says them: ``0.42 s``, ``12 s``, ``2 min 05 s``, ``1 h 04 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
-
-
-def human_count(number: float) -> str:
-    """A count in three digits: ``950``, ``41.2 k``, ``3.30 M``, ``7.24 B`` (thousand, million, billion)."""
-    return _three_digits(number, ("", " k", " M", " B", " T"), 1000)
-
-
-def human_bytes(number: float) -> str:
-    """A size in three digits of binary units: ``950 B``, ``2.29 MiB``."""
-    return _three_digits(number, (" B", " KiB", " MiB", " GiB", " TiB"), 1024)
-
-
-def _three_digits(number: float, units: Sequence[str], base: int) -> str:
-    size, unit = float(number), 0
-    while abs(size) >= (999.5 if unit else base - 0.5) and unit < len(units) - 1:
-        size, unit = size / base, unit + 1
-    digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
-    return f"{size:,.{digits}f}{units[unit]}"
 
 
 def _starts_numeric(cell: str) -> bool:
@@ -152,13 +122,13 @@ class StageProgress:
         if kind == "step":
             self._step(stage, event)
         elif kind == "start":
-            self._say(stage, _facts(event), style="bold")
+            self._say(stage, beginning(event), style="bold")
         elif kind == "end":
             self._lines.pop(stage, None)
-            self._say(stage, " · ".join(filter(None, [f"done in {human_time(event['seconds'])}", _facts(event)])))
+            self._say(stage, ending(event))
             self._redraw()
         elif kind == "eval":
-            self._say(stage, f"step {event['step']:,} · {_facts(event)}" if "step" in event else _facts(event))
+            self._say(stage, measured(event))
         elif kind == "note":
             self._say(stage, str(event["text"]))
         elif kind == "skip":
@@ -213,18 +183,3 @@ def _clock(seconds: float) -> str:
     """Time left, short: ``2:05`` (minutes and seconds), from an hour on ``1 h 04``."""
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d}"
-
-
-def _facts(event: Mapping[str, Any]) -> str:
-    """The free-form keys of an event in words: ``documents 670 · bytes 2,310,482``."""
-    hidden = {"time", "stage", "kind", "seconds", "step"}
-    shown = {key: value for key, value in event.items() if key not in hidden and not isinstance(value, (dict, list))}
-    return " · ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in shown.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ from underhood.core.errors import UserError
 from underhood.data.pack import EvaluationWindows
 from underhood.evals.preference import PairScores
 from underhood.evals.table import ResultsTable
+from underhood.models.decoder import parameter_count
 from underhood.recipes.corpus import open_shards, prepare_data
 from underhood.recipes.evaluation import EvalSize, baselines, evaluate
 from underhood.recipes.lessons import Lessons, read_lessons, render_examples, render_pairs
@@ -26,7 +28,8 @@ from underhood.recipes.run import MODEL_STAGES, Run
 from underhood.recipes.summary import samples_side_by_side, write_summary
 from underhood.recipes.training import align, finetune, load_model, optimizer_spec, pretrain
 from underhood.train.hardware import Hardware, measure_hardware
-from underhood.train.plan import Plan, make_plan
+from underhood.train.loop import Interrupted
+from underhood.train.plan import Plan, check_wishes, make_plan
 
 BASELINE_SECONDS_PER_BYTE = 3.5e-6
 REPORT_SECONDS = 2.0
@@ -42,23 +45,60 @@ def build(run: Run, *, report: Callable[[Run], Any] | None = None, command: str 
     Raises:
         Interrupted: the user stopped it; resuming goes on from there.
     """
-    if run.spec.threads:
-        torch.set_num_threads(run.spec.threads)
-    started, spent = time.perf_counter(), _since_process_start()
-    prepare_data(run)
-    lessons = read_lessons(run.path / "data")
-    plan, hardware = planned(run, lessons, left=run.spec.minutes * 60 - spent - (time.perf_counter() - started))
-    for stage in stages_of(plan):
-        train_stage(run, stage, plan, hardware, lessons)
-    evaluate_all(run, plan, hardware, lessons)
-    earlier = run.note("time") or {}
-    seconds = earlier.get("seconds", 0.0) + spent + time.perf_counter() - started
-    write_summary(run, plan, hardware, command=command, seconds=seconds)
+    clock = Clock(run)
+    lessons, plan, hardware = prepared(run, clock)
+    try:
+        for stage in stages_of(plan):
+            train_stage(run, stage, plan, hardware, lessons)
+        evaluate_all(run, plan, hardware, lessons)
+    except (Interrupted, KeyboardInterrupt):
+        clock.note()
+        raise
+    write_summary(run, plan, hardware, command=command, seconds=clock.seconds)
     if report is not None:
         run.log.event("report", "start")
         begun = time.perf_counter()
         report(run)
         run.log.event("report", "end", seconds=time.perf_counter() - begun)
+
+
+class Clock:
+    """How long a run has taken: this process from its start, and what it had taken when it was stopped before."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.earlier = float((run.note("time") or {}).get("seconds", 0.0))
+        self.here = -_since_process_start() + time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.perf_counter() - self.here
+
+    def note(self) -> None:
+        self.run.write_note("time", {"seconds": self.seconds})
+
+
+def prepared(run: Run, clock: Clock) -> tuple[Lessons, Plan, Hardware]:
+    """Everything that stands before training: data, tokenizer, lessons, plan; what is there is read back.
+
+    Raises:
+        UserError: a mistake in data or settings; a run that was only just created leaves nothing behind.
+    """
+    if run.spec.threads:
+        torch.set_num_threads(run.spec.threads)
+    try:
+        choose_device(run.spec.device)
+        check_wishes(run.spec.wishes, run.spec.vocab_size)
+        prepare_data(run)
+        lessons = read_lessons(run.path / "data")
+        return lessons, *planned(run, lessons, left=run.spec.minutes * 60 - clock.seconds)
+    except UserError:
+        if run.made is not None:
+            run.discard()
+        raise
+    except KeyboardInterrupt:
+        clock.note()
+        raise
 
 
 def planned(run: Run, lessons: Lessons, *, left: float) -> tuple[Plan, Hardware]:
@@ -89,7 +129,10 @@ def planned(run: Run, lessons: Lessons, *, left: float) -> tuple[Plan, Hardware]
     )
     run.write_note("plan", {"plan": to_json(plan), "hardware": to_json(hardware)})
     seconds = time.perf_counter() - started
-    run.log.event("plan", "end", seconds=seconds, reason=plan.reason, model=to_json(plan.model))
+    with torch.device("meta"):
+        parameters = parameter_count(plan.model.build())
+    facts = {"reason": plan.reason, "parameters": parameters, "model": to_json(plan.model)}
+    run.log.event("plan", "end", seconds=seconds, **facts)
     return plan, hardware
 
 
@@ -111,16 +154,22 @@ def stages_of(plan: Plan) -> tuple[str, ...]:
     return tuple(stage for stage, part in zip(MODEL_STAGES, (plan.pretrain, plan.sft, plan.dpo), strict=True) if part)
 
 
-def train_stage(run: Run, stage: str, plan: Plan, hardware: Hardware, lessons: Lessons) -> None:
-    """Trains one stage's model unless it is finished; an interrupted one goes on."""
+def train_stage(
+    run: Run, stage: str, plan: Plan, hardware: Hardware, lessons: Lessons, start: Path | None = None
+) -> None:
+    """Trains one stage's model unless it is finished; an interrupted one goes on.
+
+    Args:
+        start: the checkpoint to begin from, in place of the newest of the stage before.
+    """
     if run.finished(stage):
         return
     if stage == "base":
         pretrain(run, plan, hardware)
     elif stage == "sft":
-        finetune(run, plan, hardware, render_examples(run.tokenizer, lessons.examples))
+        finetune(run, plan, hardware, render_examples(run.tokenizer, lessons.examples), start)
     else:
-        align(run, plan, hardware, render_pairs(run.tokenizer, lessons.pairs, context=plan.model.context))
+        align(run, plan, hardware, render_pairs(run.tokenizer, lessons.pairs, context=plan.model.context), start)
 
 
 def evaluate_all(
@@ -130,9 +179,12 @@ def evaluate_all(
 
     The reward margin of a stage is taken against the stage before it, as in training.
     """
+    wanted = tuple(stages or stages_of(plan))
     saved = run.note("results")
-    if saved is not None and stages is None:
-        return ResultsTable.from_json(saved["table"], where="results.json")
+    if saved is not None:
+        table = ResultsTable.from_json(saved["table"], where="results.json")
+        if tuple(stage.stage for stage in table.stages) == wanted:
+            return table
     started = time.perf_counter()
     run.log.event("eval", "start")
     size = EvalSize.for_minutes(run.spec.minutes)
@@ -140,7 +192,7 @@ def evaluate_all(
     found, samples = [], {}
     reference: PairScores | None = None
     device = hardware.device.torch
-    for stage in stages or stages_of(plan):
+    for stage in wanted:
         model = load_model(run, stage).to(device)
         with hardware.device.autocast():
             done, scores = evaluate(run, model, lessons, size, stage=stage, reference=reference, device=device)

@@ -52,7 +52,15 @@ def prepare_data(run: Run) -> None:
     }
     write_lessons(run.path / "data", make_lessons(run.spec.data, train, held_out, seed=run.spec.seed))
     facts["held_out_names"] = [document.name for document in held_out.documents]
-    run.log.event("tokenizer", "end", seconds=tokenizer_seconds, bytes_per_token=per_token)
+    run.log.event(
+        "tokenizer",
+        "end",
+        seconds=tokenizer_seconds,
+        vocab_size=tokenizer.vocab_size,
+        bytes_per_token=per_token,
+        train_tokens=facts["train"]["tokens"],
+        held_out_tokens=facts["held_out"]["tokens"],
+    )
     run.write_note("data", facts)
 
 

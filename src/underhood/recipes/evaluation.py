@@ -117,8 +117,9 @@ def evaluate(
         items = [
             item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= model.context
         ]
-        scores = score_pairs(model, items, device=device)
-        found += _preference_measurements(scores, reference, run.spec.beta)
+        if items:
+            scores = score_pairs(model, items, device=device)
+            found += _preference_measurements(scores, reference, run.spec.beta)
     return Evaluated(StageResults(stage=stage, measurements=tuple(found)), samples), scores
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,25 @@ from underhood.train.plan import Plan
 MODEL_STAGES = ("base", "sft", "dpo")
 """The models that a build leaves behind, in order; also the names of their checkpoint folders."""
 
+STAGE_OF = {"base": "pretrain", "sft": "sft", "dpo": "dpo"}
+"""The stage of the job that makes each model."""
+
+CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", "data")
+"""What a run holds before its first model is there."""
+
 
 @dataclass
 class Run:
-    """An open run folder."""
+    """An open run folder.
+
+    Attributes:
+        made: the folders that `create` had to make for it, the innermost first; None for a run that was there.
+    """
 
     path: Path
     spec: BuildSpec
     log: RunLog
+    made: tuple[Path, ...] | None = None
 
     @classmethod
     def create(cls, path: Path, spec: BuildSpec) -> "Run":
@@ -44,9 +57,29 @@ class Run:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file", expected="a folder to make or an empty one")
         with storage_errors(path, "Choose another --out"):
+            if path.is_dir() and (there := sorted(file.name for file in path.iterdir())):
+                raise UserError(
+                    f"{path} is not empty",
+                    expected="a folder to make or an empty one",
+                    got=f"one with {there[0]} in it",
+                )
+            made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
             path.mkdir(parents=True, exist_ok=True)
         write_text(path / "run.toml", toml_text(to_json(spec)))
-        return cls(path, spec, RunLog(path / "events.jsonl"))
+        return cls(path, spec, RunLog(path / "events.jsonl"), made)
+
+    def discard(self) -> None:
+        """Takes back a run that `create` made and that came to nothing, with the folders made for it."""
+        self.log.close()
+        for name in CONTENTS:
+            place = self.path / name
+            if place.is_dir():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+        for folder in self.made or ():
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                folder.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -63,9 +96,11 @@ class Run:
         spec = from_json(BuildSpec, read_toml(file), where=str(file))
         return cls(path, spec, RunLog(path / "events.jsonl"))
 
-    def with_spec(self, **changes: Any) -> "Run":
-        """The same run under settings of which some differ (a stage run again by hand)."""
-        return replace(self, spec=replace(self.spec, **changes))
+    def update(self, **changes: Any) -> "Run":
+        """The same run under settings of which some differ from now on; ``run.toml`` says so."""
+        spec = replace(self.spec, **changes)
+        write_text(self.path / "run.toml", toml_text(to_json(spec)))
+        return replace(self, spec=spec)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -87,12 +122,20 @@ class Run:
         return self.path / "checkpoints" / stage
 
     def finished(self, stage: str) -> bool:
-        """True when the stage's newest checkpoint is its last."""
+        """True when the stage's newest checkpoint is its last, also by the plan as it is now."""
         path = newest(self.checkpoints(stage))
         if path is None:
             return False
         state = read_checkpoint(path).state
-        return state.get("step") == state.get("steps")
+        planned = getattr(self.plan, STAGE_OF[stage], None)
+        return state.get("step") == state.get("steps") and (planned is None or state["step"] >= planned.steps)
+
+    def forget(self, *stages: str) -> None:
+        """Removes the models of `stages`, and what was measured: it no longer holds."""
+        for name in ("results.json", "summary.json", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+        for stage in reversed(stages):
+            shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
     # What is decided or found out once and needed by a resumed run: small JSON files in the folder.
 
@@ -112,6 +155,16 @@ class Run:
     def plan(self) -> Plan | None:
         saved = self.note("plan")
         return None if saved is None else from_json(Plan, saved["plan"], where=str(self.path / "plan.json"))
+
+
+def differences(run: Run, wanted: BuildSpec) -> dict[str, Any]:
+    """The settings in `wanted` that were given (differ from the defaults) and that the run does not have."""
+    found = {}
+    for field in fields(BuildSpec):
+        value = getattr(wanted, field.name)
+        if value not in (field.default, getattr(run.spec, field.name)):
+            found[field.name] = value
+    return found
 
 
 def _others(path: Path) -> str | None:

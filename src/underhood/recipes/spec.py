@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from underhood.train.wishes import Wishes
 
@@ -13,17 +14,21 @@ class BuildSpec(Wishes):
 
     Attributes:
         data: ``pydocs``, a file or folder, or ``hf:OWNER/NAME``.
-        text_field: the field that holds the text in JSON lines or Parquet; None looks for the usual names.
+        text_field: the field that holds the text in JSON lines or Parquet; if left out, the usual names are tried.
         minutes: how long the whole job may take.
-        seed: of everything that is random.
+        seed: seed of everything that is random.
         held_out: share of the bytes that is never trained on.
         vocab_size: tokens, special ones included.
-        device, dtype: where to compute, and in which format; None probes.
-        threads: CPU threads; None leaves it to PyTorch.
-        compile: torch.compile the model (slow to start; worth it on a GPU and for long runs).
-        matrix_lr, lr: pretraining rates of Muon and of AdamW.
-        sft_lr_scale, dpo_lr_scale: the later stages' rates as a share of pretraining's.
-        beta: DPO's β.
+        device: where to compute: cpu, cuda, cuda:1, mps; if left out, the fastest there is.
+        dtype: the format of matrix products; if left out, bfloat16 where that is faster.
+        threads: CPU threads; if left out, PyTorch decides.
+        compile: compiles the model with torch.compile: slow to start, worth it on a GPU and for long runs.
+        matrix_lr: pretraining's learning rate for matrices (Muon).
+        lr: pretraining's learning rate for embeddings and norms (AdamW).
+        unembed_lr: pretraining's learning rate for the unembedding (AdamW).
+        sft_lr_scale: fine-tuning's learning rates as a share of pretraining's.
+        dpo_lr_scale: alignment's learning rates as a share of pretraining's.
+        beta: DPO's β: how strongly the model is held to what it was before.
         save_seconds: about how often a checkpoint is written, in seconds of planned time.
     """
 
@@ -34,12 +39,13 @@ class BuildSpec(Wishes):
     held_out: float = 0.08
     vocab_size: int = 4096
     device: str | None = None
-    dtype: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     threads: int | None = None
     compile: bool = False
-    matrix_lr: float = 0.03
-    lr: float = 0.005
-    sft_lr_scale: float = 0.4
+    matrix_lr: float = 0.02
+    lr: float = 0.06
+    unembed_lr: float = 0.01
+    sft_lr_scale: float = 0.3
     dpo_lr_scale: float = 0.05
     beta: float = 0.1
     save_seconds: float = 30.0
@@ -61,3 +67,8 @@ class BuildSpec(Wishes):
     @property
     def wishes(self) -> Wishes:
         return Wishes(**{field.name: getattr(self, field.name) for field in fields(Wishes)})
+
+    @property
+    def settings(self) -> "BuildSpec":
+        """These settings alone, where a subclass (the options of a verb) holds more."""
+        return BuildSpec(**{field.name: getattr(self, field.name) for field in fields(BuildSpec)})

@@ -74,10 +74,26 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
 def stage_facts(run: Run) -> list[dict[str, Any]]:
     """What each stage reported at its end, in order; a stage resumed after a stop adds up."""
     ends: dict[str, dict[str, Any]] = {}
+    begun: dict[str, float] = {}
+    spent: dict[str, float] = {}  # in sittings that were stopped
+    last: dict[str, dict[str, Any]] = {}
     for event in read_events(run.path / "events.jsonl"):
-        if event.get("kind") == "end":
+        stage, kind = event["stage"], event["kind"]
+        if kind == "start":
+            if stage in begun:
+                spent[stage] = spent.get(stage, 0.0) + last[stage]["time"] - begun[stage]
+            begun[stage] = event["time"]
+        if kind == "step" and event["step"] == event["steps"]:  # killed between the last step and the end
+            seconds = event["time"] - begun.get(stage, event["time"]) + spent.get(stage, 0.0)
+            ends[stage] = {"name": stage, "seconds": seconds, "tokens": event["tokens"], "loss": event.get("smoothed")}
+        if kind == "end":
             facts = {key: value for key, value in event.items() if key not in {"time", "kind", "stage"}}
-            ends[event["stage"]] = {"name": event["stage"]} | facts
+            facts["seconds"] += spent.pop(stage, 0.0)
+            if "tokens" in facts and "tokens" in last.get(stage, {}):
+                facts["tokens"] = last[stage]["tokens"]
+            ends[stage] = {"name": stage} | facts
+            begun.pop(stage, None)
+        last[stage] = event if kind == "step" else last.get(stage, {}) | {"time": event["time"]}
     return [ends[name] for name in STAGES if name in ends]
 
 

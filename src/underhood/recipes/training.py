@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -21,18 +22,18 @@ from underhood.data.pack import PackedBatches
 from underhood.data.render import ChatBatches
 from underhood.models.decoder import Decoder, DecoderSpec, initialize
 from underhood.recipes.corpus import open_shards, tokenizer_digest
-from underhood.recipes.run import Run
+from underhood.recipes.run import STAGE_OF, Run
 from underhood.recipes.spec import BuildSpec
 from underhood.text.chat import Rendered
 from underhood.train.hardware import Hardware
-from underhood.train.loop import FitResult, FitSpec, Step, fit
+from underhood.train.loop import FitResult, FitSpec, Interrupted, Step, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
 from underhood.train.plan import Plan, StagePlan, training_flops
 from underhood.train.schedule import ScheduleSpec
 
-STAGE_OF = {"base": "pretrain", "sft": "sft", "dpo": "dpo"}
-"""The stage of the job that makes each model."""
+EMBED_STD = 0.1
+"""Of fresh embeddings: with the large rates of a short run they should not begin as near-equal vectors."""
 
 
 def optimizer_spec(spec: BuildSpec, device: Device, scale: float = 1.0) -> MuonAdamWSpec:
@@ -47,7 +48,7 @@ def _muon_format(device: Device) -> Literal["float32", "bfloat16"]:
 def pretrain(run: Run, plan: Plan, hardware: Hardware) -> FitResult:
     """Trains a fresh model on the packed training documents."""
     spec = run.spec
-    model = initialize(plan.model.build(), seed=spec.seed).to(hardware.device.torch)
+    model = initialize(plan.model.build(), seed=spec.seed, embed_std=EMBED_STD).to(hardware.device.torch)
     trained = compiled(model, spec)
     shards = open_shards(run, "train")
     per_byte = shards.tokens / (shards.bytes * math.log(2))  # nats per token → bits per byte
@@ -63,20 +64,24 @@ def pretrain(run: Run, plan: Plan, hardware: Hardware) -> FitResult:
     return _fit(run, plan, hardware, "base", model, step, plan.pretrain, schedule, scale=1.0)
 
 
-def finetune(run: Run, plan: Plan, hardware: Hardware, examples: Sequence[Rendered]) -> FitResult:
-    """Supervised fine-tuning of the base model on rendered conversations."""
+def finetune(
+    run: Run, plan: Plan, hardware: Hardware, examples: Sequence[Rendered], start: Path | None = None
+) -> FitResult:
+    """Supervised fine-tuning of the base model, or of the checkpoint `start`, on rendered conversations."""
     assert plan.sft is not None
-    model = load_model(run, "base").to(hardware.device.torch)
+    model = load_model(run, "base", start).to(hardware.device.torch)
     batches = ChatBatches(examples, rows=plan.sft.rows, context=plan.sft.context, seed=run.spec.seed)
     schedule = ScheduleSpec(warmup=0.05, decay=0.9)
     step = sft_step(model, batches)
     return _fit(run, plan, hardware, "sft", model, step, plan.sft, schedule, scale=run.spec.sft_lr_scale)
 
 
-def align(run: Run, plan: Plan, hardware: Hardware, pairs: Sequence[tuple[Marked, Marked]]) -> FitResult:
-    """Preference alignment of the fine-tuned model by DPO; the fine-tuned model itself is the reference."""
+def align(
+    run: Run, plan: Plan, hardware: Hardware, pairs: Sequence[tuple[Marked, Marked]], start: Path | None = None
+) -> FitResult:
+    """Preference alignment by DPO of the fine-tuned model, or of the checkpoint `start`; it is the reference too."""
     assert plan.dpo is not None
-    model = load_model(run, "sft").to(hardware.device.torch)
+    model = load_model(run, "sft", start).to(hardware.device.torch)
     used = pairs_of_plan(pairs, plan.dpo, run.spec.seed)
     batches = PairBatches(used, rows=plan.dpo.rows, seed=run.spec.seed, context=plan.model.context)
     with hardware.device.autocast():
@@ -92,13 +97,13 @@ def pairs_of_plan(pairs: Sequence[tuple[Marked, Marked]], plan: StagePlan, seed:
     return [pairs[i] for i in sorted(random.Random(seed).sample(range(len(pairs)), count))]
 
 
-def load_model(run: Run, stage: str) -> Decoder:
-    """The model that a stage left behind, on the CPU, in evaluation mode.
+def load_model(run: Run, stage: str, path: Path | None = None) -> Decoder:
+    """The model that a stage left behind (or the checkpoint `path`), on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the stage has not been finished in this run.
+        UserError: the stage has left no model in this run, or `path` belongs to another tokenizer.
     """
-    path = newest(run.checkpoints(stage))
+    path = path or newest(run.checkpoints(stage))
     if path is None:
         have = [name for name in STAGE_OF if newest(run.checkpoints(name))]
         raise UserError(
@@ -107,6 +112,8 @@ def load_model(run: Run, stage: str) -> Decoder:
             fix=f"Make it with underhood {STAGE_OF[stage]} {run.path}",
         )
     saved = read_checkpoint(path)
+    if saved.state.get("tokenizer") not in (None, tokenizer_digest(run)):
+        raise UserError(f"{path} was trained with another tokenizer than the one in {run.path}")
     model = from_json(DecoderSpec, saved.state["spec"], where=str(path / "state.json")).build()
     load_module(model, saved.tensors("model"), path)
     return model.eval()
@@ -154,6 +161,8 @@ def _fit(
         peak_flops=hardware.flops if stage == "base" else 0.0,
     )
     run.log.event(name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
+    if result.stopped:
+        raise Interrupted(name, planned.steps)
     return result
 
 

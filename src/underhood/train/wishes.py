@@ -11,9 +11,9 @@ class Wishes:
 
     Attributes:
         width: the model's width.
-        layers: its layers.
-        heads: its query heads.
-        kv_heads: its key-value heads.
+        layers: the model's layers.
+        heads: its query heads; a 64th of the width if left out.
+        kv_heads: its key-value heads; as many as query heads if left out.
         context: tokens per row, and the longest text it is trained for.
         rows: rows per training step.
         pretrain_steps: steps of pretraining.

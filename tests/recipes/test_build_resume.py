@@ -1,0 +1,186 @@
+"""A build that is stopped anywhere goes on to the same end, bit for bit; a finished one says everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tinyrun import TINY
+from tinytext import write_notes
+from underhood.cli.main import main
+from underhood.core.checkpoint import newest, read_checkpoint
+from underhood.core.device import Device
+from underhood.core.runlog import RunLog, read_events
+from underhood.recipes.run import MODEL_STAGES
+from underhood.train.hardware import Hardware
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_time_for_timing() -> Iterator[None]:
+    """A machine that is not measured: the plan of these builds is fixed by their options."""
+    patch = pytest.MonkeyPatch()
+    hardware = Hardware(device=Device(name="cpu"), flops=1e11, read_bytes=1e10)
+    patch.setattr("underhood.recipes.build.measure_hardware", lambda name, dtype=None: hardware)
+    patch.setattr("underhood.train.plan.measure_speed", lambda *_: 5000.0)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("builds")
+    write_notes(folder / "notes")
+    return folder
+
+
+def build(folder: Path, out: str, *words: str) -> int:
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        return main(["build", "--out", out, *words])
+    finally:
+        os.chdir(here)
+
+
+def tensors(run: Path, stage: str) -> dict[str, torch.Tensor]:
+    path = newest(run / "checkpoints" / stage)
+    assert path is not None
+    return read_checkpoint(path).tensors("model")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """The build that nobody interrupts."""
+    assert build(place, "whole", "--data", "notes", *TINY) == 0
+    return place / "whole"
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, stage: str, kind: str, step: int | None) -> None:
+    """The keyboard's Ctrl-C at the moment when the log gets a certain event."""
+    original = RunLog.event
+
+    def event(self: RunLog, *words: str, **fields: Any) -> dict[str, Any]:
+        record = original(self, *words, **fields)
+        if words == (stage, kind) and fields.get("step") == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return record
+
+    monkeypatch.setattr(RunLog, "event", event)
+
+
+MOMENTS = [
+    ("data", "start", None),
+    ("tokenizer", "end", None),
+    ("plan", "start", None),
+    ("pretrain", "start", None),
+    ("pretrain", "step", 2),
+    ("sft", "step", 3),
+    ("dpo", "step", 1),
+    ("eval", "start", None),
+]
+
+
+@pytest.mark.parametrize(("stage", "kind", "step"), MOMENTS, ids=lambda value: str(value))
+def test_build_stopped_by_ctrl_c_resumes_to_the_same_weights(
+    stage: str, kind: str, step: int | None, whole: Path, place: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = f"stopped-{stage}-{kind}"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, stage, kind, step)
+        assert build(place, out, "--data", "notes", *TINY) == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("Stopped")
+    assert said[1] == f"Go on with: underhood build --out {out} --resume"
+    assert len(said) == 2
+    assert not (place / out / "summary.json").exists()
+    assert build(place, out, "--resume") == 0
+    for model in MODEL_STAGES:
+        expected, found = tensors(whole, model), tensors(place / out, model)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected), model
+    ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (place / out, whole))
+    assert ours["results"] == theirs["results"]
+    assert ours["samples"] == theirs["samples"]
+    assert ours["seconds"] > 0
+
+
+def test_build_with_another_seed_has_other_weights(whole: Path, place: Path):
+    """The ablation of the test above: equality is not for free."""
+    assert build(place, "seeded", "--data", "notes", *TINY, "--seed", "1") == 0
+    expected, found = tensors(whole, "base"), tensors(place / "seeded", "base")
+    assert not torch.equal(expected["embed.weight"], found["embed.weight"])
+
+
+def test_finished_build_resumed_does_nothing_again(whole: Path, place: Path):
+    before = sum(event["kind"] in ("step", "eval") for event in read_events(whole / "events.jsonl"))
+    assert build(place, "whole", "--resume") == 0
+    assert sum(event["kind"] in ("step", "eval") for event in read_events(whole / "events.jsonl")) == before
+
+
+def test_summary_says_everything(whole: Path):
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary.keys() >= {
+        "underhood",
+        "created",
+        "commit",
+        "command",
+        "minutes",
+        "seed",
+        "versions",
+        "machine",
+        "seconds",
+        "peak_memory_gb",
+        "parameters",
+        "spec",
+        "corpus",
+        "tokenizer",
+        "plan",
+        "stages",
+        "results",
+        "samples",
+    }
+    assert summary["machine"].keys() >= {
+        "system",
+        "cpu",
+        "cores",
+        "memory_gb",
+        "device",
+        "dtype",
+        "peak_gflops",
+        "read_gb_per_s",
+    }
+    corpus = summary["corpus"]
+    assert corpus.keys() >= {"name", "digest", "facts", "documents", "bytes", "kept", "dropped", "train", "held_out"}
+    for part in ("train", "held_out"):
+        assert corpus[part].keys() == {"documents", "bytes", "tokens"}
+        assert corpus[part]["tokens"] > 0
+    assert corpus["train"]["documents"] + corpus["held_out"]["documents"] == corpus["kept"]
+    assert summary["tokenizer"].keys() >= {"vocab_size", "merges", "bytes_per_token", "sample"}
+    assert bytes.fromhex("".join(piece for _, piece in summary["tokenizer"]["sample"])).decode()
+    assert summary["plan"]["stages"].keys() == {"pretrain", "sft", "dpo"}
+    for part in summary["plan"]["stages"].values():
+        assert part.keys() >= {"steps", "tokens", "rows", "context", "seconds"}
+    names = [stage["name"] for stage in summary["stages"]]
+    assert names == ["data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval"]
+    assert all(stage["seconds"] >= 0 for stage in summary["stages"])
+    results = summary["results"]
+    assert [stage["stage"] for stage in results["stages"]] == list(MODEL_STAGES)
+    assert {one["name"] for one in results["baselines"]} >= {"gzip", "bz2", "xz"}
+    assert summary["samples"]
+    for sample in summary["samples"]:
+        assert sample.keys() == {"prompt", "kind", "expected", "answers"}
+        assert sample["answers"].keys() == set(MODEL_STAGES)
+
+
+def test_build_leaves_the_files_it_promises(whole: Path):
+    there = {str(file.relative_to(whole)) for file in whole.rglob("*")}
+    assert there >= {"run.toml", "events.jsonl", "tokenizer.json", "summary.json", "report.html", "data/train"}
+    assert there >= {f"checkpoints/{stage}" for stage in MODEL_STAGES}
+    assert not [name for name in there if ".making" in name]
