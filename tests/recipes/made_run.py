@@ -1,4 +1,4 @@
-"""A run folder as `underhood build` leaves it, made up but plausible, the same every time: the report's test material."""
+"""A run folder as `underhood build` leaves it, made up but plausible, the same every time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from underhood.core.config import to_json
 from underhood.core.runlog import RunLog
-from underhood.evals.intervals import bootstrap_ratio, wilson
+from underhood.evals.intervals import bootstrap_mean, bootstrap_ratio, wilson
 from underhood.evals.table import Measurement, ResultsTable, StageResults, measurement
 from underhood.models.decoder import qwen3_shaped
 
@@ -39,29 +39,40 @@ directory separator following each non-empty part, except the last.
 """
 
 
-def make_run(folder: Path, *, stop: tuple[str, int] | None = None, text: str = TEXT, hostile: str = "") -> Path:
+def make_run(
+    folder: Path, *, stop: tuple[str, int] | None = None, text: str = TEXT, hostile: str = "", evals: bool = False
+) -> Path:
     """Writes a run.
 
     Args:
         stop: (stage, step) at which the run was interrupted; None for a complete one.
         hostile: put into every place that data can reach.
+        evals: held-out measurements during pretraining.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.toml").write_text('data = "pydocs"\nminutes = 5.0\nseed = 0\n')
+    whole = summary(text, hostile)
+    _write(folder / "data.json", whole["corpus"] | {"tokenizer": whole["tokenizer"]})
+    _write(folder / "plan.json", {"plan": {"model": whole["spec"], "reason": whole["plan"]["reason"]}})
     log = RunLog(folder / "events.jsonl")
     for stage, seconds in SECONDS.items():
         log.event(stage, "start")
         if hostile:
             log.event(stage, "note", text=hostile)
         if stage in STEPS:
-            _train(log, stage, until=stop[1] if stop and stop[0] == stage else STEPS[stage])
+            _train(log, stage, until=stop[1] if stop and stop[0] == stage else STEPS[stage], evals=evals)
         if stop and stop[0] == stage:
             log.close()
             return folder
         log.event(stage, "end", seconds=seconds, **_facts(stage))
     log.close()
-    (folder / "summary.json").write_text(json.dumps(summary(text, hostile), ensure_ascii=False))
+    _write(folder / "results.json", {"table": whole["results"], "samples": whole["samples"]})
+    _write(folder / "summary.json", whole)
     return folder
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    file.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
 def summary(text: str = TEXT, hostile: str = "") -> dict[str, Any]:
@@ -86,7 +97,7 @@ def summary(text: str = TEXT, hostile: str = "") -> dict[str, Any]:
             "peak_gflops": 165.0,
             "read_gb_per_s": 18.0,
         },
-        "seconds": round(sum(SECONDS.values()), 1),
+        "seconds": round(sum(SECONDS.values()) + 6.3, 1),
         "peak_memory_gb": 1.93,
         "parameters": PARAMETERS,
         "spec": to_json(SPEC),
@@ -108,8 +119,8 @@ def summary(text: str = TEXT, hostile: str = "") -> dict[str, Any]:
             "sample": token_sample(text + hostile),
         },
         "plan": {
-            "reason": "270 s are left for training. A 4-layer model of width 192 trains at 24,100 tokens/s here (41 % of "
-            "the measured 165 GFLOP/s), so pretraining gets 2400 steps or 4,915,200 tokens.",
+            "reason": "270 s are left for training. A 4-layer model of width 192 trains at 24,100 tokens/s here (41 % "
+            "of the measured 165 GFLOP/s), so pretraining gets 2400 steps or 4,915,200 tokens.",
             "stages": {
                 "pretrain": {"steps": 2400, "tokens": 4_915_200, "rows": 8, "context": 256, "seconds": 198.0},
                 "sft": {"steps": 420, "tokens": 860_160, "rows": 8, "context": 256, "seconds": 40.0},
@@ -137,7 +148,7 @@ def results_table() -> ResultsTable:
     """Plausible results: SFT helps most things, DPO helps preferences and refusals but nothing on multiple choice."""
     stages = {
         "base": (1.681, 0.38, 0.33, 0.06, 0.55, None, 0.0),
-        "sft": (1.743, 0.68, 0.37, 0.99, 0.71, 0.0, 0.84),
+        "sft": (1.743, 0.68, 0.37, 0.99, 0.71, None, 0.84),
         "dpo": (1.749, 0.68, 0.36, 0.99, 0.83, 1.42, 0.93),
     }
     found = []
@@ -145,26 +156,32 @@ def results_table() -> ResultsTable:
         rows = [
             _ratio("bits per byte", bpb, 54),
             _share("multiple choice, seen", seen, 400, chance=0.25),
-            _share("multiple choice, held out", held_out, 210, chance=0.25),
-            _share("ends properly", ends, 200),
-            _share("preference accuracy", preference, 250, chance=0.5),
+            _share("multiple choice, held-out", held_out, 210, chance=0.25),
         ]
+        if stage != "base":
+            rows += [
+                _share("answers that end", ends, 360),
+                _mean("ROUGE-L of answers, seen", 0.61, 120, unit=""),
+                _mean("ROUGE-L of answers, held-out", 0.31, 120, unit=""),
+                _share("refuses invented functions", refusal, 120),
+                _share("refuses real functions", 0.03, 120, higher=False),
+                _share("preference accuracy", preference, 200, chance=0.5),
+            ]
         if margin is not None:
-            rows.append(_mean("reward margin", margin, 250))
-        rows.append(_share("refuses invented functions", refusal, 120))
+            rows.append(_mean("reward margin", margin, 200))
         found.append(StageResults(stage=stage, measurements=tuple(rows)))
     baselines = [("gzip", 2.51), ("bz2", 1.90), ("xz", 1.74), ("Kneser–Ney 5-gram", 1.83)]
-    return ResultsTable(
-        stages=tuple(found),
-        baselines=tuple(
-            Measurement(name=name, value=value, unit="bits/byte", higher_is_better=False) for name, value in baselines
-        ),
+    return ResultsTable.of(
+        found,
+        [Measurement(name=name, value=value, unit="bits/byte", higher_is_better=False) for name, value in baselines],
     )
 
 
 def samples(hostile: str = "") -> list[dict[str, Any]]:
     dedent = "Remove any common leading whitespace from every line in `text`."
-    ramble = "The *path* argument is a string that represents the path of the file.\n\n" + "If the file is not found, " * 40
+    ramble = (
+        "The *path* argument is a string that represents the path of the file.\n\n" + "If the file is not found, " * 40
+    )
     rows: list[tuple[str, str, str | None, Sequence[tuple[str, bool]]]] = [
         (
             "What does `textwrap.dedent` do?",
@@ -186,7 +203,11 @@ def samples(hostile: str = "") -> list[dict[str, Any]]:
             "What does `statistics.harmonic_mean` do?",
             "held-out",
             "Return the harmonic mean of data.",
-            [("statistics.harmonic_mean(data)", False), ("Return the mean of the data.", True), ("Return the mean.", True)],
+            [
+                ("statistics.harmonic_mean(data)", False),
+                ("Return the mean of the data.", True),
+                ("Return the mean.", True),
+            ],
         ),
         (
             "What does `shutil.frobnicate_tree` do?",
@@ -223,7 +244,7 @@ def _facts(stage: str) -> dict[str, Any]:
     return {"tokens": None}
 
 
-def _train(log: RunLog, stage: str, until: int) -> None:
+def _train(log: RunLog, stage: str, until: int, *, evals: bool) -> None:
     chance, steps = random.Random(stage), STEPS[stage]
     for step in range(1, until + 1):
         done = step / steps
@@ -235,10 +256,12 @@ def _train(log: RunLog, stage: str, until: int) -> None:
             loss, extra = bits * math.log(2) * BYTES_PER_TOKEN, {"bits_per_byte": bits}
         elif stage == "sft":
             loss = 0.7 + 2.8 * math.exp(-done * 6) + chance.gauss(0, 0.12)
+            extra = {"answer_accuracy": 0.84 - 0.5 * math.exp(-done * 6) + chance.gauss(0, 0.02)}
         else:
             margin = 1.5 * (1 - math.exp(-3 * done)) + chance.gauss(0, 0.15)
             loss = math.log1p(math.exp(-margin))
-            extra = {"margin": margin, "accuracy": min(1.0, 0.52 + 0.36 * (1 - math.exp(-3 * done)) + chance.gauss(0, 0.06))}
+            right = 0.52 + 0.36 * (1 - math.exp(-3 * done)) + chance.gauss(0, 0.06)
+            extra = {"preference_accuracy": min(1.0, right), "reward_margin": margin}
         log.event(
             stage,
             "step",
@@ -252,16 +275,16 @@ def _train(log: RunLog, stage: str, until: int) -> None:
             utilisation=0.41,
             **extra,
         )
-        if stage == "pretrain" and step % 300 == 0:
+        if evals and stage == "pretrain" and step % 300 == 0:
             bits = 1.68 + 2.2 * math.exp(-done * 40) + 0.72 * math.exp(-done * 6) + 0.1 * rate
             log.event(stage, "eval", step=step, bits_per_byte=bits)
 
 
-def _share(name: str, share: float, trials: int, chance: float | None = None) -> Measurement:
+def _share(name: str, share: float, trials: int, *, chance: float | None = None, higher: bool = True) -> Measurement:
     hits = round(share * trials)
     draws = [1.0] * hits + [0.0] * (trials - hits)
     random.Random(name).shuffle(draws)
-    return measurement(name, wilson(hits, trials), chance=chance, numerators=draws)
+    return measurement(name, wilson(hits, trials), chance=chance, higher_is_better=higher, numerators=draws)
 
 
 def _ratio(name: str, value: float, documents: int) -> Measurement:
@@ -270,11 +293,16 @@ def _ratio(name: str, value: float, documents: int) -> Measurement:
     bits = [size * (value + random_.gauss(0, 0.16)) for size in sizes]
     interval = bootstrap_ratio(bits, sizes)
     return measurement(
-        name, interval, unit="bits/byte", higher_is_better=False, numerators=bits, denominators=[float(s) for s in sizes]
+        name,
+        interval,
+        unit="bits/byte",
+        higher_is_better=False,
+        numerators=bits,
+        denominators=[float(s) for s in sizes],
     )
 
 
-def _mean(name: str, value: float, pairs: int) -> Measurement:
+def _mean(name: str, value: float, pairs: int, unit: str = "nats") -> Measurement:
     random_ = random.Random(name)
     margins = [value * (1 + random_.gauss(0, 0.9)) for _ in range(pairs)]
-    return measurement(name, bootstrap_ratio(margins, [1.0] * pairs), unit="nats", numerators=margins)
+    return measurement(name, bootstrap_mean(margins), unit=unit, numerators=margins)

@@ -21,9 +21,16 @@ LABELS = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Prefere
 QUANTITIES: dict[str, tuple[str, str, int]] = {  # key: name, unit, decimals
     "bits_per_byte": ("Bits per byte", "bits per byte", 3),
     "loss": ("Loss", "nats per token", 3),
-    "accuracy": ("Right answer preferred", "of pairs", 2),
-    "margin": ("Reward margin", "nats", 2),
+    "answer_accuracy": ("Answer tokens it would have chosen itself", "of answer tokens", 2),
+    "preference_accuracy": ("Better answer preferred", "of pairs", 2),
+    "reward_margin": ("Reward margin", "nats", 2),
 }
+DRAWN = {
+    "pretrain": ("bits_per_byte", "loss"),
+    "sft": ("loss", "answer_accuracy"),
+    "dpo": ("preference_accuracy", "reward_margin"),
+}
+"""What is drawn of each stage. DPO's loss falls whenever its margin grows: the margin says it in plainer units."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Curve:
 
     Attributes:
         stage: whose colour it wears.
-        x: updates made at each point; y: the quantity there; low, high: the spread within a point's bucket.
+        x: updates made at each point; y: the mean of the steps around it; low, high: their 10 % and 90 % quantiles.
         marks: held-out evaluations, as (step, value).
         reference: a level to compare with, and what it means.
         turn: the step from which the learning rate falls.
@@ -55,12 +62,8 @@ class Curve:
     steps: int | None = None
 
     @property
-    def bottom(self) -> float:
-        return self._range()[0]
-
-    @property
-    def top(self) -> float:
-        return self._range()[1]
+    def share(self) -> bool:
+        return self.unit.startswith("of ")
 
     def _range(self) -> tuple[float, float]:
         values = [*self.y, *(value for _, value in self.marks)]
@@ -109,21 +112,21 @@ class Curve:
             return [(self.up(value), f"{value:g}") for value in inside]
         ticks = numbers.nice_ticks(low, high, 4)
         step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-        labels = [numbers.percent(t) if self.unit == "of pairs" else numbers.tick(t, step) for t in ticks]
+        labels = [numbers.percent(t) if self.share else numbers.tick(t, step) for t in ticks]
         inside = zip(ticks, labels, strict=True)
-        return [(self.up(value), label) for value, label in inside if self.unit != "of pairs" or 0 <= value <= 1]
+        return [(self.up(value), label) for value, label in inside if not self.share or 0 <= value <= 1]
 
     def x_ticks(self) -> list[tuple[float, str]]:
         return [(self.left(t), numbers.whole(t)) for t in numbers.nice_ticks(0, self.last, 4) if t == int(t)]
 
     def value(self, number: float) -> str:
         """A value of this curve with its unit."""
-        if self.unit == "of pairs":
-            return f"{numbers.percent(number)} of pairs"
+        if self.share:
+            return f"{numbers.percent(number)} {self.unit}"
         return f"{numbers.decimal(number, self.digits)} {self.unit}"
 
     def short(self, number: float) -> str:
-        return numbers.percent(number) if self.unit == "of pairs" else numbers.decimal(number, self.digits)
+        return numbers.percent(number) if self.share else numbers.decimal(number, self.digits)
 
     def ends(self) -> list[dict[str, Any]]:
         """Labels at the line's end: the last value, and the last held-out one kept clear of it."""
@@ -133,7 +136,7 @@ class Curve:
             apart = at - labels[0]["at"]
             if abs(apart) < 9:
                 at = labels[0]["at"] + (9 if apart > 0 else -9)
-            labels.append({"kind": "held", "at": at, "text": f"{self.short(self.marks[-1][1])} held out"})
+            labels.append({"kind": "held", "at": at, "text": self.short(self.marks[-1][1])})
         return labels
 
     @property
@@ -158,11 +161,12 @@ class Curve:
 
 
 def curves(run: Run, stage: str) -> list[Curve]:
-    """All curves of one training stage, the loss first; empty where nothing was logged."""
+    """All curves of one training stage, the most telling first; empty where nothing was logged."""
     events = steps_of(run, stage)
-    keys = ["bits_per_byte"] if stage == "pretrain" and _logged(events, "bits_per_byte") else ["loss"]
-    keys += [key for key in ("accuracy", "margin") if stage == "dpo"]
-    return [_curve(run, stage, key, events) for key in keys if len(_logged(events, key)) >= 2]
+    keys = [key for key in DRAWN[stage] if len(_logged(events, key)) >= 2]
+    if stage == "pretrain" and len(keys) == 2:
+        keys = keys[:1]  # the loss is the same curve in another unit
+    return [_curve(run, stage, key, events) for key in keys]
 
 
 def _logged(events: Sequence[Event], key: str) -> list[Event]:
@@ -171,49 +175,35 @@ def _logged(events: Sequence[Event], key: str) -> list[Event]:
 
 def _curve(run: Run, stage: str, key: str, events: Sequence[Event]) -> Curve:
     found = _logged(events, key)
-    buckets = [found[index : index + _stride(found)] for index in range(0, len(found), _stride(found))]
-    title, unit, digits = QUANTITIES[key]
-    low, high, y = [], [], []
-    for bucket in buckets:
-        values = sorted(float(event[key]) for event in bucket)
-        y.append(sum(values) / len(values))
-        low.append(values[len(values) // 10])
-        high.append(values[-1 - len(values) // 10])
-    y, low, high = _smooth(y), _smooth(low), _smooth(high)
-    tokens = [bucket[-1].get("tokens") for bucket in buckets]
+    raw = [float(event[key]) for event in found]
+    drawn = sorted({*range(0, len(found), max(1, len(found) // POINTS)), len(found) - 1})
+    windows = [sorted(_around(raw, index)) for index in drawn]
+    y = [sum(window) / len(window) for window in windows]
+    counts = [count for index in drawn if isinstance(count := found[index].get("tokens"), int)]
     evals = [event for event in run.of(stage, "eval") if isinstance(event.get(key), (int, float))]
-    reference = {"dpo loss": (math.log(2), "no preference"), "dpo accuracy": (0.5, "chance")}.get(f"{stage} {key}")
+    title, unit, digits = QUANTITIES[key]
     return Curve(
         stage=stage,
         title=title,
-        unit="nats per pair" if stage == "dpo" and key == "loss" else unit,
+        unit=unit,
         digits=digits,
-        x=[bucket[-1]["step"] for bucket in buckets],
+        x=[int(found[index]["step"]) for index in drawn],
         y=y,
-        low=low,
-        high=high,
-        marks=[(int(event["step"]), float(event[key])) for event in evals if isinstance(event.get("step"), int)],
-        reference=reference,
+        low=[window[len(window) // 10] for window in windows],
+        high=[window[-1 - len(window) // 10] for window in windows],
+        marks=[(step, float(event[key])) for event in evals if isinstance(step := event.get("step"), int)],
+        reference={"preference_accuracy": (0.5, "chance"), "reward_margin": (0.0, "no preference")}.get(key),
         turn=_turn(events) if stage == "pretrain" else None,
-        tokens=[int(count) for count in tokens] if all(isinstance(count, int) for count in tokens) else None,
+        tokens=counts if len(counts) == len(drawn) else None,
         log=stage == "pretrain" and min(y) > 0 and max(y) / min(y) > 2,
         steps=run.stages[stage].steps,
     )
 
 
-def _stride(found: Sequence[Event]) -> int:
-    return max(1, math.ceil(len(found) / POINTS))
-
-
-def _smooth(values: list[float]) -> list[float]:
-    """A centred mean over about 3 % of the curve, narrower at the ends so that both ends stay true."""
-    reach = len(values) // 60
-    result = []
-    for index in range(len(values)):
-        near = min(reach, index, len(values) - 1 - index)
-        window = values[index - near : index + near + 1]
-        result.append(sum(window) / len(window))
-    return result
+def _around(raw: Sequence[float], index: int) -> Sequence[float]:
+    """The steps around one: 2 % of them to each side, fewer at the start, where the fall is steep."""
+    reach = max(2, len(raw) // 50)
+    return raw[index - min(reach, index) : index + min(reach, index) + 1]
 
 
 def _turn(events: Sequence[Event]) -> int | None:

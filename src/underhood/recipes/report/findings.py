@@ -8,9 +8,10 @@ from typing import Any
 
 from underhood.recipes.report import numbers
 from underhood.recipes.report.reading import TRAINED, Run
-from underhood.recipes.report.results import LONG_NAMES, NAMES, Panel, shown, wording_of
+from underhood.recipes.report.results import LONG_NAMES, NAMES, Panel, shown, stage_measurements
+from underhood.recipes.report.wording import wording_of
 
-STAGE_OF_MODEL = {"base": "pretrain", "sft": "sft", "dpo": "dpo"}
+STAGE_NAMES = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preference training (DPO)"}
 VERDICTS = {"helped": "helped", "no difference": "no difference", "hurt": "made it worse"}
 
 
@@ -28,13 +29,18 @@ class Change:
     word: str
 
 
-def title(run: Run) -> str:
-    """What was built: ``A 3.34 M-parameter language model, built from pydocs in 4 min 56 s``."""
-    parameters = run.summary.get("parameters")
+def title(run: Run, counted: int | None) -> str:
+    """What was built: ``A 3.34 M-parameter language model, built from pydocs in 4 min 56 s``.
+
+    Args:
+        counted: parameters of the planned model, for a run that has no summary yet.
+    """
+    parameters = run.summary.get("parameters") or counted
     size = f"{numbers.count(parameters)}-parameter" if parameters else "small"
     article = "An" if size.startswith(("8", "11", "18")) else "A"
     corpus = (run.summary.get("corpus") or {}).get("name") or run.config.get("data")
-    source = f", built from {_source(str(corpus))}" if corpus else ""
+    made = ", built" if stage_measurements(run.summary.get("results") or {}) else " in the making,"
+    source = f"{made} from {_source(str(corpus))}" if corpus else ""
     seconds = run.summary.get("seconds")
     spent = f" in {numbers.duration(seconds)}" if seconds else ""
     return f"{article} {size} language model{source}{spent}"
@@ -48,7 +54,7 @@ def lede(run: Run, found: Sequence[Panel]) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def changes(results: Mapping[str, Any]) -> list[Change]:
+def changes(results: Mapping[str, Any], functions: bool = True) -> list[Change]:
     """The comparisons of consecutive stages, as rows."""
     units, values = _lookup(results)
     rows = []
@@ -60,7 +66,7 @@ def changes(results: Mapping[str, Any]) -> list[Change]:
             Change(
                 stage=NAMES.get(after, after),
                 hue=after if after in NAMES else "plain",
-                quantity=wording_of(name).short,
+                quantity=wording_of(name, functions).short,
                 before=shown(unit, values[name, before]) if (name, before) in values else "–",
                 after=shown(unit, values[name, after]) if (name, after) in values else "–",
                 difference=_difference(unit, item),
@@ -71,12 +77,12 @@ def changes(results: Mapping[str, Any]) -> list[Change]:
     return rows
 
 
-def judgements(results: Mapping[str, Any]) -> list[str]:
+def judgements(results: Mapping[str, Any], functions: bool = True) -> list[str]:
     """One sentence per stage: what it helped, what it made worse, or that it did not help."""
     by_stage: dict[str, dict[str, list[str]]] = {}
     for item in results.get("comparisons") or []:
         kinds = by_stage.setdefault(str(item.get("after")), {"helped": [], "hurt": [], "no difference": []})
-        kinds.setdefault(str(item.get("verdict")), []).append(wording_of(str(item.get("name"))).short)
+        kinds.setdefault(str(item.get("verdict")), []).append(wording_of(str(item.get("name")), functions).short)
     sentences = []
     for stage, kinds in by_stage.items():
         name = LONG_NAMES.get(stage, stage)
@@ -85,8 +91,9 @@ def judgements(results: Mapping[str, Any]) -> list[str]:
             said = f"{name} improved {_and(kinds['helped'])}"
             if kinds["hurt"]:
                 said += f", at the price of {_and(kinds['hurt'])}"
-            if kinds["no difference"]:
-                said += f"; on {_and(kinds['no difference'])} no difference could be measured"
+            if same := kinds["no difference"]:
+                where = _and(same) if len(same) <= 2 else f"the {len(same)} other measurements"
+                said += f"; on {where} no difference could be measured"
         else:
             said = f"{name} did not help here: nothing that was measured got better"
             if kinds["hurt"]:
@@ -95,22 +102,26 @@ def judgements(results: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def gaps(run: Run) -> list[tuple[str, str]]:
-    """What this run lacks, each with the command that would add it."""
-    place = str(run.path)
-    found = []
+def gaps(run: Run) -> list[str]:
+    """What this run lacks, a sentence each."""
+    missing = []
     for name in TRAINED:
         stage = run.stages[name]
         if stage.status == "stopped":
             at = f" after step {numbers.whole(stage.step)}" if stage.step else ""
             at += f" of {numbers.whole(stage.steps)}" if stage.step and stage.steps else ""
-            found.append((f"{_stage_name(name)} was interrupted{at}.", f"underhood build --resume --out {place}"))
-            return found
-        if stage.status == "missing":
-            found.append((f"{_stage_name(name)} has not been run.", f"underhood {name} {place}"))
-    if not (run.summary.get("results") or {}):
-        found.append(("Nothing has been measured yet.", f"underhood eval {place}"))
-    return found
+            missing.append(f"{STAGE_NAMES[name]} was interrupted{at}.")
+        elif stage.status == "missing" and name in _planned(run):
+            missing.append(f"{STAGE_NAMES[name]} has not been run.")
+    if not stage_measurements(run.summary.get("results") or {}):
+        missing.append("Nothing has been measured yet.")
+    return missing
+
+
+def _planned(run: Run) -> set[str]:
+    """The training stages of this run: those that its plan holds, or all where there is no plan yet."""
+    stages = (run.summary.get("plan") or {}).get("stages")
+    return set(stages) if stages else set(TRAINED)
 
 
 def _prediction(panel: Panel | None) -> str:
@@ -138,10 +149,10 @@ def _choice(by_key: Mapping[str, Panel]) -> str:
     if last is None:
         return ""
     parts = []
-    for panel, words in ((seen, "it has read about"), (held_out, "it has never seen")):
+    for panel in (seen, held_out):
         row = panel.row(last) if panel else None
-        if row is not None:
-            parts.append(f"{row.text} of functions {words}")
+        if panel and row:
+            parts.append(f"{row.text} of {panel.wording.noun}")
     panel = held_out or seen
     chance = panel.reference if panel else None
     row = panel.row(last) if panel else None
@@ -150,7 +161,8 @@ def _choice(by_key: Mapping[str, Panel]) -> str:
         tail = " (chance is 25\u00a0%)" if chance[1].startswith("chance 25") else ""
         if row.low is not None and row.high is not None and row.low <= chance[0] <= row.high:
             tail += f"; the latter can't be told from {'chance' if tail else 'guessing'}"
-    return f"Among four summaries {_model(last)} picks the right one for {' and '.join(parts)}{tail}."
+    choices = "summaries" if "functions" in "".join(parts) else "continuations"
+    return f"Among four {choices} {_model(last)} picks the right one for {' and '.join(parts)}{tail}."
 
 
 def _manners(by_key: Mapping[str, Panel]) -> str:
@@ -180,10 +192,6 @@ def _model(hue: str) -> str:
     return {"base": "the base model", "sft": "the SFT model", "dpo": "the DPO model"}.get(hue, hue)
 
 
-def _stage_name(name: str) -> str:
-    return {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preference training (DPO)"}[name]
-
-
 def _source(name: str) -> str:
     return "Python’s own documentation" if name == "pydocs" else name
 
@@ -203,8 +211,6 @@ def _difference(unit: str, item: Mapping[str, Any]) -> str:
 
 
 def _lookup(results: Mapping[str, Any]) -> tuple[dict[str, str], dict[tuple[str, str], float]]:
-    from underhood.recipes.report.results import stage_measurements
-
     units: dict[str, str] = {}
     values: dict[tuple[str, str], float] = {}
     for stage, measurements in stage_measurements(results).items():

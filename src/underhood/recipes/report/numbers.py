@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 def percent(share: float, digits: int = 0) -> str:
     """A share as a percentage; never rounded to 0 or 100 unless it is exactly that."""
     text = f"{100 * share:.{digits}f}"
-    if digits == 0 and (text == "100" and share < 1 or text == "0" and share > 0):
+    if digits == 0 and ((text == "100" and share < 1) or (text == "0" and share > 0)):
         text = f"{100 * share:.1f}"
         if text == "100.0" or text == "0.0":
             text = "> 99.9" if share > 0.5 else "< 0.1"

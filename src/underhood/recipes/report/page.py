@@ -19,9 +19,10 @@ from markupsafe import Markup
 
 from underhood.core.files import write_text
 from underhood.recipes.report import findings, numbers
+from underhood.recipes.report.again import commands, machine, place
 from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
 from underhood.recipes.report.curves import LABELS, Curve, curves
-from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, WIDE, pipeline, stage_flops
+from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, TITLES, WIDE, pipeline, stage_flops
 from underhood.recipes.report.reading import ALL_STAGES, TRAINED, Run, read_run
 from underhood.recipes.report.results import NAMES, panels
 from underhood.recipes.report.tokens import MOST, chips, visible
@@ -43,6 +44,7 @@ SECTIONS = (  # anchor, label, and the fact without which the section is left ou
     ("model", "Model", "anatomy"),
     ("again", "Again", None),
 )
+TEXT_KINDS = {"seen": "Texts it has read", "held-out": "Texts it has never seen"}
 LONG_ANSWER = 420
 """Characters of an answer after which the rest is folded away."""
 
@@ -61,42 +63,48 @@ def write_report(run: Path) -> Path:
 def render(run: Run) -> str:
     """The whole page."""
     early, late = _asset("theme.js"), _asset("report.js")
-    return _environment().get_template("report.html.j2").render(
-        **_context(run),
-        css=Markup(_asset("tokens.css") + _asset("report.css")),
-        early_script=Markup(early),
-        late_script=Markup(late),
-        policy=_policy(early, late),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **_context(run),
+            css=Markup(_asset("tokens.css") + _asset("report.css")),
+            early_script=Markup(early),
+            late_script=Markup(late),
+            policy=_policy(early, late),
+        )
     )
 
 
 def _context(run: Run) -> dict[str, Any]:
-    summary, plan = run.summary, _plan(run)
-    body = anatomy(summary.get("spec") or plan.get("model"))
+    summary = run.summary
+    body = anatomy(summary.get("spec"))
+    functions = ((summary.get("corpus") or {}).get("name") or run.config.get("data")) == "pydocs"
     tokenizer: Mapping[str, Any] = summary.get("tokenizer") or {}
     results: Mapping[str, Any] = summary.get("results") or {}
     strip = chips(tokenizer.get("sample") or [], tokenizer.get("vocab_size") or 0)
     drawn = {stage: curves(run, stage) for stage in TRAINED}
     losses: dict[str, Curve] = {stage: found[0] for stage, found in drawn.items() if found}
-    measured = panels(results)
+    measured = panels(results, functions)
     choice = next((panel for key in ("choice-seen", "choice-held-out") for panel in measured if panel.key == key), None)
     accuracies = [(row.hue, row.value) for row in choice.rows if row.hue in NAMES] if choice else []
     context: dict[str, Any] = {
         "run": run,
         "summary": summary,
         "n": numbers,
-        "title": findings.title(run),
+        "title": findings.title(run, body.total if body else None),
         "lede": findings.lede(run, measured),
         "gaps": findings.gaps(run),
+        "resume": f"underhood build --out {place(run)} --resume",
         "pipeline": pipeline(run, body, losses, strip, accuracies),
         "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
         "costs": _costs(run, body),
         "curves": [curve for stage in TRAINED for curve in drawn[stage]],
         "curve_labels": LABELS,
         "panels": measured,
-        "changes": findings.changes(results),
-        "judgements": findings.judgements(results),
-        "groups": _samples(summary),
+        "changes": findings.changes(results, functions),
+        "judgements": findings.judgements(results, functions),
+        "groups": _samples(summary, functions),
         "chips": strip,
         "strip_cut": len(tokenizer.get("sample") or []) > MOST,
         "tokenizer": tokenizer,
@@ -104,24 +112,13 @@ def _context(run: Run) -> dict[str, Any]:
         "flow": _flow(summary.get("corpus") or {}),
         "anatomy": body,
         "parts": _parts(body),
-        "reason": (summary.get("plan") or {}).get("reason") or plan.get("reason"),
+        "reason": (summary.get("plan") or {}).get("reason"),
         "planned": _planned(run),
-        "machine": _machine(summary),
-        "commands": _commands(run),
+        "machine": machine(summary),
+        "commands": commands(run),
         "notes": _notes(run),
     }
     return context | {"sections": [(key, label) for key, label, needs in SECTIONS if needs is None or context[needs]]}
-
-
-def _plan(run: Run) -> Mapping[str, Any]:
-    """The plan as the run saved it, for a run without a summary."""
-    import json
-
-    try:
-        found = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
-        return found["plan"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _costs(run: Run, body: Anatomy | None) -> list[dict[str, str]]:
@@ -134,7 +131,7 @@ def _costs(run: Run, body: Anatomy | None) -> list[dict[str, str]]:
         speed = stage.tokens / stage.seconds if stage.tokens and stage.seconds and name in TRAINED else None
         rows.append(
             {
-                "name": name,
+                "name": TITLES.get(name, name.capitalize()),
                 "hue": {"pretrain": "base"}.get(name, name if name in TRAINED else "plain"),
                 "seconds": numbers.duration(stage.seconds),
                 "steps": numbers.whole(stage.step) if stage.step and name in TRAINED else "",
@@ -147,13 +144,13 @@ def _costs(run: Run, body: Anatomy | None) -> list[dict[str, str]]:
     return rows
 
 
-def _samples(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The questions by kind, each with every model's answer; the strips show a space at an answer's start as it is."""
+def _samples(summary: Mapping[str, Any], functions: bool) -> list[dict[str, Any]]:
+    """The questions by kind, each with every model's answer, long ones in two parts."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for sample in summary.get("samples") or []:
         answers = []
         for stage, answer in (sample.get("answers") or {}).items():
-            text = str(answer.get("text", ""))
+            text = str(answer.get("text", "")).strip("\n")
             ended = answer.get("ended")
             answers.append(
                 {
@@ -171,7 +168,11 @@ def _samples(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     order = [*KINDS, *groups]
     return [
-        {"title": KINDS.get(kind, kind), "key": kind, "samples": groups[kind]}
+        {
+            "title": (KINDS if functions else {**KINDS, **TEXT_KINDS}).get(kind, kind),
+            "key": kind,
+            "samples": groups[kind],
+        }
         for kind in dict.fromkeys(order)
         if kind in groups
     ]
@@ -180,15 +181,15 @@ def _samples(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _flow(corpus: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What became of the documents: trained on, held out, dropped and why; with shares of all documents."""
     parts = []
-    for key, label in (("train", "trained on"), ("held_out", "held out, only measured on")):
+    for key, label in (("train", "trained on"), ("held_out", "held out")):
         part: Mapping[str, Any] = corpus.get(key) or {}
         if part.get("documents"):
-            size = [numbers.size(part["bytes"])] if part.get("bytes") else []
-            size += [f"{numbers.count(part['tokens'])} tokens"] if part.get("tokens") else []
-            parts.append({"label": label, "hue": key, "documents": part["documents"], "size": ", ".join(size)})
+            size = numbers.size(part["bytes"]) if part.get("bytes") else ""
+            tokens = numbers.count(part["tokens"]) if part.get("tokens") else ""
+            parts.append({"label": label, "hue": key, "documents": part["documents"], "size": size, "tokens": tokens})
     for why, number in (corpus.get("dropped") or {}).items():
         if number:
-            parts.append({"label": f"dropped: {why}", "hue": "dropped", "documents": number, "size": ""})
+            parts.append({"label": f"dropped: {why}", "hue": "dropped", "documents": number, "size": "", "tokens": ""})
     total = sum(part["documents"] for part in parts)
     return [part | {"share": 100 * part["documents"] / total} for part in parts]
 
@@ -212,7 +213,7 @@ def _planned(run: Run) -> list[dict[str, str]]:
             off = real.seconds / plan["seconds"] - 1
             rows.append(
                 {
-                    "name": name,
+                    "name": TITLES[name],
                     "hue": {"pretrain": "base"}.get(name, name),
                     "planned": numbers.duration(plan["seconds"]),
                     "real": numbers.duration(real.seconds),
@@ -220,43 +221,6 @@ def _planned(run: Run) -> list[dict[str, str]]:
                 }
             )
     return rows
-
-
-def _machine(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    machine: Mapping[str, Any] = summary.get("machine") or {}
-    facts: list[tuple[str, str]] = []
-    if machine.get("cpu") or machine.get("system"):
-        cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-        facts.append(("Processor", f"{machine.get('cpu') or machine.get('system')}{cores}"))
-    if machine.get("system"):
-        facts.append(("System", str(machine["system"])))
-    if machine.get("device"):
-        facts.append(("Device", " ".join(str(machine[key]) for key in ("device", "dtype") if machine.get(key))))
-    if machine.get("memory_gb"):
-        peak = summary.get("peak_memory_gb")
-        used = f", {numbers.decimal(peak, 2)} GB used at most" if peak else ""
-        facts.append(("Memory", f"{numbers.decimal(machine['memory_gb'], 1)} GB{used}"))
-    limits = []
-    if machine.get("peak_gflops"):
-        limits.append(f"{numbers.decimal(machine['peak_gflops'], 0)} GFLOP/s")
-    if machine.get("read_gb_per_s"):
-        limits.append(f"{numbers.decimal(machine['read_gb_per_s'], 1)} GB/s read")
-    if limits:
-        facts.append(("Measured limits", ", ".join(limits)))
-    return facts
-
-
-def _commands(run: Run) -> list[tuple[str, str]]:
-    place = str(run.path)
-    commands = []
-    if run.summary.get("command"):
-        commands.append((str(run.summary["command"]), "the command that made this run"))
-    if (run.path / "run.toml").is_file():
-        commands.append((f"underhood build --config {place}/run.toml --out {place}-again", "make it again"))
-    if any(stage.status == "done" for stage in map(run.stages.__getitem__, TRAINED)):
-        commands.append((f"underhood chat {place}", "talk to it"))
-    commands.append((f"underhood report {place}", "write this page again"))
-    return commands
 
 
 def _notes(run: Run) -> list[str]:

@@ -1,7 +1,8 @@
 """The pipeline as a picture: what each stage made, and — fanned out below it — what share of the time it took.
 
-Every small drawing in it is of this run: the documents kept and dropped, the sample's real tokens, the real loss curves,
-the measured accuracies. Two layouts of the same content, one wide and one for a phone, each in its own coordinates.
+Every small drawing in it is of this run: the documents kept and dropped, the sample's real tokens, the real training
+curves, the measured accuracies. Two layouts of the same content, one wide and one for a phone, each in its own
+coordinates.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ PURPOSES = {
 }
 HUES = {"pretrain": "base", "sft": "sft", "dpo": "dpo"}
 WIDE, NODE, GLYPH_WIDTH, GLYPH_HEIGHT = 1040, 172, 136, 52
-ROW, BAR_TOP, BAR_HEIGHT = 98, 214, 16
+ROW, FAN_TOP, BAR_TOP = 98, 182, 228
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Pipeline:
         """Wide layout: the area that leads from a node down to its part of the time bar."""
         node, left = self.nodes[index], NODE * index
         x0, x1 = WIDE * node.start, WIDE * node.end
-        top, bottom = 168, BAR_TOP
+        top, bottom = FAN_TOP, BAR_TOP
         mid = (top + bottom) / 2
         right = left + GLYPH_WIDTH
         return (
@@ -103,32 +104,32 @@ def pipeline(
         losses: each training stage's loss curve, where there is one.
         accuracies: (stage hue, share) of the last measured models on held-out multiple choice, for the last drawing.
     """
-    timed = [stage.seconds or 0.0 for stage in run.stages.values()]
-    total = sum(timed) or 1.0
+    drawn = sum(run.stages[name].seconds or 0.0 for name in PIPELINE)
+    total = max(float(run.summary.get("seconds") or 0.0), sum(stage.seconds or 0.0 for stage in run.stages.values()))
     nodes, at = [], 0.0
-    for name, stage in run.stages.items():
+    for name in PIPELINE:
+        stage = run.stages[name]
         seconds = stage.seconds or 0.0
-        if name in PIPELINE:
-            rectangles, paths = _glyph(run, name, losses, sample, accuracies)
-            nodes.append(
-                Node(
-                    name=name,
-                    title=TITLES[name],
-                    purpose=PURPOSES[name],
-                    hue=HUES.get(name, "plain"),
-                    status=stage.status,
-                    lines=_lines(run, stage, anatomy),
-                    time=numbers.duration(seconds) if stage.seconds is not None else "",
-                    share=numbers.percent(seconds / total),
-                    rectangles=rectangles,
-                    paths=paths,
-                    start=at / total,
-                    end=(at + seconds) / total,
-                )
+        rectangles, paths = _glyph(run, name, losses, sample, accuracies)
+        nodes.append(
+            Node(
+                name=name,
+                title=TITLES[name],
+                purpose=PURPOSES[name],
+                hue=HUES.get(name, "plain"),
+                status=stage.status,
+                lines=_lines(run, stage, anatomy),
+                time=numbers.duration(seconds) if stage.seconds is not None else "",
+                share=numbers.percent(seconds / (total or 1.0)),
+                rectangles=rectangles,
+                paths=paths,
+                start=at / (total or 1.0),
+                end=(at + seconds) / (total or 1.0),
             )
+        )
         at += seconds
-    rest = sum(stage.seconds or 0.0 for name, stage in run.stages.items() if name not in PIPELINE)
-    return Pipeline(nodes, numbers.duration(sum(timed)), numbers.duration(rest) if rest >= 0.05 else None)
+    rest = numbers.duration(total - drawn) if total - drawn > 0.005 * total else None
+    return Pipeline(nodes, numbers.duration(total), rest)
 
 
 def stage_flops(run: Run, name: str, anatomy: Anatomy | None) -> float | None:
@@ -169,7 +170,7 @@ def _lines(run: Run, stage: Stage, anatomy: Anatomy | None) -> list[str]:
             lines.append(numbers.flops(spent))
     elif stage.name == "eval" and run.summary.get("results"):
         models = len(run.summary["results"].get("stages") or {})
-        lines.append(f"{models} models compared")
+        lines.append(f"{models} model{'' if models == 1 else 's'} compared")
         lines.append(f"{len(run.summary['results'].get('baselines') or [])} baselines")
     return lines
 

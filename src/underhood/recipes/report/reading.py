@@ -48,7 +48,7 @@ class Run:
     """Everything that was read from a run folder.
 
     Attributes:
-        summary: summary.json; empty if the run has not got that far.
+        summary: summary.json; if the run has not got that far, as much of it as its notes hold.
         events: events.jsonl in order.
         config: run.toml; empty if there is none.
         stages: all stages by name, in the order of the pipeline.
@@ -80,7 +80,7 @@ def read_run(path: Path) -> Run:
     files = [path / name for name in ("summary.json", "events.jsonl", "run.toml")]
     if not any(file.is_file() for file in files):
         raise UserError(f"{path} is not a run folder", expected="summary.json, events.jsonl or run.toml in it")
-    summary = _read_summary(path / "summary.json")
+    summary = _json(path / "summary.json") or _notes(path)
     events = list(read_events(path / "events.jsonl"))
     stages = {name: _stage(name, summary, events) for name in ALL_STAGES}
     return Run(path=path, summary=summary, events=events, config=_read_config(path / "run.toml"), stages=stages)
@@ -102,13 +102,28 @@ def steps_of(run: Run, stage: str) -> list[Event]:
     return kept
 
 
-def _read_summary(file: Path) -> Mapping[str, Any]:
+def _notes(path: Path) -> Mapping[str, Any]:
+    """What data.json, plan.json and results.json tell, under the names that summary.json would give it."""
+    data, plan, results = ({**_json(path / f"{name}.json")} for name in ("data", "plan", "results"))
+    tokenizer, planned = data.pop("tokenizer", None), plan.get("plan") or {}
+    found = {
+        "corpus": data,
+        "tokenizer": tokenizer,
+        "spec": planned.get("model"),
+        "plan": {"reason": planned.get("reason")},
+        "results": results.get("table"),
+        "samples": results.get("samples"),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _json(file: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}", fix="Delete it; the events still make a report") from error
+        raise UserError(f"{file} is damaged: {error}", fix="Delete it; the report does without it") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} is damaged", expected="one JSON object", fix="Delete it")
     return found

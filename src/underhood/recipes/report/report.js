@@ -11,7 +11,7 @@ const button = document.querySelector(".switch");
 
 function showTheme() {
   const theme = root.dataset.theme ?? "system";
-  button.textContent = { system: "Theme: auto", light: "Theme: light", dark: "Theme: dark" }[theme];
+  button.querySelector(".now").textContent = { system: "auto", light: "light", dark: "dark" }[theme];
 }
 
 button.addEventListener("click", () => {
@@ -32,7 +32,7 @@ showTheme();
 
 for (const figure of document.querySelectorAll(".curve")) {
   const area = figure.querySelector(".area");
-  const read = figure.querySelector(".read");
+  const read = figure.querySelector(".read .value");
   const { x, y, words } = JSON.parse(figure.querySelector("script").textContent);
   const cursor = area.appendChild(Object.assign(document.createElement("div"), { className: "cursor" }));
   const dot = area.appendChild(Object.assign(document.createElement("div"), { className: "dot" }));
@@ -51,9 +51,7 @@ for (const figure of document.querySelectorAll(".curve")) {
   area.setAttribute("aria-valuemin", 1);
   area.setAttribute("aria-valuemax", x.length);
   area.tabIndex = 0;
-  const first = read.textContent;
   show(at);
-  read.textContent = first;
   area.addEventListener("pointermove", (event) => {
     const box = area.getBoundingClientRect();
     const place = (100 * (event.clientX - box.left)) / box.width;

@@ -6,86 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from underhood.recipes.report import numbers
+from underhood.recipes.report.wording import WORDINGS, Wording, wording_of
 
 NAMES = {"base": "Base", "sft": "SFT", "dpo": "DPO"}
 LONG_NAMES = {"base": "pretraining", "sft": "fine-tuning (SFT)", "dpo": "preference training (DPO)"}
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a measured quantity is spoken of.
-
-    Attributes:
-        pattern: finds it by the name that the evaluation gave it.
-        question: what it asks, as a heading; note: how to read it; short: its name within a sentence.
-        level: what the value of a guess is called.
-    """
-
-    key: str
-    pattern: str
-    question: str
-    note: str
-    short: str
-    level: str = "chance"
-
-
-WORDINGS = (
-    Wording(
-        "bits-per-byte",
-        r"bits.per.byte|\bbpb\b",
-        "How well does it predict text it has never seen?",
-        "Bits per byte on held-out documents; lower is better. The compressors were primed with the training text.",
-        "bits per byte",
-    ),
-    Wording(
-        "choice-held-out",
-        r"choice.*(held|unseen)|held.out.*choice",
-        "Can it guess what an unseen function does?",
-        "Which of four summaries belongs to a function? These functions were in no training text: the name is all "
-        "it has to go by.",
-        "multiple choice on held-out functions",
-    ),
-    Wording(
-        "choice-seen",
-        r"choice",
-        "Does it know the functions it has read about?",
-        "The same four-way choice for functions whose documentation was in the training text.",
-        "multiple choice on seen functions",
-    ),
-    Wording(
-        "ends",
-        r"\bends?\b|ending|end.of.turn|propriet",
-        "Does it stop when its answer is complete?",
-        "Answers that close with the end-of-turn token rather than run into the length limit.",
-        "answers that end properly",
-    ),
-    Wording(
-        "preference",
-        r"preference|preferred",
-        "Does it prefer the better answer?",
-        "Held-out pairs of a right and a wrong answer in which it finds the right one likelier.",
-        "preference accuracy",
-    ),
-    Wording(
-        "margin",
-        r"margin",
-        "How clearly does it prefer it?",
-        "The reward margin: by how much more the right answer gained in log-probability than the wrong one, against "
-        "the model that DPO started from, times β.",
-        "reward margin",
-        level="no change",
-    ),
-    Wording(
-        "refusal",
-        r"refus|invented",
-        "Does it admit that a function does not exist?",
-        "Questions about invented functions that it declines to answer.",
-        "refusals of invented functions",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -142,15 +69,7 @@ def stage_measurements(results: Mapping[str, Any]) -> dict[str, list[Mapping[str
     return {str(item.get("stage")): list(item.get("measurements") or []) for item in stages}
 
 
-def wording_of(name: str) -> Wording:
-    """How to speak of the quantity that the evaluation calls `name`; one that is not known keeps its name."""
-    for wording in WORDINGS:
-        if re.search(wording.pattern, name.replace("_", " "), re.IGNORECASE):
-            return wording
-    return Wording(name, "", name[:1].upper() + name[1:], "", name)
-
-
-def panels(results: Mapping[str, Any]) -> list[Panel]:
+def panels(results: Mapping[str, Any], functions: bool = True) -> list[Panel]:
     """The panels of all quantities measured, in the order of `WORDINGS`, others after them."""
     found: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     names: dict[str, str] = {}
@@ -163,7 +82,11 @@ def panels(results: Mapping[str, Any]) -> list[Panel]:
             names.setdefault(key, str(item["name"]))
             found.setdefault(key, []).append((NAMES.get(stage, stage), stage if stage in NAMES else "plain", item))
     order = [*(wording.key for wording in WORDINGS), *found]
-    return [_panel(names.get(key, "bits per byte"), key, found[key]) for key in dict.fromkeys(order) if key in found]
+    return [
+        _panel(wording_of(names.get(key, "bits per byte"), functions), names.get(key, ""), found[key])
+        for key in dict.fromkeys(order)
+        if key in found
+    ]
 
 
 def shown(unit: str, value: float) -> str:
@@ -191,8 +114,8 @@ def _baseline_name(name: str) -> str:
     return " ".join(rest.split()) or name
 
 
-def _panel(name: str, key: str, found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Panel:
-    wording, first = wording_of(name), found[-1][2]
+def _panel(wording: Wording, name: str, found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Panel:
+    key, first = wording.key, found[-1][2]
     unit, upward = str(first.get("unit", "share")), bool(first.get("higher_is_better", True))
     chance = first.get("chance")
     if chance is None and key == "margin":
@@ -205,18 +128,18 @@ def _panel(name: str, key: str, found: Sequence[tuple[str, str, Mapping[str, Any
     best = (max if upward else min)(float(item["value"]) for _, _, item in found)
     rows = []
     for label, hue, item in found:
-        ends = (item.get("low"), item.get("high"))
-        drawn = _finite(ends[0]) and _finite(ends[1])
+        low_end, high_end = item.get("low"), item.get("high")
+        drawn = _finite(low_end) and _finite(high_end)
         rows.append(
             Row(
                 name=label,
                 hue=hue,
                 text=shown(unit, item["value"]),
-                interval=between(unit, ends[0], ends[1]) if drawn else "",
+                interval=between(unit, low_end, high_end) if _finite(low_end) and _finite(high_end) else "",
                 value=float(item["value"]),
                 at=at(item["value"]),
-                low=at(ends[0]) if drawn else None,
-                high=at(ends[1]) if drawn else None,
+                low=at(low_end) if _finite(low_end) and drawn else None,
+                high=at(high_end) if _finite(high_end) and drawn else None,
                 best=len(found) > 1 and item["value"] == best,
             )
         )
@@ -241,9 +164,9 @@ def _panel(name: str, key: str, found: Sequence[tuple[str, str, Mapping[str, Any
 
 
 def _scale(unit: str, chance: Any, items: Sequence[Mapping[str, Any]]) -> tuple[float, float, list[float]]:
-    if unit == "share":
-        return 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
     ends = [float(item[end]) for item in items for end in ("value", "low", "high") if _finite(item.get(end))]
+    if unit == "share" or (unit == "" and min(ends) >= 0 and max(ends) <= 1):  # a plain score such as ROUGE
+        return 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
     if _finite(chance):
         ends.append(chance)
     pad = 0.06 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
@@ -251,5 +174,5 @@ def _scale(unit: str, chance: Any, items: Sequence[Mapping[str, Any]]) -> tuple[
     return low, high, numbers.nice_ticks(low, high, 4)
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

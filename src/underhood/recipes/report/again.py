@@ -1,0 +1,82 @@
+"""How to do it again: the commands, and the machine they ran on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from underhood.recipes.report import numbers
+from underhood.recipes.report.reading import TRAINED, Run
+
+
+def commands(run: Run) -> list[tuple[str, str]]:
+    """Commands to copy, each with its purpose."""
+    found = []
+    if run.summary.get("command"):
+        found.append((str(run.summary["command"]), "What made this run; on another machine the plan may differ"))
+    if (run.path / "run.toml").is_file() and (fixed := _fixed(run)):
+        name = shlex.quote(str(_short(run.path)) + "-again")
+        config = shlex.quote(str(_short(run.path) / "run.toml"))
+        found.append(
+            (
+                f"underhood build --config {config} {' '.join(fixed)} --out {name}",
+                "The same model again, on any machine",
+            )
+        )
+    if any(run.stages[name].status == "done" for name in TRAINED):
+        found.append((f"underhood chat {place(run)}", "Talk to it"))
+    found.append((f"underhood report {place(run)}", "Write this page again"))
+    return found
+
+
+def place(run: Run) -> str:
+    """The run's folder as one would type it: relative if it lies below the current folder."""
+    return shlex.quote(str(_short(run.path)))
+
+
+def machine(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The machine in words, as a list of facts."""
+    known: Mapping[str, Any] = summary.get("machine") or {}
+    facts: list[tuple[str, str]] = []
+    if known.get("cpu"):
+        cores = f", {known['cores']} cores" if known.get("cores") else ""
+        facts.append(("Processor", f"{known['cpu']}{cores}"))
+    if known.get("system"):
+        facts.append(("System", str(known["system"])))
+    if known.get("device"):
+        threads = f", {known['threads']} threads" if known.get("threads") else ""
+        facts.append(("Computed on", f"{known['device']} in {known.get('dtype', 'float32')}{threads}"))
+    if known.get("memory_gb"):
+        peak = summary.get("peak_memory_gb")
+        used = f", {numbers.decimal(peak, 2)} GB used at most" if peak else ""
+        facts.append(("Memory", f"{numbers.decimal(known['memory_gb'], 1)} GB{used}"))
+    if known.get("peak_gflops"):
+        read = f", reads {numbers.decimal(known['read_gb_per_s'], 1)} GB/s" if known.get("read_gb_per_s") else ""
+        facts.append(("Measured limits", f"{numbers.flops(known['peak_gflops'] * 1e9)}/s{read}"))
+    return facts
+
+
+def _fixed(run: Run) -> list[str]:
+    """Options that fix what the planner chose from this machine's speed."""
+    plan: Mapping[str, Any] = (run.summary.get("plan") or {}).get("stages") or {}
+    spec: Mapping[str, Any] = run.summary.get("spec") or {}
+    if "pretrain" not in plan or not spec.get("blocks"):
+        return []
+    mixer = spec["blocks"][0].get("mixer") or {}
+    values = {
+        "width": spec.get("width"),
+        "layers": spec.get("layers"),
+        "heads": mixer.get("heads"),
+        "kv-heads": mixer.get("kv_heads"),
+        "context": plan["pretrain"].get("context"),
+        "rows": plan["pretrain"].get("rows"),
+    }
+    values |= {f"{name}-steps": plan[name].get("steps") for name in TRAINED if name in plan}
+    return [f"--{name} {value}" for name, value in values.items() if isinstance(value, int)]
+
+
+def _short(path: Path) -> Path:
+    full, here = path.resolve(), Path.cwd()
+    return full.relative_to(here) if full.is_relative_to(here) and full != here else full

@@ -1,0 +1,153 @@
+"""How each measured quantity is spoken of: the question it answers, how to read it, its name in a sentence."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a measured quantity is spoken of.
+
+    Attributes:
+        pattern: finds it by the name that the evaluation gave it.
+        question: what it asks, as a heading; note: how to read it; short: its name within a sentence.
+        level: what the value of a guess is called.
+        noun: what is asked about, in the plural.
+    """
+
+    key: str
+    pattern: str
+    question: str
+    note: str
+    short: str
+    level: str = "chance"
+    noun: str = ""
+
+
+WORDINGS = (
+    Wording(
+        "bits-per-byte",
+        r"bits.per.byte|\bbpb\b",
+        "How well does it predict text it has never seen?",
+        "Bits per byte on held-out documents; lower is better. The baselines were given the same training text.",
+        "bits per byte",
+    ),
+    Wording(
+        "choice-seen",
+        r"^(?!.*(held|unseen)).*choice",
+        "Does it know the functions it has read about?",
+        "Which of four summaries belongs to a function? Its documentation was in the training text.",
+        "multiple choice on seen functions",
+        noun="functions it has read about",
+    ),
+    Wording(
+        "choice-held-out",
+        r"choice",
+        "Can it guess what an unseen function does?",
+        "The same four-way choice for functions that were in no training text: the name is all it has to go by.",
+        "multiple choice on held-out functions",
+        noun="functions it has never seen",
+    ),
+    Wording(
+        "answers-seen",
+        r"rouge(?!.*(held|unseen))",
+        "How close are its answers to the documentation?",
+        "ROUGE-L, the overlap of words in order between its answer and the documented one, for seen functions: 0 is "
+        "none, 1 is word for word.",
+        "closeness of answers about seen functions",
+    ),
+    Wording(
+        "answers-held-out",
+        r"rouge",
+        "And about functions it has never seen?",
+        "The same overlap for held-out functions.",
+        "closeness of answers about held-out functions",
+    ),
+    Wording(
+        "ends",
+        r"\bends?\b|ending|end.of.turn",
+        "Does it stop when its answer is complete?",
+        "Answers that close with the end-of-turn token rather than run into the length limit.",
+        "answers that end properly",
+    ),
+    Wording(
+        "refusal",
+        r"refus.*invented|invented.*refus|refusal.rate",
+        "Does it admit that a function does not exist?",
+        "Questions about invented functions that it declines to answer.",
+        "refusals of invented functions",
+    ),
+    Wording(
+        "over-refusal",
+        r"refus",
+        "Does it refuse when it should not?",
+        "Questions about real functions that it declines to answer; lower is better.",
+        "refusals of real functions",
+    ),
+    Wording(
+        "preference",
+        r"preference|preferred",
+        "Does it prefer the better answer?",
+        "Held-out pairs of a right and a wrong answer in which it finds the right one likelier.",
+        "preference accuracy",
+    ),
+    Wording(
+        "margin",
+        r"margin",
+        "How clearly does it prefer it?",
+        "The reward margin: by how much more the right answer gained in log-probability than the wrong one, against "
+        "the model that DPO started from, times β.",
+        "reward margin",
+        level="no change",
+    ),
+)
+"""In the order of the page. A name belongs to the first pattern that finds it."""
+
+ABOUT_TEXT = {
+    "choice-seen": Wording(
+        "choice-seen",
+        "",
+        "Does it know how texts it has read go on?",
+        "Which of four continuations belongs to a passage? The passages were in the training text.",
+        "multiple choice on seen passages",
+        noun="passages it has read",
+    ),
+    "choice-held-out": Wording(
+        "choice-held-out",
+        "",
+        "Does it see how an unseen text goes on?",
+        "The same four-way choice for passages of held-out documents.",
+        "multiple choice on held-out passages",
+        noun="passages it has never seen",
+    ),
+    "answers-seen": Wording(
+        "answers-seen",
+        "",
+        "How close are its continuations to the text?",
+        "ROUGE-L, the overlap of words in order with the real continuation, for texts it has read: 0 is none, 1 is "
+        "word for word.",
+        "closeness to seen texts",
+    ),
+    "answers-held-out": Wording(
+        "answers-held-out",
+        "",
+        "And for texts it has never seen?",
+        "The same overlap for held-out texts.",
+        "closeness to held-out texts",
+    ),
+}
+"""What a corpus that is not about functions asks instead."""
+
+
+def wording_of(name: str, functions: bool = True) -> Wording:
+    """How to speak of the quantity that the evaluation calls `name`; one that is not known keeps its name.
+
+    Args:
+        functions: the corpus is about functions; otherwise questions are about how texts go on.
+    """
+    for wording in WORDINGS:
+        if re.search(wording.pattern, name.replace("_", " "), re.IGNORECASE):
+            return wording if functions else ABOUT_TEXT.get(wording.key, wording)
+    return Wording(name, "", name[:1].upper() + name[1:], "", name)
