@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underhood.align.adapter import llama_name, load_adapter, save_adapter
+from underhood.align.adapter import load_adapter, names_of, save_adapter
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder, initialize, parameter_count, qwen3_shaped
+from underhood.models.hub_weights import load_decoder
 from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
 from underhood.nn.quantized import QuantizedLinear, quantize_linears
 from underhood.nn.surgery import name_matches, replace_modules
@@ -193,9 +194,17 @@ def test_lora_refuses_shared_weights_and_a_second_time():
 # The oracle: peft on transformers' model with our weights.
 
 
+def their_name(name: str) -> str:
+    _, layer, part = name.split(".", 2) if name.startswith("blocks.") else ("", "", name)
+    inside = {"query": "q", "key": "k", "value": "v", "output": "o", "gate": "gate", "up": "up", "down": "down"}
+    if not layer:
+        return "lm_head"
+    kind = "self_attn" if part.startswith("mixer") else "mlp"
+    return f"model.layers.{layer}.{kind}.{inside[part.rpartition('.')[2]]}_proj"
+
+
 def theirs(ours: Decoder) -> Any:
     transformers = pytest.importorskip("transformers")
-    block = ours.spec.blocks[0]
     config = transformers.Qwen3Config(
         vocab_size=50,
         hidden_size=32,
@@ -205,7 +214,7 @@ def theirs(ours: Decoder) -> Any:
         num_key_value_heads=2,
         head_dim=8,
         max_position_embeddings=16,
-        rms_norm_eps=block.norm.eps,  # pyright: ignore[reportAttributeAccessIssue]
+        rms_norm_eps=1e-6,
         rope_theta=10_000.0,
         tie_word_embeddings=False,
         attention_dropout=0.0,
@@ -227,7 +236,7 @@ def theirs(ours: Decoder) -> Any:
             }[rest]
             named = f"model.layers.{layer}.{end}"
         else:
-            named = llama_name(module)
+            named = their_name(module)
         state[f"{named}.{leaf}"] = tensor
     other.load_state_dict(state)
     return other
@@ -253,7 +262,7 @@ def test_lora_matches_peft_outputs_gradients_and_updated_weights(tmp_path: Path)
 
     def twin(name: str) -> nn.Parameter:
         layer, _, part = name.rpartition(".")
-        return learning[f"base_model.model.{llama_name(layer)}.{part}.default.weight"]
+        return learning[f"base_model.model.{their_name(layer)}.{part}.default.weight"]
 
     optimizer = AdamWSpec(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01).build(ours)
     reference = torch.optim.AdamW(learning.values(), lr=1e-2, weight_decay=0.01)
@@ -289,9 +298,8 @@ def test_saved_adapter_loads_in_peft_with_the_same_scale(tmp_path: Path, rslora:
     torch.testing.assert_close(other(tokens()).logits, ours(tokens()), rtol=1e-4, atol=1e-5)
     merged = other.merge_and_unload()
     fold(ours)
-    torch.testing.assert_close(
-        merged.model.layers[1].mlp.down_proj.weight, ours.blocks[1].feedforward.down.weight, rtol=1e-5, atol=1e-6
-    )
+    folded = ours.get_parameter("blocks.1.feedforward.down.weight")
+    torch.testing.assert_close(merged.model.layers[1].mlp.down_proj.weight, folded, rtol=1e-5, atol=1e-6)
 
 
 def test_adapter_of_some_layers_names_them_in_full(tmp_path: Path):
@@ -330,3 +338,32 @@ def test_adapter_round_trip_is_bit_for_bit_and_refusals_are_clear(tmp_path: Path
         load_adapter(model(), tmp_path)
     with pytest.raises(UserError, match="no LoRA layers"):
         save_adapter(model(), tmp_path)
+
+
+def test_fused_layers_of_gpt2_take_companions_of_three(tmp_path: Path):
+    """Their c_attn is our query, key and value: block by block the same function, and back again."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
+    base = transformers.GPT2LMHeadModel(config).eval()
+    base.save_pretrained(tmp_path / "base")
+    names = names_of(tmp_path / "base")
+    ours = load_decoder(tmp_path / "base")
+    torch.testing.assert_close(ours(tokens()), base(tokens()).logits, rtol=1e-4, atol=1e-5)
+    LoRASpec(rank=3, alpha=5, targets=("query", "value", "down")).apply(ours)
+    stirred(ours)
+    save_adapter(ours, tmp_path / "adapter", names=names)
+    other = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    assert not torch.allclose(other(tokens()).logits, load_decoder(tmp_path / "base")(tokens()), atol=1e-3)
+    torch.testing.assert_close(other(tokens()).logits, ours(tokens()), rtol=1e-4, atol=1e-5)
+
+    theirs_first = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    made = peft.get_peft_model(theirs_first, peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.1)
+    made.eval().save_pretrained(tmp_path / "made")
+    again = load_decoder(tmp_path / "base")
+    load_adapter(again, tmp_path / "made", names=names)
+    torch.testing.assert_close(made(tokens()).logits, again(tokens()), rtol=1e-4, atol=1e-5)

@@ -3,14 +3,20 @@
 A folder of two files: ``adapter_config.json`` says the rank and where it belongs, ``adapter_model.safetensors`` holds
 the A and B of every adapted layer under the layer's name in transformers, e.g.
 ``base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight``.
+
+Some families store several of our layers as one (GPT-2's ``c_attn``, Phi-3's ``qkv_proj``). There the companions of k
+layers become one of k times the rank: A's rows below each other, B in blocks, everything else zero. It is the same
+function; on the way back, the one A serves each layer and B is cut into rows.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +27,40 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.files import storage_errors, write_text
+from underhood.infer.load import IMPORTED
+from underhood.models.huggingface import FAMILIES, Names, Turned, family_of
 from underhood.nn.lora import LoRALinear, LoRASpec, lora_layers
+from underhood.nn.quantized import QuantizedLinear
+from underhood.text.files import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
-_LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
-_THEIRS = {
-    "mixer.query": "self_attn.q_proj",
-    "mixer.key": "self_attn.k_proj",
-    "mixer.value": "self_attn.v_proj",
-    "mixer.output": "self_attn.o_proj",
-    "feedforward.gate": "mlp.gate_proj",
-    "feedforward.up": "mlp.up_proj",
-    "feedforward.down": "mlp.down_proj",
-}
+
+@dataclass(frozen=True)
+class _Joined:
+    """A layer of theirs and those of ours that it holds, one below the other."""
+
+    name: str
+    ours: tuple[str, ...]
 
 
-def llama_name(name: str) -> str:
-    """A layer's name in transformers' Llama, Mistral, Qwen and Gemma models.
-
-    Raises:
-        UserError: these families have no such layer.
-    """
-    match = _LAYER.fullmatch(name)
-    if match and match[2] in _THEIRS:
-        return f"model.layers.{match[1]}.{_THEIRS[match[2]]}"
-    if name == "unembed":
-        return "lm_head"
-    raise UserError(f"the layer {name} has no name in peft's form", fix="Choose LoRA targets among the blocks' layers")
+def names_of(folder: Path) -> Names:
+    """What the layers of the model in `folder` are called in transformers: by its ``config.json``, or the one that its
+    run was imported with, or else as in Qwen3, whose shape our own runs have."""
+    if (folder / "config.json").exists():
+        return family_of(read_json(folder / "config.json"), str(folder / "config.json")).names
+    if (folder / IMPORTED).exists():
+        return family_of(read_json(folder / IMPORTED).get("config", {}), str(folder / IMPORTED)).names
+    return FAMILIES["qwen3"].names
 
 
-def save_adapter(
-    model: nn.Module, folder: Path, *, base: str = "", name_of: Callable[[str], str] = llama_name
-) -> None:
+def save_adapter(model: nn.Module, folder: Path, *, base: str = "", names: Names | None = None) -> None:
     """Writes the model's adapter into `folder`.
 
     Args:
         base: what the adapter belongs to (a folder or a hub name), for peft to find it.
-        name_of: a layer's name in transformers.
+        names: our layers' names in transformers (see `names_of`); Qwen3's and Llama's if left out.
 
     Raises:
         UserError: the model has no adapter, a layer has no name there, or the place can't be written.
@@ -68,11 +69,28 @@ def save_adapter(
     if not layers:
         raise UserError("the model has no LoRA layers to save")
     spec = next(iter(layers.values())).spec
+    names = names or FAMILIES["qwen3"].names
+    joined = _joined(model, names, lambda name: name in layers)
+    if unnamed := layers.keys() - {name for one in joined for name in one.ours}:
+        raise UserError(
+            f"the layer {min(unnamed)} has no name in peft's form", fix="Choose LoRA targets among the blocks' layers"
+        )
     tensors: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        theirs = _PREFIX + name_of(name)
-        tensors[f"{theirs}.lora_A.weight"] = layer.lora_A.detach().cpu().contiguous()
-        tensors[f"{theirs}.lora_B.weight"] = layer.lora_B.detach().cpu().contiguous()
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for one in joined:
+        parts = [layers[name] for name in one.ours if name in layers]
+        a, b = _stacked(model, one, layers)
+        tensors[f"{_PREFIX}{one.name}.lora_A.weight"] = a
+        tensors[f"{_PREFIX}{one.name}.lora_B.weight"] = b
+        if len(parts) > 1:
+            ranks[one.name] = spec.rank * len(parts)
+            alphas[one.name] = spec.alpha * (math.sqrt(len(parts)) if spec.rslora else len(parts))
+    ends = sorted({one.name.rpartition(".")[2] for one in joined})
+    full = sorted(one.name for one in joined)
+    others = {one.name for one in _joined(model, names, lambda _: True)} - set(full)
+    # Names by their last part may reach further than the layers chosen: then each is named in full.
+    further = any(other.rpartition(".")[2] in ends for other in others)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -81,14 +99,13 @@ def save_adapter(
         "lora_alpha": spec.alpha,
         "lora_dropout": spec.dropout,
         "use_rslora": spec.rslora,
-        "target_modules": sorted({name_of(name).rpartition(".")[2] for name in layers}),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "target_modules": full if further else ends,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": any(isinstance(names[_general(name)], Turned) for name in layers),
         "inference_mode": True,
     }
-    # Names by their last part would reach further than the layers chosen: then each is named in full.
-    if _reaches_further(model, layers, config["target_modules"], name_of):
-        config["target_modules"] = sorted(name_of(name) for name in layers)
     making = folder / f".making-{WEIGHTS}"
     with storage_errors(folder, "Free some space or choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,56 +117,107 @@ def save_adapter(
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def load_adapter(model: nn.Module, folder: Path, *, name_of: Callable[[str], str] = llama_name) -> LoRASpec:
+def load_adapter(model: nn.Module, folder: Path, *, names: Names | None = None) -> LoRASpec:
     """Gives a model the adapter in `folder`, in place; returns what kind it is.
 
     Raises:
         UserError: no adapter there, one of a kind that is not LoRA on linear layers, or one for another model.
     """
     config = _config(folder)
+    tensors = _tensors(folder)
+    wanted = {name.removeprefix(_PREFIX).rsplit(".lora_", 1)[0] for name in tensors}
+    found = [one for one in _joined(model, names or FAMILIES["qwen3"].names, lambda _: True) if one.name in wanted]
+    if missing := wanted - {one.name for one in found}:
+        raise UserError(f"{folder} belongs to another model: this one has no layer {min(missing)}")
+    rslora = bool(config.get("use_rslora", False))
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    kinds = {_kind(one.name, config, ranks, alphas) for one in found}
+    if len({alpha / (math.sqrt(rank) if rslora else rank) for rank, alpha in kinds}) > 1 or len(kinds) > 1:
+        raise UserError(f"{folder / CONFIG} gives layers different ranks, which is not supported", got=repr(ranks))
+    [(rank, alpha)] = kinds
+    targets = [name for one in found for name in one.ours]
+    spec = LoRASpec(
+        rank=rank,
+        alpha=alpha,
+        dropout=float(config.get("lora_dropout", 0.0)),
+        targets=tuple(f"re:{re.escape(name)}" for name in targets),
+        rslora=rslora,
+    )
+    spec.apply(model)
+    for one in found:
+        layers = [layer for name in one.ours if isinstance(layer := model.get_submodule(name), LoRALinear)]
+        rows = [layer.out_features for layer in layers]
+        whole = _read(tensors, f"{_PREFIX}{one.name}.lora_B.weight", (sum(rows), rank), folder)
+        a = _read(tensors, f"{_PREFIX}{one.name}.lora_A.weight", (rank, layers[0].in_features), folder)
+        with torch.no_grad():
+            for layer, b in zip(layers, whole.split(rows), strict=True):
+                layer.lora_A.copy_(a)
+                layer.lora_B.copy_(b)
+    return spec
+
+
+def _general(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
+def _joined(model: nn.Module, names: Names, wanted: Callable[[str], bool]) -> list[_Joined]:
+    """Their layers that hold at least one wanted layer of ours, in the model's order."""
+    groups: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, QuantizedLinear, LoRALinear)) and _general(name) in names:
+            theirs = names[_general(name)]
+            theirs = theirs.name if isinstance(theirs, Turned) else theirs
+            for number in re.findall(r"\.(\d+)(?=\.|$)", name):
+                theirs = theirs.replace("*", number, 1)
+            groups.setdefault(theirs, []).append(name)
+    order = list(names)
+    return [
+        _Joined(theirs, tuple(sorted(ours, key=lambda name: order.index(_general(name)))))
+        for theirs, ours in groups.items()
+        if any(wanted(name) for name in ours)
+    ]
+
+
+def _stacked(model: nn.Module, one: _Joined, layers: dict[str, LoRALinear]) -> tuple[Tensor, Tensor]:
+    """A and B of one layer of theirs."""
+    parts = [layers[name] for name in one.ours if name in layers]
+    a = torch.cat([part.lora_A.detach().cpu() for part in parts])
+    rank, column, row = parts[0].spec.rank, 0, 0
+    sizes = [int(getattr(model.get_submodule(name), "out_features")) for name in one.ours]  # noqa: B009
+    b = torch.zeros(sum(sizes), rank * len(parts), dtype=a.dtype)
+    for name, size in zip(one.ours, sizes, strict=True):
+        if name in layers:
+            b[row : row + size, column : column + rank] = layers[name].lora_B.detach().cpu()
+            column += rank
+        row += size
+    return a.contiguous(), b
+
+
+def _kind(name: str, config: dict[str, Any], ranks: dict[str, Any], alphas: dict[str, Any]) -> tuple[int, float]:
+    """Rank and α of one layer: a pattern of peft is a regular expression for the end of the name."""
+
+    def of(patterns: dict[str, Any], default: Any) -> Any:
+        return next((patterns[key] for key in patterns if re.match(rf"(.*\.)?({key})$", name)), default)
+
+    return int(of(ranks, config["r"])), float(of(alphas, config["lora_alpha"]))
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(folder / WEIGHTS)
+        return load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(f"{folder} lacks {WEIGHTS}") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"can't read {folder / WEIGHTS}: {error}") from error
-    wanted = {name.removeprefix(_PREFIX).rsplit(".lora_", 1)[0] for name in tensors}
-    targets = []
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) and not hasattr(module, "packed"):
-            continue
-        try:
-            theirs = name_of(name)
-        except UserError:
-            continue
-        if theirs in wanted:
-            targets.append((name, theirs))
-    if missing := wanted - {theirs for _, theirs in targets}:
-        raise UserError(f"{folder} belongs to another model: this one has no layer {sorted(missing)[0]}")
-    spec = LoRASpec(
-        rank=config["r"],
-        alpha=float(config["lora_alpha"]),
-        dropout=float(config.get("lora_dropout", 0.0)),
-        targets=tuple(f"re:{re.escape(name)}" for name, _ in targets),
-        rslora=bool(config.get("use_rslora", False)),
-    )
-    spec.apply(model)
-    for name, theirs in targets:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, LoRALinear)
-        for part in ("lora_A", "lora_B"):
-            _fill(getattr(layer, part), tensors, f"{_PREFIX}{theirs}.{part}.weight", folder)
-    return spec
 
 
-def _fill(parameter: Tensor, tensors: dict[str, Tensor], name: str, folder: Path) -> None:
+def _read(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], folder: Path) -> Tensor:
     if name not in tensors:
         raise UserError(f"{folder / WEIGHTS} lacks the tensor {name}")
-    if tensors[name].shape != parameter.shape:
-        expected, got = str(tuple(parameter.shape)), str(tuple(tensors[name].shape))
-        raise UserError(f"{folder / WEIGHTS}: {name} has the wrong shape", expected=expected, got=got)
-    with torch.no_grad():
-        parameter.copy_(tensors[name])
+    if tensors[name].shape != shape:
+        got = str(tuple(tensors[name].shape))
+        raise UserError(f"{folder / WEIGHTS}: {name} has the wrong shape", expected=str(shape), got=got)
+    return tensors[name]
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -163,24 +231,9 @@ def _config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise UserError(f"{file} is no LoRA adapter", got=repr(config.get("peft_type")))
     # What would change the function and is not done here must not pass silently.
-    for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias"):
+    for key in ("use_dora", "modules_to_save", "lora_bias"):
         if config.get(key):
             raise UserError(f"{file} asks for {key}, which is not supported", got=repr(config[key]))
     if config.get("bias", "none") != "none":
         raise UserError(f"{file} trains biases, which is not supported", got=repr(config["bias"]))
     return config
-
-
-def _reaches_further(
-    model: nn.Module, layers: dict[str, LoRALinear], ends: list[str], name_of: Callable[[str], str]
-) -> bool:
-    """Whether a plain layer that is not adapted would match one of the names too."""
-    inside = {f"{name}.base" for name in layers} | {f"{name}.merged" for name in layers}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name not in inside:
-            try:
-                if name_of(name).rpartition(".")[2] in ends:
-                    return True
-            except UserError:
-                continue
-    return False

@@ -31,6 +31,9 @@ VERBS: dict[str, dict[str, str]] = {
     "Bring one in": {
         "import": "Turns a published model into a run.",
     },
+    "Take one out": {
+        "export": "Writes a model for transformers, vLLM or llama.cpp.",
+    },
     "Talk": {
         "chat": "Talks with the model of a run.",
         "generate": "Continues a prompt; fit for pipes.",

@@ -1,0 +1,167 @@
+"""Classification with a language model: a new head on its hidden states, or its own next-token scores.
+
+Two ways, both reading the text once:
+
+- ``head``: a linear layer from a hidden state to the classes (Radford et al. 2018, section 3.3): that of the last
+  token, which has seen the whole text, or the mean over all tokens.
+- ``token``: the text is followed by a question, and the answer is read from the scores of one token per class at the
+  last position. No new weights; what the model knows of the labels' words helps it from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from underhood.core.errors import UserError
+from underhood.core.protocols import Tokenizer
+from underhood.data.batch import IGNORE, Batch
+from underhood.models.decoder import Decoder
+from underhood.train.loop import Step
+
+QUESTION = "\nlabel:"
+"""What follows the text where the answer is a token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """How a text becomes a class.
+
+    Attributes:
+        labels: the classes' names.
+        how: ``head`` or ``token``.
+        pool: which hidden state the head reads: the ``last`` token's or the ``mean`` of all.
+        label_ids: the token of each class (`token` only).
+    """
+
+    labels: tuple[str, ...]
+    how: Literal["head", "token"] = "head"
+    pool: Literal["last", "mean"] = "last"
+    label_ids: tuple[int, ...] = ()
+
+    def build(self, model: Decoder) -> "Classifier":
+        return Classifier(model, self)
+
+
+class Classifier(nn.Module):
+    """A decoder that gives scores of classes instead of tokens.
+
+    Attributes:
+        model: the decoder; nothing in it is changed, so surgery on it (LoRA) works as ever.
+        head: (classes, width), zero at first, with `how="head"`; else None.
+    """
+
+    def __init__(self, model: Decoder, spec: ClassifierSpec):
+        super().__init__()
+        if spec.how == "token" and len(spec.label_ids) != len(spec.labels):
+            raise ValueError(f"{len(spec.labels)} labels, but {len(spec.label_ids)} tokens for them")
+        self.spec, self.model = spec, model
+        self.head = nn.Linear(model.spec.width, len(spec.labels)) if spec.how == "head" else None
+        if self.head is not None:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+            self.head.to(next(model.parameters()).device)
+
+    def forward(self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+        """Scores of the classes; positions are −1 where a row is padded."""
+        hidden_BTD = self.model.hidden(tokens, positions=positions)
+        if self.head is not None and self.spec.pool == "mean":
+            real_BT1 = (positions >= 0)[..., None].to(hidden_BTD.dtype)
+            return self.head((hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1).clamp(min=1))
+        last_B = positions.argmax(dim=1)
+        last_BD = hidden_BTD[torch.arange(len(tokens), device=tokens.device), last_B]
+        if self.head is not None:
+            return self.head(last_BD)
+        return self.model.unembed(last_BD)[:, list(self.spec.label_ids)]
+
+
+def label_tokens(tokenizer: Tokenizer, labels: Sequence[str]) -> tuple[int, ...]:
+    """One token for each label: the first of its name (after a space), or of its number where names begin alike.
+
+    Raises:
+        UserError: the tokenizer has too few tokens to tell that many labels apart.
+    """
+    for words in (labels, [str(number) for number in range(len(labels))]):
+        ids = [tokenizer.encode(f" {word}")[:1] for word in words]
+        if all(ids) and len({one[0] for one in ids}) == len(labels):
+            return tuple(one[0] for one in ids)
+        ids = [tokenizer.encode(word)[:1] for word in words]
+        if all(ids) and len({one[0] for one in ids}) == len(labels):
+            return tuple(one[0] for one in ids)
+    raise UserError(f"no token for each of {len(labels)} labels", fix="Use a head instead")
+
+
+def encode_texts(
+    tokenizer: Tokenizer, spec: ClassifierSpec, texts: Sequence[str], context: int, *, opening: Sequence[int] = ()
+) -> list[list[int]]:
+    """Each text as the model reads it: after the ids that open a text, cut to the context, with the question if any.
+
+    Raises:
+        UserError: no room for a text in the context, or a text without tokens.
+    """
+    closing = tokenizer.encode(QUESTION) if spec.how == "token" else []
+    room = context - len(opening) - len(closing)
+    if room < 1:
+        raise UserError("the model's context is too short to classify anything", got=f"{context} tokens")
+    rows = [[*opening, *ids[:room], *closing] for ids in tokenizer.encode_batch(list(texts))]
+    if any(not row for row in rows):
+        raise UserError("an empty text can't be classified")
+    return rows
+
+
+def padded_rows(rows: Sequence[Sequence[int]]) -> Batch:
+    """Rows of different lengths as one batch without targets, padded on the right."""
+    shape = (len(rows), max(map(len, rows)))
+    tokens_BT, positions_BT = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    for b, row in enumerate(rows):
+        tokens_BT[b, : len(row)], positions_BT[b, : len(row)] = row, np.arange(len(row))
+    return Batch(torch.from_numpy(tokens_BT), torch.full(shape, IGNORE), torch.from_numpy(positions_BT))
+
+
+def classification_step(
+    classifier: Classifier, rows: Sequence[Sequence[int]], classes: Sequence[int], *, batch: int, seed: int
+) -> Step:
+    """The step for `train.loop.fit`: mean cross-entropy of the classes, over batches that are a function of the step.
+
+    Each epoch deals the texts out in an order of its own. Logs `accuracy` on the batch.
+    """
+    classes_N = torch.tensor(list(classes))
+    count = len(rows)
+
+    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
+        wanted = np.arange(step * batch, (step + 1) * batch)
+        chosen = [int(np.random.default_rng([seed, int(n // count)]).permutation(count)[n % count]) for n in wanted]
+        device = next(classifier.parameters()).device
+        read = padded_rows([rows[number] for number in chosen]).to(device)
+        assert read.positions is not None
+        truth_B = classes_N[chosen].to(device)
+        scores_BC = classifier(read.tokens, read.positions).float()
+        right = float((scores_BC.detach().argmax(-1) == truth_B).float().mean())
+        tokens = int((read.positions >= 0).sum())
+        return F.cross_entropy(scores_BC, truth_B), tokens, {"accuracy": right, "targets": len(chosen)}
+
+    return step_loss
+
+
+@torch.no_grad()
+def class_probabilities(
+    classifier: Classifier, rows: Sequence[Sequence[int]], *, batch: int = 32
+) -> Float[Tensor, "N C"]:
+    """Probabilities of the classes for each row, in the given order, on the CPU."""
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    found_NC = torch.empty(len(rows), len(classifier.spec.labels))
+    for first in range(0, len(order), batch):
+        numbers = order[first : first + batch]
+        read = padded_rows([rows[number] for number in numbers]).to(device)
+        assert read.positions is not None
+        found_NC[numbers] = classifier(read.tokens, read.positions).float().softmax(-1).cpu()
+    return found_NC

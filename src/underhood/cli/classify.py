@@ -1,0 +1,142 @@
+"""``underhood classify``: teaches a model to label texts, and labels texts with it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from underhood.cli.options import Positional
+from underhood.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Teaches a model to label texts from examples in --data, and says how well
+    it does beside a bag of words; or labels texts with a model so taught.
+
+    A file of examples is TSV, CSV, JSON lines or Parquet with a text and a label.
+    """
+
+    model: Positional[Path]
+    """Folder of a run or a model; to label texts, of a classifier."""
+
+    data: tuple[str, ...] = ()
+    """Files of examples to learn from."""
+
+    text: tuple[str, ...] = ()
+    """Texts to label; standard input, line by line, if neither these nor --data are given."""
+
+    out: Path | None = None
+    """Folder of the classifier; runs/MODEL-DATA if left out."""
+
+    stage: Literal["base", "sft", "dpo"] | None = None
+    """Which of a run's models to teach; the last one if left out."""
+
+    text_column: str | None = None
+    """Column that holds the text, if not called text, sentence, review and the like."""
+
+    label_column: str | None = None
+    """Column that holds the label, if not called label, class, sentiment and the like."""
+
+    how: Literal["head", "token"] = "head"
+    """By a new layer on top, or by the scores of one token per label."""
+
+    pool: Literal["last", "mean"] = "last"
+    """What the new layer reads: the last token's hidden state, or the mean of all."""
+
+    lora_rank: int | None = None
+    """Rank of LoRA adapters; 0 trains all weights. Left out: 16, or 0 for a small model."""
+
+    epochs: float = 4.0
+    """How often the examples are read."""
+
+    batch: int = 16
+    """Texts per update."""
+
+    lr: float | None = None
+    """Learning rate; by the model's width if left out."""
+
+    test: float = 0.2
+    """Share of the examples that is held out to measure by."""
+
+    seed: int = 0
+    """Of the split, the order and the start."""
+
+    json: bool = False
+    """Prints JSON instead of a table."""
+
+
+def run(args: Args) -> int:
+    if args.data and args.text:
+        raise UserError("--data teaches and --text asks", fix="Give one of them")
+    return _teach(args) if args.data else _label(args)
+
+
+def _teach(args: Args) -> int:
+    from underhood.cli.terminal import StageProgress, console, next_commands, table
+    from underhood.recipes.classification import ClassifySpec, classify_model
+    from underhood.train.loop import Interrupted
+
+    try:
+        spec = ClassifySpec(
+            model=str(args.model),
+            data=args.data,
+            model_stage=args.stage,
+            text_column=args.text_column,
+            label_column=args.label_column,
+            how=args.how,
+            pool=args.pool,
+            lora_rank=args.lora_rank,
+            epochs=args.epochs,
+            batch=args.batch,
+            lr=args.lr,
+            test=args.test,
+            seed=args.seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    out = args.out or Path("runs") / f"{args.model.resolve().name}-{Path(args.data[0]).stem}"
+    screen = console(sys.stderr if args.json else None)
+    log, work = classify_model(spec, out)
+    try:
+        with StageProgress(log, screen):
+            done = work()
+    except Interrupted as stop:
+        print(f"Stopped after step {stop.step:,}; go on with the same command.", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps(asdict(done) | {"path": str(done.path)}, ensure_ascii=False))
+        return 0
+    rows = [
+        [row.name, f"{row.accuracy:.1%}", f"{row.low:.1%} to {row.high:.1%}", f"{row.parameters:,}"]
+        for row in done.rows
+    ]
+    screen.print(f"\n{done.tested_on:,} held-out texts; learnt from {done.learnt_from:,}.")
+    screen.print(table(["", "right", "95 % interval", "numbers learnt"], rows))
+    for note in done.notes:
+        screen.print(note + ".")
+    next_commands(screen, {f'underhood classify {shlex.quote(str(out))} --text "…"': "label a text with it"})
+    return 0
+
+
+def _label(args: Args) -> int:
+    from underhood.recipes.classification import is_classifier, load_classifier
+
+    if not is_classifier(args.model):
+        raise UserError(f"{args.model} is no classifier", fix="Give --data FILE with labelled texts to teach it")
+    texts = list(args.text)
+    if not texts:
+        if sys.stdin.isatty():
+            raise UserError("there is nothing to label", fix="Give --text, or pipe texts in, one to a line")
+        texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    for text, found in zip(texts, load_classifier(args.model).predict(texts), strict=True):
+        best = max(found, key=found.__getitem__)
+        if args.json:
+            print(json.dumps({"text": text, "label": best, "probabilities": found}, ensure_ascii=False))
+        else:
+            print(f"{best}\t{found[best]:.3f}\t{text}")
+    return 0

@@ -1,0 +1,273 @@
+"""Classification fine-tuning of any model on labelled texts, measured beside a bag of words."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from underhood.align.classify import (
+    Classifier,
+    ClassifierSpec,
+    class_probabilities,
+    classification_step,
+    encode_texts,
+    label_tokens,
+)
+from underhood.core.checkpoint import load_module, module_tensors, newest, read_checkpoint, write_checkpoint
+from underhood.core.config import from_json, to_json
+from underhood.core.device import choose_device
+from underhood.core.errors import UserError
+from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.core.runlog import RunLog
+from underhood.core.toml import read_toml, toml_text
+from underhood.data.labelled import Labelled, read_labelled, split_labelled
+from underhood.evals.intervals import wilson
+from underhood.infer.load import Loaded, load
+from underhood.models.decoder import parameter_count
+from underhood.nn.lora import LoRASpec, fold
+from underhood.recipes.finetune import SMALL_MODEL, copy_voice, default_rate
+from underhood.train.loop import FitSpec, fit
+from underhood.train.optim import AdamWSpec
+from underhood.train.schedule import ScheduleSpec
+
+SETTINGS, STAGE = "classify.toml", "classify"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifySpec:
+    """Everything that decides what a classification fine-tuning does.
+
+    Attributes:
+        model: a run's folder or a model's.
+        data: files of labelled texts (see `data.labelled`).
+        model_stage: which of a run's models; the last one if None.
+        text_column, label_column: the columns' names, if not the usual ones.
+        how: a new head on the hidden states, or the scores of one token per label.
+        pool: what the head reads: the last token's hidden state, or the mean.
+        lora_rank: rank of the adapters; 0 trains all weights; None takes 16, or 0 for a small model.
+        epochs: how often the texts are read.
+        batch: texts per update.
+        lr: None goes by width.
+        test: share of the texts that is held out.
+        seed: of everything that is random.
+        device: where to compute.
+    """
+
+    model: str
+    data: tuple[str, ...]
+    model_stage: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    how: Literal["head", "token"] = "head"
+    pool: Literal["last", "mean"] = "last"
+    lora_rank: int | None = None
+    epochs: float = 4.0
+    batch: int = 16
+    lr: float | None = None
+    test: float = 0.2
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self):
+        if not self.data:
+            raise ValueError("data must name at least one file")
+        if not 0 < self.test < 1:
+            raise ValueError(f"test is a share between 0 and 1, got {self.test}")
+        if not self.epochs > 0 or self.batch < 1:
+            raise ValueError(f"epochs and batch must be positive, got {self.epochs} and {self.batch}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        accuracy: on the held-out texts; low, high: its 95 % Wilson interval.
+        parameters: numbers that were learnt.
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What came out: the model's row first, then the baselines'."""
+
+    path: Path
+    labels: tuple[str, ...]
+    learnt_from: int
+    tested_on: int
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def classify_model(spec: ClassifySpec, out: Path) -> tuple[RunLog, Callable[[], Classified]]:
+    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
+    file = out / SETTINGS
+    if file.exists():
+        if from_json(ClassifySpec, read_toml(file), where=str(file)) != spec:
+            raise UserError(f"{out} holds another classifier", fix="Choose another --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty", fix="Choose another --out")
+    with storage_errors(out, "Choose another --out"):
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(file, toml_text(to_json(spec)))
+    log = RunLog(out / "events.jsonl")
+    return log, lambda: _classify(spec, out, log)
+
+
+def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
+    device = torch.device(choose_device(spec.device))
+    loaded = load(spec.model, spec.model_stage, device=device)
+    examples = [
+        one for path in spec.data for one in read_labelled(Path(path), text=spec.text_column, label=spec.label_column)
+    ]
+    labels = tuple(sorted({one.label for one in examples}))
+    learn, test = split_labelled(examples, test=spec.test, seed=spec.seed)
+    log.event(STAGE, "note", text=f"{len(learn):,} texts to learn from, {len(test):,} held out, {len(labels)} labels")
+    ids = label_tokens(loaded.tokenizer, labels) if spec.how == "token" else ()
+    described = ClassifierSpec(labels=labels, how=spec.how, pool=spec.pool, label_ids=ids)
+    model = loaded.model
+    rank = spec.lora_rank if spec.lora_rank is not None else (0 if parameter_count(model) <= SMALL_MODEL else 16)
+    if rank:
+        LoRASpec(rank=rank, alpha=2.0 * rank).apply(model, seed=spec.seed)
+    else:
+        model.requires_grad_(True)
+    torch.manual_seed(spec.seed)
+    classifier = described.build(model)
+    number = {label: place for place, label in enumerate(labels)}
+    opening = loaded.prompt_ids("")
+
+    def encode(part: Sequence[Labelled]) -> list[list[int]]:
+        texts = [one.text for one in part]
+        return encode_texts(loaded.tokenizer, described, texts, model.context, opening=opening)
+
+    rows, test_rows = encode(learn), encode(test)
+    truth, test_truth = [number[one.label] for one in learn], [number[one.label] for one in test]
+    steps = max(1, math.ceil(spec.epochs * len(learn) / spec.batch))
+    trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+    log.event(STAGE, "start", steps=steps, trained_parameters=trained, lora_rank=rank)
+    result = fit(
+        classifier,
+        classification_step(classifier, rows, truth, batch=spec.batch, seed=spec.seed),
+        AdamWSpec(lr=spec.lr or default_rate(model.spec.width, rank > 0), weight_decay=0.01).build(classifier),
+        FitSpec(
+            steps=steps,
+            schedule=ScheduleSpec(warmup=0.1, decay=0.9),
+            save_every=200,
+            keep=1,
+            trained_only=True,
+        ),
+        stage=STAGE,
+        log=log,
+        checkpoints=out / "training",
+    )
+    found = class_probabilities(classifier, test_rows).argmax(-1).tolist()
+    base, notes = baselines(learn, test)
+    name = f"{Path(spec.model).name}, {'a head' if spec.how == 'head' else 'its own tokens'}"
+    table = (_row(name, [a == b for a, b in zip(found, test_truth, strict=True)], trained), *base)
+    fold(model)
+    copy_voice(loaded, out)
+    file = out / "tokenizer.json"
+    facts = {
+        "spec": to_json(model.spec),
+        "classifier": to_json(described),
+        "stage": STAGE,
+        "model": STAGE,
+        "step": steps,
+        "steps": steps,
+        "tokenizer": sha256_of(file) if file.exists() else None,
+    }
+    groups = {"model": module_tensors(model)}
+    if classifier.head is not None:
+        groups["head"] = module_tensors(classifier.head)
+    write_checkpoint(out / "checkpoints" / STAGE, steps, groups, facts, keep=1)
+    done = Classified(out, labels, len(learn), len(test), table, tuple(notes))
+    write_text(out / "results.json", json.dumps(asdict(done) | {"path": str(out)}, indent=1, ensure_ascii=False))
+    shutil.rmtree(out / "training", ignore_errors=True)
+    log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, accuracy=table[0].accuracy)
+    return done
+
+
+def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list[Row], list[str]]:
+    """What needs no language model: logistic regression on counts of words, and the commonest label."""
+    rows, notes = [], []
+    try:
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        notes.append("No bag of words in the table: it needs scikit-learn (pip install scikit-learn)")
+    else:
+        counts = CountVectorizer(token_pattern=r"(?u)\b\w+(?:'\w+)?\b", ngram_range=(1, 2))
+        model = LogisticRegression(max_iter=1000)
+        model.fit(counts.fit_transform([one.text for one in learn]), [one.label for one in learn])
+        found = model.predict(counts.transform([one.text for one in test]))
+        right = [one.label == label for one, label in zip(test, found, strict=True)]
+        rows.append(_row("bag of words, logistic regression", right, int(model.coef_.size + model.intercept_.size)))
+    commonest = Counter(one.label for one in learn).most_common(1)[0][0]
+    rows.append(_row("always the commonest label", [one.label == commonest for one in test], 0))
+    return rows, notes
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A finished classifier, ready to use."""
+
+    classifier: Classifier
+    loaded: Loaded
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.classifier.spec.labels
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """For each text the probability of every label.
+
+        Raises:
+            UserError: a text is empty.
+        """
+        if not texts:
+            return []
+        spec, opening = self.classifier.spec, self.loaded.prompt_ids("")
+        rows = encode_texts(self.loaded.tokenizer, spec, texts, self.loaded.model.context, opening=opening)
+        return [dict(zip(self.labels, row.tolist(), strict=True)) for row in class_probabilities(self.classifier, rows)]
+
+
+def is_classifier(folder: Path) -> bool:
+    return newest(folder / "checkpoints" / STAGE) is not None
+
+
+def load_classifier(folder: Path, *, device: str | None = None) -> LoadedClassifier:
+    """Opens what `classify_model` left.
+
+    Raises:
+        UserError: there is no classifier, or a file is damaged.
+    """
+    path = newest(folder / "checkpoints" / STAGE)
+    if path is None:
+        raise UserError(f"there is no classifier in {folder}", fix="Make one with underhood classify MODEL --data FILE")
+    loaded = load(folder, STAGE, device=choose_device(device))
+    saved = read_checkpoint(path)
+    where = str(path / "state.json")
+    classifier = from_json(ClassifierSpec, saved.state["classifier"], where=where).build(loaded.model)
+    if classifier.head is not None:
+        with torch.no_grad():
+            load_module(classifier.head, saved.tensors("head"), path)
+    return LoadedClassifier(classifier.eval(), loaded)
+
+
+def _row(name: str, right: Sequence[bool], parameters: int) -> Row:
+    found = wilson(sum(right), len(right))
+    return Row(name, found.value, found.low, found.high, parameters)

@@ -1,0 +1,98 @@
+"""From labelled texts to a classifier, with a bag of words in the same table."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from infer.tiny_run import make_run
+from underhood.cli.main import main
+from underhood.core.errors import UserError
+from underhood.data.labelled import read_labelled
+from underhood.infer.load import load
+from underhood.recipes.classification import ClassifySpec, baselines, classify_model, load_classifier
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "base-run", stages=("base",))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    draw, rows = random.Random(0), []
+    for number in range(120):
+        word = "changed" if number % 2 else "mutable"
+        others = draw.sample(["list", "items", "sequence", "holds", "more", "emoji"], 4)
+        rows.append(f"the {word} {' '.join(others)} {number}\t{'yes' if number % 2 else 'no'}\n")
+    path = tmp_path / "marks.tsv"
+    path.write_text("".join(rows))
+    return path
+
+
+@pytest.mark.parametrize(("how", "rank"), [("head", 0), ("head", 4), ("token", 0)])
+def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Path, tmp_path: Path, how: str, rank: int):
+    spec = ClassifySpec(
+        model=str(base),
+        data=(str(data),),
+        how=how,
+        lora_rank=rank,
+        epochs=8,
+        lr=0.01,  # type: ignore[arg-type]
+    )
+    log, work = classify_model(spec, tmp_path / "out")
+    done = work()
+    log.close()
+    assert (done.learnt_from, done.tested_on, done.labels) == (96, 24, ("no", "yes"))
+    ours, words, commonest = done.rows
+    assert ours.accuracy > 0.9
+    assert words.accuracy == 1.0, "one word tells the classes apart"
+    assert commonest.accuracy == pytest.approx(0.5, abs=0.05)
+    assert ours.low < ours.accuracy <= ours.high or ours.accuracy == 1
+    again = load_classifier(tmp_path / "out")
+    examples = read_labelled(data)
+    found = again.predict([one.text for one in examples])
+    assert all(sum(one.values()) == pytest.approx(1, abs=1e-5) for one in found)
+    right = sum(max(one, key=one.__getitem__) == mark.label for one, mark in zip(found, examples, strict=True))
+    assert right > 0.9 * len(examples)
+    assert load(tmp_path / "out").spec == load(base).spec
+
+
+def test_classify_command_teaches_and_labels(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["classify", str(base), "--data", str(data), "--epochs", "8", "--lr", "0.01", "--out", "marks"]
+    assert main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in report["rows"]] == [
+        "base-run, a head",
+        "bag of words, logistic regression",
+        "always the commonest label",
+    ]
+    assert main(["classify", "marks", "--text", "the changed list", "the mutable list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["yes", "no"]
+    assert main(["classify", str(base), "--text", "x"]) == 2
+    assert "is no classifier" in capsys.readouterr().err
+    assert main([*words[:-1], "other", "--text", "x"]) == 2
+
+
+def test_baselines_without_scikit_learn_say_so(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    from underhood.data.labelled import Labelled
+
+    monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
+    examples = [Labelled(f"x {n}", "ab"[n % 2], "") for n in range(10)]
+    rows, notes = baselines(examples, examples)
+    assert [row.name for row in rows] == ["always the commonest label"]
+    assert "scikit-learn" in notes[0]
+
+
+def test_a_folder_without_a_classifier_is_explained(base: Path):
+    with pytest.raises(UserError, match="no classifier"):
+        load_classifier(base)
