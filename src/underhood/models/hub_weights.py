@@ -1,0 +1,282 @@
+"""Weights from Hugging Face folders: safetensors only, streamed into a model tensor by tensor.
+
+The model is laid out first, without memory behind it; each tensor is then copied from the memory-mapped file to its
+place. Mapped pages count as memory in use until the file is closed, so a file is closed and opened again every few
+tensors: the peak is the weights and a little more, however large the files are. Pickled files are never opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from underhood.core.errors import UserError
+from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.models.huggingface import Family, Turned, family_of, spec_from_config
+from underhood.text.files import read_json
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and in all."""
+
+AT_ONCE = 64 * 2**20
+"""Bytes read from a file before it is closed and opened again."""
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file and the parameters of ours that it holds, one below the other.
+
+    Attributes:
+        name: its name in the file.
+        parts: the parameters' names.
+        turned: whether a matrix is stored as (in, out).
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    turned: bool
+
+    def shape(self, parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """The shape it must have."""
+        first = parameters[self.parts[0]]
+        rows = sum(parameters[part].shape[0] for part in self.parts)
+        shape = (rows, *first.shape[1:])
+        return shape[::-1] if self.turned else shape
+
+    def joined(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The tensor as it is stored."""
+        parts = [parameters[part].detach() for part in self.parts]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return whole.T.contiguous() if self.turned else whole
+
+
+def layout(model: nn.Module, family: Family) -> list[Stored]:
+    """How a model's parameters (each shared one once) are stored in the family's files.
+
+    Raises:
+        UserError: the family has no name for one of them.
+    """
+    found: dict[str, tuple[list[tuple[int, str]], bool]] = {}
+    order = {pattern: place for place, pattern in enumerate(family.names)}
+    for name, parameter in model.named_parameters():
+        module, _, kind = name.rpartition(".")
+        numbers = re.findall(r"(?<=\.)\d+(?=\.)", module)
+        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", module)
+        if pattern not in family.names:
+            raise UserError(f"{family.architecture} has no place for {name!r}")
+        place = family.names[pattern]
+        theirs = place.name if isinstance(place, Turned) else place
+        for number in numbers:
+            theirs = theirs.replace("*", number, 1)
+        turned = isinstance(place, Turned) and parameter.ndim == 2
+        found.setdefault(f"{theirs}.{kind}", ([], turned))[0].append((order[pattern], name))
+    return [Stored(name, tuple(part for _, part in sorted(parts)), turned) for name, (parts, turned) in found.items()]
+
+
+def load_decoder(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> Decoder:
+    """The model in a Hugging Face folder, without gradients and in evaluation mode.
+
+    Args:
+        folder: holds ``config.json`` and safetensors files.
+        dtype: the type of the weights in memory; None keeps the file's.
+        context: see `spec_from_config`.
+        progress: told after each tensor.
+
+    Raises:
+        UserError: an unknown family or key; a file that is missing, truncated, pickled or quantised; a tensor that is
+            missing, superfluous or of another shape.
+    """
+    data = read_config(folder)
+    where = str(folder / "config.json")
+    family, spec = family_of(data, where), spec_from_config(data, where=where, context=context)
+    files = tensor_files(folder)
+    model = empty_decoder(spec, dtype or _common_type(files), device)
+    _fill(model, family, files, folder, progress)
+    return model.eval().requires_grad_(False)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's ``config.json``.
+
+    Raises:
+        UserError: it is missing or holds no object.
+    """
+    data = read_json(folder / "config.json")
+    if not isinstance(data, dict):
+        raise UserError(f"{folder / 'config.json'} is no configuration", expected="a JSON object")
+    return data
+
+
+def empty_decoder(spec: DecoderSpec, dtype: torch.dtype, device: torch.device | str) -> Decoder:
+    """The model with memory for its weights and nothing in it yet."""
+    with torch.device("meta"):
+        model = spec.build().to(dtype)
+    if spec.tied:
+        model.unembed.register_parameter("weight", None)  # or it would get memory of its own
+    model.to_empty(device=device)
+    if spec.tied:
+        model.unembed.weight = model.embed.weight
+    return model
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Every tensor's name to the file that holds it.
+
+    Raises:
+        UserError: there are no safetensors files (pickled ones are refused), or one that the index names is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        single = folder / "model.safetensors"
+        files = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+        if not files:
+            pickled = [path.name for pattern in _PICKLED for path in sorted(folder.glob(pattern))]
+            if pickled:
+                fix = "Pickled files can run code and are never opened; convert it to safetensors where you trust it"
+                raise UserError(f"{folder / pickled[0]} is not a safetensors file", fix=fix)
+            raise UserError(f"{folder} holds no weights", expected="model.safetensors or its index")
+        return {name: file for file in files for name in _names(file)}
+    table = read_json(index)
+    entries = table.get("weight_map") if isinstance(table, dict) else None
+    if not isinstance(entries, dict) or not all(isinstance(file, str) for file in entries.values()):
+        raise UserError(f"{index} has no table of weights", expected='an object "weight_map"')
+    for file in sorted(set(entries.values())):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise UserError(f"{index} names a file that is no safetensors file of this folder", got=repr(file))
+        if not (folder / file).exists():
+            raise UserError(f"{folder / file} is missing", fix="Download it again; the index names it")
+    held = {file: set(_names(folder / file)) for file in set(entries.values())}
+    for name, file in entries.items():
+        if name not in held[file]:
+            raise UserError(f"{folder / file} lacks the tensor {name!r} that {index.name} promises")
+    return {name: folder / file for name, file in entries.items()}
+
+
+@torch.no_grad()
+def _fill(model: Decoder, family: Family, files: Mapping[str, Path], folder: Path, progress: Progress | None) -> None:
+    parameters = dict(model.named_parameters())
+    prefix = _prefix(family, files)
+    wanted = {_with_prefix(stored.name, family, prefix): stored for stored in layout(model, family)}
+    if missing := [name for name in wanted if name not in files]:
+        raise UserError(f"{folder} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
+    unembed = family.names["unembed"]
+    copies = {f"{unembed}.weight"} & files.keys() if model.spec.tied else set()  # some write it a second time
+    extra = [
+        name
+        for name in files
+        if name not in wanted
+        and not any(re.fullmatch(pattern, name) for pattern in family.ignored)
+        and name not in copies
+    ]
+    if extra:
+        raise UserError(f"{folder} holds a tensor the model has no place for: {extra[0]!r} ({len(extra)} in all)")
+    total = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
+    done = 0
+    for name, tensor in _read(files, wanted):
+        stored = wanted[name]
+        shape = stored.shape(parameters)
+        if tuple(tensor.shape) != shape:
+            expected, got = str(shape), str(tuple(tensor.shape))
+            raise UserError(f"{files[name]}: tensor {name!r} has the wrong shape", expected=expected, got=got)
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise UserError(
+                f"{files[name]}: tensor {name!r} is quantised", expected="a float type", got=str(tensor.dtype)
+            )
+        row = 0
+        whole = tensor.T if stored.turned else tensor
+        for part in stored.parts:
+            parameter = parameters[part]
+            parameter.copy_(whole[row : row + len(parameter)])
+            row += len(parameter)
+            done += parameter.numel() * parameter.element_size()
+        if progress is not None:
+            progress(done, total)
+    for name, tensor in _read(files, dict.fromkeys(copies)):
+        if not torch.equal(tensor.to(model.embed.weight), model.embed.weight):
+            fix = "Its configuration or its weights are wrong"
+            raise UserError(f"{files[name]}: {name!r} differs from the embedding that it is tied to", fix=fix)
+
+
+def _read(files: Mapping[str, Path], names: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
+    """The named tensors, file by file; no more than about `AT_ONCE` of a file is mapped in memory at a time."""
+    by_file: dict[Path, list[str]] = {}
+    for name in names:
+        by_file.setdefault(files[name], []).append(name)
+    for file in sorted(by_file):
+        waiting = by_file[file][::-1]
+        while waiting:
+            read = 0
+            with _opened(file) as source:
+                while waiting and read < AT_ONCE:
+                    name = waiting.pop()
+                    tensor = source.get_tensor(name)
+                    read += tensor.numel() * tensor.element_size()
+                    yield name, tensor
+                    del tensor
+
+
+def _common_type(files: Mapping[str, Path]) -> torch.dtype:
+    """The type of the first tensor."""
+    name = next(iter(files))
+    with _opened(files[name]) as source:
+        return source.get_tensor(name).dtype
+
+
+def _names(file: Path) -> list[str]:
+    with _opened(file) as source:
+        return list(source.keys())
+
+
+class _opened:
+    """An open safetensors file; what is wrong with it becomes one line."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __enter__(self) -> Any:
+        try:
+            self._source = safe_open(self.file, framework="pt")
+            return self._source.__enter__()
+        except (OSError, SafetensorError) as error:
+            raise self._explained(error) from error
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._source.__exit__(kind, error, trace)
+        if isinstance(error, SafetensorError):
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> UserError:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return UserError(f"{self.file} is no readable safetensors file ({line})", fix="Download it again")
+
+
+def _prefix(family: Family, files: Mapping[str, Path]) -> str:
+    """How the names of this folder begin: a model saved without its head has no prefix."""
+    for prefix in family.prefixes:
+        if any(
+            _with_prefix(name, family, prefix) in files
+            for name in ("model.embed_tokens.weight", "transformer.wte.weight")
+        ):
+            return prefix
+    return family.prefixes[0]
+
+
+def _with_prefix(name: str, family: Family, prefix: str) -> str:
+    own = family.prefixes[0]
+    return prefix + name.removeprefix(own) if name.startswith(own) else name

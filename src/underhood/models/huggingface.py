@@ -1,0 +1,181 @@
+"""The open model families: what their ``config.json`` means as a spec, and what their weights are called.
+
+A family is two things here, a function from the file's keys to a `DecoderSpec` and a table of names. Nothing else in
+the house knows which family a model came from.
+
+Sources: the configurations and weight files as published, and transformers' reference models (what the keys mean).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from underhood.core.errors import UserError, nearest
+from underhood.models import hub_specs as specs
+from underhood.models.decoder import DecoderSpec
+from underhood.models.hub_config import Config
+
+
+@dataclass(frozen=True)
+class Turned:
+    """The name of a matrix that is stored as (in, out), the other way round than a linear layer's weight."""
+
+    name: str
+
+
+Names = Mapping[str, str | Turned]
+"""Our module to theirs; ``*`` stands for a number. Modules of ours that share one of theirs are stored as one tensor,
+row below row, in the table's order."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of checkpoints.
+
+    Attributes:
+        architecture: transformers' class.
+        read: its configuration as a spec.
+        names: its weights' names.
+        prefixes: how the names of the table may begin in a file: the table's own way first.
+        ignored: patterns of names in files that are no weights of the language model (old files carry masks).
+    """
+
+    architecture: str
+    read: Callable[[Config], DecoderSpec]
+    names: Names
+    prefixes: tuple[str, ...] = ("model.", "")
+    ignored: tuple[str, ...] = (r".*rotary_emb\.inv_freq",)
+
+
+def spec_from_config(data: Mapping[str, Any], *, where: str = "config.json", context: int | None = None) -> DecoderSpec:
+    """The model that a Hugging Face configuration describes.
+
+    Args:
+        where: what errors call the file.
+        context: another context than the file's. For LongRoPE it also decides which of its two lists of divisors is
+            used; left out, it is that of the first training, for which the model is exact at every length.
+
+    Raises:
+        UserError: a family that is not known, a missing key, or one that changes the function in an unknown way.
+    """
+    family = family_of(data, where)
+    config = Config(data, where, context)
+    try:
+        spec = family.read(config)
+    except ValueError as error:  # a spec's own validation
+        raise UserError(f"{where}: {error}") from error
+    config.finish()
+    return spec
+
+
+def family_of(data: Mapping[str, Any], where: str = "config.json") -> Family:
+    """The family that a configuration belongs to.
+
+    Raises:
+        UserError: it is not known; the known ones are listed.
+    """
+    name = data.get("model_type")
+    if name not in FAMILIES:
+        near = nearest(str(name), FAMILIES)
+        fix = f"The nearest that can be read is {near}" if near else None
+        raise UserError(
+            f"{where} is of a family that can't be read", expected=" | ".join(FAMILIES), got=repr(name), fix=fix
+        )
+    return FAMILIES[name]
+
+
+# What their weights are called.
+
+
+def _layers(ours: str, theirs: str, names: Names) -> Names:
+    return {
+        ours + our: Turned(theirs + their.name) if isinstance(their, Turned) else theirs + their
+        for our, their in names.items()
+    }
+
+
+_OUTSIDE: Names = {"embed": "model.embed_tokens", "norm": "model.norm", "unembed": "lm_head"}
+_ATTENTION: Names = {
+    "mixer.query": "self_attn.q_proj",
+    "mixer.key": "self_attn.k_proj",
+    "mixer.value": "self_attn.v_proj",
+    "mixer.output": "self_attn.o_proj",
+    "mixer.query_norm": "self_attn.q_norm",
+    "mixer.key_norm": "self_attn.k_norm",
+}
+_GATED: Names = {f"feedforward.{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")}
+_PRE_NORMS: Names = {"mixer_norm": "input_layernorm", "feedforward_norm": "post_attention_layernorm"}
+_POST_NORMS: Names = {
+    "mixer_post_norm": "post_attention_layernorm",
+    "feedforward_post_norm": "post_feedforward_layernorm",
+}
+
+_LLAMA: Names = _OUTSIDE | _layers("blocks.*.", "model.layers.*.", _PRE_NORMS | _ATTENTION | _GATED)
+_QWEN3_MOE: Names = _LLAMA | _layers(
+    "blocks.*.feedforward.",
+    "model.layers.*.mlp.",
+    {"router": "gate"} | {f"experts.*.{part}": f"experts.*.{part}_proj" for part in ("gate", "up", "down")},
+)
+_MIXTRAL: Names = _LLAMA | _layers(
+    "blocks.*.feedforward.",
+    "model.layers.*.block_sparse_moe.",
+    {
+        "router": "gate",
+        "experts.*.gate": "experts.*.w1",
+        "experts.*.down": "experts.*.w2",
+        "experts.*.up": "experts.*.w3",
+    },
+)
+_GEMMA: Names = _LLAMA | _layers(
+    "blocks.*.", "model.layers.*.", {"feedforward_norm": "pre_feedforward_layernorm"} | _POST_NORMS
+)
+_OLMO2: Names = _OUTSIDE | _layers("blocks.*.", "model.layers.*.", _POST_NORMS | _ATTENTION | _GATED)
+_PHI3: Names = _LLAMA | _layers(
+    "blocks.*.",
+    "model.layers.*.",
+    {f"mixer.{part}": "self_attn.qkv_proj" for part in ("query", "key", "value")}
+    | {f"feedforward.{part}": "mlp.gate_up_proj" for part in ("gate", "up")},
+)
+_GPT2: Names = {
+    "embed": "transformer.wte",
+    "position_embed": "transformer.wpe",
+    "norm": "transformer.ln_f",
+    "unembed": "lm_head",
+} | _layers(
+    "blocks.*.",
+    "transformer.h.*.",
+    {
+        "mixer_norm": "ln_1",
+        "mixer.query": Turned("attn.c_attn"),
+        "mixer.key": Turned("attn.c_attn"),
+        "mixer.value": Turned("attn.c_attn"),
+        "mixer.output": Turned("attn.c_proj"),
+        "feedforward_norm": "ln_2",
+        "feedforward.up": Turned("mlp.c_fc"),
+        "feedforward.down": Turned("mlp.c_proj"),
+    },
+)
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": Family("GPT2LMHeadModel", specs.gpt2, _GPT2, ("transformer.", ""), (r".*\.attn\.(masked_)?bias",)),
+    "llama": Family("LlamaForCausalLM", specs.llama, _LLAMA),
+    "mistral": Family("MistralForCausalLM", specs.mistral, _LLAMA),
+    "mixtral": Family("MixtralForCausalLM", specs.mixtral, _MIXTRAL),
+    "qwen2": Family("Qwen2ForCausalLM", specs.qwen2, _LLAMA),
+    "qwen3": Family("Qwen3ForCausalLM", specs.qwen3, _LLAMA),
+    "qwen3_moe": Family("Qwen3MoeForCausalLM", specs.qwen3_moe, _QWEN3_MOE),
+    "gemma2": Family("Gemma2ForCausalLM", specs.gemma2, _GEMMA),
+    "gemma3_text": Family("Gemma3ForCausalLM", specs.gemma3, _GEMMA),
+    "gemma3": Family(
+        "Gemma3ForConditionalGeneration",
+        specs.gemma3_with_images,
+        _GEMMA,
+        ("model.", "language_model.model.", "model.language_model."),
+        (r".*rotary_emb\.inv_freq", r"(model\.)?(vision_tower|multi_modal_projector)\..*", r"(.*\.)?lm_head\.weight"),
+    ),
+    "phi3": Family("Phi3ForCausalLM", specs.phi3, _PHI3),
+    "olmo2": Family("Olmo2ForCausalLM", specs.olmo2, _OLMO2),
+}
+"""The families that can be read, by the ``model_type`` of their configurations."""
