@@ -1,0 +1,44 @@
+"""``underhood export``: a model of a run for transformers, vLLM or llama.cpp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from underhood.cli.options import Positional
+
+
+@dataclass(frozen=True)
+class Args:
+    """Writes a model of a run in a form that other programs open.
+
+    hf makes a folder for transformers and vLLM; gguf makes one file for
+    llama.cpp. Both come with a model card, written from what the run recorded.
+    """
+
+    run: Positional[Path]
+    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
+
+    format: Literal["hf", "gguf"] = "hf"
+    """Whose form to write."""
+
+    dtype: str | None = None
+    """How to store weights: float32, float16, bfloat16; for gguf also q8_0. Left out, hf is float32, gguf float16."""
+
+    stage: Literal["base", "sft", "dpo"] | None = None
+    """Which of the run's models; the last one if left out."""
+
+    out: Path | None = None
+    """The folder (hf) or file (gguf) to make; RUN/export/… if left out."""
+
+    replace: bool = False
+    """Replaces an earlier export at the same place."""
+
+
+def run(args: Args) -> int:
+    from underhood.recipes.export.export import export
+
+    made = export(args.run, args.format, dtype=args.dtype, stage=args.stage, out=args.out, replace=args.replace)
+    print(made.path)
+    return 0

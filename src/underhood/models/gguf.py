@@ -1,0 +1,180 @@
+"""GGUF: one file with weights, vocabulary and settings, which llama.cpp and what is built on it read.
+
+The format is llama.cpp's; the ``gguf`` package writes its bytes. What is decided here is what goes in: which of
+llama.cpp's architectures this model is (only ``qwen3``, the shape that `underhood build` makes), the names of the
+tensors, how each is stored, and how the tokenizer cuts text. llama.cpp rotates Qwen3's queries and keys in half-split
+pairs, as we do, so no row of a projection changes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from torch import Tensor
+
+from underhood.core.checkpoint import module_tensors
+from underhood.core.errors import UserError
+from underhood.models.decoder import Decoder
+from underhood.models.qwen3 import qwen3_parts
+from underhood.text.bpe import BytePairTokenizer
+from underhood.text.vocabulary import spell
+
+GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
+
+_STORED = {
+    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+}
+
+PRE = {"qwen2": "qwen2", "llama3": "llama-bpe", "gpt2": "gpt-2"}
+"""Our split patterns by the names that llama.cpp has for the same regular expressions."""
+
+_BLOCK = {
+    "mixer_norm.weight": "attn_norm.weight",
+    "mixer.query.weight": "attn_q.weight",
+    "mixer.key.weight": "attn_k.weight",
+    "mixer.value.weight": "attn_v.weight",
+    "mixer.output.weight": "attn_output.weight",
+    "mixer.query_norm.weight": "attn_q_norm.weight",
+    "mixer.key_norm.weight": "attn_k_norm.weight",
+    "feedforward_norm.weight": "ffn_norm.weight",
+    "feedforward.gate.weight": "ffn_gate.weight",
+    "feedforward.up.weight": "ffn_up.weight",
+    "feedforward.down.weight": "ffn_down.weight",
+}
+_OUTSIDE = {"embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight", "unembed.weight": "output.weight"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """What a GGUF file says about itself beside the model.
+
+    Attributes:
+        name: the model's name.
+        description: a sentence for people.
+        chat_template: Jinja text, or None for a model that does not chat.
+        end_of_text: special token that opens and closes documents.
+        end_of_turn: special token that ends an answer; None for a model that does not chat.
+    """
+
+    name: str
+    description: str = ""
+    chat_template: str | None = None
+    end_of_text: str = "<|endoftext|>"
+    end_of_turn: str | None = None
+
+
+def write_gguf(path: Path, model: Decoder, tokenizer: BytePairTokenizer, naming: Naming, stored: GGUFType) -> None:
+    """Writes the model as one GGUF file. Norms stay float32, as llama.cpp keeps them; matrices take `stored`.
+
+    A matrix whose rows are no multiple of 32 long has no q8_0 form and becomes f16, as llama.cpp's own tools do.
+
+    Raises:
+        UserError: llama.cpp has no architecture or no tokenizer of this kind.
+    """
+    parts = qwen3_parts(model.spec)
+    if parts is None:
+        raise UserError(
+            "this model has no GGUF form",
+            expected="the Qwen3 shape that underhood build makes",
+            fix="Export it with --format hf",
+        )
+    kind, file_type = _STORED[stored]
+    writer = GGUFWriter(path, "qwen3")
+    writer.add_name(naming.name)
+    if naming.description:
+        writer.add_description(naming.description)
+    writer.add_context_length(model.spec.context)
+    writer.add_embedding_length(model.spec.width)
+    writer.add_block_count(model.spec.layers)
+    writer.add_feed_forward_length(parts.hidden)
+    writer.add_head_count(parts.heads)
+    writer.add_head_count_kv(parts.kv_heads)
+    writer.add_key_length(parts.head_width)
+    writer.add_value_length(parts.head_width)
+    writer.add_rope_freq_base(parts.theta)
+    writer.add_layer_norm_rms_eps(parts.eps)
+    writer.add_vocab_size(model.spec.vocab_size)
+    writer.add_file_type(file_type)
+    if stored == "q8_0":
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_tokenizer(writer, tokenizer, model.spec.vocab_size, naming)
+    tensors = module_tensors(model)
+    for name, tensor in tensors.items():
+        how = _kind(tensor, kind)
+        block, size = gguf.GGML_QUANT_SIZES[how]
+        as_float = np.dtype(np.float32)  # `how` overrules it; other types mean that shapes are counted in bytes
+        writer.add_tensor_info(gguf_name(name), tensor.shape, as_float, tensor.numel() // block * size, raw_dtype=how)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for tensor in tensors.values():  # one at a time: a large model is never in memory twice
+            # NumPy has no bfloat16, so a half-precision model takes the way over float32.
+            array = tensor.detach().to("cpu", torch.float32).numpy()
+            writer.write_tensor_data(gguf.quantize(array, _kind(tensor, kind)))
+    finally:
+        writer.close()
+
+
+def gguf_name(name: str) -> str:
+    """llama.cpp's name of one of our tensors: ``blocks.3.mixer.query.weight`` → ``blk.3.attn_q.weight``."""
+    if name in _OUTSIDE:
+        return _OUTSIDE[name]
+    _, layer, rest = name.split(".", 2)
+    return f"blk.{layer}.{_BLOCK[rest]}"
+
+
+def _kind(tensor: Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+    """How a tensor is stored."""
+    if tensor.ndim == 1:
+        return GGMLQuantizationType.F32
+    return GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] else wanted
+
+
+def _add_tokenizer(writer: GGUFWriter, tokenizer: BytePairTokenizer, vocab_size: int, naming: Naming) -> None:
+    """The vocabulary in llama.cpp's "gpt2" form: byte-level BPE with merges in order."""
+    vocabulary = tokenizer.vocabulary
+    if vocabulary.pattern not in PRE:
+        raise UserError(f"llama.cpp can't cut text by the pattern {vocabulary.pattern!r}", expected=" | ".join(PRE))
+    tokens, types = _token_list(vocabulary.ids, vocabulary.special, vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(PRE[vocabulary.pattern])
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([f"{spell(left)} {spell(right)}" for left, right in vocabulary.merges])
+    special = tokenizer.special
+    if naming.end_of_text in special:
+        writer.add_bos_token_id(special[naming.end_of_text])
+        writer.add_pad_token_id(special[naming.end_of_text])
+    end = naming.end_of_turn if naming.end_of_turn in special else naming.end_of_text
+    if end in special:
+        writer.add_eos_token_id(special[end])
+    if naming.end_of_turn in special:
+        writer.add_eot_token_id(special[naming.end_of_turn])
+    # Texts are given as they are: what a prompt opens with is the caller's business, as in our own tokenizer.
+    writer.add_add_bos_token(False)
+    if naming.chat_template is not None:
+        writer.add_chat_template(naming.chat_template)
+
+
+def _token_list(
+    ids: Mapping[bytes, int], special: Mapping[str, int], vocab_size: int
+) -> tuple[Sequence[str], Sequence[TokenType]]:
+    """Every id's spelling and kind; ids that the embedding has and the tokenizer has not are marked unused."""
+    tokens = [f"[PAD{id}]" for id in range(vocab_size)]
+    types = [TokenType.UNUSED] * vocab_size
+    for token, id in ids.items():
+        tokens[id], types[id] = spell(token), TokenType.NORMAL
+    for name, id in special.items():
+        tokens[id], types[id] = name, TokenType.CONTROL
+    return tokens, types

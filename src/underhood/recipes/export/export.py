@@ -1,0 +1,110 @@
+"""``underhood export``: one model of a run, written for other people's programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from underhood.core.errors import UserError, nearest
+from underhood.infer.load import Loaded, load
+from underhood.recipes.export.card import Card, read_summary
+from underhood.recipes.export.huggingface import SHARD_BYTES, FloatType, write_folder
+from underhood.recipes.export.place import making
+from underhood.text.bpe import BytePairTokenizer
+from underhood.text.chat import CHATML
+
+Format = Literal["hf", "gguf"]
+
+_LONG = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_SHORT = {long: short for short, long in _LONG.items()}
+DEFAULT_DTYPE: dict[Format, str] = {"hf": "float32", "gguf": "f16"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made: the folder (hf) or file (gguf), its card, and how the weights are stored."""
+
+    path: Path
+    card: Path
+    dtype: str
+
+
+def export(
+    run: str | Path | Loaded,
+    format: Format = "hf",
+    *,
+    dtype: str | None = None,
+    stage: str | None = None,
+    out: Path | None = None,
+    replace: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Exported:
+    """Writes a model in Hugging Face's or llama.cpp's form; nothing half-written is left if that fails.
+
+    Args:
+        run: a run's folder, a checkpoint in it, or a loaded model.
+        dtype: float32, float16 or bfloat16; for gguf also q8_0. None means float32 (hf) and float16 (gguf).
+        stage: "base", "sft" or "dpo"; None takes the last one that there is.
+        out: the folder (hf) or file (gguf) to make; None means ``RUN/export/STAGE-hf`` or ``…/STAGE-DTYPE.gguf``.
+        replace: whether an earlier export at that place may be replaced.
+        shard_bytes: weights larger than this are cut into several files (hf).
+
+    Raises:
+        UserError: no such run or stage, a model without such a form, an unknown dtype, a place that can't be written.
+    """
+    stored = resolve_dtype(format, dtype)
+    loaded = run if isinstance(run, Loaded) else load(run, stage)
+    summary = read_summary(loaded.run)
+    name = f"{loaded.run.resolve().name}-{loaded.stage}"
+    if format == "hf":
+        target = out or loaded.run / "export" / f"{loaded.stage}-hf"
+        card = Card(title=name, loaded=loaded, summary=summary, form="hf", dtype=stored).text()
+        with making(target, folder=True, replace=replace) as folder:
+            write_folder(folder, loaded, cast(FloatType, stored), shard_bytes=shard_bytes)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        return Exported(target, target / "README.md", stored)
+    target = out or loaded.run / "export" / f"{loaded.stage}-{stored}.gguf"
+    beside = target.with_name(f"{target.name}.md")
+    card = Card(title=name, loaded=loaded, summary=summary, form="gguf", dtype=stored).text()
+    with (
+        making(beside, folder=False, replace=replace) as card_file,
+        making(target, folder=False, replace=replace) as file,
+    ):
+        card_file.write_text(card, encoding="utf-8")
+        _write_gguf(file, loaded, name, stored)
+    return Exported(target, beside, stored)
+
+
+def resolve_dtype(format: Format, dtype: str | None) -> str:
+    """The name that the format itself has for a way to store weights.
+
+    Raises:
+        UserError: the format has no such type.
+    """
+    from underhood.models.gguf import GGUFType
+
+    valid = get_args(FloatType) if format == "hf" else get_args(GGUFType)
+    found = DEFAULT_DTYPE[format] if dtype is None else dtype
+    found = (_LONG if format == "hf" else _SHORT).get(found, found)
+    if found not in valid:
+        near = nearest(found, valid)
+        fix = f"Did you mean {near}?" if near else ("Use --format gguf for q8_0" if found == "q8_0" else None)
+        raise UserError(f"--format {format} has no dtype {dtype!r}", expected=" or ".join(valid), fix=fix)
+    return found
+
+
+def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str) -> None:
+    from underhood.models.gguf import GGUFType, Naming, write_gguf
+
+    if not isinstance(loaded.tokenizer, BytePairTokenizer):
+        got = type(loaded.tokenizer).__name__
+        raise UserError("this tokenizer has no GGUF form", expected="a byte-level BPE", got=got)
+    naming = Naming(
+        name=name,
+        description=f"Made with Underhood; the {loaded.stage} model of a run.",
+        chat_template=CHATML.jinja if loaded.chats else None,
+        end_of_text=CHATML.end_of_text,
+        end_of_turn=CHATML.end if loaded.chats else None,
+    )
+    write_gguf(file, loaded.model, loaded.tokenizer, naming, cast(GGUFType, stored))

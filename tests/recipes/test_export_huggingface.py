@@ -1,0 +1,204 @@
+"""What `underhood export --format hf` writes, opened by transformers."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from export_run import TEXT, export_run, model_of, save_run, spec_of
+from safetensors.torch import load_file
+
+import underhood.recipes.export.huggingface as huggingface
+from text.nasty import NASTY
+from underhood.cli.main import main
+from underhood.core.errors import UserError
+from underhood.infer.load import Loaded, load
+from underhood.infer.sample import GREEDY
+from underhood.nn.attention import AttentionSpec
+from underhood.recipes.export.export import export
+from underhood.text.characters import CharacterTokenizer
+from underhood.text.chat import CHATML
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is a list? <|im_end|>"},
+    {"role": "assistant", "content": "  A mutable sequence."},
+    {"role": "user", "content": "And 日本語 🙂?"},
+]
+
+
+def in_transformers(folder: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def largest_difference(loaded: Loaded, theirs) -> float:
+    """Of the logits on random tokens, relative to the largest."""
+    tokens_BT = torch.randint(loaded.spec.vocab_size, (2, 90), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        ours_BTV, theirs_BTV = loaded.model(tokens_BT), theirs(tokens_BT).logits
+    return float((ours_BTV - theirs_BTV).abs().max() / ours_BTV.abs().max())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_exported_folder_gives_our_logits_and_greedy_text_matches_transformers(tmp_path: Path, tied: bool):
+    run = export_run(tmp_path / "run", tied=tied)
+    made = export(run)
+    loaded = load(run)
+    theirs, _ = in_transformers(made.path)
+    assert type(theirs).__name__ == "Qwen3ForCausalLM"
+    assert largest_difference(loaded, theirs) < 1e-5
+    prompts = [loaded.prompt_ids(text) for text in ("The list", "", "Naïve 日本")]
+    for ours, prompt in zip(
+        loaded.complete(["The list", "", "Naïve 日本"], max_tokens=64, sampling=GREEDY), prompts, strict=True
+    ):
+        row = theirs.generate(torch.tensor([prompt]), max_new_tokens=64, do_sample=False)[0, len(prompt) :].tolist()
+        stopped = row[:-1] if row[-1] in loaded.stop_ids else row
+        assert stopped == ours.ids
+        assert (row[-1] if stopped != row else None) == ours.stop_id
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rope_theta", 10_000.0), ("rms_norm_eps", 1e-6), ("num_key_value_heads", 4), ("head_dim", 16)]
+)
+def test_logits_rest_on_every_number_in_the_config(tmp_path: Path, monkeypatch, key: str, value: float):
+    """Ablation: with one number of the config wrong, the same weights give another model, or none at all."""
+    run = export_run(tmp_path / "run")
+    whole = huggingface.to_huggingface
+    monkeypatch.setattr(huggingface, "to_huggingface", lambda spec: whole(spec) | {key: value})
+    made = export(run)
+    if key in ("num_key_value_heads", "head_dim"):
+        with pytest.raises(RuntimeError, match="size"):
+            in_transformers(made.path)
+    else:
+        assert largest_difference(load(run), in_transformers(made.path)[0]) > 1e-4
+
+
+def test_exported_tokenizer_gives_our_ids_matches_transformers(tmp_path: Path):
+    run = export_run(tmp_path / "run")
+    loaded = load(run)
+    _, theirs = in_transformers(export(run).path)
+    for text in [*TEXT, *NASTY]:
+        ours = loaded.tokenizer.encode(text)
+        if not any(name in text for name in loaded.tokenizer.special):  # those transformers turns into the tokens
+            assert theirs.encode(text) == ours
+        assert theirs.decode(ours) == loaded.tokenizer.decode(ours)
+    special = loaded.tokenizer.special
+    assert len(theirs) == loaded.tokenizer.vocab_size
+    assert theirs.bos_token_id == theirs.pad_token_id == special["<|endoftext|>"]
+    assert theirs.eos_token_id == special["<|im_end|>"]
+    assert theirs.model_max_length == loaded.spec.context
+
+
+def test_exported_chat_template_gives_our_tokens_matches_transformers(tmp_path: Path):
+    run = export_run(tmp_path / "run")
+    loaded = load(run)
+    _, theirs = in_transformers(export(run).path)
+    chat = [message | {"content": message["content"].replace(" <|im_end|>", "")} for message in CHAT]
+    found = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert found == CHATML.render(loaded.tokenizer, chat, add_generation_prompt=True).ids
+
+
+def test_base_model_is_exported_without_chat_template_and_ends_with_its_document(tmp_path: Path):
+    run = export_run(tmp_path / "run")
+    _, tokenizer = in_transformers(export(run, stage="base").path)
+    assert tokenizer.chat_template is None
+    assert tokenizer.eos_token == "<|endoftext|>"
+
+
+def test_large_weights_are_cut_into_shards_that_open_as_one(tmp_path: Path):
+    run = export_run(tmp_path / "run")
+    made = export(run, shard_bytes=100_000)
+    loaded = load(run)
+    shards = sorted(made.path.glob("*.safetensors"))
+    index = json.loads((made.path / "model.safetensors.index.json").read_text())
+    assert len(shards) > 3
+    assert all(shard.stat().st_size < 110_000 for shard in shards)
+    assert set(index["weight_map"].values()) == {shard.name for shard in shards}
+    assert index["metadata"]["total_size"] == sum(p.numel() * 4 for p in loaded.model.parameters())
+    theirs, _ = in_transformers(made.path)
+    assert largest_difference(loaded, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_holds_every_weight_rounded_once(tmp_path: Path, dtype: str):
+    run = export_run(tmp_path / "run")
+    made = export(run, dtype={"float16": "f16", "bfloat16": "bfloat16"}[dtype])
+    kind = getattr(torch, dtype)
+    held = load_file(made.path / "model.safetensors")
+    wanted = huggingface.export_tensors(load(run).model)
+    assert held.keys() == wanted.keys()
+    assert all(held[name].dtype == kind and torch.equal(held[name], wanted[name].to(kind)) for name in wanted)
+    theirs, _ = in_transformers(made.path)
+    assert theirs.dtype == kind
+
+
+def test_model_of_another_shape_is_refused_and_leaves_nothing(tmp_path: Path):
+    tokenizer = load(export_run(tmp_path / "run")).tokenizer
+    spec = spec_of(tokenizer.vocab_size)
+    [block] = spec.blocks
+    assert isinstance(block.mixer, AttentionSpec)
+    other = replace(spec, blocks=(replace(block, mixer=replace(block.mixer, window=7, bias=True)),))
+    run = save_run(tmp_path / "other", model_of(other), tokenizer, ("base",))
+    for format in ("hf", "gguf"):
+        with pytest.raises(UserError, match="Qwen3 shape"):
+            export(run, format)
+    assert not any((run / "export").iterdir())
+
+
+def test_character_model_is_refused(tmp_path: Path):
+    loaded = replace(load(export_run(tmp_path / "run")), tokenizer=CharacterTokenizer("abc"))
+    for format in ("hf", "gguf"):
+        with pytest.raises(UserError, match="expected a byte-level BPE, got CharacterTokenizer"):
+            export(loaded, format)
+
+
+def test_full_disk_leaves_the_earlier_export_and_nothing_else(tmp_path: Path, monkeypatch):
+    run = export_run(tmp_path / "run")
+    made = export(run)
+    before = {file.name: file.read_bytes() for file in made.path.iterdir()}
+
+    def full(*args, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface, "save_file", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        export(run, dtype="float16", replace=True)
+    assert {file.name: file.read_bytes() for file in made.path.iterdir()} == before
+    assert [path.name for path in made.path.parent.iterdir()] == [made.path.name]
+
+
+def test_earlier_export_is_replaced_only_when_asked(tmp_path: Path):
+    run = export_run(tmp_path / "run")
+    out = tmp_path / "mine"
+    out.mkdir()
+    export(run, out=out)  # an empty folder is as good as none
+    (out / "old.txt").write_text("old")
+    with pytest.raises(UserError, match="is there already"):
+        export(run, out=out)
+    assert (out / "old.txt").exists()
+    export(run, out=out, dtype="bfloat16", replace=True)
+    assert not (out / "old.txt").exists()
+    assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    with pytest.raises(UserError, match="is a folder"):
+        export(run, "gguf", out=out, replace=True)
+
+
+def test_export_command_prints_the_place_and_names_mistakes(tmp_path: Path, capsys):
+    run = export_run(tmp_path / "run")
+    assert main(["export", str(run), "--stage", "base"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == run / "export" / "base-hf"
+    for words, said in [
+        (["--dtype", "q8_0"], "Use --format gguf for q8_0"),
+        (["--format", "gguf", "--dtype", "q8"], "Did you mean q8_0"),
+        (["--stage", "dpo"], "has no dpo model"),
+    ]:
+        assert main(["export", str(run), *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
