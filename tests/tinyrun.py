@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             assert done.returncode == 0, f"the shared build failed:\n{done.stdout}\n{done.stderr}"
             (shared / "tiny-run.done").write_text(done.stdout, encoding="utf-8")
     return run
+
+
+@pytest.fixture(scope="module")
+def quick_builds() -> Iterator[None]:
+    """For builds in this process: the machine is not timed, and few items are measured.
+
+    With the steps and sizes of `TINY`, the plan is then the same every time.
+    """
+    from underhood.core.device import Device
+    from underhood.recipes.evaluation import EvalSize
+    from underhood.train.hardware import Hardware
+
+    hardware = Hardware(device=Device(name="cpu"), flops=1e11, read_bytes=1e10)
+    size = EvalSize(questions=8, pairs=6, answers=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("underhood.recipes.build.measure_hardware", lambda name, dtype=None: hardware)
+        patch.setattr("underhood.train.plan.measure_speed", lambda *_: 5000.0)
+        patch.setattr(EvalSize, "for_minutes", lambda minutes: size)
+        yield
 
 
 @pytest.fixture

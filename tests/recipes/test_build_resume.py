@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
-from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,15 @@ from tinyrun import TINY
 from tinytext import write_notes
 from underhood.cli.main import main
 from underhood.core.checkpoint import newest, read_checkpoint
-from underhood.core.device import Device
 from underhood.core.runlog import RunLog, read_events
 from underhood.recipes.run import MODEL_STAGES
-from underhood.train.hardware import Hardware
+from underhood.recipes.spec import BuildSpec
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_time_for_timing() -> Iterator[None]:
-    """A machine that is not measured: the plan of these builds is fixed by their options."""
-    patch = pytest.MonkeyPatch()
-    hardware = Hardware(device=Device(name="cpu"), flops=1e11, read_bytes=1e10)
-    patch.setattr("underhood.recipes.build.measure_hardware", lambda name, dtype=None: hardware)
-    patch.setattr("underhood.train.plan.measure_speed", lambda *_: 5000.0)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("quick_builds")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(quick_builds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("builds")
     write_notes(folder / "notes")
     return folder
@@ -108,7 +99,7 @@ def test_build_stopped_by_ctrl_c_resumes_to_the_same_weights(
     ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (place / out, whole))
     assert ours["results"] == theirs["results"]
     assert ours["samples"] == theirs["samples"]
-    assert ours["seconds"] > 0
+    assert ours["command"].replace(out, "whole") == theirs["command"]
 
 
 def test_build_with_another_seed_has_other_weights(whole: Path, place: Path):
@@ -122,6 +113,14 @@ def test_finished_build_resumed_does_nothing_again(whole: Path, place: Path):
     before = sum(event["kind"] in ("step", "eval") for event in read_events(whole / "events.jsonl"))
     assert build(place, "whole", "--resume") == 0
     assert sum(event["kind"] in ("step", "eval") for event in read_events(whole / "events.jsonl")) == before
+
+
+def options_of_the_run() -> list[str]:
+    """What was typed, in the order of the settings."""
+    given = ("--data", "notes", *TINY)
+    pairs = dict(zip(given[::2], given[1::2], strict=True))
+    order = ["--" + field.name.replace("_", "-") for field in fields(BuildSpec)]
+    return [word for flag in order if flag in pairs for word in (flag, pairs[flag])]
 
 
 def test_summary_says_everything(whole: Path):
@@ -146,6 +145,7 @@ def test_summary_says_everything(whole: Path):
         "results",
         "samples",
     }
+    assert summary["command"] == shlex.join(["underhood", "build", *options_of_the_run(), "--out", "whole"])
     assert summary["machine"].keys() >= {
         "system",
         "cpu",
@@ -168,7 +168,7 @@ def test_summary_says_everything(whole: Path):
     for part in summary["plan"]["stages"].values():
         assert part.keys() >= {"steps", "tokens", "rows", "context", "seconds"}
     names = [stage["name"] for stage in summary["stages"]]
-    assert names == ["data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval"]
+    assert names == ["data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report"]
     assert all(stage["seconds"] >= 0 for stage in summary["stages"])
     results = summary["results"]
     assert [stage["stage"] for stage in results["stages"]] == list(MODEL_STAGES)

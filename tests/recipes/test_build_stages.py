@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,13 @@ from tinyrun import TINY
 from tinytext import write_notes
 from underhood.cli.main import main
 from underhood.core.checkpoint import newest, read_checkpoint
-from underhood.core.device import Device
 from underhood.text.bpe import BytePairTokenizer
-from underhood.train.hardware import Hardware
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_time_for_timing() -> Iterator[None]:
-    """A machine that is not measured: the plan of these runs is fixed by their options."""
-    patch = pytest.MonkeyPatch()
-    hardware = Hardware(device=Device(name="cpu"), flops=1e11, read_bytes=1e10)
-    patch.setattr("underhood.recipes.build.measure_hardware", lambda name, dtype=None: hardware)
-    patch.setattr("underhood.train.plan.measure_speed", lambda *_: 5000.0)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("quick_builds")
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrained(quick_builds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run as ``underhood pretrain`` leaves it."""
     folder = tmp_path_factory.mktemp("stages")
     write_notes(folder / "notes")

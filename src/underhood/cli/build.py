@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -63,7 +63,7 @@ def run(args: Args) -> int:
     out = console(sys.stderr if args.json else None)
     try:
         with StageProgress(opened.log, out):
-            build(opened, report=lambda made: write_report(made.path), command=command_line())
+            build(opened, report=lambda made: write_report(made.path), command=command_for(opened))
     except (Interrupted, KeyboardInterrupt) as stop:
         where = f" in {stop.stage} after step {stop.step:,}" if isinstance(stop, Interrupted) else ""
         print(f"Stopped{where}; the work so far is kept.", file=sys.stderr)
@@ -119,6 +119,11 @@ def default_name(data: str) -> str:
     return name
 
 
-def command_line() -> str:
-    """The command as the user typed it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+def command_for(run: Run) -> str:
+    """The command that makes such a run from nothing, however this one was come by (a file of options, a resume)."""
+    words = ["underhood", "build"]
+    for field in fields(BuildSpec):
+        value, flag = getattr(run.spec, field.name), "--" + field.name.replace("_", "-")
+        if field.name == "minutes" or value != field.default:
+            words += [flag] if value is True else [flag, f"{value:g}" if type(value) is float else str(value)]
+    return shlex.join([*words, "--out", str(run.path)])

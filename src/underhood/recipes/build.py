@@ -60,6 +60,7 @@ def build(run: Run, *, report: Callable[[Run], Any] | None = None, command: str 
         begun = time.perf_counter()
         report(run)
         run.log.event("report", "end", seconds=time.perf_counter() - begun)
+        write_summary(run, plan, hardware, command=command, seconds=clock.seconds)  # with the report's own time
 
 
 class Clock:

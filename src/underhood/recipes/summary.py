@@ -91,7 +91,7 @@ def stage_facts(run: Run) -> list[dict[str, Any]]:
             facts["seconds"] += spent.pop(stage, 0.0)
             if "tokens" in facts and "tokens" in last.get(stage, {}):
                 facts["tokens"] = last[stage]["tokens"]
-            ends[stage] = {"name": stage} | facts
+            ends[stage] = facts | {"name": stage}
             begun.pop(stage, None)
         last[stage] = event if kind == "step" else last.get(stage, {}) | {"time": event["time"]}
     return [ends[name] for name in STAGES if name in ends]
