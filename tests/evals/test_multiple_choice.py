@@ -110,3 +110,27 @@ def test_choice_accuracy_has_wilsons_interval():
 def test_choice_item_refuses_an_answer_that_is_no_choice():
     with pytest.raises(ValueError, match="disagree"):
         ChoiceItem((1,), ((1,), (2,)), (1, 1), 2)
+
+
+def _report(scores: list[list[float]], answers: tuple[int, ...]) -> ChoiceReport:
+    return ChoiceReport(tuple(tuple(ChoiceScore(value, 3, 9) for value in row) for row in scores), answers)
+
+
+def test_score_over_prior_judges_what_the_question_adds():
+    """A sentence that is likely after anything wins the raw score; its prior takes that away again."""
+    after_question = _report([[-2.0, -9.0, -8.0]], (1,))
+    after_anything = _report([[-1.0, -15.0, -9.0]], (1,))
+    assert after_question.credit("raw").tolist() == [0.0]
+    over = after_question.over(after_anything)
+    assert [one.log_prob for one in over.scores[0]] == [-1.0, 6.0, 1.0]
+    assert over.credit("raw").tolist() == [1.0]
+
+
+def test_score_over_prior_of_itself_leaves_only_ties():
+    report = _report([[-2.0, -9.0, -8.0, -1.0]], (1,))
+    assert report.over(report).credit("raw").tolist() == [0.25]
+
+
+def test_score_over_prior_refuses_other_items():
+    with pytest.raises(ValueError, match="same items"):
+        _report([[-1.0, -2.0]], (0,)).over(_report([[-1.0, -2.0]], (1,)))

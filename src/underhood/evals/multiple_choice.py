@@ -9,7 +9,7 @@ gets exactly the share of a guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -97,6 +97,30 @@ class ChoiceReport:
             best = values >= values.max() - TIE
             credit_N[n] = best[answer] / best.sum()
         return credit_N
+
+    def over(self, prior: "ChoiceReport") -> "ChoiceReport":
+        """The same with each choice's score divided by what it gets without its question: log p(c | q) − log p(c | q₀).
+
+        A model prefers common sentences whatever was asked. Taking away what a choice scores after a neutral prompt
+        leaves what the question adds: the domain-conditional PMI of Holtzman et al. 2021 (section 3), to be judged
+        ``"raw"``.
+
+        Args:
+            prior: the same items scored with a prompt that asks for nothing in particular.
+
+        Raises:
+            ValueError: the two reports are of different items.
+        """
+        if self.answers != prior.answers or [len(c) for c in self.scores] != [len(c) for c in prior.scores]:
+            raise ValueError("the prior must have scored the same items")
+        scores = tuple(
+            tuple(
+                replace(one, log_prob=one.log_prob - without.log_prob)
+                for one, without in zip(choices, others, strict=True)
+            )
+            for choices, others in zip(self.scores, prior.scores, strict=True)
+        )
+        return ChoiceReport(scores, self.answers)
 
     def accuracy(self, by: Normalisation = "byte", *, level: float = 0.95) -> Interval:
         """Share of right answers with Wilson's interval."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.data.pack import EvaluationWindows
 from underhood.data.preferences import Pair
+from underhood.data.questions import Question
 from underhood.evals.compression import compressors_bits_per_byte
 from underhood.evals.generation import Answer, evaluate_answers, evaluate_refusals
 from underhood.evals.intervals import wilson
-from underhood.evals.multiple_choice import encode_chat_choices, encode_choices, score_choices
+from underhood.evals.multiple_choice import ChoiceReport, encode_chat_choices, encode_choices, score_choices
 from underhood.evals.perplexity import held_out_loss
 from underhood.evals.preference import PairScores, PreferenceItem, compare_with_reference, score_pairs
 from underhood.evals.table import Measurement, StageResults, measurement
@@ -28,7 +29,7 @@ from underhood.text.chat import ChatTemplate
 
 BITS, ENDS = "bits per byte", "answers that end"
 NGRAM_ORDER = 5
-SAMPLE_TOKENS = 64
+SAMPLE_TOKENS = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +104,10 @@ def evaluate(
     found = [_bits_per_byte(run, model, device)]
     for part, questions in lessons.questions.items():
         asked = chosen(questions, size.questions, seed)
-        items = _choices(tokenizer, asked, lessons.plain if plain else None)
-        report = score_choices(model, items, device=device)
+        report = _chosen_over_prior(model, tokenizer, asked, lessons, plain, device)
+        credit = report.credit("raw")
         found.append(
-            measurement(f"multiple choice, {part}", report.accuracy(), chance=report.chance, numerators=report.credit())
+            measurement(f"multiple choice, {part}", report.accuracy("raw"), chance=report.chance, numerators=credit)
         )
     writer = _writer(model, tokenizer, lessons.plain if plain else None)
     samples, written = _written(writer, lessons, size, seed, plain)
@@ -138,6 +139,22 @@ def _bits_per_byte(run: Run, model: Decoder, device: Any) -> Measurement:
 def _windows(run: Run, context: int) -> EvaluationWindows:
     # A quarter of each window is context only: nearly all that a longer overlap would give, at half its cost.
     return EvaluationWindows.of_shards(open_shards(run, "held_out"), context=context, stride=max(1, context * 3 // 4))
+
+
+def _chosen_over_prior(
+    model: LanguageModel, tokenizer: Tokenizer, asked: Sequence[Question], lessons: Lessons, plain: bool, device: Any
+) -> ChoiceReport:
+    """Choices scored by what the question adds to them: the same choices after a neutral question are the prior."""
+    neutral = [replace(question, prompt=lessons.neutral[0]) for question in asked]
+    reports = [
+        score_choices(
+            model,
+            _choices(tokenizer, questions, lessons.plain | dict([lessons.neutral]) if plain else None),
+            device=device,
+        )
+        for questions in (asked, neutral)
+    ]
+    return reports[0].over(reports[1])
 
 
 def _choices(tokenizer: Tokenizer, questions: Sequence[Any], plain: dict[str, str] | None) -> list[Any]:

@@ -47,6 +47,8 @@ class Lessons:
         questions: four-way multiple choice, by ``seen`` and ``held-out``.
         answers: prompts whose written answers are looked at: seen, held-out, and (for pydocs) invented.
         plain: what the base model reads in place of a question, by the question's prompt.
+        neutral: a question that asks for nothing in particular, and its plain form: what a choice scores after it is
+            its prior.
     """
 
     examples: list[Example]
@@ -55,6 +57,11 @@ class Lessons:
     questions: dict[str, list[Question]]
     answers: list[Asked]
     plain: dict[str, str]
+    neutral: tuple[str, str]
+
+
+ABOUT_FUNCTIONS = ("What does `it` do?", "it\n")
+ABOUT_TEXT = ("Continue this text:\n\n", "")
 
 
 def make_lessons(data: str, train: Corpus, held_out: Corpus, *, seed: int) -> Lessons:
@@ -92,14 +99,14 @@ def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
     plain = {question.prompt: f"{question.function}\n" for asked in questions.values() for question in asked}
     plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented}
     held_out_pairs = preference_pairs(unseen, seed=seed + 3)[:MOST_HELD_OUT]
-    return Lessons(examples, pairs, held_out_pairs, questions, answers, plain)
+    return Lessons(examples, pairs, held_out_pairs, questions, answers, plain, ABOUT_FUNCTIONS)
 
 
 def _about_text(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
     examples = generic_examples(train, seed=seed)
     unseen = generic_examples(held_out, seed=seed, per_document=8)
     if not examples:
-        return Lessons([], [], [], {}, [], {})
+        return Lessons([], [], [], {}, [], {}, ABOUT_TEXT)
     questions: dict[str, list[Question]] = {}
     for part, known in ((SEEN, examples), (UNSEEN, unseen)):
         made = continuation_questions(known, n=MOST_QUESTIONS, seed=seed)
@@ -118,6 +125,7 @@ def _about_text(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
         questions,
         answers,
         plain,
+        ABOUT_TEXT,
     )
 
 
@@ -127,6 +135,8 @@ def _passage(example: Example) -> str:
 
 
 # On disk
+
+FILES = ("examples", "pairs", "questions", "answers", "plain", "neutral")
 
 
 def write_lessons(folder: Path, lessons: Lessons) -> None:
@@ -138,6 +148,7 @@ def write_lessons(folder: Path, lessons: Lessons) -> None:
         "questions": [asdict(q) | {"split": part} for part, asked in lessons.questions.items() for q in asked],
         "answers": [asdict(asked) | {"plain": lessons.plain.get(asked.prompt)} for asked in lessons.answers],
         "plain": [{"prompt": prompt, "plain": plain} for prompt, plain in lessons.plain.items()],
+        "neutral": [{"prompt": lessons.neutral[0], "plain": lessons.neutral[1]}],
     }
     for name, rows in files.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -150,7 +161,7 @@ def read_lessons(folder: Path) -> Lessons:
     Raises:
         UserError: a file is missing or damaged.
     """
-    rows = {name: _rows(folder / f"{name}.jsonl") for name in ("examples", "pairs", "questions", "answers", "plain")}
+    rows = {name: _rows(folder / f"{name}.jsonl") for name in FILES}
     questions: dict[str, list[Question]] = {}
     for row in rows["questions"]:
         question = Question(row["prompt"], tuple(row["choices"]), row["answer"], row["function"])
@@ -170,6 +181,7 @@ def read_lessons(folder: Path) -> Lessons:
         questions,
         [Asked(row["prompt"], row["expected"], row["kind"]) for row in rows["answers"]],
         {row["prompt"]: row["plain"] for row in rows["plain"]},
+        (rows["neutral"][0]["prompt"], rows["neutral"][0]["plain"]),
     )
 
 

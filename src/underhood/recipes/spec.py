@@ -45,7 +45,7 @@ class BuildSpec(Wishes):
     matrix_lr: float = 0.02
     lr: float = 0.06
     unembed_lr: float = 0.01
-    sft_lr_scale: float = 0.3
+    sft_lr_scale: float = 0.2
     dpo_lr_scale: float = 0.05
     beta: float = 0.1
     save_seconds: float = 30.0
