@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from underhood.core.errors import UserError, nearest
 from underhood.core.protocols import Tokenizer
@@ -40,6 +41,19 @@ class Rendered:
 
     ids: list[int]
     mask: list[bool]
+
+
+class Template(Protocol):
+    """Any way to write conversations: our `ChatTemplate`, or a published model's (`foreign_chat.ForeignTemplate`)."""
+
+    def render(
+        self, tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = False
+    ) -> Rendered: ...
+
+    def stop_ids(self, tokenizer: Tokenizer) -> list[int]: ...
+
+    @property
+    def jinja(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,10 @@ from underhood.text.vocabulary import Vocabulary, spell, unspell
 Json = dict[str, Any]
 
 
+class OtherKind(UserError):
+    """The file is in order as far as one can see, but it is not a byte-level BPE of our form."""
+
+
 def to_tokenizer_json(vocabulary: Vocabulary) -> Json:
     """The vocabulary as the content of a ``tokenizer.json``."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
@@ -71,16 +75,16 @@ def from_tokenizer_json(data: Any, where: str) -> Vocabulary:
     # Older files name no type; a model with merges is BPE.
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
-        raise UserError(f"{where} holds another kind of tokenizer", expected="a byte-level BPE", got=repr(kind))
+        raise OtherKind(f"{where} holds another kind of tokenizer", expected="a byte-level BPE", got=repr(kind))
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
         if model.get(key):
-            raise UserError(f"{where}: model.{key} = {model[key]!r} is not supported", expected="a byte-level BPE")
+            raise OtherKind(f"{where}: model.{key} = {model[key]!r} is not supported", expected="a byte-level BPE")
     if data.get("normalizer") is not None:
         got = _kind(data["normalizer"])
-        raise UserError(f"{where}: text would be changed before it is encoded", expected="no normalizer", got=got)
+        raise OtherKind(f"{where}: text would be changed before it is encoded", expected="no normalizer", got=got)
     if data.get("post_processor") is not None and _kind(data["post_processor"]) != "ByteLevel":
         got = _kind(data["post_processor"])
-        raise UserError(f"{where}: tokens would be added to each text", expected="no post_processor", got=got)
+        raise OtherKind(f"{where}: tokens would be added to each text", expected="no post_processor", got=got)
     pattern = _pattern(data.get("pre_tokenizer"), where)
     special = _special(data.get("added_tokens"), where)
     tokens, merges = model.get("vocab"), model.get("merges")
@@ -114,13 +118,13 @@ def _pattern(step: Any, where: str) -> str:
     steps = step.get("pretokenizers") if _kind(step) == "Sequence" else [step]
     if not isinstance(steps, list) or not steps or _kind(steps[-1]) != "ByteLevel" or len(steps) > 2:
         got = " then ".join(map(_kind, steps)) if isinstance(steps, list) else _kind(step)
-        raise UserError(f"{where}: unsupported pre_tokenizer", expected="Split then ByteLevel", got=got)
+        raise OtherKind(f"{where}: unsupported pre_tokenizer", expected="Split then ByteLevel", got=got)
     byte_level = steps[-1]
     if byte_level.get("add_prefix_space", True):
-        raise UserError(f"{where}: add_prefix_space is not supported: text must come back as it was")
+        raise OtherKind(f"{where}: add_prefix_space is not supported: text must come back as it was")
     if len(steps) == 1:
         if not byte_level.get("use_regex", True):
-            raise UserError(
+            raise OtherKind(
                 f"{where}: unsupported pre_tokenizer", expected="Split then ByteLevel", got="no split at all"
             )
         return "gpt2"  # ByteLevel's own regular expression
@@ -130,7 +134,7 @@ def _pattern(step: Any, where: str) -> str:
     exact = cut.get("behavior") == "Isolated" and not cut.get("invert", False) and not byte_level.get("use_regex", True)
     if _kind(cut) != "Split" or name is None or not exact:
         known = "the split pattern of " + ", ".join(PATTERNS)
-        raise UserError(f"{where}: unknown split pattern", expected=known, got=repr(expression))
+        raise OtherKind(f"{where}: unknown split pattern", expected=known, got=repr(expression))
     return name
 
 
