@@ -30,7 +30,7 @@ from harness import machine, print_json
 
 WARM_UP = 2
 OURS, PEER = "underhood", "peft + transformers"
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "full": {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50_257, "n_positions": 1024},
     "quick": {"n_embd": 256, "n_layer": 4, "n_head": 4, "vocab_size": 50_257, "n_positions": 256},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("how", "rank"), [("head", 0), ("head", 4), ("token", 0)])
-def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Path, tmp_path: Path, how: str, rank: int):
+def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Path, tmp_path: Path, how: Any, rank: int):
     spec = ClassifySpec(
         model=str(base),
         data=(str(data),),

@@ -45,9 +45,11 @@ def trained(rows: int, accumulate: int, *, weighted: bool = True) -> tuple[list[
     if not weighted:
         inner = step
 
-        def step(number: int):
+        def alike(number: int, /) -> tuple[Tensor, int, dict[str, float]]:
             loss, tokens, extra = inner(number)
             return loss, tokens, {name: figure for name, figure in extra.items() if name != "targets"}
+
+        step = alike
 
     spec = FitSpec(steps=4, accumulate=accumulate)
     fit(tuned, step, AdamWSpec(lr=0.01, eps=1e-4).build(tuned), spec, stage="sft", log=log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
@@ -23,6 +23,9 @@ class Args:
     in OpenAI's, ShareGPT's or Alpaca's form, or prompts with responses.
     """
 
+    FIRST: ClassVar = ("run", "steps", "again", "lr_scale", "model", "data", "json")
+    REST: ClassVar = "With --model"
+
     run: Positional[Path | None] = None
     """Folder of the run, or of a checkpoint of its base model to start from."""
 
@@ -33,58 +36,58 @@ class Args:
     """A file of conversations."""
 
     out: Path | None = None
-    """With --model: folder of the run to make; runs/MODEL-DATA if left out."""
+    """Folder of the run to make; runs/MODEL-DATA if left out."""
 
     stage: Literal["base", "sft", "dpo"] | None = None
-    """With --model: which of a run's models to start from; the last one if left out."""
+    """Which of a run's models to start from; the last one if left out."""
 
     lora_rank: int | None = None
-    """With --model: rank of LoRA adapters; 0 trains all weights. Left out: 16, or 0 for a small model."""
+    """Rank of LoRA adapters; 0 trains all weights. Left out: 16, or 0 for a small model."""
 
     lora_alpha: float | None = None
-    """With --model: LoRA's alpha; twice the rank if left out."""
+    """LoRA's alpha; twice the rank if left out."""
 
     lora_dropout: float = 0.0
-    """With --model: share of the inputs that the adapters do without in training."""
+    """Share of the inputs that the adapters do without in training."""
 
     lora_targets: tuple[str, ...] = ("blocks.*",)
-    """With --model: which linear layers get adapters, by names like query or blocks.0.*."""
+    """Which linear layers get adapters, by names like query or blocks.0.*."""
 
     rslora: bool = False
-    """With --model: scales adapters by alpha / sqrt(rank)."""
+    """Scales adapters by alpha / sqrt(rank)."""
 
     bits: Literal[8, 4] | None = None
-    """With --model: holds the frozen weights under the adapters in 8 or 4 bits."""
+    """Holds the frozen weights under the adapters in 8 or 4 bits."""
 
     epochs: float = 3.0
-    """With --model: how often the conversations are read, unless --steps is given."""
+    """How often the conversations are read, unless --steps is given."""
 
     rows: int = 4
-    """With --model: rows of packed conversations read at once."""
+    """Rows of packed conversations read at once."""
 
     accumulate: int = 1
-    """With --model: how many times --rows make one update."""
+    """How many times --rows make one update."""
 
     context: int | None = None
-    """With --model: tokens per row; the longest conversation's if left out."""
+    """Tokens per row; the longest conversation's if left out."""
 
     lr: float | None = None
-    """With --model: learning rate; by the model's width if left out."""
+    """Learning rate; by the model's width if left out."""
 
     validation: float = 0.05
-    """With --model: share of the conversations to validate by."""
+    """Share of the conversations to validate by."""
 
     test: float = 0.1
-    """With --model: share of the conversations to test by."""
+    """Share of the conversations to test by."""
 
     checkpointing: bool = False
-    """With --model: less memory for a third more time."""
+    """Less memory for a third more time."""
 
     seed: int = 0
-    """With --model: of the split, the order and the adapters' start."""
+    """Seed of the split, the order and the adapters' start."""
 
     device: str | None = None
-    """With --model: cpu, cuda or mps; the fastest if left out."""
+    """Where to compute: cpu, cuda or mps; the fastest if left out."""
 
     steps: int | None = None
     """Steps in all; a finished model goes on up to these."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from underhood.align.classify import (
@@ -215,7 +216,8 @@ def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list
         model.fit(counts.fit_transform([one.text for one in learn]), [one.label for one in learn])
         found = model.predict(counts.transform([one.text for one in test]))
         right = [one.label == label for one, label in zip(test, found, strict=True)]
-        rows.append(_row("bag of words, logistic regression", right, int(model.coef_.size + model.intercept_.size)))
+        learnt = sum(np.asarray(part).size for part in (model.coef_, model.intercept_))
+        rows.append(_row("bag of words, logistic regression", right, learnt))
     commonest = Counter(one.label for one in learn).most_common(1)[0][0]
     rows.append(_row("always the commonest label", [one.label == commonest for one in test], 0))
     return rows, notes

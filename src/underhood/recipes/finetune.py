@@ -256,7 +256,7 @@ def score(model: Decoder, examples: Sequence[Rendered], device: Device, context:
     for first in range(0, len(cut), rows):
         batch = padded(cut[first : first + rows])
         with device.autocast():
-            loss, _, figures = sft_step(model, lambda _, batch=batch: batch)(0)
+            loss, _, figures = sft_step(model, lambda step, batch=batch: batch)(0)
         targets = int(figures["targets"])
         nats, right, count = nats + float(loss) * targets, right + figures["answer_accuracy"] * targets, count + targets
     return Score(nats / max(1, count), right / max(1, count), count)

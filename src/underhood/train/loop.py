@@ -202,7 +202,7 @@ def _gradients(model: nn.Module, step_loss: Step, step: int, parts: int) -> tupl
         loss.backward()
         return float(loss.detach()), tokens, extra
     total = value = 0.0
-    tokens, figures = 0, {}
+    tokens, figures = 0, dict[str, float]()
     for part in range(parts):
         loss, count, extra = step_loss(step * parts + part)
         weight = float(extra.get(WEIGHT, 1))
@@ -214,9 +214,11 @@ def _gradients(model: nn.Module, step_loss: Step, step: int, parts: int) -> tupl
             figures[name] = figures.get(name, 0) + (figure if isinstance(figure, int) else figure * weight)
     if total == 0:
         return math.nan, tokens, figures
-    torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], 1 / total)
-    figures = {name: figure if isinstance(figure, int) else figure / total for name, figure in figures.items()}
-    return value / total, tokens, figures
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(1 / total)
+    shown = {name: figure if isinstance(figure, int) else figure / total for name, figure in figures.items()}
+    return value / total, tokens, shown
 
 
 def _resume(
