@@ -9,7 +9,7 @@ from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session
 from underhood.infer.text import decode_stream
-from underhood.text.chat import CHATML, ChatTemplate, Message
+from underhood.text.chat import CHATML, Message, Template
 
 ANSWER_SHARE = 4
 """At least a quarter of the context, or all the tokens asked for if they are fewer, is kept free for the answer."""
@@ -34,7 +34,7 @@ class Conversation:
         tokenizer: Tokenizer,
         *,
         system: str | None = None,
-        template: ChatTemplate = CHATML,
+        template: Template = CHATML,
     ):
         self.tokenizer, self.template = tokenizer, template
         self.session = Session(model)

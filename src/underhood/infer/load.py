@@ -1,13 +1,14 @@
-"""A finished run as one object: ``underhood.load("runs/NAME")``."""
+"""A model as one object: ``underhood.load("runs/NAME")``, a Hugging Face folder, or ``hf:OWNER/NAME``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 import torch
+from torch import Tensor
 
 from underhood.core.checkpoint import load_module, newest, read_checkpoint
 from underhood.core.config import from_json
@@ -15,16 +16,22 @@ from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
 from underhood.core.protocols import Tokenizer
 from underhood.infer.chat import Conversation
+from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session, Token
 from underhood.infer.text import decode_stream
 from underhood.models.decoder import Decoder, DecoderSpec, parameter_count
-from underhood.text.chat import CHATML, Message
-from underhood.text.load import load_tokenizer
+from underhood.models.hub_weights import Progress, load_decoder
+from underhood.text.chat import CHATML, Message, Template
+from underhood.text.load import load_chat_template, load_roles, load_tokenizer
+from underhood.text.settings import Roles
 
 STAGES = ("base", "sft", "dpo")
 """What a build leaves behind, in order; the last one that exists is the best."""
+
+IMPORTED = "imported.json"
+"""Says where the model of a run came from, in the run of a published one; see `infer.importing`."""
 
 TALK = SamplingSpec(temperature=0.7, min_p=0.05)
 """How text is drawn where nothing else is said: lively, but without the long tail that derails a small model."""
@@ -46,12 +53,14 @@ class Loaded:
 
     Attributes:
         model: the decoder, in evaluation mode.
-        tokenizer: what it reads and writes.
+        tokenizer: what it reads and writes; one that can't be read complains when it is used.
         spec: what it is made of.
-        stage: "base", "sft" or "dpo".
+        stage: "base", "sft" or "dpo"; a published model is "base" here.
         path: the checkpoint it was read from.
-        run: the run's folder.
+        run: the run's folder, or that of the published model.
         step: training steps of its stage.
+        template: how its conversations are written, or None for a model that has not learnt to chat.
+        roles: which ids open and end its texts, as a published model's files say; None for a model made here.
     """
 
     model: Decoder
@@ -61,6 +70,13 @@ class Loaded:
     path: Path
     run: Path
     step: int
+    template: Template | None = None
+    roles: Roles | None = None
+
+    def __call__(self, tokens: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        """The scores (B, T, V) of the token after each of the given ids, (B, T) or one row of them (T)."""
+        tokens_BT = torch.as_tensor(tokens, device=self.model.embed.weight.device)
+        return self.model(tokens_BT if tokens_BT.ndim == 2 else tokens_BT[None])
 
     def __repr__(self) -> str:
         return (
@@ -71,16 +87,27 @@ class Loaded:
     @property
     def chats(self) -> bool:
         """Whether it has been trained on conversations."""
-        return self.stage != "base"
+        return self.template is not None
 
     @property
     def stop_ids(self) -> list[int]:
         """The tokens that end a text: end of text, and end of turn."""
+        if self.roles is not None:
+            turn = self.template.stop_ids(self.tokenizer) if self.template is not None else []
+            return list(dict.fromkeys([*self.roles.end_ids, *turn]))
         special = self.tokenizer.special
         return [special[name] for name in (CHATML.end_of_text, CHATML.end) if name in special]
 
     def prompt_ids(self, text: str) -> list[int]:
-        """The ids of a text's beginning: in training, every document opened with the end-of-text token."""
+        """The ids of a text's beginning, opened as in the model's training.
+
+        Ours opened every document with the end-of-text token; published models have their own ways.
+        """
+        if self.roles is not None:
+            opening = list(self.roles.prefix_ids)
+            if not opening and not text and self.roles.bos_id is not None:
+                opening = [self.roles.bos_id]  # a new text has to begin with something
+            return [*opening, *self.tokenizer.encode(text)]
         special = self.tokenizer.special
         opening = [special[CHATML.end_of_text]] if CHATML.end_of_text in special else []
         return [*opening, *self.tokenizer.encode(text)]
@@ -149,27 +176,39 @@ class Loaded:
         Raises:
             UserError: the model has not learnt to chat.
         """
-        if not self.chats:
+        if self.template is None:
             have = [stage for stage in stages_of(self.run) if stage != "base"]
             raise UserError(
                 "the base model has not learnt to chat",
                 fix=f"Load the stage {have[-1]!r}, or continue a text with generate" if have else "Use generate",
             )
-        return Conversation(self.model, self.tokenizer, system=system)
+        return Conversation(self.model, self.tokenizer, system=system, template=self.template)
 
 
-def load(run: str | Path, stage: str | None = None, *, device: str | torch.device | None = None) -> Loaded:
-    """Opens the model of a run.
+def load(
+    run: str | Path,
+    stage: str | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = torch.float32,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Opens a model: of a run, or one that others published.
 
     Args:
-        run: the run's folder, or the folder of one checkpoint in it.
+        run: a run's folder, the folder of one checkpoint in it, a Hugging Face folder, or ``hf:OWNER/NAME``.
         stage: "base", "sft" or "dpo"; None takes the last one that there is.
         device: where to put the model; None means the CPU.
+        dtype: of the weights in memory; None keeps a published model's own.
+        progress: told the bytes read so far and in all, for a published model.
 
     Raises:
-        UserError: there is no such run or stage (what there is is named), or a file is damaged.
+        UserError: there is no such run or stage (what there is is named), a file is damaged, or a published model is
+            of a family, or holds a file, that can't be read.
     """
-    folder = Path(run).expanduser()
+    folder = fetch(run)
+    if not stages_of(folder) and not (folder / "state.json").exists() and (folder / "config.json").exists():
+        return _published(folder, stage, device or "cpu", dtype, progress)
     if (folder / "state.json").exists():  # one checkpoint: RUN/checkpoints/STAGE/step-…
         folder, stage, path = folder.parents[2], folder.parent.name, folder
     else:
@@ -178,14 +217,92 @@ def load(run: str | Path, stage: str | None = None, *, device: str | torch.devic
     spec = from_json(DecoderSpec, saved.state["spec"], where=f"spec in {path / 'state.json'}")
     model = spec.build()
     load_module(model, saved.tensors("model"), path)
-    file = folder / "tokenizer.json"
-    tokenizer = load_tokenizer(file)
-    if saved.state.get("tokenizer") not in (None, sha256_of(file)) or tokenizer.vocab_size > spec.vocab_size:
+    template: Template | None = None
+    roles: Roles | None = None
+    imported = (folder / IMPORTED).exists()
+    if imported:
+        tokenizer, template, roles = _read_voice(folder, spec.vocab_size)
+    else:
+        tokenizer = load_tokenizer(folder)
+    expected, file = saved.state.get("tokenizer"), folder / "tokenizer.json"
+    changed = expected is not None and not (file.exists() and sha256_of(file) == expected)
+    if changed or (tokenizer.vocab_size > spec.vocab_size and not imported):
         raise UserError(
             f"{file} is not the tokenizer that {path} was trained with", fix="Put the run's own tokenizer.json back"
         )
-    model.to(device or "cpu").eval().requires_grad_(False)
-    return Loaded(model=model, tokenizer=tokenizer, spec=spec, stage=stage, path=path, run=folder, step=saved.step)
+    model.to(device or "cpu", dtype or torch.float32).eval().requires_grad_(False)
+    if stage != "base" and template is None:
+        template = CHATML
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        spec=spec,
+        stage=stage,
+        path=path,
+        run=folder,
+        step=saved.step,
+        template=template,
+        roles=roles,
+    )
+
+
+def _published(
+    folder: Path,
+    stage: str | None,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    progress: Progress | None,
+) -> Loaded:
+    """The model of a Hugging Face folder."""
+    if stage not in (None, "base"):
+        raise UserError(f"{folder} is a published model and has no stages", fix="Leave out the stage")
+    model = load_decoder(folder, dtype=dtype, device=device, progress=progress)
+    tokenizer, template, roles = _read_voice(folder, model.vocab_size)
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        spec=model.spec,
+        stage="base",
+        path=folder,
+        run=folder,
+        step=0,
+        template=template,
+        roles=roles,
+    )
+
+
+def _read_voice(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | None, Roles]:
+    """Tokenizer, chat template and the ids with a part to play; a folder without a tokenizer still gives a model."""
+    try:
+        tokenizer = load_tokenizer(folder)
+    except UserError as error:
+        return MissingTokenizer(error, vocab_size), None, Roles(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
+    return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
+
+
+@dataclass(frozen=True)
+class MissingTokenizer:
+    """Stands where a model's tokenizer can't be read: the model works on ids, and text explains what is missing."""
+
+    error: UserError
+    vocab_size: int
+    special: Mapping[str, int] = field(default_factory=dict)
+
+    def encode(self, text: str) -> list[int]:
+        raise self._explained()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        raise self._explained()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        raise self._explained()
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        raise self._explained()
+
+    def _explained(self) -> UserError:
+        fix = "Put its tokenizer files beside the weights, or give the model token ids"
+        return UserError(f"this model has no tokenizer to read or write text with: {self.error.what}", fix=fix)
 
 
 def stages_of(run: Path) -> list[str]:

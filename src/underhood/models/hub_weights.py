@@ -25,7 +25,7 @@ from underhood.text.files import read_json
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and in all."""
 
-AT_ONCE = 64 * 2**20
+AT_ONCE = 16 * 2**20
 """Bytes read from a file before it is closed and opened again."""
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")

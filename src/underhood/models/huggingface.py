@@ -25,7 +25,7 @@ class Turned:
     name: str
 
 
-Names = Mapping[str, str | Turned]
+Names = dict[str, str | Turned]
 """Our module to theirs; ``*`` stands for a number. Modules of ours that share one of theirs are stored as one tensor,
 row below row, in the table's order."""
 

@@ -1,0 +1,66 @@
+"""``underhood import``: a published model becomes a run, so that every other verb works on it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from underhood.cli.options import Positional
+
+
+@dataclass(frozen=True)
+class Args:
+    """Reads a published model, says what it is, checks it, and keeps it as a run.
+
+    Only safetensors files are read: pickled weights are refused, and a model's own code is never run. Chat, generate
+    and the others also take such a folder as it is; a run is needed to train it further.
+    """
+
+    source: Positional[str]
+    """A Hugging Face folder, or hf:OWNER/NAME to download."""
+
+    out: Path | None = None
+    """The run's folder to make; left out, runs/NAME."""
+
+    check: bool = False
+    """Only says what it is and checks it; writes nothing."""
+
+
+def run(args: Args) -> int:
+    from underhood.core.errors import UserError
+    from underhood.infer.fetch import fetch
+    from underhood.infer.importing import facts_of, import_run, verify
+    from underhood.infer.load import load
+
+    name = args.source.removeprefix("hf:").partition("@")[0].rstrip("/").rpartition("/")[2]
+    out = args.out or Path("runs") / (name or "model")
+    if out.exists() and not args.check:
+        raise UserError(f"{out} is there already", fix="Choose another --out")
+    folder = fetch(args.source)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is no Hugging Face folder", expected="a config.json in it")
+    loaded = load(folder, dtype=None, progress=_progress())
+    print(facts_of(loaded).text())
+    verify(loaded)
+    if not args.check:
+        print(f"run        {import_run(loaded, args.source, out)}")
+    return 0
+
+
+def _progress():
+    """A percentage on one line where someone watches; else nothing."""
+    if not sys.stderr.isatty():
+        return None
+    shown = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(total, 1)
+        if percent != shown:
+            shown = percent
+            print(f"\rReading {percent:3d} % of {total / 1e9:.2f} GB", end="", file=sys.stderr, flush=True)
+            if done >= total:
+                print(file=sys.stderr)
+
+    return show

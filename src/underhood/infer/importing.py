@@ -1,0 +1,140 @@
+"""A published model becomes a run: its weights as a checkpoint, its tokenizer and chat template beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from underhood.core.checkpoint import module_tensors, write_checkpoint
+from underhood.core.config import to_json
+from underhood.core.errors import UserError
+from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.infer.load import IMPORTED, Loaded
+from underhood.models.decoder import parameter_count
+from underhood.models.hub_weights import read_config
+from underhood.models.presets import active_parameter_count
+from underhood.text.load import GPT2_FILES, SENTENCEPIECE_FILES
+
+BESIDE = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    *SENTENCEPIECE_FILES,
+    *(name for pair in GPT2_FILES for name in pair),
+)
+"""Files that are copied as they are."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a published model is.
+
+    Attributes:
+        family: its ``model_type``.
+        parameters: in all.
+        active: as many as one token uses (fewer only in mixtures of experts).
+        context: tokens.
+        dtype: of the weights in its files, e.g. "bfloat16".
+        chats: whether it has a chat template.
+        tokenizer: the class that reads its tokenizer, or what is wrong with it.
+    """
+
+    family: str
+    parameters: int
+    active: int
+    context: int
+    dtype: str
+    chats: bool
+    tokenizer: str
+
+    def text(self) -> str:
+        """The facts in a few lines."""
+        count = f"{self.parameters:,} parameters"
+        if self.active != self.parameters:
+            count += f", {self.active:,} of them used per token"
+        return "\n".join(
+            [
+                f"family     {self.family}",
+                f"size       {count}, {self.dtype}",
+                f"context    {self.context:,} tokens",
+                f"tokenizer  {self.tokenizer}",
+                f"chat       {'has a template' if self.chats else 'has no template: it continues text'}",
+            ]
+        )
+
+
+def facts_of(loaded: Loaded) -> Facts:
+    """The facts of a model that was opened from a Hugging Face folder in its own type."""
+    missing = getattr(loaded.tokenizer, "error", None)
+    kind = str(missing) if missing else f"{loaded.tokenizer.vocab_size:,} tokens"
+    return Facts(
+        family=str(read_config(loaded.path)["model_type"]),
+        parameters=parameter_count(loaded.model),
+        active=active_parameter_count(loaded.model),
+        context=loaded.model.context,
+        dtype=str(loaded.model.embed.weight.dtype).removeprefix("torch."),
+        chats=loaded.chats,
+        tokenizer=kind,
+    )
+
+
+@torch.inference_mode()
+def verify(loaded: Loaded) -> float:
+    """Reads a few tokens; the mean surprise in nats, for the curious.
+
+    Raises:
+        UserError: a score is not a finite number, so the weights can't be right.
+    """
+    tokens = torch.arange(1, min(17, loaded.model.vocab_size))
+    scores = loaded(tokens)[0].float()
+    if not scores.isfinite().all():
+        raise UserError(f"the model in {loaded.path} gives scores that are no numbers", fix="Download it again")
+    surprise = -scores[:-1].log_softmax(dim=-1).gather(-1, tokens[1:, None].to(scores.device)).mean().item()
+    assert math.isfinite(surprise)
+    return surprise
+
+
+def import_run(loaded: Loaded, source: str, out: Path) -> Path:
+    """Writes an opened published model as a run, whole or not at all.
+
+    Args:
+        loaded: opened from a Hugging Face folder, in the type in which it shall be stored.
+        source: where it came from, for the record.
+        out: the run's folder to make.
+
+    Raises:
+        UserError: there is something at `out` already, or it can't be written.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already", fix="Choose another --out")
+    making = out.with_name(f".making-{out.name}")
+    with storage_errors(out, "Nothing was left behind; free some space or choose another --out"):
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        try:
+            for name in BESIDE:
+                if (loaded.path / name).exists():
+                    shutil.copyfile(loaded.path / name, making / name)
+            config = read_config(loaded.path)
+            if not (making / "generation_config.json").exists() and "eos_token_id" in config:
+                ends = {"eos_token_id": config["eos_token_id"]}
+                write_text(making / "generation_config.json", json.dumps(ends) + "\n")
+            about = {"source": source, "config": config, "facts": facts_of(loaded).__dict__}
+            write_text(making / IMPORTED, json.dumps(about, indent=1) + "\n")
+            tokenizer = making / "tokenizer.json"
+            state = {"spec": to_json(loaded.spec), "tokenizer": sha256_of(tokenizer) if tokenizer.exists() else None}
+            write_checkpoint(making / "checkpoints" / "base", 0, {"model": module_tensors(loaded.model)}, state)
+            os.rename(making, out)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return out
