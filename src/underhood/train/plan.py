@@ -66,6 +66,10 @@ EFFICIENCY = {"float32": 0.45, "bfloat16": 0.2}
 """Share of the matrix-product limit that a training step is expected to reach, before it is measured: in bf16 the
 products are so fast that the rest of the step weighs more."""
 
+SUSTAINED = 0.88
+"""Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
+shared server cores 0.78 was measured in one five-minute run."""
+
 SHARES = {"pretrain": 0.74, "sft": 0.18, "dpo": 0.08}
 """How the training time is split between the stages."""
 
@@ -203,7 +207,7 @@ def make_plan(
     shape = _wished(choose_shape(0.8 * seconds * SHARES["pretrain"] / total, hardware, vocab_size), wishes)
     try:
         spec = shape.spec(vocab_size)
-        speed = measure_speed(spec, optimizer, shape.rows, hardware.device, probe_seconds)
+        speed = SUSTAINED * measure_speed(spec, optimizer, shape.rows, hardware.device, probe_seconds)
     except ValueError as error:
         raise UserError(f"the model can't have these proportions: {error}") from error
     training = seconds - (time.perf_counter() - started) - reserve(speed)
