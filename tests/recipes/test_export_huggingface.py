@@ -16,10 +16,12 @@ import underhood.recipes.export.huggingface as huggingface
 from text.nasty import NASTY
 from underhood.cli.main import main
 from underhood.core.errors import UserError
+from underhood.infer.importing import import_run
 from underhood.infer.load import Loaded, load
 from underhood.infer.sample import GREEDY
 from underhood.nn.attention import AttentionSpec
 from underhood.recipes.export.export import export
+from underhood.text.bpe import train_bpe
 from underhood.text.characters import CharacterTokenizer
 from underhood.text.chat import CHATML
 
@@ -131,9 +133,9 @@ def test_half_precision_holds_every_weight_rounded_once(tmp_path: Path, dtype: s
     made = export(run, dtype={"float16": "f16", "bfloat16": "bfloat16"}[dtype])
     kind = getattr(torch, dtype)
     held = load_file(made.path / "model.safetensors")
-    wanted = huggingface.export_tensors(load(run).model)
-    assert held.keys() == wanted.keys()
-    assert all(held[name].dtype == kind and torch.equal(held[name], wanted[name].to(kind)) for name in wanted)
+    whole = load_file(export(run, out=tmp_path / "whole").path / "model.safetensors")
+    assert held.keys() == whole.keys()
+    assert all(held[name].dtype == kind and torch.equal(held[name], whole[name].to(kind)) for name in whole)
     theirs, _ = in_transformers(made.path)
     assert theirs.dtype == kind
 
@@ -202,3 +204,29 @@ def test_export_command_prints_the_place_and_names_mistakes(tmp_path: Path, caps
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("way", ["folder", "run"])
+def test_published_model_goes_back_out_as_it_came_with_its_weights_of_now(tmp_path: Path, way: str):
+    """GPT-2 has every twist: fused and transposed projections, biases, learned positions, tied embeddings."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=330, n_positions=96, n_embd=32, n_layer=2, n_head=4)).eval()
+    published = tmp_path / "published"
+    theirs.save_pretrained(published)
+    train_bpe(TEXT, vocab_size=330).save(published / "tokenizer.json")
+    source = published if way == "folder" else import_run(load(published), "here", tmp_path / "run")
+    loaded = load(source)
+    with torch.no_grad():
+        loaded.model.blocks[1].mixer.value.weight.mul_(3.0)
+    made = export(loaded, out=tmp_path / "out")
+    back = GPT2LMHeadModel.from_pretrained(made.path).eval()
+    assert largest_difference(loaded, back) < 1e-5
+    assert largest_difference(loaded, theirs) > 1e-3
+    ours, original = (json.loads((folder / "config.json").read_text()) for folder in (made.path, published))
+    assert {key: ours[key] for key in original if key != "dtype"} == {k: v for k, v in original.items() if k != "dtype"}
+    assert (made.path / "tokenizer.json").read_bytes() == (published / "tokenizer.json").read_bytes()
+    assert "of the family gpt2. It was published by others" in made.card.read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="no GGUF form"):
+        export(loaded, "gguf", out=tmp_path / "out.gguf")

@@ -24,20 +24,38 @@ def hub_documents(spec: str, *, split: str, text_field: str | None) -> tuple[Ite
     Raises:
         UserError: a malformed name, no such data set, config or split, no access, no network, no files of a known type.
     """
+    repo, config, revision, files = _listed(spec, split)
+
+    def documents() -> Iterator[Document]:
+        for file in files:
+            yield from read_file(_download(repo, revision, file), file, text_field=text_field)
+
+    return documents(), {"repository": repo, "config": config or None, "split": split, "revision": revision}
+
+
+def hub_files(spec: str, *, split: str) -> Iterator[Path]:
+    """The files of one split of ``OWNER/NAME[:CONFIG]``, each downloaded when it is asked for.
+
+    Raises:
+        UserError: as for `hub_documents`.
+    """
+    repo, _, revision, files = _listed(spec, split)
+    return (_download(repo, revision, file) for file in files)
+
+
+def _listed(spec: str, split: str) -> tuple[str, str, str, list[str]]:
+    """Repository, config, commit and files that a name and a split mean."""
     repo, _, config = spec.removeprefix("hf:").partition(":")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
         raise UserError(f"{spec!r} names no data set", expected="hf:OWNER/NAME or hf:OWNER/NAME:CONFIG")
-    revision, files = _files(repo, config, split)
+    return repo, config, *_files(repo, config, split)
 
-    def documents() -> Iterator[Document]:
-        from huggingface_hub import hf_hub_download
 
-        for file in files:
-            with _explained(repo):
-                local = hf_hub_download(repo, file, repo_type="dataset", revision=revision)
-            yield from read_file(Path(local), file, text_field=text_field)
+def _download(repo: str, revision: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
 
-    return documents(), {"repository": repo, "config": config or None, "split": split, "revision": revision}
+    with _explained(repo):
+        return Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
 
 
 def _files(repo: str, config: str, split: str) -> tuple[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,21 +58,12 @@ def target_log_probs(model: LanguageModel, batch: Batch) -> Float[Tensor, "B T"]
     if isinstance(model, NGram):
         logs_BT = model.target_log_probs(batch.tokens, batch.targets, positions=batch.positions)
         return logs_BT.float()
-    at_BT = batch.targets != IGNORE
-    targets_N = batch.targets[at_BT]
-    if isinstance(model, Decoder):
-        hidden_ND = model.hidden(batch.tokens, positions=batch.positions)[at_BT]
-        step = max(1, LOGITS_AT_ONCE // model.vocab_size)
-        parts = [
-            _log_probs(model.unembed(hidden_ND[first : first + step]), targets_N[first : first + step])
-            for first in range(0, len(targets_N), step)
-        ]
-        logs_N = torch.cat(parts) if parts else torch.zeros(0, device=targets_N.device)
-    else:
-        logs_N = _log_probs(model(batch.tokens, positions=batch.positions)[at_BT], targets_N)
-    logs_BT = torch.zeros(batch.targets.shape, device=logs_N.device)
-    logs_BT[at_BT] = logs_N
-    return logs_BT
+    return _at_targets(model, batch, _log_probs)
+
+
+def target_is_best(model: LanguageModel, batch: Batch) -> Float[Tensor, "B T"]:
+    """1 where the target is the token that the model finds likeliest, 0 elsewhere, and 0 where it is `IGNORE`."""
+    return _at_targets(model, batch, lambda logits_NV, targets_N: (logits_NV.argmax(-1) == targets_N).float())
 
 
 def score_continuations(
@@ -90,6 +81,33 @@ def score_continuations(
     Raises:
         UserError: an empty context or continuation, or a continuation longer than the model's context.
     """
+    return _sums(model, continuations, target_log_probs, batch_tokens, device)
+
+
+def greedy_continuations(
+    model: LanguageModel,
+    continuations: Sequence[Continuation],
+    *,
+    batch_tokens: int = 8192,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.bool_]:
+    """Whether the model, always taking the likeliest token, would write each continuation; see `score_continuations`.
+
+    Raises:
+        UserError: as there.
+    """
+    lengths_N = np.array([len(one.tokens) for one in continuations])
+    return _sums(model, continuations, target_is_best, batch_tokens, device) == lengths_N
+
+
+def _sums(
+    model: LanguageModel,
+    continuations: Sequence[Continuation],
+    measure: Callable[[LanguageModel, Batch], Tensor],
+    batch_tokens: int,
+    device: torch.device | str,
+) -> NDArray[np.float64]:
+    """Σ of a measure of every target (B, T) over each continuation."""
     rows = [_row(number, one, model.context) for number, one in enumerate(continuations)]
     totals_N = np.zeros(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
@@ -99,10 +117,28 @@ def score_continuations(
             width = len(rows[order[first]]) - 1
             chosen = order[first : first + max(1, batch_tokens // width)]
             batch = _batch([rows[number] for number in chosen], [len(continuations[n].tokens) for n in chosen])
-            logs_BT = target_log_probs(model, batch.to(device))
-            totals_N[chosen] = logs_BT.double().sum(dim=1).cpu().numpy()
+            totals_N[chosen] = measure(model, batch.to(device)).double().sum(dim=1).cpu().numpy()
             first += len(chosen)
     return totals_N
+
+
+def _at_targets(model: LanguageModel, batch: Batch, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """``measure(logits_NV, targets_N)`` where there are targets, 0 elsewhere, as (B, T)."""
+    at_BT = batch.targets != IGNORE
+    targets_N = batch.targets[at_BT]
+    if isinstance(model, Decoder):
+        hidden_ND = model.hidden(batch.tokens, positions=batch.positions)[at_BT]
+        step = max(1, LOGITS_AT_ONCE // model.vocab_size)
+        parts = [
+            measure(model.unembed(hidden_ND[first : first + step]), targets_N[first : first + step])
+            for first in range(0, len(targets_N), step)
+        ]
+        values_N = torch.cat(parts) if parts else torch.zeros(0, device=targets_N.device)
+    else:
+        values_N = measure(model(batch.tokens, positions=batch.positions)[at_BT], targets_N)
+    values_BT = torch.zeros(batch.targets.shape, device=values_N.device)
+    values_BT[at_BT] = values_N
+    return values_BT
 
 
 def _log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class Card:
         title: the model's name.
         loaded: the model.
         summary: the run's ``summary.json``; empty if it has none.
+        origin: the configuration it came with, if it is a published model that was brought in.
         form: "hf" or "gguf".
         dtype: how the weights are stored.
     """
@@ -41,6 +42,7 @@ class Card:
     summary: Mapping[str, Any]
     form: str
     dtype: str
+    origin: Mapping[str, Any] | None = None
 
     def text(self) -> str:
         """The whole ``README.md``, with the Hub's front matter."""
@@ -48,7 +50,7 @@ class Card:
         return "\n\n".join([*parts, self._making(), self._limits()]) + "\n"
 
     def _front_matter(self) -> str:
-        lines = ["pipeline_tag: text-generation", "tags: [underhood, qwen3]"]
+        lines = ["pipeline_tag: text-generation", f"tags: [underhood, {self._family}]"]
         if self.form == "hf":
             lines.insert(0, "library_name: transformers")
         if self._corpus_name == "pydocs":
@@ -59,13 +61,21 @@ class Card:
     def _corpus_name(self) -> str | None:
         return self.summary.get("corpus", {}).get("name")
 
+    @property
+    def _family(self) -> str:
+        return "qwen3" if self.origin is None else str(self.origin["model_type"])
+
     def _what(self) -> str:
         spec, stage = self.loaded.spec, self.loaded.stage
-        said = STAGE_NAMES.get(stage, stage)
+        if self.origin is None:
+            said = f"{STAGE_NAMES.get(stage, stage)}. It was made with Underhood in the shape of Qwen3"
+        else:
+            worked = "" if stage == "base" else f" and {STAGE_NAMES.get(stage, stage)} there"
+            said = f"of the family {self._family}. It was published by others, brought into Underhood{worked}"
         return (
-            f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}. It was made with "
-            f"Underhood in the shape of Qwen3: {spec.layers} layers of width {spec.width}, a vocabulary of "
-            f"{spec.vocab_size:,} tokens, a context of {spec.context:,} tokens. The weights are stored as {self.dtype}."
+            f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {spec.layers} layers of "
+            f"width {spec.width}, a vocabulary of {spec.vocab_size:,} tokens, a context of {spec.context:,} tokens. "
+            f"The weights are stored as {self.dtype}."
         )
 
     def _use(self) -> str:
@@ -78,13 +88,15 @@ class Card:
         if self.loaded.chats:
             lines = [
                 'chat = [{"role": "user", "content": "Hello"}]',
-                'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")',
+                'options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}',
+                "inputs = tokenizer.apply_chat_template(chat, **options)",
                 "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
             ]
         else:
-            lines = [
-                "# every document began with this token in training",
-                'inputs = tokenizer("<|endoftext|>The", return_tensors="pt")',
+            opening = "<|endoftext|>" if self.origin is None else ""
+            lines = ["# every document began with this token in training"] if opening else []
+            lines += [
+                f'inputs = tokenizer("{opening}The", return_tensors="pt")',
                 "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
             ]
         code = "\n".join(
@@ -116,7 +128,7 @@ class Card:
             lines.append(f"It read {size}; {held_out.get('documents', 0):,} documents were held out to measure it.")
         if corpus.get("digest"):
             lines.append(f"SHA-256 of the text: `{corpus['digest']}`.")
-        if self.loaded.chats:
+        if self.loaded.chats and self.origin is None:
             lines.append("Questions, answers and preferences for the later stages were made from that same text.")
         return "## Data\n\n" + " ".join(lines)
 
@@ -163,11 +175,15 @@ class Card:
                 "The text is under the Python Software Foundation License 2.0; whether weights inherit a text's "
                 "licence is not settled, so name the text and its licence when you pass the model on."
             )
+        elif self.origin is not None:
+            licence = "The licence of the model that it came from goes on to hold; look it up before you pass it on."
         else:
             licence = (
                 "No licence is stated, for it depends on the training text: look up that text's terms before you "
                 "publish the model, and put the licence into the lines at the top of this file."
             )
+        if self.origin is not None:
+            return f"## Limits and licence\n\nWhat holds of the model that it came from holds of it. {licence}"
         size = (
             "It is small and has read little: what it says about facts is often wrong, it knows nothing outside its "
             "training text, and it was not tested for harmful output. It is for study."

@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import Loaded, load
 from underhood.recipes.export.card import Card, read_summary
-from underhood.recipes.export.huggingface import SHARD_BYTES, FloatType, write_folder
+from underhood.recipes.export.huggingface import SHARD_BYTES, FloatType, origin_of, write_folder
 from underhood.recipes.export.place import making
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML
@@ -57,16 +57,17 @@ def export(
     loaded = run if isinstance(run, Loaded) else load(run, stage)
     summary = read_summary(loaded.run)
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
+    about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored, "origin": origin_of(loaded)}
     if format == "hf":
         target = out or loaded.run / "export" / f"{loaded.stage}-hf"
-        card = Card(title=name, loaded=loaded, summary=summary, form="hf", dtype=stored).text()
+        card = Card(form="hf", **about).text()
         with making(target, folder=True, replace=replace) as folder:
             write_folder(folder, loaded, cast(FloatType, stored), shard_bytes=shard_bytes)
             (folder / "README.md").write_text(card, encoding="utf-8")
         return Exported(target, target / "README.md", stored)
     target = out or loaded.run / "export" / f"{loaded.stage}-{stored}.gguf"
     beside = target.with_name(f"{target.name}.md")
-    card = Card(title=name, loaded=loaded, summary=summary, form="gguf", dtype=stored).text()
+    card = Card(form="gguf", **about).text()
     with (
         making(beside, folder=False, replace=replace) as card_file,
         making(target, folder=False, replace=replace) as file,
