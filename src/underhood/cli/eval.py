@@ -1,4 +1,4 @@
-"""``underhood eval``: what each model of a run can do, beside simple baselines."""
+"""``underhood eval``: what each model of a run can do, beside simple baselines; or any model on published test sets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from underhood.cli.options import Positional
+from underhood.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +18,26 @@ class Args:
 
     What has been measured already is shown at once. Given a checkpoint, it
     measures that one and keeps nothing.
+
+    With --tasks it scores any model (a run's last one, or a Hugging Face
+    folder) on published test sets: arc_easy, hellaswag, piqa, winogrande,
+    boolq, lambada, gsm8k.
     """
 
     run: Positional[Path]
-    """Folder of the run, or of one checkpoint in it."""
+    """Folder of the run, or of one checkpoint in it; with --tasks any model."""
+
+    tasks: str | None = None
+    """Names of test sets, with commas between them."""
+
+    task_data: tuple[Path, ...] = ()
+    """With --tasks: folders with the sets' .jsonl files; the Hugging Face Hub if left out."""
+
+    limit: int | None = None
+    """With --tasks: only the first so many questions of each set."""
+
+    shots: int | None = None
+    """With --tasks: worked examples in front of each question; 5 for gsm8k, else 0, if left out."""
 
     stage: Literal["base", "sft", "dpo"] | None = None
     """Shows one model only."""
@@ -33,6 +50,20 @@ class Args:
 
 
 def run(args: Args) -> int:
+    if args.tasks is not None:
+        from underhood.cli.score import score_tasks
+
+        return score_tasks(
+            args.run,
+            args.tasks,
+            stage=args.stage,
+            task_data=args.task_data,
+            limit=args.limit,
+            shots=args.shots,
+            as_json=args.json,
+        )
+    if args.task_data or args.limit is not None or args.shots is not None:
+        raise UserError("--task-data, --limit and --shots are for test sets", fix="Name the sets with --tasks")
     from underhood.cli.results import only, print_table
     from underhood.cli.terminal import StageProgress, console
     from underhood.recipes.run import Run
