@@ -46,7 +46,7 @@ def test_empty_file(mistake: Mistake, tmp_path: Path):
 
 def test_file_of_spaces(mistake: Mistake, tmp_path: Path):
     (tmp_path / "spaces.md").write_text(" \n\n\t\n" * 9000)
-    assert "no text" in mistake("--data", "spaces.md")
+    assert "spaces.md is empty" in mistake("--data", "spaces.md")
 
 
 def test_binary_file(mistake: Mistake, tmp_path: Path):
@@ -79,7 +79,7 @@ def test_text_shorter_than_one_context(mistake: Mistake, tmp_path: Path):
     (tmp_path / "short.txt").write_text("Too short to learn from. " * 20)
     line = mistake("--data", "short.txt")
     assert "too short" in line
-    assert "500 bytes" in line
+    assert "499 bytes" in line
 
 
 def test_data_that_is_not_there_names_its_neighbour(mistake: Mistake, tmp_path: Path):
@@ -98,7 +98,7 @@ def test_read_only_place_can_not_be_written(mistake: Mistake):
     """/proc refuses folders even to root."""
     if not Path("/proc/self").exists():
         pytest.skip("needs a /proc file system")
-    assert mistake("--data", "pydocs", out="/proc/self/run").startswith("error: can't write /proc/self/run")
+    assert mistake("--data", "pydocs", out="/proc/self/run").startswith("error: can't make /proc/self/run")
 
 
 def test_folder_with_other_things_is_left_alone(mistake: Mistake, tmp_path: Path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underhood.cli.terminal import StageProgress, console, next_commands, step_line, table
-from underhood.cli.wording import human_bytes, human_count, human_time
+from underhood.cli.wording import beginning, ending, human_bytes, human_count, human_time, measured
 from underhood.core.runlog import RunLog
 
 

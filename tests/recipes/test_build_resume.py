@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, stage: str, kind: str, step: int | 
         return record
 
     monkeypatch.setattr(RunLog, "event", event)
+
+
+@pytest.fixture(autouse=True)
+def _keyboard_is_heard() -> Iterator[None]:
+    """A shell that starts the tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 MOMENTS = [

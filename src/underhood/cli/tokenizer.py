@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,11 @@ def run(args: Args) -> int:
     from underhood.cli.terminal import console
 
     out = console(sys.stderr if args.json else None)
-    spec = BuildSpec(
-        data=args.data,
-        text_field=args.text_field,
-        vocab_size=args.vocab_size,
-        held_out=args.held_out,
-        seed=args.seed,
-    )
+    given = {field.name: getattr(args, field.name) for field in fields(BuildSpec) if hasattr(args, field.name)}
+    try:
+        spec = BuildSpec(**given)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     facts = to_file(args, out) if args.place.suffix == FILE else to_run(args.place, spec, out)
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))

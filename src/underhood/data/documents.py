@@ -82,5 +82,5 @@ def require_enough(corpus: Corpus, minimum_bytes: int) -> None:
             f"{corpus.name} is too short to train on",
             expected=f"at least {minimum_bytes:,} bytes of text",
             got=f"{corpus.bytes:,} bytes in {len(corpus):,} document{'' if len(corpus) == 1 else 's'}",
-            fix="Give more text, or choose a smaller context",
+            fix="Give more text",
         )

@@ -64,7 +64,10 @@ class Run:
                     got=f"one with {there[0]} in it",
                 )
             made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # /proc and its like
+                raise UserError(f"can't make {path}: that is no place for folders", fix="Choose another") from error
         write_text(path / "run.toml", toml_text(to_json(spec)))
         return cls(path, spec, RunLog(path / "events.jsonl"), made)
 
