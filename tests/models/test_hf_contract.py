@@ -102,13 +102,13 @@ def test_open_parts_learn_from_fresh_weights(name: str) -> None:
     tokens = random_tokens(4, 12, seed=3)
     first = nats_per_token(model, tokens)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.0)
-    for _ in range(100):
+    for _ in range(50):
         loss = nats_per_token(model, tokens)
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
         optimizer.step()
-    assert nats_per_token(model, tokens) < 0.25 * first
+    assert nats_per_token(model, tokens) < 0.4 * first
 
 
 @torch.no_grad()

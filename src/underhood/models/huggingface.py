@@ -112,51 +112,53 @@ _POST_NORMS: Names = {
     "feedforward_post_norm": "post_feedforward_layernorm",
 }
 
-_LLAMA: Names = _OUTSIDE | _layers("blocks.*.", "model.layers.*.", _PRE_NORMS | _ATTENTION | _GATED)
-_QWEN3_MOE: Names = _LLAMA | _layers(
-    "blocks.*.feedforward.",
-    "model.layers.*.mlp.",
-    {"router": "gate"} | {f"experts.*.{part}": f"experts.*.{part}_proj" for part in ("gate", "up", "down")},
-)
-_MIXTRAL: Names = _LLAMA | _layers(
-    "blocks.*.feedforward.",
-    "model.layers.*.block_sparse_moe.",
-    {
-        "router": "gate",
-        "experts.*.gate": "experts.*.w1",
-        "experts.*.down": "experts.*.w2",
-        "experts.*.up": "experts.*.w3",
+_LLAMA: Names = {**_OUTSIDE, **_layers("blocks.*.", "model.layers.*.", {**_PRE_NORMS, **_ATTENTION, **_GATED})}
+_QWEN3_MOE: Names = {
+    **_LLAMA,
+    "blocks.*.feedforward.router": "model.layers.*.mlp.gate",
+    **{
+        f"blocks.*.feedforward.experts.*.{part}": f"model.layers.*.mlp.experts.*.{part}_proj"
+        for part in ("gate", "up", "down")
     },
-)
-_GEMMA: Names = _LLAMA | _layers(
-    "blocks.*.", "model.layers.*.", {"feedforward_norm": "pre_feedforward_layernorm"} | _POST_NORMS
-)
-_OLMO2: Names = _OUTSIDE | _layers("blocks.*.", "model.layers.*.", _POST_NORMS | _ATTENTION | _GATED)
-_PHI3: Names = _LLAMA | _layers(
-    "blocks.*.",
-    "model.layers.*.",
-    {f"mixer.{part}": "self_attn.qkv_proj" for part in ("query", "key", "value")}
-    | {f"feedforward.{part}": "mlp.gate_up_proj" for part in ("gate", "up")},
-)
+}
+_MIXTRAL: Names = {
+    **_LLAMA,
+    "blocks.*.feedforward.router": "model.layers.*.block_sparse_moe.gate",
+    **{
+        f"blocks.*.feedforward.experts.*.{part}": f"model.layers.*.block_sparse_moe.experts.*.w{number}"
+        for number, part in ((1, "gate"), (2, "down"), (3, "up"))
+    },
+}
+_GEMMA: Names = {
+    **_LLAMA,
+    **_layers("blocks.*.", "model.layers.*.", {"feedforward_norm": "pre_feedforward_layernorm", **_POST_NORMS}),
+}
+_OLMO2: Names = {**_OUTSIDE, **_layers("blocks.*.", "model.layers.*.", {**_POST_NORMS, **_ATTENTION, **_GATED})}
+_PHI3: Names = {
+    **_LLAMA,
+    **{f"blocks.*.mixer.{part}": "model.layers.*.self_attn.qkv_proj" for part in ("query", "key", "value")},
+    **{f"blocks.*.feedforward.{part}": "model.layers.*.mlp.gate_up_proj" for part in ("gate", "up")},
+}
 _GPT2: Names = {
     "embed": "transformer.wte",
     "position_embed": "transformer.wpe",
     "norm": "transformer.ln_f",
     "unembed": "lm_head",
-} | _layers(
-    "blocks.*.",
-    "transformer.h.*.",
-    {
-        "mixer_norm": "ln_1",
-        "mixer.query": Turned("attn.c_attn"),
-        "mixer.key": Turned("attn.c_attn"),
-        "mixer.value": Turned("attn.c_attn"),
-        "mixer.output": Turned("attn.c_proj"),
-        "feedforward_norm": "ln_2",
-        "feedforward.up": Turned("mlp.c_fc"),
-        "feedforward.down": Turned("mlp.c_proj"),
-    },
-)
+    **_layers(
+        "blocks.*.",
+        "transformer.h.*.",
+        {
+            "mixer_norm": "ln_1",
+            "mixer.query": Turned("attn.c_attn"),
+            "mixer.key": Turned("attn.c_attn"),
+            "mixer.value": Turned("attn.c_attn"),
+            "mixer.output": Turned("attn.c_proj"),
+            "feedforward_norm": "ln_2",
+            "feedforward.up": Turned("mlp.c_fc"),
+            "feedforward.down": Turned("mlp.c_proj"),
+        },
+    ),
+}
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family("GPT2LMHeadModel", specs.gpt2, _GPT2, ("transformer.", ""), (r".*\.attn\.(masked_)?bias",)),
