@@ -2,8 +2,9 @@
 
 The rules, so that nobody has to guess why a page passes:
 
-- Fenced ``bash`` blocks run line by line in one empty folder per page, with this environment's ``underhood`` first on
-  the path; each must exit with 0. A line ending in ``\\`` goes on in the next; what stands after ``#`` is not run.
+- Blocks run in the page's order. Fenced ``bash`` blocks run line by line in one empty folder per page, with this
+  environment's ``underhood`` first on the path; each must exit with 0. A line ending in ``\\`` goes on in the next;
+  what stands after ``#`` is not run.
 - ``make run`` and ``make test`` are asked what they would do (``make -n``), and the commands they would run must exist;
   `.ci/run` runs both for real.
 - ``underhood build`` is not repeated for every page: the shared small build (see tinyrun.py) takes the place of its
@@ -41,7 +42,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return commands_of("".join(blocks(page, "bash")))
+
+
+def commands_of(block: str) -> list[str]:
+    lines = block.replace("\\\n", " ").splitlines()
     bare = (shlex.join(shlex.split(line, comments=True)) if "|" not in line else line.strip() for line in lines)
     return [line for line in bare if line]
 
@@ -74,17 +79,19 @@ def take_the_place_of_a_build(command: str, request: pytest.FixtureRequest, fold
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest):
     write_notes(tmp_path / "notes")
-    for command in commands(page):
-        if command.startswith("make "):
-            check_make(command)
-        elif command.startswith("underhood build"):
-            take_the_place_of_a_build(command, request, tmp_path)
-        else:
-            done = execute(["bash", "-o", "pipefail", "-c", command], tmp_path, stdin="What does os.path.join do?\n")
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    for block in blocks(page, "python"):
-        done = execute([sys.executable, "-c", block], tmp_path)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
+    for kind, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        for command in commands_of(block) if kind == "bash" else []:
+            if command.startswith("make "):
+                check_make(command)
+            elif command.startswith("underhood build"):
+                take_the_place_of_a_build(command, request, tmp_path)
+            else:
+                shell = ["bash", "-o", "pipefail", "-c", command]
+                done = execute(shell, tmp_path, stdin="What does os.path.join do?\n")
+                assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if kind == "python":
+            done = execute([sys.executable, "-c", block], tmp_path)
+            assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
 def test_readme_begins_with_the_two_commands_that_set_up_everything():
