@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
 from underhood.models.decoder import Decoder, parameter_count
+from underhood.recipes.report.again import commands
 from underhood.recipes.report.anatomy import anatomy
 from underhood.recipes.report.curves import curves
 from underhood.recipes.report.page import write_report
@@ -84,7 +86,7 @@ def test_report_headline_states_the_measured_numbers(whole: Path) -> None:
     base = next(m for m in results["stages"][0]["measurements"] if m["name"] == "bits per byte")
     assert "A 3.34 M-parameter language model, built from Python’s own documentation in 5 min 01 s" in text
     assert f"the base model needs {base['value']:.3f} bits per byte (95 % interval {base['low']:.3f}–" in text
-    assert f"{1.74 - base['value']:.3f} better than xz, the strongest baseline" in text
+    assert f"{1.74 - base['value']:.3f} better than xz, the strongest baseline." in text
     assert "picks the right one for 68 % of functions it has read about and 36 % of functions it has never seen" in text
 
 
@@ -92,7 +94,13 @@ def test_report_headline_says_when_a_baseline_is_better(whole: Path, tmp_path: P
     def stronger(summary: dict[str, Any]) -> None:
         summary["results"]["baselines"][2]["value"] = 1.5
 
-    assert "worse than xz, the strongest baseline" in Page.of(changed(whole, tmp_path / "run", stronger)).text
+    assert "worse than xz, the strongest baseline." in Page.of(changed(whole, tmp_path / "run", stronger)).text
+
+    def level(summary: dict[str, Any]) -> None:
+        summary["results"]["baselines"][2]["value"] = 1.68  # inside the base model's interval
+
+    text = Page.of(changed(whole, tmp_path / "level", level)).text
+    assert "better than xz, the strongest baseline, a difference too small to be sure of." in text
 
 
 def test_report_headline_says_when_choices_are_guesses(whole: Path, tmp_path: Path) -> None:
@@ -102,8 +110,8 @@ def test_report_headline_says_when_choices_are_guesses(whole: Path, tmp_path: Pa
                 if measured["name"] == "multiple choice, held-out":
                     measured |= {"value": 0.27, "low": 0.22, "high": 0.33}
 
-    assert "can't be told from chance" not in Page.of(whole).text.replace("’", "'")
-    assert "can't be told from chance" in Page.of(changed(whole, tmp_path / "run", guessing)).text.replace("’", "'")
+    assert "can’t be told from chance" not in Page.of(whole).text
+    assert "can’t be told from chance" in Page.of(changed(whole, tmp_path / "run", guessing)).text
 
 
 def test_report_says_that_a_stage_did_not_help(whole: Path, tmp_path: Path) -> None:
@@ -115,6 +123,33 @@ def test_report_says_that_a_stage_did_not_help(whole: Path, tmp_path: Path) -> N
     said = "Preference training (DPO) did not help here: nothing that was measured got better."
     assert said not in Page.of(whole).text
     assert Page.of(changed(whole, tmp_path / "run", useless)).text.count(said) == 2  # on top, and with the results
+
+
+def test_report_says_what_a_stage_made_better_and_worse(whole: Path) -> None:
+    text = Page.of(whole).text
+    assert "made refusals of invented functions and preference accuracy better, and bits per byte worse; on the" in text
+
+
+def test_report_does_not_blame_a_stage_for_what_only_it_can_do(whole: Path, tmp_path: Path) -> None:
+    def nothing_better(summary: dict[str, Any]) -> None:
+        for comparison in summary["results"]["comparisons"]:
+            if comparison["after"] == "sft":
+                comparison["verdict"] = "no difference"
+
+    text = Page.of(changed(whole, tmp_path / "run", nothing_better)).text
+    assert "Fine-tuning (SFT) improved nothing that was measured before it; what it is there for, such as" in text
+    assert "Fine-tuning (SFT) did not help" not in text
+
+
+def test_report_command_to_repeat_a_run_is_understood_by_build(whole: Path) -> None:
+    from underhood.cli import build
+    from underhood.cli.options import parse
+
+    command = next(command for command, _ in commands(read_run(whole)) if "--config" in command)
+    args = parse(build.Args, shlex.split(command)[2:], prog="underhood build")
+    assert (args.width, args.layers, args.heads, args.kv_heads, args.context) == (192, 4, 3, 3, 256)
+    assert (args.pretrain_steps, args.sft_steps, args.dpo_steps) == tuple(STEPS.values())
+    assert (args.dtype, args.minutes, args.seed) == ("float32", 5.0, 0)
 
 
 def test_report_panels_draw_value_interval_and_chance_to_scale(whole: Path) -> None:

@@ -165,7 +165,8 @@ def test_report_page_has_ordered_headings_named_controls_and_unique_ids(browser:
           .filter((id) => !document.getElementById(id))""")
         assert missing == []
         nameless = page.evaluate("""() => [...document.querySelectorAll(
-            "a, button, input, [role=img], [role=slider], [role=listbox], [role=region], svg:not([aria-hidden], [aria-hidden] *)")]
+            "a, button, input, [role=img], [role=slider], [role=listbox], [role=region]," +
+            "svg:not([aria-hidden], [aria-hidden] *)")]
           .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")))
           .map((e) => e.outerHTML.slice(0, 80))""")
         assert nameless == []

@@ -22,7 +22,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
         found.append(
             (
                 f"underhood build --config {config} {' '.join(fixed)} --out {name}",
-                "The same model again, on any machine",
+                "The same plan on any machine",
             )
         )
     if any(run.stages[name].status == "done" for name in TRAINED):
@@ -74,7 +74,9 @@ def _fixed(run: Run) -> list[str]:
         "rows": plan["pretrain"].get("rows"),
     }
     values |= {f"{name}-steps": plan[name].get("steps") for name in TRAINED if name in plan}
-    return [f"--{name} {value}" for name, value in values.items() if isinstance(value, int)]
+    options = [f"--{name} {value}" for name, value in values.items() if isinstance(value, int)]
+    dtype = (run.summary.get("machine") or {}).get("dtype")
+    return [*options, f"--dtype {shlex.quote(str(dtype))}"] if dtype else options
 
 
 def _short(path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from underhood.recipes.report import numbers
 from underhood.recipes.report.reading import TRAINED, Run
 from underhood.recipes.report.results import LONG_NAMES, NAMES, Panel, shown, stage_measurements
-from underhood.recipes.report.wording import wording_of
+from underhood.recipes.report.wording import Wording, wording_of
 
 STAGE_NAMES = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preference training (DPO)"}
 VERDICTS = {"helped": "helped", "no difference": "no difference", "hurt": "made it worse"}
@@ -46,11 +46,11 @@ def title(run: Run, counted: int | None) -> str:
     return f"{article} {size} language model{source}{spent}"
 
 
-def lede(run: Run, found: Sequence[Panel]) -> list[str]:
+def lede(found: Sequence[Panel], judged: Sequence[Judgement]) -> list[str]:
     """One to four sentences on how well it does, good and bad alike."""
     by_key = {panel.key: panel for panel in found}
     sentences = [_prediction(by_key.get("bits-per-byte")), _choice(by_key), _manners(by_key)]
-    sentences.append(_honesty(run.summary.get("results") or {}))
+    sentences += [judgement.text for judgement in judged if not judgement.helped]  # where nobody can miss it
     return [sentence for sentence in sentences if sentence]
 
 
@@ -77,29 +77,58 @@ def changes(results: Mapping[str, Any], functions: bool = True) -> list[Change]:
     return rows
 
 
-def judgements(results: Mapping[str, Any], functions: bool = True) -> list[str]:
-    """One sentence per stage: what it helped, what it made worse, or that it did not help."""
+@dataclass(frozen=True)
+class Judgement:
+    """What one stage did, in a sentence; `helped` is False where nothing comparable got better."""
+
+    text: str
+    helped: bool
+
+
+def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judgement]:
+    """One per stage that has an earlier one: what it made better, what worse, or that it did not help."""
     by_stage: dict[str, dict[str, list[str]]] = {}
     for item in results.get("comparisons") or []:
         kinds = by_stage.setdefault(str(item.get("after")), {"helped": [], "hurt": [], "no difference": []})
         kinds.setdefault(str(item.get("verdict")), []).append(wording_of(str(item.get("name")), functions).short)
-    sentences = []
+    first = _first_measured(results, functions)
+    found = []
     for stage, kinds in by_stage.items():
         name = LONG_NAMES.get(stage, stage)
         name = name[:1].upper() + name[1:]
-        if kinds["helped"]:
-            said = f"{name} improved {_and(kinds['helped'])}"
-            if kinds["hurt"]:
-                said += f", at the price of {_and(kinds['hurt'])}"
-            if same := kinds["no difference"]:
+        better, worse, same = kinds["helped"], kinds["hurt"], kinds["no difference"]
+        if better:
+            said = f"{name} made {_and(better)} better"
+            said += f", and {_and(worse)} worse" if worse else ""
+            if same:
                 where = _and(same) if len(same) <= 2 else f"the {len(same)} other measurements"
                 said += f"; on {where} no difference could be measured"
+        elif new := first.get(stage):
+            said = f"{name} improved nothing that was measured before it"
+            said += f", and made {_and(worse)} worse" if worse else ""
+            said += f"; what it is there for, such as {_and(new[:2])}, could only be measured from here on"
         else:
             said = f"{name} did not help here: nothing that was measured got better"
-            if kinds["hurt"]:
-                said += f", and {_and(kinds['hurt'])} got worse"
-        sentences.append(said + ".")
-    return sentences
+            said += f", and {_and(worse)} got worse" if worse else ""
+        found.append(Judgement(said + ".", bool(better)))
+    return found
+
+
+def _first_measured(results: Mapping[str, Any], functions: bool) -> dict[str, list[str]]:
+    """By stage, the quantities that no earlier stage has. The reward margin is left out: it is itself a comparison."""
+    known: set[str] = set()
+    found: dict[str, list[str]] = {}
+    for stage, measurements in stage_measurements(results).items():
+        wordings = {
+            wording.key: wording.short for m in measurements if (wording := _wording(m, functions)).key != "margin"
+        }
+        found[stage] = [short for key, short in wordings.items() if key not in known]
+        known |= set(wordings)
+    return found
+
+
+def _wording(measurement: Mapping[str, Any], functions: bool) -> Wording:
+    return wording_of(str(measurement.get("name")), functions)
 
 
 def gaps(run: Run) -> list[str]:
@@ -140,6 +169,8 @@ def _prediction(panel: Panel | None) -> str:
         gap = rival.value - best.value
         relation = "better" if gap > 0 else "worse"
         said += f", {numbers.decimal(abs(gap), 3)} {relation} than {rival.name}, the strongest baseline"
+        if best.low is not None and best.high is not None and best.low <= rival.at <= best.high:
+            said += ", a difference too small to be sure of"
     return said + "."
 
 
@@ -160,7 +191,7 @@ def _choice(by_key: Mapping[str, Panel]) -> str:
     if panel and chance and row:
         tail = " (chance is 25\u00a0%)" if chance[1].startswith("chance 25") else ""
         if row.low is not None and row.high is not None and row.low <= chance[0] <= row.high:
-            tail += f"; the latter can't be told from {'chance' if tail else 'guessing'}"
+            tail += f"; the latter can’t be told from {'chance' if tail else 'guessing'}"
     choices = "summaries" if "functions" in "".join(parts) else "continuations"
     return f"Among four {choices} {_model(last)} picks the right one for {' and '.join(parts)}{tail}."
 
@@ -175,11 +206,6 @@ def _manners(by_key: Mapping[str, Panel]) -> str:
         if row is not None:
             parts.append(verb.format(row.text))
     return f"It {' and '.join(parts)}." if parts else ""
-
-
-def _honesty(results: Mapping[str, Any]) -> str:
-    """The stages that did not help, said where nobody can miss it."""
-    return " ".join(sentence for sentence in judgements(results) if "did not help" in sentence)
 
 
 def _last(panel: Panel | None) -> str | None:

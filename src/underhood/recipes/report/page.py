@@ -85,7 +85,7 @@ def _context(run: Run) -> dict[str, Any]:
     strip = chips(tokenizer.get("sample") or [], tokenizer.get("vocab_size") or 0)
     drawn = {stage: curves(run, stage) for stage in TRAINED}
     losses: dict[str, Curve] = {stage: found[0] for stage, found in drawn.items() if found}
-    measured = panels(results, functions)
+    measured, judged = panels(results, functions), findings.judgements(results, functions)
     choice = next((panel for key in ("choice-seen", "choice-held-out") for panel in measured if panel.key == key), None)
     accuracies = [(row.hue, row.value) for row in choice.rows if row.hue in NAMES] if choice else []
     context: dict[str, Any] = {
@@ -93,7 +93,7 @@ def _context(run: Run) -> dict[str, Any]:
         "summary": summary,
         "n": numbers,
         "title": findings.title(run, body.total if body else None),
-        "lede": findings.lede(run, measured),
+        "lede": findings.lede(measured, judged),
         "gaps": findings.gaps(run),
         "resume": f"underhood build --out {place(run)} --resume",
         "pipeline": pipeline(run, body, losses, strip, accuracies),
@@ -103,7 +103,7 @@ def _context(run: Run) -> dict[str, Any]:
         "curve_labels": LABELS,
         "panels": measured,
         "changes": findings.changes(results, functions),
-        "judgements": findings.judgements(results, functions),
+        "judgements": judged,
         "groups": _samples(summary, functions),
         "chips": strip,
         "strip_cut": len(tokenizer.get("sample") or []) > MOST,

@@ -83,8 +83,8 @@ WORDINGS = (
         "over-refusal",
         r"refus",
         "Does it refuse when it should not?",
-        "Questions about real functions that it declines to answer; lower is better.",
-        "refusals of real functions",
+        "False refusals: questions about real functions that it declines to answer; lower is better.",
+        "false refusals",
     ),
     Wording(
         "preference",
