@@ -6,6 +6,7 @@ not write into it: `copy_of_tiny_run` gives a copy to spoil.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -34,10 +35,10 @@ def underhood(*words: str, cwd: Path, stdin: str = "", timeout: float = 240) -> 
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished build with the options `TINY` on a small text."""
     base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     run = shared / "tiny-run"
     with FileLock(shared / "tiny-run.lock"):
         if not (shared / "tiny-run.done").exists():

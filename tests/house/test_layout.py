@@ -100,7 +100,7 @@ def test_constraints_pin_everything_that_a_clean_install_brings():
 def imported(*folders: str) -> dict[str, str]:
     """Third-party packages that the Python files below `folders` import, each with one file that does."""
     files = [file for folder in folders for file in (REPOSITORY / folder).rglob("*.py")]
-    local = {file.stem for file in files} | {"underhood"}
+    local = {file.stem for file in files} | {file.parent.name for file in files} | {"underhood"}
     found: dict[str, str] = {}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -112,13 +112,19 @@ def imported(*folders: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(["src"], []), (["src", "tests", "benchmarks"], ["test"])], ids=["product", "tests"]
+    ("folders", "extras"),
+    [
+        (["src"], ["classify", "harness"]),
+        (["src", "tests"], ["test"]),
+        (["src", "tests", "benchmarks"], ["test", "peers"]),
+    ],
+    ids=["product", "tests", "benchmarks"],
 )
 def test_everything_imported_is_a_declared_dependency(folders: list[str], extras: list[str]):
     project = PYPROJECT["project"]
     texts = project["dependencies"] + [text for extra in extras for text in project["optional-dependencies"][extra]]
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
-    sold_by = importlib.metadata.packages_distributions()
+    sold_by = {"llama_cpp": ["llama-cpp-python"]} | importlib.metadata.packages_distributions()
     undeclared = {
         name: file
         for name, file in imported(*folders).items()
