@@ -116,7 +116,9 @@ class ForeignTemplate:
         mask = [False] * len(ids)
         for start, end in spans:
             first = _common(ids_of(rendered.text[:start]), ids)
-            last = len(ids) if end == len(rendered.text) else _common(ids_of(rendered.text[:end]), ids)
+            upto = ids_of(rendered.text[:end])
+            last = _common(upto, ids)
+            last += last < len(upto)  # a token that reaches beyond the answer's end is said with it
             mask[first:last] = [True] * (last - first)
         return Rendered(ids, mask)
 

@@ -101,8 +101,8 @@ class SentencePieceTokenizer:
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
         """The ids of a text in which special tokens stand as their ids: ``[1, "[INST] Hi [/INST]"]``.
 
-        A text behind a special token begins like any text, with the space that the model puts in front; where the
-        settings say ``legacy: false``, only the first text does.
+        Only a text at the very beginning gets the space that the model puts in front. Where the settings say
+        ``legacy: true``, as those of the first Mistral do, every text behind a special token gets one too.
         """
         ids: list[int] = []
         first = True
@@ -152,11 +152,20 @@ class SentencePieceTokenizer:
         The space that `encode` puts in front of a text is dropped again; `decode_bytes`, which cannot know where a
         text begins, keeps it.
         """
-        start = next((place for place, id in enumerate(ids) if not self._is_special(id)), len(ids))
-        head, body = self.decode_bytes(ids[:start]), self.decode_bytes(ids[start:])
-        if (self.model.add_dummy_prefix or self.model.remove_extra_whitespaces) and not self.model.space_at_the_end:
-            body = body.removeprefix(b" ")
-        return (head + body).decode("utf-8", errors="replace")
+        self.decode_bytes(ids)  # checks them
+        pieces = [self._bytes[id] for id in ids]
+        at_start = self.model.add_dummy_prefix or self.model.remove_extra_whitespaces
+        for place, id in enumerate(ids):
+            if not at_start:
+                break
+            if self._is_special(id) and id != self._unknown:
+                continue
+            spaced = id != self._unknown and pieces[place].startswith(b" ")
+            if spaced:
+                pieces[place] = pieces[place][1:]
+            # Where the model removes further spaces, so does the library: one for each piece until something is left.
+            at_start = not pieces[place] and (self.model.remove_extra_whitespaces or not spaced)
+        return b"".join(pieces).decode("utf-8", errors="replace")
 
     def pieces(self, text: str) -> list[tuple[int, bytes]]:
         """Each token of `text` as its id and its bytes, for showing how a text is cut."""

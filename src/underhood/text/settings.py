@@ -51,7 +51,7 @@ class TokenizerSettings:
     added_tokens: tuple[AddedToken, ...] = ()
     end_ids: tuple[int, ...] = ()
     add_bos: bool | None = None
-    legacy: bool = True
+    legacy: bool = False
     chat_templates: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,7 +125,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
         added_tokens=_added(config.get("added_tokens_decoder"), where),
         end_ids=_ids(generation.get("eos_token_id")),
         add_bos=add_bos if isinstance(add_bos, bool) else None,
-        legacy=config.get("legacy") is not False,
+        legacy=config.get("legacy") is True,
         chat_templates=_templates(folder, config.get("chat_template")),
     )
 

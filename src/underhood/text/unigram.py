@@ -33,7 +33,8 @@ class UnigramSegmenter:
         self._unknown = single(lowest - UNKNOWN_PENALTY)
         # The reward grows with the length, so that no number of likely short pieces can outweigh it.
         self._scores = {
-            piece: len(piece.encode()) * highest - 0.1 if piece in always else score for piece, score in scores.items()
+            piece: single(len(piece.encode()) * highest) - 0.1 if piece in always else score
+            for piece, score in scores.items()
         }
         self._prefixes = {piece[:end] for piece in self._scores for end in range(1, len(piece) + 1)}
 
@@ -55,9 +56,9 @@ class UnigramSegmenter:
                 if score is None:
                     continue
                 alone = alone or end == start + 1
-                total, known = so_far + score, best[end]
+                total, known = single(so_far + score), best[end]
                 if known is None or total > known:
-                    best[end], begin[end] = single(total), start
+                    best[end], begin[end] = total, start
             if not alone:
                 total, known = single(so_far + unknown), best[start + 1]
                 if known is None or total > known:
