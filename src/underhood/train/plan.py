@@ -211,7 +211,7 @@ def make_plan(
     except ValueError as error:
         raise UserError(f"the model can't have these proportions: {error}") from error
     training = seconds - (time.perf_counter() - started) - reserve(speed)
-    training = max(training, LEAST_TRAINING * seconds)
+    training = max(training, LEAST_TRAINING * seconds, 1.0)
     budget = {name: training * SHARES[name] / total for name in stages}
 
     def stage(name: str, rows: int, row_tokens: int, most: float, wished: int | None, extra: float = 1.0) -> StagePlan:
