@@ -54,7 +54,9 @@ def replace_modules(
     found = list(find_modules(model, patterns, kind))
     for pattern in patterns:
         if not any(name_matches(name, pattern) for name, _ in found):
-            ends = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kind)})
+            ends = sorted(
+                {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kind)}
+            )
             near = nearest(pattern.rpartition(".")[2], ends)
             hint = f"Did you mean {near}?" if near else f"There are {', '.join(ends)}"
             raise UserError(f"no {kind.__name__} layer of the model is called {pattern!r}", fix=hint)
