@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import errors
 
 from underhood.core.errors import UserError
+from underhood.data.records import hub_records
 from underhood.data.sources import load_corpus
 
 
@@ -145,3 +146,12 @@ def test_network_trouble_is_one_line(monkeypatch, error, told):
     with pytest.raises(UserError, match=told) as caught:
         load_corpus("hf:owner/name")
     assert "\n" not in str(caught.value)
+
+
+def test_records_keep_every_column_and_only_what_is_asked_for_is_downloaded(hub):
+    made = hub({None: {"data/test-00000-of-00002.parquet": ["a", "b"], "data/test-00001-of-00002.parquet": ["c"]}})
+    assert hub_records("owner/name", split="test", limit=2) == [{"text": "a"}, {"text": "b"}]
+    assert made.downloads == ["data/test-00000-of-00002.parquet"]
+    assert [record["text"] for record in hub_records("hf:owner/name", split="test")] == ["a", "b", "c"]
+    with pytest.raises(UserError, match="no split 'train'"):
+        hub_records("owner/name", split="train")

@@ -16,7 +16,7 @@ from export_run import TEXT, export_run
 
 from underhood.core.checkpoint import module_tensors
 from underhood.infer.load import load
-from underhood.models.gguf import gguf_name
+from underhood.models.gguf_file import gguf_name
 from underhood.models.hub_weights import layout
 from underhood.models.huggingface import FAMILIES
 from underhood.recipes.export.export import export

@@ -37,9 +37,9 @@ def hub_records(spec: str, *, split: str, limit: int | None = None) -> list[Reco
 
     records: list[Record] = []
     for path in hub_files(spec, split=split):
-        if limit is not None and len(records) >= limit:
-            break
         records += read_records(path, limit=None if limit is None else limit - len(records))
+        if limit is not None and len(records) >= limit:
+            break  # before the next file is asked for, and so downloaded
     return records
 
 

@@ -95,8 +95,8 @@ class UnderhoodLM(LM):
             UserError: a task asks for sampling, which would not be repeatable.
         """
         alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
-        for number, request in enumerate(requests):
-            options = request.args[1]
+        asked: list[tuple[str, dict[str, Any]]] = [request.args for request in requests]  # pyright: ignore[reportAssignmentType]
+        for number, (_, options) in enumerate(asked):
             if options.get("do_sample"):
                 raise UserError("this task asks for sampled answers", expected="do_sample: false")
             stops = options.get("until") or ()
@@ -104,7 +104,7 @@ class UnderhoodLM(LM):
             alike.setdefault((stops, int(options.get("max_gen_toks", MAX_NEW_TOKENS))), []).append(number)
         answers = [""] * len(requests)
         for (stops, tokens), numbers in alike.items():
-            prompts = [self.reader.open(requests[number].args[0]) for number in numbers]
+            prompts = [self.reader.open(asked[number][0]) for number in numbers]
             texts = write_until(
                 self.reader.model,
                 self.reader.tokenizer,

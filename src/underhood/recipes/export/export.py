@@ -83,7 +83,7 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
     Raises:
         UserError: the format has no such type.
     """
-    from underhood.models.gguf import GGUFType
+    from underhood.models.gguf_file import GGUFType
 
     valid = get_args(FloatType) if format == "hf" else get_args(GGUFType)
     found = DEFAULT_DTYPE[format] if dtype is None else dtype
@@ -96,7 +96,7 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
 
 
 def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str) -> None:
-    from underhood.models.gguf import GGUFType, Naming, write_gguf
+    from underhood.models.gguf_file import GGUFType, Naming, write_gguf
 
     if not isinstance(loaded.tokenizer, BytePairTokenizer):
         got = type(loaded.tokenizer).__name__

@@ -153,14 +153,15 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BytePairTokenizer, vocab_size:
     writer.add_token_types(types)
     writer.add_token_merges([f"{spell(left)} {spell(right)}" for left, right in vocabulary.merges])
     special = tokenizer.special
-    if naming.end_of_text in special:
-        writer.add_bos_token_id(special[naming.end_of_text])
-        writer.add_pad_token_id(special[naming.end_of_text])
-    end = naming.end_of_turn if naming.end_of_turn in special else naming.end_of_text
-    if end in special:
-        writer.add_eos_token_id(special[end])
-    if naming.end_of_turn in special:
-        writer.add_eot_token_id(special[naming.end_of_turn])
+    text = special.get(naming.end_of_text)
+    turn = None if naming.end_of_turn is None else special.get(naming.end_of_turn)
+    if text is not None:
+        writer.add_bos_token_id(text)
+        writer.add_pad_token_id(text)
+    if (end := text if turn is None else turn) is not None:
+        writer.add_eos_token_id(end)
+    if turn is not None:
+        writer.add_eot_token_id(turn)
     # Texts are given as they are: what a prompt opens with is the caller's business, as in our own tokenizer.
     writer.add_add_bos_token(False)
     if naming.chat_template is not None:

@@ -1,0 +1,156 @@
+"""Does llama.cpp open what `underhood export --format gguf` writes, and write the same text?
+
+    python benchmarks/check_gguf.py --run runs/pydocs --out results/check_gguf
+
+A run made by `underhood build` is exported in every stored type and opened in llama-cpp-python (which compiles
+llama.cpp for about ten minutes when it is installed, so this is a command and no test). For five prompts, 32 tokens are
+taken greedily on both sides. f32 must agree token for token; f16 and q8_0 round the weights, so the comparison is with
+our own model after the same rounding. Also compared: token ids of prose, code and other alphabets, and the log
+probability of every token that was written.
+
+It ends with one JSON line and exits with 1 if anything disagrees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+
+from underhood.core.checkpoint import module_tensors
+from underhood.infer.generate import generate
+from underhood.infer.load import Loaded, load
+from underhood.models.gguf_file import gguf_name
+from underhood.recipes.export.export import export
+
+TOKENS = 32
+QUESTIONS = [
+    "What does `os.path.join` do?",
+    "What is a generator?",
+    "Write a sentence about dictionaries.",
+]
+TEXTS = ["The list", "\n\n    >>> import os\n"]
+SPELLING = [
+    "The quick brown fox jumps over 13 lazy dogs.",
+    "def f(x):\n\treturn {'a': [1, 2, 3]}  # naïve café\n\n\n",
+    "日本語のテキスト и русский текст, emoji 🙂👩‍👩‍👧 and\u00a0no-break",
+    "   leading, trailing   ",
+    "I'll say we're DON'T 12345678 $$$ ...!!!\r\n",
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="a run that underhood build made")
+    parser.add_argument("--stage", help="base, sft or dpo; the last one if left out")
+    parser.add_argument("--out", type=Path, help="folder for the result as a file")
+    args = parser.parse_args()
+    loaded = load(args.run, args.stage)
+    prompts = [_chat(loaded, question) if loaded.chats else loaded.prompt_ids(question) for question in QUESTIONS]
+    prompts += [loaded.prompt_ids(text) for text in TEXTS]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in ("f32", "f16", "q8_0"):
+            file = Path(folder) / f"{dtype}.gguf"
+            export(loaded, "gguf", dtype=dtype, out=file)
+            rows.append(compare(load(args.run, args.stage), file, prompts) | {"dtype": dtype})
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    agree = all(row["same_continuations"] == len(prompts) and row["same_ids"] == len(SPELLING) for row in rows)
+    report = {
+        "check": "gguf",
+        "agree": agree,
+        "date": datetime.date.today().isoformat(),
+        "run": str(args.run),
+        "stage": loaded.stage,
+        "width": loaded.spec.width,
+        "layers": loaded.spec.layers,
+        "vocab_size": loaded.spec.vocab_size,
+        "prompts": len(prompts),
+        "tokens": TOKENS,
+        "types": rows,
+        "machine": platform.platform(),
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("underhood", "torch", "gguf", "llama_cpp_python")
+        },
+    }
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        name = f"{report['date']}_cpu{torch.get_num_threads()}.json"
+        (args.out / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report))
+    return 0 if agree else 1
+
+
+def compare(loaded: Loaded, file: Path, prompts: list[list[int]]) -> dict[str, Any]:
+    """Our model, with the file's weights, beside llama.cpp with the same file."""
+    from llama_cpp import Llama
+
+    _take_weights(loaded, file)
+    start = time.perf_counter()
+    theirs = Llama(str(file), n_ctx=loaded.spec.context, logits_all=True, verbose=False, n_gpu_layers=0)
+    ids = [theirs.tokenize(text.encode(), add_bos=False, special=False) for text in SPELLING]
+    same_ids = sum(found == loaded.tokenizer.encode(text) for found, text in zip(ids, SPELLING, strict=True))
+    ours = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
+    same, first, worst = 0, [], 0.0
+    for prompt, one in zip(prompts, ours, strict=True):
+        written, logs = _greedy(theirs, prompt)
+        same += written == one.ids
+        agree = next((n for n, (a, b) in enumerate(zip(written, one.ids, strict=True)) if a != b), TOKENS)
+        first.append(agree)
+        if agree:
+            worst = max(worst, float(np.abs(np.array(logs[:agree]) - np.array(one.logprobs[:agree])).max()))
+    return {
+        "bytes": file.stat().st_size,
+        "same_continuations": same,
+        "same_tokens_before_any_difference": first,
+        "worst_log_probability_difference": round(worst, 6),
+        "same_ids": same_ids,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _greedy(theirs: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
+    """The likeliest tokens after a prompt, and their natural-log probabilities, straight from llama.cpp's scores."""
+    theirs.reset()
+    written: list[int] = []
+    logs: list[float] = []
+    new = prompt
+    for _ in range(TOKENS):
+        theirs.eval(new)
+        scores = theirs.scores[theirs.n_tokens - 1].astype(np.float64)
+        best = int(scores.argmax())
+        logs.append(float(scores[best] - np.logaddexp.reduce(scores)))
+        written.append(best)
+        new = [best]
+    return written, logs
+
+
+def _take_weights(loaded: Loaded, file: Path) -> None:
+    """Puts what the file holds, rounded as it is, into our model."""
+    held = {one.name: one for one in gguf.GGUFReader(file).tensors}
+    for name, tensor in module_tensors(loaded.model).items():
+        one = held[gguf_name(name)]
+        values = gguf.dequantize(np.array(one.data), one.tensor_type)
+        tensor.copy_(torch.from_numpy(values.reshape(tuple(tensor.shape)).copy()))
+
+
+def _chat(loaded: Loaded, question: str) -> list[int]:
+    from underhood.text.chat import CHATML
+
+    messages = [{"role": "user", "content": question}]
+    return CHATML.render(loaded.tokenizer, messages, add_generation_prompt=True).ids
+
+
+if __name__ == "__main__":
+    sys.exit(main())
