@@ -222,6 +222,8 @@ class Terminal:
             stderr=slave,
             env=os.environ | {"TERM": "dumb"},
             start_new_session=True,
+            # A shell's background jobs, this suite among them, ignore Ctrl-C, and what they start inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         os.close(slave)
         self.shown = ""
