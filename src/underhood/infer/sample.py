@@ -1,7 +1,7 @@
 """From scores to a token: temperature, truncation, and a draw that can be repeated.
 
 The order is the one that Hugging Face uses: temperature first, then top-k, top-p and min-p, each cutting what the
-others left.
+others left. Penalties and bias come before all of them; they need the text so far, see `infer.penalties`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ class SamplingSpec:
         top_p: keeps the fewest best tokens that together reach this probability (Holtzman et al. 2020, eq. 2).
         min_p: keeps tokens at least this fraction as probable as the best one (Nguyen et al. 2024).
         seed: makes draws repeatable; None draws afresh every time.
+        repetition_penalty: of a token that is in the prompt or the answer, a positive score is divided by this and a
+            negative one multiplied (Keskar et al. 2019, section 4.1); 1 changes nothing, above 1 discourages.
+        presence_penalty: taken from the score of a token that is in the answer (OpenAI's API).
+        frequency_penalty: taken from it once for every time it is in the answer.
+        logit_bias: (token id, what is added to its score), …; −∞ forbids the token.
 
     Raises:
         UserError: a value outside its range.
@@ -38,6 +43,10 @@ class SamplingSpec:
     top_p: float | None = None
     min_p: float | None = None
     seed: int | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self):
         def check(name: str, good: bool, expected: str) -> None:
@@ -49,10 +58,21 @@ class SamplingSpec:
         check("top_p", self.top_p is None or 0 < self.top_p <= 1, "a number above 0 and at most 1")
         check("min_p", self.min_p is None or 0 <= self.min_p <= 1, "a number from 0 to 1")
         check("seed", self.seed is None or self.seed >= 0, "a whole number from 0 up")
+        check("repetition_penalty", 0 < self.repetition_penalty < math.inf, "a number above 0")
+        check("presence_penalty", math.isfinite(self.presence_penalty), "a finite number")
+        check("frequency_penalty", math.isfinite(self.frequency_penalty), "a finite number")
+        good = all(id >= 0 and not math.isnan(bias) and bias < math.inf for id, bias in self.logit_bias)
+        check("logit_bias", good, "token ids from 0 up, each with a number below infinity")
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether scores are changed before the draw, by what the text holds or by a bias."""
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        return penalties != (1.0, 0.0, 0.0) or bool(self.logit_bias)
 
 
 GREEDY = SamplingSpec(temperature=0.0)

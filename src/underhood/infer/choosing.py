@@ -1,0 +1,178 @@
+"""From the scores of a step to what every choice writes next, each by its own request."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from underhood.core.errors import UserError
+from underhood.core.protocols import Tokenizer
+from underhood.infer.penalties import Penalties
+from underhood.infer.request import Finish, Piece, Request, WrittenToken
+from underhood.infer.sample import SamplingSpec, choose, uniforms
+from underhood.infer.stopping import Writer
+
+
+class Chooser:
+    """One choice of a request while it is written: its draws, penalties, grammar, stop strings and text.
+
+    A step of an engine is ``choose_all(logits, choosers)`` and then ``push`` of each token to its own chooser. What is
+    written depends on the request, the choice's number and the scores alone, never on other texts in the step.
+
+    Attributes:
+        tokens: what has been written, stop tokens left out.
+        finish: why it ended; None while it goes on. A request that has no room for a token has ended from the start.
+
+    Args:
+        tokenizer: turns tokens into text; None where only tokens matter (no stop strings, no grammar then).
+        room: how many tokens there is room for, if fewer than `max_new_tokens`; see `generate.room_for`.
+    """
+
+    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, *, room: int | None = None):
+        if tokenizer is None and (request.stop or request.grammar):
+            raise ValueError("stop strings and grammars need a tokenizer")
+        self.request, self.choice = request, choice
+        self.tokens: list[WrittenToken] = []
+        self._room = request.max_new_tokens if room is None else min(room, request.max_new_tokens)
+        self.finish: Finish | None = "length" if self._room < 1 else None
+        self._draws = uniforms(request.sampling.seed, choice)
+        self._penalties = Penalties(request.sampling, request.prompt) if request.sampling.reshapes else None
+        self._writer = None if tokenizer is None else Writer(tokenizer, request.stop)
+        self._matcher = None if request.grammar is None or tokenizer is None else request.grammar.matcher(tokenizer)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model's own scores are drawn from: no penalty, no bias, no grammar."""
+        return self._penalties is None and self._matcher is None
+
+    @property
+    def mean_logprob(self) -> float:
+        """The mean log-probability of what has been written, the measure of best-of; −∞ for nothing."""
+        if not self.tokens:
+            return float("-inf")
+        return sum(token.logprob for token in self.tokens) / len(self.tokens)
+
+    def reshape(self, logits_V: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
+        """The scores after penalties, bias and the grammar's mask; the tensor given stays as it is."""
+        if self._penalties is not None:
+            logits_V = self._penalties(logits_V)
+        if self._matcher is not None:
+            logits_V = self._matcher.mask(logits_V, self.request.stop_ids)
+        return logits_V
+
+    def draw(self) -> float:
+        """The choice's next draw from [0, 1)."""
+        return next(self._draws)
+
+    def push(self, token: WrittenToken) -> Piece:
+        """Takes the token that was chosen; returns what is new, and the end where it is one."""
+        if self.finish is not None:
+            raise ValueError("this choice has ended")
+        if token.id in self.request.stop_ids:
+            return self.end("stop")
+        self.tokens.append(token)
+        if self._penalties is not None:
+            self._penalties.push(token.id)
+        if self._matcher is not None:
+            self._matcher.push(token.id)
+        text = "" if self._writer is None else self._writer.push(token.id)
+        piece = Piece(choice=self.choice, tokens=(token,), text=text)
+        if self._writer is not None and self._writer.stopped:
+            self.finish = "stop"
+            return replace(piece, finish="stop")
+        complete = self._matcher is not None and self._matcher.complete
+        if complete or len(self.tokens) == self._room:
+            last = self.end("stop" if complete else "length")
+            return replace(piece, text=text + last.text, finish=self.finish)
+        return piece
+
+    def end(self, finish: Finish) -> Piece:
+        """Ends the text here; the piece holds what was held back."""
+        text = "" if self._writer is None else self._writer.finish()
+        # The character that was never completed may, as U+FFFD, have completed a stop string.
+        self.finish = "stop" if self._writer is not None and self._writer.stopped else finish
+        return Piece(choice=self.choice, text=text, finish=self.finish)
+
+
+@torch.inference_mode()
+def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> list[WrittenToken]:
+    """The next token of every choice, the stop token included; `Chooser.push` comes next.
+
+    Rows that are drawn alike go together. Row i depends on chooser i alone.
+
+    Args:
+        logits_NV: the model's own scores, one row per chooser.
+    """
+    if len(choosers) != logits_NV.shape[0]:
+        raise ValueError(f"{len(choosers)} choosers for {logits_NV.shape[0]} rows of scores")
+    if not choosers:
+        return []
+    device = logits_NV.device
+    scores_NV = logits_NV
+    shaped = [row for row, chooser in enumerate(choosers) if not chooser.plain]
+    if shaped:
+        scores_NV = logits_NV.clone()
+        for row in shaped:
+            scores_NV[row] = choosers[row].reshape(logits_NV[row])
+    groups: dict[SamplingSpec, list[int]] = defaultdict(list)
+    for row, chooser in enumerate(choosers):
+        groups[_kind(chooser.request.sampling)].append(row)
+    chosen_N = torch.empty(len(choosers), dtype=torch.int64, device=device)
+    for spec, rows in groups.items():
+        uniform_B = None if spec.greedy else torch.tensor([choosers[row].draw() for row in rows], device=device)
+        if len(groups) == 1:
+            chosen_N = choose(scores_NV, spec, uniform_B)
+        else:
+            index = torch.tensor(rows, device=device)
+            chosen_N[index] = choose(scores_NV[index], spec, uniform_B)
+    logprobs_NV = logits_NV.float().log_softmax(dim=-1)
+    logprob_N = logprobs_NV.gather(-1, chosen_N[:, None])[:, 0]
+    tops = _alternatives(logprobs_NV, [chooser.request.logprobs or 0 for chooser in choosers])
+    return [
+        WrittenToken(id=id, logprob=logprob, top=top)
+        for id, logprob, top in zip(chosen_N.tolist(), logprob_N.tolist(), tops, strict=True)
+    ]
+
+
+def best(choosers: Sequence[Chooser], n: int) -> list[Chooser]:
+    """The `n` choices with the highest mean log-probability, best first (best-of)."""
+    return sorted(choosers, key=lambda chooser: -chooser.mean_logprob)[:n]
+
+
+def check_request(request: Request, vocab_size: int) -> None:
+    """Raises a `UserError` for a request that can't be met; its prompt is another's to check."""
+
+    def check(good: bool, what: str, expected: str, got: object) -> None:
+        if not good:
+            raise UserError(f"{what} is out of range", expected=expected, got=str(got))
+
+    check(request.n >= 1, "n", "a whole number from 1 up", request.n)
+    if request.best_of is not None:
+        check(request.best_of >= request.n, "best_of", f"at least n, which is {request.n}", request.best_of)
+    if request.logprobs is not None:
+        check(0 <= request.logprobs <= vocab_size, "logprobs", f"0 to {vocab_size}", request.logprobs)
+    check(all(request.stop), "stop", "strings of at least one character", request.stop)
+    for id, _ in request.sampling.logit_bias:
+        check(id < vocab_size, "a token id in logit_bias", f"0 to {vocab_size - 1}", id)
+
+
+def _kind(spec: SamplingSpec) -> SamplingSpec:
+    """What two requests must share to be drawn together: temperature and truncation."""
+    if spec.greedy:
+        return SamplingSpec(temperature=0.0)
+    return SamplingSpec(temperature=spec.temperature, top_k=spec.top_k, top_p=spec.top_p, min_p=spec.min_p)
+
+
+def _alternatives(logprobs_NV: Tensor, wanted: Collection[int]) -> list[tuple[tuple[int, float], ...]]:
+    """Of every row the likeliest tokens with their log-probabilities, as many as wanted."""
+    most = max(wanted)
+    if most == 0:
+        return [()] * len(wanted)
+    best_NK = logprobs_NV.topk(min(most, logprobs_NV.shape[-1]), dim=-1)
+    rows = zip(best_NK.indices.tolist(), best_NK.values.tolist(), wanted, strict=True)
+    return [tuple(zip(ids[:count], values[:count], strict=True)) for ids, values, count in rows]

@@ -1,0 +1,111 @@
+"""Every choice by its own request: what a step writes, alone and in a batch, and when it ends."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_run import tiny_model, tiny_tokenizer
+
+from underhood.core.errors import UserError
+from underhood.infer.choosing import Chooser, best, check_request, choose_all
+from underhood.infer.generate import generate, room_for
+from underhood.infer.request import Piece, Request, WrittenToken
+from underhood.infer.sample import GREEDY, SamplingSpec
+
+TOKENIZER = tiny_tokenizer()
+MODEL = tiny_model(TOKENIZER, seed=0)
+SPECS = [
+    GREEDY,
+    SamplingSpec(temperature=1.5, top_p=0.95, seed=5),
+    SamplingSpec(temperature=0.7, top_k=20, min_p=0.01, seed=9),
+]
+
+
+@torch.inference_mode()
+def run(requests: list[Request]) -> list[list[Piece]]:
+    """All choices of all requests in one batch; every step reads every text from its beginning."""
+    choosers = [
+        Chooser(request, choice, TOKENIZER, room=room_for(MODEL, len(request.prompt), request.max_new_tokens))
+        for request in requests
+        for choice in range(request.n)
+    ]
+    pieces: list[list[Piece]] = [[] for _ in choosers]
+    while open := [i for i, chooser in enumerate(choosers) if chooser.finish is None]:
+        rows = []
+        for i in open:
+            ids = [*choosers[i].request.prompt, *(token.id for token in choosers[i].tokens)]
+            rows.append(MODEL(torch.tensor([ids]))[0, -1])
+        for i, token in zip(open, choose_all(torch.stack(rows), [choosers[i] for i in open]), strict=True):
+            pieces[i].append(choosers[i].push(token))
+    return pieces
+
+
+def tokens_of(pieces: list[Piece]) -> list[int]:
+    return [token.id for piece in pieces for token in piece.tokens]
+
+
+@pytest.mark.parametrize("context_is_short", [False, True])
+def test_plain_requests_in_one_batch_match_generate(context_is_short: bool) -> None:
+    stops = frozenset(range(0, 300, 15))
+    prompt = TOKENIZER.encode("The list" * (30 if context_is_short else 1))[:94]
+    requests = [Request(prompt=prompt, max_new_tokens=14, sampling=spec, stop_ids=stops, n=3) for spec in SPECS]
+    pieces = run(requests)
+    finishes = set()
+    for at, spec in enumerate(SPECS):
+        expected = generate(MODEL, [prompt] * 3, max_new_tokens=14, sampling=spec, stop_ids=stops)
+        for choice, done in enumerate(expected):
+            mine = pieces[3 * at + choice]
+            assert tokens_of(mine) == done.ids
+            assert mine[-1].finish == done.finish
+            assert "".join(piece.text for piece in mine) == TOKENIZER.decode(done.ids)
+            assert [t.logprob for piece in mine for t in piece.tokens] == pytest.approx(done.logprobs, abs=1e-5)
+            finishes.add(done.finish)
+    assert "length" in finishes
+    assert len({tuple(tokens_of(one)) for one in pieces[3:6]}) == 3  # the choices of a seeded request differ
+
+
+def test_alternatives_are_the_likeliest_under_the_model_itself() -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1)) * 2
+    banned = SamplingSpec(temperature=0.5, seed=1, logit_bias=((int(logits[1].argmax()), float("-inf")),))
+    requests = [
+        Request(prompt=[1], logprobs=None),
+        Request(prompt=[1], logprobs=4, sampling=banned),
+        Request(prompt=[1], logprobs=0),
+    ]
+    first, second, third = choose_all(logits, [Chooser(request, 0, None) for request in requests])
+    expected = logits[1].log_softmax(-1).sort(descending=True)
+    assert [id for id, _ in second.top] == expected.indices[:4].tolist()
+    assert [value for _, value in second.top] == pytest.approx(expected.values[:4].tolist())
+    assert second.id != expected.indices[0]
+    assert second.logprob == pytest.approx(float(logits[1].log_softmax(-1)[second.id]))
+    assert (first.top, third.top) == ((), ())
+
+
+def test_no_room_has_ended_before_it_begins() -> None:
+    assert Chooser(Request(prompt=[1], max_new_tokens=0), 0, TOKENIZER).finish == "length"
+    assert Chooser(Request(prompt=[1]), 0, TOKENIZER, room=-1).finish == "length"
+
+
+def test_best_of_ranks_by_mean_log_probability() -> None:
+    choosers = [Chooser(Request(prompt=[1]), choice, None) for choice in range(4)]
+    written = [[-1.0, -1.0, -1.0], [-0.9], [-0.1, -2.0], []]
+    for chooser, logprobs in zip(choosers, written, strict=True):
+        for logprob in logprobs:
+            chooser.push(WrittenToken(id=3, logprob=logprob))
+    assert [chooser.choice for chooser in best(choosers, 4)] == [1, 0, 2, 3]
+    assert [chooser.choice for chooser in best(choosers, 2)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(prompt=[1], n=0), "n is out of range"),
+        (Request(prompt=[1], n=3, best_of=2), "best_of is out of range; expected at least n, which is 3"),
+        (Request(prompt=[1], logprobs=-1), "logprobs is out of range"),
+        (Request(prompt=[1], stop=("a", "")), "stop is out of range"),
+        (Request(prompt=[1], sampling=SamplingSpec(logit_bias=((300, 1.0),))), "a token id in logit_bias"),
+    ],
+)
+def test_impossible_requests_are_refused(request_: Request, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_request(request_, 300)
