@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from underhood.align.adapter import load_adapter, names_of, save_adapter
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder, initialize, parameter_count, qwen3_shaped
 from underhood.models.hub_weights import load_decoder
+from underhood.nn.cap import soft_cap
 from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
 from underhood.nn.quantized import QuantizedLinear, quantize_linears
 from underhood.nn.surgery import name_matches, replace_modules
@@ -23,11 +25,11 @@ from underhood.train.optim import AdamWSpec
 ATTENTION = ("query", "value")
 
 
-def model(seed: int = 0, *, tied: bool = False) -> Decoder:
+def model(seed: int = 0, *, tied: bool = False, logit_cap: float | None = None) -> Decoder:
     spec = qwen3_shaped(
         vocab_size=50, context=16, width=32, layers=2, heads=4, kv_heads=2, head_width=8, hidden=64, tied=tied
     )
-    built = initialize(spec.build(), seed=seed)
+    built = initialize(replace(spec, logit_cap=logit_cap).build(), seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in built.parameters():  # no matrix may be zero, or nothing could be told apart
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -189,6 +191,31 @@ def test_lora_refuses_shared_weights_and_a_second_time():
     LoRASpec().apply(built)
     with pytest.raises(UserError, match="already"):
         LoRASpec().apply(built)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_surgery_passes_a_capped_unembedding_by(tied: bool):
+    """Gemma 2's caps its scores, which no companion and no quantised layer in its place would do."""
+    built = model(tied=tied, logit_cap=0.5)
+    with torch.no_grad():
+        for parameter in built.unembed.parameters():
+            parameter.mul_(30)
+    capped = built.unembed
+    for change in (lambda: quantize_linears(built, 8, targets=("*",)), lambda: LoRASpec(targets=("*",)).apply(built)):
+        changed = change()
+        assert changed
+        assert all(name.startswith("blocks.") for name in changed)
+        assert built.unembed is capped
+        with torch.no_grad():
+            torch.testing.assert_close(built(tokens()), soft_cap(built.hidden(tokens()) @ capped.weight.T, 0.5))
+            assert 0.4 < float(built(tokens()).abs().max()) <= 0.5
+    fold(built)
+    for refused in (
+        lambda: LoRASpec(targets=("unembed",)).apply(built),
+        lambda: quantize_linears(built, 4, targets=("unembed",)),
+    ):
+        with pytest.raises(UserError, match=r"no .*layer of the model is called 'unembed'"):
+            refused()
 
 
 # The oracle: peft on transformers' model with our weights.

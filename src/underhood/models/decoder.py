@@ -170,7 +170,7 @@ def _embedding(spec: DecoderSpec) -> nn.Embedding:
     return ScaledEmbedding(spec.vocab_size, spec.width, spec.embed_scale)
 
 
-def _unembedding(spec: DecoderSpec) -> nn.Linear:
+def _unembedding(spec: DecoderSpec) -> nn.Linear | CappedLinear:
     if spec.logit_cap is None:
         return nn.Linear(spec.width, spec.vocab_size, bias=False)
     return CappedLinear(spec.width, spec.vocab_size, spec.logit_cap)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -10,15 +12,27 @@ def soft_cap(x: Tensor, cap: float) -> Tensor:
     return cap * (x / cap).tanh()
 
 
-class CappedLinear(nn.Linear):
-    """A linear map without bias whose outputs are softly capped: Gemma 2's unembedding."""
+class CappedLinear(nn.Module):
+    """A linear map without bias whose outputs are softly capped: Gemma 2's unembedding.
+
+    No `nn.Linear`, for it is not linear: surgery on linear layers (LoRA, quantisation) must pass it by, since what it
+    puts in their place knows no cap.
+
+    Attributes:
+        weight: (out, in).
+    """
+
+    weight: Tensor
 
     def __init__(self, in_features: int, out_features: int, cap: float):
-        super().__init__(in_features, out_features, bias=False)
-        self.cap = cap
+        super().__init__()
+        self.in_features, self.out_features, self.cap = in_features, out_features, cap
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        bound = in_features**-0.5  # as a linear layer starts
+        nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return soft_cap(super().forward(input), self.cap)
+    def forward(self, x: Tensor) -> Tensor:
+        return soft_cap(F.linear(x, self.weight), self.cap)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, cap={self.cap}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, cap={self.cap}"

@@ -71,11 +71,6 @@ class LoRASpec:
                 raise UserError(
                     f"the layer {name} shares its weight with {others[0]}", fix="Choose LoRA targets that leave it out"
                 )
-            if type(layer) is not nn.Linear:  # what it does beyond the product, the companion would undo
-                raise UserError(
-                    f"the layer {name} is a {type(layer).__name__}, not a plain linear layer",
-                    fix="Choose LoRA targets that leave it out",
-                )
         generator = torch.Generator().manual_seed(seed)
         names = replace_modules(model, self.targets, lambda _, layer: LoRALinear(layer, self, generator), _LINEARS)
         for name, parameter in model.named_parameters():

@@ -99,12 +99,7 @@ def quantize_linears(
         UserError: a target fits no linear layer.
         ValueError: a layer's inputs can't be split into groups.
     """
-    return replace_modules(model, targets, lambda _, layer: _quantized(layer, bits, group), nn.Linear)
-
-
-def _quantized(layer: nn.Linear, bits: Bits, group: int) -> nn.Module:
-    """A subclass does more than the product (a capped one, say) and stays as it is."""
-    return QuantizedLinear(layer, bits, group=group) if type(layer) is nn.Linear else layer
+    return replace_modules(model, targets, lambda _, layer: QuantizedLinear(layer, bits, group=group), nn.Linear)
 
 
 def _to_int8(weight_OI: Tensor) -> tuple[Tensor, Tensor]:

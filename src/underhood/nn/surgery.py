@@ -59,7 +59,8 @@ def replace_modules(
             )
             near = nearest(pattern.rpartition(".")[2], ends)
             hint = f"Did you mean {near}?" if near else f"There are {', '.join(ends)}"
-            raise UserError(f"no {kind.__name__} layer of the model is called {pattern!r}", fix=hint)
+            sorts = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+            raise UserError(f"no {sorts} layer of the model is called {pattern!r}", fix=hint)
     for name, module in found:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, make(name, module))
