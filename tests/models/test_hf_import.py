@@ -23,9 +23,9 @@ from underhood.core.errors import UserError
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import generate
 from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_shaped
-from underhood.models.hub_export import KEYS, canonical, export_tensors, to_huggingface
-from underhood.models.hub_weights import load_decoder
-from underhood.models.huggingface import FAMILIES, spec_from_config
+from underhood.models.hub_export import KEYS, canonical, to_huggingface
+from underhood.models.hub_weights import layout, load_decoder
+from underhood.models.huggingface import FAMILIES, family_of, spec_from_config
 from underhood.models.presets import CONFIGS, preset
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -321,7 +321,7 @@ def test_import_needs_little_more_memory_than_the_weights(single: Path, tmp_path
     """One file of 260 MB; all that the process holds counts, mapped pages too. Mapped whole, it would be twice that."""
     spec = qwen3_shaped(vocab_size=1024, context=64, width=1024, layers=5, heads=8, hidden=2816)
     with torch.device("meta"):
-        shapes = {name: tuple(tensor.shape) for name, tensor in export_tensors(spec.build())}
+        shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(spec.build()).items()}
     write_zeros(tmp_path / "model.safetensors", shapes)
     (tmp_path / "config.json").write_text(json.dumps(to_huggingface(spec)))
     done = subprocess.run(
@@ -420,8 +420,14 @@ def initialized(spec: DecoderSpec) -> Decoder:
     return model
 
 
+def stored_tensors(model: Decoder) -> dict[str, torch.Tensor]:
+    """The weights as the model's own family stores them."""
+    parameters = dict(model.named_parameters())
+    return {one.name: one.joined(parameters) for one in layout(model, family_of(to_huggingface(model.spec)))}
+
+
 def write_folder(model: Decoder, folder: Path) -> None:
-    save_file({name: tensor.clone() for name, tensor in export_tensors(model)}, folder / "model.safetensors")
+    save_file({name: tensor.clone() for name, tensor in stored_tensors(model).items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(to_huggingface(model.spec)))
 
 
@@ -495,7 +501,7 @@ def test_export_gives_back_the_tensors_that_were_read(name: str, tmp_path: Path)
     stored: dict[str, torch.Tensor] = {}
     for file in tmp_path.glob("*.safetensors"):
         stored |= load_file(file)
-    back = dict(export_tensors(model))
+    back = stored_tensors(model)
     if FAMILIES[config["model_type"]] is FAMILIES[peer.config.model_type]:
         assert back.keys() == stored.keys()
         assert all(torch.equal(back[name], stored[name]) for name in stored)

@@ -147,10 +147,27 @@ def test_model_of_another_shape_is_refused_and_leaves_nothing(tmp_path: Path):
     assert isinstance(block.mixer, AttentionSpec)
     other = replace(spec, blocks=(replace(block, mixer=replace(block.mixer, window=7, bias=True)),))
     run = save_run(tmp_path / "other", model_of(other), tokenizer, ("base",))
-    for format in ("hf", "gguf"):
-        with pytest.raises(UserError, match="Qwen3 shape"):
+    for format, message in (("hf", "no form in transformers; expected a model like qwen3"), ("gguf", "Qwen3 shape")):
+        with pytest.raises(UserError, match=message):
             export(run, format)
     assert not any((run / "export").iterdir())
+
+
+def test_model_made_here_in_another_familys_shape_is_exported_as_that_family(tmp_path: Path):
+    tokenizer = load(export_run(tmp_path / "run")).tokenizer
+    spec = spec_of(tokenizer.vocab_size)
+    [block] = spec.blocks
+    assert isinstance(block.mixer, AttentionSpec)
+    plain = replace(spec, blocks=(replace(block, mixer=replace(block.mixer, qk_norm=None)),))
+    run = save_run(tmp_path / "llama", model_of(plain), tokenizer, ("base",))
+    made = export(run)
+    theirs, _ = in_transformers(made.path)
+    assert type(theirs).__name__ == "LlamaForCausalLM"
+    assert largest_difference(load(run), theirs) < 1e-5
+    assert "in the shape of llama" in made.card.read_text(encoding="utf-8")
+    for other in (plain, replace(spec, blocks=(replace(block, mixer=replace(block.mixer, window=7)),))):
+        with pytest.raises(UserError, match="no GGUF form"):
+            export(save_run(tmp_path / f"w{hash(other)}", model_of(other), tokenizer, ("base",)), "gguf")
 
 
 def test_character_model_is_refused(tmp_path: Path):

@@ -22,7 +22,7 @@ from torch import Tensor
 from underhood.core.checkpoint import module_tensors
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
-from underhood.models.qwen3 import qwen3_parts
+from underhood.models.hub_export import config_of
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.vocabulary import spell
 
@@ -54,6 +54,14 @@ _BLOCK = {
 _OUTSIDE = {"embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight", "unembed.weight": "output.weight"}
 
 
+ARCHITECTURE = "qwen3"
+_KEYS = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "max_position_embeddings rms_norm_eps rope_theta tie_word_embeddings"
+)
+"""What llama.cpp asks about a Qwen3: a model that needs more than these numbers is another one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Naming:
     """What a GGUF file says about itself beside the model.
@@ -81,28 +89,28 @@ def write_gguf(path: Path, model: Decoder, tokenizer: BytePairTokenizer, naming:
     Raises:
         UserError: llama.cpp has no architecture or no tokenizer of this kind.
     """
-    parts = qwen3_parts(model.spec)
-    if parts is None:
+    config = config_of(model.spec, ARCHITECTURE, _KEYS)
+    if config is None:
         raise UserError(
             "this model has no GGUF form",
             expected="the Qwen3 shape that underhood build makes",
             fix="Export it with --format hf",
         )
     kind, file_type = _STORED[stored]
-    writer = GGUFWriter(path, "qwen3")
+    writer = GGUFWriter(path, ARCHITECTURE)
     writer.add_name(naming.name)
     if naming.description:
         writer.add_description(naming.description)
     writer.add_context_length(model.spec.context)
     writer.add_embedding_length(model.spec.width)
     writer.add_block_count(model.spec.layers)
-    writer.add_feed_forward_length(parts.hidden)
-    writer.add_head_count(parts.heads)
-    writer.add_head_count_kv(parts.kv_heads)
-    writer.add_key_length(parts.head_width)
-    writer.add_value_length(parts.head_width)
-    writer.add_rope_freq_base(parts.theta)
-    writer.add_layer_norm_rms_eps(parts.eps)
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(model.spec.vocab_size)
     writer.add_file_type(file_type)
     if stored == "q8_0":

@@ -1,4 +1,4 @@
-"""The way back: a model of ours as a Hugging Face configuration and weights, where a published family has its function.
+"""The way back: a model of ours as a Hugging Face configuration, where a published family has its function.
 
 Nothing here decides whether a family fits. A configuration is written from the spec's numbers, read back by the same
 code that opens published models, and compared with the spec: equal means the same function, anything else is refused.
@@ -7,16 +7,12 @@ code that opens published models, and compared with the spec: equal means the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from underhood.core.errors import UserError
-from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.models.decoder import DecoderSpec
 from underhood.models.hub_specs import ACTIVATIONS, shortest_pattern
-from underhood.models.hub_weights import layout
 from underhood.models.huggingface import FAMILIES, spec_from_config
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -62,28 +58,26 @@ def to_huggingface(spec: DecoderSpec) -> Json:
     Raises:
         UserError: no family has it.
     """
-    values = _values(spec)
     for name, keys in KEYS.items():
-        config = {"model_type": name} | {key: values[key] for key in keys.split() if key in values}
-        try:
-            same = canonical(spec_from_config(config)) == canonical(spec)
-        except UserError:
-            continue
-        if same:
+        if (config := config_of(spec, name, keys)) is not None:
             return {"architectures": [FAMILIES[name].architecture]} | config
     raise UserError("this model has no form in transformers", expected=f"a model like {', '.join(KEYS)}")
 
 
-def export_tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
-    """The weights under their family's names and in its layout, one by one.
+def config_of(spec: DecoderSpec, family: str, keys: str) -> Json | None:
+    """The spec's numbers under a family's keys; None unless they, read back, are the very same function.
 
-    Raises:
-        UserError: no family has the model's function.
+    Args:
+        family: a ``model_type``.
+        keys: names of keys, separated by spaces; those that the spec has no value for are left out.
     """
-    family = FAMILIES[to_huggingface(model.spec)["model_type"]]
-    parameters = dict(model.named_parameters())
-    for stored in layout(model, family):
-        yield stored.name, stored.joined(parameters)
+    values = _values(spec)
+    config = {"model_type": family} | {key: values[key] for key in keys.split() if key in values}
+    try:
+        same = canonical(spec_from_config(config)) == canonical(spec)
+    except UserError:
+        return None
+    return config if same else None
 
 
 def canonical(spec: DecoderSpec) -> DecoderSpec:

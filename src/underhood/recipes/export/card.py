@@ -32,9 +32,10 @@ class Card:
         title: the model's name.
         loaded: the model.
         summary: the run's ``summary.json``; empty if it has none.
-        origin: the configuration it came with, if it is a published model that was brought in.
         form: "hf" or "gguf".
         dtype: how the weights are stored.
+        family: whose shape it has: transformers' ``model_type``.
+        published: whether it is a published model that was brought in, not one that was made here.
     """
 
     title: str
@@ -42,7 +43,8 @@ class Card:
     summary: Mapping[str, Any]
     form: str
     dtype: str
-    origin: Mapping[str, Any] | None = None
+    family: str
+    published: bool = False
 
     def text(self) -> str:
         """The whole ``README.md``, with the Hub's front matter."""
@@ -50,7 +52,7 @@ class Card:
         return "\n\n".join([*parts, self._making(), self._limits()]) + "\n"
 
     def _front_matter(self) -> str:
-        lines = ["pipeline_tag: text-generation", f"tags: [underhood, {self._family}]"]
+        lines = ["pipeline_tag: text-generation", f"tags: [underhood, {self.family}]"]
         if self.form == "hf":
             lines.insert(0, "library_name: transformers")
         if self._corpus_name == "pydocs":
@@ -61,17 +63,13 @@ class Card:
     def _corpus_name(self) -> str | None:
         return self.summary.get("corpus", {}).get("name")
 
-    @property
-    def _family(self) -> str:
-        return "qwen3" if self.origin is None else str(self.origin["model_type"])
-
     def _what(self) -> str:
         spec, stage = self.loaded.spec, self.loaded.stage
-        if self.origin is None:
-            said = f"{STAGE_NAMES.get(stage, stage)}. It was made with Underhood in the shape of Qwen3"
+        if not self.published:
+            said = f"{STAGE_NAMES.get(stage, stage)}. It was made with Underhood in the shape of {self.family}"
         else:
             worked = "" if stage == "base" else f" and {STAGE_NAMES.get(stage, stage)} there"
-            said = f"of the family {self._family}. It was published by others, brought into Underhood{worked}"
+            said = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
         return (
             f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {spec.layers} layers of "
             f"width {spec.width}, a vocabulary of {spec.vocab_size:,} tokens, a context of {spec.context:,} tokens. "
@@ -93,7 +91,7 @@ class Card:
                 "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
             ]
         else:
-            opening = "<|endoftext|>" if self.origin is None else ""
+            opening = "<|endoftext|>" if not self.published else ""
             lines = ["# every document began with this token in training"] if opening else []
             lines += [
                 f'inputs = tokenizer("{opening}The", return_tensors="pt")',
@@ -128,7 +126,7 @@ class Card:
             lines.append(f"It read {size}; {held_out.get('documents', 0):,} documents were held out to measure it.")
         if corpus.get("digest"):
             lines.append(f"SHA-256 of the text: `{corpus['digest']}`.")
-        if self.loaded.chats and self.origin is None:
+        if self.loaded.chats and not self.published:
             lines.append("Questions, answers and preferences for the later stages were made from that same text.")
         return "## Data\n\n" + " ".join(lines)
 
@@ -175,14 +173,14 @@ class Card:
                 "The text is under the Python Software Foundation License 2.0; whether weights inherit a text's "
                 "licence is not settled, so name the text and its licence when you pass the model on."
             )
-        elif self.origin is not None:
+        elif self.published:
             licence = "The licence of the model that it came from goes on to hold; look it up before you pass it on."
         else:
             licence = (
                 "No licence is stated, for it depends on the training text: look up that text's terms before you "
                 "publish the model, and put the licence into the lines at the top of this file."
             )
-        if self.origin is not None:
+        if self.published:
             return f"## Limits and licence\n\nWhat holds of the model that it came from holds of it. {licence}"
         size = (
             "It is small and has read little: what it says about facts is often wrong, it knows nothing outside its "

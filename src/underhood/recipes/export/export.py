@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import Loaded, load
 from underhood.recipes.export.card import Card, read_summary
-from underhood.recipes.export.huggingface import SHARD_BYTES, FloatType, origin_of, write_folder
+from underhood.recipes.export.huggingface import SHARD_BYTES, FloatType, config_for, origin_of, write_folder
 from underhood.recipes.export.place import making
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML
@@ -53,11 +53,16 @@ def export(
     Raises:
         UserError: no such run or stage, a model without such a form, an unknown dtype, a place that can't be written.
     """
+    from underhood.models.gguf_file import ARCHITECTURE
+
     stored = resolve_dtype(format, dtype)
     loaded = run if isinstance(run, Loaded) else load(run, stage)
     summary = read_summary(loaded.run)
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
-    about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored, "origin": origin_of(loaded)}
+    family = config_for(loaded)["model_type"] if format == "hf" else ARCHITECTURE
+    published = origin_of(loaded) is not None
+    about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored}
+    about |= {"family": family, "published": published}
     if format == "hf":
         target = out or loaded.run / "export" / f"{loaded.stage}-hf"
         card = Card(form="hf", **about).text()

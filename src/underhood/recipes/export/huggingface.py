@@ -1,7 +1,8 @@
 """A folder that transformers, vLLM and whatever else speaks Hugging Face's format opens by itself.
 
-A model that was made here is a Qwen3 and gets files of its own. One that came from such a folder goes back with the
-configuration and the tokenizer files it came with, and its weights as they are now.
+A model that was made here gets files of its own, as one of the family that computes the same (Qwen3, if `build` made
+it). One that came from such a folder goes back with the configuration and the tokenizer files it came with, and its
+weights as they are now.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, TALK, Loaded
-from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.models.decoder import Decoder
+from underhood.models.hub_export import to_huggingface
 from underhood.models.hub_weights import layout, read_config
-from underhood.models.huggingface import FAMILIES, Family, family_of, spec_from_config
-from underhood.models.qwen3 import qwen3_parts
+from underhood.models.huggingface import Family, family_of, spec_from_config
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML
 from underhood.text.files import read_json
@@ -39,19 +40,31 @@ def write_folder(folder: Path, loaded: Loaded, dtype: FloatType, *, shard_bytes:
     Raises:
         UserError: the model or its tokenizer has no form there.
     """
-    origin = origin_of(loaded)
+    origin, config = origin_of(loaded), config_for(loaded)
     if origin is None:
-        family, config = FAMILIES["qwen3"], to_huggingface(loaded.spec) | special_ids(loaded)
+        config |= special_ids(loaded)
         _write_voice(folder, loaded)
     else:
-        family, config = family_of(origin), {key: value for key, value in origin.items() if key != "dtype"}
-        if spec_from_config(origin, context=loaded.spec.context) != loaded.spec:
-            raise UserError(f"the model in {loaded.run} is no longer what its configuration says, so it has no form")
         for name in BESIDE:
             if (loaded.run / name).exists():
                 shutil.copyfile(loaded.run / name, folder / name)
     _write_json(folder / "config.json", config | {"torch_dtype": dtype})
-    write_weights(folder, loaded.model, family, dtype, shard_bytes=shard_bytes)
+    write_weights(folder, loaded.model, family_of(config), dtype, shard_bytes=shard_bytes)
+
+
+def config_for(loaded: Loaded) -> dict[str, Any]:
+    """What ``config.json`` says about the architecture: the one that the model came with, or the family that has the
+    function of a model made here.
+
+    Raises:
+        UserError: no family has it, or surgery has made another model of a published one.
+    """
+    origin = origin_of(loaded)
+    if origin is None:
+        return to_huggingface(loaded.spec)
+    if spec_from_config(origin, context=loaded.spec.context) != loaded.spec:
+        raise UserError(f"the model in {loaded.run} is no longer what its configuration says, so it has no form")
+    return {key: value for key, value in origin.items() if key != "dtype"}
 
 
 def origin_of(loaded: Loaded) -> dict[str, Any] | None:
@@ -59,36 +72,6 @@ def origin_of(loaded: Loaded) -> dict[str, Any] | None:
     if (loaded.run / IMPORTED).exists():
         return read_json(loaded.run / IMPORTED)["config"]
     return read_config(loaded.path) if (loaded.path / "config.json").exists() else None
-
-
-def to_huggingface(spec: DecoderSpec) -> dict[str, Any]:
-    """The architecture's part of ``config.json`` for a model that was made here.
-
-    Raises:
-        UserError: transformers has no class for such a model.
-    """
-    parts = qwen3_parts(spec)
-    if parts is None:
-        raise UserError("this model has no form in transformers", expected="the Qwen3 shape that underhood build makes")
-    return {
-        "architectures": [FAMILIES["qwen3"].architecture],
-        "model_type": "qwen3",
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.width,
-        "intermediate_size": parts.hidden,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": parts.heads,
-        "num_key_value_heads": parts.kv_heads,
-        "head_dim": parts.head_width,
-        "hidden_act": "silu",
-        "max_position_embeddings": spec.context,
-        "rms_norm_eps": parts.eps,
-        "rope_theta": parts.theta,
-        "tie_word_embeddings": spec.tied,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "use_sliding_window": False,
-    }
 
 
 def write_weights(folder: Path, model: Decoder, family: Family, dtype: FloatType, *, shard_bytes: int) -> None:
