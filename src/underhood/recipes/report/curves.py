@@ -24,6 +24,10 @@ QUANTITIES: dict[str, tuple[str, str, int]] = {  # key: name, unit, decimals
     "answer_accuracy": ("Answer tokens it would have chosen itself", "of answer tokens", 2),
     "preference_accuracy": ("Better answer preferred", "of pairs", 2),
     "reward_margin": ("Reward margin", "nats", 2),
+    "grad_norm": ("Gradient norm", "", 3),
+    "rate": ("Learning rate", "of its highest", 2),
+    "tokens_per_second": ("Speed", "tokens per second", 0),
+    "utilisation": ("Of the machine’s measured limit", "of the limit", 2),
 }
 DRAWN = {
     "pretrain": ("bits_per_byte", "loss"),
@@ -175,28 +179,57 @@ def _logged(events: Sequence[Event], key: str) -> list[Event]:
 
 def _curve(run: Run, stage: str, key: str, events: Sequence[Event]) -> Curve:
     found = _logged(events, key)
-    raw = [float(event[key]) for event in found]
-    drawn = sorted({*range(0, len(found), max(1, len(found) // POINTS)), len(found) - 1})
+    rated = _logged(events, "rate") if stage == "pretrain" else []
+    counts = [count for event in found if isinstance(count := event.get("tokens"), int)]
+    evals = [event for event in run.of(stage, "eval") if isinstance(event.get(key), (int, float))]
+    return thinned(
+        stage,
+        key,
+        [int(event["step"]) for event in found],
+        [float(event[key]) for event in found],
+        tokens=counts if len(counts) == len(found) else None,
+        marks=[(step, float(event[key])) for event in evals if isinstance(step := event.get("step"), int)],
+        turn=turn_of([event["step"] for event in rated], [event["rate"] for event in rated]) if rated else None,
+        steps=run.stages[stage].steps,
+    )
+
+
+def thinned(
+    stage: str,
+    key: str,
+    x: Sequence[int],
+    raw: Sequence[float],
+    *,
+    tokens: Sequence[int] | None = None,
+    marks: Sequence[tuple[int, float]] = (),
+    turn: int | None = None,
+    steps: int | None = None,
+) -> Curve:
+    """The curve of what was logged of `key` at the steps `x`: at most about `POINTS` points, each a mean with its spread.
+
+    Args:
+        tokens: tokens read at each of the steps.
+        marks, turn, steps: see `Curve`.
+    """
+    drawn = sorted({*range(0, len(raw), max(1, len(raw) // POINTS)), len(raw) - 1})
     windows = [sorted(_around(raw, index)) for index in drawn]
     y = [sum(window) / len(window) for window in windows]
-    counts = [count for index in drawn if isinstance(count := found[index].get("tokens"), int)]
-    evals = [event for event in run.of(stage, "eval") if isinstance(event.get(key), (int, float))]
-    title, unit, digits = QUANTITIES[key]
+    title, unit, digits = QUANTITIES.get(key, (key.replace("_", " ").capitalize(), "", 3))
     return Curve(
         stage=stage,
         title=title,
         unit=unit,
         digits=digits,
-        x=[int(found[index]["step"]) for index in drawn],
+        x=[x[index] for index in drawn],
         y=y,
         low=[window[len(window) // 10] for window in windows],
         high=[window[-1 - len(window) // 10] for window in windows],
-        marks=[(step, float(event[key])) for event in evals if isinstance(step := event.get("step"), int)],
+        marks=list(marks),
         reference={"preference_accuracy": (0.5, "chance"), "reward_margin": (0.0, "no preference")}.get(key),
-        turn=_turn(events) if stage == "pretrain" else None,
-        tokens=counts if len(counts) == len(drawn) else None,
-        log=stage == "pretrain" and min(y) > 0 and max(y) / min(y) > 2,
-        steps=run.stages[stage].steps,
+        turn=turn,
+        tokens=[tokens[index] for index in drawn] if tokens is not None else None,
+        log=stage == "pretrain" and key in DRAWN["pretrain"] and min(y) > 0 and max(y) / min(y) > 2,
+        steps=steps,
     )
 
 
@@ -206,11 +239,10 @@ def _around(raw: Sequence[float], index: int) -> Sequence[float]:
     return raw[index - min(reach, index) : index + min(reach, index) + 1]
 
 
-def _turn(events: Sequence[Event]) -> int | None:
+def turn_of(steps: Sequence[int], rates: Sequence[float]) -> int | None:
     """The step at which the learning rate leaves its highest value, if that is late enough to point at."""
-    rated = _logged(events, "rate")
-    top = max((event["rate"] for event in rated), default=0.0)
-    at_top = [event["step"] for event in rated if event["rate"] >= 0.999 * top]
-    if len(at_top) < 2 or not rated or at_top[-1] >= rated[-1]["step"] or at_top[-1] < 0.05 * rated[-1]["step"]:
+    top = max(rates, default=0.0)
+    at_top = [step for step, rate in zip(steps, rates, strict=True) if rate >= 0.999 * top]
+    if len(at_top) < 2 or at_top[-1] >= steps[-1] or at_top[-1] < 0.05 * steps[-1]:
         return None
     return at_top[-1]

@@ -62,13 +62,13 @@ def write_report(run: Path) -> Path:
 
 def render(run: Run) -> str:
     """The whole page."""
-    early, late = _asset("theme.js"), _asset("report.js")
+    early, late = asset("theme.js"), asset("report.js")
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             **_context(run),
-            css=Markup(_asset("tokens.css") + _asset("report.css")),
+            css=Markup("".join(asset(name) for name in ("tokens.css", "base.css", "report.css"))),
             early_script=Markup(early),
             late_script=Markup(late),
             policy=_policy(early, late),
@@ -245,7 +245,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file that makes up the look; the web pages serve the same tokens.css, base.css and theme.js."""
     return (HERE / name).read_text(encoding="utf-8")
 
 

@@ -1,32 +1,7 @@
-// What the page can do beyond showing itself: the switch of theme, the cursor of a curve, the cursor of the token strip.
+// What the page can do beyond showing itself: the cursor of a curve, the cursor of the token strip.
 // Everything is readable without this script.
 
-const root = document.documentElement;
-root.classList.add("js");
-
-// Light or dark --------------------------------------------------------------------------------------------------
-
-const themes = ["system", "light", "dark"];
-const button = document.querySelector(".switch");
-
-function showTheme() {
-  const theme = root.dataset.theme ?? "system";
-  button.querySelector(".now").textContent = { system: "auto", light: "light", dark: "dark" }[theme];
-}
-
-button.addEventListener("click", () => {
-  const next = themes[(themes.indexOf(root.dataset.theme ?? "system") + 1) % themes.length];
-  if (next === "system") delete root.dataset.theme;
-  else root.dataset.theme = next;
-  try {
-    if (next === "system") localStorage.removeItem("underhood-theme");
-    else localStorage.setItem("underhood-theme", next);
-  } catch {
-    // Without storage the choice holds as long as the page is open.
-  }
-  showTheme();
-});
-showTheme();
+document.documentElement.classList.add("js");
 
 // Curves: a cursor that follows the pointer or the arrow keys and reads the value off -----------------------------
 
