@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from underhood.data.batch import IGNORE, Batch
 from underhood.models.decoder import Decoder
+from underhood.train import cross_entropy as cross_entropy_module
+from underhood.train.cross_entropy import cross_entropy
 from underhood.train.loss import SplitModel, next_token_loss, supervised
 
 
@@ -82,3 +84,33 @@ def test_losses_are_taken_in_fp32_of_bf16_logits_and_keep_float64():
         model = random_model().to(kind)
         assert next_token_loss(model, counting_batch(0)).dtype == expected
         assert supervised(model, counting_batch(0)).logits_NV.dtype == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 37, 300])
+def test_cross_entropy_and_its_gradient_match_torch(monkeypatch, dtype: torch.dtype, rows: int):
+    monkeypatch.setattr(cross_entropy_module, "CACHED_VALUES", 50 * rows)  # slices that do and don't divide the rows
+    generator = torch.Generator().manual_seed(rows)
+    ours = (5 * torch.randn(200, 50, generator=generator)).to(dtype).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    targets = torch.randint(50, (200,), generator=generator)
+    targets[::3] = IGNORE
+    loss = cross_entropy(ours, targets)
+    expected = F.cross_entropy(theirs.to(torch.promote_types(dtype, torch.float32)), targets, ignore_index=IGNORE)
+    torch.testing.assert_close(loss, expected)
+    (2 * loss).backward()
+    (2 * expected).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_cross_entropy_survives_scores_that_overflow_exp():
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e30, 1e30, 0.0]], requires_grad=True)
+    loss = cross_entropy(logits, torch.tensor([0, 0]))
+    torch.testing.assert_close(loss, torch.tensor(1e30))
+    loss.backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.0, 0.0, 0.0], [-0.5, 0.5, 0.0]]))
+
+
+def test_cross_entropy_of_no_target_is_nan_as_in_torch():
+    assert math.isnan(cross_entropy(torch.zeros(2, 3), torch.tensor([IGNORE, IGNORE])))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from underhood.core.config import from_json, to_json
@@ -15,7 +17,7 @@ from underhood.train import plan as planner
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
-from underhood.train.plan import LADDER, Plan, check_wishes, choose_shape, make_plan, training_flops
+from underhood.train.plan import LADDER, Plan, Shape, check_wishes, choose_shape, make_plan, training_flops
 from underhood.train.wishes import Wishes
 
 
@@ -39,12 +41,32 @@ def test_training_flops_match_torch_flop_counter():
     assert products / batch.tokens.numel() == dense
 
 
+def _steady_machine(flops: float):
+    """Tokens per second of a rung on a machine that reaches `flops` whatever the shape."""
+    return lambda shape: flops / training_flops(shape.spec(4096))
+
+
 def test_choose_shape_grows_with_time_and_machine():
-    sizes = [choose_shape(seconds, _hardware(), 4096).width for seconds in (1, 60, 600, 6000, 60_000_000)]
+    sizes = [choose_shape(seconds, _steady_machine(5e10), 4096).width for seconds in (1, 60, 600, 6000, 60_000_000)]
     assert sizes == sorted(sizes)
     assert sizes[0] == LADDER[0].width
     assert sizes[-1] == LADDER[-1].width
-    assert choose_shape(60, _hardware(1e15, "bfloat16"), 4096).width > choose_shape(60, _hardware(), 4096).width
+    assert choose_shape(60, _steady_machine(5e14), 4096).width > choose_shape(60, _steady_machine(5e10), 4096).width
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1e8, 1e15), min_size=len(LADDER), max_size=len(LADDER)), st.floats(1, 1e5))
+def test_choose_shape_takes_only_a_rung_that_its_own_timing_affords(flops, seconds):
+    """Whatever small steps promise, a rung that turns out too slow when it is timed is not taken."""
+    timed: dict[Shape, float] = {}
+
+    def speed_of(shape: Shape) -> float:
+        timed[shape] = flops[LADDER.index(shape)] / training_flops(shape.spec(4096))
+        return timed[shape]
+
+    chosen = choose_shape(seconds, speed_of, 4096)
+    needed = planner.TOKENS_PER_PARAMETER * training_flops(chosen.spec(4096)) / 6
+    assert chosen == LADDER[0] or seconds * timed[chosen] >= needed * (1 - 1e-9)
 
 
 @pytest.fixture
@@ -54,7 +76,7 @@ def steady(monkeypatch):
 
 
 def _plan(**changes) -> Plan:
-    settings = {
+    usual = {
         "seconds": 300.0,
         "hardware": _hardware(),
         "optimizer": MuonAdamWSpec(),
@@ -64,7 +86,7 @@ def _plan(**changes) -> Plan:
         "pairs": 1_000_000,
         "pair_tokens": 100,
     }
-    return make_plan(**(settings | changes))
+    return make_plan(**(usual | changes))
 
 
 def test_plan_fills_the_budget_and_keeps_the_reserve(steady):

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from underhood.train.cross_entropy import cross_entropy
 
 SLICE_VALUES = 1 << 23
 """Logits per slice: 32 MB in fp32."""
@@ -68,8 +69,7 @@ class _Sliced(torch.autograd.Function):
             with torch.set_grad_enabled(wanted):
                 piece_nD = hidden_ND[here].detach().requires_grad_(wanted)
                 logits_nV = unembed(piece_nD)
-                precise_nV = logits_nV.to(total.dtype)
-                loss = F.cross_entropy(precise_nV, targets_N[here], reduction="sum")
+                loss = cross_entropy(logits_nV, targets_N[here]) * len(piece_nD)
             total += loss.detach()
             right += (logits_nV.detach().argmax(dim=-1) == targets_N[here]).sum()
             if grad_ND is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from underhood.core.protocols import LanguageModel
 from underhood.data.batch import IGNORE, Batch
+from underhood.train.cross_entropy import cross_entropy
 
 
 @runtime_checkable
@@ -24,13 +25,9 @@ class SplitModel(Protocol):
 
 
 def next_token_loss(model: LanguageModel, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the targets that are not `IGNORE`, a scalar in nats.
-
-    Cross-entropy is taken in fp32 or better whatever the logits' type: in bf16 the log-sum-exp of a large vocabulary
-    loses the small differences that training lives on.
-    """
+    """Mean cross-entropy of the targets that are not `IGNORE`, a scalar in nats, in fp32 or better."""
     logits_BTV = model(batch.tokens, positions=batch.positions)
-    return F.cross_entropy(_precise(logits_BTV.flatten(0, 1)), batch.targets.flatten(), ignore_index=IGNORE)
+    return cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten())
 
 
 @dataclass(frozen=True)

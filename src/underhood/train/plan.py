@@ -62,9 +62,8 @@ TOKENS_PER_PARAMETER = 0.3
 """A rung is taken when the budget shows each parameter that multiplies at least this many tokens. Far fewer than the
 20 of Hoffmann et al. 2022, which minimise the loss at the end of very long runs over data that never repeat."""
 
-EFFICIENCY = {"float32": 0.45, "bfloat16": 0.2}
-"""Share of the matrix-product limit that a training step is expected to reach, before it is measured: in bf16 the
-products are so fast that the rest of the step weighs more."""
+FIRST_RUNG = 1
+"""Where the search for the largest rung within reach begins: small enough for any machine to time in a second."""
 
 SUSTAINED = 0.88
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
@@ -138,15 +137,25 @@ def training_flops(spec: DecoderSpec) -> float:
     return 6.0 * multiplying + attention
 
 
-def choose_shape(seconds: float, hardware: Hardware, vocab_size: int) -> Shape:
-    """The largest rung whose parameters see enough tokens in `seconds` of pretraining."""
-    chosen = LADDER[0]
-    for shape in LADDER:
-        per_token = training_flops(shape.spec(vocab_size))
-        tokens = seconds * EFFICIENCY[hardware.device.dtype] * hardware.flops / per_token
-        if tokens >= TOKENS_PER_PARAMETER * per_token / 6:
-            chosen = shape
-    return chosen
+def choose_shape(seconds: float, speed_of: Callable[[Shape], float], vocab_size: int) -> Shape:
+    """The largest rung whose parameters see enough tokens in `seconds` of pretraining.
+
+    A timed step of one rung tells how many operations per second training reaches here; by that the largest rung
+    within reach is guessed, timed in its turn, and so on until a guess is one that was timed already. The limit of
+    the matrix products would be cheaper to measure and no guide: it varied threefold within an hour on a machine whose
+    training steps varied by half.
+
+    Args:
+        speed_of: tokens per second of a training step of a rung.
+    """
+    flops = [training_flops(shape.spec(vocab_size)) for shape in LADDER]
+    timed: dict[int, float] = {}
+    rung = FIRST_RUNG
+    while rung not in timed:
+        timed[rung] = seconds * speed_of(LADDER[rung]) * flops[rung]  # operations within reach
+        fits = [timed.get(i, timed[rung]) >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(LADDER))]
+        rung = max((i for i, fit in enumerate(fits) if fit), default=0)
+    return LADDER[rung]
 
 
 def measure_speed(spec: DecoderSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
@@ -204,10 +213,15 @@ def make_plan(
     stages = [name for name, amount in (("pretrain", 1), ("sft", sft_tokens), ("dpo", pairs)) if amount]
     total = sum(SHARES[name] for name in stages)
     started = time.perf_counter()
-    shape = _wished(choose_shape(0.8 * seconds * SHARES["pretrain"] / total, hardware, vocab_size), wishes)
+
+    def speed_of(shape: Shape, least: float) -> float:
+        return SUSTAINED * measure_speed(shape.spec(vocab_size), optimizer, shape.rows, hardware.device, least)
+
     try:
+        pretraining = 0.8 * seconds * SHARES["pretrain"] / total
+        shape = _wished(choose_shape(pretraining, lambda shape: speed_of(shape, probe_seconds / 3), vocab_size), wishes)
         spec = shape.spec(vocab_size)
-        speed = SUSTAINED * measure_speed(spec, optimizer, shape.rows, hardware.device, probe_seconds)
+        speed = speed_of(shape, probe_seconds)
     except ValueError as error:
         raise UserError(f"the model can't have these proportions: {error}") from error
     training = seconds - (time.perf_counter() - started) - reserve(speed)
