@@ -42,6 +42,43 @@ class Cache(Protocol):
 
 
 @runtime_checkable
+class AttendingCache(Protocol):
+    """A cache that also works out attention, for passes whose one row holds the tokens of many texts.
+
+    Everything in a model but attention treats each token alone, so texts of any lengths can go through it side by side
+    in a single row (1, T) without padding. Only the cache knows which keys belong to which text. A pass calls `extend`
+    once and `attend` once per layer, in place of `Cache.update`.
+    """
+
+    @property
+    def plain(self) -> bool: ...
+
+    def extend(self, count: int, positions_BT: "Tensor | None") -> tuple["Tensor", "Tensor"]:
+        """As `Cache.extend`; the second tensor means nothing here."""
+        ...
+
+    def attend(
+        self,
+        layer: int,
+        q_BHTK: "Tensor",
+        k_BGTK: "Tensor",
+        v_BGTK: "Tensor",
+        *,
+        scale: float | None,
+        window: int | None,
+        cap: float | None,
+    ) -> "Tensor":
+        """Stores one layer's new keys and values; returns what each query finds (B, H, T, K) in its own text.
+
+        Args:
+            scale: what scores are multiplied by; None means 1 / sqrt(K).
+            window: tokens that a query sees, itself included; None means all before it.
+            cap: presses scores softly into ±cap, or None.
+        """
+        ...
+
+
+@runtime_checkable
 class LanguageModel(Protocol):
     """Anything that gives next-token scores, from an n-gram table to a mixture of experts.
 

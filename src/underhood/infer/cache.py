@@ -16,6 +16,26 @@ from underhood.models.decoder import Decoder
 from underhood.nn.attention import AttentionSpec
 
 
+def heads_of(model: Decoder) -> list[tuple[int, int]]:
+    """(G, K) of each layer of a model: key-value heads and the width of one.
+
+    Raises:
+        UserError: a layer mixes tokens in another way than attention, and so has no keys and values.
+    """
+    heads = []
+    for layer in range(model.spec.layers):
+        mixer = model.spec.block(layer).mixer
+        if not isinstance(mixer, AttentionSpec):
+            raise UserError(
+                f"layer {layer} has no keys and values to cache",
+                expected="attention",
+                got=type(mixer).__name__,
+                fix="generate with cache=False",
+            )
+        heads.append((mixer.groups, mixer.width_of_head(model.spec.width)))
+    return heads
+
+
 class ContiguousCache:
     """Preallocated keys and values, one block of memory per layer; answers `core.protocols.Cache`.
 
@@ -55,19 +75,8 @@ class ContiguousCache:
         Raises:
             UserError: a layer mixes tokens in another way than attention, which this cache cannot hold.
         """
-        heads = []
-        for layer in range(model.spec.layers):
-            mixer = model.spec.block(layer).mixer
-            if not isinstance(mixer, AttentionSpec):
-                raise UserError(
-                    f"layer {layer} has no keys and values to cache",
-                    expected="attention",
-                    got=type(mixer).__name__,
-                    fix="generate with cache=False",
-                )
-            heads.append((mixer.groups, mixer.width_of_head(model.spec.width)))
         weight = model.embed.weight
-        return cls(heads, batch=batch, capacity=capacity, dtype=weight.dtype, device=weight.device)
+        return cls(heads_of(model), batch=batch, capacity=capacity, dtype=weight.dtype, device=weight.device)
 
     @property
     def length(self) -> int:

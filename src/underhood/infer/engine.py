@@ -1,76 +1,39 @@
-"""The engine: many requests, one model, one step at a time."""
+"""The engine: many requests, one model, one step at a time.
+
+What a step is made of is decided in `scheduler`, where keys and values lie in `blocks`, attention over them in
+`blocked`, which token comes next in `choosing`. Here it is put together.
+"""
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
 
+from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
-from underhood.infer.generate import check_prompts
+from underhood.infer.answer import Answer, Choice
+from underhood.infer.blocked import BlockedCache, Span
+from underhood.infer.blocks import BlockPool
+from underhood.infer.cache import heads_of
+from underhood.infer.choosing import Chooser, check_request, choose_all
+from underhood.infer.embedding import EmbeddingJob
+from underhood.infer.engine_spec import EngineSpec, EngineStats
+from underhood.infer.generate import check_prompts, device_of, room_for
+from underhood.infer.memory import count_blocks
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
-from underhood.infer.session import Session, Token
-from underhood.infer.text import TextDecoder
+from underhood.infer.scheduler import Plan, Scheduler, Stream
 from underhood.infer.ticket import EngineStopped, QueueFull, Ticket
 from underhood.models.decoder import Decoder
 
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSpec:
-    """How an engine works.
-
-    Attributes:
-        max_running: texts that are written at the same time.
-        max_waiting: requests that may wait beyond those; more are refused.
-        tokens_per_step: read in one step at most, prompts and written tokens together. It bounds how long a long prompt
-            can hold up the texts that are being written.
-        block: tokens per block of the cache.
-        cache_bytes: memory for keys and values; None takes what the machine can spare.
-        share_prefixes: whether prompts that begin alike share what has been read.
-        quantize_cache: keeps keys and values in 8 bits.
-    """
-
-    max_running: int = 32
-    max_waiting: int = 1024
-    tokens_per_step: int = 256
-    block: int = 16
-    cache_bytes: int | None = None
-    share_prefixes: bool = True
-    quantize_cache: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineStats:
-    """What an engine has done since it was made, and what it is doing.
-
-    Attributes:
-        running: texts being read or written.
-        waiting: texts that have not begun, or have been put back.
-        blocks_used, blocks_cached, blocks_total: of the cache: in use, kept for prompts that begin alike, and in all.
-        prompt_tokens, cached_tokens, completion_tokens: as in `Usage`, of all requests.
-        preemptions: times that a text was put back for want of memory.
-        steps: passes through the model.
-        step_seconds: spent in them.
-        finished: choices that have ended, by how.
-    """
-
-    running: int = 0
-    waiting: int = 0
-    blocks_used: int = 0
-    blocks_cached: int = 0
-    blocks_total: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    preemptions: int = 0
-    steps: int = 0
-    step_seconds: float = 0.0
-    finished: dict[Finish, int] = field(default_factory=dict)
+FAILURES_TO_GIVE_UP = 3
+"""Passes in a row that fail for one text alone after which the model, not the text, is taken to be at fault."""
 
 
 class Engine:
@@ -78,17 +41,53 @@ class Engine:
 
     `submit` may be called from any thread at any time; `step` moves every text on by one token. An `EngineThread` runs
     the steps of a server's engine; without one, whoever reads a ticket's pieces runs them.
+
+    Attributes:
+        failure: what the model failed with for good; the engine then takes no more requests.
+        threaded: an `EngineThread` runs the steps.
+
+    Raises:
+        UserError: the model has a layer that can't be cached, or there is too little memory.
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, spec: EngineSpec = EngineSpec()):
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, spec: EngineSpec | None = None):
+        spec = spec or EngineSpec()
         self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
-        self.threaded = False
         self.failure: Exception | None = None
+        self.threaded = False
+        self.device = device_of(model)
+        heads, dtype, quantized = heads_of(model), model.embed.weight.dtype, spec.quantize_cache
+        blocks = count_blocks(
+            heads,
+            spec.block,
+            most_tokens=spec.max_running * model.context,
+            dtype=dtype,
+            device=self.device,
+            quantized=quantized,
+            cache_bytes=spec.cache_bytes,
+        )
+        self.cache = BlockedCache(heads, blocks * spec.block, dtype=dtype, device=self.device, quantized=quantized)
+        self.pool = BlockPool(blocks, spec.block)
+        self.scheduler = Scheduler(
+            self.pool,
+            max_running=spec.max_running,
+            tokens_per_step=spec.tokens_per_step,
+            share=spec.share_prefixes,
+        )
+        self._choices: dict[Stream, Choice] = {}
+        self._followers: dict[Stream, list[Stream]] = {}
+        self._answers: dict[Ticket, Answer] = {}
+        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._numbers = count()
+        self._failures_in_a_row = 0
+        self._counts: Counter[str] = Counter()
+        self._finished: Counter[Finish] = Counter()
         self._stopped = False
+        self._turn = threading.Lock()  # whoever holds it runs the model and may change what lies above
+        self._inbox: deque[Answer] = deque()
+        self._cancelled: deque[Ticket] = deque()
+        self._embeddings: deque[EmbeddingJob] = deque()
         self._work = threading.Event()
-        self._turn = threading.Lock()
-        self._inbox: deque[Ticket] = deque()
-        self._running: list[tuple[Ticket, int, Iterator[Token], Session, TextDecoder]] = []
 
     def submit(self, request: Request) -> Ticket:
         """Takes a request.
@@ -98,74 +97,93 @@ class Engine:
             QueueFull: too many are waiting.
             EngineStopped: the engine is shutting down, or has failed.
         """
+        self._check(request)
         if self._stopped or self.failure is not None:
-            raise EngineStopped("the engine takes no more requests")
-        check_prompts(self.model, [request.prompt], request.max_new_tokens)
-        if len(self._inbox) >= self.spec.max_waiting:
-            raise QueueFull(f"{len(self._inbox)} requests are waiting")
-        ticket = Ticket(request, on_cancel=self.wake, drive=None if self.threaded else self.step)
-        self._inbox.append(ticket)
+            raise EngineStopped("the engine takes no more requests") from self.failure
+        waiting = len(self._inbox) + len(self.scheduler.waiting)
+        if waiting >= self.spec.max_waiting:
+            raise QueueFull(f"{waiting} requests are waiting")
+        ticket = Ticket(request, on_cancel=self._on_cancel, drive=None if self.threaded else self.step)
+        self._inbox.append(self._answer(ticket))
         self.wake()
         return ticket
 
     def step(self) -> bool:
         """Moves everything on by one pass through the model; False when there was nothing to do."""
-        with self._turn:
-            while self._inbox:
-                ticket = self._inbox.popleft()
-                asked = ticket.request
-                for choice in range(asked.n):
-                    session = Session(self.model)
-                    stream = session.stream(
-                        asked.prompt,
-                        max_new_tokens=asked.max_new_tokens,
-                        sampling=asked.sampling,
-                        stop_ids=asked.stop_ids,
-                        request=choice,
-                    )
-                    self._running.append((ticket, choice, stream, session, TextDecoder(self.tokenizer)))
-            for entry in list(self._running):
-                ticket, choice, stream, session, decoder = entry
-                token = None if ticket.cancelled else next(stream, None)
-                late = ticket.request.deadline is not None and time.monotonic() > ticket.request.deadline
-                if token is None or late:
-                    finish: Finish = "cancelled" if ticket.cancelled else session.finish or "deadline"
-                    ticket.put(Piece(choice=choice, text=decoder.finish(), finish=finish))
-                    self._running.remove(entry)
-                    continue
-                ticket.usage.completion_tokens += 1
-                written = WrittenToken(id=token.id, logprob=token.logprob)
-                ticket.put(Piece(choice=choice, tokens=(written,), text=decoder.push(token.id)))
-            return bool(self._running)
+        with self._turn, torch.inference_mode():
+            worked = self._arrivals_and_departures()
+            if self._embeddings:
+                job = self._embeddings[0]
+                job.go_on(self.model, self.spec.tokens_per_step)
+                if job.result.done():
+                    self._embeddings.popleft()
+                worked = True
+            plan = self.scheduler.plan()
+            if not plan.turns:
+                return worked
+            start = time.perf_counter()
+            if plan.copies:
+                self.cache.copy(plan.copies, self.spec.block)
+            for part, logits_NV in self._read(plan):
+                self._go_on(part, logits_NV)
+            self._counts["steps"] += 1
+            self._counts["microseconds"] += int((time.perf_counter() - start) * 1e6)
+            return True
 
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The mean of the last layer's normalised output over each row's tokens, (n, D) in fp32.
 
         Raises:
             UserError: a row is empty or longer than the context.
+            EngineStopped: the engine has ended.
         """
         check_prompts(self.model, rows, 0)
-        with self._turn, torch.inference_mode():
-            return torch.stack([self.model.hidden(torch.tensor([list(row)]))[0].float().mean(0) for row in rows])
+        if self._stopped or self.failure is not None:
+            raise EngineStopped("the engine takes no more requests") from self.failure
+        job = EmbeddingJob(rows)
+        self._embeddings.append(job)
+        self.wake()
+        while not self.threaded and not job.result.done():
+            self.step()
+        return job.result.result()
 
     def stats(self) -> EngineStats:
         """A snapshot; may be taken from any thread."""
-        return EngineStats(running=len(self._running), waiting=len(self._inbox))
+        counts = self._counts
+        return EngineStats(
+            running=len(self.scheduler.running),
+            waiting=len(self.scheduler.waiting) + len(self._inbox),
+            blocks_used=self.pool.used,
+            blocks_cached=self.pool.cached,
+            blocks_total=self.pool.total,
+            prompt_tokens=counts["prompt_tokens"],
+            cached_tokens=counts["cached_tokens"],
+            completion_tokens=counts["completion_tokens"],
+            prefix_hits=counts["prefix_hits"],
+            preemptions=self.scheduler.preemptions,
+            steps=counts["steps"],
+            step_seconds=counts["microseconds"] / 1e6,
+            failures=counts["failures"],
+            finished=dict(self._finished),
+        )
 
     @property
     def idle(self) -> bool:
         """Nothing runs and nothing waits."""
-        return not self._running and not self._inbox
+        return not (self._answers or self._inbox or self._embeddings)
 
     def stop_accepting(self) -> None:
-        """From now on `submit` raises `EngineStopped`."""
+        """From now on `submit` and `embed` raise `EngineStopped`."""
         self._stopped = True
 
     def cancel_all(self) -> None:
-        """Ends every request as cancelled."""
-        for ticket in [*self._inbox, *(entry[0] for entry in self._running)]:
-            ticket.cancel()
-        self.step()
+        """Ends everything that was asked as cancelled."""
+        with self._turn:
+            for ticket in [*(answer.ticket for answer in self._inbox), *self._answers]:
+                ticket.cancel()
+            self._arrivals_and_departures()
+            while self._embeddings:
+                self._embeddings.popleft().result.set_exception(EngineStopped("the engine has ended"))
 
     def wake(self) -> None:
         """Tells the thread that waits for work to look."""
@@ -175,3 +193,173 @@ class Engine:
         """Sleeps until there is something to do, or `timeout` seconds."""
         self._work.wait(timeout)
         self._work.clear()
+
+    def _check(self, request: Request) -> None:
+        check_prompts(self.model, [request.prompt], request.max_new_tokens)
+        check_request(request, self.model.vocab_size)
+        limit = self._limit(request)
+        if not self.scheduler.fits(limit):
+            raise UserError(
+                "the text may grow longer than the cache has room for",
+                expected=f"at most {self.pool.total * self.pool.size} tokens",
+                got=str(limit),
+                fix="Ask for fewer tokens, or give the engine more memory",
+            )
+
+    def _limit(self, request: Request) -> int:
+        return len(request.prompt) + room_for(self.model, len(request.prompt), request.max_new_tokens)
+
+    def _answer(self, ticket: Ticket) -> Answer:
+        request = ticket.request
+        answer = Answer(ticket, lambda finish: self._finished.update((finish,)))
+        length, limit = len(request.prompt), self._limit(request)
+        for number in range(request.best_of or request.n):
+            leader = answer.choices[0].stream if number else None
+            stream = Stream(tokens=list(request.prompt), prompt=length, limit=limit, salt=request.salt, leader=leader)
+            chooser = Chooser(request, number, self.tokenizer, room=limit - length)
+            answer.choices.append(Choice(answer, stream, chooser))
+        return answer
+
+    def _on_cancel(self, ticket: Ticket) -> None:
+        self._cancelled.append(ticket)
+        self.wake()
+
+    def _arrivals_and_departures(self) -> bool:
+        """Takes in what has been submitted and drops what has been cancelled or is late; whether there was any."""
+        worked = False
+        while self._inbox:
+            self._begin(self._inbox.popleft())
+            worked = True
+        while self._cancelled:
+            self._drop(self._cancelled.popleft(), "cancelled")
+            worked = True
+        while self._deadlines and self._deadlines[0][0] <= time.monotonic():
+            self._drop(heapq.heappop(self._deadlines)[2], "deadline")
+            worked = True
+        return worked
+
+    def _begin(self, answer: Answer) -> None:
+        ticket = answer.ticket
+        self._answers[ticket] = answer
+        if ticket.request.deadline is not None:
+            heapq.heappush(self._deadlines, (ticket.request.deadline, next(self._numbers), ticket))
+        leader, *followers = [choice.stream for choice in answer.choices]
+        if followers:
+            self._followers[leader] = followers
+        for choice in answer.choices:
+            if choice.chooser.finish is None:
+                self._choices[choice.stream] = choice
+                self.scheduler.add(choice.stream)
+            else:  # there is no room for a token
+                self._put(choice, Piece(choice=choice.chooser.choice, finish=choice.chooser.finish))
+
+    def _drop(self, ticket: Ticket, finish: Finish, error: Exception | None = None) -> None:
+        answer = self._answers.get(ticket)
+        if answer is None:
+            return
+        ticket.error = error
+        for choice in answer.choices:
+            if choice.chooser.finish is None:
+                self._put(choice, choice.chooser.end(finish))
+
+    def _put(self, choice: Choice, piece: Piece) -> None:
+        """Hands a piece on; with a finish, the choice and all it holds are gone."""
+        if piece.finish is not None:
+            self.scheduler.end(choice.stream)
+            self._choices.pop(choice.stream, None)
+            self._followers.pop(choice.stream, None)
+        answer = choice.answer
+        answer.put(choice, piece)
+        if answer.ticket.done:
+            self._answers.pop(answer.ticket, None)
+
+    def _read(self, plan: Plan) -> list[tuple[Plan, Tensor]]:
+        """Runs the pass: scores (N, V) after the last token of each text that has been read to its end.
+
+        If it fails, its texts are tried one at a time, so that one that breaks the model ends alone.
+        """
+        try:
+            found = [(plan, self._pass(plan))]
+            self._failures_in_a_row = 0
+            return found
+        except Exception as error:
+            self._counts["failures"] += 1
+            if len(plan.turns) > 1:
+                return [pair for turn in plan.turns if self.failure is None for pair in self._read(Plan([turn]))]
+            self._drop(self._choices[plan.turns[0].stream].answer.ticket, "error", error)
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= FAILURES_TO_GIVE_UP:
+                self.failure = error
+                for ticket in list(self._answers):
+                    self._drop(ticket, "error", error)
+            return []
+
+    def _pass(self, plan: Plan) -> Tensor:
+        tokens: list[int] = []
+        ends: list[int] = []
+        spans = []
+        size = self.spec.block
+        for turn in plan.turns:
+            stream = turn.stream
+            tokens += stream.tokens[turn.start : turn.start + turn.count]
+            spans.append(Span(turn.start, turn.count, [(first * size, count * size) for first, count in stream.runs]))
+            if turn.last:
+                ends.append(len(tokens) - 1)
+        positions_1T = self.cache.arrange(spans)
+        tokens_1T = torch.tensor([tokens], device=self.device)
+        hidden_TD = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T)[0]
+        if len(ends) < len(tokens):
+            hidden_TD = hidden_TD[torch.tensor(ends, device=self.device, dtype=torch.long)]
+        return self.model.unembed(hidden_TD)
+
+    def _go_on(self, plan: Plan, logits_NV: Tensor) -> None:
+        """What has been read is in the cache; texts that have been read to their end get their next token."""
+        self.scheduler.advance(plan)
+        choices: list[Choice] = []
+        rows: list[int] = []
+        ends = [turn.stream for turn in plan.turns if turn.last]
+        for row, stream in enumerate(ends):
+            choices.append(self._choices[stream])
+            rows.append(row)
+            for follower in self._followers.pop(stream, ()):
+                if follower in self._choices and self.scheduler.fork(stream, follower):
+                    choices.append(self._choices[follower])
+                    rows.append(row)
+        if len(rows) > len(ends):
+            logits_NV = logits_NV[rows]
+        for choice, token in zip(choices, self._choose(logits_NV, choices), strict=True):
+            self._take(choice, token)
+
+    def _choose(self, logits_NV: Tensor, choices: list[Choice]) -> list[WrittenToken | Exception]:
+        try:
+            return [*choose_all(logits_NV, [choice.chooser for choice in choices])]
+        except Exception as error:
+            if len(choices) == 1:
+                return [error]
+        return [self._choose(logits_NV[row : row + 1], [choice])[0] for row, choice in enumerate(choices)]
+
+    def _take(self, choice: Choice, token: WrittenToken | Exception) -> None:
+        ticket, stream = choice.answer.ticket, choice.stream
+        if stream.state == "done":
+            return  # another choice of the same request has failed
+        try:
+            if isinstance(token, Exception):
+                raise token
+            piece = choice.chooser.push(token)
+        except Exception as error:
+            self._drop(ticket, "error", error)
+            return
+        if len(stream.tokens) == stream.prompt:
+            self._count_beginning(choice)
+        ticket.usage.completion_tokens += 1
+        self._counts["completion_tokens"] += 1
+        stream.tokens.append(token.id)
+        self._put(choice, piece)
+
+    def _count_beginning(self, choice: Choice) -> None:
+        cached = choice.stream.cached or 0
+        if choice.chooser.choice == 0:
+            choice.answer.ticket.usage.cached_tokens = cached
+            self._counts["prompt_tokens"] += choice.stream.prompt
+            self._counts["cached_tokens"] += cached
+            self._counts["prefix_hits"] += cached > 0

@@ -45,7 +45,9 @@ class Ticket:
         finishes: how each returned choice ended, by its number, as far as they have.
     """
 
-    def __init__(self, request: Request, *, on_cancel: Callable[[], None], drive: Callable[[], bool] | None = None):
+    def __init__(
+        self, request: Request, *, on_cancel: Callable[["Ticket"], None], drive: Callable[[], bool] | None = None
+    ):
         self.request = request
         self.usage = Usage(len(request.prompt))
         self.error: Exception | None = None
@@ -65,7 +67,7 @@ class Ticket:
         """Gives up: the engine drops the request before its next step. Harmless once done."""
         if not self.cancelled:
             self.cancelled = True
-            self._on_cancel()
+            self._on_cancel(self)
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces of all choices as they come; blocks until there are some. Leaving early cancels.

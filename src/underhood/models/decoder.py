@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from underhood.core.protocols import Cache
+from underhood.core.protocols import AttendingCache, Cache
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.cap import CappedLinear
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         *,
-        cache: Cache | None = None,
+        cache: Cache | AttendingCache | None = None,
         positions: Int[Tensor, "#B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
@@ -150,7 +150,7 @@ class Decoder(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         *,
-        cache: Cache | None = None,
+        cache: Cache | AttendingCache | None = None,
         positions: Int[Tensor, "#B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The normalised residual stream before the unembedding."""

@@ -91,9 +91,13 @@ class Attention(nn.Module):
         if self.spec.rotary is not None:
             tables = self.spec.rotary.tables(reading, self.head_width, q_BHTK.dtype)
             q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
-        if reading.cache is not None:
-            k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
-        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
+        if reading.attending is not None:
+            rules = {"scale": self.spec.scale, "window": self.spec.window, "cap": self.spec.cap}
+            y_BHTK = reading.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
+        else:
+            if reading.cache is not None:
+                k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
+            y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
@@ -103,22 +107,40 @@ class Attention(nn.Module):
         return (x if norm is None else norm(x)).transpose(1, 2)
 
     def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading) -> Tensor:
-        if self.spec.cap is not None:
-            return self._attend_capped(q_BHTK, k_BGSK, v_BGSK, reading, self.spec.cap)
-        options = {"scale": self.spec.scale, "enable_gqa": self.spec.groups != self.spec.heads}
-        if reading.causal_only(self.spec.window):
-            return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, **options)
-        mask = reading.mask(self.spec.window)
-        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, **options)
+        causal = self.spec.cap is None and reading.causal_only(self.spec.window)
+        mask = None if causal else reading.mask(self.spec.window)
+        return attend(q_BHTK, k_BGSK, v_BGSK, mask, causal=causal, scale=self.spec.scale, cap=self.spec.cap)
 
-    def _attend_capped(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading, cap: float) -> Tensor:
-        """The same written out, for the fused kernels have no cap: softmax in fp32 at least."""
-        scale = self.head_width**-0.5 if self.spec.scale is None else self.spec.scale
-        q_BGMTK = q_BHTK.unflatten(1, (self.spec.groups, -1))  # M query heads share a key head
-        score_BGMTS = soft_cap(q_BGMTK @ k_BGSK[:, :, None].mT * scale, cap)
-        mask = reading.mask(self.spec.window)
-        if mask is not None:
-            score_BGMTS = score_BGMTS.masked_fill(~mask[:, :, None], -torch.inf)
-        wide = torch.promote_types(q_BHTK.dtype, torch.float32)
-        share_BGMTS = score_BGMTS.softmax(dim=-1, dtype=wide).to(q_BHTK.dtype)
-        return (share_BGMTS @ v_BGSK[:, :, None]).flatten(1, 2)
+
+def attend(
+    q_BHTK: Float[Tensor, "B H T K"],
+    k_BGSK: Float[Tensor, "B G S K"],
+    v_BGSK: Float[Tensor, "B G S K"],
+    mask: Tensor | None,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    cap: float | None = None,
+) -> Float[Tensor, "B H T K"]:
+    """``softmax(scale · q kᵀ) v``, with each key head shared by H / G query heads.
+
+    Args:
+        mask: who sees whom, bool (B, 1, T, S), or None for all.
+        causal: T = S tokens of one text, each of which sees those before it; `mask` is None then.
+        scale: None means 1 / sqrt(K).
+        cap: presses the scores softly into ±cap; it takes a mask, never `causal`.
+    """
+    groups, heads = k_BGSK.shape[1], q_BHTK.shape[1]
+    if cap is None:
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=groups != heads
+        )
+    # Written out, for the fused kernels have no cap: softmax in fp32 at least.
+    factor = q_BHTK.shape[-1] ** -0.5 if scale is None else scale
+    q_BGMTK = q_BHTK.unflatten(1, (groups, -1))  # M query heads share a key head
+    score_BGMTS = soft_cap(q_BGMTK @ k_BGSK[:, :, None].mT * factor, cap)
+    if mask is not None:
+        score_BGMTS = score_BGMTS.masked_fill(~mask[:, :, None], -torch.inf)
+    wide = torch.promote_types(q_BHTK.dtype, torch.float32)
+    share_BGMTS = score_BGMTS.softmax(dim=-1, dtype=wide).to(q_BHTK.dtype)
+    return (share_BGMTS @ v_BGSK[:, :, None]).flatten(1, 2)

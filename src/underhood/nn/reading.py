@@ -7,12 +7,12 @@ per layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from underhood.core.protocols import Cache
+from underhood.core.protocols import AttendingCache, Cache
 
 T = TypeVar("T")
 
@@ -25,9 +25,10 @@ class Reading:
         positions_BS: positions of all that can be attended to (B, S).
         plain: no padding and one document per row, so causal order is the whole mask.
         cache: where the layers put and find keys and values, or None.
+        attending: the cache in its place, where that works out attention itself.
     """
 
-    def __init__(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Cache | None):
+    def __init__(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Cache | AttendingCache | None):
         count = tokens_BT.shape[1]
         if cache is not None:
             self.plain = positions_BT is None and cache.plain
@@ -38,7 +39,12 @@ class Reading:
                 torch.arange(count, device=tokens_BT.device)[None] if positions_BT is None else positions_BT
             )
             self.positions_BS = self.positions_BT
-        self.cache = cache
+        self.attending: AttendingCache | None = None
+        self.cache: Cache | None = None
+        if hasattr(cache, "attend"):  # once per pass: a protocol's isinstance is slow
+            self.attending = cast(AttendingCache, cache)
+        else:
+            self.cache = cast(Cache | None, cache)
         self._memo: dict[Hashable, object] = {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:

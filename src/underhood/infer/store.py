@@ -1,0 +1,60 @@
+"""A fixed memory for keys or values, in the model's own type or in 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Store:
+    """`slots` vectors of `width` numbers for each of `groups` heads; all of a head's slots lie side by side.
+
+    Args:
+        quantized: whole numbers from −127 to 127 with one scale per vector (the row-wise absmax of LLM.int8(), Dettmers
+            et al. 2022): a good quarter of the memory, widened when read.
+    """
+
+    def __init__(self, groups: int, slots: int, width: int, dtype: torch.dtype, device: torch.device, quantized: bool):
+        self.dtype = dtype
+        kind = torch.int8 if quantized else dtype
+        self._data = torch.empty(1, groups, slots, width, dtype=kind, device=device)
+        self._scale = torch.empty(1, groups, slots, 1, dtype=torch.float32, device=device) if quantized else None
+
+    @staticmethod
+    def bytes_per_slot(groups: int, width: int, dtype: torch.dtype, quantized: bool) -> int:
+        return groups * (width + 4 if quantized else width * dtype.itemsize)
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.numel() * part.element_size() for part in (self._data, self._scale) if part is not None)
+
+    def write(self, slots_N: Int[Tensor, "N"], x_1GNK: Float[Tensor, "1 G N K"]) -> None:
+        """Stores vector n at slot ``slots_N[n]``."""
+        if self._scale is None:
+            self._data.index_copy_(2, slots_N, x_1GNK.to(self.dtype))
+            return
+        scale = (x_1GNK.float().abs().amax(dim=-1, keepdim=True) / 127).clamp_(min=1e-12)
+        self._data.index_copy_(2, slots_N, (x_1GNK.float() / scale).round_().to(torch.int8))
+        self._scale.index_copy_(2, slots_N, scale)
+
+    def read(self, slot: int, count: int) -> Float[Tensor, "1 G N K"]:
+        """`count` vectors from `slot` on: a view, or widened."""
+        data = self._data.narrow(2, slot, count)
+        if self._scale is None:
+            return data
+        return (data * self._scale.narrow(2, slot, count)).to(self.dtype)
+
+    def gather(self, runs: Sequence[tuple[int, int]]) -> Float[Tensor, "1 G N K"]:
+        """All vectors of the runs (first slot, slots), in order."""
+        if len(runs) == 1:
+            return self.read(*runs[0])
+        return torch.cat([self.read(slot, count) for slot, count in runs], dim=2)
+
+    def copy(self, source: int, to: int, count: int) -> None:
+        """Copies `count` vectors from slot `source` on to where slot `to` begins; the two don't overlap."""
+        for part in (self._data, self._scale):
+            if part is not None:
+                part.narrow(2, to, count).copy_(part.narrow(2, source, count))
