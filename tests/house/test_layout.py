@@ -49,8 +49,9 @@ def test_file_is_short_and_says_what_it_is(file):
 def test_import_contract_names_every_floor_that_exists():
     layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     named = {name.strip() for layer in layers for name in layer.split("|")}
+    built = {name for name in named if not name.startswith("(")}  # import-linter's word for a floor that may be missing
     floors = {file.parent.name for file in (REPOSITORY / "src" / "underhood").glob("*/__init__.py")}
-    assert floors == named
+    assert built <= floors <= {name.strip("()") for name in named}
 
 
 def test_lint_imports_sees_a_lazy_import_that_goes_up(tmp_path):

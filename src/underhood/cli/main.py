@@ -38,6 +38,10 @@ VERBS: dict[str, dict[str, str]] = {
         "chat": "Talks with the model of a run.",
         "generate": "Continues a prompt; fit for pipes.",
     },
+    "The path": {
+        "path": "The history of language models, as a map of claims.",
+        "reproduce": "Measures a milestone's claims on this machine.",
+    },
     "Look around": {
         "report": "Writes a run's report again.",
         "version": "Versions of Underhood and of what it stands on.",

@@ -6,15 +6,14 @@ import datetime
 import importlib.metadata
 import platform
 import resource
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
 from underhood.core.config import to_json
+from underhood.core.provenance import commit, cpu_name
 from underhood.core.runlog import read_events
 from underhood.evals.generation import Answer
 from underhood.evals.table import ResultsTable
@@ -114,7 +113,7 @@ def machine(hardware: Hardware) -> dict[str, Any]:
     """The machine in the words and numbers that a reader needs to compare figures."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(psutil.Process().cpu_affinity())
         if hasattr(psutil.Process, "cpu_affinity")
         else psutil.cpu_count(),
@@ -131,30 +130,3 @@ def peak_memory() -> float:
     """The most memory this process has held, in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(most if sys.platform == "darwin" else most * 1024)
-
-
-def commit() -> str | None:
-    """The commit of this code, marked ``+`` if files differ from it; None for an installed package."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        if "src/underhood" not in git("ls-files", "--full-name", "."):
-            return None
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

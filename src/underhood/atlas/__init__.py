@@ -1,0 +1,1 @@
+"""The atlas of the path: its rows, routes and results, the runner, and the pages."""

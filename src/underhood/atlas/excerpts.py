@@ -1,0 +1,76 @@
+"""The lines of the library that are an idea, taken from the source as it stands, never copied."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import underhood
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """One function or class: `name` as one would import it, `file` within the repository, `first` line number."""
+
+    name: str
+    file: str
+    first: int
+    lines: tuple[str, ...]
+
+
+def excerpt(name: str) -> Excerpt:
+    """The source of ``"underhood.models.ngram:NGram._discount"``, its docstring left out but for the first line.
+
+    The file is parsed, not imported. LookupError if there is no such thing.
+    """
+    module, _, inner = name.partition(":")
+    file = _file(module)
+    text = file.read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in inner.split("."):
+        node = _inside(node, part, name)
+    assert isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign))
+    lines = text.splitlines()
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(one.lineno for one in decorators)])
+    assert node.end_lineno is not None
+    taken = {number: lines[number - 1] for number in range(first, node.end_lineno + 1)}
+    for inner_node in ast.walk(node):
+        for number in _docstring(inner_node):
+            taken.pop(number, None)
+    indent = min((len(line) - len(line.lstrip()) for line in taken.values() if line.strip()), default=0)
+    shown = tuple(line[indent:].rstrip() for line in taken.values())
+    return Excerpt(name, file.relative_to(Path(underhood.__file__).parents[1]).as_posix(), first, shown)
+
+
+def _file(module: str) -> Path:
+    parts = module.split(".")
+    if parts[0] != "underhood":
+        raise LookupError(f"{module} is no module of underhood")
+    place = Path(underhood.__file__).parent.joinpath(*parts[1:])
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        if file.is_file():
+            return file
+    raise LookupError(f"there is no module {module}")
+
+
+def _inside(node: ast.AST, part: str, name: str) -> ast.AST:
+    for child in getattr(node, "body", ()):
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and child.name == part:
+            return child
+        targets = child.targets if isinstance(child, ast.Assign) else [getattr(child, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == part for target in targets):
+            return child
+    raise LookupError(f"{name}: there is no {part}")
+
+
+def _docstring(node: ast.AST) -> range:
+    """The lines of a docstring but its first, which says what the thing is for."""
+    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or ast.get_docstring(node) is None:
+        return range(0)
+    text = node.body[0]
+    assert text.end_lineno is not None
+    if text.end_lineno == text.lineno:
+        return range(0)
+    return range(text.lineno + 1, text.end_lineno + 1)

@@ -1,0 +1,92 @@
+"""Which milestone answers a question: BM25 (Robertson & Zaragoza 2009, equation 3.15) over what the rows say of
+themselves.
+
+The score is a sum over the question's terms, so `postings` can be shipped to a page, whose script only adds up.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+
+from underhood.atlas.catalogue import covering
+from underhood.atlas.rows import ERAS, rows
+
+K1, B = 1.2, 0.6
+STEM = 5
+"""Letters that a word and its relatives share: backpropagation, backprop; entropy, entropies."""
+
+STOP = frozenset(
+    """
+    a an and are as at be been but by can could did do does for from had has have how i if in into is it its me my no
+    not of on or our should so such than that the their them then there these they this those to too us was we were
+    what when where which who whom whose why will with would you your about work works mean means tell explain
+    matter really use used
+    """.split()  # noqa: SIM905
+)
+
+
+def terms(text: str) -> list[str]:
+    """The words of a text that carry meaning, each followed by its first letters where it is longer."""
+    found = []
+    for word in re.findall(r"[a-z0-9]+", text.lower()):
+        if word in STOP:
+            continue
+        found.append(word)
+        if len(word) > STEM:
+            found.append(word[:STEM] + "~")
+        elif len(word) == STEM:
+            found.append(word + "~")
+    return found
+
+
+@lru_cache(maxsize=1)
+def postings() -> Mapping[str, Mapping[str, float]]:
+    """For every term the rows that hold it, each with the score that it adds."""
+    texts = {id: Counter(terms(text)) for id, text in _texts().items()}
+    lengths = {id: sum(counts.values()) for id, counts in texts.items()}
+    mean = sum(lengths.values()) / len(lengths)
+    holding: Counter[str] = Counter()
+    for counts in texts.values():
+        holding.update(counts.keys())
+    found: dict[str, dict[str, float]] = {}
+    for id, counts in texts.items():
+        for term, count in counts.items():
+            rarity = math.log(1 + (len(texts) - holding[term] + 0.5) / (holding[term] + 0.5))
+            score = rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * lengths[id] / mean))
+            found.setdefault(term, {})[id] = round(score, 3)
+    return found
+
+
+def search(question: str, most: int = 8) -> list[tuple[str, float]]:
+    """Row ids and scores, the best first; empty if no word of the question is known."""
+    scores: Counter[str] = Counter()
+    table = postings()
+    for term in set(terms(question)):
+        for id, score in table.get(term, {}).items():
+            scores[id] += score  # type: ignore[assignment]
+    built = covering()
+    order = list(rows())
+    ranked = sorted(scores, key=lambda id: (-scores[id], id not in built, order.index(id)))
+    return [(id, float(scores[id])) for id in ranked[:most]]
+
+
+def _texts() -> dict[str, str]:
+    """What is said of each row. A milestone's main row carries its words; titles and questions count thrice."""
+    built = covering()
+    texts = {}
+    for id, row in rows().items():
+        parts = [row.title] * 3 + [id.replace("-", " ")] * 2 + [row.module, ERAS[row.section]]
+        one = built.get(id)
+        if one is not None:
+            parts += [one.title, one.question, *one.asks]
+            if id == one.rows[0]:
+                parts += [one.title, one.question, *one.asks, one.idea]
+                parts += [claim.statement for claim in one.claims if claim.row in ("", id)]
+            else:
+                parts += [claim.statement for claim in one.claims if claim.row == id]
+        texts[id] = " ".join(parts)
+    return texts

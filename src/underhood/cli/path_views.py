@@ -1,0 +1,202 @@
+"""What ``underhood path`` says, each view both as JSON and as text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from underhood.atlas import catalogue, results, route
+from underhood.atlas import rows as index
+from underhood.atlas import search as finder
+from underhood.cli import terminal
+from underhood.cli.claims import claims_table, minutes_words
+from underhood.core.errors import UserError
+
+View = tuple[Any, Callable[[], None]]
+MARKS = {
+    "exact": "=", "holds": "+", "holds in shape": "~", "not measurable here": "?", "does not hold here": "−",
+}  # fmt: skip
+
+
+def overview(places: Sequence[Path], tier: int) -> View:
+    """Every row with its milestone and verdict."""
+    built = catalogue.covering()
+    found = results.overview(catalogue.milestones().values(), places)
+    rows: dict[str, Any] = {}
+    for id in index.rows():
+        one = built.get(id)
+        if one is None:
+            rows[id] = None
+            continue
+        file, result = found.get(one.stem, (None, None))
+        verdict = None if result is None else results.verdict_of(result, id)
+        rows[id] = {"milestone": one.stem, "verdict": verdict, "result": None if file is None else _short(file)}
+    listed = [
+        {
+            "stem": one.stem,
+            "title": one.title,
+            "year": one.year,
+            "rows": list(one.rows),
+            "question": one.question,
+            "minutes": {"read": one.minutes.read, "smoke": one.minutes.smoke, "report": one.minutes.report},
+            "verdict": results.verdict_of(found[one.stem][1]) if one.stem in found else None,
+        }
+        for one in catalogue.milestones().values()
+    ]
+
+    def text() -> None:
+        out = terminal.console()
+        for section, era in index.ERAS.items():
+            members = [row for row in index.rows().values() if row.section == section]
+            here = [row for row in members if rows[row.id] is not None and row.tier <= tier]
+            count = sum(rows[row.id] is not None for row in members)
+            out.print(f"{section}  {era}", style="bold", end="")
+            out.print(f"  {count} of {len(members)}", style="dim")
+            for row in here:
+                verdict = rows[row.id]["verdict"]
+                mark = " " if verdict is None else MARKS[verdict]
+                year = "" if row.year is None else str(row.year)
+                out.print(
+                    f"  {mark} {row.id:<18} {year:<4}  {row.title}", soft_wrap=False, overflow="ellipsis", no_wrap=True
+                )
+        out.print()
+        legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
+        out.print(f"{legend}; no mark: not measured yet", style="dim")
+        terminal.next_commands(
+            out,
+            {
+                "underhood path search QUESTION": "finds the row that answers",
+                "underhood path show ID": "its idea and what it found",
+                "underhood reproduce ID": "measures it here",
+            },
+        )
+
+    return {"rows": rows, "milestones": listed}, text
+
+
+def one(name: str, places: Sequence[Path]) -> View:
+    """One milestone: its idea, its claims with the latest result, where to go on."""
+    milestone = catalogue.find(name)
+    found = results.latest(milestone.stem, places)
+    data = {
+        "stem": milestone.stem,
+        "rows": list(milestone.rows),
+        "title": milestone.title,
+        "year": milestone.year,
+        "question": milestone.question,
+        "idea": milestone.idea.strip(),
+        "papers": [vars(paper) for paper in milestone.papers],
+        "needs": [row.id for id in milestone.rows for row in index.before(id)[:-1] if row.id not in milestone.rows],
+        "errata": list(milestone.errata),
+        "result": None if found is None else {"file": _short(found[0])} | found[1],
+    }
+
+    def text() -> None:
+        out = terminal.console()
+        out.print(f"{milestone.title} ({milestone.year})", style="bold")
+        out.print(milestone.question, style="dim")
+        for paragraph in milestone.idea.strip().split("\n\n"):
+            out.print()
+            out.print(textwrap.fill(" ".join(paragraph.split()), out.width))
+        out.print()
+        out.print(claims_table(milestone, None if found is None else found[1]))
+        if found is None:
+            out.print("Not measured yet.", style="dim")
+        else:
+            result = found[1]
+            out.print(
+                f"Measured {result['created'][:10]} on {result['machine']['cpu']}: {_short(found[0])}", style="dim"
+            )
+        for title, lines in (("What was hard", [milestone.hard.strip()]), ("Errata", milestone.errata)):
+            if any(lines):
+                out.print()
+                out.print(title, style="bold")
+                for line in lines:
+                    out.print(textwrap.fill(" ".join(line.split()), out.width))
+        follow = dict.fromkeys(
+            row.id for id in milestone.rows for row in index.after(id) if row.id not in milestone.rows
+        )
+        commands = {f"underhood reproduce {milestone.stem}": f"about {minutes_words(milestone.minutes.report)}"}
+        commands |= {f"underhood path show {id}": index.rows()[id].title for id in follow if id in catalogue.covering()}
+        terminal.next_commands(out, commands)
+
+    return data, text
+
+
+def way(name: str, knows: Collection[str]) -> View:
+    """The shortest route to a row."""
+    id = name if name in index.rows() else catalogue.find(name).rows[0]
+    for known in knows:
+        index.row(known)
+    steps = route.way(id, knows)
+    read, run = sum(step.read for step in steps), sum(step.run for step in steps)
+    data = {
+        "to": id,
+        "steps": [
+            {
+                "rows": [row.id for row in step.rows],
+                "milestone": None if step.milestone is None else step.milestone.stem,
+                "read_minutes": step.read,
+                "run_minutes": step.run,
+            }
+            for step in steps
+        ],
+        "read_minutes": read,
+        "run_minutes": run,
+    }
+
+    def text() -> None:
+        out = terminal.console()
+        rows = []
+        for number, step in enumerate(steps, start=1):
+            title = step.rows[-1].title if step.milestone is None else step.milestone.title
+            state = "not written yet" if step.milestone is None else minutes_words(step.run)
+            rows.append([number, ", ".join(row.id for row in step.rows), title, minutes_words(step.read), state])
+        out.print(terminal.table(["", "row", "", "read", "run"], rows))
+        out.print()
+        out.print(f"{minutes_words(read)} of reading, {minutes_words(run)} of running on two cores.", style="dim")
+
+    return data, text
+
+
+def search(question: str) -> View:
+    """The rows that answer a question best."""
+    found = finder.search(question)
+    built = catalogue.covering()
+    if not found:
+        raise UserError(f"no milestone speaks of {question!r}", fix="Try other words, or underhood path for the map")
+    data = [
+        {
+            "row": id,
+            "milestone": built[id].stem if id in built else None,
+            "title": index.rows()[id].title,
+            "score": score,
+        }
+        for id, score in found
+    ]
+
+    def text() -> None:
+        out = terminal.console()
+        for id, _ in found:
+            out.print(id, style="bold", end="  ")
+            out.print(index.rows()[id].title, style="" if id in built else "dim")
+            if id in built:
+                out.print(f"  {built[id].question}", style="dim")
+        terminal.next_commands(out, {f"underhood path show {found[0][0]}": "reads the first"})
+
+    return data, text
+
+
+def check() -> View:
+    raise NotImplementedError
+
+
+def write_pages(html: Path | None, docs: Path | None, places: Sequence[Path]) -> int:
+    raise NotImplementedError
+
+
+def _short(file: Path) -> str:
+    here = Path.cwd()
+    return str(file.resolve().relative_to(here) if file.resolve().is_relative_to(here) else file)

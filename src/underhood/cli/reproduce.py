@@ -1,0 +1,101 @@
+"""``underhood reproduce``: measures milestones on this machine and says of every claim whether it held."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from underhood.cli.options import Positional
+from underhood.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Args:
+    """Measures a milestone's claims here: claim, the paper's number, this machine's, verdict.
+
+    NAME is a milestone (p1913_markov) or a row of the path (markov-1913). The
+    result goes to results/NAME/DATE_MACHINE.json. Every claim's threshold stands
+    in the code beforehand; then the idea is taken away, and the claim must fail.
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """Milestones or rows to measure."""
+
+    scale: Literal["smoke", "report"] = "report"
+    """smoke: seconds, to see that it runs; report: minutes, to be believed."""
+
+    seeds: int | None = None
+    """How many random seeds, if not what the milestone says."""
+
+    data: Path | None = None
+    """Folder with data that no package brings (text/onegin, vision/mnist …)."""
+
+    results: Path = Path("results")
+    """Folder of the results."""
+
+    all: bool = False
+    """Measures every milestone, two at a time; goes on where it was stopped."""
+
+    again: bool = False
+    """With --all: measures also what is up to date."""
+
+    json: bool = False
+    """Prints the results as JSON."""
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"--seeds takes 1 or more, got {self.seeds}")
+
+
+def run(args: Args) -> int:
+    from underhood.atlas import catalogue
+
+    if args.all == bool(args.names):
+        raise UserError("name milestones, or say --all", fix="underhood path lists them")
+    if args.data is not None and not args.data.is_dir():
+        raise UserError(f"--data {args.data} is no folder")
+    if args.all:
+        from underhood.cli.reproduce_all import run_all
+
+        return run_all(args)
+    chosen = list(dict.fromkeys(catalogue.find(name).stem for name in args.names))
+    return max(_one(args, stem) for stem in chosen)
+
+
+def command_of(args: Args, stem: str) -> str:
+    """The command that repeats one result; where the data lay is nobody's business."""
+    words = ["underhood", "reproduce", stem, "--scale", args.scale]
+    words += ["--seeds", str(args.seeds)] if args.seeds is not None else []
+    words += ["--data", "DATA"] if args.data is not None else []
+    return shlex.join(words)
+
+
+def _one(args: Args, stem: str) -> int:
+    import sys
+
+    from underhood.atlas import results
+    from underhood.atlas.catalogue import find
+    from underhood.atlas.reproduce import failures, reproduce
+    from underhood.cli import terminal
+    from underhood.cli.reproduce_view import Progress, show
+
+    milestone = find(stem)
+    out = terminal.console(sys.stderr if args.json else None)
+    with Progress(out) as progress:
+        result = reproduce(
+            milestone,
+            args.scale,
+            seeds=args.seeds,
+            data=args.data,
+            command=command_of(args, stem),
+            listener=progress.of(stem),
+        )
+    file = results.save(args.results, result)
+    if args.json:
+        print(json.dumps({"file": str(file)} | result, ensure_ascii=False))
+    else:
+        show(out, milestone, result, file)
+    return 1 if failures(result) else 0

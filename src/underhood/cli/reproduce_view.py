@@ -1,0 +1,95 @@
+"""How ``underhood reproduce`` looks: one live line per running milestone, then its table and small plots."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from underhood.atlas.reproduce import failures
+from underhood.atlas.results import Result
+from underhood.cli.claims import claims_table, minutes_words
+from underhood.core.milestone import Milestone
+from underhood.core.trial import Listener
+
+EVERY = 10.0
+"""Seconds between lines where the output is no terminal."""
+
+
+class Progress:
+    """Live lines of what is running; elsewhere than in a terminal an occasional plain line. A context manager."""
+
+    def __init__(self, out: Console):
+        self.out, self.plain = out, not out.is_terminal
+        self._lines: dict[str, str] = {}
+        self._begun: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
+        self._live = None if self.plain else Live(console=out, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.update(Text(""))
+            self._live.stop()
+
+    def of(self, name: str) -> Listener:
+        """A listener for one milestone."""
+
+        def told(share: float, what: str) -> None:
+            self.tell(name, share, what)
+
+        return told
+
+    def tell(self, name: str, share: float, what: str) -> None:
+        now = time.monotonic()
+        begun = self._begun.setdefault(name, now)
+        left = f", {minutes_words((now - begun) * (1 / share - 1) / 60)} left" if share > 0.02 else ""
+        self._lines[name] = f"{name}  {share:4.0%}  {what}{left}"
+        if now - self._shown.get(name, begun if self.plain else float("-inf")) < (EVERY if self.plain else 0.1):
+            return
+        self._shown[name] = now
+        if self.plain:
+            self.out.print(self._lines[name], soft_wrap=True)
+        else:
+            self._redraw()
+
+    def done(self, name: str, words: str) -> None:
+        """A lasting line; the live one goes."""
+        self._lines.pop(name, None)
+        self.out.print(f"{name}  {words}", soft_wrap=True)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if self._live is not None:
+            lines = [line[: self.out.width] for line in self._lines.values()]
+            self._live.update(Text("\n".join(lines)), refresh=True)
+
+
+def show(out: Console, milestone: Milestone, result: Result, file: Path | None) -> None:
+    """What one milestone found."""
+    out.print(f"{milestone.title} ({milestone.year})", style="bold")
+    out.print(milestone.question, style="dim")
+    out.print()
+    out.print(claims_table(milestone, result))
+    for oracle in result["oracles"]:
+        out.print(f"Oracle {oracle['name']}: {'agrees' if oracle['agrees'] else 'DISAGREES'}. {oracle['detail']}")
+    for one in result["ablations"]:
+        fell = [claim["key"] for claim in one["claims"] if claim["key"] not in one["unmeasured"]]
+        if one["broke"] and fell:
+            out.print(
+                f"Without {one['key']} ({one['removes']}): {', '.join(fell)} fail{'s' if len(fell) == 1 else ''}."
+            )
+    for problem in failures(result):
+        out.print(f"Something is wrong: {problem}", style="bold")
+    for note in result["notes"]:
+        out.print(note)
+    took = minutes_words(result["minutes_with_ablations"])
+    seeds = len(result["seeds"])
+    out.print(f"{seeds} seed{'s' if seeds > 1 else ''}, {took}" + (f" → {file}" if file else ""), style="dim")
