@@ -85,12 +85,7 @@ class Attention(nn.Module):
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
-        q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
-        k_BGTK = self._heads(self.key(x_BTD), self.key_norm)
-        v_BGTK = self._heads(self.value(x_BTD), None)
-        if self.spec.rotary is not None:
-            tables = self.spec.rotary.tables(reading, self.head_width, q_BHTK.dtype)
-            q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
+        q_BHTK, k_BGTK, v_BGTK = self.project(x_BTD, reading)
         if reading.attending is not None:
             rules = {"scale": self.spec.scale, "window": self.spec.window, "cap": self.spec.cap}
             y_BHTK = reading.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
@@ -99,6 +94,16 @@ class Attention(nn.Module):
                 k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
             y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
+
+    def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, K), keys and values (B, G, T, K) of the new tokens, normalised and rotated."""
+        q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
+        k_BGTK = self._heads(self.key(x_BTD), self.key_norm)
+        v_BGTK = self._heads(self.value(x_BTD), None)
+        if self.spec.rotary is not None:
+            tables = self.spec.rotary.tables(reading, self.head_width, q_BHTK.dtype)
+            q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
+        return q_BHTK, k_BGTK, v_BGTK
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         if norm is not None and self.spec.qk_norm_whole:
