@@ -37,3 +37,21 @@ def test_rms_norm_keeps_bfloat16():
     assert norm(x).dtype == torch.bfloat16
     assert x.grad is not None
     assert x.grad.dtype == torch.bfloat16
+
+
+def test_rms_norm_under_autocast_gives_the_narrow_type_once_for_all_who_read_it():
+    """The same as narrowing the fp32 result, forwards and backwards."""
+    torch.manual_seed(2)
+    norm = RMSNormSpec().build(16)
+    x = torch.randn(4, 16, requires_grad=True)
+    upstream = torch.randn(4, 16).bfloat16()
+    expected = F.rms_norm(x, norm.weight.shape, norm.weight, norm.spec.eps).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = norm(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, expected)
+    ours = torch.autograd.grad(y, (x, norm.weight), upstream)
+    theirs = torch.autograd.grad(expected, (x, norm.weight), upstream)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)

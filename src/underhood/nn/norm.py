@@ -83,13 +83,15 @@ class _OnCpu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        y = (x * inverse).mul_(weight)
+        # What reads a norm's output under autocast are products, each of which would narrow it for itself.
+        return y.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, inverse = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].to(x.dtype).contiguous()
         of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
             gradient, x, weight.shape, torch.zeros_like(inverse), inverse, weight, None, [True, True, False]
         )
