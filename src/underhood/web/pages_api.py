@@ -1,0 +1,201 @@
+"""The web page: its files, and what it needs to know beyond the OpenAI API, under ``/ui``.
+
+Everything comes from this process. The policy sent with the page allows nothing else: no inline script or style, no
+request to another host, no frame around it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from underhood.core.checkpoint import STEP_NAME
+from underhood.core.errors import UserError
+from underhood.infer.load import STAGES
+from underhood.models.decoder import parameter_count
+from underhood.recipes.report.page import asset
+from underhood.web.checkpoint_samples import CheckpointSamples
+from underhood.web.errors import ApiError
+from underhood.web.hub import ModelHub, Served
+from underhood.web.run_views import Runs
+from underhood.web.token_view import MOST_TOP, answer_ids, ids_by_bytes, prompt_of, score
+
+STATIC = Path(__file__).parent / "static"
+SHARED = ("tokens.css", "base.css", "theme.js")
+"""Files that the pages have in common with report.html, kept there."""
+
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+REPORT_HEADERS = HEADERS | {"Content-Security-Policy": "sandbox allow-scripts allow-downloads"}
+"""A report holds its own policy; the sandbox takes its origin away, so that it could not even ask this server."""
+
+PLACES = ("/", "/runs", "/runs/{name}", "/compare")
+"""Addresses of the page: one document, whose script shows what the address says."""
+
+MOST_TEXT = 200_000
+
+
+@dataclass
+class Pages:
+    """What the pages show.
+
+    Attributes:
+        models: the served models; each is read outside its engine by one request at a time.
+        runs: the run folders.
+        samples: answers of single checkpoints.
+    """
+
+    models: ModelHub
+    runs: Runs
+    samples: CheckpointSamples = field(default_factory=CheckpointSamples)
+    _bytes: dict[str, dict[bytes, int]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def known_bytes(self, one: Served) -> Mapping[bytes, int]:
+        """The model's tokens by their bytes, found out when they are first asked for."""
+        with self._lock:
+            if one.id not in self._bytes:
+                self._bytes[one.id] = ids_by_bytes(one.loaded.tokenizer)
+            return self._bytes[one.id]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    role: str = Field(max_length=20)
+    content: str = Field(max_length=MOST_TEXT)
+
+
+class TokensAsked(BaseModel):
+    """Either `messages` or `prompt` is what the answer followed. `pieces`: the bytes of its tokens in hexadecimal."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    messages: list[Message] | None = Field(default=None, min_length=1, max_length=1000)
+    prompt: str | None = Field(default=None, max_length=MOST_TEXT)
+    text: str = Field(max_length=MOST_TEXT)
+    pieces: list[str] | None = Field(default=None, max_length=100_000)
+    top: int = Field(default=10, ge=1, le=MOST_TOP)
+
+
+class SampleAsked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    stage: str
+    step: int = Field(ge=0)
+    prompt: str = Field(max_length=20_000)
+    max_tokens: int = Field(default=96, ge=1, le=1024)
+    temperature: float = Field(default=0.0, ge=0, le=5)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+
+
+def pages_router(pages: Pages) -> APIRouter:
+    """All routes of the web page. Only those under ``/ui`` tell secrets: they ask for the API key as ``/v1`` does."""
+    router = APIRouter(include_in_schema=False)
+
+    def page() -> Response:
+        return _file(STATIC / "index.html")
+
+    for place in PLACES:
+        router.add_api_route(place, page, methods=["GET"])
+
+    @router.get("/static/{path:path}")
+    def static(path: str) -> Response:
+        if path in SHARED:
+            return Response(asset(path), media_type=TYPES[Path(path).suffix], headers=HEADERS)
+        file = (STATIC / path).resolve()
+        if not file.is_relative_to(STATIC.resolve()) or not file.is_file() or file.suffix not in TYPES:
+            raise ApiError(404, f"There is no file {path}.")
+        return _file(file)
+
+    @router.get("/ui/models")
+    def models() -> dict[str, Any]:
+        return {"models": [card(one) for one in pages.models.served]}
+
+    @router.post("/ui/tokens")
+    def tokens(asked: TokensAsked) -> dict[str, Any]:
+        one = pages.models.find(asked.model)
+        loaded = one.loaded
+        messages = [message.model_dump() for message in asked.messages] if asked.messages else None
+        prompt = prompt_of(loaded, messages, asked.prompt)
+        known = pages.known_bytes(one) if asked.pieces else {}
+        ids, exact = answer_ids(loaded.tokenizer, known, asked.text, _bytes_of(asked.pieces))
+        with one.scoring:
+            rows = score(loaded, prompt, ids, asked.top)
+        return {"prompt_ids": prompt, "exact": exact, "tokens": rows}
+
+    @router.get("/ui/runs")
+    def runs() -> dict[str, Any]:
+        return {"runs": pages.runs.overview(), "places": [str(place) for place in pages.runs.places]}
+
+    @router.get("/ui/runs/{name}")
+    def run(name: str) -> dict[str, Any]:
+        return pages.runs.whole(name)
+
+    @router.get("/ui/runs/{name}/live")
+    def live(name: str, seen: int = -1) -> dict[str, Any]:
+        found = pages.runs.live(name)
+        unchanged = found["seen"] == seen
+        return {key: found[key] for key in ("seen", "status", "updated")} | {"same": True} if unchanged else found
+
+    @router.post("/ui/runs/{name}/sample")
+    def sample(name: str, asked: SampleAsked) -> dict[str, Any]:
+        if asked.stage not in STAGES:
+            raise UserError(f"there is no stage {asked.stage!r}", expected=" or ".join(STAGES))
+        path = pages.runs.folder(name) / "checkpoints" / asked.stage / f"step-{asked.step:08d}"
+        if not STEP_NAME.fullmatch(path.name) or not path.is_dir():
+            raise UserError(
+                f"the checkpoint of step {asked.step} is gone", fix="Of every stage only the newest are kept"
+            )
+        return pages.samples.answer(
+            path, asked.prompt, max_tokens=asked.max_tokens, temperature=asked.temperature, seed=asked.seed
+        )
+
+    @router.get("/ui/runs/{name}/report")
+    def report(name: str) -> Response:
+        file = pages.runs.folder(name) / "report.html"
+        if not file.is_file():
+            raise UserError(f"{name} has no report yet", fix=f"Write one with underhood report {file.parent}")
+        return Response(file.read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
+
+    @router.get("/ui/difference")
+    def difference(a: str, b: str) -> dict[str, Any]:
+        return pages.runs.difference(a, b)
+
+    return router
+
+
+def card(one: Served) -> dict[str, Any]:
+    """A model as the picker shows it."""
+    loaded = one.loaded
+    return {
+        "id": one.id,
+        "run": loaded.run.resolve().name,
+        "stage": loaded.stage,
+        "hue": loaded.stage if loaded.stage in STAGES and loaded.roles is None else "imported",
+        "step": loaded.step,
+        "chats": loaded.chats,
+        "context": one.context,
+        "parameters": parameter_count(loaded.model),
+    }
+
+
+def _bytes_of(pieces: Sequence[str] | None) -> list[bytes] | None:
+    try:
+        return None if pieces is None else [bytes.fromhex(piece) for piece in pieces]
+    except ValueError as error:
+        raise UserError("pieces must be bytes in hexadecimal", got=str(error)) from error
+
+
+def _file(file: Path) -> Response:
+    return Response(file.read_bytes(), media_type=f"{TYPES[file.suffix]}; charset=utf-8", headers=HEADERS)

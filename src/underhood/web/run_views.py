@@ -1,0 +1,286 @@
+"""Run folders as the pages show them: the list, one run, and what differs between two."""
+
+from __future__ import annotations
+
+import json
+import threading
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from underhood.core.checkpoint import STEP_NAME
+from underhood.core.errors import UserError, nearest
+from underhood.infer.load import STAGES
+from underhood.recipes.report.curves import LABELS, Curve
+from underhood.recipes.report.pipeline import TITLES
+from underhood.recipes.report.reading import PIPELINE, TRAINED, Run, read_run
+from underhood.recipes.report.results import panels
+from underhood.web.run_tail import RunTail, Training
+
+HUES = {"pretrain": "base", "sft": "sft", "dpo": "dpo"}
+SIGNS = ("events.jsonl", "summary.json", "run.toml")
+SPARK = 40
+"""Points of the small curve in the list."""
+
+
+class Runs:
+    """The run folders in some places. Logs are followed, so looking again costs only what was written meanwhile.
+
+    Args:
+        places: folders of runs, or runs themselves.
+    """
+
+    def __init__(self, places: Sequence[Path]):
+        self.places = tuple(places)
+        self._tails: dict[Path, RunTail] = {}
+        self._lock = threading.Lock()
+
+    def folders(self) -> dict[str, Path]:
+        """The runs there are by name; of two with the same name the first place's."""
+        found: dict[str, Path] = {}
+        for place in self.places:
+            children = sorted(place.iterdir()) if place.is_dir() and not _is_run(place) else [place]
+            for folder in children:
+                if _is_run(folder):
+                    found.setdefault(folder.resolve().name, folder)
+        return found
+
+    def folder(self, name: str) -> Path:
+        """A run's folder.
+
+        Raises:
+            UserError: there is none of that name in the places.
+        """
+        folders = self.folders()
+        if name not in folders:
+            near = nearest(name, folders)
+            there = f"There are {', '.join(list(folders)[:8])}" if folders else "underhood build makes one"
+            raise UserError(f"there is no run {name!r}", fix=f"Did you mean {near}?" if near else there)
+        return folders[name]
+
+    def tail(self, name: str) -> RunTail:
+        """A run's log up to now."""
+        folder = self.folder(name)
+        with self._lock:
+            tail = self._tails.setdefault(folder, RunTail(folder))
+        return tail.refresh()
+
+    def overview(self) -> list[dict[str, Any]]:
+        """All runs, the one with the latest event first."""
+        rows = [self._row(name, folder) for name, folder in self.folders().items()]
+        return sorted(rows, key=lambda row: -row["updated"])
+
+    def _row(self, name: str, folder: Path) -> dict[str, Any]:
+        tail = self.tail(name)
+        stage = list(tail.training)[-1] if tail.training else None
+        training = tail.training[stage] if stage is not None else Training()
+        curve = next(iter(training.curves(stage).values()), None) if stage is not None else None
+        summary, plan = _json(folder / "summary.json"), next((e for e in tail.events if "parameters" in e), {})
+        begun = next((event for event in tail.events if event.get("data")), {})
+        return {
+            "name": name,
+            "folder": str(folder),
+            "status": tail.status(),
+            "stage": tail.open or stage,
+            "hue": HUES.get(stage or "", "plain"),
+            "step": training.steps[-1] if training.steps else None,
+            "steps": training.planned,
+            "seconds_left": training.seconds_left if tail.open == stage else None,
+            "updated": tail.time,
+            "parameters": summary.get("parameters") or plan.get("parameters"),
+            "data": (summary.get("corpus") or {}).get("name") or begun.get("data"),
+            "value": None if curve is None else curve.value(curve.y[-1]),
+            "title": None if curve is None else curve.title,
+            "spark": None if curve is None else _spark(curve),
+            "models": [checkpoint["stage"] for checkpoint in checkpoints(folder) if checkpoint["newest"]],
+        }
+
+    def live(self, name: str) -> dict[str, Any]:
+        """All that changes while a run goes on: its curves, its events, and how far it has come."""
+        tail = self.tail(name)
+        return {
+            "seen": tail.seen,
+            "status": tail.status(),
+            "open": tail.open,
+            "updated": tail.time,
+            "stages": [
+                {
+                    "stage": stage,
+                    "label": LABELS.get(stage, stage),
+                    "hue": HUES.get(stage, "plain"),
+                    "step": training.steps[-1],
+                    "steps": training.planned,
+                    "seconds_left": training.seconds_left if tail.open == stage else None,
+                    "tokens_per_second": training.last("tokens_per_second"),
+                    "curves": [_drawable(key, curve) for key, curve in training.curves(stage).items()],
+                }
+                for stage, training in tail.training.items()
+                if training.steps
+            ],
+            "events": [_brief(event) for event in tail.events[-200:]],
+        }
+
+    def whole(self, name: str) -> dict[str, Any]:
+        """What stays as it is between two stages: settings, checkpoints, results, recorded samples."""
+        folder = self.folder(name)
+        run = read_run(folder)
+        summary = run.summary
+        return {
+            "name": name,
+            "folder": str(folder),
+            "command": summary.get("command"),
+            "created": summary.get("created"),
+            "commit": summary.get("commit"),
+            "parameters": summary.get("parameters"),
+            "reason": (summary.get("plan") or {}).get("reason"),
+            "pipeline": [
+                {
+                    "stage": stage,
+                    "title": TITLES.get(stage, stage),
+                    "hue": HUES.get(stage, "plain"),
+                    **_facts(run, stage),
+                }
+                for stage in PIPELINE
+            ],
+            "settings": settings(run),
+            "checkpoints": checkpoints(folder),
+            "results": results(run),
+            "samples": summary.get("samples") or [],
+            "report": (folder / "report.html").is_file(),
+        }
+
+    def difference(self, a: str, b: str) -> dict[str, Any]:
+        """Two runs side by side: every setting, every result, and the curves of the stages that both have."""
+        pair = [read_run(self.folder(name)) for name in (a, b)]
+        told, measured = [settings(run) for run in pair], [results(run) for run in pair]
+        rows = [
+            {"key": key, "a": told[0].get(key), "b": told[1].get(key), "same": told[0].get(key) == told[1].get(key)}
+            for key in dict.fromkeys([*told[0], *told[1]])
+        ]
+        return {"settings": rows, "results": _pairs(measured[0], measured[1])}
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """All that was decided about a run as flat ``key: value``: its settings, then its plan, model and machine."""
+    told: dict[str, Any] = dict(_flat(_toml(run.path / "finetune.toml") or run.config))
+    summary = run.summary
+    for name, part in (("model", summary.get("spec")), ("plan", (summary.get("plan") or {}).get("stages"))):
+        told |= {f"{name}.{key}": value for key, value in _flat(part or {})}
+    corpus: Mapping[str, Any] = summary.get("corpus") or {}
+    told |= {f"data.{key}": corpus[key] for key in ("name", "digest", "documents", "bytes") if key in corpus}
+    told |= {f"machine.{key}": value for key, value in _flat(summary.get("machine") or {})}
+    told |= {f"version.{key}": value for key, value in _flat(summary.get("versions") or {})}
+    return told | {key: summary[key] for key in ("commit", "seconds", "peak_memory_gb") if summary.get(key) is not None}
+
+
+def checkpoints(folder: Path) -> list[dict[str, Any]]:
+    """The checkpoints on disk in order of training: of every stage the newest two or so are kept."""
+    found = []
+    known = folder / "checkpoints"
+    stages = [path for path in known.iterdir() if path.is_dir()] if known.is_dir() else []
+    for stage in sorted(stages, key=lambda path: (STAGES.index(path.name) if path.name in STAGES else -1, path.name)):
+        steps = sorted(
+            (int(match[1]), path)
+            for path in stage.iterdir()
+            if (match := STEP_NAME.fullmatch(path.name)) and (path / "manifest.json").is_file()
+        )
+        for number, (step, path) in enumerate(steps):
+            weights = path / "model.safetensors"
+            found.append(
+                {
+                    "stage": stage.name,
+                    "hue": stage.name if stage.name in STAGES else "plain",
+                    "step": step,
+                    "name": path.name,
+                    "bytes": weights.stat().st_size if weights.is_file() else None,
+                    "newest": number == len(steps) - 1,
+                }
+            )
+    return found
+
+
+def results(run: Run) -> list[dict[str, Any]]:
+    """Every measurement, in the report's words and order."""
+    table: Mapping[str, Any] = run.summary.get("results") or {}
+    functions = (run.summary.get("corpus") or {}).get("name") == "pydocs"
+    return [
+        {
+            "key": panel.key,
+            "question": panel.wording.short,
+            "better": panel.better,
+            "rows": [
+                {"name": row.name, "hue": row.hue, "text": row.text, "interval": row.interval, "value": row.value}
+                for row in panel.rows
+            ],
+        }
+        for panel in panels(table, functions)
+    ]
+
+
+def _pairs(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Measurements of two runs by question and model, in the first's order."""
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for side, found in (("a", first), ("b", second)):
+        for panel in found:
+            for row in panel["rows"]:
+                key = (panel["key"], row["name"])
+                names = {name: panel[name] for name in ("question", "better")} | {k: row[k] for k in ("name", "hue")}
+                cells.setdefault(key, names | {"a": None, "b": None})[side] = row
+    return list(cells.values())
+
+
+def _facts(run: Run, name: str) -> dict[str, Any]:
+    stage = run.stages[name]
+    known = {
+        key: value for key, value in asdict(stage).items() if key in ("status", "seconds", "tokens", "step", "steps")
+    }
+    return known if name in TRAINED else known | {"tokens": None, "step": None, "steps": None}
+
+
+def _drawable(key: str, curve: Curve) -> dict[str, Any]:
+    found = asdict(curve) | {"key": key, "share": curve.share, "last": curve.last, "description": curve.description}
+    return {name: value for name, value in found.items() if name != "stage"}
+
+
+def _spark(curve: Curve) -> list[tuple[float, float]]:
+    every = max(1, len(curve.x) // SPARK)
+    drawn = sorted({*range(0, len(curve.x), every), len(curve.x) - 1})
+    return [(curve.left(curve.x[index]), curve.up(curve.y[index])) for index in drawn]
+
+
+def _brief(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event without the long lists that no line of a log can show."""
+    return {
+        key: value for key, value in event.items() if isinstance(value, (str, int, float)) and len(str(value)) < 400
+    }
+
+
+def _flat(tree: Any, name: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested tables and lists as ``a.b.0: value``."""
+    if isinstance(tree, Mapping) and tree:
+        return [leaf for key, part in tree.items() for leaf in _flat(part, f"{name}.{key}" if name else str(key))]
+    if isinstance(tree, list) and any(isinstance(part, (Mapping, list)) for part in tree):
+        return [leaf for number, part in enumerate(tree) for leaf in _flat(part, f"{name}.{number}")]
+    return [(name, tree)] if name else []
+
+
+def _is_run(folder: Path) -> bool:
+    return folder.is_dir() and any((folder / sign).is_file() for sign in SIGNS)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one while it is missing or damaged: a list of runs must not fail for one of them."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

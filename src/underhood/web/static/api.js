@@ -1,0 +1,58 @@
+// Talking to the server: JSON, and streams of JSON.
+
+// What the server refused, in its own words.
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function request(path, { body, signal } = {}) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: body === undefined ? "GET" : "POST",
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+      cache: "no-store",
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The server does not answer. Is it still running?");
+  }
+  if (response.ok) return response;
+  if (response.status === 401) location.reload(); // the server asks for its key on a page of its own
+  const told = await response.json().catch(() => ({}));
+  throw new Refused(response.status, told.error?.message ?? `The server answered with status ${response.status}.`);
+}
+
+export async function ask(path, options) {
+  return (await request(path, options)).json();
+}
+
+// The events of a stream, each parsed; ends with the stream or `[DONE]`.
+export async function* stream(path, body, signal) {
+  const response = await request(path, { body, signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (!line.startsWith("data:")) continue;
+        const data = line.slice(5).trim();
+        if (data === "[DONE]") return;
+        const event = JSON.parse(data);
+        if (event.error) throw new Refused(response.status, event.error.message);
+        yield event;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

@@ -1,0 +1,525 @@
+// The chat: a conversation with one model, or with two side by side.
+
+import { ask } from "./api.js";
+import { AnswerView, editor } from "./answer.js";
+import { controls } from "./controls.js";
+import { box, copyText, download, h, icon, iconButton, say, stageName } from "./dom.js";
+import { count, whole } from "./numbers.js";
+import { go, note } from "./state.js";
+import * as store from "./store.js";
+import * as talks from "./talk.js";
+import { talkList } from "./talklist.js";
+import { NUMBERS, write } from "./write.js";
+
+export function chat(root, address) {
+  return new Chat(root, address);
+}
+
+class Chat {
+  constructor(root, address) {
+    this.root = root;
+    this.cards = [];
+    this.lanes = { a: null, b: null }; // ids of models
+    this.settings = {};
+    this.talk = talks.newTalk();
+    this.running = new Map(); // answer id → { controller, view }
+    this.views = new Map(); // answer id → AnswerView
+    this.ready = this.#open(address);
+  }
+
+  async #open(address) {
+    this.root.className = "chat-place";
+    try {
+      this.cards = (await ask("/ui/models")).models;
+    } catch (error) {
+      this.root.replaceChildren(h("p", { class: "trouble page-trouble", role: "alert" }, error.message));
+      return;
+    }
+    this.#build();
+    await this.#take(address);
+  }
+
+  // The address: which conversation, which models, which settings.
+  async #take({ query, hash }) {
+    const known = (id) => (this.cards.some((card) => card.id === id) ? id : null);
+    const [first, second] = query.getAll("model");
+    this.lanes.a = known(first) ?? this.lanes.a ?? this.cards[0].id;
+    this.lanes.b = known(second);
+    this.settings = {};
+    for (const name of NUMBERS) {
+      const value = query.get(name);
+      if (value !== null && value !== "" && Number.isFinite(Number(value))) this.settings[name] = Number(value);
+    }
+    if (query.getAll("stop").length) this.settings.stop = query.getAll("stop");
+    this.missing = null;
+    if (hash.startsWith("talk=")) {
+      try {
+        this.talk = await talks.fromLink(hash.slice(5));
+        await store.put(this.talk);
+      } catch {
+        this.missing = "The link is damaged: it does not hold a whole conversation.";
+      }
+    } else if (query.get("c")) {
+      const same = query.get("c") === this.talk.id;
+      if (!same) this.stopAll();
+      const found = same ? this.talk : await store.get(query.get("c"));
+      if (found) this.talk = found;
+      else this.missing = "That conversation is not in this browser. Conversations stay where they were held; send one by Copy link.";
+    } else {
+      this.stopAll();
+      this.talk = talks.newTalk(query.get("system") ?? "");
+    }
+    if (this.missing) this.talk = talks.newTalk();
+    this.#note();
+    this.panel.rebuild();
+    this.#drawPicker();
+    this.#draw();
+    await this.list.refresh(this.talk.id);
+    this.field.focus({ preventScroll: true });
+  }
+
+  moved(address) {
+    this.ready = this.ready.then(() => this.#take(address));
+    return true;
+  }
+
+  leave() {
+    this.stopAll();
+  }
+
+  #query() {
+    const query = new URLSearchParams();
+    for (const lane of ["a", "b"]) {
+      if (this.lanes[lane] && (lane === "b" || this.lanes.b || this.lanes.a !== this.cards[0].id)) query.append("model", this.lanes[lane]);
+    }
+    for (const name of NUMBERS) if (name in this.settings) query.set(name, this.settings[name]);
+    for (const text of this.settings.stop ?? []) query.append("stop", text);
+    return query;
+  }
+
+  #note(options) {
+    const query = this.#query();
+    if (Object.keys(this.talk.turns).length) query.set("c", this.talk.id);
+    else if (this.talk.system) query.set("system", this.talk.system);
+    note(query, options);
+    document.title = `${this.talk.title || "Chat"} · Underhood`;
+  }
+
+  addressOf(talk) {
+    const query = this.#query();
+    query.set("c", talk.id);
+    return `/?${query}`;
+  }
+
+  card(lane) {
+    return this.cards.find((card) => card.id === this.lanes[lane]);
+  }
+
+  get active() {
+    return this.lanes.b ? ["a", "b"] : ["a"];
+  }
+
+  // Building -----------------------------------------------------------------------------------------------------
+
+  #build() {
+    this.list = talkList({
+      address: (talk) => this.addressOf(talk),
+      begin: () => this.begin(),
+      current: () => this.talk.id,
+      removed: (id) => id === this.talk.id && this.begin(),
+      open: (talk) => this.open(talk),
+    });
+    this.picker = h("div", { class: "picker" });
+    this.turns = h("div", { class: "turns" });
+    this.field = h("textarea", { rows: 1, id: "ask", "aria-label": "Your message", placeholder: "Ask", enterkeyhint: "send",
+      oninput: () => this.#grow(), onkeydown: (event) => this.#fieldKey(event) });
+    this.sender = iconButton("send", "Send", () => this.send(), { class: "icon-button send" });
+    this.composer = h("form", { class: "composer", onsubmit: (event) => event.preventDefault() },
+      h("div", { class: "composer-box" }, this.field, this.sender), h("p", { class: "small soft composer-note" }));
+    const owner = this;
+    this.panel = controls({
+      get settings() {
+        return owner.settings;
+      },
+      system: () => this.talk.system,
+      setSystem: (text) => {
+        this.talk.system = text;
+        this.#note();
+        if (Object.keys(this.talk.turns).length) store.put(this.talk);
+      },
+    }, () => this.#note());
+    this.settingsBox = h("aside", { class: "side settings-side", id: "settings", "aria-label": "Settings", hidden: true },
+      h("header", {}, h("h2", {}, "Settings"), iconButton("close", "Close the settings", () => this.toggleSettings())), this.panel);
+    this.head = h("div", { class: "chat-head" },
+      iconButton("menu", "Conversations", () => this.#toggleList(), { "aria-expanded": "false", class: "icon-button list-toggle" }),
+      this.picker,
+      h("div", { class: "head-acts" },
+        h("button", { type: "button", class: "quiet", onclick: () => this.#exportBox() }, "Export"),
+        iconButton("tune", "Settings", () => this.toggleSettings(), { "aria-controls": "settings", "aria-expanded": "false", class: "icon-button settings-toggle" })));
+    this.root.replaceChildren(this.list.element, h("div", { class: "chat-middle" }, this.head, this.turns, this.composer), this.settingsBox);
+  }
+
+  #toggleList() {
+    const open = this.root.classList.toggle("list-open");
+    this.head.querySelector(".list-toggle").setAttribute("aria-expanded", String(open));
+    if (open) this.list.element.querySelector("input").focus();
+  }
+
+  toggleSettings() {
+    this.settingsBox.hidden = !this.settingsBox.hidden;
+    const toggle = this.head.querySelector(".settings-toggle");
+    toggle.setAttribute("aria-expanded", String(!this.settingsBox.hidden));
+    if (this.settingsBox.hidden) toggle.focus();
+    else this.settingsBox.querySelector("textarea").focus();
+  }
+
+  #drawPicker() {
+    const select = (lane, name) => h("select", { "aria-label": name, onchange: (event) => this.#pick(lane, event.target.value) },
+      [...Map.groupBy(this.cards, (card) => card.run)].map(([run, cards]) => h("optgroup", { label: run },
+        cards.map((card) => h("option", { value: card.id, selected: card.id === this.lanes[lane] }, `${card.stage === "base" ? "Base" : card.stage.toUpperCase()} · ${run}`)))));
+    const mark = (lane) => stageName("", this.card(lane).hue);
+    const two = this.lanes.b !== null;
+    this.picker.replaceChildren(...[
+      h("span", { class: "pick" }, mark("a"), select("a", "Model")),
+      two ? h("span", { class: "pick" }, mark("b"), select("b", "Second model"),
+        iconButton("close", "End the comparison", () => this.#pick("b", null))) : null,
+      two || this.cards.length < 2 ? null : h("button", { type: "button", class: "quiet compare", onclick: () => this.#compare() }, "Compare"),
+    ].filter(Boolean));
+  }
+
+  #compare() {
+    const other = this.cards.find((card) => card.id !== this.lanes.a && card.run === this.card("a").run) ?? this.cards.find((card) => card.id !== this.lanes.a);
+    this.#pick("b", other.id);
+    this.picker.querySelector('[aria-label="Second model"]').focus();
+  }
+
+  #pick(lane, id) {
+    this.lanes[lane] = id;
+    this.#note({ push: true });
+    this.#drawPicker();
+    this.#draw();
+  }
+
+  // Drawing ------------------------------------------------------------------------------------------------------
+
+  #draw() {
+    this.views.clear();
+    this.root.classList.toggle("two-lanes", this.lanes.b !== null);
+    const turns = talks.path(this.talk);
+    this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [this.#welcome()]));
+    const base = this.active.every((lane) => !this.card(lane).chats);
+    this.field.placeholder = base ? "Begin a text" : "Ask";
+    this.composer.querySelector(".composer-note").textContent = base
+      ? "The base model has learnt no conversation: it goes on with your text."
+      : this.active.some((lane) => !this.card(lane).chats) ? "The base model goes on with your text; it has learnt no conversation." : "";
+    this.#drawSender();
+  }
+
+  #turn(turn) {
+    const all = talks.siblings(this.talk, turn.parent);
+    const at = all.indexOf(turn);
+    const question = h("div", { class: "question" });
+    const showText = () => question.replaceChildren(h("p", { class: "question-text" }, turn.text),
+      h("footer", { class: "answer-foot" },
+        all.length > 1 ? h("span", { class: "variants" },
+          iconButton("left", "Version before", () => this.#showTurn(all[at - 1]), { disabled: at === 0 }),
+          h("span", { class: "number" }, `${at + 1}/${all.length}`),
+          iconButton("right", "Next version", () => this.#showTurn(all[at + 1]), { disabled: at === all.length - 1 })) : null,
+        iconButton("edit", "Edit the question", edit),
+        iconButton("copy", "Copy the question", () => copyText(turn.text))));
+    const edit = () => {
+      question.replaceChildren(editor(turn.text, "Your question", "Ask", (text) => {
+        if (text.trim()) this.send(text, turn);
+      }, () => {
+        showText();
+        question.querySelector('[aria-label="Edit the question"]').focus();
+      }));
+      question.querySelector("textarea").focus();
+    };
+    showText();
+    const lanes = this.active.map((lane) => this.#answer(turn, lane));
+    return h("section", { class: "turn", "aria-label": `Question: ${talks.titleOf(turn.text)}` }, question, h("div", { class: "lanes" }, lanes));
+  }
+
+  #answer(turn, lane) {
+    const answer = talks.chosen(turn, lane);
+    if (!answer) {
+      return h("div", { class: "answer unasked" }, h("p", { class: "soft" }, `${this.lanes[lane]} was not asked this. `,
+        h("button", { type: "button", class: "link", onclick: () => this.#write(turn, lane) }, "Ask it")));
+    }
+    const running = this.running.get(answer.id);
+    const view = new AnswerView({
+      answer, cards: this.cards, all: turn.answers[lane], live: Boolean(running),
+      card: this.cards.find((card) => card.id === answer.model),
+      asks: (chats) => talks.asksFor(this.talk, lane, turn, chats),
+      named: this.lanes.b !== null || answer.model !== this.lanes.a,
+      acts: {
+        again: () => this.#write(turn, lane),
+        choose: (other) => this.#choose(turn, lane, other),
+        edit: (text) => this.#edit(turn, lane, answer, text),
+        rate: (value) => this.#rate(turn, lane, answer, value),
+        goOn: (from) => this.#goOn(turn, lane, answer, from),
+      },
+    });
+    this.views.set(answer.id, view);
+    if (running) running.view = view;
+    return view.element;
+  }
+
+  #welcome() {
+    const card = this.card("a");
+    const suggestions = h("ul", { class: "suggestions" });
+    this.#suggest(suggestions);
+    const facts = `${count(card.parameters)} parameters, reads ${whole(card.context)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "");
+    return h("div", { class: "welcome" },
+      this.missing ? h("p", { class: "trouble", role: "alert" }, this.missing) : null,
+      h("h1", {}, this.lanes.b ? "Ask two models the same" : card.chats ? `Ask ${card.run}` : `Let ${card.run} go on`),
+      h("p", { class: "soft" }, this.lanes.b ? `${this.lanes.a} beside ${this.lanes.b}: one prompt, two answers, the same settings.` : facts),
+      suggestions);
+  }
+
+  // Questions that the run's own evaluation asked.
+  async #suggest(place) {
+    const run = this.card("a").run;
+    const found = await ask(`/ui/runs/${encodeURIComponent(run)}`).catch(() => ({ samples: [] }));
+    const seen = [...Map.groupBy(found.samples, (sample) => sample.kind).values()].flatMap((group) => group.slice(0, 1));
+    place.replaceChildren(...seen.slice(0, 4).map(({ prompt }) => h("li", {},
+      h("button", { type: "button", class: "suggestion", onclick: () => this.send(prompt) }, prompt))));
+  }
+
+  #drawSender() {
+    const busy = this.running.size > 0;
+    this.sender.replaceChildren(icon(busy ? "stop" : "send"));
+    this.sender.setAttribute("aria-label", busy ? "Stop" : "Send");
+    this.sender.title = busy ? "Stop (Esc)" : "Send (Enter)";
+  }
+
+  #grow() {
+    this.field.style.height = "auto";
+    this.field.style.height = `${Math.min(this.field.scrollHeight, innerHeight * 0.4)}px`;
+  }
+
+  // Doing --------------------------------------------------------------------------------------------------------
+
+  #fieldKey(event) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      if (!this.running.size) this.send();
+    } else if (event.key === "ArrowUp" && !this.field.value) {
+      const last = [...this.turns.querySelectorAll('[aria-label="Edit the question"]')].at(-1);
+      if (last) {
+        event.preventDefault();
+        last.click();
+      }
+    }
+  }
+
+  key(event) {
+    const last = (label) => [...this.turns.querySelectorAll(`[aria-label="${label}"]`)].at(-1)?.click();
+    if (event.key === "Escape" && this.running.size) this.stopAll();
+    else if (event.key === "Escape" && this.root.classList.contains("list-open")) this.#toggleList();
+    else if (event.key === "Escape" && !this.settingsBox.hidden) this.toggleSettings();
+    else if (event.key === "Escape") return false;
+    else if (event.key === "n") this.begin();
+    else if (event.key === "r") last("Ask again");
+    else if (event.key === "t") last("Tokens");
+    else if (event.key === "e") last("Edit the question");
+    else if (event.key === "s") this.toggleSettings();
+    else if (event.key === "/") {
+      if (!this.list.element.checkVisibility()) this.#toggleList();
+      this.list.element.querySelector("input").focus();
+    } else return false;
+    return true;
+  }
+
+  begin() {
+    const query = this.#query();
+    const text = query.toString();
+    this.root.classList.remove("list-open");
+    go(text ? `/?${text}` : "/");
+  }
+
+  async open(talk) {
+    await store.put(talk);
+    go(this.addressOf(talk));
+  }
+
+  stopAll() {
+    for (const { controller } of this.running.values()) controller.abort();
+  }
+
+  // Sends what is in the field (or `given`, or as another version of `instead`).
+  async send(given = null, instead = null) {
+    if (this.running.size) {
+      this.stopAll();
+      return;
+    }
+    const text = given ?? this.field.value;
+    if (!text.trim()) return;
+    if (given === null) {
+      this.field.value = "";
+      this.#grow();
+    }
+    this.missing = null;
+    const first = Object.keys(this.talk.turns).length === 0;
+    const turn = talks.addTurn(this.talk, text, instead);
+    this.#note({ push: first });
+    await Promise.all(this.active.map((lane) => this.#write(turn, lane)));
+  }
+
+  #showTurn(turn) {
+    talks.show(this.talk, turn);
+    this.#keep();
+    this.#draw();
+  }
+
+  #choose(turn, lane, answer) {
+    turn.chosen[lane] = answer.id;
+    this.#keep();
+    this.#draw();
+  }
+
+  #edit(turn, lane, answer, text) {
+    this.#feedback(turn, lane, answer, { edit: text });
+    talks.addAnswer(this.talk, turn, lane, { model: answer.model, text, edited: true, finish: "stop" });
+    this.#keep();
+    this.#draw();
+  }
+
+  async #rate(turn, lane, answer, value) {
+    const before = answer.rating;
+    answer.rating = value;
+    this.views.get(answer.id)?.update();
+    if (!(await this.#feedback(turn, lane, answer, { rating: value }))) answer.rating = before;
+    this.views.get(answer.id)?.update();
+    this.#keep();
+  }
+
+  async #feedback(turn, lane, answer, facts) {
+    const asks = talks.asksFor(this.talk, lane, turn, true);
+    try {
+      await ask("/v1/feedback", { body: { model: answer.model, messages: asks.messages, answer: answer.text, ...facts } });
+      say("Noted, thank you");
+      return true;
+    } catch (error) {
+      this.composer.querySelector(".composer-note").textContent = `The feedback was not kept: ${error.message}`;
+      return false;
+    }
+  }
+
+  #keep() {
+    this.talk.updated = Date.now() / 1000;
+    return store.put(this.talk).then(() => this.list.refresh(this.talk.id));
+  }
+
+  #write(turn, lane) {
+    const card = this.card(lane);
+    return this.#stream(turn, lane, card, talks.asksFor(this.talk, lane, turn, card.chats), {});
+  }
+
+  // Goes on behind an answer: from one of its tokens with another in its place, or at its end.
+  async #goOn(turn, lane, answer, from) {
+    const card = this.cards.find((one) => one.id === answer.model);
+    let { found, at, one } = from ?? {};
+    try {
+      found ??= await this.views.get(answer.id).scores(card);
+    } catch (error) {
+      answer.error = error.message;
+      this.#draw();
+      return;
+    }
+    const kept = [...found.tokens.slice(0, at ?? found.tokens.length), ...(one ? [one] : [])].filter((token) => !token.special);
+    const start = { text: textOf(kept.map(({ hex }) => hex)), pieces: kept.map(({ hex, logprob }) => [hex, logprob]), prefix: kept.length };
+    if (one?.special) {
+      talks.addAnswer(this.talk, turn, lane, { model: answer.model, ...start, finish: "stop" });
+      this.#keep();
+      this.#draw();
+      return;
+    }
+    await this.#stream(turn, lane, card, { ids: [...found.prompt_ids, ...kept.map((token) => token.id)] }, start);
+  }
+
+  async #stream(turn, lane, card, asks, start) {
+    const { talk } = this;
+    const answer = talks.addAnswer(talk, turn, lane, { model: card.id, settings: { ...this.settings }, ...start });
+    const run = { controller: new AbortController(), view: null };
+    this.running.set(answer.id, run);
+    this.#draw();
+    this.turns.lastElementChild?.scrollIntoView({ block: "end" });
+    const whole = !this.settings.stop?.length && start.pieces;
+    const begun = performance.now();
+    let drawn = false;
+    const draw = () => {
+      drawn = false;
+      const bottom = document.documentElement.scrollHeight - innerHeight - scrollY < 120;
+      run.view?.update();
+      if (bottom) scrollTo(0, document.documentElement.scrollHeight);
+    };
+    try {
+      for await (const piece of write(card, asks, this.settings, run.controller.signal)) {
+        if (piece.pieces.length && answer.first === undefined) answer.first = (performance.now() - begun) / 1000;
+        answer.text += piece.text;
+        answer.pieces.push(...piece.pieces);
+        if (whole && answer.pieces.every(([hex]) => hex !== null)) answer.text = textOf(answer.pieces.map(([hex]) => hex));
+        if (piece.finish) answer.finish = piece.finish;
+        if (piece.usage) answer.cached = piece.usage.prompt_tokens_details?.cached_tokens ?? 0;
+        if (!drawn) requestAnimationFrame(draw);
+        drawn = true;
+      }
+      // A stop text may have cut the answer within its tokens.
+      answer.cut = Boolean(this.settings.stop?.length);
+    } catch (error) {
+      if (error.name === "AbortError") answer.finish = "stopped";
+      else answer.error = error.message;
+    }
+    answer.seconds = (performance.now() - begun) / 1000 - (answer.first ?? 0);
+    this.running.delete(answer.id);
+    if (run.view) run.view.live = false;
+    run.view?.update();
+    this.#drawSender();
+    say(answer.error ?? `${card.id} has answered`);
+    talk.updated = Date.now() / 1000;
+    await store.put(talk);
+    await this.list.refresh(this.talk.id);
+  }
+
+  // Export -------------------------------------------------------------------------------------------------------
+
+  #exportBox() {
+    const name = (this.talk.title || "conversation").replace(/[^\w-]+/g, "-").replace(/^-+|-+$/g, "").toLowerCase().slice(0, 40) || "conversation";
+    const empty = Object.keys(this.talk.turns).length === 0;
+    const file = h("input", { type: "file", accept: ".json,application/json", id: "import", onchange: async () => {
+      try {
+        const talk = talks.fromJson(await file.files[0].text());
+        dialog.close();
+        await this.open(talk);
+      } catch (error) {
+        trouble.textContent = error.message;
+      }
+    } });
+    const trouble = h("p", { class: "trouble", role: "alert" });
+    const act = (label, hint, doing) => h("li", {}, h("button", { type: "button", class: "row-button", disabled: empty, onclick: doing },
+      h("strong", {}, label), h("span", { class: "soft small" }, hint)));
+    const dialog = box("Export", (close) => [h("ul", { class: "plain-list" },
+      act("Markdown", "what is on show, to read", () => download(`${name}.md`, talks.asMarkdown(this.talk), "text/markdown")),
+      act("Messages (JSON lines)", "one conversation per line, to train on", () => download(`${name}.jsonl`, talks.asMessages(this.talk), "application/jsonl")),
+      act("Everything (JSON)", "all versions, tokens and settings, to open here again", () => download(`${name}.json`, talks.asJson(this.talk), "application/json")),
+      act("Copy link", "what is on show, in the address itself", async () => {
+        const query = this.#query().toString();
+        await copyText(`${location.origin}/${query ? `?${query}` : ""}#talk=${await talks.asLink(this.talk)}`);
+        close();
+      }),
+      this.lanes.b ? act(`Only ${this.lanes.b}`, "its side as a conversation of its own", () => {
+        close();
+        const talk = talks.onlyLane(this.talk, "b");
+        [this.lanes.a, this.lanes.b] = [this.lanes.b, null];
+        this.open(talk);
+      }) : null,
+    ), h("label", { for: "import", class: "field-label" }, "Open an export"), file, trouble]);
+  }
+}
+
+function textOf(hexes) {
+  const bytes = hexes.join("").match(/../g)?.map((pair) => Number.parseInt(pair, 16)) ?? [];
+  return new TextDecoder().decode(Uint8Array.from(bytes));
+}

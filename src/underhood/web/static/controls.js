@@ -1,0 +1,53 @@
+// The panel of settings: the system prompt, and how text is drawn. What is left empty is left to the server.
+
+import { h } from "./dom.js";
+import { PRESETS, SETTINGS } from "./write.js";
+
+// `state` holds { settings, system }; `onChange` is told after every change.
+export function controls(state, onChange) {
+  const panel = h("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
+  const change = (name, value) => {
+    if (value === null || value === "") delete state.settings[name];
+    else state.settings[name] = value;
+    onChange();
+  };
+  const build = () => panel.replaceChildren(
+    h("label", { class: "field" }, h("span", {}, "System prompt"),
+      h("textarea", { rows: 3, value: state.system(), placeholder: "None", onchange: (event) => state.setSystem(event.target.value) })),
+    h("div", { class: "presets", role: "group", "aria-label": "Ready-made settings" },
+      Object.entries(PRESETS).map(([name, values]) => h("button", { type: "button", class: "quiet", onclick: () => {
+        for (const { name: key } of SETTINGS) if (!["max_tokens", "seed"].includes(key)) delete state.settings[key];
+        Object.assign(state.settings, values);
+        build();
+        onChange();
+      } }, name))),
+    SETTINGS.map((setting) => field(setting, state.settings[setting.name], change)),
+    h("label", { class: "field" }, h("span", {}, "Stop at"), h("textarea", { rows: 2, class: "mono",
+      value: (state.settings.stop ?? []).join("\n"), placeholder: "One text per line",
+      onchange: (event) => change("stop", event.target.value.split("\n").filter(Boolean).slice(0, 16).length
+        ? event.target.value.split("\n").filter(Boolean).slice(0, 16) : null) })));
+  build();
+  panel.rebuild = build;
+  return panel;
+}
+
+function field({ name, label, min, max, step, hint, plain, open }, value, change) {
+  const number = h("input", { type: "number", min, max: open ? null : max, step, value: value ?? "", id: `set-${name}`,
+    placeholder: "auto", "aria-describedby": `hint-${name}`, inputmode: "decimal" });
+  const slider = plain ? null : h("input", { type: "range", min, max, step, value: value ?? min, "aria-label": label, tabindex: "-1" });
+  const take = (text) => {
+    const given = text === "" ? null : Number(text);
+    const good = given === null || (Number.isFinite(given) && given >= min && (open || given <= max) && (step < 1 || Number.isInteger(given)));
+    number.setAttribute("aria-invalid", String(!good));
+    if (!good) return;
+    if (slider && given !== null) slider.value = given;
+    change(name, given);
+  };
+  number.addEventListener("change", () => take(number.value));
+  slider?.addEventListener("input", () => {
+    number.value = slider.value;
+    take(slider.value);
+  });
+  return h("div", { class: "field number-field" }, h("label", { for: `set-${name}` }, label), number, slider,
+    h("span", { class: "hint", id: `hint-${name}` }, hint));
+}

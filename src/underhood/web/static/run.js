@@ -1,0 +1,178 @@
+// One run: how it learns, what its checkpoints say, how it was set, what happened.
+
+import { ask } from "./api.js";
+import { curveFigure } from "./curve.js";
+import { h, stageName } from "./dom.js";
+import { ago, count, duration, size, whole } from "./numbers.js";
+import { poll } from "./poll.js";
+import { WORDS, progress, stageTitle } from "./runs.js";
+import { samplesPart } from "./samples.js";
+import { note } from "./state.js";
+
+const NAMES = { base: "Base", sft: "SFT", dpo: "DPO" };
+
+export function runPage(root, { path, query }) {
+  const name = decodeURIComponent(path.split("/")[2]);
+  const state = h("p", { class: "run-state" });
+  const pipeline = h("ol", { class: "stages", "aria-label": "Stages" });
+  const curves = h("div", { class: "curve-stages" });
+  const log = h("ol", { class: "log" });
+  const checkpoints = h("div", {});
+  const results = h("div", {});
+  const settings = h("div", {});
+  const samples = samplesPart(name, query);
+  const title = h("h1", {}, name);
+  const links = h("p", { class: "byline" });
+  root.className = "page";
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/runs" }, "Runs")), title, state, links, pipeline,
+    part("Curves", curves, "Each curve is the mean of the steps around it, the band the middle 80 % of them. Point at one, or focus it and use the arrow keys."),
+    part("Samples", samples.element), part("Results", results), part("Checkpoints", checkpoints), part("Settings", settings), part("Log", log));
+  document.title = `${name} · Runs · Underhood`;
+
+  const extra = new Set(query.getAll("show")); // "stage.quantity" beyond the first ones
+  const figures = new Map();
+  let seen = -1;
+  let status = "running";
+  let open = null;
+  let known = null; // the stage of the last whole look
+
+  function drawCurves(stages) {
+    const wanted = [];
+    for (const stage of stages) {
+      const shown = stage.curves.filter((curve, index) => index < (stage.stage === "pretrain" ? 1 : 2) || extra.has(`${stage.stage}.${curve.key}`));
+      const choices = stage.curves.slice(stage.stage === "pretrain" ? 1 : 2).map((curve) => {
+        const key = `${stage.stage}.${curve.key}`;
+        return h("label", {}, h("input", { type: "checkbox", checked: extra.has(key), id: `show-${key}`, onchange: (event) => {
+          if (event.target.checked) extra.add(key);
+          else extra.delete(key);
+          const kept = new URLSearchParams(location.search);
+          kept.delete("show");
+          for (const one of extra) kept.append("show", one);
+          note(kept);
+          drawCurves(stages);
+        } }), curve.title);
+      });
+      const boxes = shown.map((curve) => {
+        const key = `${stage.stage}.${curve.key}`;
+        if (!figures.has(key)) figures.set(key, curveFigure(stage.hue));
+        const figure = figures.get(key);
+        figure.update([{ name, data: curve }]);
+        return figure.element;
+      });
+      const focused = document.activeElement?.id;
+      wanted.push({ stage, boxes, choices, focused });
+    }
+    // What is there already stays: only what has come or gone moves, so that focus and reading are not lost.
+    const sections = wanted.map(({ stage, boxes, choices }) => {
+      const element = curves.querySelector(`[data-stage="${CSS.escape(stage.stage)}"]`) ?? h("section", { class: "curve-stage", data: { stage: stage.stage }, "aria-label": stage.label },
+        h("h3", {}, stageName(stage.label, stage.hue)), h("div", { class: "curve-grid" }), h("fieldset", { class: "controls more-curves" }));
+      const grid = element.querySelector(".curve-grid");
+      if (boxes.some((box, index) => grid.children[index] !== box) || grid.children.length !== boxes.length) grid.replaceChildren(...boxes);
+      const more = element.querySelector(".more-curves");
+      const keep = more.children.length === choices.length + 1;
+      if (!keep) more.replaceChildren(h("legend", { class: "visually-hidden" }, `More curves of ${stage.label}`), ...choices);
+      more.hidden = !choices.length;
+      return element;
+    });
+    if (sections.some((section, index) => curves.children[index] !== section) || curves.children.length !== sections.length) curves.replaceChildren(...sections);
+    if (!sections.length) curves.replaceChildren(h("p", { class: "soft" }, "No step has been made yet."));
+  }
+
+  function drawState(found) {
+    const now = found.stages?.at(-1);
+    state.replaceChildren(h("span", { class: `status ${found.status}` }, WORDS[found.status]),
+      found.status !== "finished" && found.open ? ` ${stageTitle(found.open)}` : "",
+      found.status === "running" && now && found.open === now.stage && now.steps ? [" ", progress(now)] .flat()[1] : "",
+      found.status === "running" && now?.tokens_per_second && found.open === now.stage ? ` ${count(now.tokens_per_second)} tokens a second` : "",
+      h("span", { class: "soft" }, found.updated ? ` · last word ${ago(found.updated)}` : ""));
+    if (found.status === "stopped") state.append(h("span", { class: "soft" }, " · go on with "), h("code", {}, `underhood build --out ${name} --resume`));
+  }
+
+  function drawLog(events) {
+    log.replaceChildren(...events.toReversed().map((event) => {
+      const { time, stage, kind, ...rest } = event;
+      const facts = Object.entries(rest).map(([key, value]) => `${key.replaceAll("_", " ")} ${typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value}`);
+      return h("li", {}, h("time", { datetime: new Date(time * 1000).toISOString() }, new Date(time * 1000).toTimeString().slice(0, 8)),
+        h("span", {}, `${stageTitle(stage)}: ${kind}`), h("span", { class: "soft" }, facts.join(" · ")));
+    }));
+  }
+
+  async function look() {
+    let found;
+    try {
+      found = await ask(`/ui/runs/${encodeURIComponent(name)}/live?seen=${seen}`);
+    } catch (error) {
+      if (seen < 0) {
+        root.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "/runs" }, "Runs")), h("h1", {}, name), h("p", { class: "trouble", role: "alert" }, error.message));
+        leave();
+      } else state.replaceChildren(h("span", { class: "trouble" }, error.message));
+      return;
+    }
+    status = found.status;
+    if (!found.same) {
+      seen = found.seen;
+      open = found;
+      drawCurves(found.stages);
+      drawLog(found.events);
+      const moment = `${found.open} ${found.events.length}`;
+      if (moment !== known) {
+        known = moment;
+        await whole_();
+      }
+    }
+    drawState({ ...open, status, updated: found.updated });
+  }
+
+  async function whole_() {
+    const found = await ask(`/ui/runs/${encodeURIComponent(name)}`);
+    links.replaceChildren(...[
+      found.parameters ? h("span", {}, `${count(found.parameters)} parameters`) : null,
+      found.created ? h("span", {}, found.created.slice(0, 16).replace("T", " ")) : null,
+      found.commit ? h("span", {}, "commit ", h("code", {}, found.commit)) : null,
+      found.report ? h("a", { href: `/ui/runs/${encodeURIComponent(name)}/report`, target: "_blank", rel: "noopener" }, "The whole report") : null,
+    ].filter(Boolean));
+    pipeline.replaceChildren(...found.pipeline.map((stage) => h("li", { class: `${stage.hue} ${stage.status}` },
+      h("strong", {}, stage.title), h("span", { class: "small soft" }, [
+        { done: "done", stopped: stage.stage === open?.open && status === "running" ? "going on" : "not ended", missing: "not run" }[stage.status],
+        stage.seconds ? duration(stage.seconds) : "", stage.tokens ? `${count(stage.tokens)} tokens` : ""].filter(Boolean).join(" · ")))));
+    checkpoints.replaceChildren(found.checkpoints.length ? checkpointTable(found.checkpoints) : h("p", { class: "soft" }, "There is no checkpoint yet."));
+    results.replaceChildren(found.results.length ? resultTable(found.results) : h("p", { class: "soft" }, "Nothing has been measured yet: a build does it after its last training stage."));
+    settings.replaceChildren(settingTable(found.settings, found.reason));
+    samples.update(found);
+  }
+
+  const leave = poll(look, () => (status === "running" ? 1 : 5));
+  return { leave };
+}
+
+function part(title, element, words) {
+  const id = title.toLowerCase();
+  return h("section", { class: "part", id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), words ? h("p", { class: "small soft" }, words) : null, element);
+}
+
+function scrolling(name, table) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table);
+}
+
+function checkpointTable(rows) {
+  return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((one) => h("th", { scope: "col" }, one)))),
+    h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, stageName(NAMES[one.stage] ?? one.stage, one.hue)),
+      h("td", { class: "number" }, whole(one.step)), h("td", { class: "number nowrap" }, one.bytes ? size(one.bytes) : ""), h("td", {}, h("code", {}, `checkpoints/${one.stage}/${one.name}`)))))));
+}
+
+function resultTable(panels) {
+  const models = [...new Map(panels.flatMap((panel) => panel.rows.filter((row) => row.hue !== "baseline").map((row) => [row.name, row.hue])))];
+  return scrolling("Results", h("table", { class: "grid" },
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Measured"), models.map(([name, hue]) => h("th", { scope: "col" }, stageName(name, hue))), h("th", { scope: "col" }, "Beside it"))),
+    h("tbody", {}, panels.map((panel) => h("tr", {}, h("th", { scope: "row", class: "plain-head" }, panel.question, h("span", { class: "small soft" }, ` ${panel.better}`)),
+      models.map(([name]) => {
+        const row = panel.rows.find((one) => one.name === name);
+        return h("td", { class: "number nowrap" }, row ? [row.text, row.interval ? h("small", { class: "soft" }, ` ${row.interval}`) : ""] : "");
+      }), h("td", { class: "small soft" }, panel.rows.filter((row) => row.hue === "baseline").map((row) => `${row.name} ${row.text}`).join(", ")))))));
+}
+
+function settingTable(settings, reason) {
+  return h("details", {}, h("summary", {}, `All ${Object.keys(settings).length} settings and facts`), reason ? h("p", {}, reason) : null,
+    scrolling("Settings", h("table", { class: "grid" }, h("tbody", {}, Object.entries(settings).map(([key, value]) =>
+      h("tr", {}, h("th", { scope: "row", class: "plain-head" }, h("code", {}, key)), h("td", {}, String(value))))))));
+}

@@ -1,0 +1,66 @@
+// Has a model write: by the chat route if it has learnt to chat, else (or from given tokens) by plain completion.
+
+import { stream } from "./api.js";
+
+// The settings that a person can turn: name, kind of control, range, and what it means when left alone.
+export const SETTINGS = [
+  { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, hint: "0 always takes the likeliest token" },
+  { name: "top_p", label: "Top-p", min: 0.01, max: 1, step: 0.01, hint: "the likeliest tokens that together reach this share" },
+  { name: "min_p", label: "Min-p", min: 0, max: 1, step: 0.01, hint: "drops what is less likely than this share of the best" },
+  { name: "top_k", label: "Top-k", min: 1, max: 200, step: 1, open: true, hint: "only the k likeliest tokens" },
+  { name: "repetition_penalty", label: "Repetition penalty", min: 1, max: 2, step: 0.05, hint: "1 is none" },
+  { name: "presence_penalty", label: "Presence penalty", min: -2, max: 2, step: 0.1, hint: "0 is none" },
+  { name: "frequency_penalty", label: "Frequency penalty", min: -2, max: 2, step: 0.1, hint: "0 is none" },
+  { name: "max_tokens", label: "Most tokens", min: 1, max: 4096, step: 1, open: true, hint: "of an answer" },
+  { name: "seed", label: "Seed", min: 0, step: 1, open: true, plain: true, hint: "repeats the same draws" },
+];
+export const NUMBERS = SETTINGS.map((one) => one.name);
+export const PRESETS = {
+  "As the server": {},
+  Likeliest: { temperature: 0 },
+  Lively: { temperature: 0.7, min_p: 0.05 },
+  Wild: { temperature: 1.2, min_p: 0.02 },
+};
+
+function asked(settings) {
+  const body = {};
+  for (const name of NUMBERS) if (typeof settings[name] === "number") body[name] = settings[name];
+  if (settings.stop?.length) body.stop = settings.stop;
+  return { max_tokens: 256, ...body };
+}
+
+const hexOf = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// A token's bytes from its text in the older form, which spells broken characters as bytes:\xe2\x80.
+function hexOfText(text) {
+  if (/^bytes:(\\x[0-9a-f]{2})+$/i.test(text)) return text.slice(6).replaceAll("\\x", "").toLowerCase();
+  return text.includes("\ufffd") ? null : hexOf(new TextEncoder().encode(text));
+}
+
+function piecesOf(logprobs) {
+  if (!logprobs) return [];
+  if (logprobs.content) {
+    return logprobs.content.map(({ token, bytes, logprob }) => [bytes ? hexOf(bytes) : hexOfText(token), logprob]);
+  }
+  return (logprobs.tokens ?? []).map((token, index) => [hexOfText(token), logprobs.token_logprobs[index]]);
+}
+
+// Streams an answer. Yields { id?, text, pieces, finish?, usage? }; pieces are [bytes in hexadecimal, log-probability].
+// `asks` holds messages (a conversation), prompt (a text), or ids (tokens, for going on from a chosen one).
+export async function* write(model, asks, settings, signal) {
+  const common = { model: model.id, stream: true, stream_options: { include_usage: true }, ...asked(settings) };
+  const chat = Boolean(asks.messages);
+  const body = chat
+    ? { ...common, messages: asks.messages, logprobs: true }
+    : { ...common, prompt: asks.ids ?? asks.prompt, logprobs: 0 };
+  for await (const event of stream(chat ? "/v1/chat/completions" : "/v1/completions", body, signal)) {
+    const [choice] = event.choices ?? [];
+    yield {
+      id: event.id,
+      text: (chat ? choice?.delta?.content : choice?.text) ?? "",
+      pieces: piecesOf(choice?.logprobs),
+      finish: choice?.finish_reason ?? null,
+      usage: event.usage ?? null,
+    };
+  }
+}
