@@ -146,7 +146,7 @@ def evaluation_seconds(run: Run, lessons: Lessons, speed: float) -> float:
     scored += sum(4 * 45 * min(len(asked), size.questions) for asked in lessons.questions.values())
     scored += 2 * 60 * min(len(lessons.held_out_pairs), size.pairs)
     written = 3 * 30 * size.answers
-    forward = models * (scored / (3 * speed) + written / speed)
+    forward = models * (scored / (3.5 * speed) + written / (1.3 * speed))
     return forward + BASELINE_SECONDS_PER_BYTE * open_shards(run, "train").bytes + REPORT_SECONDS
 
 

@@ -43,8 +43,8 @@ class BuildSpec(Wishes):
     threads: int | None = None
     compile: bool = False
     matrix_lr: float = 0.02
-    lr: float = 0.06
-    unembed_lr: float = 0.01
+    lr: float = 0.04
+    unembed_lr: float = 0.008
     sft_lr_scale: float = 0.2
     dpo_lr_scale: float = 0.05
     beta: float = 0.1

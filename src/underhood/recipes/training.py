@@ -38,7 +38,12 @@ EMBED_STD = 0.1
 
 def optimizer_spec(spec: BuildSpec, device: Device, scale: float = 1.0) -> MuonAdamWSpec:
     """The build's optimiser, its learning rates multiplied by `scale`; Muon works in the device's format."""
-    return MuonAdamWSpec(matrix_lr=spec.matrix_lr * scale, lr=spec.lr * scale, newton_schulz_dtype=_muon_format(device))
+    return MuonAdamWSpec(
+        matrix_lr=spec.matrix_lr * scale,
+        lr=spec.lr * scale,
+        unembed_lr=spec.unembed_lr * scale,
+        newton_schulz_dtype=_muon_format(device),
+    )
 
 
 def _muon_format(device: Device) -> Literal["float32", "bfloat16"]:

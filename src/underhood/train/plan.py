@@ -58,14 +58,14 @@ LADDER = (
 )
 """Shapes by size. The small ones have few, wide heads: on a CPU attention's cost is mostly per head."""
 
-TOKENS_PER_PARAMETER = 0.3
+TOKENS_PER_PARAMETER = 0.25
 """A rung is taken when the budget shows each parameter that multiplies at least this many tokens. Far fewer than the
 20 of Hoffmann et al. 2022, which minimise the loss at the end of very long runs over data that never repeat."""
 
 FIRST_RUNG = 1
 """Where the search for the largest rung within reach begins: small enough for any machine to time in a second."""
 
-SUSTAINED = 0.88
+SUSTAINED = 0.92
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
 shared server cores 0.78 was measured in one five-minute run."""
 
