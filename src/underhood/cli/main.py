@@ -37,6 +37,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Talk": {
         "chat": "Talks with the model of a run.",
         "generate": "Continues a prompt; fit for pipes.",
+        "serve": "Serves models through OpenAI's API, and as a web page.",
     },
     "The path": {
         "path": "The history of language models, as a map of claims.",

@@ -1,0 +1,106 @@
+"""``underhood serve``: a model behind OpenAI's API, and the web page."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from underhood.cli.options import Positional
+from underhood.core.errors import UserError
+
+KEY = "UNDERHOOD_API_KEY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Serves models to programs, through OpenAI's API, and to people, as a web page.
+
+    A run's stages are models of their own: requests name them NAME:STAGE, or
+    simply by run or stage where that is clear. Without --host only this machine
+    can reach the server; Ctrl-C lets answers finish and ends it.
+    """
+
+    model: Positional[tuple[str, ...]]
+    """Runs, Hugging Face folders or hf:OWNER/NAME."""
+
+    port: int = 8000
+    """Where to listen; 0 takes any free port."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 for every one of this machine. Needs a key."""
+
+    api_key: str | None = None
+    """What every request must bring. UNDERHOOD_API_KEY works too, and shows in no list of processes."""
+
+    stage: Literal["base", "sft", "dpo"] | None = None
+    """Serves only this one of a run's models."""
+
+    quantize: Literal["int8", "int4"] | None = None
+    """Holds the weights in 8 or 4 bits: faster, and a little less exact."""
+
+    cache_mb: int | None = None
+    """Memory for what has been read, in MiB per model; by what the machine can spare if left out."""
+
+    parallel: int = 32
+    """How many texts are written at the same time; the others wait."""
+
+    queue: int = 1024
+    """How many requests may wait; more are told to come back later."""
+
+    feedback: Path | None = None
+    """The file that keeps feedback; feedback.db in the first run's folder, or here."""
+
+    runs: Path | None = None
+    """Folder whose runs the page lists; that of the first run if left out."""
+
+    allow_host: tuple[str, ...] = ()
+    """Further names by which the server may be addressed."""
+
+    allow_origin: tuple[str, ...] = ()
+    """Web pages of other origins that may use it, e.g. https://example.org."""
+
+
+def run(args: Args) -> int:
+    if not args.model:
+        raise UserError("there is nothing to serve", fix="Name a MODEL, e.g. underhood serve runs/pydocs")
+    from underhood.infer.engine_spec import EngineSpec
+    from underhood.infer.fetch import fetch
+    from underhood.web.app import create_app
+    from underhood.web.hub import ModelHub
+    from underhood.web.server import listen, serve
+    from underhood.web.settings import ServeSettings
+
+    first = fetch(args.model[0])
+    own = (first / "checkpoints").is_dir()
+    settings = ServeSettings(
+        host=args.host,
+        port=args.port,
+        api_key=args.api_key or os.environ.get(KEY) or None,
+        allow_hosts=args.allow_host,
+        allow_origins=args.allow_origin,
+        feedback=args.feedback or (first if own else Path()) / "feedback.db",
+        runs=args.runs or (first.resolve().parent if own else None),
+    )
+    listening = listen(settings)  # before the models are read: a taken port should not cost a minute
+    spec = EngineSpec(
+        max_running=args.parallel,
+        max_waiting=args.queue,
+        tokens_per_step=max(EngineSpec.tokens_per_step, 2 * args.parallel),
+        cache_bytes=None if args.cache_mb is None else args.cache_mb << 20,
+    )
+    hub = ModelHub.open(args.model, stage=args.stage, quantize=args.quantize, spec=spec)
+
+    def started(place: str) -> None:
+        for one in hub.served:
+            also = ", ".join(hub.aliases(one))
+            print(f"{one.id}" + (f"  (also {also})" if also else ""))
+        print(f"\nPage: {place}    API: {place}/v1    Ctrl-C ends it.", flush=True)
+        if settings.api_key is not None:
+            print("The page asks for the API key.", flush=True)
+
+    serve(create_app(hub, settings), settings, listening, started)
+    print("Stopped.", file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""The server: OpenAI's API over the engine, and the pages."""

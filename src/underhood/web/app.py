@@ -1,0 +1,78 @@
+"""The application: all routes over all models, behind the gate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
+
+from underhood.data.feedback import FeedbackStore
+from underhood.web import errors
+from underhood.web.chat import chat_router
+from underhood.web.completions import completions_router
+from underhood.web.exchanges import Exchanges
+from underhood.web.hub import ModelHub
+from underhood.web.metrics import Metered, Metrics
+from underhood.web.pages_api import Pages, pages_router
+from underhood.web.routes import embeddings_router, feedback_router, models_router, tokenize_router, watching_router
+from underhood.web.run_views import Runs
+from underhood.web.running import ClientGone
+from underhood.web.security import Gate
+from underhood.web.settings import ServeSettings
+
+
+def create_app(hub: ModelHub, settings: ServeSettings | None = None) -> FastAPI:
+    """OpenAI's API, the pages, and what watches over both, as one ASGI application.
+
+    Its life span ends with the engines': at shutdown answers under way are finished, for as long as `drain_seconds`.
+
+    Raises:
+        UserError: the place for feedback can't be written.
+    """
+    settings = settings or ServeSettings()
+    metrics, exchanges = Metrics(hub), Exchanges()
+    store = FeedbackStore(settings.feedback) if settings.feedback is not None else None
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(hub.drain, settings.drain_seconds)
+        await asyncio.to_thread(hub.close)
+        if store is not None:
+            store.close()
+
+    app = FastAPI(title="Underhood", docs_url=None, redoc_url=None, lifespan=life)
+    errors.install(app)
+
+    @app.exception_handler(ClientGone)
+    async def _(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=499)
+
+    app.include_router(models_router(hub))
+    app.include_router(chat_router(hub, settings, exchanges, metrics))
+    app.include_router(completions_router(hub, settings, exchanges, metrics))
+    app.include_router(embeddings_router(hub, settings))
+    app.include_router(tokenize_router(hub))
+    app.include_router(watching_router(hub, metrics))
+    if store is not None:
+        app.include_router(feedback_router(hub, store, exchanges, metrics))
+    app.include_router(pages_router(Pages(hub, Runs(_places(hub, settings)))))
+    # The last one added sees a request first.
+    app.add_middleware(Gate, settings=settings)
+    if settings.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allow_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(Metered, metrics=metrics)
+    return app
+
+
+def _places(hub: ModelHub, settings: ServeSettings) -> list:
+    found = [settings.runs] if settings.runs is not None else []
+    return [*found, *dict.fromkeys(one.loaded.run for one in hub.served if (one.loaded.run / "run.toml").exists())]

@@ -1,0 +1,221 @@
+"""``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from underhood.core.protocols import Tokenizer
+from underhood.infer.request import Piece, WrittenToken
+from underhood.infer.ticket import Ticket
+from underhood.web.answers import (
+    ERRORS,
+    Alternative,
+    ChatAnswer,
+    ChatChoice,
+    ChatLogprobs,
+    FinishReason,
+    SaidCall,
+    SaidFunction,
+    SaidMessage,
+    TokenLogprob,
+)
+from underhood.web.asking import ChatAsked, ask_chat
+from underhood.web.body import StrictRoute
+from underhood.web.exchanges import Exchange, Exchanges
+from underhood.web.hub import ModelHub, Served
+from underhood.web.metrics import Metrics, Stopwatch
+from underhood.web.requests import ChatRequest
+from underhood.web.running import EventStream, collect, finish_reason, pieces_of, submit, unless_gone, usage_of
+from underhood.web.settings import ServeSettings
+from underhood.web.tools import Argued, Called, CallReader, Event, Said
+
+LOWEST_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON doesn't know; OpenAI uses the same number."""
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def chat_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
+    router = APIRouter(route_class=StrictRoute)
+
+    @router.post("/v1/chat/completions", response_model=ChatAnswer, responses=ERRORS)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """The answer to a conversation, at once or as a stream."""
+        served = hub.find(body.model)
+        # Templates run in a process of their own, and long texts take time: others' streams go on meanwhile.
+        asked = await asyncio.to_thread(ask_chat, body, served, settings)
+        (ticket,) = submit(served, [asked.request], settings, "messages")
+        choices = [_Choice(CallReader(asked.tools)) for _ in range(asked.request.n)]
+        talk = _Talk(served, asked, ticket, choices, metrics.stopwatch(served))
+        if body.stream:
+            wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
+            return await EventStream.begin(request, talk.stream(exchanges, with_usage=wants_usage))
+        await unless_gone(request, collect([ticket], lambda _, piece: talk.take(piece), talk.watch))
+        talk.remember(exchanges)
+        return Response(talk.answer().model_dump_json(), media_type="application/json")
+
+    return router
+
+
+@dataclass
+class _Choice:
+    """One answer as far as it has come."""
+
+    reader: CallReader
+    raw: str = ""
+    content: str = ""
+    calls: list[SaidCall] = field(default_factory=list)
+    tokens: list[TokenLogprob] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+    def take(self, piece: Piece) -> list[Event]:
+        """Takes a piece in; what it has made certain."""
+        self.raw += piece.text
+        events = [*self.reader.push(piece.text)]
+        if piece.finish is not None:
+            events += self.reader.finish()
+        for event in events:
+            if isinstance(event, Said):
+                self.content += event.text
+            elif isinstance(event, Called):
+                self.calls.append(SaidCall(id=new_id("call"), function=SaidFunction(name=event.name, arguments="")))
+            else:
+                self.calls[event.index].function.arguments += event.text
+        self.finish = finish_reason(piece)
+        if self.finish == "stop" and self.calls:
+            self.finish = "tool_calls"
+        return events
+
+
+@dataclass
+class _Talk:
+    """One request while it is answered."""
+
+    served: Served
+    asked: ChatAsked
+    ticket: Ticket
+    choices: list[_Choice]
+    watch: Stopwatch
+    id: str = field(default_factory=lambda: new_id("chatcmpl"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def logprobs(self) -> bool:
+        return self.asked.request.logprobs is not None
+
+    def take(self, piece: Piece) -> list[Event]:
+        choice = self.choices[piece.choice]
+        if self.logprobs:
+            choice.tokens += token_logprobs(self.served.loaded.tokenizer, piece.tokens)
+        return choice.take(piece)
+
+    def answer(self) -> ChatAnswer:
+        found = []
+        for number, choice in enumerate(self.choices):
+            message = SaidMessage(
+                content=choice.content or (None if choice.calls else ""), tool_calls=choice.calls or None
+            )
+            logprobs = ChatLogprobs(content=choice.tokens) if self.logprobs else None
+            found.append(
+                ChatChoice(index=number, message=message, logprobs=logprobs, finish_reason=choice.finish or "length")
+            )
+        return ChatAnswer(
+            id=self.id,
+            created=self.created,
+            model=self.served.id,
+            choices=found,
+            usage=usage_of([self.ticket]),
+            system_fingerprint=self.served.fingerprint,
+        )
+
+    async def stream(self, exchanges: Exchanges, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
+        """The answer as chunks; the last one holds the usage, if wanted."""
+        extra: dict[str, Any] = {"usage": None} if with_usage else {}
+        begun: set[int] = set()
+        async with aclosing(pieces_of([self.ticket], self.watch)) as pieces:
+            async for _, piece in pieces:
+                number = piece.choice
+                if number not in begun:
+                    begun.add(number)
+                    yield self._chunk(number, {"role": "assistant", "content": ""}) | extra
+                choice = self.choices[number]
+                before = len(choice.tokens)
+                events = self.take(piece)
+                logprobs = choice.tokens[before:]
+                for place, event in enumerate(events):
+                    first = logprobs if place == 0 else []
+                    yield self._chunk(number, _delta(event, choice.calls), logprobs=first) | extra
+                if logprobs and not events:  # its text is still held back
+                    yield self._chunk(number, {"content": ""}, logprobs=logprobs) | extra
+                if choice.finish is not None:
+                    yield self._chunk(number, {}, finish=choice.finish) | extra
+        self.remember(exchanges)
+        if with_usage:
+            usage = usage_of([self.ticket]).model_dump()
+            yield self._frame() | {"choices": [], "usage": usage}
+
+    def remember(self, exchanges: Exchanges) -> None:
+        """Keeps the exchange for a while, so that feedback can name it by its id."""
+        exchanges.add(self.id, Exchange(self.served.id, self.asked.messages, [choice.raw for choice in self.choices]))
+
+    def _frame(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.served.id,
+            "system_fingerprint": self.served.fingerprint,
+        }
+
+    def _chunk(
+        self,
+        number: int,
+        delta: dict[str, Any],
+        *,
+        finish: FinishReason | None = None,
+        logprobs: Sequence[TokenLogprob] = (),
+    ) -> dict[str, Any]:
+        said = {"content": [one.model_dump() for one in logprobs], "refusal": None} if logprobs else None
+        choice = {"index": number, "delta": delta, "logprobs": said, "finish_reason": finish}
+        return self._frame() | {"choices": [choice]}
+
+
+def _delta(event: Event, calls: Sequence[SaidCall]) -> dict[str, Any]:
+    if isinstance(event, Said):
+        return {"content": event.text}
+    if isinstance(event, Called):
+        call = {"id": calls[event.index].id, "type": "function", "function": {"name": event.name, "arguments": ""}}
+        return {"tool_calls": [{"index": event.index} | call]}
+    assert isinstance(event, Argued)
+    return {"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}
+
+
+def token_logprobs(tokenizer: Tokenizer, tokens: Sequence[WrittenToken]) -> list[TokenLogprob]:
+    """Written tokens with their log-probabilities and alternatives, as chat answers tell them."""
+    return [
+        TokenLogprob(
+            **_token(tokenizer, token.id, token.logprob),
+            top_logprobs=[Alternative(**_token(tokenizer, id, logprob)) for id, logprob in token.top],
+        )
+        for token in tokens
+    ]
+
+
+def _token(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
+    raw = token_bytes(tokenizer, id)
+    return {"token": raw.decode("utf-8", "replace"), "logprob": max(logprob, LOWEST_LOGPROB), "bytes": list(raw)}
+
+
+def token_bytes(tokenizer: Tokenizer, id: int) -> bytes:
+    """A token's bytes; none for an id that only the model's matrix has room for."""
+    return tokenizer.decode_bytes([id]) if id < tokenizer.vocab_size else b""

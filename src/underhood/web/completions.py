@@ -1,0 +1,215 @@
+"""``POST /v1/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from underhood.infer.request import Piece, WrittenToken
+from underhood.infer.ticket import Ticket
+from underhood.web.answers import (
+    ERRORS,
+    CompletionAnswer,
+    CompletionChoice,
+    CompletionLogprobs,
+    FinishReason,
+    UsageFacts,
+)
+from underhood.web.asking import ask_completions
+from underhood.web.body import StrictRoute
+from underhood.web.chat import LOWEST_LOGPROB, new_id, token_bytes
+from underhood.web.exchanges import Exchange, Exchanges
+from underhood.web.hub import ModelHub, Served
+from underhood.web.metrics import Metrics, Stopwatch
+from underhood.web.requests import CompletionRequest
+from underhood.web.running import EventStream, collect, finish_reason, pieces_of, submit, unless_gone, usage_of
+from underhood.web.settings import ServeSettings
+from underhood.web.token_view import score
+
+
+def completions_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
+    router = APIRouter(route_class=StrictRoute)
+
+    @router.post("/v1/completions", response_model=CompletionAnswer, responses=ERRORS)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """What follows a text, or several, at once or as a stream."""
+        served = hub.find(body.model)
+        asked = await asyncio.to_thread(ask_completions, body, served, settings)
+        prompts: list[_Prompt] = []
+        for one in asked:
+            prompt = _Prompt(list(one.prompt))
+            if body.echo:
+                prompt.text = await asyncio.to_thread(_text_of, served, prompt.ids)
+                if one.logprobs is not None:
+                    prompt.tokens = await asyncio.to_thread(_prompt_logprobs, served, prompt.ids, one.logprobs)
+            prompts.append(prompt)
+        writing = [one for one in asked if one.max_new_tokens > 0]
+        tickets = submit(served, writing, settings, "prompt")
+        n = asked[0].n
+        wants_logprobs = body.logprobs is not None
+        choices = [_Choice(served, prompt, wants_logprobs, bool(body.echo)) for prompt in prompts for _ in range(n)]
+        text = _Text(served, prompts, tickets, choices, n, metrics.stopwatch(served))
+        if body.stream:
+            wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
+            return await EventStream.begin(request, text.stream(exchanges, with_usage=wants_usage))
+        await unless_gone(request, collect(tickets, text.take, text.watch))
+        text.remember(exchanges)
+        return Response(text.answer().model_dump_json(), media_type="application/json")
+
+    return router
+
+
+@dataclass
+class _Prompt:
+    """A prompt, and for `echo` its text and how probable each of its tokens was."""
+
+    ids: list[int]
+    text: str = ""
+    tokens: list[tuple[int, WrittenToken | None]] = field(default_factory=list)
+
+
+@dataclass
+class _Choice:
+    """One continuation as far as it has come."""
+
+    served: Served
+    prompt: _Prompt
+    wants_logprobs: bool
+    echo: bool
+    text: str = ""
+    tokens: list[WrittenToken] = field(default_factory=list)
+    finish: FinishReason | None = None
+    offset: int = 0
+    """Characters of the tokens whose logprobs have been told."""
+
+    def take(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.tokens += piece.tokens
+        self.finish = finish_reason(piece)
+
+    def logprobs(self, tokens: Sequence[WrittenToken], *, opening: bool = False) -> CompletionLogprobs | None:
+        """The log-probabilities of these tokens, after those of the prompt if they open an echo."""
+        if not self.wants_logprobs:
+            return None
+        found = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+        if opening and self.echo:
+            for id, told in self.prompt.tokens:
+                self._tell(found, id, told)
+        for token in tokens:
+            self._tell(found, token.id, token)
+        return found
+
+    def _tell(self, found: CompletionLogprobs, id: int, told: WrittenToken | None) -> None:
+        name = self._name(id)
+        found.tokens.append(name)
+        found.text_offset.append(self.offset)
+        found.token_logprobs.append(None if told is None else max(told.logprob, LOWEST_LOGPROB))
+        tops = None if told is None else {self._name(other): max(lp, LOWEST_LOGPROB) for other, lp in told.top}
+        found.top_logprobs.append(tops)
+        self.offset += len(name)
+
+    def _name(self, id: int) -> str:
+        return token_bytes(self.served.loaded.tokenizer, id).decode("utf-8", "replace")
+
+
+@dataclass
+class _Text:
+    """One request while it is answered."""
+
+    served: Served
+    prompts: list[_Prompt]
+    tickets: list[Ticket]
+    choices: list[_Choice]
+    n: int
+    watch: Stopwatch
+    id: str = field(default_factory=lambda: new_id("cmpl"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def take(self, number: int, piece: Piece) -> None:
+        self.choices[number * self.n + piece.choice].take(piece)
+
+    def answer(self) -> CompletionAnswer:
+        found = []
+        for index, choice in enumerate(self.choices):
+            logprobs = choice.logprobs(choice.tokens, opening=True)
+            text, finish = choice.prompt.text + choice.text, choice.finish or "length"
+            found.append(CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish))
+        return CompletionAnswer(**self._frame(), choices=found, usage=self.usage())
+
+    def usage(self) -> UsageFacts:
+        usage = usage_of(self.tickets)
+        prompt = sum(len(one.ids) for one in self.prompts)  # those for which nothing was written cost something too
+        return usage.model_copy(update={"prompt_tokens": prompt, "total_tokens": prompt + usage.completion_tokens})
+
+    async def stream(self, exchanges: Exchanges, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
+        """The answer as chunks; the last one holds the usage, if wanted."""
+        extra: dict[str, Any] = {"usage": None} if with_usage else {}
+        opened: set[int] = set()
+        if not self.tickets:
+            for index in range(len(self.choices)):
+                yield self._chunk(index, Piece(finish="length"), opening=True) | extra
+        async with aclosing(pieces_of(self.tickets, self.watch)) as pieces:
+            async for number, piece in pieces:
+                index = number * self.n + piece.choice
+                self.take(number, piece)
+                if piece.text or piece.tokens or piece.finish is not None:
+                    yield self._chunk(index, piece, opening=index not in opened) | extra
+                    opened.add(index)
+        self.remember(exchanges)
+        if with_usage:
+            yield self._frame() | {"choices": [], "usage": self.usage().model_dump()}
+
+    def remember(self, exchanges: Exchanges) -> None:
+        """Keeps the first prompt's exchange for a while, so that feedback can name it by its id."""
+        asked = [{"role": "user", "content": _text_of(self.served, self.prompts[0].ids)}]
+        exchanges.add(self.id, Exchange(self.served.id, asked, [choice.text for choice in self.choices[: self.n]]))
+
+    def _frame(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.served.id,
+            "system_fingerprint": self.served.fingerprint,
+        }
+
+    def _chunk(self, index: int, piece: Piece, *, opening: bool) -> dict[str, Any]:
+        choice = self.choices[index]
+        told = choice.logprobs(piece.tokens, opening=opening)
+        text = (choice.prompt.text if opening else "") + piece.text
+        facts = {
+            "index": index,
+            "text": text,
+            "logprobs": told.model_dump() if told is not None else None,
+            "finish_reason": finish_reason(piece),
+        }
+        return self._frame() | {"choices": [facts]}
+
+
+def _text_of(served: Served, ids: Sequence[int]) -> str:
+    """A prompt's text, without what opens every text."""
+    tokenizer = served.loaded.tokenizer
+    return tokenizer.decode([id for id in ids[_opening(served, ids) :] if id < tokenizer.vocab_size])
+
+
+def _opening(served: Served, ids: Sequence[int]) -> int:
+    """How many of a prompt's tokens only open it and have no text."""
+    opening = served.loaded.prompt_ids("")
+    return len(opening) if list(ids[: len(opening)]) == opening else 0
+
+
+def _prompt_logprobs(served: Served, ids: Sequence[int], top: int) -> list[tuple[int, WrittenToken | None]]:
+    """How probable each token of a prompt's text was; None for one that follows nothing."""
+    with served.scoring:
+        rows = score(served.loaded, ids[:1], ids[1:], max(top, 1))
+    told: list[WrittenToken | None] = [None]
+    for row in rows:
+        best = tuple((one["id"], one["logprob"]) for one in row["top"][:top])
+        told.append(WrittenToken(id=row["id"], logprob=row["logprob"], top=best))
+    return [*zip(ids, told, strict=True)][_opening(served, ids) :]

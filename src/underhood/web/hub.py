@@ -1,0 +1,167 @@
+"""The models of a server, each with an engine of its own, found by their ids."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from underhood.core.errors import UserError
+from underhood.infer.engine import Engine
+from underhood.infer.engine_spec import EngineSpec
+from underhood.infer.fetch import fetch
+from underhood.infer.load import Loaded, load, stages_of
+from underhood.infer.worker import EngineThread
+from underhood.web.errors import unknown_model
+
+Bits = Literal["int8", "int4"]
+
+
+@dataclass(eq=False)
+class Served:
+    """A model that is served.
+
+    Attributes:
+        id: by which requests choose it, e.g. ``pydocs:dpo``.
+        engine: writes its answers.
+        created: Unix time of its files.
+        scoring: held while the model is read outside its engine, one text at a time.
+    """
+
+    id: str
+    loaded: Loaded
+    engine: EngineThread
+    created: int = field(default_factory=lambda: int(time.time()))
+    scoring: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def context(self) -> int:
+        return self.loaded.spec.context
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: a text of many times more bytes can't fit, which is known without reading it."""
+        tokenizer = self.loaded.tokenizer
+        special = set(tokenizer.special.values())
+        return max(
+            (len(tokenizer.decode_bytes([id])) for id in range(tokenizer.vocab_size) if id not in special), default=1
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights, so that a client sees when a seed no longer repeats an answer."""
+        return f"{self.loaded.stage}-{self.loaded.step}-{self.created:x}"
+
+    @property
+    def healthy(self) -> bool:
+        return self.engine.healthy
+
+
+class ModelHub:
+    """All models of a server, the default first.
+
+    A model answers to its id and, where only one does, to its run's name (the best stage) and its stage.
+    """
+
+    def __init__(self, served: Sequence[Served]):
+        if not served:
+            raise ValueError("a server needs a model")
+        self.served = list(served)
+        self._known: dict[str, Served] = {}
+        for one in served:
+            self._known.setdefault(one.id, one)
+        for one in served:  # the first of a run is its best stage
+            self._known.setdefault(one.id.rpartition(":")[0] or one.id, one)
+        stages = [one.loaded.stage for one in served]
+        for one in served:
+            if stages.count(one.loaded.stage) == 1 and ":" in one.id:
+                self._known.setdefault(one.loaded.stage, one)
+
+    @classmethod
+    def open(
+        cls,
+        models: Sequence[str | Path],
+        *,
+        stage: str | None = None,
+        quantize: Bits | None = None,
+        spec: EngineSpec | None = None,
+    ) -> "ModelHub":
+        """Loads the models: of a run all stages, the best first, or only `stage`.
+
+        Raises:
+            UserError: there is no such model, or two have the same name.
+        """
+        found: list[Served] = []
+        for name in models:
+            for loaded, id in _open(name, stage):
+                if id in {one.id for one in found}:
+                    raise UserError(f"two models are called {id}", fix="Rename one of the folders")
+                found.append(_serve(loaded, id, quantize, spec or EngineSpec()))
+        return cls(found)
+
+    @property
+    def default(self) -> Served:
+        return self.served[0]
+
+    def find(self, name: str) -> Served:
+        """The model that a request names.
+
+        Raises:
+            ApiError: 404, with the nearest name.
+        """
+        if name not in self._known:
+            raise unknown_model(name, list(self._known))
+        return self._known[name]
+
+    def aliases(self, one: Served) -> list[str]:
+        """The other names that a model answers to."""
+        return [name for name, other in self._known.items() if other is one and name != one.id]
+
+    def names(self) -> list[str]:
+        """The ids of all models, the default first."""
+        return [one.id for one in self.served]
+
+    def loaded(self, name: str) -> Loaded:
+        """A model by its name.
+
+        Raises:
+            UserError: there is no such model.
+        """
+        if name not in self._known:
+            raise UserError(f"there is no model {name!r}", expected=" or ".join(self.names()))
+        return self._known[name].loaded
+
+    def drain(self, timeout: float) -> bool:
+        """Takes no more requests and waits until those there are have been answered; True if they all have."""
+        until = time.monotonic() + timeout
+        for one in self.served:
+            one.engine.engine.stop_accepting()
+        drained = [one.engine.drain(max(0.0, until - time.monotonic())) for one in self.served]
+        return all(drained)
+
+    def close(self) -> None:
+        """Ends all engines and what they are still working on."""
+        for one in self.served:
+            one.engine.close()
+
+
+def _open(name: str | Path, stage: str | None) -> list[tuple[Loaded, str]]:
+    folder = fetch(name)
+    stages = stages_of(folder)
+    title = folder.resolve().name
+    if (folder / "state.json").exists():  # a single checkpoint
+        loaded = load(folder, stage)
+        return [(loaded, f"{loaded.run.resolve().name}:{loaded.stage}")]
+    if not stages:  # a published model, or nothing, which `load` explains
+        return [(load(folder, stage), title)]
+    wanted = [stage] if stage is not None else stages[::-1]
+    return [(load(folder, one), f"{title}:{one}") for one in wanted]
+
+
+def _serve(loaded: Loaded, id: str, quantize: Bits | None, spec: EngineSpec) -> Served:
+    created = int(loaded.path.stat().st_mtime)
+    return Served(id, loaded, EngineThread(Engine(loaded.model, loaded.tokenizer, spec), name=f"engine {id}"), created)

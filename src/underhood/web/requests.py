@@ -1,0 +1,161 @@
+"""The bodies of requests, field by field as OpenAI documents them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from underhood.web.fields import MOST_TOP, Asked, Body, ResponseFormat, TokenId, Whole
+
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+Tokens = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class SystemMessage(Body):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Body):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class CalledFunction(Body):
+    name: Name
+    arguments: str
+
+
+class ToolCall(Body):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class AssistantMessage(Body):
+    """As an answer said it; the empty fields that answers come with are welcome back."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    name: str | None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class ToolMessage(Body):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(Body):
+    name: Name
+    description: str | None = Field(default=None, max_length=10_000)
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    type: Literal["function"]
+    function: Function
+
+
+class ChosenName(Body):
+    name: Name
+
+
+class ChosenTool(Body):
+    type: Literal["function"]
+    function: ChosenName
+
+
+class ChatRequest(Asked):
+    """``POST /v1/chat/completions``.
+
+    Fields that only concern OpenAI's own house (who asks, where it is kept) are accepted and change nothing; those that
+    would change the answer and can't be honoured are refused.
+    """
+
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=2**31 - 1)
+    logprobs: bool | None = None
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=MOST_TOP)
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class CompletionRequest(Asked):
+    """``POST /v1/completions``. An empty prompt begins a new text."""
+
+    prompt: str | list[str] | Tokens | list[Tokens] = Field(default="")
+    best_of: Whole | None = Field(default=None, ge=1, le=64)
+    echo: bool | None = None
+    logprobs: Whole | None = Field(default=None, ge=0, le=MOST_TOP)
+    suffix: None = None
+    response_format: ResponseFormat | None = None
+
+
+class EmbeddingRequest(Body):
+    """``POST /v1/embeddings``: the mean of the last layer's output, of length 1."""
+
+    model: str = Field(max_length=512)
+    input: str | Annotated[list[str], Field(min_length=1)] | Tokens | Annotated[list[Tokens], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Whole | None = Field(default=None, ge=1)
+    user: str | None = Field(default=None, max_length=512)
+
+
+class TokenizeRequest(Body):
+    """``POST /tokenize``: a text as it is, or a conversation in the model's form."""
+
+    model: str | None = Field(default=None, max_length=512)
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)] | None = None
+    add_special_tokens: bool = True
+    """Opens a prompt as in training (begin of text); a conversation brings its own marks."""
+    add_generation_prompt: bool = True
+    return_token_strs: bool = False
+
+
+class FeedbackRequest(Body):
+    """``POST /v1/feedback``: about a recent answer by its id, or about any exchange given whole.
+
+    Attributes:
+        id, choice: which answer; `model`, `messages` and `answer` are then known.
+        rating: thumbs up or down.
+        edit: how the answer should have been.
+    """
+
+    id: str | None = Field(default=None, max_length=128)
+    choice: Whole = Field(default=0, ge=0, le=64)
+    model: str | None = Field(default=None, max_length=512)
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)] | None = None
+    answer: str | None = None
+    rating: Literal["up", "down"] | None = None
+    edit: str | None = None
+    comment: str | None = Field(default=None, max_length=10_000)
