@@ -66,7 +66,8 @@ class ContiguousCache:
         self._values = [torch.empty(batch, groups, capacity, width, **make) for groups, width in heads]
         self._device = torch.device(device)
         self._length = 0
-        self._positions_BS: Tensor | None = None  # None while `plain`: then they are 0, 1, 2 …
+        self._forgotten = 0  # tokens that stood before the first one stored
+        self._positions_BS: Tensor | None = None  # None while `plain`: then they count on from there
 
     @classmethod
     def for_model(cls, model: Decoder, batch: int, capacity: int) -> "ContiguousCache":
@@ -107,10 +108,10 @@ class ContiguousCache:
             )
         if positions_BT is None and self._positions_BS is None:
             self._length = end
-            span = torch.arange(end, device=self._device)[None]
+            span = torch.arange(self._forgotten, self._forgotten + end, device=self._device)[None]
             return span[:, start:], span
         if self._positions_BS is None:
-            first = torch.arange(self.capacity, device=self._device)
+            first = torch.arange(self._forgotten, self._forgotten + self.capacity, device=self._device)
             self._positions_BS = first.repeat(self.batch, 1)
         if positions_BT is None:
             last = self._positions_BS[:, start - 1 : start] if start else torch.full((self.batch, 1), -1)
@@ -135,9 +136,22 @@ class ContiguousCache:
         """Forgets everything after the first `length` tokens of every row."""
         if not 0 <= length <= self._length:
             raise ValueError(f"cannot cut a cache of {self._length} tokens to {length}")
+        if length == 0 and self._forgotten:
+            raise ValueError("a cache that has forgotten its beginning cannot start anew")
         self._length = length
         if length == 0:
             self._positions_BS = None
+
+    def forget(self, count: int) -> None:
+        """Forgets the first `count` tokens of every row; what follows moves to the front."""
+        if not 0 <= count <= self._length:
+            raise ValueError(f"cannot forget {count} of {self._length} tokens")
+        stored, self._length = self._length, self._length - count
+        for part in (*self._keys, *self._values):
+            part[:, :, : self._length] = part[:, :, count:stored].clone()
+        if self._positions_BS is not None:
+            self._positions_BS[:, : self._length] = self._positions_BS[:, count:stored].clone()
+        self._forgotten += count
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps the given rows, in that order; a row may be named twice. Rows that stay in place cost nothing."""

@@ -7,10 +7,11 @@ What a step is made of is decided in `scheduler`, where keys and values lie in `
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import torch
@@ -31,6 +32,8 @@ from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.scheduler import Plan, Scheduler, Stream
 from underhood.infer.ticket import EngineStopped, QueueFull, Ticket
 from underhood.models.decoder import Decoder
+
+log = logging.getLogger(__name__)
 
 FAILURES_TO_GIVE_UP = 3
 """Passes in a row that fail for one text alone after which the model, not the text, is taken to be at fault."""
@@ -83,7 +86,8 @@ class Engine:
         self._counts: Counter[str] = Counter()
         self._finished: Counter[Finish] = Counter()
         self._stopped = False
-        self._turn = threading.Lock()  # whoever holds it runs the model and may change what lies above
+        self._turn = threading.RLock()  # whoever holds it runs the model and may change what lies above
+        self._gate = threading.Lock()  # whoever holds it may add to, or close, what lies below
         self._inbox: deque[Answer] = deque()
         self._cancelled: deque[Ticket] = deque()
         self._embeddings: deque[EmbeddingJob] = deque()
@@ -98,13 +102,14 @@ class Engine:
             EngineStopped: the engine is shutting down, or has failed.
         """
         self._check(request)
-        if self._stopped or self.failure is not None:
-            raise EngineStopped("the engine takes no more requests") from self.failure
-        waiting = len(self._inbox) + len(self.scheduler.waiting)
-        if waiting >= self.spec.max_waiting:
-            raise QueueFull(f"{waiting} requests are waiting")
         ticket = Ticket(request, on_cancel=self._on_cancel, drive=None if self.threaded else self.step)
-        self._inbox.append(self._answer(ticket))
+        answer = self._answer(ticket)
+        with self._gate:
+            self._check_open()
+            waiting = len(self._inbox) + len(self.scheduler.waiting)
+            if waiting >= self.spec.max_waiting:
+                raise QueueFull(f"{waiting} texts are waiting already")
+            self._inbox.append(answer)
         self.wake()
         return ticket
 
@@ -138,10 +143,10 @@ class Engine:
             EngineStopped: the engine has ended.
         """
         check_prompts(self.model, rows, 0)
-        if self._stopped or self.failure is not None:
-            raise EngineStopped("the engine takes no more requests") from self.failure
         job = EmbeddingJob(rows)
-        self._embeddings.append(job)
+        with self._gate:
+            self._check_open()
+            self._embeddings.append(job)
         self.wake()
         while not self.threaded and not job.result.done():
             self.step()
@@ -174,16 +179,18 @@ class Engine:
 
     def stop_accepting(self) -> None:
         """From now on `submit` and `embed` raise `EngineStopped`."""
-        self._stopped = True
+        with self._gate:
+            self._stopped = True
 
     def cancel_all(self) -> None:
         """Ends everything that was asked as cancelled."""
-        with self._turn:
-            for ticket in [*(answer.ticket for answer in self._inbox), *self._answers]:
-                ticket.cancel()
-            self._arrivals_and_departures()
-            while self._embeddings:
-                self._embeddings.popleft().result.set_exception(EngineStopped("the engine has ended"))
+        self._end_all("cancelled", None)
+
+    def fail(self, error: Exception) -> None:
+        """Gives up for good: everything that was asked ends with this error."""
+        with self._gate:
+            self.failure = error
+        self._end_all("error", error)
 
     def wake(self) -> None:
         """Tells the thread that waits for work to look."""
@@ -193,6 +200,10 @@ class Engine:
         """Sleeps until there is something to do, or `timeout` seconds."""
         self._work.wait(timeout)
         self._work.clear()
+
+    def _check_open(self) -> None:
+        if self._stopped or self.failure is not None:
+            raise EngineStopped("the engine takes no more requests") from self.failure
 
     def _check(self, request: Request) -> None:
         check_prompts(self.model, [request.prompt], request.max_new_tokens)
@@ -262,6 +273,15 @@ class Engine:
             if choice.chooser.finish is None:
                 self._put(choice, choice.chooser.end(finish))
 
+    def _end_all(self, finish: Finish, error: Exception | None) -> None:
+        with self._turn:
+            while self._inbox:
+                self._begin(self._inbox.popleft())
+            for ticket in list(self._answers):
+                self._drop(ticket, finish, error)
+            while self._embeddings:
+                self._embeddings.popleft().result.set_exception(error or EngineStopped("the engine has ended"))
+
     def _put(self, choice: Choice, piece: Piece) -> None:
         """Hands a piece on; with a finish, the choice and all it holds are gone."""
         if piece.finish is not None:
@@ -273,26 +293,28 @@ class Engine:
         if answer.ticket.done:
             self._answers.pop(answer.ticket, None)
 
-    def _read(self, plan: Plan) -> list[tuple[Plan, Tensor]]:
+    def _read(self, plan: Plan) -> Iterator[tuple[Plan, Tensor]]:
         """Runs the pass: scores (N, V) after the last token of each text that has been read to its end.
 
         If it fails, its texts are tried one at a time, so that one that breaks the model ends alone.
         """
         try:
-            found = [(plan, self._pass(plan))]
-            self._failures_in_a_row = 0
-            return found
+            logits_NV = self._pass(plan)
         except Exception as error:
             self._counts["failures"] += 1
             if len(plan.turns) > 1:
-                return [pair for turn in plan.turns if self.failure is None for pair in self._read(Plan([turn]))]
+                for turn in plan.turns:
+                    if turn.stream.state == "running":
+                        yield from self._read(Plan([turn]))
+                return
+            log.exception("the model failed on a text")
             self._drop(self._choices[plan.turns[0].stream].answer.ticket, "error", error)
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= FAILURES_TO_GIVE_UP:
-                self.failure = error
-                for ticket in list(self._answers):
-                    self._drop(ticket, "error", error)
-            return []
+                self.fail(error)
+        else:
+            self._failures_in_a_row = 0
+            yield plan, logits_NV
 
     def _pass(self, plan: Plan) -> Tensor:
         tokens: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from torch import Tensor
 from underhood.infer.engine import Engine, EngineStats
 from underhood.infer.request import Request
 from underhood.infer.ticket import Ticket
+
+log = logging.getLogger(__name__)
 
 
 class EngineThread:
@@ -69,6 +72,10 @@ class EngineThread:
         self.close()
 
     def _run(self) -> None:
-        while not self._closing:
-            if not self.engine.step():
-                self.engine.wait_for_work()
+        try:
+            while not self._closing:
+                if not self.engine.step():
+                    self.engine.wait_for_work()
+        except Exception as error:  # a bug of ours: nobody may be left waiting for it
+            log.exception("the engine has failed")
+            self.engine.fail(error)
