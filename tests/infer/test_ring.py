@@ -13,11 +13,13 @@ from underhood.infer import generate as generate_module
 from underhood.infer.generate import generate
 from underhood.infer.ring import RingCache, window_of
 from underhood.models.decoder import Decoder
+from underhood.nn.attention import AttentionSpec
 
 
 def windowed(*windows: int | None) -> Decoder:
     model = tiny_model(tiny_tokenizer(), seed=0)
     block = model.spec.blocks[0]
+    assert isinstance(block.mixer, AttentionSpec)
     blocks = tuple(replace(block, mixer=replace(block.mixer, window=window)) for window in windows)
     spec = replace(model.spec, blocks=blocks)
     changed = spec.build()

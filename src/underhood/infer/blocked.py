@@ -9,18 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from underhood.infer.grouping import Group, Piece, group
 from underhood.infer.store import Store
 from underhood.nn.attention import attend
 
-MOST_PARTS = 4
-"""Pieces of memory that are attended to one by one; more are gathered first."""
+MOST_PIECES = 4
+"""Pieces of memory that a text's keys are attended to in, one by one; where they lie in more they are gathered."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
 class Span:
-    """A text's part in a pass: tokens `start` … `start` + `count` − 1 of it are read, those before have been.
+    """A text's part in a pass: its tokens `start` … `start` + `count` − 1 are read, those before have been.
 
     `runs` says where the keys of all of them lie: (first slot, slots) in order, the last of which may be longer.
     """
@@ -28,6 +29,10 @@ class Span:
     start: int
     count: int
     runs: Sequence[tuple[int, int]]
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
 
     def slots(self, first: int, last: int) -> list[tuple[int, int]]:
         """Where tokens `first` … `last` − 1 lie, as (first slot, slots)."""
@@ -46,7 +51,7 @@ class BlockedCache:
     Before a pass, `arrange` says which texts its row is made of. Which slots are whose is not decided here (see
     `blocks`, `scheduler`).
 
-    A text's keys are attended to where they lie. One that lies in several pieces has each attended to alone, and the
+    Keys are attended to where they lie. Where a text's lie in several pieces, each is attended to alone, and the
     answers are weighed by their sums of exponentials, which gives what one softmax over all would (Dao et al. 2022,
     section 3.1).
     """
@@ -62,12 +67,12 @@ class BlockedCache:
         device: torch.device | str = "cpu",
         quantized: bool = False,
     ):
-        self.device = torch.device(device)
+        self.device, self.slots = torch.device(device), slots
         self._keys = [Store(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
         self._values = [Store(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
         self._spans: Sequence[Span] = ()
         self._slots_N = torch.empty(0, dtype=torch.long)
-        self._jobs: dict[int | None, list[_Job]] = {}
+        self._plans: dict[tuple[int | None, bool], _Plan] = {}
 
     @property
     def bytes(self) -> int:
@@ -79,16 +84,15 @@ class BlockedCache:
         slots: list[int] = []
         positions: list[int] = []
         for span in spans:
-            end = span.start + span.count
-            positions.extend(range(span.start, end))
-            for slot, length in span.slots(span.start, end):
+            positions.extend(range(span.start, span.end))
+            for slot, length in span.slots(span.start, span.end):
                 slots.extend(range(slot, slot + length))
-        self._spans, self._jobs = spans, {}
+        self._spans, self._plans = spans, {}
         self._slots_N = torch.tensor(slots, device=self.device)
         return torch.tensor([positions], device=self.device)
 
     def copy(self, pairs: Sequence[tuple[int, int]], size: int) -> None:
-        """Copies blocks of `size` slots: (from, to) each."""
+        """Copies blocks of `size` slots: (from, to) each, in turn."""
         for store in (*self._keys, *self._values):
             for source, to in pairs:
                 store.copy(source * size, to * size, size)
@@ -111,105 +115,152 @@ class BlockedCache:
     ) -> Float[Tensor, "1 H T K"]:
         """See `core.protocols.AttendingCache`."""
         keys, values = self._keys[layer], self._values[layer]
+        q_BHTK, k_BGTK, v_BGTK = (_straight(x) for x in (q_BHTK, k_BGTK, v_BGTK))
         keys.write(self._slots_N, k_BGTK)
         values.write(self._slots_N, v_BGTK)
-        jobs = self._jobs.get(window)
-        if jobs is None:
-            jobs = self._jobs[window] = [_job(row, span, window) for row, span in _rows(self._spans)]
-        by_parts = cap is None and q_BHTK.device.type == "cpu"
-        answers = []
-        for job in jobs:
-            q_1HTK = q_BHTK[:, :, job.row : job.row + job.count]
-            if by_parts and job.parts is not None:
-                own = None
-                if job.count > 1:
-                    own = (k_BGTK[:, :, job.row : job.row + job.count], v_BGTK[:, :, job.row : job.row + job.count])
-                y_1HTK = _by_parts(q_1HTK, job, keys, values, own, scale)
-            else:
-                mask = job.mask(q_BHTK.device)
-                y_1HTK = attend(q_1HTK, keys.gather(job.all), values.gather(job.all), mask, scale=scale, cap=cap)
-            answers.append(y_1HTK.transpose(1, 2))
-        return (answers[0] if len(answers) == 1 else torch.cat(answers, dim=1)).transpose(1, 2)
+        exact = cap is not None or q_BHTK.device.type != "cpu"  # what the kernel that tells its sums cannot do
+        plan = self._plans.get((window, exact))
+        if plan is None:
+            plan = self._plans[window, exact] = _Plan(self._spans, window, exact, self.slots, q_BHTK)
+        q_THK = q_BHTK[0].transpose(0, 1)
+        if plan.only is not None:
+            return _attend_group(plan.only, q_THK, keys, values, scale)[0].transpose(0, 1)[None]
+        y_THK = torch.empty_like(q_THK, memory_format=torch.contiguous_format)
+        for level, calls in enumerate(plan.levels):
+            for call in calls:
+                y_NHK, sums_NH = _attend_group(call, q_THK, keys, values, scale)
+                if level:
+                    before_NH, before_NHK = plan.sums_TH[call.rows], y_THK[call.rows]
+                    y_NHK = torch.lerp(before_NHK, y_NHK, _weight(sums_NH, before_NH, y_NHK))
+                    sums_NH = torch.logaddexp(before_NH, sums_NH)
+                y_THK[call.rows] = y_NHK
+                if len(plan.levels) > 1:
+                    plan.sums_TH[call.rows] = sums_NH
+        for chunk in plan.chunks:
+            rows = slice(chunk.row, chunk.row + chunk.span.count)
+            own = (q_BHTK[:, :, rows], k_BGTK[:, :, rows], v_BGTK[:, :, rows])
+            y_THK[rows] = _attend_chunk(chunk, own, keys, values, scale)[0].transpose(0, 1)
+        for whole in plan.wholes:
+            rows = slice(whole.row, whole.row + whole.span.count)
+            k, v = keys.gather(whole.pieces), values.gather(whole.pieces)
+            y_1HTK = attend(q_BHTK[:, :, rows], k, v, whole.mask, scale=scale, cap=cap)
+            y_THK[rows] = y_1HTK[0].transpose(0, 1)
+        return y_THK.transpose(0, 1)[None]
 
 
-class _Job:
-    """One text's attention in a pass.
+@dataclass(frozen=True)
+class _Call:
+    """A group of single tokens in one call: their rows, and which of the keys each may see (None for all)."""
+
+    group: Group
+    rows: Tensor | slice
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text attended to by itself: the pieces where its keys lie, and who sees whom of them (None for all)."""
+
+    row: int
+    span: Span
+    pieces: list[tuple[int, int]]
+    mask: Tensor | None = None
+
+
+class _Plan:
+    """How a pass is attended to under one window; made once per pass and window.
 
     Attributes:
-        row, count: which queries.
-        all: where the keys lie that any of them may see, the new ones included.
-        parts: pieces that every query sees in full; beside them a chunk sees itself causally. None if that doesn't
-            describe it, for the window cuts into the chunk.
+        levels: single tokens: calls over the first piece of each text, over the second, …
+        chunks: several tokens of a text: over the pieces before them in full, over themselves causally.
+        wholes: texts that need a mask, or lie in too many pieces: over all their keys, gathered.
+        only: the one call that is all there is to do, if it is.
+        sums_TH: log-sums of exponentials so far, of single tokens in several pieces.
     """
 
-    def __init__(
-        self,
-        row: int,
-        count: int,
-        all: list[tuple[int, int]],
-        parts: list[tuple[int, int]] | None,
-        span: Span,
-        window: int | None,
-    ):
-        self.row, self.count, self.all, self.parts = row, count, all, parts
-        self._span, self._window = span, window
-        self._mask: Tensor | None = None
-
-    def mask(self, device: torch.device) -> Tensor | None:
-        """Who sees whom of `all`: bool (1, 1, T, S)."""
-        if self.count == 1:
-            return None
-        if self._mask is None:
-            end = self._span.start + self.count
-            query = torch.arange(self._span.start, end, device=device)[:, None]
-            key = torch.arange(end - sum(length for _, length in self.all), end, device=device)
-            visible = key <= query
-            if self._window is not None:
-                visible &= query - key < self._window
-            self._mask = visible[None, None]
-        return self._mask
+    def __init__(self, spans: Sequence[Span], window: int | None, exact: bool, slots: int, q_BHTK: Tensor):
+        pieces: list[list[Piece]] = []
+        self.chunks: list[_Text] = []
+        self.wholes: list[_Text] = []
+        row = 0
+        for span in spans:
+            first = 0 if window is None else max(0, span.start - window + 1)
+            seen = span.slots(first, span.end)
+            if exact or len(seen) > MOST_PIECES or (span.count > 1 and _cuts(span, window)):
+                mask = None if span.count == 1 else _mask(span, first, window, q_BHTK.device)
+                self.wholes.append(_Text(row, span, seen, mask))
+            elif span.count > 1:
+                self.chunks.append(_Text(row, span, span.slots(0, span.start)))
+            else:
+                for level, (slot, length) in enumerate(seen):
+                    if level == len(pieces):
+                        pieces.append([])
+                    pieces[level].append(Piece(row, slot, length))
+            row += span.count
+        self.levels = [[_call(some, q_BHTK) for some in group(level, slots)] for level in pieces]
+        alone = [len(level) for level in self.levels] == [1] and not self.chunks and not self.wholes
+        self.only = self.levels[0][0] if alone and isinstance(self.levels[0][0].rows, slice) else None
+        self.sums_TH = torch.empty(row, q_BHTK.shape[1], dtype=torch.promote_types(q_BHTK.dtype, torch.float32))
 
 
-def _rows(spans: Sequence[Span]) -> list[tuple[int, Span]]:
-    found, row = [], 0
-    for span in spans:
-        found.append((row, span))
-        row += span.count
-    return found
+def _straight(x: Tensor) -> Tensor:
+    """With the numbers of each head side by side, as the kernel takes for granted."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _job(row: int, span: Span, window: int | None) -> _Job:
-    end = span.start + span.count
-    first = 0 if window is None else max(0, span.start - window + 1)
-    everything = span.slots(first, end)
-    if span.count == 1:
-        return _Job(row, 1, everything, everything, span, window)
-    inside = window is None or end <= window
-    return _Job(row, span.count, everything, span.slots(0, span.start) if inside else None, span, window)
+def _cuts(span: Span, window: int | None) -> bool:
+    """Whether a window hides anything from any of the tokens."""
+    return window is not None and span.end > window
 
 
-def _by_parts(
-    q_1HTK: Tensor,
-    job: _Job,
-    keys: Store,
-    values: Store,
-    own: tuple[Tensor, Tensor] | None,
-    scale: float | None,
+def _mask(span: Span, first: int, window: int | None, device: torch.device) -> Tensor:
+    """Who sees whom of a text's tokens from `first` on: bool (1, 1, T, S)."""
+    query = torch.arange(span.start, span.end, device=device)[:, None]
+    key = torch.arange(first, span.end, device=device)
+    visible = key <= query
+    if window is not None:
+        visible &= query - key < window
+    return visible[None, None]
+
+
+def _call(some: Group, q_BHTK: Tensor) -> _Call:
+    rows = [piece.row for piece in some.pieces]
+    straight = rows == list(range(rows[0], rows[0] + len(rows)))
+    mask = None
+    lengths = torch.tensor([piece.length for piece in some.pieces])
+    if some.stride and bool((lengths != some.length).any()):
+        hidden = torch.arange(some.length) >= lengths[:, None]
+        mask = torch.zeros(hidden.shape, dtype=q_BHTK.dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
+    return _Call(some, slice(rows[0], rows[0] + len(rows)) if straight else torch.tensor(rows), mask)
+
+
+def _attend_group(call: _Call, q_THK: Tensor, keys: Store, values: Store, scale: float | None) -> tuple[Tensor, Tensor]:
+    """What the rows of a call find (N, H, K), and the log-sums of their exponentials (N, H)."""
+    pieces, stride = call.group.pieces, call.group.stride
+    q_NHK = q_THK[call.rows]
+    slot, length = pieces[0].slot, call.group.length
+    if stride:
+        k, v = (store.read_many(slot, stride, len(pieces), length) for store in (keys, values))
+        y_NHTK, sums_NHT = _flash(q_NHK[:, :, None], k, v, attn_mask=call.mask, scale=scale)
+        return y_NHTK[:, :, 0], sums_NHT[:, :, 0]
+    k, v = keys.read(slot, length), values.read(slot, length)
+    y_1HNK, sums_1HN = _flash(q_NHK.transpose(0, 1)[None], k, v, scale=scale)
+    return y_1HNK[0].transpose(0, 1), sums_1HN[0].mT
+
+
+def _attend_chunk(
+    chunk: _Text, own: tuple[Tensor, Tensor, Tensor], keys: Store, values: Store, scale: float | None
 ) -> Tensor:
-    """Attention over each piece of memory, and over a chunk's own keys, weighed together."""
-    parts = job.parts
-    assert parts is not None
-    if len(parts) > MOST_PARTS:
-        pieces = [(keys.gather(parts), values.gather(parts), False)]
-    else:
-        pieces = [(keys.read(slot, length), values.read(slot, length), False) for slot, length in parts]
-    if own is not None:
-        pieces.append((*own, True))
-    k, v, causal = pieces[0]
-    y_1HTK, total_1HT = _flash(q_1HTK, k, v, 0.0, causal, scale=scale)
-    for k, v, causal in pieces[1:]:
-        more_1HTK, sum_1HT = _flash(q_1HTK, k, v, 0.0, causal, scale=scale)
-        weight_1HT = torch.sigmoid(sum_1HT - total_1HT)
-        y_1HTK = torch.lerp(y_1HTK, more_1HTK, weight_1HT[..., None].to(y_1HTK.dtype))
-        total_1HT = torch.logaddexp(total_1HT, sum_1HT)
+    """Several tokens of a text (1, H, T, K): what came before is seen by all, themselves causally."""
+    q_1HTK, k_1GTK, v_1GTK = own
+    y_1HTK, sums_1HT = _flash(q_1HTK, k_1GTK, v_1GTK, 0.0, True, scale=scale)
+    for slot, length in chunk.pieces:
+        more_1HTK, more_1HT = _flash(q_1HTK, keys.read(slot, length), values.read(slot, length), scale=scale)
+        y_1HTK = torch.lerp(y_1HTK, more_1HTK, _weight(more_1HT, sums_1HT, y_1HTK))
+        sums_1HT = torch.logaddexp(sums_1HT, more_1HT)
     return y_1HTK
+
+
+def _weight(sums: Tensor, before: Tensor, like: Tensor) -> Tensor:
+    """The share of an answer whose exponentials sum to exp(`sums`) beside one of exp(`before`)."""
+    return torch.sigmoid(sums - before)[..., None].to(like.dtype)

@@ -285,8 +285,8 @@ class Engine:
     def _put(self, choice: Choice, piece: Piece) -> None:
         """Hands a piece on; with a finish, the choice and all it holds are gone."""
         if piece.finish is not None:
-            self.scheduler.end(choice.stream)
-            self._choices.pop(choice.stream, None)
+            if self._choices.pop(choice.stream, None) is not None:
+                self.scheduler.end(choice.stream)
             self._followers.pop(choice.stream, None)
         answer = choice.answer
         answer.put(choice, piece)
@@ -332,7 +332,7 @@ class Engine:
         hidden_TD = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T)[0]
         if len(ends) < len(tokens):
             hidden_TD = hidden_TD[torch.tensor(ends, device=self.device, dtype=torch.long)]
-        return self.model.unembed(hidden_TD)
+        return self.model.unembed(hidden_TD).contiguous()
 
     def _go_on(self, plan: Plan, logits_NV: Tensor) -> None:
         """What has been read is in the cache; texts that have been read to their end get their next token."""

@@ -55,7 +55,7 @@ class EngineStats:
         waiting: texts that have not begun, or have been put back.
         blocks_used, blocks_cached, blocks_total: of the cache: in use, kept for prompts that begin alike, and in all.
         prompt_tokens, cached_tokens, completion_tokens: as in `Usage`, of all requests that have begun.
-        prefix_hits: texts whose beginning was in the cache when they began.
+        prefix_hits: requests whose beginning was in the cache when they began.
         preemptions: times that a text was put back for want of memory.
         steps: passes through the model.
         step_seconds: spent in them.

@@ -128,9 +128,11 @@ class Scheduler:
             for stream in list(self.waiting):
                 if not budget or len(self.running) >= self.max_running:
                     break
-                if stream.leader is not None and stream.leader.state != "done" and stream.leader.read < stream.prompt:
-                    continue  # its prompt is being read already
-                if not self._begin(stream):
+                found, link = self.pool.match(stream.tokens, stream.salt) if self.share else ([], None)
+                if self._is_being_read(stream, len(found)):
+                    self.pool.release(found)
+                    continue
+                if not self._begin(stream, found, link):
                     break
                 budget -= self._chunk(stream, budget, plan)
         return plan
@@ -184,9 +186,30 @@ class Scheduler:
         plan.turns.append(Turn(stream, stream.read, count))
         return count
 
-    def _begin(self, stream: Stream) -> bool:
-        """Starts a waiting text, if all it has so far finds room and leaves the others one block each to grow."""
-        found, link = self.pool.match(stream.tokens, stream.salt) if self.share else ([], None)
+    def _is_being_read(self, stream: Stream, found: int) -> bool:
+        """Whether another text is reading what this one begins with, beyond what is on file: it does well to wait."""
+        leader = stream.leader
+        if leader is not None and leader.state != "done" and leader.read < stream.prompt:
+            return True
+        end = (found + 1) * self.pool.size
+        return (
+            self.share
+            and end < len(stream.tokens)
+            and any(
+                other.unread > 1
+                and other.read < end <= len(other.tokens)
+                and other.salt == stream.salt
+                and other.tokens[:end] == stream.tokens[:end]
+                for other in self.running
+            )
+        )
+
+    def _begin(self, stream: Stream, found: list[int], link: Link | None) -> bool:
+        """Starts a waiting text, if all it has so far finds room and leaves the others one block each to grow.
+
+        Args:
+            found, link: blocks that hold its beginning, already its own; given back if there is no room.
+        """
         count = self._blocks_for(len(stream.tokens)) - len(found)
         spare = len(self.running)
         taken = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,8 +22,8 @@ class Store:
     def __init__(self, groups: int, slots: int, width: int, dtype: torch.dtype, device: torch.device, quantized: bool):
         self.dtype = dtype
         kind = torch.int8 if quantized else dtype
-        self._data = torch.empty(1, groups, slots, width, dtype=kind, device=device)
-        self._scale = torch.empty(1, groups, slots, 1, dtype=torch.float32, device=device) if quantized else None
+        self._data = _zeros((1, groups, slots, width), kind, device)
+        self._scale = _zeros((1, groups, slots, 1), torch.float32, device) if quantized else None
 
     @staticmethod
     def bytes_per_slot(groups: int, width: int, dtype: torch.dtype, quantized: bool) -> int:
@@ -47,6 +49,13 @@ class Store:
             return data
         return (data * self._scale.narrow(2, slot, count)).to(self.dtype)
 
+    def read_many(self, slot: int, stride: int, rows: int, count: int) -> Float[Tensor, "B G N K"]:
+        """`count` vectors from `slot` on, from `slot` + `stride` on, …, `rows` times: a view, or widened."""
+        data = _rows(self._data, slot, stride, rows, count)
+        if self._scale is None:
+            return data
+        return (data * _rows(self._scale, slot, stride, rows, count)).to(self.dtype)
+
     def gather(self, runs: Sequence[tuple[int, int]]) -> Float[Tensor, "1 G N K"]:
         """All vectors of the runs (first slot, slots), in order."""
         if len(runs) == 1:
@@ -58,3 +67,18 @@ class Store:
         for part in (self._data, self._scale):
             if part is not None:
                 part.narrow(2, to, count).copy_(part.narrow(2, source, count))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, for what is masked is read all the same, and no mask hides a NaN.
+
+    On a CPU NumPy gets them from the system as pages that take no memory until something is written there.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def _rows(part: Tensor, slot: int, stride: int, rows: int, count: int) -> Tensor:
+    _, groups, slots, width = part.shape
+    return part.as_strided((rows, groups, count, width), (stride * width, slots * width, width, 1), slot * width)

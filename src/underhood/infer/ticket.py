@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 
 from underhood.infer.request import Finish, Piece, Request
@@ -69,7 +69,7 @@ class Ticket:
             self.cancelled = True
             self._on_cancel(self)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece, None, None]:
         """The pieces of all choices as they come; blocks until there are some. Leaving early cancels.
 
         Without a thread that runs the engine, the reader runs its steps itself.
@@ -91,7 +91,7 @@ class Ticket:
             if not self.done:
                 self.cancel()
 
-    async def apieces(self) -> AsyncIterator[Piece]:
+    async def apieces(self) -> AsyncGenerator[Piece, None]:
         """The same in an event loop, while an `EngineThread` runs the engine. Leaving early cancels."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
