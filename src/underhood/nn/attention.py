@@ -85,14 +85,7 @@ class Attention(nn.Module):
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
-        q_BHTK, k_BGTK, v_BGTK = self.project(x_BTD, reading)
-        if reading.attending is not None:
-            rules = {"scale": self.spec.scale, "window": self.spec.window, "cap": self.spec.cap}
-            y_BHTK = reading.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
-        else:
-            if reading.cache is not None:
-                k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
-            y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
+        y_BHTK = self.look_back(*self.project(x_BTD, reading), reading)
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
 
     def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,6 +103,15 @@ class Attention(nn.Module):
             x, norm = norm(x), None
         x = x.unflatten(-1, (-1, self.head_width))
         return (x if norm is None else norm(x)).transpose(1, 2)
+
+    def look_back(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, reading: Reading) -> Tensor:
+        """What the new tokens' queries find (B, H, T, K) among all keys, those in the cache included."""
+        if reading.attending is not None:
+            rules = {"scale": self.spec.scale, "window": self.spec.window, "cap": self.spec.cap}
+            return reading.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
+        if reading.cache is not None:
+            k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
+        return self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
 
     def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading) -> Tensor:
         causal = self.spec.cap is None and reading.causal_only(self.spec.window)

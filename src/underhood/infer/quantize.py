@@ -1,0 +1,63 @@
+"""A model made ready for writing: fused products, and weights of 8 or 4 bits if wanted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from underhood.core.errors import UserError
+from underhood.models.decoder import Decoder
+from underhood.nn.fused import fuse as fuse_layers
+from underhood.nn.packed import Int4Linear, Int8Linear, fits_int4
+from underhood.nn.surgery import find_modules
+
+Quantized = Literal["int8", "int4"]
+
+GROUP = 64
+"""Inputs that share a scale in 4 bits: 4.5 bits per weight, as llama.cpp's q4_0 has."""
+
+
+@torch.no_grad()
+def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = True) -> Decoder:
+    """Rebuilds a model in place for inference and returns it: the same function, faster on a CPU.
+
+    Args:
+        quantize: None keeps the weights as they are; "int8" and "int4" round those of the blocks and of the
+            unembedding, and leave embeddings, norms, routers and a capped unembedding alone.
+        fuse: one product where several read the same vector.
+
+    Raises:
+        UserError: an unknown kind of quantisation; a quantised model elsewhere than on a CPU.
+    """
+    if quantize not in (None, "int8", "int4"):
+        raise UserError(f"there is no quantisation {quantize!r}", expected="int8 or int4")
+    if quantize is not None and model.embed.weight.device.type != "cpu":
+        raise UserError(
+            f"{quantize} weights work on the CPU only",
+            got=f"a model on {model.embed.weight.device}",
+            fix="Leave it out",
+        )
+    model.eval().requires_grad_(False)
+    if fuse:
+        fuse_layers(model)
+    if quantize is not None:
+        for name, layer in list(find_modules(model, ("blocks.*", "unembed"), nn.Linear)):
+            if type(layer) is not nn.Linear or name.endswith(".router"):  # a subclass does more than a product
+                continue
+            parent, _, child = name.rpartition(".")
+            packed = _packed(layer, quantize)
+            if isinstance(packed, Int4Linear):
+                # What they give is added to the residual stream, or goes through an activation into the next of them.
+                packed.narrow = fuse and child in ("gate_up", "down", "output")
+            setattr(model.get_submodule(parent), child, packed)
+    return model
+
+
+def _packed(layer: nn.Linear, quantize: Quantized) -> nn.Module:
+    if quantize == "int4":
+        for group in (GROUP, 32):
+            if fits_int4(layer, group):
+                return Int4Linear(layer, group=group)
+    return Int8Linear(layer)  # also what 4 bits can't hold: rows that are no multiple of 32 long
