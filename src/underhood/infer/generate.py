@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from underhood.core.errors import UserError
 from underhood.core.protocols import Cache, LanguageModel
 from underhood.infer.cache import ContiguousCache
+from underhood.infer.penalties import Penalties
+from underhood.infer.ring import RingCache, window_of
 from underhood.infer.sample import GREEDY, SamplingSpec, choose, uniforms
 from underhood.models.decoder import Decoder
 from underhood.models.ngram import NGram
@@ -70,7 +72,14 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         rows = [
-            _Row(index, list(prompts[index]), done[index], room, uniforms(sampling.seed, index))
+            _Row(
+                index,
+                list(prompts[index]),
+                done[index],
+                room,
+                uniforms(sampling.seed, index),
+                Penalties(sampling, prompts[index]) if sampling.reshapes else None,
+            )
             for index in order[start : start + batch_size]
             if (room := room_for(model, len(prompts[index]), max_new_tokens)) > 0
         ]
@@ -89,6 +98,7 @@ class _Row:
     room: int
     """How many more tokens it may take."""
     draws: Iterator[float]
+    penalties: Penalties | None
 
 
 def _continue(
@@ -102,13 +112,17 @@ def _continue(
     if uneven:
         lengths_B1 = torch.tensor([[len(row.prompt)] for row in rows], device=device)
         positions_BT = (torch.arange(longest, device=device) - (longest - lengths_B1)).clamp(min=-1)
-    store = new_cache(model, len(rows), longest + max(row.room for row in rows)) if use_cache else None
+    store = _cache_to_write(model, len(rows), longest + max(row.room for row in rows)) if use_cache else None
     while True:
-        logits_BV = last_logits(model, tokens_BT, store, positions_BT)
+        logits_BV = _read(model, tokens_BT, store, positions_BT)
         uniform_B = None
         if not sampling.greedy:
             uniform_B = torch.tensor([next(row.draws) for row in rows], device=device)
-        chosen_B = choose(logits_BV, sampling, uniform_B)
+        scores_BV = logits_BV
+        if sampling.reshapes:
+            shaped = [row.penalties(logits_V) for row, logits_V in zip(rows, logits_BV, strict=True) if row.penalties]
+            scores_BV = torch.stack(shaped)
+        chosen_B = choose(scores_BV, sampling, uniform_B)
         logprob_B = logits_BV.float().log_softmax(dim=-1).gather(-1, chosen_B[:, None])[:, 0]
         keep = []
         for slot, (row, token, logprob) in enumerate(zip(rows, chosen_B.tolist(), logprob_B.tolist(), strict=True)):
@@ -117,6 +131,8 @@ def _continue(
                 continue
             row.done.ids.append(token)
             row.done.logprobs.append(logprob)
+            if row.penalties is not None:
+                row.penalties.push(token)
             if len(row.done.ids) < row.room:
                 keep.append(slot)
         if not keep:
@@ -135,6 +151,27 @@ def _continue(
             tokens_BT = torch.cat((tokens_BT, chosen_B[:, None]), dim=1)
             if positions_BT is not None:
                 positions_BT = torch.cat((positions_BT, positions_BT[:, -1:] + 1), dim=1)
+
+
+def _cache_to_write(model: LanguageModel, batch: int, capacity: int) -> ContiguousCache | RingCache | None:
+    """A cache that is only added to: of a model that looks back through windows only, no more than they show."""
+    window = window_of(model) if isinstance(model, Decoder) else None
+    if isinstance(model, Decoder) and window is not None and 2 * window < capacity:
+        return RingCache.for_model(model, batch)
+    return new_cache(model, batch, capacity)
+
+
+def _read(
+    model: LanguageModel, tokens_BT: Tensor, cache: ContiguousCache | RingCache | None, positions_BT: Tensor | None
+) -> Tensor:
+    """Scores (B, V) after the last of T new tokens."""
+    count = tokens_BT.shape[1]
+    while isinstance(cache, RingCache) and count > cache.window:
+        rest_BT = None if positions_BT is None else positions_BT[:, : cache.window]
+        last_logits(model, tokens_BT[:, : cache.window], cache, rest_BT)
+        tokens_BT, count = tokens_BT[:, cache.window :], count - cache.window
+        positions_BT = None if positions_BT is None else positions_BT[:, cache.window :]
+    return last_logits(model, tokens_BT, cache, positions_BT)
 
 
 def _fill_gaps(keep: list[int]) -> list[int]:
