@@ -61,7 +61,7 @@ export class AnswerView {
       rate("down", "Bad answer"),
       answer.finish === "length" && this.card
         ? h("button", { type: "button", class: "link", onclick: () => acts.goOn(null) }, "Go on") : null,
-      h("span", { class: "meta" }, this.#speed()),
+      h("span", { class: "meta", title: this.#waited() }, this.#speed()),
     ].filter(Boolean);
   }
 
@@ -73,10 +73,14 @@ export class AnswerView {
     if (answer.prefix) parts.push(`from token ${whole(answer.prefix)} on`);
     if (written > 0) parts.push(`${whole(written)} tokens`);
     if (answer.seconds && written > 1) parts.push(`${decimal(written / answer.seconds, written / answer.seconds < 10 ? 1 : 0)} a second`);
-    if (answer.first) parts.push(`first after ${duration(answer.first)}`);
-    if (answer.cached) parts.push(`${whole(answer.cached)} of the prompt known`);
     if (ENDS[answer.finish]) parts.push(ENDS[answer.finish]);
     return parts.join(" · ");
+  }
+
+  #waited() {
+    const { answer } = this;
+    if (!answer.first) return null;
+    return `First token after ${duration(answer.first)}` + (answer.cached ? `; ${whole(answer.cached)} tokens of the prompt had been read before` : "");
   }
 
   // Tokens -------------------------------------------------------------------------------------------------------

@@ -35,24 +35,27 @@ export async function ask(path, options) {
 // The events of a stream, each parsed; ends with the stream or `[DONE]`.
 export async function* stream(path, body, signal) {
   const response = await request(path, { body, signal });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
   let rest = "";
+  let ended = false;
   try {
     for (;;) {
       const { done, value } = await reader.read();
+      ended = done;
       if (done) return;
-      const lines = (rest + value).split("\n");
+      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
       rest = lines.pop();
       for (const line of lines) {
         if (!line.startsWith("data:")) continue;
         const data = line.slice(5).trim();
-        if (data === "[DONE]") return;
+        if (data === "[DONE]") continue; // the stream ends by itself
         const event = JSON.parse(data);
         if (event.error) throw new Refused(response.status, event.error.message);
         yield event;
       }
     }
   } finally {
-    reader.cancel().catch(() => {});
+    if (!ended) reader.cancel().catch(() => {});
   }
 }

@@ -12,6 +12,7 @@ document.documentElement.classList.add("js");
 const PLACES = [
   { key: "c", name: "Chat", address: "/", is: (path) => path === "/", open: chat },
   { key: "r", name: "Runs", address: "/runs", is: (path) => path === "/runs", open: runsPage },
+  { key: "p", name: "Path", address: "/path/", is: () => false }, // has pages of its own
   { name: null, is: (path) => /^\/runs\/[^/]+$/.test(path), open: runPage, under: "Runs" },
   { name: null, is: (path) => path === "/compare", open: compareRuns, under: "Runs" },
 ];
@@ -40,7 +41,7 @@ function move() {
 // Keys -----------------------------------------------------------------------------------------------------------
 
 const KEYS = [
-  ["g c, g r", "Chat, Runs"],
+  ["g c, g r, g p", "Chat, Runs, Path"],
   ["/", "Search the conversations or runs"],
   ["Enter", "Send; Shift+Enter makes a new line"],
   ["Esc", "Stop the answer"],
@@ -66,7 +67,8 @@ document.addEventListener("keydown", (event) => {
       const place = PLACES.find((one) => one.key === event.key);
       if (place) {
         event.preventDefault();
-        go(place.address);
+        if (place.open) go(place.address);
+        else location.href = place.address;
         return;
       }
     }

@@ -1,15 +1,18 @@
 // The chat: a conversation with one model, or with two side by side.
 
 import { ask } from "./api.js";
-import { AnswerView, editor } from "./answer.js";
+import { AnswerView } from "./answer.js";
 import { controls } from "./controls.js";
-import { box, copyText, download, h, icon, iconButton, say, stageName } from "./dom.js";
-import { count, whole } from "./numbers.js";
+import { h, icon, iconButton, say } from "./dom.js";
+import { exportBox } from "./export.js";
+import { modelPicker } from "./picker.js";
+import { questionView } from "./question.js";
 import { go, note } from "./state.js";
 import * as store from "./store.js";
 import * as talks from "./talk.js";
 import { talkList } from "./talklist.js";
-import { NUMBERS, write } from "./write.js";
+import { welcome } from "./welcome.js";
+import { NUMBERS, fillAnswer, textOf } from "./write.js";
 
 export function chat(root, address) {
   return new Chat(root, address);
@@ -72,7 +75,7 @@ class Chat {
     if (this.missing) this.talk = talks.newTalk();
     this.#note();
     this.panel.rebuild();
-    this.#drawPicker();
+    this.picker.draw();
     this.#draw();
     await this.list.refresh(this.talk.id);
     this.field.focus({ preventScroll: true });
@@ -87,7 +90,7 @@ class Chat {
     this.stopAll();
   }
 
-  #query() {
+  query() {
     const query = new URLSearchParams();
     for (const lane of ["a", "b"]) {
       if (this.lanes[lane] && (lane === "b" || this.lanes.b || this.lanes.a !== this.cards[0].id)) query.append("model", this.lanes[lane]);
@@ -98,7 +101,7 @@ class Chat {
   }
 
   #note(options) {
-    const query = this.#query();
+    const query = this.query();
     if (Object.keys(this.talk.turns).length) query.set("c", this.talk.id);
     else if (this.talk.system) query.set("system", this.talk.system);
     note(query, options);
@@ -106,7 +109,7 @@ class Chat {
   }
 
   addressOf(talk) {
-    const query = this.#query();
+    const query = this.query();
     query.set("c", talk.id);
     return `/?${query}`;
   }
@@ -129,7 +132,7 @@ class Chat {
       removed: (id) => id === this.talk.id && this.begin(),
       open: (talk) => this.open(talk),
     });
-    this.picker = h("div", { class: "picker" });
+    this.picker = modelPicker(this.cards, this.lanes, (lane, id) => this.#pick(lane, id));
     this.turns = h("div", { class: "turns" });
     this.field = h("textarea", { rows: 1, id: "ask", "aria-label": "Your message", placeholder: "Ask", enterkeyhint: "send",
       oninput: () => this.#grow(), onkeydown: (event) => this.#fieldKey(event) });
@@ -152,9 +155,9 @@ class Chat {
       h("header", {}, h("h2", {}, "Settings"), iconButton("close", "Close the settings", () => this.toggleSettings())), this.panel);
     this.head = h("div", { class: "chat-head" },
       iconButton("menu", "Conversations", () => this.#toggleList(), { "aria-expanded": "false", class: "icon-button list-toggle" }),
-      this.picker,
+      this.picker.element,
       h("div", { class: "head-acts" },
-        h("button", { type: "button", class: "quiet", onclick: () => this.#exportBox() }, "Export"),
+        iconButton("down2", "Export", () => exportBox(this)),
         iconButton("tune", "Settings", () => this.toggleSettings(), { "aria-controls": "settings", "aria-expanded": "false", class: "icon-button settings-toggle" })));
     this.root.replaceChildren(this.list.element, h("div", { class: "chat-middle" }, this.head, this.turns, this.composer), this.settingsBox);
   }
@@ -173,30 +176,10 @@ class Chat {
     else this.settingsBox.querySelector("textarea").focus();
   }
 
-  #drawPicker() {
-    const select = (lane, name) => h("select", { "aria-label": name, onchange: (event) => this.#pick(lane, event.target.value) },
-      [...Map.groupBy(this.cards, (card) => card.run)].map(([run, cards]) => h("optgroup", { label: run },
-        cards.map((card) => h("option", { value: card.id, selected: card.id === this.lanes[lane] }, `${card.stage === "base" ? "Base" : card.stage.toUpperCase()} · ${run}`)))));
-    const mark = (lane) => stageName("", this.card(lane).hue);
-    const two = this.lanes.b !== null;
-    this.picker.replaceChildren(...[
-      h("span", { class: "pick" }, mark("a"), select("a", "Model")),
-      two ? h("span", { class: "pick" }, mark("b"), select("b", "Second model"),
-        iconButton("close", "End the comparison", () => this.#pick("b", null))) : null,
-      two || this.cards.length < 2 ? null : h("button", { type: "button", class: "quiet compare", onclick: () => this.#compare() }, "Compare"),
-    ].filter(Boolean));
-  }
-
-  #compare() {
-    const other = this.cards.find((card) => card.id !== this.lanes.a && card.run === this.card("a").run) ?? this.cards.find((card) => card.id !== this.lanes.a);
-    this.#pick("b", other.id);
-    this.picker.querySelector('[aria-label="Second model"]').focus();
-  }
-
   #pick(lane, id) {
     this.lanes[lane] = id;
     this.#note({ push: true });
-    this.#drawPicker();
+    this.picker.draw();
     this.#draw();
   }
 
@@ -206,7 +189,7 @@ class Chat {
     this.views.clear();
     this.root.classList.toggle("two-lanes", this.lanes.b !== null);
     const turns = talks.path(this.talk);
-    this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [this.#welcome()]));
+    this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.missing, (prompt) => this.send(prompt))]));
     const base = this.active.every((lane) => !this.card(lane).chats);
     this.field.placeholder = base ? "Begin a text" : "Ask";
     this.composer.querySelector(".composer-note").textContent = base
@@ -217,26 +200,7 @@ class Chat {
 
   #turn(turn) {
     const all = talks.siblings(this.talk, turn.parent);
-    const at = all.indexOf(turn);
-    const question = h("div", { class: "question" });
-    const showText = () => question.replaceChildren(h("p", { class: "question-text" }, turn.text),
-      h("footer", { class: "answer-foot" },
-        all.length > 1 ? h("span", { class: "variants" },
-          iconButton("left", "Version before", () => this.#showTurn(all[at - 1]), { disabled: at === 0 }),
-          h("span", { class: "number" }, `${at + 1}/${all.length}`),
-          iconButton("right", "Next version", () => this.#showTurn(all[at + 1]), { disabled: at === all.length - 1 })) : null,
-        iconButton("edit", "Edit the question", edit),
-        iconButton("copy", "Copy the question", () => copyText(turn.text))));
-    const edit = () => {
-      question.replaceChildren(editor(turn.text, "Your question", "Ask", (text) => {
-        if (text.trim()) this.send(text, turn);
-      }, () => {
-        showText();
-        question.querySelector('[aria-label="Edit the question"]').focus();
-      }));
-      question.querySelector("textarea").focus();
-    };
-    showText();
+    const question = questionView(turn, all, (other) => this.#showTurn(other), (text) => this.send(text, turn));
     const lanes = this.active.map((lane) => this.#answer(turn, lane));
     return h("section", { class: "turn", "aria-label": `Question: ${talks.titleOf(turn.text)}` }, question, h("div", { class: "lanes" }, lanes));
   }
@@ -264,27 +228,6 @@ class Chat {
     this.views.set(answer.id, view);
     if (running) running.view = view;
     return view.element;
-  }
-
-  #welcome() {
-    const card = this.card("a");
-    const suggestions = h("ul", { class: "suggestions" });
-    this.#suggest(suggestions);
-    const facts = `${count(card.parameters)} parameters, reads ${whole(card.context)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "");
-    return h("div", { class: "welcome" },
-      this.missing ? h("p", { class: "trouble", role: "alert" }, this.missing) : null,
-      h("h1", {}, this.lanes.b ? "Ask two models the same" : card.chats ? `Ask ${card.run}` : `Let ${card.run} go on`),
-      h("p", { class: "soft" }, this.lanes.b ? `${this.lanes.a} beside ${this.lanes.b}: one prompt, two answers, the same settings.` : facts),
-      suggestions);
-  }
-
-  // Questions that the run's own evaluation asked.
-  async #suggest(place) {
-    const run = this.card("a").run;
-    const found = await ask(`/ui/runs/${encodeURIComponent(run)}`).catch(() => ({ samples: [] }));
-    const seen = [...Map.groupBy(found.samples, (sample) => sample.kind).values()].flatMap((group) => group.slice(0, 1));
-    place.replaceChildren(...seen.slice(0, 4).map(({ prompt }) => h("li", {},
-      h("button", { type: "button", class: "suggestion", onclick: () => this.send(prompt) }, prompt))));
   }
 
   #drawSender() {
@@ -333,7 +276,7 @@ class Chat {
   }
 
   begin() {
-    const query = this.#query();
+    const query = this.query();
     const text = query.toString();
     this.root.classList.remove("list-open");
     go(text ? `/?${text}` : "/");
@@ -446,8 +389,6 @@ class Chat {
     this.running.set(answer.id, run);
     this.#draw();
     this.turns.lastElementChild?.scrollIntoView({ block: "end" });
-    const whole = !this.settings.stop?.length && start.pieces;
-    const begun = performance.now();
     let drawn = false;
     const draw = () => {
       drawn = false;
@@ -455,24 +396,10 @@ class Chat {
       run.view?.update();
       if (bottom) scrollTo(0, document.documentElement.scrollHeight);
     };
-    try {
-      for await (const piece of write(card, asks, this.settings, run.controller.signal)) {
-        if (piece.pieces.length && answer.first === undefined) answer.first = (performance.now() - begun) / 1000;
-        answer.text += piece.text;
-        answer.pieces.push(...piece.pieces);
-        if (whole && answer.pieces.every(([hex]) => hex !== null)) answer.text = textOf(answer.pieces.map(([hex]) => hex));
-        if (piece.finish) answer.finish = piece.finish;
-        if (piece.usage) answer.cached = piece.usage.prompt_tokens_details?.cached_tokens ?? 0;
-        if (!drawn) requestAnimationFrame(draw);
-        drawn = true;
-      }
-      // A stop text may have cut the answer within its tokens.
-      answer.cut = Boolean(this.settings.stop?.length);
-    } catch (error) {
-      if (error.name === "AbortError") answer.finish = "stopped";
-      else answer.error = error.message;
-    }
-    answer.seconds = (performance.now() - begun) / 1000 - (answer.first ?? 0);
+    await fillAnswer(answer, card, asks, this.settings, run.controller.signal, () => {
+      if (!drawn) requestAnimationFrame(draw);
+      drawn = true;
+    });
     this.running.delete(answer.id);
     if (run.view) run.view.live = false;
     run.view?.update();
@@ -482,44 +409,4 @@ class Chat {
     await store.put(talk);
     await this.list.refresh(this.talk.id);
   }
-
-  // Export -------------------------------------------------------------------------------------------------------
-
-  #exportBox() {
-    const name = (this.talk.title || "conversation").replace(/[^\w-]+/g, "-").replace(/^-+|-+$/g, "").toLowerCase().slice(0, 40) || "conversation";
-    const empty = Object.keys(this.talk.turns).length === 0;
-    const file = h("input", { type: "file", accept: ".json,application/json", id: "import", onchange: async () => {
-      try {
-        const talk = talks.fromJson(await file.files[0].text());
-        dialog.close();
-        await this.open(talk);
-      } catch (error) {
-        trouble.textContent = error.message;
-      }
-    } });
-    const trouble = h("p", { class: "trouble", role: "alert" });
-    const act = (label, hint, doing) => h("li", {}, h("button", { type: "button", class: "row-button", disabled: empty, onclick: doing },
-      h("strong", {}, label), h("span", { class: "soft small" }, hint)));
-    const dialog = box("Export", (close) => [h("ul", { class: "plain-list" },
-      act("Markdown", "what is on show, to read", () => download(`${name}.md`, talks.asMarkdown(this.talk), "text/markdown")),
-      act("Messages (JSON lines)", "one conversation per line, to train on", () => download(`${name}.jsonl`, talks.asMessages(this.talk), "application/jsonl")),
-      act("Everything (JSON)", "all versions, tokens and settings, to open here again", () => download(`${name}.json`, talks.asJson(this.talk), "application/json")),
-      act("Copy link", "what is on show, in the address itself", async () => {
-        const query = this.#query().toString();
-        await copyText(`${location.origin}/${query ? `?${query}` : ""}#talk=${await talks.asLink(this.talk)}`);
-        close();
-      }),
-      this.lanes.b ? act(`Only ${this.lanes.b}`, "its side as a conversation of its own", () => {
-        close();
-        const talk = talks.onlyLane(this.talk, "b");
-        [this.lanes.a, this.lanes.b] = [this.lanes.b, null];
-        this.open(talk);
-      }) : null,
-    ), h("label", { for: "import", class: "field-label" }, "Open an export"), file, trouble]);
-  }
-}
-
-function textOf(hexes) {
-  const bytes = hexes.join("").match(/../g)?.map((pair) => Number.parseInt(pair, 16)) ?? [];
-  return new TextDecoder().decode(Uint8Array.from(bytes));
 }

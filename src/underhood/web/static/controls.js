@@ -21,7 +21,7 @@ export function controls(state, onChange) {
         build();
         onChange();
       } }, name))),
-    SETTINGS.map((setting) => field(setting, state.settings[setting.name], change)),
+    ...SETTINGS.map((setting) => field(setting, state.settings[setting.name], change)),
     h("label", { class: "field" }, h("span", {}, "Stop at"), h("textarea", { rows: 2, class: "mono",
       value: (state.settings.stop ?? []).join("\n"), placeholder: "One text per line",
       onchange: (event) => change("stop", event.target.value.split("\n").filter(Boolean).slice(0, 16).length
@@ -34,12 +34,14 @@ export function controls(state, onChange) {
 function field({ name, label, min, max, step, hint, plain, open }, value, change) {
   const number = h("input", { type: "number", min, max: open ? null : max, step, value: value ?? "", id: `set-${name}`,
     placeholder: "auto", "aria-describedby": `hint-${name}`, inputmode: "decimal" });
-  const slider = plain ? null : h("input", { type: "range", min, max, step, value: value ?? min, "aria-label": label, tabindex: "-1" });
+  const slider = plain ? null : h("input", { type: "range", min, max, step, value: value ?? min, "aria-label": `${label} by hand`, tabindex: "-1",
+    class: value === undefined ? "unset" : null });
   const take = (text) => {
     const given = text === "" ? null : Number(text);
     const good = given === null || (Number.isFinite(given) && given >= min && (open || given <= max) && (step < 1 || Number.isInteger(given)));
     number.setAttribute("aria-invalid", String(!good));
     if (!good) return;
+    slider?.classList.toggle("unset", given === null);
     if (slider && given !== null) slider.value = given;
     change(name, given);
   };

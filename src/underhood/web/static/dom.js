@@ -40,7 +40,7 @@ const ICONS = {
   plus: "M8 3v10M3 8h10",
   left: "M10 3.500 5.500 8l4.500 4.500",
   right: "M6 3.500 10.500 8 6 12.500",
-  down2: "M8 3v10M4 9.500 8 13l4-3.500",
+  down2: "M8 2.500v7.500M4.800 7 8 10.200 11.200 7M3 13.500h10",
 };
 
 export function icon(name) {

@@ -82,7 +82,7 @@ export function runPage(root, { path, query }) {
     const now = found.stages?.at(-1);
     state.replaceChildren(h("span", { class: `status ${found.status}` }, WORDS[found.status]),
       found.status !== "finished" && found.open ? ` ${stageTitle(found.open)}` : "",
-      found.status === "running" && now && found.open === now.stage && now.steps ? [" ", progress(now)] .flat()[1] : "",
+      found.status === "running" && now?.steps && found.open === now.stage ? progress(now) : "",
       found.status === "running" && now?.tokens_per_second && found.open === now.stage ? ` ${count(now.tokens_per_second)} tokens a second` : "",
       h("span", { class: "soft" }, found.updated ? ` · last word ${ago(found.updated)}` : ""));
     if (found.status === "stopped") state.append(h("span", { class: "soft" }, " · go on with "), h("code", {}, `underhood build --out ${name} --resume`));
@@ -117,13 +117,13 @@ export function runPage(root, { path, query }) {
       const moment = `${found.open} ${found.events.length}`;
       if (moment !== known) {
         known = moment;
-        await whole_();
+        await lookAtAll();
       }
     }
     drawState({ ...open, status, updated: found.updated });
   }
 
-  async function whole_() {
+  async function lookAtAll() {
     const found = await ask(`/ui/runs/${encodeURIComponent(name)}`);
     links.replaceChildren(...[
       found.parameters ? h("span", {}, `${count(found.parameters)} parameters`) : null,

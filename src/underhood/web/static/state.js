@@ -21,12 +21,15 @@ export function note(query, { push = false } = {}) {
   history[push ? "pushState" : "replaceState"](null, "", address);
 }
 
+// Whether an address is a document of its own that this script does not draw.
+const elsewhere = (path) => path.startsWith("/path/") || path.startsWith("/ui/");
+
 export function start(move) {
   onMove = move;
   addEventListener("popstate", move);
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[href^='/']");
-    if (!link || link.target || link.hasAttribute("download") || event.defaultPrevented) return;
+    if (!link || link.target || link.hasAttribute("download") || event.defaultPrevented || elsewhere(link.pathname)) return;
     if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     go(link.getAttribute("href"));

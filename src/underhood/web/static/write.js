@@ -16,7 +16,7 @@ export const SETTINGS = [
 ];
 export const NUMBERS = SETTINGS.map((one) => one.name);
 export const PRESETS = {
-  "As the server": {},
+  Default: {},
   Likeliest: { temperature: 0 },
   Lively: { temperature: 0.7, min_p: 0.05 },
   Wild: { temperature: 1.2, min_p: 0.02 },
@@ -63,4 +63,35 @@ export async function* write(model, asks, settings, signal) {
       usage: event.usage ?? null,
     };
   }
+}
+
+// Has an answer written to its end: its text and tokens, how it ended, how long it took. `onPiece` follows it.
+export async function fillAnswer(answer, model, asks, settings, signal, onPiece) {
+  const begun = performance.now();
+  const since = () => (performance.now() - begun) / 1000;
+  // Behind a chosen token a letter may have been cut in two; the tokens' bytes put it together again. A stop text cuts
+  // the answer within its tokens, so that they spell more than it says.
+  answer.cut = Boolean(settings.stop?.length);
+  const spelt = answer.prefix && !answer.cut;
+  try {
+    for await (const piece of write(model, asks, settings, signal)) {
+      if (piece.pieces.length) answer.first ??= since();
+      answer.text += piece.text;
+      answer.pieces.push(...piece.pieces);
+      if (spelt && answer.pieces.every(([hex]) => hex !== null)) answer.text = textOf(answer.pieces.map(([hex]) => hex));
+      if (piece.finish) answer.finish = piece.finish;
+      if (piece.usage) answer.cached = piece.usage.prompt_tokens_details?.cached_tokens ?? 0;
+      onPiece();
+    }
+  } catch (error) {
+    if (error.name === "AbortError") answer.finish = "stopped";
+    else answer.error = error.message;
+  }
+  answer.seconds = since() - (answer.first ?? 0);
+}
+
+// The text that bytes in hexadecimal spell.
+export function textOf(hexes) {
+  const bytes = hexes.join("").match(/../g)?.map((pair) => Number.parseInt(pair, 16)) ?? [];
+  return new TextDecoder().decode(Uint8Array.from(bytes));
 }

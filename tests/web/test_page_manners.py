@@ -1,0 +1,163 @@
+"""The manners of every place of the page: quiet, accessible, within its window, closed to strangers, in the wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from live_server import Live
+from page_visit import Visit, headless, page_server
+from playwright.sync_api import Browser
+
+from needs import REPOSITORY
+from underhood.recipes.report import numbers
+from underhood.web.pages_api import POLICY, SHARED
+
+HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
+PLACES = {
+    "chat": "/?temperature=0&max_tokens=24",
+    "runs": "/runs",
+    "run": "/runs/small",
+    "compare": "/compare?a=whole&b=half",
+}
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with headless() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with page_server(tmp_path_factory.mktemp("page"), hostile=HOSTILE) as live:
+        yield live
+
+
+def settle(visit: Visit, place: str) -> None:
+    """Waits until the place shows what it is for, with everything open that can be."""
+    page = visit.page
+    if place == "chat":
+        visit.ask("What is a list?")
+        page.get_by_role("button", name="Tokens", exact=True).click()
+        page.locator(".strip .token").first.wait_for()
+        page.get_by_role("button", name="Settings", exact=True).click()
+    else:
+        page.locator({"runs": "tbody tr", "run": ".stages li", "compare": ".diff tr"}[place]).first.wait_for()
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")])
+def test_page_is_quiet_accessible_and_fits(browser: Browser, live: Live, place: str, width: int, scheme: Any) -> None:
+    viewport = {"width": width, "height": 800}
+    with Visit(browser, live.url, PLACES[place], viewport=viewport, color_scheme=scheme, bypass_csp=True) as visit:
+        settle(visit, place)
+        assert visit.overflow <= 0
+        found = Axe().run(visit.page).response["violations"]
+        serious = [(one["id"], one["nodes"][0]["html"][:120]) for one in found if one["impact"] in SERIOUS]
+        assert serious == []
+        assert visit.quiet, (visit.complaints, visit.foreign)
+        assert visit.page.title() != "hacked"
+
+
+def test_page_axe_sees_what_it_is_meant_to_see(browser: Browser, live: Live) -> None:
+    """The ablation: with a name taken away and pale letters the same check fails."""
+    with Visit(browser, live.url, bypass_csp=True) as visit:
+        visit.page.locator(".welcome").wait_for()
+        visit.page.evaluate("""() => {
+          document.querySelector("#ask").removeAttribute("aria-label");
+          document.querySelector("#ask").removeAttribute("placeholder");
+          document.querySelector("h1").style.color = "#ccc";
+        }""")
+        found = {one["id"] for one in Axe().run(visit.page).response["violations"] if one["impact"] in SERIOUS}
+        assert {"label", "color-contrast"} <= found
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_page_holds_under_its_own_policy(browser: Browser, live: Live, place: str) -> None:
+    with Visit(browser, live.url, PLACES[place]) as visit:
+        settle(visit, place)
+        assert visit.quiet, (visit.complaints, visit.foreign)
+        with live.http() as client:
+            answer = client.get(PLACES[place].partition("?")[0])
+        assert answer.headers["content-security-policy"] == POLICY
+        assert POLICY.startswith("default-src 'self'")
+
+
+def test_page_policy_stops_inline_script_style_and_foreign_pictures(browser: Browser, live: Live) -> None:
+    """The ablation of escaping: raw markup that slipped in could neither run nor fetch."""
+    with Visit(browser, live.url) as visit:
+        visit.page.locator(".welcome").wait_for()
+        visit.page.evaluate("""() => {
+          document.body.insertAdjacentHTML("beforeend", `<img src="https://example.org/x.png" onerror="document.title='hacked'">`);
+          const script = document.createElement("script");
+          script.textContent = "document.title = 'hacked'";
+          document.body.append(script);
+        }""")
+        visit.page.wait_for_timeout(200)
+        assert visit.page.title() != "hacked"
+        assert len(visit.complaints) >= 2
+
+
+def test_page_theme_switch_is_remembered_across_places(browser: Browser, live: Live) -> None:
+    with Visit(browser, live.url, color_scheme="light") as visit:
+        page = visit.page
+        ground = "getComputedStyle(document.body).backgroundColor"
+        page.get_by_role("button", name="Theme").click()
+        page.get_by_role("button", name="Theme").click()
+        assert page.evaluate(ground) == "rgb(20, 20, 22)"
+        visit.go("/runs")
+        assert page.evaluate(ground) == "rgb(20, 20, 22)"
+
+
+def test_page_numbers_read_as_in_the_report(browser: Browser, live: Live) -> None:
+    values = [0, 0.0004, 0.3, 1, 7.25, 9.94, 9.96, 12.4, 59.6, 60, 99.96, 999.4, 999.6, 3599, 3600, 41_234, 3_344_832, 7.2e9]
+    pairs = [(0, 1), (1.62, 4.3), (-0.8, 2.1), (0, 638), (0.031, 0.0345), (100, 2400)]
+    with Visit(browser, live.url) as visit:
+        found = visit.page.evaluate(
+            """async ([values, pairs]) => {
+              const n = await import("/static/numbers.js");
+              return { count: values.map(n.count), size: values.map(n.size), whole: values.map(n.whole),
+                decimal: values.map((v) => n.decimal(-v, 2)), duration: values.map(n.duration),
+                percent: values.map((v) => n.percent(Math.min(v / 100, 1))),
+                ticks: pairs.map(([low, high]) => n.niceTicks(low, high, 4).map((t) => [t, n.tick(t, 0.25)])) };
+            }""",
+            [values, pairs],
+        )
+    assert found["count"] == [numbers.count(v) for v in values]
+    assert found["size"] == [numbers.size(v) for v in values]
+    assert found["whole"] == [numbers.whole(v) for v in values]
+    assert found["decimal"] == [numbers.decimal(-v, 2) for v in values]
+    assert found["duration"] == [numbers.duration(v) for v in values]
+    assert found["percent"] == [numbers.percent(min(v / 100, 1)) for v in values]
+    assert found["ticks"] == [[[t, numbers.tick(t, 0.25)] for t in numbers.nice_ticks(*pair, 4)] for pair in pairs]
+
+
+def test_page_serves_its_own_files_and_no_others(live: Live) -> None:
+    with live.http() as client:
+        assert client.get("/static/tokens.css").headers["content-type"].startswith("text/css")
+        assert client.get("/static/app.js").headers["content-type"].startswith("text/javascript")
+        for path in ("/static/../pages_api.py", "/static/%2e%2e/pages_api.py", "/static/nothing.js", "/static/.."):
+            assert client.get(path).status_code == 404
+        assert client.get("/runs/small/other").status_code == 404
+
+
+def test_page_files_are_all_in_the_wheel(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    done = subprocess.run([*command, str(REPOSITORY)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    [wheel] = tmp_path.glob("underhood-*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    static = REPOSITORY / "src" / "underhood" / "web" / "static"
+    wanted = {f"underhood/web/static/{file.name}" for file in static.iterdir()}
+    wanted |= {f"underhood/recipes/report/{name}" for name in SHARED}
+    assert wanted <= held
+    assert len(wanted) > 20
