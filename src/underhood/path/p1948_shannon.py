@@ -1,0 +1,224 @@
+"""Shannon 1948: letters drawn from tables of ever longer contexts look more and more like English."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from underhood.core.figures import Grid, Plot, Series, Texts
+from underhood.core.milestone import (
+    Ablation,
+    Claim,
+    Milestone,
+    Minutes,
+    Paper,
+    Printed,
+    Seeds,
+    at_least,
+    at_most,
+    near,
+)
+from underhood.core.trial import Trial
+from underhood.data.letters import ALPHABET, plain_english, spelled, symbols
+from underhood.models.ngram import NGram, NGramSpec
+
+Ids = NDArray[np.int64]
+ORDERS = ("zeroth", "first", "second", "third")
+
+MILESTONE = Milestone(
+    stem="p1948_shannon",
+    rows=("shannon-1948",),
+    title="Shannon draws English from tables",
+    year=1948,
+    question="Can a machine that only counts letters write English?",
+    asks=(
+        "what is an n-gram?",
+        "how does a language model generate text?",
+        "how redundant is English?",
+    ),
+    papers=(
+        Paper(
+            authors="C. E. Shannon",
+            year=1948,
+            title="A mathematical theory of communication",
+            link="https://doi.org/10.1002/j.1538-7305.1948.tb01338.x",
+        ),
+    ),
+    idea=r"""
+Shannon needed a source of messages that mathematics can handle and that still resembles English. He made a series of
+them. The *zeroth* order draws each of 27 symbols (26 letters and the space) with equal chances. The *first* order draws
+them as often as English has them. The *second* looks at the letter before, the *third* at two letters before:
+
+$$P(x_t \mid x_{t-2}, x_{t-1}) = \frac{c(x_{t-2}\,x_{t-1}\,x_t)}{c(x_{t-2}\,x_{t-1})}$$
+
+He had no table of triples at hand, so he opened a book at random, read on until the last two letters came up, took the
+letter after them, and opened another page. That draws from the same distribution as the counts do. With words in place
+of letters the first two orders already give half-sentences.
+
+This is what every language model does when it writes: ask for the distribution of the next symbol, draw, repeat. Only
+the way to the distribution has changed since. And it measures how much of a text was not free to choose. If a
+model needs $F$ bits per symbol where 27 equally likely ones would need $\log_2 27 = 4.75$, the *redundancy* is
+$1 - F/\log_2 27$; Shannon estimated about one half for English, counting dependencies over eight letters or so.
+""",
+    claims=(
+        Claim(
+            key="zeroth",
+            statement="Equally likely symbols hardly ever make a word: less than 5 % of what stands between spaces",
+            judge=at_most(0.05),
+        ),
+        Claim(
+            key="third",
+            statement="Looking back two letters makes words: at least 40 % of what stands between spaces is one",
+            judge=at_least(0.4, shape=0.25),
+        ),
+        Claim(
+            key="step",
+            statement="Every order makes more words than the one before: even the smallest step is above zero",
+            judge=at_least(0.001, null=0.0),
+        ),
+        Claim(
+            key="pairs",
+            statement="Second-order words make pairs that others wrote too: twice as often as first-order words",
+            judge=at_least(2.0, shape=1.3, null=1.0),
+        ),
+        Claim(
+            key="redundancy",
+            statement="About half of a text follows from the seven letters before each letter",
+            judge=near(0.5, 0.1, shape=0.2),
+            paper=Printed("about 50 %", "verified", "quoted in Shannon 1951, abstract"),
+        ),
+    ),
+    ablations=(
+        Ablation(
+            "context",
+            "every table forgets what came before: all orders draw like the first",
+            ("third", "step", "pairs", "redundancy"),
+        ),
+    ),
+    minutes=Minutes(read=6, smoke=0.2, report=0.7),
+    seeds=Seeds(smoke=3, report=10),
+    code=("underhood.path.p1948_shannon:draw", "underhood.path.p1948_shannon:table"),
+    hard="""
+What counts as a word decides the shares. Here it is what the corpus writes at least five times, so that fragments of
+code and names do not pass; single letters other than *a* and *i* never count. The redundancy is measured on documents
+that were held out: the same tables judged on their own text would look twice as good, and mean nothing.
+""",
+    then="Shannon's next paper asks how little is left to guess if the reader knows the language well: shannon-1951.",
+)
+
+
+def run(trial: Trial) -> None:
+    train, held_out = plain_english(only_topics=trial.scale == "smoke")
+    text, words = symbols(" ".join(train)), " ".join(train).split()
+    known, number, counts = np.unique(words, return_inverse=True, return_counts=True)
+    common = set(known[counts >= 5].tolist())
+    common -= set("bcdefghjklmnopqrstuvwxyz")
+    top = 1 if trial.without("context") else 8
+    letter_tables = [table(text, min(order, top), 27) for order in (0, 1, 2, 3)]
+    word_tables = [table(number, min(order, top), len(known)) for order in (1, 2)]
+    others = " ".join(held_out).split()
+    written = set(pairwise(others))
+    count, length = trial.at(smoke=(40, 250), report=(200, 500))
+    shares: list[list[float]] = []
+    samples: dict[str, str] = {}
+    for seed in trial.each_seed():
+        drawn = [draw(model, count, length, seed) for model in letter_tables]
+        shares.append([word_share(sample, common) for sample in drawn])
+        trial.measure("zeroth", shares[-1][0])
+        trial.measure("third", shares[-1][3])
+        trial.measure("step", float(np.diff(shares[-1]).min()))
+        wording = [known[draw(model, count, length // 5, seed)] for model in word_tables]
+        pairs = [np.mean([pair in written for row in sample for pair in pairwise(row)]) for sample in wording]
+        trial.measure("pairs", float(pairs[1] / max(pairs[0], 1e-9)))
+        if not samples:
+            samples = {f"{name}-order letters": spelled(d[0])[:110] for name, d in zip(ORDERS, drawn, strict=True)}
+            samples |= {
+                f"{name}-order words": " ".join(w[0][:20]) for name, w in zip(ORDERS[1:3], wording, strict=True)
+            }
+            if not trial.ablated:
+                trial.oracle(
+                    "transition counts, chi-square per degree of freedom", *surprise(drawn[2], letter_tables[2])
+                )
+    bits = [cross_entropy(text, held_out, order) for order in range(1, top + 1)]
+    trial.measure("redundancy", 1 - bits[-1] / np.log2(27))
+    show(trial, samples, np.array(shares), bits)
+
+
+def table(ids: Ids, order: int, symbols: int) -> NGram:
+    """What follows the last order − 1 symbols, as often as the text says so and no smoothing; order 0 is uniform."""
+    if order == 0:
+        return NGramSpec(vocab_size=symbols, order=1).build()
+    return NGramSpec(vocab_size=symbols, order=order, continuation=False, discounts=(0.0,) * order).build().fit([ids])
+
+
+def draw(model: NGram, count: int, length: int, seed: int) -> Ids:
+    """Texts drawn symbol by symbol, (count, length), each after a symbol 0 (the space) that is not returned."""
+    rng = np.random.default_rng(seed)
+    text = np.zeros((count, length + 1), dtype=np.int64)
+    for t in range(1, length + 1):
+        seen = torch.from_numpy(text[:, max(0, t - model.spec.order) : t])
+        places = torch.arange(1, seen.shape[1] + 1)[None]  # from 1: no document opens here
+        p = model(seen, positions=places)[:, -1].double().exp().cumsum(-1).numpy()
+        text[:, t] = (rng.random((count, 1)) * p[:, -1:] > p).sum(axis=1)
+    return text[:, 1:]
+
+
+def word_share(sample: Ids, common: set[str]) -> float:
+    """Which part of what stands between two spaces is a word; the cut ends of each text are left out."""
+    found = [piece for row in sample for piece in spelled(row).split(" ")[1:-1] if piece]
+    return sum(piece in common for piece in found) / max(len(found), 1)
+
+
+def surprise(sample: Ids, model: NGram) -> tuple[bool, str]:
+    """Whether transitions in texts of the second order follow the table, as Pearson's chi-square judges."""
+    seen = np.zeros((27, 27))
+    np.add.at(seen, (sample[:, :-1], sample[:, 1:]), 1)
+    expected = model(torch.arange(27)[:, None], positions=torch.ones(1, 1).long())[:, 0].double().exp().numpy()
+    expected *= seen.sum(axis=1, keepdims=True)
+    enough = expected >= 5
+    freedom = enough.sum() - enough.any(axis=1).sum()
+    chi = float((((seen - expected) ** 2)[enough] / expected[enough]).sum())
+    # Cells below 5 are left out, so the sum is a little below the full statistic: within five deviations either way.
+    return abs(chi - freedom) < 5 * np.sqrt(2 * freedom), f"{chi / freedom:.3f} with {freedom} degrees"
+
+
+def cross_entropy(text: Ids, held_out: tuple[str, ...], order: int) -> float:
+    """Bits per symbol of held-out text under Kneser-Ney, which lets unseen contexts fall back on shorter ones."""
+    model = NGramSpec(vocab_size=27, order=order).build().fit([text])
+    return float(-np.concatenate(model.log_probs([symbols(one) for one in held_out])).mean() / np.log(2))
+
+
+def show(trial: Trial, samples: dict[str, str], shares: NDArray[np.float64], bits: list[float]) -> None:
+    trial.figure(Texts(title="The approximations, drawn here", texts=tuple(samples.items())))
+    middle, spread = shares.mean(axis=0), 2 * shares.std(axis=0)
+    trial.figure(
+        Plot(
+            title="Longer contexts make words",
+            x="order of the letter table",
+            y="share of words",
+            kind="bars",
+            names=ORDERS,
+            series=(Series("drawn here", (0, 1, 2, 3), tuple(middle), tuple(middle - spread), tuple(middle + spread)),),
+        )
+    )
+    orders = tuple(float(order) for order in range(1, len(bits) + 1))
+    trial.figure(
+        Plot(
+            title="What is left to guess after some letters of context",
+            x="letters seen, the new one included",
+            y="bits per letter on held-out text",
+            series=(Series("Kneser-Ney", orders, tuple(bits)),),
+            levels=((float(np.log2(27)), "27 equally likely symbols"), (float(np.log2(27)) / 2, "one half")),
+        )
+    )
+    trial.figure(
+        Grid(
+            title="Redundancy by context",
+            head=("letters", "bits per letter", "redundancy"),
+            rows=tuple((n, round(b, 3), f"{1 - b / np.log2(27):.0%}") for n, b in enumerate(bits, start=1)),
+            note=f"Alphabet: the space and {ALPHABET[1:]}.",
+        )
+    )
