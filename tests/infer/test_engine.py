@@ -14,6 +14,7 @@ from tiny_run import tiny_model, tiny_tokenizer
 from underhood.core.errors import UserError
 from underhood.infer.engine import Engine, EngineSpec
 from underhood.infer.generate import generate
+from underhood.infer.quantize import prepare
 from underhood.infer.request import Piece, Request
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.ticket import EngineStopped, QueueFull, Ticket
@@ -37,6 +38,8 @@ def variant(kind: str) -> Decoder:
     block = spec.blocks[0]
     mixer = block.mixer
     assert isinstance(mixer, AttentionSpec)
+    if kind == "prepared":
+        return prepare(variant("grouped"))
     mixers = {
         "grouped": [mixer],
         "window": [replace(mixer, window=7)],
@@ -95,6 +98,7 @@ WHOLE, CHUNKED = 64, 9
         *((kind, blocks, budget) for kind in KINDS for blocks, budget in ((ROOMY, WHOLE), (TIGHT, CHUNKED))),
         ("grouped", ROOMY, CHUNKED),
         ("grouped", TIGHT, WHOLE),
+        ("prepared", ROOMY, WHOLE),
     ],
 )
 def test_engine_greedy_text_matches_the_naive_loop(kind: str, blocks: int, budget: int) -> None:
@@ -104,7 +108,7 @@ def test_engine_greedy_text_matches_the_naive_loop(kind: str, blocks: int, budge
     found = run(engine, tickets)
     # Once more: now beginnings are in the cache.
     again = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
-    expected = expected_of(kind)
+    expected = expected_of("grouped" if kind == "prepared" else kind)
     assert found == expected
     assert run(engine, again) == expected
     assert engine.stats().prefix_hits > 0

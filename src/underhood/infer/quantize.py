@@ -9,6 +9,7 @@ from torch import nn
 
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
+from underhood.nn.fewrows import for_few_rows
 from underhood.nn.fused import fuse as fuse_layers
 from underhood.nn.packed import Int4Linear, Int8Linear, fits_int4
 from underhood.nn.surgery import find_modules
@@ -42,6 +43,8 @@ def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = T
     model.eval().requires_grad_(False)
     if fuse:
         fuse_layers(model)
+    if quantize is None and model.embed.weight.device.type == "cpu":
+        for_few_rows(model)
     if quantize is not None:
         for name, layer in list(find_modules(model, ("blocks.*", "unembed"), nn.Linear)):
             if type(layer) is not nn.Linear or name.endswith(".router"):  # a subclass does more than a product
