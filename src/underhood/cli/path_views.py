@@ -11,7 +11,7 @@ from underhood.atlas import catalogue, results, route
 from underhood.atlas import rows as index
 from underhood.atlas import search as finder
 from underhood.cli import terminal
-from underhood.cli.claims import claims_table, minutes_words
+from underhood.cli.claims import claims_table, minutes_words, number
 from underhood.core.errors import UserError
 
 View = tuple[Any, Callable[[], None]]
@@ -190,11 +190,49 @@ def search(question: str) -> View:
 
 
 def check() -> View:
-    raise NotImplementedError
+    """Statements of papers, computed again from what the same papers print."""
+    from underhood.atlas.checks import CHECKS
+
+    data = [
+        {
+            "row": one.row,
+            "paper": one.paper,
+            "where": one.where,
+            "what": one.what,
+            "printed": one.printed,
+            "from": one.from_,
+            "recomputed": one.recomputed,
+            "agrees": one.agrees,
+            "evidence": one.evidence,
+        }
+        for one in CHECKS
+    ]
+
+    def text() -> None:
+        out = terminal.console()
+        for one in CHECKS:
+            out.print(f"{one.paper}, {one.where}", style="bold", end="  ")
+            out.print(one.row, style="dim")
+            word = "agrees" if one.agrees else "does not agree"
+            out.print(f"  prints {number(one.printed)} {one.what}; {one.from_}: {number(one.recomputed)}, {word}.")
+        wrong = sum(not one.agrees for one in CHECKS)
+        out.print()
+        out.print(f"{wrong} of {len(CHECKS)} statements contradict what the same source prints elsewhere.")
+
+    return data, text
 
 
 def write_pages(html: Path | None, docs: Path | None, places: Sequence[Path]) -> int:
-    raise NotImplementedError
+    """Writes the pages for a browser, the Markdown pages, or both."""
+    if html is not None:
+        from underhood.atlas.pages.site import write_site
+
+        print(write_site(html, places)[0])
+    if docs is not None:
+        from underhood.atlas.pages.markdown import write_docs
+
+        print(write_docs(docs, places)[0])
+    return 0
 
 
 def _short(file: Path) -> str:

@@ -78,6 +78,7 @@ def _one(args: Args, stem: str) -> int:
 
     from underhood.atlas import results
     from underhood.atlas.catalogue import find
+    from underhood.atlas.pages.site import PAGES, refresh
     from underhood.atlas.reproduce import failures, reproduce
     from underhood.cli import terminal
     from underhood.cli.reproduce_view import Progress, show
@@ -97,5 +98,6 @@ def _one(args: Args, stem: str) -> int:
     if args.json:
         print(json.dumps({"file": str(file)} | result, ensure_ascii=False))
     else:
-        show(out, milestone, result, file)
+        page = refresh(args.results / PAGES, results.places(args.results), stem)
+        show(out, milestone, result, file, page)
     return 1 if failures(result) else 0

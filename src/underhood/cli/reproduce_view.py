@@ -12,6 +12,7 @@ from rich.text import Text
 from underhood.atlas.reproduce import failures
 from underhood.atlas.results import Result
 from underhood.cli.claims import claims_table, minutes_words
+from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Milestone
 from underhood.core.trial import Listener
 
@@ -72,20 +73,24 @@ class Progress:
             self._live.update(Text("\n".join(lines)), refresh=True)
 
 
-def show(out: Console, milestone: Milestone, result: Result, file: Path | None) -> None:
-    """What one milestone found."""
+def show(out: Console, milestone: Milestone, result: Result, file: Path | None, page: Path | None = None) -> None:
+    """What one milestone found: the table, what others say of it, the figures, and where it lies."""
     out.print(f"{milestone.title} ({milestone.year})", style="bold")
     out.print(milestone.question, style="dim")
     out.print()
     out.print(claims_table(milestone, result))
+    if any(claim.paper for claim in milestone.claims):
+        out.print("paper: v read in the source, r from memory, c computed from what it prints", style="dim")
     for oracle in result["oracles"]:
-        out.print(f"Oracle {oracle['name']}: {'agrees' if oracle['agrees'] else 'DISAGREES'}. {oracle['detail']}")
+        detail = f": {oracle['detail']}" if oracle["detail"] else ""
+        out.print(f"{oracle['name']} {'agrees' if oracle['agrees'] else 'DISAGREES'}{detail}")
     for one in result["ablations"]:
         fell = [claim["key"] for claim in one["claims"] if claim["key"] not in one["unmeasured"]]
         if one["broke"] and fell:
-            out.print(
-                f"Without {one['key']} ({one['removes']}): {', '.join(fell)} fail{'s' if len(fell) == 1 else ''}."
-            )
+            word = "fails" if len(fell) == 1 else "fail"
+            out.print(f"Without {one['key']} ({one['removes']}): {', '.join(fell)} {word}.")
+    charts(out, [figure_from_json(figure) for figure in result["figures"]])
+    out.print()
     for problem in failures(result):
         out.print(f"Something is wrong: {problem}", style="bold")
     for note in result["notes"]:
@@ -93,3 +98,5 @@ def show(out: Console, milestone: Milestone, result: Result, file: Path | None) 
     took = minutes_words(result["minutes_with_ablations"])
     seeds = len(result["seeds"])
     out.print(f"{seeds} seed{'s' if seeds > 1 else ''}, {took}" + (f" → {file}" if file else ""), style="dim")
+    if page is not None:
+        out.print(f"As a page: {page}", style="dim")

@@ -17,6 +17,7 @@ from underhood.web.exchanges import Exchanges
 from underhood.web.hub import ModelHub
 from underhood.web.metrics import Metered, Metrics
 from underhood.web.pages_api import Pages, pages_router
+from underhood.web.path_pages import path_router
 from underhood.web.routes import embeddings_router, feedback_router, models_router, tokenize_router, watching_router
 from underhood.web.run_views import Runs
 from underhood.web.running import ClientGone
@@ -59,6 +60,7 @@ def create_app(hub: ModelHub, settings: ServeSettings | None = None) -> FastAPI:
     app.include_router(watching_router(hub, metrics))
     if store is not None:
         app.include_router(feedback_router(hub, store, exchanges, metrics))
+    app.include_router(path_router())
     app.include_router(pages_router(Pages(hub, Runs(_places(hub, settings)))))
     # The last one added sees a request first.
     app.add_middleware(Gate, settings=settings)

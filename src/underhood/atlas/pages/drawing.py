@@ -1,0 +1,281 @@
+"""Figures as what a template draws: places in percent of an area that any width can carry.
+
+As in the report, lines are SVG stretched over the area and all words are HTML beside it, so nothing shrinks on a phone
+and everything is there without JavaScript; the page's script only reads values off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from underhood.core.figures import Figure, Frames, Grid, Heat, Plot, Series, Texts
+from underhood.recipes.report import numbers
+
+HUES = 7
+"""Colours in turn; dash patterns are the second cue."""
+APART = 7.5
+"""Percent of the area's height between two labels at the lines' ends."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where values lie between the ends of an axis, 0 to 100."""
+
+    low: float
+    high: float
+    log: bool
+
+    def at(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
+        return round(min(max(100 * (value - low) / (high - low), -2), 102), 2)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        if not self.log:
+            ticks = numbers.nice_ticks(self.low, self.high, 4)
+            step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+            return [(self.at(tick), _short(tick, step)) for tick in ticks]
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        steps = (1,) if last - first > 2 else (1, 2, 5)
+        ladder = [base * 10.0**power for power in range(first, last + 1) for base in steps]
+        inside = [value for value in ladder if self.low * 0.999 <= value <= self.high * 1.001]
+        every = max(1, math.ceil(len(inside) / 6))
+        return [(self.at(value), value_words(value)) for value in inside[::every]]
+
+
+def axis(values: Sequence[float], log: bool, *, pad: float = 0.04, zero: bool = False) -> Axis:
+    """An axis that holds the values; one with no spread gets some."""
+    finite = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    if zero and not log:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        low, high = (low / 2, high * 2) if log else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+    if log:
+        factor = (high / low) ** pad
+        return Axis(low / factor, high * factor, True)
+    room = pad * (high - low)
+    return Axis(0.0 if zero and low == 0 else low - room, high + room, False)
+
+
+def value_words(value: float) -> str:
+    """A number in few digits, as an axis or a read-out shows it."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "–"
+    if abs(value) >= 1e5 or abs(value) < 1e-3:
+        power = math.floor(math.log10(abs(value)))
+        base = value / 10**power
+        digits = "" if abs(base - 1) < 1e-9 else f"{base:.3g}·"
+        return f"{digits}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    if value == int(value):
+        return numbers.decimal(value, 0)
+    digits = max(0, 3 - 1 - math.floor(math.log10(abs(value))))
+    return numbers.decimal(value, digits) if digits < 4 else numbers.decimal(value, 4)
+
+
+def draw(figure: Figure) -> dict[str, Any]:
+    """A figure for the template: ``kind`` and what that kind needs."""
+    said = {"title": figure.title, "note": figure.note}
+    if isinstance(figure, Plot):
+        return said | (_bars(figure) if figure.kind == "bars" else _plot(figure, *_axes([figure])))
+    if isinstance(figure, Frames):
+        plots = [plot for _, plot in figure.frames]
+        if plots and plots[0].kind == "bars":
+            drawn = [_bars(plot) for plot in plots]
+        else:
+            drawn = [_plot(plot, *_axes(plots)) for plot in plots]
+        frames = [{"label": label} | one for (label, _), one in zip(figure.frames, drawn, strict=True)]
+        return said | {"kind": "frames", "control": figure.control, "frames": frames}
+    if isinstance(figure, Heat):
+        return said | _heat(figure)
+    if isinstance(figure, Grid):
+        rows = [[value_words(cell) if isinstance(cell, (int, float)) else cell for cell in row] for row in figure.rows]
+        right = [bool(figure.rows) and all(isinstance(row[i], (int, float)) for row in figure.rows)
+                 for i in range(len(figure.head))]  # fmt: skip
+        return said | {"kind": "grid", "head": figure.head, "rows": rows, "right": right}
+    assert isinstance(figure, Texts)
+    return said | {"kind": "texts", "texts": figure.texts}
+
+
+def _axes(plots: Sequence[Plot]) -> tuple[Axis, Axis]:
+    """Axes that hold every frame alike."""
+    xs = [x for plot in plots for series in plot.series for x in series.x]
+    ys = [y for plot in plots for series in plot.series for y in (*series.y, *series.low, *series.high)]
+    ys += [level for plot in plots for level, _ in plot.levels]
+    first = plots[0]
+    return axis(xs, first.log_x, pad=0.0 if first.kind == "line" else 0.04), axis(ys, first.log_y)
+
+
+def _plot(plot: Plot, x: Axis, y: Axis) -> dict[str, Any]:
+    lines = [_line(series, index, plot.kind, x, y) for index, series in enumerate(plot.series)]
+    levels = [{"at": round(100 - y.at(value), 2), "words": words} for value, words in plot.levels]
+    places = sorted({value for series in plot.series for value in series.x})
+    words = [f"{plot.x} {value_words(place)}" for place in places]
+    read = {
+        "x": [x.at(place) for place in places],
+        "words": words,
+        "series": [
+            {"name": series.name, "hue": index % HUES} | _values(series, places, y)
+            for index, series in enumerate(plot.series)
+        ],
+    }
+    return {
+        "kind": "plot",
+        "points": plot.kind == "points",
+        "x": plot.x,
+        "y": plot.y,
+        "x_ticks": x.ticks(),
+        "y_ticks": [(round(100 - at, 2), words) for at, words in y.ticks()],
+        "lines": lines,
+        "ends": _ends(lines),
+        "levels": levels,
+        "read": read,
+        "description": _description(plot),
+    }
+
+
+def _values(series: Series, places: Sequence[float], y: Axis) -> dict[str, list[Any]]:
+    known = dict(
+        zip(series.x, zip(series.y, series.low or series.y, series.high or series.y, strict=True), strict=True)
+    )
+    tops: list[float | None] = []
+    words: list[str | None] = []
+    for place in places:
+        found = known.get(place)
+        tops.append(None if found is None else round(100 - y.at(found[0]), 2))
+        if found is None:
+            words.append(None)
+        elif series.low:
+            words.append(f"{value_words(found[0])} ({value_words(found[1])} to {value_words(found[2])})")
+        else:
+            words.append(value_words(found[0]))
+    return {"y": tops, "words": words}
+
+
+def _line(series: Series, index: int, kind: str, x: Axis, y: Axis) -> dict[str, Any]:
+    points = [(x.at(a), round(100 - y.at(b), 2)) for a, b in zip(series.x, series.y, strict=True) if math.isfinite(b)]
+    path = "".join(f"{'M' if not n or kind == 'points' else 'L'}{a} {b}" + ("h0" if kind == "points" else "")
+                   for n, (a, b) in enumerate(points))  # fmt: skip
+    band = ""
+    if series.low and kind == "line":
+        there = [f"{x.at(a)} {round(100 - y.at(b), 2)}" for a, b in zip(series.x, series.high, strict=True)]
+        back = [f"{x.at(a)} {round(100 - y.at(b), 2)}" for a, b in zip(series.x, series.low, strict=True)]
+        band = "M" + "L".join(there + back[::-1]) + "Z"
+    dots = "".join(f"M{a} {b}h0" for a, b in points) if kind == "line" and len(points) <= 24 else ""
+    whiskers = ""
+    if series.low and kind == "points":
+        whiskers = "".join(
+            f"M{x.at(a)} {round(100 - y.at(low), 2)}V{round(100 - y.at(high), 2)}"
+            for a, low, high in zip(series.x, series.low, series.high, strict=True)
+        )
+    end = max(points, default=(0.0, 50.0))[1]
+    return {
+        "name": series.name,
+        "hue": index % HUES,
+        "dash": series.paper,
+        "path": path,
+        "band": band,
+        "dots": dots,
+        "whiskers": whiskers,
+        "end": end,
+        "last": value_words(series.y[-1]) if series.y else "",
+    }
+
+
+def _ends(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Labels at the lines' ends, pushed apart until none covers another, each as near to its line as that allows."""
+    labels = sorted(({"at": line["end"], "name": line["name"], "hue": line["hue"]} for line in lines), key=_at)
+    for _ in range(60):
+        moved = False
+        for above, below in pairwise(labels):
+            gap = below["at"] - above["at"]
+            if gap < APART - 0.01:
+                above["at"], below["at"], moved = above["at"] - (APART - gap) / 2, below["at"] + (APART - gap) / 2, True
+        if not moved:
+            break
+    return [label | {"at": round(label["at"], 2)} for label in labels]
+
+
+def _at(label: dict[str, Any]) -> float:
+    return label["at"]
+
+
+def _bars(plot: Plot) -> dict[str, Any]:
+    values = [y for series in plot.series for y in (*series.y, *series.low, *series.high)]
+    scale = axis([*values, *(level for level, _ in plot.levels)], plot.log_y, pad=0.02, zero=True)
+    start = scale.at(0.0) if not plot.log_y else 0.0
+    rows = []
+    for place, name in enumerate(plot.names or sorted({x for series in plot.series for x in series.x})):
+        bars = []
+        for index, series in enumerate(plot.series):
+            if place not in series.x:
+                continue
+            at = series.x.index(place)
+            end = scale.at(series.y[at])
+            bar = {
+                "hue": index % HUES,
+                "dash": series.paper,
+                "name": series.name,
+                "left": min(start, end),
+                "width": round(abs(end - start), 2),
+                "words": value_words(series.y[at]),
+            }
+            if series.low:
+                low, high = scale.at(series.low[at]), scale.at(series.high[at])
+                bar |= {"low": low, "spread": round(high - low, 2)}
+            bars.append(bar)
+        rows.append({"name": name if isinstance(name, str) else value_words(name), "bars": bars})
+    return {
+        "kind": "bars",
+        "y": plot.y,
+        "x": plot.x,
+        "rows": rows,
+        "names": [(series.name, index % HUES, series.paper) for index, series in enumerate(plot.series)],
+        "ticks": scale.ticks(),
+        "levels": [{"at": scale.at(value), "words": words} for value, words in plot.levels],
+    }
+
+
+def _heat(heat: Heat) -> dict[str, Any]:
+    flat = [value for row in heat.values for value in row if math.isfinite(value)]
+    most = max((abs(value) for value in flat), default=1.0) or 1.0
+    low, high = (-most, most) if heat.signed else (min(flat, default=0.0), max(flat, default=1.0))
+    span = (high - low) or 1.0
+    cells = [
+        [
+            {"share": round(abs(value) / most if heat.signed else (value - low) / span, 3), "negative": value < 0,
+             "words": value_words(value)}
+            for value in row
+        ]
+        for row in heat.values
+    ]  # fmt: skip
+    return {
+        "kind": "heat",
+        "columns": heat.columns,
+        "rows": list(zip(heat.rows, cells, strict=True)),
+        "signed": heat.signed,
+        "unit": heat.unit,
+        "low": value_words(low),
+        "high": value_words(high),
+        "shown": len(heat.columns) <= 12,
+    }
+
+
+def _description(plot: Plot) -> str:
+    """The picture in words, for those who can't see it."""
+    said = [
+        f"{series.name}: {value_words(series.y[0])} at {value_words(series.x[0])}, "
+        f"{value_words(series.y[-1])} at {value_words(series.x[-1])}"
+        for series in plot.series
+        if series.y
+    ]
+    return f"{plot.title}. {plot.y} against {plot.x}. " + "; ".join(said) + "."
+
+
+def _short(tick: float, step: float) -> str:
+    return value_words(tick) if abs(tick) >= 1e5 or 0 < abs(step) < 1e-3 else numbers.tick(tick, step)

@@ -1,0 +1,119 @@
+"""The map as a graph: a column per era, a node per row, a curve from what is needed to what needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from underhood.atlas.catalogue import covering
+from underhood.atlas.route import READING
+from underhood.atlas.rows import ERAS, Row, depths, rows
+from underhood.atlas.search import STEM, STOP, postings
+
+COLUMN, NODE, GAP, TOP, EDGE = 272, 26, 4, 44, 16
+"""Width of an era, height of a node and space below it, room for the era's name, and room for curves, in pixels."""
+WIDTH = COLUMN - 2 * EDGE - 24
+"""Of a node."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A row at its place."""
+
+    row: Row
+    x: float
+    y: float
+    page: str | None
+    verdict: str | None
+
+
+def draw(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
+    """Nodes, edges and eras with their places, for the template."""
+    placed = place()
+    built = covering()
+    nodes = []
+    for id, (x, y) in placed.items():
+        row = rows()[id]
+        one = built.get(id)
+        nodes.append(Node(row, x, y, None if one is None else f"{one.stem}.html", verdicts.get(id)))
+    edges = [
+        {"from": need, "to": id, "path": _curve(placed[need], placed[id]), "built": need in built and id in built}
+        for id in placed
+        for need in rows()[id].needs
+    ]
+    height = max(y for _, y in placed.values()) + NODE + 16
+    eras = [{"key": key, "title": title, "x": COLUMN * place} for place, (key, title) in enumerate(ERAS.items())]
+    return {"nodes": nodes, "edges": edges, "eras": eras, "width": COLUMN * len(ERAS), "height": height}
+
+
+def place() -> dict[str, tuple[float, float]]:
+    """The left upper corner of every node, in the order in which arrow keys go down a column.
+
+    Within an era what needs less stands higher; among equals, near the mean height of what they need.
+    """
+    depth = depths()
+    found: dict[str, tuple[float, float]] = {}
+    for number, key in enumerate(ERAS):
+        members = [row for row in rows().values() if row.section == key]
+        inner = _inner_depths(members)
+
+        def height(row: Row, inner: Mapping[str, int] = inner) -> tuple[float, float, int]:
+            known = [found[need][1] for need in row.needs if need in found]
+            return inner[row.id], sum(known) / len(known) if known else 0.0, depth[row.id]
+
+        for line, row in enumerate(sorted(members, key=height)):
+            found[row.id] = (COLUMN * number + EDGE, TOP + line * (NODE + GAP))
+    return found
+
+
+def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
+    """What the map's script knows: rows with what they need, the search table, and how words are cut."""
+    built = covering()
+    table = {}
+    for id, row in rows().items():
+        one = built.get(id)
+        first = one is not None and one.rows[0] == id
+        table[id] = {
+            "title": row.title,
+            "year": row.year,
+            "needs": row.needs,
+            "tier": row.tier,
+            "page": None if one is None else f"{one.stem}.html",
+            "question": None if one is None else one.question,
+            "verdict": verdicts.get(id),
+            # A milestone of several rows is read once: its minutes stand at its main row.
+            "read": READING if one is None else one.minutes.read if first else 0,
+            "run": one.minutes.report if one is not None and first else 0,
+        }
+    return {"rows": table, "postings": postings(), "stem": STEM, "stop": sorted(STOP)}
+
+
+def _inner_depths(members: list[Row]) -> dict[str, int]:
+    """Steps of prerequisites within an era."""
+    ids = {row.id: row for row in members}
+    found: dict[str, int] = {}
+
+    def depth(id: str) -> int:
+        if id not in found:
+            found[id] = 1 + max((depth(need) for need in ids[id].needs if need in ids), default=-1)
+        return found[id]
+
+    for id in ids:
+        depth(id)
+    return found
+
+
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """From the right side of what is needed to the left side of what needs it; within an era around the left."""
+    (x1, y1), (x2, y2) = start, end
+    y1, y2 = y1 + NODE / 2, y2 + NODE / 2
+    if x1 == x2:
+        bend = x1 - min(EDGE - 2, 4 + abs(y2 - y1) / 40)
+        return f"M{x1:g} {y1:g}C{bend:g} {y1:g} {bend:g} {y2:g} {x2:g} {y2:g}"
+    if x1 < x2:
+        x1 += WIDTH
+    else:
+        x2 += WIDTH
+    half = max(24.0, abs(x2 - x1) / 2) * (1 if x1 < x2 else -1)
+    return f"M{x1:g} {y1:g}C{x1 + half:g} {y1:g} {x2 - half:g} {y2:g} {x2:g} {y2:g}"

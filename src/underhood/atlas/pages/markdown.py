@@ -1,0 +1,100 @@
+"""The milestones' pages as Markdown, for those who read the repository: from the same source as the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from underhood.atlas import catalogue
+from underhood.atlas.pages.story import story
+from underhood.core.files import write_text
+from underhood.core.milestone import Milestone
+
+NOTE = "<!-- Made by underhood path --docs docs/path. Change the milestone, not this page. -->"
+
+
+def write_docs(folder: Path, places: Sequence[Path]) -> list[Path]:
+    """Writes ``<stem>.md`` for every milestone, and returns the paths.
+
+    Raises:
+        UserError: the place can't be written.
+    """
+    written = []
+    for one in catalogue.milestones().values():
+        target = folder / f"{one.stem}.md"
+        write_text(target, markdown(one, places))
+        written.append(target)
+    return written
+
+
+def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
+    """One milestone's page."""
+    told = story(milestone, places)
+    result = told["result"]
+    parts = [NOTE, f"# {milestone.title}", f"*{milestone.question}*"]
+    parts.append(
+        f"{told['era']}, {milestone.year}. {told['minutes']['read']} to read, {told['minutes']['report']} to run."
+    )
+    parts.append(milestone.idea.strip())
+    for one in told["code"]:
+        source = f"../../src/{one['file']}"
+        parts.append(f"`{one['name']}` in [{one['file']}]({source}), line {one['first']}:")
+        parts.append(f"```text\n{one['text']}\n```")
+    parts += ["## Claims", _claims(told)]
+    if result:
+        parts += [_checked(result)] if result["oracles"] else []
+        parts += [note for note in result["notes"]]
+    parts += ["## Without the idea", *_without(told)]
+    if milestone.hard.strip():
+        parts += ["## What was hard", milestone.hard.strip()]
+    if milestone.errata:
+        parts += ["## What sources get wrong", "\n".join(f"- {one}" for one in milestone.errata)]
+    parts += ["## Run it again", f"```text\n{told['again']}\n```"]
+    if told["measured"]:
+        parts.append("\n".join(f"- {name}: {_safe(value)}" for name, value in told["measured"]))
+    parts += ["## Sources", "\n".join(f"- {p.authors} ({p.year}). [{p.title}]({p.link})." for p in milestone.papers)]
+    follow = [f"[{one['title']}]({one['page'].replace('.html', '.md')})" for one in told["next"] if one["page"]]
+    if follow:
+        parts.append(f"Next: {', '.join(follow)}.")
+    return "\n\n".join(part.strip() for part in parts if part.strip()).replace("\u00a0", " ") + "\n"
+
+
+def _claims(told: dict[str, Any]) -> str:
+    rows = ["| claim | paper | here | judged | verdict |", "| --- | --- | --- | --- | --- |"]
+    for claim in told["claims"]:
+        paper = ""
+        if claim["paper"]:
+            where = f", {claim['paper']['where']}" if claim["paper"]["where"] else ""
+            paper = f"{claim['paper']['value']} ({claim['paper']['evidence']}{where})"
+        here = claim["why"] if claim["here"] is None else claim["here"] + (f" {claim['unit']}" if claim["unit"] else "")
+        if claim["interval"]:
+            here += f" ({claim['interval']})"
+        cells = (claim["statement"], paper, here, claim["rule"], claim["verdict"] or "not measured yet")
+        rows.append("| " + " | ".join(_safe(cell) for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _checked(result: dict[str, Any]) -> str:
+    lines = []
+    for oracle in result["oracles"]:
+        word = "agrees" if oracle["agrees"] else "disagrees"
+        lines.append(f"- {oracle['name']} {word}" + (f": {oracle['detail']}" if oracle["detail"] else ""))
+    return "Checked against others:\n\n" + "\n".join(lines)
+
+
+def _without(told: dict[str, Any]) -> list[str]:
+    parts = []
+    for one in told["ablations"]:
+        lines = [
+            f"- {line['statement']}: {line['with'] or 'not measured'} with it, "
+            f"{line['without'] or 'not measured'} without ({line['verdict']})"
+            for line in one["lines"]
+        ]
+        parts.append(f"Taken away: {one['removes']}." + ("\n\n" + "\n".join(lines) if lines else ""))
+    return parts
+
+
+def _safe(cell: str) -> str:
+    """A cell of a table: a bar would end it."""
+    return cell.replace("|", "\\|").replace("\n", " ")

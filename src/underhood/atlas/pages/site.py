@@ -1,0 +1,113 @@
+"""Writes the path as pages that need nothing but themselves: ``index.html``, the map, and one page per milestone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from underhood.atlas import catalogue, results
+from underhood.atlas.pages import graph, story
+from underhood.atlas.pages.prose import html, inline
+from underhood.atlas.rows import ERAS, TIERS, rows
+from underhood.core.files import write_text
+from underhood.core.milestone import VERDICTS
+from underhood.recipes.report.page import asset, policy
+
+HERE = Path(__file__).parent
+PAGES = "pages"
+"""The folder beside the results in which their pages lie."""
+
+
+def write_site(folder: Path, places: Sequence[Path]) -> list[Path]:
+    """Writes every page into `folder` and returns their paths, the map first.
+
+    Raises:
+        UserError: the place can't be written, or a result file is damaged.
+    """
+    written = []
+    for name in ("index", *catalogue.milestones()):
+        target = folder / f"{name}.html"
+        write_text(target, page(name, places))
+        written.append(target)
+    return written
+
+
+def refresh(folder: Path, places: Sequence[Path], stem: str) -> Path:
+    """Writes the map and one milestone's page anew, and those that are missing; returns the milestone's.
+
+    Raises:
+        UserError: the place can't be written, or a result file is damaged.
+    """
+    for name in ("index", *catalogue.milestones()):
+        target = folder / f"{name}.html"
+        if name in ("index", stem) or not target.exists():
+            write_text(target, page(name, places))
+    return folder / f"{stem}.html"
+
+
+def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
+    """One page: ``"index"``, the map, or a milestone's stem. Links lead to ``index.html`` and ``STEM.html``.
+
+    `app` adds the way back to the web page's other places.
+    """
+    if name == "index":
+        return _render("map.html.j2", "map.js", app=app, **_map(places))
+    told = story.story(catalogue.milestones()[name], places)
+    return _render("milestone.html.j2", "figures.js", app=app, **told)
+
+
+def _map(places: Sequence[Path]) -> dict[str, Any]:
+    found = results.overview(catalogue.milestones().values(), places)
+    verdicts: dict[str, str | None] = {}
+    for id, one in catalogue.covering().items():
+        verdicts[id] = results.verdict_of(found[one.stem][1], id) if one.stem in found else None
+    drawn = graph.draw(verdicts)
+    counts = {verdict: sum(verdict == one for one in verdicts.values()) for verdict in VERDICTS}
+    return {
+        "graph": drawn,
+        "eras": [(key, era, [row for row in rows().values() if row.section == key]) for key, era in ERAS.items()],
+        "built": catalogue.covering(),
+        "verdicts": verdicts,
+        "counts": {verdict: count for verdict, count in counts.items() if count},
+        "tiers": TIERS,
+        "facts": Markup(_json(graph.facts(verdicts))),
+    }
+
+
+def _render(template: str, script: str, **context: Any) -> str:
+    early, late = asset("theme.js"), _own(script)
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            css=Markup("".join([asset("tokens.css"), asset("base.css"), _own("path.css")])),
+            early_script=Markup(early),
+            late_script=Markup(late),
+            policy=policy(early, late),
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"prose": html, "inline": inline, "data": lambda value: Markup(_json(value))}
+    return environment
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand within a script element."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _own(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,161 @@
+"""What a milestone's page tells, from its description and its latest result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from underhood.atlas import catalogue, results
+from underhood.atlas.excerpts import excerpt
+from underhood.atlas.pages.drawing import draw, value_words
+from underhood.atlas.rows import ERAS, GRADES, Row, after, rows
+from underhood.core.figures import figure_from_json
+from underhood.core.milestone import Claim, Milestone
+from underhood.recipes.report import numbers
+
+EVIDENCE = {
+    "verified": "read in the source",
+    "recalled": "from memory, not checked in the source",
+    "computed": "computed from what the source prints",
+}
+HUES = {
+    "exact": "good",
+    "holds": "good",
+    "holds in shape": "shape",
+    "not measurable here": "unknown",
+    "does not hold here": "bad",
+    None: "open",
+}
+"""How a verdict looks; its word always stands beside it."""
+
+
+def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
+    """Everything the page of one milestone shows."""
+    found = results.latest(milestone.stem, places)
+    result = None if found is None else found[1]
+    known = {claim["key"]: claim for claim in result["claims"]} if result else {}
+    figures = [draw(figure_from_json(figure)) for figure in result["figures"]] if result else []
+    return {
+        "m": milestone,
+        "era": ERAS[rows()[milestone.rows[0]].section],
+        "rows": [rows()[id] for id in milestone.rows],
+        "grades": {rows()[id].grade: GRADES[rows()[id].grade] for id in milestone.rows},
+        "verdict": None if result is None else results.verdict_of(result),
+        "hues": HUES,
+        "claims": [_claim(claim, known.get(claim.key, {}), milestone) for claim in milestone.claims],
+        "evidence": EVIDENCE,
+        "ablations": _ablations(milestone, result),
+        "figures": figures,
+        "code": [_code(name) for name in milestone.code],
+        "needs": _neighbours({need for id in milestone.rows for need in rows()[id].needs} - set(milestone.rows)),
+        "next": _neighbours({row.id for id in milestone.rows for row in after(id)} - set(milestone.rows)),
+        "result": result,
+        "measured": None if result is None else _measured(result),
+        "again": f"underhood reproduce {milestone.stem}" + (" --data DATA" if result and result["data"] else ""),
+        "minutes": {"read": _minutes(milestone.minutes.read), "report": _minutes(milestone.minutes.report)},
+    }
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """The 95 % interval of a claim's values in words; empty where there is none."""
+    if row.get("low") is None or row["low"] == row["high"]:
+        return ""
+    return f"{value_words(row['low'])} to {value_words(row['high'])}"
+
+
+def _claim(claim: Claim, row: Mapping[str, Any], milestone: Milestone) -> dict[str, Any]:
+    paper = None
+    if claim.paper is not None:
+        value = claim.paper.value
+        paper = {"value": value if isinstance(value, str) else _exactly(value), "evidence": claim.paper.evidence,
+                 "where": claim.paper.where}  # fmt: skip
+    here = None if row.get("middle") is None else _exactly(row["middle"])
+    return {
+        "key": claim.key,
+        "statement": claim.statement,
+        "paper": paper,
+        "here": here,
+        "interval": interval(row),
+        "seeds": len(row.get("values", ())),
+        "unit": claim.unit,
+        "rule": claim.judge.words,
+        "how": claim.middle,
+        "verdict": row.get("verdict"),
+        "why": row.get("why", ""),
+        "row": rows()[claim.row].title if claim.row and len(milestone.rows) > 1 else "",
+        "aside": claim.aside,
+    }
+
+
+def _exactly(value: float) -> str:
+    """As `value_words`, but all digits of a count."""
+    return numbers.decimal(value, 0) if value == int(value) and abs(value) < 1e15 else value_words(value)
+
+
+def _ablations(milestone: Milestone, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    measured = {one["key"]: one for one in result["ablations"]} if result else {}
+    known = {claim["key"]: claim for claim in result["claims"]} if result else {}
+    found = []
+    for ablation in milestone.ablations:
+        one = measured.get(ablation.key)
+        lines = [
+            {
+                "statement": milestone.claim(claim["key"]).statement,
+                "with": "" if known.get(claim["key"], {}).get("middle") is None
+                else _exactly(known[claim["key"]]["middle"]),
+                "without": "" if claim["middle"] is None else _exactly(claim["middle"]),
+                "verdict": claim["verdict"],
+            }
+            for claim in (one["claims"] if one else ())
+        ]  # fmt: skip
+        found.append({"key": ablation.key, "removes": ablation.removes, "lines": lines, "broke": one and one["broke"]})
+    return found
+
+
+def _code(name: str) -> dict[str, Any]:
+    found = excerpt(name)
+    text = highlight("\n".join(found.lines), PythonLexer(), HtmlFormatter(nowrap=True, classprefix="py-"))
+    return {
+        "name": name.rpartition(":")[2],
+        "file": found.file,
+        "first": found.first,
+        "text": "\n".join(found.lines),
+        "html": Markup(text),
+    }
+
+
+def _neighbours(ids: set[str]) -> list[dict[str, Any]]:
+    built = catalogue.covering()
+    ordered: list[Row] = [row for row in rows().values() if row.id in ids]
+    return [
+        {"id": row.id, "title": row.title, "page": f"{built[row.id].stem}.html" if row.id in built else None}
+        for row in ordered
+    ]
+
+
+def _measured(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts of a measurement: when, on what, how long, with what."""
+    machine = result["machine"]
+    facts = [
+        ("Measured", f"{result['created'][:10]}, {result['scale']} scale"),
+        ("Machine", f"{machine['cpu']}, {machine['cores']} cores"),
+        ("Seeds", str(len(result["seeds"]))),
+        ("Took", _minutes(result["minutes"])),
+        ("Command", result["command"]),
+    ]
+    if result.get("commit"):
+        facts.append(("Commit", result["commit"]))
+    packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items())
+    facts.append(("Software", f"Python {machine['python']}, {packages}"))
+    facts += [("Data", f"{name}, sha256 {digest[:12]}…") for name, digest in result["data"].items()]
+    return [(name, value) for name, value in facts if value]
+
+
+def _minutes(minutes: float) -> str:
+    return numbers.duration(60 * minutes)

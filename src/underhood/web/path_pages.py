@@ -1,0 +1,40 @@
+"""The path in the app: the same pages as ``underhood path --html``, made when they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
+
+from underhood.atlas import results
+from underhood.atlas.catalogue import milestones
+from underhood.atlas.pages.site import page
+from underhood.web.errors import ApiError
+
+HEADERS = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+"""The rest of the policy stands in the page itself, which names its scripts by their digests."""
+
+
+def path_router(own_results: Path | None = None) -> APIRouter:
+    """``/path/``, the map, and ``/path/STEM.html``; results are read anew each time."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/path")
+    @router.get("/path/")
+    def index() -> Response:
+        return RedirectResponse("/path/index.html", headers=HEADERS)
+
+    @router.get("/path/{name}.html")
+    def one(name: str) -> Response:
+        if name != "index" and name not in milestones():
+            raise ApiError(404, f"There is no milestone {name}.")
+        text = page(name, results.places(own_results), app=True)
+        return Response(text, media_type="text/html", headers=HEADERS)
+
+    return router

@@ -1,0 +1,195 @@
+"""The list of rows is whole, routes are shortest, a question finds its row, and results speak for milestones."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from underhood.atlas import catalogue, results
+from underhood.atlas.checks import CHECKS, chinchilla_ratio, zipf_entropy
+from underhood.atlas.excerpts import excerpt
+from underhood.atlas.reproduce import failures, reproduce
+from underhood.atlas.route import way
+from underhood.atlas.rows import ERAS, GRADES, TIERS, after, before, depths, row, rows
+from underhood.atlas.search import postings, search, terms
+from underhood.core.errors import UserError
+from underhood.core.milestone import Exactly
+
+
+def test_rows_are_whole_and_their_prerequisites_form_no_cycle():
+    table = rows()
+    assert len(table) == 242
+    for one in table.values():
+        assert one.section in ERAS
+        assert one.tier in TIERS
+        assert one.grade in GRADES
+        assert one.title
+        assert set(one.needs) <= set(table)
+        assert one.id not in one.needs
+    depth = depths()  # endless recursion if there were a cycle
+    assert all(depth[need] < depth[id] for id, one in table.items() for need in one.needs)
+    assert sum(one.section in "ABC" for one in table.values()) == 36
+    assert sum(one.section in "ABC" and one.tier == 1 for one in table.values()) == 17
+
+
+def test_way_names_everything_needed_once_and_before_its_use():
+    steps = [one.id for one in before("lm-compressor")]
+    assert set(steps) == {"entropy", "mle-xent", "ngram-smoothing", "lm-compressor"}
+    for place, id in enumerate(steps):
+        assert set(row(id).needs) <= set(steps[:place])
+    for id in rows():
+        found = [one.id for one in before(id)]
+        assert len(found) == len(set(found))
+        # The ablation of "shortest": leave any stop out, and something later lacks it.
+        assert all(any(stop in row(other).needs for other in found) for stop in found[:-1])
+
+
+def test_way_leaves_out_what_is_known_and_what_only_that_needs():
+    every = {one.id for step in way("lm-compressor") for one in step.rows}
+    some = {one.id for step in way("lm-compressor", {"ngram-smoothing"}) for one in step.rows}
+    assert every - some == {"ngram-smoothing", "mle-xent"}
+
+
+def test_after_is_the_inverse_of_needs():
+    assert {one.id for one in after("perceptron")} == {id for id, one in rows().items() if "perceptron" in one.needs}
+
+
+def test_unknown_row_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean markov-1913"):
+        row("markov-1914")
+
+
+@pytest.mark.parametrize(
+    ("question", "id"),
+    [
+        ("why does depth need backpropagation?", "backprop-1986"),
+        ("what was the first language model?", "markov-1913"),
+        ("kneser ney", "ngram-smoothing"),
+        ("dropout", "alexnet-reg"),
+        ("what is a kv cache", "kv-cache"),
+        ("direct preference optimization", "dpo"),
+    ],
+)
+def test_question_finds_its_row_among_the_first_three(question, id):
+    assert id in [found for found, _ in search(question)][:3]
+
+
+def test_question_of_unknown_words_finds_nothing():
+    assert search("zzqx") == []
+    assert search("what is the") == []
+
+
+def test_scores_are_what_the_formula_says():
+    """One term, done by hand: Robertson and Zaragoza's equation 3.15 with the postings' own counts."""
+    from underhood.atlas.search import _texts
+
+    texts = {id: terms(text) for id, text in _texts().items()}
+    holding = [id for id, words in texts.items() if "dropout" in words]
+    mean = sum(map(len, texts.values())) / len(texts)
+    for id in holding:
+        count, length = texts[id].count("dropout"), len(texts[id])
+        rarity = math.log(1 + (len(texts) - len(holding) + 0.5) / (len(holding) + 0.5))
+        assert postings()["dropout"][id] == pytest.approx(
+            rarity * count * 2.2 / (count + 1.2 * (0.4 + 0.6 * length / mean)), abs=1e-3
+        )
+
+
+def test_finding_takes_stem_row_or_word():
+    for name in ("p1913_markov", "markov-1913", "hayes-article", "markov"):
+        assert catalogue.find(name).stem == "p1913_markov"
+    with pytest.raises(UserError, match="has no milestone yet"):
+        catalogue.find("feedback-flywheel")
+    with pytest.raises(UserError, match="Did you mean"):
+        catalogue.find("markof-1913")
+
+
+def test_reading_a_milestone_runs_nothing_else(tmp_path):
+    text = catalogue.source("p1913_markov").read_text(encoding="utf-8")
+    copy = tmp_path / "p1913_markov.py"
+    copy.write_text("raise SystemExit\n" + text, encoding="utf-8")
+    assert catalogue.read(copy) == catalogue.milestones()["p1913_markov"]
+
+
+def test_excerpt_is_the_source_without_its_docstring():
+    found = excerpt("underhood.atlas.rows:after")
+    assert found.file == "underhood/atlas/rows.py"
+    assert found.lines[0] == "def after(name: str) -> list[Row]:"
+    assert found.lines[-1].startswith("    return ")
+    with pytest.raises(LookupError):
+        excerpt("underhood.atlas.rows:nothing")
+
+
+def test_result_survives_the_disk_and_a_report_speaks_before_smoke(tmp_path):
+    milestone = catalogue.find("markov-1913")
+    result = reproduce(milestone, "smoke", seeds=2)
+    assert failures(result) == []
+    file = results.save(tmp_path, result)
+    assert results.load(file) == json.loads(json.dumps(result))
+    assert results.latest("p1913_markov", [tmp_path]) == (file, results.load(file))
+    report = result | {"scale": "report", "created": "2020-01-01T00:00:00+00:00"}
+    old = results.save(tmp_path, report)
+    found = results.latest("p1913_markov", [tmp_path])
+    assert found is not None
+    assert found[0] == old
+
+
+def test_damaged_result_is_said_to_be_one(tmp_path):
+    (tmp_path / "p1913_markov").mkdir()
+    (tmp_path / "p1913_markov" / "2026.json").write_text("{")
+    with pytest.raises(UserError, match="is no result"):
+        results.latest("p1913_markov", [tmp_path])
+
+
+def test_ablation_that_breaks_nothing_is_found_out():
+    """The ablation of the ablations: a run that ignores what is taken away."""
+    milestone = catalogue.find("markov-1913")
+    run = catalogue.runner(milestone.stem)
+
+    def stubborn(trial):
+        trial.removed = frozenset()
+        run(trial)
+
+    result = reproduce(milestone, "smoke", seeds=2, run=stubborn)
+    assert any("held all the same" in problem for problem in failures(result))
+
+
+def test_row_verdict_is_that_of_its_own_claims():
+    claims = [
+        {"key": "a", "verdict": "exact", "row": "huffman"},
+        {"key": "b", "verdict": "holds", "row": ""},
+        {"key": "c", "verdict": "does not hold here", "row": "", "aside": True},
+        {"key": "d", "verdict": None, "row": ""},
+    ]
+    assert results.verdict_of({"claims": claims}) == "holds"
+    assert results.verdict_of({"claims": claims}, "huffman") == "exact"
+    assert results.verdict_of({"claims": claims}, "entropy") == "holds"
+
+
+def test_shannons_word_model_sums_to_one_where_the_harmonic_sum_says():
+    rank, bits = zipf_entropy()
+    assert sum(0.1 / n for n in range(1, rank)) < 1 <= sum(0.1 / n for n in range(1, rank + 1))
+    assert (rank, round(bits, 2)) == (12_367, 9.72)
+
+
+def test_chinchilla_constants_match_a_numerical_optimum():
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_parameters: float) -> float:
+        parameters = math.exp(log_parameters)
+        return 406.4 / parameters**0.34 + 410.7 / (5.76e23 / 6 / parameters) ** 0.28
+
+    best = math.exp(minimize_scalar(loss, bounds=(math.log(1e8), math.log(1e13)), method="bounded").x)
+    assert 5.76e23 / 6 / best**2 == pytest.approx(chinchilla_ratio(), rel=1e-3)
+
+
+def test_checks_name_rows_and_find_contradictions():
+    assert {one.row for one in CHECKS} <= set(rows())
+    wrong = [one for one in CHECKS if not one.agrees]
+    assert len(wrong) >= 12
+    assert any(one.agrees for one in CHECKS)
+
+
+def test_rule_in_words_says_its_numbers():
+    assert Exactly(9760).words == "exactly 9,760"

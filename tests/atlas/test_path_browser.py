@@ -1,0 +1,123 @@
+"""The path in a browser: a question leads to a result in three steps, keys work on the map, all stays here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from needs import REPOSITORY, chromium
+from underhood.atlas.pages.site import write_site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    write_site(folder, [REPOSITORY / "results"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: Path) -> Iterator[Page]:
+    """A page that fails the test for anything on the console and any request that leaves the folder."""
+    wrong: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.on("console", lambda message: wrong.append(message.text))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("request", lambda request: None if request.url.startswith("file://") else wrong.append(request.url))
+    opened.goto(f"file://{site}/index.html")
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def test_question_leads_to_a_result_that_one_can_run_again_in_three_steps(page: Page):
+    page.locator("#ask").fill("what was the first language model?")  # one
+    page.locator("#answers a").first.click()  # two
+    expect(page.locator("h1")).to_have_text("Markov counts the letters of Eugene Onegin")
+    page.get_by_role("link", name="Again").click()  # three
+    expect(page.locator("#again code")).to_contain_text("underhood reproduce p1913_markov")
+    expect(page.locator(".claim .verdict").first).to_be_visible()
+
+
+def test_map_obeys_the_keyboard_and_the_address_follows(page: Page):
+    start = page.locator(".node").first
+    start.focus()
+    first = start.get_attribute("data-id")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    moved = page.evaluate("document.activeElement.dataset.id")
+    assert moved
+    assert moved != first
+    page.keyboard.press("Enter")
+    assert page.url.endswith(f"#{moved}")
+    expect(page.locator("#panel")).to_be_visible()
+    expect(page.locator(".node.selected")).to_have_attribute("data-id", moved)
+    page.keyboard.press("Escape")
+    expect(page.locator("#panel")).to_be_hidden()
+    page.go_back()
+    expect(page.locator("#panel")).to_be_visible()
+
+
+def test_selected_row_shows_its_way_and_what_is_known_leaves_it(page: Page):
+    page.evaluate("location.hash = 'lm-compressor'")
+    stops = page.locator("#panel li")
+    expect(stops).to_have_count(4)
+    assert page.locator(".node.needed").count() == 3
+    assert page.locator(".edge.lit").count() >= 3
+    page.evaluate("location.hash = 'ngram-smoothing'")
+    page.get_by_role("button", name="I know this").click()
+    page.evaluate("location.hash = 'lm-compressor'")
+    expect(stops).to_have_count(2)
+
+
+def test_question_in_the_address_is_asked(page: Page, site: Path):
+    page.goto(f"file://{site}/index.html?q=perceptron")
+    expect(page.locator("#answers a").first).to_be_visible()
+    assert page.locator(".node.match").count() > 0
+
+
+def test_plot_reads_its_values_off_by_key_and_by_pointer(page: Page, site: Path):
+    page.goto(f"file://{site}/p1913_markov.html")
+    area = page.locator(".drawn .area").first
+    area.focus()
+    page.keyboard.press("Home")
+    first = area.get_attribute("aria-valuetext")
+    page.keyboard.press("ArrowRight")
+    assert area.get_attribute("aria-valuetext") != first
+    box = area.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 20)
+    expect(page.locator(".readout .place").first).not_to_be_empty()
+
+
+@pytest.mark.parametrize("name", ["index", "p1913_markov"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_a_phone(browser: Browser, site: Path, name: str, scheme):
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto(f"file://{site}/{name}.html")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+def test_pages_can_be_read_without_javascript(browser: Browser, site: Path):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(f"file://{site}/index.html")
+    opened.locator("#list a", has_text="Markov counts").first.click()
+    expect(opened.locator("h1")).to_have_text("Markov counts the letters of Eugene Onegin")
+    assert opened.locator(".area path.line").count() >= 2
+    assert opened.locator("math").count() >= 3
+    context.close()

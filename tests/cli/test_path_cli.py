@@ -1,0 +1,110 @@
+"""``underhood path`` and ``underhood reproduce`` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from underhood.atlas.rows import rows
+from underhood.cli.main import main
+
+
+def run(*words: str) -> int:
+    return main(list(words))
+
+
+def test_map_as_json_has_every_row(capsys):
+    assert run("path", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["rows"]) == set(rows())
+    markov = found["rows"]["markov-1913"]
+    assert set(markov) == {"milestone", "verdict", "result"}
+    assert markov["milestone"] == "p1913_markov"
+    assert found["rows"]["feedback-flywheel"] is None
+    assert "p1913_markov" in [one["stem"] for one in found["milestones"]]
+
+
+def test_map_loads_no_torch():
+    program = "import sys; from underhood.cli.main import main; main(['path']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "markov-1913" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_way_is_told_with_its_minutes(capsys):
+    assert run("path", "to", "shannon-1948", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"][-1]["rows"] == ["shannon-1948"]
+    assert found["read_minutes"] == sum(step["read_minutes"] for step in found["steps"])
+    assert run("path", "to", "shannon-1948", "--knows", "markov-1913") == 0
+    assert "markov-1913" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("path",), ("path", "show", "markov-1913"), ("path", "search", "vowels", "in", "a", "poem"), ("path", "check")],
+)
+def test_views_say_the_same_as_text_and_as_json(words, capsys):
+    assert run(*words) == 0
+    text = capsys.readouterr().out
+    assert run(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)
+    assert "\x1b" not in text
+    assert "NotImplemented" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("path", "shwo", "markov-1913"), "expected map, show, to, search, check"),
+        (("path", "show"), "takes one NAME"),
+        (("path", "to", "markov-1914"), "Did you mean"),
+        (("path", "search", "zzqx"), "no milestone speaks of"),
+        (("reproduce",), "name milestones, or say --all"),
+        (("reproduce", "markov-1914"), "Did you mean"),
+        (("reproduce", "markov-1913", "--seeds", "0"), "--seeds takes 1 or more"),
+        (("reproduce", "markov-1913", "--data", "/no/such/folder"), "is no folder"),
+    ],
+)
+def test_mistake_is_one_line(words, says, capsys):
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_reproduce_writes_what_it_shows(tmp_path: Path, capsys):
+    words = ("reproduce", "markov-1913", "--scale", "smoke", "--seeds", "2", "--results", str(tmp_path))
+    assert run(*words) == 0
+    shown = capsys.readouterr().out
+    (file,) = (tmp_path / "p1913_markov").glob("*.json")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["seeds"] == [0, 1]
+    assert found["command"] == "underhood reproduce p1913_markov --scale smoke --seeds 2"
+    assert "holds" in shown
+    assert "needs" not in shown.splitlines()[0]
+    assert "Without dependence" in shown
+    assert (tmp_path / "pages" / "p1913_markov.html").exists()
+    assert run("path", "show", "markov-1913", "--results", str(tmp_path), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["result"]["scale"] in ("smoke", "report")
+
+
+def test_reproduce_all_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch, capsys):
+    from underhood.atlas import catalogue
+
+    only = {"p1913_markov": catalogue.find("p1913_markov")}
+    monkeypatch.setattr(catalogue, "milestones", lambda: only)
+    words = ("reproduce", "--all", "--scale", "smoke", "--results", str(tmp_path))
+    assert run(*words) == 0
+    first = capsys.readouterr().out
+    assert "p1913_markov" in first
+    (file,) = (tmp_path / "p1913_markov").glob("*.json")
+    written = file.stat().st_mtime_ns
+    assert run(*words) == 0
+    assert "1 of 1 are up to date" in capsys.readouterr().out
+    assert file.stat().st_mtime_ns == written

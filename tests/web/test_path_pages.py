@@ -1,0 +1,34 @@
+"""The path in the app: the same pages as the export, under a policy that lets nothing else run."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from underhood.atlas import results
+from underhood.atlas.pages.site import page
+from underhood.web.errors import ApiError
+from underhood.web.path_pages import path_router
+
+
+def client() -> TestClient:
+    app = FastAPI()
+    app.include_router(path_router())
+    return TestClient(app)
+
+
+def test_path_pages_are_those_of_the_export_with_a_way_back():
+    found = client().get("/path/", headers={"accept": "text/html"})
+    assert found.status_code == 200
+    assert found.url.path == "/path/index.html"
+    assert 'href="/runs"' in found.text
+    exported = page("p1913_markov", results.places(None))
+    assert client().get("/path/p1913_markov.html").text == page("p1913_markov", results.places(None), app=True)
+    assert 'href="/runs"' not in exported
+    assert "frame-ancestors 'none'" in found.headers["content-security-policy"]
+
+
+def test_path_page_that_does_not_exist_is_not_found():
+    with pytest.raises(ApiError):
+        client().get("/path/p2099_nothing.html")
