@@ -138,7 +138,12 @@ def choose(
         return logits_BV.argmax(dim=-1)
     if uniform_B is None:
         raise ValueError("sampling needs one uniform draw per row")
-    cumulative_BV = distribution(logits_BV, spec).cumsum(dim=-1)
+    return draw(distribution(logits_BV, spec), uniform_B)
+
+
+def draw(weights_BV: Float[Tensor, "B V"], uniform_B: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+    """One token per row, with probability proportional to its weight; at least one weight of a row is positive."""
+    cumulative_BV = weights_BV.cumsum(dim=-1)
     total_B = cumulative_BV[:, -1]
     # The first token whose cumulative probability exceeds the draw; kept below the total against rounding up to it.
     below_B = torch.nextafter(total_B, torch.zeros_like(total_B))

@@ -68,5 +68,5 @@ class Plain(nn.Module):
         self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
         self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+    def forward(self, x_BTD: Float[Tensor, "*batch D"], reading: Reading) -> Float[Tensor, "*batch D"]:
         return self.down(ACTIVATIONS[self.spec.activation](self.up(x_BTD)))

@@ -124,11 +124,11 @@ class FusedBlock(Block):
 
 
 def _normed(norm: nn.Module, x_1D: Tensor) -> Tensor:
-    """One token's norm. RMSNorm has no kernel of its own on CPUs: a dot product gives its one number directly."""
+    """One token's norm. RMSNorm has no kernel of its own on CPUs: its one number is had directly."""
     if type(norm) is not UnitRMSNorm:
         return norm(x_1D)
-    x_D = x_1D[0]
-    return x_1D * (float(x_D.dot(x_D)) / x_D.shape[0] + norm.eps) ** -0.5
+    length = float(torch.linalg.vector_norm(x_1D))
+    return x_1D * (length * length / x_1D.shape[1] + norm.eps) ** -0.5
 
 
 class FusedAttention(Attention):
@@ -170,16 +170,18 @@ class FusedAttention(Attention):
         """`forward` for the single token (1, D) of a pass."""
         if x_1D.dtype != torch.float32 or (self.query_norm is not None and self.head_scale is None):
             return self.forward(x_1D[None], reading)[0]
-        heads, width = self.spec.heads, self.head_width
-        qkv_NK = self.qkv(x_1D).view(-1, width)
-        qk_NK, v_GK = qkv_NK.split((heads + self.spec.groups, self.spec.groups))
-        qk_NK = self._normed_heads(qk_NK)
+        heads, groups, width = self.spec.heads, self.spec.groups, self.head_width
+        # One step each: at a single token a view costs as much as a sum.
+        qkv_1X = self.qkv(x_1D)
+        qk_NK = self._normed_heads(qkv_1X.as_strided((heads + groups, width), (width, 1)))
         if self.spec.rotary is not None:
             rotary = self.spec.rotary
             qk_NK = qk_NK @ reading.once(("turn", rotary, width), lambda: _rotation(rotary, reading, width))
-        q_HK, k_GK = qk_NK.split((heads, self.spec.groups))
-        as_one = (1, -1, 1, width)
-        y_BHTK = self.look_back(q_HK.view(as_one), k_GK.view(as_one), v_GK.view(as_one), reading)
+        strides, start = (width, width, width, 1), qk_NK.storage_offset()
+        q_BHTK = qk_NK.as_strided((1, heads, 1, width), strides)
+        k_BGTK = qk_NK.as_strided((1, groups, 1, width), strides, start + heads * width)
+        v_BGTK = qkv_1X.as_strided((1, groups, 1, width), strides, qkv_1X.storage_offset() + self.turned)
+        y_BHTK = self.look_back(q_BHTK, k_BGTK, v_BGTK, reading)
         return self.output(y_BHTK.reshape(1, -1))
 
     def _normed_heads(self, x: Tensor) -> Tensor:

@@ -49,20 +49,29 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         count = x.numel() // self.in_features
-        x_NI = x.reshape(count, self.in_features).float()
+        if count == 1:
+            indices, offsets = _bags(self.blocks, self.in_features, 1)
+            weights = x.float().expand(self.blocks, *x.shape).flatten()
+            y = _BAG(self.packed, indices, offsets, False, 0, False, weights, None, False).view(1, -1)
+        else:
+            y = self._many(x.reshape(count, self.in_features).float(), count)
+        if y.shape[1] != self.out_features:
+            y = y[:, : self.out_features]
+        if x.dim() != 2:
+            y = y.reshape(*x.shape[:-1], self.out_features)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype)
+
+    def _many(self, x_NI: Tensor, count: int) -> Tensor:
+        """Several tokens' products (N, padded outputs)."""
         if count <= FEW:
             indices, offsets = _bags(self.blocks, self.in_features, count)
             weights = x_NI.expand(self.blocks, count, -1).reshape(-1)
             y = _BAG(self.packed, indices, offsets, False, 0, False, weights, None, False)
         else:
             y = x_NI @ _UNPACK(self.packed).view(self.blocks, self.in_features, self.block)
-        if count > 1:
-            y = y.view(self.blocks, count, self.block).transpose(0, 1)
-        y_NO = y.reshape(count, self.blocks * self.block)
-        if y_NO.shape[1] != self.out_features:
-            y_NO = y_NO[:, : self.out_features]
-        y_NO = y_NO if self.bias is None else y_NO + self.bias
-        return y_NO.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+        return y.view(self.blocks, count, self.block).transpose(0, 1).reshape(count, -1)
 
     def weight(self) -> Tensor:
         """The weight that the layer stands for, (out, in)."""
@@ -137,11 +146,13 @@ class Int4Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
-        x_NI = x.reshape(-1, self.in_features).bfloat16()
-        y_NO = _INT4(x_NI, self.packed, self.group, self.scale)
-        if y_NO.shape[1] != self.out_features:
-            y_NO = y_NO[:, : self.out_features]
-        y = y_NO.view(*x.shape[:-1], self.out_features)
+        # A single token comes as one row, and each step that is not needed counts there.
+        x_NI = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        y = _INT4(x_NI.bfloat16(), self.packed, self.group, self.scale)
+        if y.shape[1] != self.out_features:
+            y = y[:, : self.out_features]
+        if x.dim() != 2:
+            y = y.reshape(*x.shape[:-1], self.out_features)
         if self.bias is not None:
             y = y + self.bias
         return y if self.narrow else y.to(x.dtype)
