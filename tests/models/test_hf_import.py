@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -461,6 +462,24 @@ def test_import_command_keeps_a_model_without_a_tokenizer(single: Path, tmp_path
     assert torch.equal(loaded(tokens), underhood.load(single)(tokens))
     with pytest.raises(UserError, match="no tokenizer to read or write text with"):
         loaded.generate("Hello")
+
+
+def test_import_command_shows_a_bar_where_someone_watches(
+    spoken: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from rich.console import Console
+
+    from underhood.cli import opening
+
+    watched = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(opening, "console", lambda stream: watched)
+    assert main(["import", str(spoken), "--check"]) == 0
+    shown = watched.file.getvalue()  # type: ignore[attr-defined]
+    size = sum(p.numel() * p.element_size() for p in load_decoder(spoken).parameters()) / 1000
+    assert f"{size:.1f}/{size:.1f} kB" in shown
+    monkeypatch.undo()
+    assert main(["import", str(spoken), "--check"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_import_command_says_what_is_wrong(tmp_path: Path, capsys) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from dataclasses import dataclass, field
 from typing import Any
+
+from tokenizers import Tokenizer
+
+from text.made_tokenizers import llama2, llama3
 
 
 @dataclass(frozen=True)
@@ -242,3 +248,16 @@ STYLES = {
     "alpaca": Style(ALPACA, ("Four.", "Blue, of course."), None, ("</s>",), True, {"eos_token": "</s>"}),
     "marked": Style(MARKED, ("Four.<|im_end|>", "Blue, of course.<|im_end|>"), "<|im_end|>", IM),
 }  # fmt: skip
+
+
+@functools.cache
+def tokenizer_of(style: str) -> Tokenizer:
+    """A tokenizer with the style's special tokens: SentencePiece-like where the family has it so."""
+    peer = llama2() if style in ("llama2", "mistral", "mixtral", "zephyr") else llama3()
+    peer.add_special_tokens(list(STYLES[style].special))
+    if style == "phi3":
+        data = json.loads(peer.to_str())
+        for token in data["added_tokens"]:
+            token["rstrip"] = token["content"] in ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
+        peer = Tokenizer.from_str(json.dumps(data))
+    return peer

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_tokenizers import CHATML as IM
-from made_tokenizers import llama2, llama3, made
-from published_templates import ALPACA, CONVERSATION, STYLES
+from made_tokenizers import made
+from published_templates import ALPACA, CONVERSATION, STYLES, tokenizer_of
 from tokenizers import Tokenizer as Library
 
 from underhood.core.errors import UserError
@@ -37,14 +37,7 @@ CALLS = [
 
 @functools.cache
 def libraries(style: str) -> tuple[HuggingFaceTokenizer, Library]:
-    """A tokenizer with the style's special tokens: SentencePiece-like where the family has it so."""
-    peer = llama2() if style in ("llama2", "mistral", "mixtral", "zephyr") else llama3()
-    peer.add_special_tokens(list(STYLES[style].special))
-    if style == "phi3":
-        data = json.loads(peer.to_str())
-        for token in data["added_tokens"]:
-            token["rstrip"] = token["content"] in ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
-        peer = Library.from_str(json.dumps(data))
+    peer = tokenizer_of(style)
     return HuggingFaceTokenizer(json.loads(peer.to_str())), peer
 
 

@@ -48,9 +48,9 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.infer.load import load
+    from underhood.cli.opening import open_model
 
-    chat = Chat(load(args.run, args.stage), args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
+    chat = Chat(open_model(args.run, args.stage), args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
     chat.greet()
     for line in chat.lines():
         if not chat.turn(line):

@@ -13,6 +13,8 @@ from underhood.core.errors import UserError, nearest
 if TYPE_CHECKING:
     from underhood.cli.chat import Args
     from underhood.cli.chat_loop import Chat
+    from underhood.infer.chat import Conversation
+    from underhood.infer.load import Loaded
     from underhood.infer.sample import SamplingSpec
 
 HELP = """\
@@ -58,7 +60,6 @@ def system(chat: Chat, text: str) -> None:
 
 def stage(chat: Chat, name: str) -> None:
     """The conversation so far stays: another model may answer the next question."""
-    from underhood.infer.chat import Conversation
     from underhood.infer.load import load, stages_of
 
     if not name:
@@ -66,10 +67,18 @@ def stage(chat: Chat, name: str) -> None:
         return
     chat.loaded = load(chat.loaded.run, name)
     messages = chat.talk.messages
-    chat.talk = Conversation(chat.loaded.model, chat.loaded.tokenizer)
+    chat.talk = talk_with(chat.loaded)
     chat.talk.messages = messages
     told = "" if chat.loaded.chats else " It has not learnt to chat: it continues what you write."
     chat.notice(f"Now the {name} model.{told}")
+
+
+def talk_with(loaded: Loaded, system: str | None = None) -> Conversation:
+    """A conversation in the model's own form; of a model that has none, only the session is used."""
+    from underhood.infer.chat import Conversation
+    from underhood.text.chat import CHATML
+
+    return Conversation(loaded.model, loaded.tokenizer, system=system, template=loaded.template or CHATML)
 
 
 def change_setting(chat: Chat, words: str) -> None:
@@ -134,7 +143,10 @@ def check(settings: Args) -> Args:
 def sampling_of(settings: Args) -> SamplingSpec:
     from underhood.infer.sample import SamplingSpec
 
-    return SamplingSpec(**{field.name: getattr(settings, field.name) for field in fields(SamplingSpec)})
+    given = {field.name for field in fields(settings)}  # of what the sampler knows, a conversation offers a part
+    return SamplingSpec(
+        **{field.name: getattr(settings, field.name) for field in fields(SamplingSpec) if field.name in given}
+    )
 
 
 def _shown(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from underhood.cli.chat_commands import COMMANDS, check, sampling_of
+from underhood.cli.chat_commands import COMMANDS, check, sampling_of, talk_with
 from underhood.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ class Chat:
     """
 
     def __init__(self, loaded: Loaded, settings: Args, *, interactive: bool):
-        from underhood.infer.chat import Conversation
-
         self.loaded, self.interactive = loaded, interactive
         self.settings = check(settings)
-        self.talk = Conversation(loaded.model, loaded.tokenizer, system=settings.system)
+        self.talk = talk_with(loaded, settings.system)
         self.texts: list[tuple[str, str]] = []
 
     def greet(self) -> None:

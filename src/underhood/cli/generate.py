@@ -63,14 +63,14 @@ def run(args: Args) -> int:
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
     prompt = read_stdin() if args.prompt is None else args.prompt
 
-    from underhood.infer.load import load
+    from underhood.cli.opening import open_model
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.text import decode_stream
 
     sampling = SamplingSpec(
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p, seed=args.seed
     )
-    loaded = load(args.run, args.stage)
+    loaded = open_model(args.run, args.stage)
     if args.stream:
         tokens = loaded.stream_tokens(prompt, max_tokens=args.max_tokens, sampling=sampling)
         for piece in decode_stream(loaded.tokenizer, (token.id for token in tokens)):

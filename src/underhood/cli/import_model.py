@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +27,10 @@ class Args:
 
 
 def run(args: Args) -> int:
+    from underhood.cli.opening import open_model
     from underhood.core.errors import UserError
     from underhood.infer.fetch import fetch
     from underhood.infer.importing import facts_of, import_run, verify
-    from underhood.infer.load import load
 
     name = args.source.removeprefix("hf:").partition("@")[0].rstrip("/").rpartition("/")[2]
     out = args.out or Path("runs") / (name or "model")
@@ -40,27 +39,9 @@ def run(args: Args) -> int:
     folder = fetch(args.source)
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is no Hugging Face folder", expected="a config.json in it")
-    loaded = load(folder, dtype=None, progress=_progress())
+    loaded = open_model(folder, keep_type=True)
     print(facts_of(loaded).text())
     verify(loaded)
     if not args.check:
         print(f"run        {import_run(loaded, args.source, out)}")
     return 0
-
-
-def _progress():
-    """A percentage on one line where someone watches; else nothing."""
-    if not sys.stderr.isatty():
-        return None
-    shown = -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // max(total, 1)
-        if percent != shown:
-            shown = percent
-            print(f"\rReading {percent:3d} % of {total / 1e9:.2f} GB", end="", file=sys.stderr, flush=True)
-            if done >= total:
-                print(file=sys.stderr)
-
-    return show

@@ -38,12 +38,12 @@ def score_tasks(
         raise UserError("--tasks names no set", fix="Name some, e.g. --tasks arc_easy,piqa")
     wanted = [task_named(name) for name in dict.fromkeys(names)]
 
+    from underhood.cli.opening import open_model
     from underhood.cli.terminal import console, table
     from underhood.evals.likelihood import Reader
     from underhood.evals.score_tasks import score_task
-    from underhood.infer.load import load
 
-    loaded = load(model, stage)
+    loaded = open_model(model, stage)
     reader = Reader.of(loaded)
     err = console(sys.stderr)
     reports = []

@@ -1,0 +1,45 @@
+"""Opening a model with something to look at: the weights of a large one take a while to read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from underhood.cli.terminal import console
+
+if TYPE_CHECKING:
+    import torch
+
+    from underhood.infer.load import Loaded
+
+
+def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = False) -> Loaded:
+    """What `underhood.load` gives, with a bar on standard error while the weights of a published model are read.
+
+    Args:
+        keep_type: keeps the type that its weights have on disk, instead of float32.
+
+    Raises:
+        UserError: as `underhood.load`.
+    """
+    import torch
+
+    from underhood.infer.load import load
+
+    dtype: torch.dtype | None = None if keep_type else torch.float32
+    screen = console(sys.stderr)
+    if not screen.is_terminal:
+        return load(run, stage, dtype=dtype)
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    with Progress(
+        "Reading", BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=screen, transient=True
+    ) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        return load(
+            run,
+            stage,
+            dtype=dtype,
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
