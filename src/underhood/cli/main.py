@@ -42,6 +42,7 @@ VERBS: dict[str, dict[str, str]] = {
     "The path": {
         "path": "The history of language models, as a map of claims.",
         "reproduce": "Measures a milestone's claims on this machine.",
+        "play": "Shannon's guessing game: you against the models.",
     },
     "Look around": {
         "report": "Writes a run's report again.",

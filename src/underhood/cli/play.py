@@ -1,0 +1,184 @@
+"""``underhood play``: Shannon's guessing game in the terminal, against an n-gram and against a model of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from underhood.cli.options import Positional
+from underhood.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from underhood.evals.letters import Guesser
+
+USUAL = " etaoinshrdlcumwfgypbvkjxqz"
+"""Symbols by how common they are: the order in which `?` goes on."""
+
+SHANNON = (80, 7, 0, 3, 4, 2, 1, 0, 1, 0, 0, 1, 0, 1)
+"""How many letters his reader had at the 1st, 2nd, … guess, 100 letters known (Shannon 1951, Table I)."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Guess the next letter of a text, as Shannon's wife Betty did in 1951.
+
+    The number of guesses that each letter takes says between which bounds the
+    entropy of the text lies. An n-gram, and your own model if you name its run,
+    guess the same letters; nobody sees a letter before you have found it.
+    """
+
+    game: Positional[str] = "shannon"
+    """The only game so far."""
+
+    run: Path | None = None
+    """Folder of a run whose model plays too, e.g. runs/NAME."""
+
+    letters: int = 30
+    """How many letters to guess."""
+
+    known: int = 100
+    """How many letters stand there at the beginning."""
+
+    text: Path | None = None
+    """A text file to guess instead of a page of Python's documentation that no model here has read."""
+
+    seed: int | None = None
+    """Chooses the place; the same number, the same text."""
+
+    def __post_init__(self) -> None:
+        if self.letters < 1 or self.known < 0:
+            raise ValueError("--letters takes 1 or more, --known 0 or more")
+
+
+def run(args: Args) -> int:
+    if args.game != "shannon":
+        raise UserError(f"underhood play has no {args.game!r}", expected="shannon")
+    from underhood.cli import terminal
+    from underhood.data.letters import plain_english
+
+    out = terminal.console()
+    train, held_out = plain_english()
+    passage = choose(args, held_out)
+    loaded = model_guesser(args.run) if args.run is not None else None
+    from underhood.evals.letters import ngram_guesser
+
+    players: dict[str, Guesser] = {"n-gram, 7 letters back": ngram_guesser(train)}
+    if loaded is not None:
+        players[f"model of {args.run}"] = loaded
+    out.print("Guess the next letter. _ is the space; several letters are tried one by one;")
+    out.print("? goes through the rest for you; an empty line ends the game.\n")
+    yours = play(passage, args.known, lambda prompt: ask(out, prompt), out.print)
+    if not yours:
+        out.print("Nothing guessed.")
+        return 0
+    show(out, passage, args.known, yours, players)
+    return 0
+
+
+def choose(args: Args, held_out: tuple[str, ...]) -> str:
+    """A passage of known + guessed letters that begins at a word.
+
+    Raises:
+        UserError: the text is too short.
+    """
+    import numpy as np
+
+    from underhood.data.letters import plain
+
+    length = args.known + args.letters
+    texts = held_out
+    if args.text is not None:
+        try:
+            texts = (plain(args.text.read_text(encoding="utf-8", errors="replace")),)
+        except OSError as error:
+            raise UserError(f"{args.text} can't be read", got=str(error.strerror)) from error
+    texts = tuple(text for text in texts if len(text) >= length + 20)
+    if not texts:
+        raise UserError("the text is too short", expected=f"{length + 20} letters", fix="ask for fewer --letters")
+    rng = np.random.default_rng(args.seed)
+    text = texts[int(rng.integers(len(texts)))]
+    start = int(rng.integers(len(text) - length - 19))
+    start = 0 if start == 0 else text.find(" ", start, start + 20) + 1 or start
+    return text[start : start + length]
+
+
+def model_guesser(folder: Path) -> Guesser:
+    """The model of a run as a player."""
+    from underhood.evals.letters import TokenGuesser
+    from underhood.infer.load import load
+
+    loaded = load(folder)
+    return TokenGuesser(loaded.model, loaded.tokenizer, loaded.prompt_ids)
+
+
+def ask(out: Console, prompt: str) -> str | None:
+    """One line of the reader's; None at the end of input."""
+    out.print(prompt, end="")
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    return line.rstrip("\r\n") if line else None
+
+
+def play(passage: str, known: int, reads: Callable[[str], str | None], says: Callable[[str], object]) -> list[int]:
+    """Lets the reader guess; returns how many guesses each letter took, up to where the reader stopped."""
+    guesses: list[int] = []
+    for place in range(known, len(passage)):
+        tried: list[str] = []
+        says("…" + passage[max(0, place - 66) : place].replace(" ", "_") + "▁")
+        while passage[place] not in tried:
+            line = reads(f"{len(tried) + 1}> ")
+            if not line:
+                return guesses
+            wanted = USUAL if line.strip() == "?" else line.strip().lower().replace("_", " ") or " "
+            unknown = [symbol for symbol in wanted if symbol not in USUAL]
+            if unknown:
+                says(f"  {unknown[0]} is no letter; there are a to z and _")
+                continue
+            for symbol in wanted:
+                if symbol not in tried:
+                    tried.append(symbol)
+                if symbol == passage[place]:
+                    break
+            else:
+                says("  no: " + "".join(sorted(tried)).replace(" ", "_"))
+        guesses.append(len(tried))
+        says(f"  {passage[place].replace(' ', '_')}, guess {len(tried)}")
+    return guesses
+
+
+def show(out: Console, passage: str, known: int, yours: list[int], players: dict[str, Guesser]) -> None:
+    """The table of all players on the letters that the reader guessed."""
+    import numpy as np
+
+    from underhood.cli.terminal import table
+    from underhood.data.letters import symbols
+    from underhood.evals.guessing import bounds_intervals, ranks
+
+    letters = symbols(passage)[known : known + len(yours)]
+    found = {"you": yours}
+    for name, guesser in players.items():
+        scores = np.array([guesser(passage[: known + place]) for place in range(len(yours))])
+        found[name] = ranks(scores, letters).tolist()
+    shannon = [rank for rank, count in enumerate(SHANNON, start=1) for _ in range(count)]
+    rows = []
+    for name, guesses in {**found, "Shannon's reader, 1951": shannon}.items():
+        low, high = bounds_intervals(guesses)
+        once = sum(guess == 1 for guess in guesses)
+        rows.append(
+            (
+                name,
+                f"{once} of {len(guesses)}",
+                f"{sum(guesses) / len(guesses):.1f}",
+                f"{low.value:.2f} to {high.value:.2f}",
+                f"{low.low:.2f} to {high.high:.2f}",
+            )
+        )
+    out.print()
+    out.print(table(("who", "right at once", "guesses", "bits per letter", "95 %"), rows))
+    if len(yours) < 100:
+        out.print(f"\nFrom {len(yours)} letters the bounds come out too low; --letters 100 plays what Shannon played.")
