@@ -1,0 +1,83 @@
+"""Training of small picture classifiers, as their papers did it: a few options, no schedule to speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Data = tuple[Tensor, Tensor]
+"""Pictures (N, 1, side, side) in [−1, 1], and labels (N)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFit:
+    """How a classifier is trained.
+
+    Attributes:
+        passes: over all pictures, each in a new order.
+        batch: pictures per step.
+        rate: of plain stochastic gradient descent; of AdamW, whose rate falls to a third by the end, if `adam`.
+        squared: squared error of tanh outputs against ±1 in place of cross-entropy.
+        shifts: every picture is moved by −1, 0 or 1 pixels either way, each time anew.
+        momentum: of stochastic gradient descent.
+    """
+
+    passes: int
+    batch: int
+    rate: float
+    adam: bool = False
+    squared: bool = False
+    shifts: bool = False
+    momentum: float = 0.0
+
+    def __call__(self, net: nn.Module, data: Data, tell: Callable[[float], object] = lambda share: None) -> nn.Module:
+        """Trains the net in place with torch's global random numbers; returns it in evaluation mode.
+
+        Args:
+            tell: hears the share that is done.
+        """
+        x, y = data
+        weights = list(net.parameters())
+        rule = (
+            torch.optim.AdamW(weights, self.rate)
+            if self.adam
+            else torch.optim.SGD(weights, self.rate, momentum=self.momentum)
+        )
+        target = F.one_hot(y, 10) * 2.0 - 1
+        steps = self.passes * -(-len(y) // self.batch)
+        net.train()
+        for step, at in enumerate(self._batches(len(y))):
+            if self.adam:
+                rule.param_groups[0]["lr"] = self.rate * (1 - 2 / 3 * step / steps)
+            z = net(shifted(x[at]) if self.shifts else x[at])
+            loss = ((z.tanh() - target[at]) ** 2).mean() if self.squared else F.cross_entropy(z, y[at])
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+            tell(step / steps)
+        return net.eval()
+
+    def _batches(self, count: int) -> Iterator[Tensor]:
+        for _ in range(self.passes):
+            yield from torch.randperm(count).split(self.batch)
+
+
+def shifted(x: Float[Tensor, "B 1 S S"]) -> Float[Tensor, "B 1 S S"]:
+    """Each picture moved by −1, 0 or 1 pixels either way; paper (−1) comes in at the edge."""
+    side = x.shape[-1]
+    padded = F.pad(x, (1, 1, 1, 1), value=-1.0)
+    down, right = torch.randint(0, 3, (2, len(x)))
+    rows = (down[:, None] + torch.arange(side))[:, None, :, None]
+    columns = (right[:, None] + torch.arange(side))[:, None, None, :]
+    return padded[torch.arange(len(x))[:, None, None, None], 0, rows, columns]
+
+
+@torch.inference_mode()
+def error(net: nn.Module, x: Float[Tensor, "N 1 S S"], y: Int[Tensor, "N"]) -> float:
+    """Which part of the pictures the net labels wrongly."""
+    return float((net(x).argmax(-1) != y).float().mean())
