@@ -1,12 +1,14 @@
-# make run    builds a language model on this machine and lets you talk to it
-# make test   runs every check and every test
+# make run         builds a language model on this machine and lets you talk to it
+# make test        runs every check and every test
+# make check-gguf  compares llama.cpp with us on an exported model (compiles llama.cpp: about ten minutes)
 #
-# Both set up .venv by themselves and need only Python 3.11+ and make.
+# All set up .venv by themselves and need only Python 3.11+ and make.
 
 PYTHON  ?= python3
 MINUTES ?= 5
 JOBS    ?= 2
 ARGS    ?=
+RUN     ?= runs/check-gguf
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -14,7 +16,7 @@ PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c cons
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test
+.PHONY: help run test check-gguf
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -31,6 +33,11 @@ test: $(VENV)/.for-test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
+# Of the run that RUN names; without one, of a model built for it in a minute.
+check-gguf: $(VENV)/.for-check-gguf
+	@test -e $(RUN) || { set -x; $(BIN)/underhood build --minutes 1 --out $(RUN); }
+	$(BIN)/python benchmarks/check_gguf.py --run $(RUN) --out results/check_gguf $(ARGS)
+
 # A stamp says what the environment was last installed from, so that a second call starts at once.
 $(VENV)/.for-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Underhood into $(VENV) (a few minutes the first time)"
@@ -39,6 +46,10 @@ $(VENV)/.for-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.for-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Underhood and its test tools into $(VENV) (a few minutes the first time)"
 	@$(PIP) -e '.[test]' && touch $@ $(VENV)/.for-run
+
+$(VENV)/.for-check-gguf: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Compiling llama.cpp into $(VENV) (about ten minutes the first time)"
+	@$(PIP) -e '.[peers]' && touch $@ $(VENV)/.for-run
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -5,10 +5,11 @@ The rules, so that nobody has to guess why a page passes:
 - Blocks run in the page's order. Fenced ``bash`` blocks run line by line in one empty folder per page, with this
   environment's ``underhood`` first on the path; each must exit with 0. A line ending in ``\\`` goes on in the next;
   what stands after ``#`` is not run.
-- ``make run`` and ``make test`` are asked what they would do (``make -n``), and the commands they would run must exist;
-  `.ci/run` runs both for real.
+- ``make`` commands are asked what they would do (``make -n``), and the commands they would run must exist; `.ci/run`
+  runs ``make run`` and ``make test`` for real.
 - ``underhood build`` is not repeated for every page: the shared small build (see tinyrun.py) takes the place of its
   result, and its options must parse. A folder ``notes`` with a small text lies there for whatever reads it.
+- ``underhood serve`` runs until the page ends; what follows finds it answering.
 - A command that reads what is typed (``chat``) gets one question and then the end of its input.
 - Fenced ``python`` blocks run in the same folder, each in its own process, so that each can be pasted alone.
 - Other fences (``text``, ``bat``, ``toml``) are shown, not run; the ``bat`` lines must name what the Makefile does.
@@ -20,6 +21,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +63,9 @@ def execute(words: list[str], folder: Path, stdin: str = "") -> subprocess.Compl
 def check_make(command: str) -> None:
     done = execute(["make", "-n", *shlex.split(command)[1:]], REPOSITORY)
     assert done.returncode == 0, done.stderr
-    if "run" in command:
+    if "check-gguf" in command:
+        assert "benchmarks/check_gguf.py --run" in done.stdout
+    elif "run" in command:
         assert re.search(r"underhood build --minutes [0-9.]+", done.stdout)
     else:
         assert "pytest" in done.stdout
@@ -76,6 +80,24 @@ def take_the_place_of_a_build(command: str, request: pytest.FixtureRequest, fold
         shutil.copytree(request.getfixturevalue("tiny_run"), out)
 
 
+def serve_until_the_page_ends(command: str, request: pytest.FixtureRequest, folder: Path) -> None:
+    """Starts the server and waits until it says where it answers."""
+    words = [str(BIN / "underhood"), *shlex.split(command)[1:]]
+    server = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def end() -> None:
+        server.send_signal(signal.SIGINT)
+        said, _ = server.communicate(timeout=60)
+        assert server.returncode == 0, said
+
+    request.addfinalizer(end)
+    assert server.stdout is not None
+    said = [""]
+    while "Page: http" not in said[-1]:
+        said.append(server.stdout.readline())
+        assert said[-1], f"{command} ended:\n{''.join(said)}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest):
     write_notes(tmp_path / "notes")
@@ -85,6 +107,8 @@ def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.Fixt
                 check_make(command)
             elif command.startswith("underhood build"):
                 take_the_place_of_a_build(command, request, tmp_path)
+            elif command.startswith("underhood serve"):
+                serve_until_the_page_ends(command, request, tmp_path)
             else:
                 shell = ["bash", "-o", "pipefail", "-c", command]
                 done = execute(shell, tmp_path, stdin="What does os.path.join do?\n")
