@@ -132,6 +132,8 @@ def test_unreadable_files_are_explained(tmp_path: Path):
 def test_published_sets_are_read():
     raschka = read_conversations(shared_data("instruct", "raschka", "instruction-data.json"))
     assert (raschka.form, len(raschka)) == ("alpaca (instruction, input, output)", 1100)
+    parts = split_conversations(raschka.examples, shares=(0.85, 0.05, 0.10), seed=0)
+    assert [len(part) for part in parts] == pytest.approx([935, 55, 110], abs=2)
     dolly = read_conversations(shared_data("instruct", "dolly_hhrlhf", "dolly_hhrlhf_train_small.jsonl"))
     assert (dolly.form, len(dolly)) == ("pairs (prompt, response)", 1000)
 
