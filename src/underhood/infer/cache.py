@@ -6,6 +6,7 @@ Without it, every new token would cost a pass over the whole text so far; with i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from jaxtyping import Float, Int
@@ -169,6 +170,16 @@ class ContiguousCache:
         self._values = [part[: self.batch] for part in self._values]
         if self._positions_BS is not None:
             self._positions_BS = self._positions_BS[: self.batch]
+
+    def spread(self, rows: Sequence[int]) -> "ContiguousCache":
+        """A cache of the given rows, in that order, of any number; this one stays as it is."""
+        index = torch.tensor(rows, device=self._device)
+        wide = copy(self)
+        wide.batch = len(rows)
+        wide._keys = [part[index] for part in self._keys]
+        wide._values = [part[index] for part in self._values]
+        wide._positions_BS = None if self._positions_BS is None else self._positions_BS[index]
+        return wide
 
     def reserve(self, capacity: int) -> None:
         """Makes room for `capacity` tokens per row; what is stored stays."""
