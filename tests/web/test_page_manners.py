@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from live_server import Live
 from page_visit import Visit, headless, page_server
 from playwright.sync_api import Browser
+from tiny_run import make_run
 
 from needs import REPOSITORY
 from underhood.recipes.report import numbers
@@ -97,7 +99,8 @@ def test_page_policy_stops_inline_script_style_and_foreign_pictures(browser: Bro
     with Visit(browser, live.url) as visit:
         visit.page.locator(".welcome").wait_for()
         visit.page.evaluate("""() => {
-          document.body.insertAdjacentHTML("beforeend", `<img src="https://example.org/x.png" onerror="document.title='hacked'">`);
+          const picture = `<img src="https://example.org/x.png" onerror="document.title='hacked'">`;
+          document.body.insertAdjacentHTML("beforeend", picture);
           const script = document.createElement("script");
           script.textContent = "document.title = 'hacked'";
           document.body.append(script);
@@ -119,7 +122,26 @@ def test_page_theme_switch_is_remembered_across_places(browser: Browser, live: L
 
 
 def test_page_numbers_read_as_in_the_report(browser: Browser, live: Live) -> None:
-    values = [0, 0.0004, 0.3, 1, 7.25, 9.94, 9.96, 12.4, 59.6, 60, 99.96, 999.4, 999.6, 3599, 3600, 41_234, 3_344_832, 7.2e9]
+    values = [
+        0,
+        0.0004,
+        0.3,
+        1,
+        7.25,
+        9.94,
+        9.96,
+        12.4,
+        59.6,
+        60,
+        99.96,
+        999.4,
+        999.6,
+        3599,
+        3600,
+        41_234,
+        3_344_832,
+        7.2e9,
+    ]
     pairs = [(0, 1), (1.62, 4.3), (-0.8, 2.1), (0, 638), (0.031, 0.0345), (100, 2400)]
     with Visit(browser, live.url) as visit:
         found = visit.page.evaluate(
@@ -150,14 +172,47 @@ def test_page_serves_its_own_files_and_no_others(live: Live) -> None:
         assert client.get("/runs/small/other").status_code == 404
 
 
-def test_page_files_are_all_in_the_wheel(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    done = subprocess.run([*command, str(REPOSITORY)], capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as an installer unpacks it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*command, "-w", str(folder), str(REPOSITORY)], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
-    [wheel] = tmp_path.glob("underhood-*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
+    [wheel] = folder.glob("underhood-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "installed")
+    return folder / "installed"
+
+
+def test_page_files_are_all_in_the_wheel(installed: Path) -> None:
     static = REPOSITORY / "src" / "underhood" / "web" / "static"
-    wanted = {f"underhood/web/static/{file.name}" for file in static.iterdir()}
-    wanted |= {f"underhood/recipes/report/{name}" for name in SHARED}
-    assert wanted <= held
-    assert len(wanted) > 20
+    wanted = [file.name for file in static.iterdir()]
+    assert sorted(file.name for file in (installed / "underhood" / "web" / "static").iterdir()) == sorted(wanted)
+    assert all((installed / "underhood" / "recipes" / "report" / name).is_file() for name in SHARED)
+
+
+def test_page_of_the_installed_wheel_answers(browser: Browser, installed: Path, tmp_path: Path) -> None:
+    """As a user has it: the command of the unpacked wheel, in a folder of its own, with no checkout in sight."""
+    run = make_run(tmp_path / "small", context=512)
+    origin = "import underhood; print(underhood.__file__)"
+    start = "from underhood.cli.main import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", f"{origin}; {start}", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            lines = []
+            while not (lines and lines[-1].startswith("Page: ")):
+                line = server.stdout.readline()
+                assert line, lines
+                lines.append(line)
+            assert lines[0].startswith(str(installed))
+            with Visit(browser, lines[-1].split()[1], PLACES["chat"]) as visit:
+                visit.ask("What is a list?")
+                assert visit.page.locator(".answer .trouble").count() == 0
+                visit.page.get_by_role("link", name="Runs").click()
+                visit.page.get_by_role("link", name="small").wait_for()
+                assert visit.quiet, (visit.complaints, visit.foreign)
+        finally:
+            server.terminate()
+            server.wait(120)

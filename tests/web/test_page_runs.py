@@ -107,12 +107,12 @@ def test_page_run_shows_further_curves_and_keeps_them_in_the_address(browser: Br
     with Visit(browser, live.url, "/runs/whole") as visit:
         page = visit.page
         expect(page.locator("[data-stage=pretrain] .curve")).to_have_count(1)
-        page.locator("[data-stage=pretrain]").get_by_label("Gradient norm").check()
+        page.locator("[data-stage=pretrain]").get_by_role("checkbox", name="Gradient norm").check()
         expect(page.locator("[data-stage=pretrain] .curve")).to_have_count(2)
         assert "show=pretrain.grad_norm" in page.url
         page.reload()
         expect(page.locator("[data-stage=pretrain] .curve")).to_have_count(2)
-        expect(page.locator("[data-stage=pretrain]").get_by_label("Gradient norm")).to_be_checked()
+        expect(page.locator("[data-stage=pretrain]").get_by_role("checkbox", name="Gradient norm")).to_be_checked()
         assert visit.quiet
 
 

@@ -74,7 +74,8 @@ class Runs:
 
     def _row(self, name: str, folder: Path) -> dict[str, Any]:
         tail = self.tail(name)
-        stage = list(tail.training)[-1] if tail.training else None
+        # What goes on while it goes on, else how well the language was learnt.
+        stage = tail.open if tail.open in tail.training else next(iter(tail.training), None)
         training = tail.training[stage] if stage is not None else Training()
         curve = next(iter(training.curves(stage).values()), None) if stage is not None else None
         summary, plan = _json(folder / "summary.json"), next((e for e in tail.events if "parameters" in e), {})

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { AnswerView } from "./answer.js";
-import { controls } from "./controls.js";
+import { controls, settingsIn, withSettings } from "./controls.js";
 import { h, icon, iconButton, say } from "./dom.js";
 import { exportBox } from "./export.js";
 import { modelPicker } from "./picker.js";
@@ -12,7 +12,7 @@ import * as store from "./store.js";
 import * as talks from "./talk.js";
 import { talkList } from "./talklist.js";
 import { welcome } from "./welcome.js";
-import { NUMBERS, fillAnswer, textOf } from "./write.js";
+import { fillAnswer, textOf } from "./write.js";
 
 export function chat(root, address) {
   return new Chat(root, address);
@@ -48,12 +48,7 @@ class Chat {
     const [first, second] = query.getAll("model");
     this.lanes.a = known(first) ?? this.lanes.a ?? this.cards[0].id;
     this.lanes.b = known(second);
-    this.settings = {};
-    for (const name of NUMBERS) {
-      const value = query.get(name);
-      if (value !== null && value !== "" && Number.isFinite(Number(value))) this.settings[name] = Number(value);
-    }
-    if (query.getAll("stop").length) this.settings.stop = query.getAll("stop");
+    this.settings = settingsIn(query);
     this.missing = null;
     if (hash.startsWith("talk=")) {
       try {
@@ -95,9 +90,7 @@ class Chat {
     for (const lane of ["a", "b"]) {
       if (this.lanes[lane] && (lane === "b" || this.lanes.b || this.lanes.a !== this.cards[0].id)) query.append("model", this.lanes[lane]);
     }
-    for (const name of NUMBERS) if (name in this.settings) query.set(name, this.settings[name]);
-    for (const text of this.settings.stop ?? []) query.append("stop", text);
-    return query;
+    return withSettings(query, this.settings);
   }
 
   #note(options) {

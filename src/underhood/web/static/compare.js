@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
+import { plain } from "./numbers.js";
 import { poll } from "./poll.js";
 import { go, note } from "./state.js";
 
@@ -46,7 +47,7 @@ export function compareRuns(root, { query }) {
   function drawSettings(rows) {
     const differ = rows.filter((row) => !row.same);
     const shown = everything ? rows : differ;
-    const cell = (value) => (value === null || value === undefined ? h("td", { class: "soft" }, "–") : h("td", {}, String(value)));
+    const cell = (value) => (value === null || value === undefined ? h("td", { class: "soft" }, "–") : h("td", {}, plain(value)));
     const toggle = h("label", { class: "small" }, h("input", { type: "checkbox", checked: everything, onchange: (event) => {
       everything = event.target.checked;
       const kept = new URLSearchParams(location.search);

@@ -1,7 +1,7 @@
 // The panel of settings: the system prompt, and how text is drawn. What is left empty is left to the server.
 
 import { h } from "./dom.js";
-import { PRESETS, SETTINGS } from "./write.js";
+import { NUMBERS, PRESETS, SETTINGS } from "./write.js";
 
 // `state` holds { settings, system }; `onChange` is told after every change.
 export function controls(state, onChange) {
@@ -29,6 +29,22 @@ export function controls(state, onChange) {
   build();
   panel.rebuild = build;
   return panel;
+}
+
+// The settings that an address names, and an address that names them.
+export function settingsIn(query) {
+  const settings = {};
+  for (const name of NUMBERS) {
+    const value = query.get(name);
+    if (value !== null && value !== "" && Number.isFinite(Number(value))) settings[name] = Number(value);
+  }
+  return query.has("stop") ? { ...settings, stop: query.getAll("stop") } : settings;
+}
+
+export function withSettings(query, settings) {
+  for (const name of NUMBERS) if (name in settings) query.set(name, settings[name]);
+  for (const text of settings.stop ?? []) query.append("stop", text);
+  return query;
 }
 
 function field({ name, label, min, max, step, hint, plain, open }, value, change) {

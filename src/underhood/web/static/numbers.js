@@ -24,6 +24,11 @@ export function decimal(number, digits = 3) {
   return (number < 0 && Number(text.replaceAll(",", "")) !== 0 ? MINUS : "") + text;
 }
 
+// A setting of any kind, without the digits that nobody chose.
+export function plain(value) {
+  return typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(5))) : String(value);
+}
+
 // A share as a percentage; never rounded to 0 or 100 unless it is exactly that.
 export function percent(share, digits = 0) {
   let text = (100 * share).toFixed(digits);

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
-import { ago, count, duration, size, whole } from "./numbers.js";
+import { ago, count, duration, plain, size, whole } from "./numbers.js";
 import { poll } from "./poll.js";
 import { WORDS, progress, stageTitle } from "./runs.js";
 import { samplesPart } from "./samples.js";
@@ -91,7 +91,7 @@ export function runPage(root, { path, query }) {
   function drawLog(events) {
     log.replaceChildren(...events.toReversed().map((event) => {
       const { time, stage, kind, ...rest } = event;
-      const facts = Object.entries(rest).map(([key, value]) => `${key.replaceAll("_", " ")} ${typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value}`);
+      const facts = Object.entries(rest).map(([key, value]) => `${key.replaceAll("_", " ")} ${plain(value)}`);
       return h("li", {}, h("time", { datetime: new Date(time * 1000).toISOString() }, new Date(time * 1000).toTimeString().slice(0, 8)),
         h("span", {}, `${stageTitle(stage)}: ${kind}`), h("span", { class: "soft" }, facts.join(" · ")));
     }));
@@ -168,11 +168,11 @@ function resultTable(panels) {
       models.map(([name]) => {
         const row = panel.rows.find((one) => one.name === name);
         return h("td", { class: "number nowrap" }, row ? [row.text, row.interval ? h("small", { class: "soft" }, ` ${row.interval}`) : ""] : "");
-      }), h("td", { class: "small soft" }, panel.rows.filter((row) => row.hue === "baseline").map((row) => `${row.name} ${row.text}`).join(", ")))))));
+      }), h("td", { class: "small soft beside" }, panel.rows.filter((row) => row.hue === "baseline").map((row) => `${row.name} ${row.text}`).join(", ")))))));
 }
 
 function settingTable(settings, reason) {
   return h("details", {}, h("summary", {}, `All ${Object.keys(settings).length} settings and facts`), reason ? h("p", {}, reason) : null,
     scrolling("Settings", h("table", { class: "grid" }, h("tbody", {}, Object.entries(settings).map(([key, value]) =>
-      h("tr", {}, h("th", { scope: "row", class: "plain-head" }, h("code", {}, key)), h("td", {}, String(value))))))));
+      h("tr", {}, h("th", { scope: "row", class: "plain-head" }, h("code", {}, key)), h("td", {}, plain(value))))))));
 }

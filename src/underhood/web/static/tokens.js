@@ -27,7 +27,7 @@ export function tokenStrip(tokens, { name = "Tokens of the answer", onPick = nul
   }, token.shown));
   const bits = -tokens.reduce((sum, token) => sum + token.logprob, 0) / Math.LN2;
   const idle = tokens.length
-    ? `${whole(tokens.length)} tokens, ${decimal(bits / tokens.length, 2)} bits each on average; a guess among ${decimal(2 ** (bits / tokens.length), 1)}`
+    ? `${whole(tokens.length)} tokens, ${decimal(bits / tokens.length, 2)} bits each on average: as open as ${decimal(2 ** (bits / tokens.length), 1)} equal choices`
     : "No tokens.";
   const read = h("p", { class: "token-read" }, idle);
   const strip = h("div", { class: "strip", role: "listbox", tabindex: "0", "aria-label": name },
