@@ -61,7 +61,9 @@ def test_generate_as_json_says_all(cli: Callable[..., Result]) -> None:
     report = json.loads(out)
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert (report["stage"], report["prompt"], len(report["completions"])) == ("dpo", "The", 3)
-    assert report["sampling"] == {"temperature": 1.5, "top_k": 40, "top_p": None, "min_p": 0.05, "seed": 1}
+    drawn = {"temperature": 1.5, "top_k": 40, "top_p": None, "min_p": 0.05, "seed": 1}
+    plain = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": []}
+    assert report["sampling"] == drawn | plain
     assert len({one["text"] for one in report["completions"]}) == 3
     assert all(one["tokens"] <= 8 and one["logprob"] < 0 for one in report["completions"])
     _, plain, _ = cli("generate", "The", *SMALL, "--n", "3", "--top-k", "40", "--temperature", "1.5")
@@ -133,10 +135,10 @@ def test_chat_commands(cli: Callable[..., Result], run: Path, tmp_path: Path) ->
     code, out, err = cli("chat", *SMALL, stdin="\n".join(lines))
     assert code == 0
     for shown in (
-        "temperature  0.0",
-        "top-k        5",
-        "min-p        off",
-        "max-tokens   8",
+        f"{'temperature':<18} 0.0",
+        f"{'top-k':<18} 5",
+        f"{'min-p':<18} off",
+        f"{'max-tokens':<18} 8",
         "Be short.",
         "/save FILE",
     ):
@@ -152,7 +154,9 @@ def test_chat_commands(cli: Callable[..., Result], run: Path, tmp_path: Path) ->
     record = json.loads(saved.read_text(encoding="utf-8"))
     assert [message["role"] for message in record["messages"]] == ["system", *("user", "assistant") * 2]
     assert record["messages"][3]["content"] == "/etc"
-    assert record["sampling"] == {"temperature": 0.0, "top_k": 5, "top_p": None, "min_p": None, "seed": 1}
+    plain = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": []}
+    drawn = {"temperature": 0.0, "top_k": 5, "top_p": None, "min_p": None, "seed": 1}
+    assert record["sampling"] == drawn | plain
     assert text.read_text(encoding="utf-8").startswith("**system:** Be short.\n\n**user:** Hello\n\n**assistant:** ")
     assert max(map(len, [line for line in out.splitlines() if line.startswith("  /")])) <= 80
 

@@ -46,6 +46,12 @@ class Args:
     seed: int | None = None
     """Makes the draws repeatable."""
 
+    repetition_penalty: float = 1.0
+    """Above 1 it makes tokens less likely that the conversation already holds."""
+
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer and are no part of it."""
+
 
 def run(args: Args) -> int:
     from underhood.cli.opening import open_model

@@ -21,8 +21,9 @@ HELP = """\
   /reset              begins a new conversation
   /system TEXT        begins a new one after this system message; /system off
   /stage NAME         goes on with another model of the run: base, sft or dpo
-  /set NAME VALUE     changes temperature, top-k, top-p, min-p, seed or
-                      max-tokens; VALUE may be off; /set alone shows them
+  /set NAME VALUE     changes temperature, top-k, top-p, min-p, seed,
+                      repetition-penalty or max-tokens; VALUE may be off;
+                      /set alone shows them
   /save FILE          writes the conversation: JSON, or text if FILE ends in .md
   /help, /quit        this list; leaves, like Ctrl-D
   //text              a message that begins with a slash
@@ -34,6 +35,7 @@ SETTINGS: dict[str, type] = {
     "top_p": float,
     "min_p": float,
     "seed": int,
+    "repetition_penalty": float,
     "max_tokens": int,
 }
 MAY_BE_OFF = ("top_k", "top_p", "min_p", "seed")
@@ -85,7 +87,7 @@ def change_setting(chat: Chat, words: str) -> None:
     if not words:
         for known in SETTINGS:
             value = getattr(chat.settings, known)
-            print(f"  {_shown(known):<12} {OFF if value is None else value}")
+            print(f"  {_shown(known):<18} {OFF if value is None else value}")
         return
     given, _, word = words.partition(" ")
     name, word = given.lstrip("-").replace("-", "_"), word.strip()

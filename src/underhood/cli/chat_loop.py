@@ -102,15 +102,17 @@ class Chat:
             )
 
     def _pieces(self, text: str) -> Iterator[str]:
-        from underhood.infer.text import decode_stream
-
         settings, sampling = self.settings, sampling_of(self.settings)
         if self.loaded.chats:
-            return self.talk.reply(text, max_new_tokens=settings.max_tokens, sampling=sampling)
-        tokens = self.loaded.stream_tokens(
-            text, max_tokens=settings.max_tokens, sampling=sampling, session=self.talk.session
+            return self.talk.reply(text, max_new_tokens=settings.max_tokens, sampling=sampling, stop=settings.stop)
+        pieces = self.loaded.write(
+            text,
+            max_tokens=settings.max_tokens,
+            sampling=sampling,
+            stop=settings.stop,
+            session=self.talk.session,
         )
-        return decode_stream(self.loaded.tokenizer, (token.id for token in tokens))
+        return (piece.text for piece in pieces if piece.text)
 
     def notice(self, text: str) -> None:
         """A word from the program: on the screen, or beside the answers when these go into a pipe."""

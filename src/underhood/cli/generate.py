@@ -6,10 +6,16 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from underhood.infer.grammar import Grammar
+    from underhood.infer.request import Piece
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,18 @@ class Args:
     seed: int | None = None
     """Makes the draws repeatable."""
 
+    repetition_penalty: float = 1.0
+    """Above 1 it makes tokens less likely that the text already holds."""
+
+    stop: tuple[str, ...] = ()
+    """Texts that end a continuation and are no part of it."""
+
+    regex: str | None = None
+    """What the continuation has to match as a whole, a regular expression."""
+
+    schema: str | None = None
+    """A JSON schema, or a file with one: the continuation is JSON that keeps to it."""
+
     stream: bool = False
     """Prints each piece as soon as it is written."""
 
@@ -65,22 +83,43 @@ def run(args: Args) -> int:
 
     from underhood.cli.opening import open_model
     from underhood.infer.sample import SamplingSpec
-    from underhood.infer.text import decode_stream
+    from underhood.infer.session import Session
 
     sampling = SamplingSpec(
-        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p, seed=args.seed
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        seed=args.seed,
+        repetition_penalty=args.repetition_penalty,
     )
+    grammar = read_grammar(args)
     loaded = open_model(args.run, args.stage)
+    session = Session(loaded.model)
+
+    def write(choice: int) -> Iterator[Piece]:
+        return loaded.write(
+            prompt,
+            max_tokens=args.max_tokens,
+            sampling=sampling,
+            stop=args.stop,
+            grammar=grammar,
+            session=session,
+            choice=choice,
+        )
+
     if args.stream:
-        tokens = loaded.stream_tokens(prompt, max_tokens=args.max_tokens, sampling=sampling)
-        for piece in decode_stream(loaded.tokenizer, (token.id for token in tokens)):
-            print(piece, end="", flush=True)
+        for piece in write(0):
+            print(piece.text, end="", flush=True)
         print()
         return 0
-    completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
-    texts = [loaded.tokenizer.decode(completion.ids) for completion in completions]
+    if grammar is None and not args.stop:
+        completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
+        written = [Written(loaded.tokenizer.decode(one.ids), one.finish, one.logprobs) for one in completions]
+    else:
+        written = [Written.of(list(write(choice))) for choice in range(args.n)]
     if not args.json:
-        print("\n---\n".join(texts))
+        print("\n---\n".join(one.text for one in written))
         return 0
     report = {
         "run": str(args.run),
@@ -89,12 +128,52 @@ def run(args: Args) -> int:
         "max_tokens": args.max_tokens,
         "sampling": asdict(sampling),
         "completions": [
-            {"text": text, "finish": one.finish, "tokens": len(one.ids), "logprob": sum(one.logprobs)}
-            for text, one in zip(texts, completions, strict=True)
+            {"text": one.text, "finish": one.finish, "tokens": len(one.logprobs), "logprob": sum(one.logprobs)}
+            for one in written
         ],
     }
     print(json.dumps(report, ensure_ascii=False))
     return 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """A continuation as it is reported."""
+
+    text: str
+    finish: str | None
+    logprobs: list[float]
+
+    @classmethod
+    def of(cls, pieces: list[Piece]) -> Written:
+        logprobs = [token.logprob for piece in pieces for token in piece.tokens]
+        finish = pieces[-1].finish if pieces else "length"
+        return cls("".join(piece.text for piece in pieces), finish, logprobs)
+
+
+def read_grammar(args: Args) -> Grammar | None:
+    """What `--regex` or `--schema` asks for, or None.
+
+    Raises:
+        UserError: both are given, or what is given is no such thing.
+    """
+    if args.regex is None and args.schema is None:
+        return None
+    from underhood.infer.grammar import Grammar
+
+    if args.schema is None:
+        assert args.regex is not None
+        return Grammar.regex(args.regex)
+    if args.regex is not None:
+        raise UserError("a continuation keeps to one form", fix="Leave out --regex or --schema")
+    if args.schema.lstrip().startswith("{"):
+        return Grammar.json_schema(args.schema)
+    try:
+        return Grammar.json_schema(Path(args.schema).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"there is no JSON schema in {args.schema}", fix="Give a file that holds one, or the schema itself"
+        ) from error
 
 
 def read_stdin() -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel, Tokenizer
+from underhood.infer.request import Request
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session
-from underhood.infer.text import decode_stream
 from underhood.text.chat import CHATML, Message, Template
 
 ANSWER_SHARE = 4
@@ -53,23 +53,32 @@ class Conversation:
         self.messages = [{"role": "system", "content": system}] if system else []
         self.forgotten = 0
 
-    def reply(self, text: str, *, max_new_tokens: int = 256, sampling: SamplingSpec = GREEDY) -> Iterator[str]:
+    def reply(
+        self, text: str, *, max_new_tokens: int = 256, sampling: SamplingSpec = GREEDY, stop: Sequence[str] = ()
+    ) -> Iterator[str]:
         """Says `text` and yields the answer in pieces.
 
         If the iterator is closed early, what has been yielded stays as the answer; if that is nothing, the turn is
         taken back.
+
+        Args:
+            stop: texts that end the answer and are no part of it.
 
         Raises:
             UserError: the message alone does not fit into the context (nothing is said then).
         """
         asked = [*self.messages, {"role": "user", "content": text}]
         ids = self._fit(asked, max_new_tokens)
-        stop_ids = self.template.stop_ids(self.tokenizer)
         turn = sum(message["role"] == "user" for message in self.messages)  # with a seed, every turn draws anew
-        tokens = self.session.stream(
-            ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=stop_ids, request=turn
+        request = Request(
+            prompt=ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop_ids=frozenset(self.template.stop_ids(self.tokenizer)),
+            stop=tuple(stop),
         )
-        return self._reply(asked, decode_stream(self.tokenizer, (token.id for token in tokens)))
+        pieces = self.session.write(request, self.tokenizer, choice=turn)
+        return self._reply(asked, (piece.text for piece in pieces if piece.text))
 
     def _reply(self, asked: list[Message], pieces: Iterator[str]) -> Iterator[str]:
         answer, complete = "", False

@@ -31,6 +31,9 @@ class Chooser:
     Args:
         tokenizer: turns tokens into text; None where only tokens matter (no stop strings, no grammar then).
         room: how many tokens there is room for, if fewer than `max_new_tokens`; see `generate.room_for`.
+
+    Raises:
+        UserError: the tokenizer can't write what the grammar wants.
     """
 
     def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, *, room: int | None = None):
@@ -73,6 +76,8 @@ class Chooser:
         """Takes the token that was chosen; returns what is new, and the end where it is one."""
         if self.finish is not None:
             raise ValueError("this choice has ended")
+        if self._matcher is not None and self._matcher.stuck:
+            return self.end("error")
         if token.id in self.request.stop_ids:
             return self.end("stop")
         self.tokens.append(token)

@@ -18,8 +18,10 @@ from underhood.core.protocols import Tokenizer
 from underhood.infer.chat import Conversation
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
+from underhood.infer.grammar import Grammar
+from underhood.infer.request import Piece, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
-from underhood.infer.session import Session, Token
+from underhood.infer.session import Session
 from underhood.infer.text import decode_stream
 from underhood.models.decoder import Decoder, DecoderSpec, parameter_count
 from underhood.models.hub_weights import Progress, load_decoder
@@ -45,6 +47,10 @@ class Sampling(TypedDict, total=False):
     top_p: float | None
     min_p: float | None
     seed: int | None
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,11 +148,37 @@ class Loaded:
 
     def stream_tokens(
         self, text: str, *, max_tokens: int = 128, sampling: SamplingSpec = TALK, session: Session | None = None
-    ) -> Iterator[Token]:
+    ) -> Iterator[WrittenToken]:
         """Continues a text token by token, in a session that may have read its beginning before."""
         return (session or Session(self.model)).stream(
             self.prompt_ids(text), max_new_tokens=max_tokens, sampling=sampling, stop_ids=self.stop_ids
         )
+
+    def write(
+        self,
+        text: str,
+        *,
+        max_tokens: int = 128,
+        sampling: SamplingSpec = TALK,
+        stop: Sequence[str] = (),
+        grammar: Grammar | None = None,
+        session: Session | None = None,
+        choice: int = 0,
+    ) -> Iterator[Piece]:
+        """Continues a text piece by piece, up to a stop string or as a grammar wants it; see `Session.write`.
+
+        Raises:
+            UserError: as for `generate`, or the tokenizer can't write what the grammar wants.
+        """
+        request = Request(
+            prompt=self.prompt_ids(text),
+            max_new_tokens=max_tokens,
+            sampling=sampling,
+            stop_ids=frozenset(self.stop_ids),
+            stop=tuple(stop),
+            grammar=grammar,
+        )
+        return (session or Session(self.model)).write(request, self.tokenizer, choice=choice)
 
     def chat(
         self,

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from underhood.core.protocols import LanguageModel
+from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.infer.cache import ContiguousCache
-from underhood.infer.generate import Finish, check_prompts, device_of, last_logits, new_cache, room_for
-from underhood.infer.sample import GREEDY, SamplingSpec, choose, uniforms
+from underhood.infer.choosing import Chooser, check_request, choose_all
+from underhood.infer.generate import check_prompts, device_of, last_logits, new_cache, room_for
+from underhood.infer.request import Finish, Piece, Request, WrittenToken
+from underhood.infer.sample import GREEDY, SamplingSpec
 
 FIRST_CAPACITY = 256
 CHUNK = 512
 """Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token that the model wrote, and its natural-log probability under the model itself."""
-
-    id: int
-    logprob: float
 
 
 class Session:
@@ -33,7 +26,7 @@ class Session:
     is read. So a chat hands over its whole history every turn and pays for the new turn only.
 
     Attributes:
-        finish: how the last stream ended, "stop" or "length"; None while it runs or when it was broken off.
+        finish: how the last answer ended, "stop" or "length"; None while it is written or when it was broken off.
         reused: how many tokens of the last prompt did not have to be read.
     """
 
@@ -44,6 +37,38 @@ class Session:
         self._read: list[int] = []
         self._cache: ContiguousCache | None = None
 
+    def write(self, request: Request, tokenizer: Tokenizer | None = None, *, choice: int = 0) -> Iterator[Piece]:
+        """Answers one choice of a request, piece by piece: token by token, with the text that has become certain.
+
+        The iterator may be dropped at any point, in the middle of a pass even (Ctrl-C): the session stays sound.
+
+        Args:
+            tokenizer: turns tokens into text; without it pieces have none, and there are no stop strings or grammars.
+            choice: which of the seed's streams to draw from, as prompt `choice` of a `generate` call would.
+
+        Raises:
+            UserError: the prompt is empty or longer than the model's context, or the request asks the impossible.
+        """
+        check_prompts(self.model, [request.prompt], request.max_new_tokens)
+        check_request(request, self.model.vocab_size)
+        room = room_for(self.model, len(request.prompt), request.max_new_tokens)
+        return self._write(Chooser(request, choice, tokenizer, room=room))
+
+    def _write(self, chooser: Chooser) -> Iterator[Piece]:
+        self.finish = None
+        ids = list(chooser.request.prompt)
+        if isinstance(self.model, nn.Module):
+            self.model.eval()
+        self.reused = self._rewind(ids)
+        while chooser.finish is None:
+            with torch.inference_mode():
+                [token] = choose_all(self._advance(ids), [chooser])
+            ids.append(token.id)
+            piece = chooser.push(token)
+            self.finish = chooser.finish
+            yield piece
+        self.finish = chooser.finish
+
     def stream(
         self,
         ids: Sequence[int],
@@ -52,43 +77,10 @@ class Session:
         sampling: SamplingSpec = GREEDY,
         stop_ids: Collection[int] = (),
         request: int = 0,
-    ) -> Iterator[Token]:
-        """Continues `ids` token by token; the same tokens as `generate` gives, stop token left out.
-
-        The iterator may be dropped at any point, in the middle of a pass even (Ctrl-C): the session stays sound.
-
-        Args:
-            request: which of the seed's streams to draw from, as prompt `request` of a `generate` call would.
-
-        Raises:
-            UserError: the prompt is empty or longer than the model's context.
-        """
-        check_prompts(self.model, [ids], max_new_tokens)
-        return self._stream(list(ids), max_new_tokens, sampling, frozenset(stop_ids), request)
-
-    def _stream(
-        self, ids: list[int], max_new_tokens: int, sampling: SamplingSpec, stop_ids: frozenset[int], request: int
-    ) -> Iterator[Token]:
-        self.finish = None
-        room = room_for(self.model, len(ids), max_new_tokens)
-        draws = uniforms(sampling.seed, request)
-        if isinstance(self.model, nn.Module):
-            self.model.eval()
-        self.reused = self._rewind(ids)
-        for written in range(room):
-            with torch.inference_mode():
-                logits_BV = self._advance(ids)
-                draw = None if sampling.greedy else torch.tensor([next(draws)], device=logits_BV.device)
-                token = int(choose(logits_BV, sampling, draw))
-                logprob = float(logits_BV[0].float().log_softmax(dim=-1)[token])
-            if token in stop_ids:
-                self.finish = "stop"
-                return
-            ids.append(token)
-            if written + 1 == room:
-                self.finish = "length"
-            yield Token(token, logprob)
-        self.finish = "length"
+    ) -> Iterator[WrittenToken]:
+        """Continues `ids` token by token; the same tokens as `generate` gives, stop token left out. See `write`."""
+        asked = Request(prompt=ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=frozenset(stop_ids))
+        return (token for piece in self.write(asked, choice=request) for token in piece.tokens)
 
     def _rewind(self, ids: list[int]) -> int:
         """Forgets what `ids` does not begin with; returns how much of `ids` is known."""
@@ -130,6 +122,6 @@ def stream(
     max_new_tokens: int = 128,
     sampling: SamplingSpec = GREEDY,
     stop_ids: Collection[int] = (),
-) -> Iterator[Token]:
+) -> Iterator[WrittenToken]:
     """Continues one text token by token; see `Session.stream`."""
     return Session(model).stream(ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=stop_ids)
