@@ -13,7 +13,9 @@ class Args:
     """Aligns the fine-tuned model of a run with preferences: direct preference
     optimisation on pairs of a better and a worse answer.
 
-    An interrupted alignment goes on.
+    An interrupted alignment goes on. With --feedback, what people said about
+    answers is half of what is learnt: edited answers are preferred to the
+    originals, answers with thumbs up to those with thumbs down.
     """
 
     run: Positional[Path]
@@ -31,6 +33,9 @@ class Args:
     beta: float | None = None
     """How strongly the model is held to what it was before."""
 
+    feedback: Path | None = None
+    """A file of feedback that underhood serve has kept, e.g. RUN/feedback.db."""
+
     json: bool = False
     """Prints one JSON object about the result; progress goes to standard error."""
 
@@ -39,4 +44,12 @@ def run(args: Args) -> int:
     from underhood.cli.stage_verb import train
 
     changes = {"dpo_lr_scale": args.lr_scale, "beta": args.beta}
-    return train(args.run, "dpo", again=args.again, steps=args.steps, as_json=args.json, changes=changes)
+    return train(
+        args.run,
+        "dpo",
+        again=args.again,
+        steps=args.steps,
+        as_json=args.json,
+        changes=changes,
+        feedback=args.feedback,
+    )

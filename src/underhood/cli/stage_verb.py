@@ -23,6 +23,7 @@ def train(
     as_json: bool,
     wanted: BuildSpec | None = None,
     changes: Mapping[str, Any] | None = None,
+    feedback: Path | None = None,
 ) -> int:
     """Runs one stage and prints what it did; returns the exit code.
 
@@ -30,6 +31,7 @@ def train(
         place: a run, or one of its checkpoints to start from.
         wanted: settings to make the run by if there is none (`pretrain` only).
         changes: settings of this stage to change in the run; None values are left as they are.
+        feedback: what people said about answers (`dpo` only).
     """
     if steps is not None and steps < 1:
         raise UserError("--steps is out of range", expected="a whole number from 1 up", got=str(steps))
@@ -50,7 +52,7 @@ def train(
     out = console(sys.stderr if as_json else None)
     try:
         with StageProgress(run.log, out):
-            done = run_stage(run, model, again=again, steps=steps, start=start)
+            done = run_stage(run, model, again=again, steps=steps, start=start, feedback=feedback)
     except Interrupted as stop:
         print(f"Stopped after step {stop.step:,}; the work so far is kept.", file=sys.stderr)
         print(f"Go on with: underhood {verb} {shlex.quote(str(place))}", file=sys.stderr)

@@ -13,6 +13,7 @@ from underhood.evals.table import ResultsTable
 from underhood.recipes.build import Clock, evaluate_all, prepared, stages_of, train_stage
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize, evaluate
+from underhood.recipes.feedback import learn_from_feedback
 from underhood.recipes.run import MODEL_STAGES, STAGE_OF, Run, differences
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.training import load_model
@@ -93,7 +94,13 @@ def tokenize(run: Run) -> dict[str, Any]:
 
 
 def run_stage(
-    run: Run, model: str, *, again: bool = False, steps: int | None = None, start: Path | None = None
+    run: Run,
+    model: str,
+    *,
+    again: bool = False,
+    steps: int | None = None,
+    start: Path | None = None,
+    feedback: Path | None = None,
 ) -> Trained:
     """Trains one model of a run: what is missing of it, `steps` in all, or all of it `again`.
 
@@ -101,6 +108,7 @@ def run_stage(
 
     Args:
         start: the checkpoint to begin from, in place of the newest of the stage before.
+        feedback: for alignment, a file of what people said about answers (see `data.feedback`).
 
     Raises:
         UserError: the stage before is missing, the text has nothing to teach it by, or it has had more steps already.
@@ -128,6 +136,8 @@ def run_stage(
     if steps is not None:
         part = replace(part, steps=steps, seconds=part.seconds * steps / part.steps)
         plan = replace(plan, **{stage: part})
+    if model == "dpo":
+        lessons = learn_from_feedback(run, lessons, feedback, reads=part.steps * part.rows, had=had, again=again)
     forgotten: tuple[str, ...] = ()
     if had < part.steps:
         forgotten = tuple(name for name in MODEL_STAGES[number + 1 :] if newest(run.checkpoints(name)))

@@ -48,6 +48,9 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
         ApiError, UserError: what can't be asked of this model, with the field's name.
     """
     _check_stream(body)
+    names = [tool.function.name for tool in body.tools or ()]
+    if len(set(names)) < len(names):
+        raise invalid("Two tools have the same name.", "tools")
     try:
         tools = Tools.of(body)
     except ValueError as error:

@@ -54,7 +54,7 @@ def chat_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, me
         served = hub.find(body.model)
         # Templates run in a process of their own, and long texts take time: others' streams go on meanwhile.
         asked = await asyncio.to_thread(ask_chat, body, served, settings)
-        (ticket,) = submit(served, [asked.request], settings, "messages")
+        (ticket,) = await asyncio.to_thread(submit, served, [asked.request], settings, "messages")
         choices = [_Choice(CallReader(asked.tools)) for _ in range(asked.request.n)]
         talk = _Talk(served, asked, ticket, choices, metrics.stopwatch(served))
         if body.stream:

@@ -50,7 +50,7 @@ def completions_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchan
                     prompt.tokens = await asyncio.to_thread(_prompt_logprobs, served, prompt.ids, one.logprobs)
             prompts.append(prompt)
         writing = [one for one in asked if one.max_new_tokens > 0]
-        tickets = submit(served, writing, settings, "prompt")
+        tickets = await asyncio.to_thread(submit, served, writing, settings, "prompt")
         n = asked[0].n
         wants_logprobs = body.logprobs is not None
         choices = [_Choice(served, prompt, wants_logprobs, bool(body.echo)) for prompt in prompts for _ in range(n)]

@@ -114,7 +114,7 @@ def of_validation(found: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     kind, message = str(worst["type"]), str(worst["msg"])
     if kind == "json_invalid":
         return ApiError(400, f"The body is not JSON: {worst.get('ctx', {}).get('error', message)}.")
-    if kind == "missing" and param is None:
+    if param is None and (kind == "missing" or isinstance(body, bytes)):
         return ApiError(400, "The body is missing or not sent as application/json.")
     if kind == "missing":
         return ApiError(400, f"Missing field: {param}.", param=param, code="missing_required_parameter")

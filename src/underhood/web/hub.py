@@ -15,7 +15,9 @@ from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.fetch import fetch
 from underhood.infer.load import Loaded, load, stages_of
+from underhood.infer.quantize import prepare
 from underhood.infer.worker import EngineThread
+from underhood.models.decoder import parameter_count
 from underhood.web.errors import unknown_model
 
 Bits = Literal["int8", "int4"]
@@ -29,13 +31,15 @@ class Served:
         id: by which requests choose it, e.g. ``pydocs:dpo``.
         engine: writes its answers.
         created: Unix time of its files.
+        parameters: how many it has.
         scoring: held while the model is read outside its engine, one text at a time.
     """
 
     id: str
     loaded: Loaded
     engine: EngineThread
-    created: int = field(default_factory=lambda: int(time.time()))
+    created: int
+    parameters: int
     scoring: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -164,4 +168,8 @@ def _open(name: str | Path, stage: str | None) -> list[tuple[Loaded, str]]:
 
 def _serve(loaded: Loaded, id: str, quantize: Bits | None, spec: EngineSpec) -> Served:
     created = int(loaded.path.stat().st_mtime)
-    return Served(id, loaded, EngineThread(Engine(loaded.model, loaded.tokenizer, spec), name=f"engine {id}"), created)
+    parameters = parameter_count(loaded.model)  # packed weights no longer count as such
+    model = prepare(loaded.model, quantize)
+    return Served(
+        id, loaded, EngineThread(Engine(model, loaded.tokenizer, spec), name=f"engine {id}"), created, parameters
+    )

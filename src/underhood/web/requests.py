@@ -9,6 +9,7 @@ from pydantic import Field
 from underhood.web.fields import MOST_TOP, Asked, Body, ResponseFormat, TokenId, Whole
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+Texts = Annotated[list[str], Field(min_length=1)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 
 
@@ -112,7 +113,7 @@ class ChatRequest(Asked):
 class CompletionRequest(Asked):
     """``POST /v1/completions``. An empty prompt begins a new text."""
 
-    prompt: str | list[str] | Tokens | list[Tokens] = Field(default="")
+    prompt: str | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1)] = ""
     best_of: Whole | None = Field(default=None, ge=1, le=64)
     echo: bool | None = None
     logprobs: Whole | None = Field(default=None, ge=0, le=MOST_TOP)
@@ -124,7 +125,7 @@ class EmbeddingRequest(Body):
     """``POST /v1/embeddings``: the mean of the last layer's output, of length 1."""
 
     model: str = Field(max_length=512)
-    input: str | Annotated[list[str], Field(min_length=1)] | Tokens | Annotated[list[Tokens], Field(min_length=1)]
+    input: str | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = Field(default=None, ge=1)
     user: str | None = Field(default=None, max_length=512)

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Request, Response
 
 from underhood.core.errors import UserError
 from underhood.data.feedback import Feedback, FeedbackStore
-from underhood.models.decoder import parameter_count
 from underhood.web.answers import (
     ERRORS,
     EmbeddingAnswer,
@@ -154,7 +153,7 @@ def _facts(hub: ModelHub, served: Served) -> ModelFacts:
         stage=served.loaded.stage,
         chats=served.loaded.chats,
         context=served.context,
-        parameters=parameter_count(served.loaded.model),
+        parameters=served.parameters,
         aliases=hub.aliases(served),
     )
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def submit(served: Served, requests: Sequence[Request], settings: ServeSettings, param: str) -> list[Ticket]:
-    """Asks the engine for all of them, or for none.
+    """Asks the engine for all of them, or for none. A grammar takes time to work out: call it in a thread.
 
     Raises:
         ApiError: the queue is full, the engine has ended, or a request can't be met.
@@ -47,13 +47,29 @@ async def pieces_of(tickets: Sequence[Ticket], watch: Stopwatch) -> AsyncGenerat
     Raises:
         ApiError: the engine failed on one of them, or its time was up before it had begun.
     """
-    arrived: asyncio.Queue[tuple[int, Piece | BaseException | None]] = asyncio.Queue()
+    arriving = _numbered(tickets[0]) if len(tickets) == 1 else _merged(tickets)
+    async with aclosing(arriving):
+        async for number, piece in arriving:
+            watch.piece(number, piece)
+            check(tickets[number], piece)
+            yield number, piece
+
+
+async def _numbered(ticket: Ticket) -> AsyncGenerator[tuple[int, Piece], None]:
+    try:
+        async for piece in ticket.apieces():
+            yield 0, piece
+    finally:
+        ticket.cancel()
+
+
+async def _merged(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, Piece], None]:
+    arrived: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
 
     async def follow(number: int, ticket: Ticket) -> None:
         try:
-            async with aclosing(ticket.apieces()) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    arrived.put_nowait((number, piece))
+            async for piece in ticket.apieces():
+                arrived.put_nowait((number, piece))
             arrived.put_nowait((number, None))
         except Exception as error:
             arrived.put_nowait((number, error))
@@ -65,18 +81,14 @@ async def pieces_of(tickets: Sequence[Ticket], watch: Stopwatch) -> AsyncGenerat
             number, piece = await arrived.get()
             if piece is None:
                 left -= 1
-            elif isinstance(piece, BaseException):
+            elif isinstance(piece, Exception):
                 raise piece
             else:
-                watch.piece(number, piece)
-                check(tickets[number], piece)
                 yield number, piece
     finally:
-        for ticket in tickets:
-            if not ticket.done:
-                ticket.cancel()
-        for task in tasks:
+        for task, ticket in zip(tasks, tickets, strict=True):
             task.cancel()
+            ticket.cancel()
 
 
 def check(ticket: Ticket, piece: Piece) -> None:
@@ -84,6 +96,8 @@ def check(ticket: Ticket, piece: Piece) -> None:
     if piece.finish == "error":
         if isinstance(ticket.error, UserError):  # the request asked for what can't be had
             raise ApiError(400, str(ticket.error), code="invalid_value") from ticket.error
+        if ticket.error is None and ticket.request.grammar is not None:
+            raise ApiError(400, "The model's vocabulary can't spell what the format wants.", param="response_format")
         log.error("the engine failed on a request", exc_info=ticket.error)
         raise engine_failed() from ticket.error
     if piece.finish == "cancelled":

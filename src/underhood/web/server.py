@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -78,4 +79,5 @@ def serve(
         on_start: told the address once requests are answered.
     """
     place = address(settings, listening)
-    Server(app, settings, lambda: on_start(place)).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it once more
+        Server(app, settings, lambda: on_start(place)).run(sockets=[listening])

@@ -58,8 +58,6 @@ class Tools:
                 raise ValueError("there are no tools to choose from")
             return None
         names = [function.name for function in functions]
-        if len(set(names)) < len(names):
-            raise ValueError("two tools have the same name")
         if isinstance(choice, ChosenTool):
             if choice.function.name not in names:
                 raise ValueError(f"there is no tool {choice.function.name!r} among {', '.join(names)}")
