@@ -26,7 +26,7 @@ export function runPage(root, { path, query }) {
   root.className = "page";
   root.append(h("p", { class: "crumb" }, h("a", { href: "/runs" }, "Runs")), title, state, links, pipeline,
     part("Curves", curves, "Each curve is the mean of the steps around it, the band the middle 80 % of them. Point at one, or focus it and use the arrow keys."),
-    part("Samples", samples.element), part("Results", results), part("Checkpoints", checkpoints), part("Settings", settings), part("Log", log));
+    part("Samples", samples.element), part("Results", results), part("Checkpoints", checkpoints), part("Settings", settings), part("Log", h("div", { class: "log-box", tabindex: "0", role: "region", "aria-label": "What happened, newest first" }, log)));
   document.title = `${name} · Runs · Underhood`;
 
   const extra = new Set(query.getAll("show")); // "stage.quantity" beyond the first ones
