@@ -121,7 +121,7 @@ def run(trial: Trial) -> None:
     word_tables = [table(number, min(order, top), len(known)) for order in (1, 2)]
     others = " ".join(held_out).split()
     written = set(pairwise(others))
-    count, length = trial.at(smoke=(40, 250), report=(200, 500))
+    count, length = trial.at(smoke=(40, 250), report=(120, 500))
     shares: list[list[float]] = []
     samples: dict[str, str] = {}
     for seed in trial.each_seed():
@@ -130,7 +130,7 @@ def run(trial: Trial) -> None:
         trial.measure("zeroth", shares[-1][0])
         trial.measure("third", shares[-1][3])
         trial.measure("step", float(np.diff(shares[-1]).min()))
-        wording = [known[draw(model, count, length // 5, seed)] for model in word_tables]
+        wording = [known[draw(model, count // 4, length // 5, seed)] for model in word_tables]
         pairs = [np.mean([pair in written for row in sample for pair in pairwise(row)]) for sample in wording]
         trial.measure("pairs", float(pairs[1] / max(pairs[0], 1e-9)))
         if not samples:
@@ -159,7 +159,7 @@ def draw(model: NGram, count: int, length: int, seed: int) -> Ids:
     rng = np.random.default_rng(seed)
     text = np.zeros((count, length + 1), dtype=np.int64)
     for t in range(1, length + 1):
-        seen = torch.from_numpy(text[:, max(0, t - model.spec.order) : t])
+        seen = torch.from_numpy(text[:, max(0, t - max(model.spec.order - 1, 1)) : t])
         places = torch.arange(1, seen.shape[1] + 1)[None]  # from 1: no document opens here
         p = model(seen, positions=places)[:, -1].double().exp().cumsum(-1).numpy()
         text[:, t] = (rng.random((count, 1)) * p[:, -1:] > p).sum(axis=1)
