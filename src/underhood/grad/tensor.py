@@ -1,0 +1,207 @@
+"""Reverse mode on NumPy arrays: a small PyTorch, to see that there is nothing more to it.
+
+The graph is that of `grad.value`; a node holds an array, and in place of one slope per input it keeps a function that
+turns the blame of its result into the blame of that input (a vector-Jacobian product). Broadcasting repeats an input
+along some axes, so its blame is summed over them again.
+
+What it does not do: in-place changes, other devices, derivatives of derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from underhood.grad.order import inputs_first
+
+Array = NDArray[Any]
+Pull = Callable[[Array], Array]
+"""From the blame of a result to the blame of one input."""
+Axis = int | tuple[int, ...] | None
+
+
+class Tensor:
+    """An array in a graph of arrays.
+
+    Attributes:
+        data: the array.
+        grad: d(end) / d(this) after ``end.backward()``, of the array's shape; None before. Calls add up.
+    """
+
+    __array_priority__ = 100  # NumPy leaves `array * tensor` to us
+
+    def __init__(self, data: Array | Sequence[Any] | float, inputs: Sequence[tuple[Tensor, Pull]] = ()):
+        self.data = np.asarray(data)
+        if self.data.dtype.kind != "f":
+            self.data = self.data.astype(np.float64)
+        self.grad: Array | None = None
+        self._inputs = inputs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    def __add__(self, other: Operand) -> Tensor:
+        a, b = self, tensor(other)
+        return Tensor(a.data + b.data, [(a, _to(a)), (b, _to(b))])
+
+    def __mul__(self, other: Operand) -> Tensor:
+        a, b = self, tensor(other)
+        to_a, to_b = _to(a), _to(b)
+        return Tensor(a.data * b.data, [(a, lambda g: to_a(g * b.data)), (b, lambda g: to_b(g * a.data))])
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return self * tensor(other) ** -1.0
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return Tensor(self.data**exponent, [(self, lambda g: g * (exponent * self.data ** (exponent - 1)))])
+
+    def __neg__(self) -> Tensor:
+        return Tensor(-self.data, [(self, np.negative)])
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return self + -tensor(other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return self + other
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return self * other
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return tensor(other) - self
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return tensor(other) / self
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """Matrix product over the last two axes; those before broadcast. Both operands have two axes or more."""
+        a, b = self, other
+        if min(a.data.ndim, b.data.ndim) < 2:
+            raise ValueError(f"a matrix product needs two axes or more, got shapes {a.shape} and {b.shape}")
+        to_a, to_b = _to(a), _to(b)
+        return Tensor(
+            a.data @ b.data,
+            [(a, lambda g: to_a(g @ b.data.swapaxes(-1, -2))), (b, lambda g: to_b(a.data.swapaxes(-1, -2) @ g))],
+        )
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Whatever NumPy's indexing picks; an element that is picked twice is blamed twice."""
+
+        def pull(g: Array) -> Array:
+            whole = np.zeros_like(self.data)
+            np.add.at(whole, index, g)
+            return whole
+
+        return Tensor(self.data[index], [(self, pull)])
+
+    def exp(self) -> Tensor:
+        y = np.exp(self.data)
+        return Tensor(y, [(self, lambda g: g * y)])
+
+    def log(self) -> Tensor:
+        return Tensor(np.log(self.data), [(self, lambda g: g / self.data)])
+
+    def tanh(self) -> Tensor:
+        y = np.tanh(self.data)
+        return Tensor(y, [(self, lambda g: g * (1 - y * y))])
+
+    def relu(self) -> Tensor:
+        return Tensor(np.maximum(self.data, 0), [(self, lambda g: g * (self.data > 0))])
+
+    def sum(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        def pull(g: Array) -> Array:
+            if axis is not None and not keepdims:
+                g = np.expand_dims(g, axis)
+            return np.broadcast_to(g, self.shape)
+
+        return Tensor(self.data.sum(axis=axis, keepdims=keepdims), [(self, pull)])
+
+    def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        total = self.sum(axis, keepdims=keepdims)
+        return total * (total.data.size / self.data.size)
+
+    def max(self, axis: int, *, keepdims: bool = False) -> Tensor:
+        """The largest along an axis; the first of equals takes the blame."""
+        at = np.expand_dims(self.data.argmax(axis=axis), axis)
+
+        def pull(g: Array) -> Array:
+            whole = np.zeros_like(self.data)
+            np.put_along_axis(whole, at, g if keepdims else np.expand_dims(g, axis), axis)
+            return whole
+
+        found = np.take_along_axis(self.data, at, axis)
+        return Tensor(found if keepdims else found.squeeze(axis), [(self, pull)])
+
+    def reshape(self, *shape: int) -> Tensor:
+        return Tensor(self.data.reshape(shape), [(self, lambda g: g.reshape(self.shape))])
+
+    def transpose(self, *axes: int) -> Tensor:
+        """The axes in a new order; backwards without any."""
+        order = axes or tuple(reversed(range(self.data.ndim)))
+        back = tuple(np.argsort(order))
+        return Tensor(self.data.transpose(order), [(self, lambda g: g.transpose(back))])
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """``x − log Σ exp(x)`` along an axis, one node: its slopes are the softmax that is at hand anyway."""
+        shifted = self.data - self.data.max(axis=axis, keepdims=True)
+        y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+        return Tensor(y, [(self, lambda g: g - np.exp(y) * g.sum(axis=axis, keepdims=True))])
+
+    def backward(self) -> None:
+        """Adds d(this) / d(t) to the `grad` of every tensor t that this one, a single number, was made from.
+
+        Raises:
+            ValueError: this is no single number.
+        """
+        if self.data.size != 1:
+            raise ValueError(f"only a single number can be traced back, got shape {self.shape}")
+        blame: dict[Tensor, Array] = {self: np.ones_like(self.data)}
+        for node in reversed(inputs_first(self, _inputs)):
+            received = blame.pop(node)
+            node.grad = received.copy() if node.grad is None else node.grad + received
+            for parent, pull in node._inputs:
+                part = pull(received)
+                blame[parent] = blame[parent] + part if parent in blame else part
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.data!r})"
+
+
+Operand = Tensor | Array | float
+
+
+def tensor(number: Operand) -> Tensor:
+    """A constant of the graph, unless it is a part of one already."""
+    return number if isinstance(number, Tensor) else Tensor(number)
+
+
+def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """The parts side by side along an axis."""
+    ends = np.cumsum([part.shape[axis] for part in parts])[:-1]
+
+    def pull(number: int) -> Pull:
+        return lambda g: np.split(g, ends, axis=axis)[number]
+
+    return Tensor(
+        np.concatenate([part.data for part in parts], axis=axis),
+        [(part, pull(number)) for number, part in enumerate(parts)],
+    )
+
+
+def _inputs(node: Tensor) -> list[Tensor]:
+    return [parent for parent, _ in node._inputs]
+
+
+def _to(operand: Tensor) -> Pull:
+    """Sums blame over the axes along which broadcasting repeated the operand."""
+
+    def pull(g: Array) -> Array:
+        g = g.sum(axis=tuple(range(g.ndim - operand.data.ndim)))
+        stretched = tuple(axis for axis, size in enumerate(operand.shape) if size == 1 != g.shape[axis])
+        return g.sum(axis=stretched, keepdims=True) if stretched else g
+
+    return pull
