@@ -205,7 +205,7 @@ def thinned(
     turn: int | None = None,
     steps: int | None = None,
 ) -> Curve:
-    """The curve of what was logged of `key` at the steps `x`: at most about `POINTS` points, each a mean with its spread.
+    """The curve of what was logged of `key` at the steps `x`: about `POINTS` points at most, means with spreads.
 
     Args:
         tokens: tokens read at each of the steps.
