@@ -27,6 +27,9 @@ FLAGS = [
 PATIENCE = 120_000
 """Milliseconds to wait for anything: on a busy machine a page may take long, and no test judges how long."""
 
+GREEDY = "/?temperature=0&max_tokens=24"
+"""The chat's address with settings under which the API is an oracle."""
+
 expect.set_options(timeout=PATIENCE)
 
 
@@ -102,3 +105,14 @@ class Visit:
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
         return self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+def answers(visit: Visit) -> list[dict[str, Any]]:
+    """The answers of the last conversation as the browser keeps them, in the order of turns, lanes and writing."""
+    kept = visit.page.evaluate("""async () => (await (await import("/static/store.js")).all())[0]""")
+    turns = sorted(kept["turns"].values(), key=lambda turn: turn["order"])
+    return [answer for turn in turns for lane in sorted(turn["answers"]) for answer in turn["answers"][lane]]
+
+
+def said(visit: Visit) -> list[str]:
+    return [answer["text"] for answer in answers(visit)]

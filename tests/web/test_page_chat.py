@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from live_server import Live
-from page_visit import Visit, headless, page_server
+from page_visit import GREEDY, Visit, answers, headless, page_server, said
 from playwright.sync_api import Browser, expect
 
-GREEDY = "/?temperature=0&max_tokens=24"
 LIST = {"role": "user", "content": "What is a list?"}
 ITEMS = {"role": "user", "content": "And items?"}
 
@@ -32,17 +31,6 @@ def greedy_answer(live: Live, model: str, *messages: Any, tokens: int = 24) -> s
     """What the API answers, as the oracle of what the page shows."""
     done = live.openai().chat.completions.create(model=model, messages=[*messages], temperature=0, max_tokens=tokens)
     return done.choices[0].message.content or ""
-
-
-def answers(visit: Visit) -> list[dict[str, Any]]:
-    """The answers of the last conversation as the browser keeps them, in the order of turns, lanes and writing."""
-    kept = visit.page.evaluate("""async () => (await (await import("/static/store.js")).all())[0]""")
-    turns = sorted(kept["turns"].values(), key=lambda turn: turn["order"])
-    return [answer for turn in turns for lane in sorted(turn["answers"]) for answer in turn["answers"][lane]]
-
-
-def said(visit: Visit) -> list[str]:
-    return [answer["text"] for answer in answers(visit)]
 
 
 def test_page_chat_answers_as_the_api_does_and_goes_on(browser: Browser, live: Live) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from live_server import Live
-from page_visit import Visit, headless, page_server
+from page_visit import GREEDY, Visit, headless, page_server, said
 from playwright.sync_api import Browser, expect
-from test_page_chat import GREEDY, said
 
 
 @pytest.fixture(scope="module")
