@@ -15,7 +15,9 @@ from functools import lru_cache
 from underhood.atlas.catalogue import covering
 from underhood.atlas.rows import ERAS, rows
 
-K1, B = 1.2, 0.6
+K1, B = 1.2, 0.3
+UNWRITTEN = 0.5
+"""What the score of a row without a milestone is worth: whoever asks would rather read than be told to wait."""
 STEM = 5
 """Letters that a word and its relatives share: backpropagation, backprop; entropy, entropies."""
 
@@ -49,6 +51,7 @@ def postings() -> Mapping[str, Mapping[str, float]]:
     texts = {id: Counter(terms(text)) for id, text in _texts().items()}
     lengths = {id: sum(counts.values()) for id, counts in texts.items()}
     mean = sum(lengths.values()) / len(lengths)
+    built = covering()
     holding: Counter[str] = Counter()
     for counts in texts.values():
         holding.update(counts.keys())
@@ -57,7 +60,7 @@ def postings() -> Mapping[str, Mapping[str, float]]:
         for term, count in counts.items():
             rarity = math.log(1 + (len(texts) - holding[term] + 0.5) / (holding[term] + 0.5))
             score = rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * lengths[id] / mean))
-            found.setdefault(term, {})[id] = round(score, 3)
+            found.setdefault(term, {})[id] = round(score if id in built else UNWRITTEN * score, 3)
     return found
 
 
@@ -82,9 +85,8 @@ def _texts() -> dict[str, str]:
         parts = [row.title] * 3 + [id.replace("-", " ")] * 2 + [row.module, ERAS[row.section]]
         one = built.get(id)
         if one is not None:
-            parts += [one.title, one.question, *one.asks]
             if id == one.rows[0]:
-                parts += [one.title, one.question, *one.asks, one.idea]
+                parts += [*[one.title, one.question, *one.asks] * 2, one.idea]
                 parts += [claim.statement for claim in one.claims if claim.row in ("", id)]
             else:
                 parts += [claim.statement for claim in one.claims if claim.row == id]

@@ -150,10 +150,10 @@ def way(name: str, knows: Collection[str]) -> View:
     def text() -> None:
         out = terminal.console()
         rows = []
-        for number, step in enumerate(steps, start=1):
+        for stop, step in enumerate(steps, start=1):
             title = step.rows[-1].title if step.milestone is None else step.milestone.title
             state = "not written yet" if step.milestone is None else minutes_words(step.run)
-            rows.append([number, ", ".join(row.id for row in step.rows), title, minutes_words(step.read), state])
+            rows.append([stop, ", ".join(row.id for row in step.rows), title, minutes_words(step.read), state])
         out.print(terminal.table(["", "row", "", "read", "run"], rows))
         out.print()
         out.print(f"{minutes_words(read)} of reading, {minutes_words(run)} of running on two cores.", style="dim")

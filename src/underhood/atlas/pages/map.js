@@ -201,7 +201,8 @@ function search(question) {
 
 function answer() {
   const found = search(ask.value);
-  const best = found.slice(0, 6);
+  const pages = new Set(); // rows that share a page are one answer
+  const best = found.filter(([id]) => !rows[id].page || (!pages.has(rows[id].page) && pages.add(rows[id].page))).slice(0, 6);
   const matching = new Set(found.slice(0, 24).map(([id]) => id));
   map.classList.toggle("filtered", matching.size > 0);
   for (const [id, node] of nodes) node.classList.toggle("match", matching.has(id));

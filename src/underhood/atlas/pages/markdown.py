@@ -44,7 +44,7 @@ def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
     parts += ["## Claims", _claims(told)]
     if result:
         parts += [_checked(result)] if result["oracles"] else []
-        parts += [note for note in result["notes"]]
+        parts += result["notes"]
     parts += ["## Without the idea", *_without(told)]
     if milestone.hard.strip():
         parts += ["## What was hard", milestone.hard.strip()]

@@ -158,4 +158,5 @@ def _measured(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _minutes(minutes: float) -> str:
-    return numbers.duration(60 * minutes)
+    whole = minutes >= 3 and minutes == int(minutes)
+    return f"{minutes:.0f}{numbers.NBSP}min" if whole else numbers.duration(60 * minutes)
