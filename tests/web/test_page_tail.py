@@ -132,3 +132,10 @@ def test_runs_difference_lists_every_setting_once(tmp_path: Path) -> None:
     assert len(keys) == len(set(keys))
     assert set(keys) == {*settings(read_run(a)), *settings(read_run(b))}
     assert all(row["a"] == row["b"] for row in found["results"])  # the same made-up results
+
+
+def test_runs_whole_tells_how_to_go_on_with_a_build_and_no_other(tmp_path: Path) -> None:
+    build = make_run(tmp_path / "a build", stop=("sft", 90))
+    assert Runs([tmp_path]).whole("a build")["resume"] == f"underhood build --out '{build}' --resume"
+    (build / "run.toml").unlink()
+    assert Runs([tmp_path]).whole("a build")["resume"] is None

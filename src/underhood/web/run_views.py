@@ -13,6 +13,7 @@ from typing import Any
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import STAGES
+from underhood.recipes.report.again import resume
 from underhood.recipes.report.curves import LABELS, Curve
 from underhood.recipes.report.pipeline import TITLES
 from underhood.recipes.report.reading import PIPELINE, TRAINED, Run, read_run
@@ -40,8 +41,8 @@ class Runs:
     def folders(self) -> dict[str, Path]:
         """The runs there are by name; of two with the same name the first place's."""
         found: dict[str, Path] = {}
-        for place in self.places:
-            children = sorted(place.iterdir()) if place.is_dir() and not _is_run(place) else [place]
+        for where in self.places:
+            children = sorted(where.iterdir()) if where.is_dir() and not _is_run(where) else [where]
             for folder in children:
                 if _is_run(folder):
                     found.setdefault(folder.resolve().name, folder)
@@ -131,7 +132,7 @@ class Runs:
         return {
             "name": name,
             "folder": str(folder),
-            "command": summary.get("command"),
+            "resume": resume(run) if (folder / "run.toml").is_file() else None,
             "created": summary.get("created"),
             "commit": summary.get("commit"),
             "parameters": summary.get("parameters"),

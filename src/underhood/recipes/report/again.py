@@ -31,6 +31,11 @@ def commands(run: Run) -> list[tuple[str, str]]:
     return found
 
 
+def resume(run: Run) -> str:
+    """The command that goes on with a build that was stopped."""
+    return f"underhood build --out {place(run)} --resume"
+
+
 def place(run: Run) -> str:
     """The run's folder as one would type it: relative if it lies below the current folder."""
     return shlex.quote(str(_short(run.path)))

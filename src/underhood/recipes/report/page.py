@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from underhood.core.files import write_text
 from underhood.recipes.report import findings, numbers
-from underhood.recipes.report.again import commands, machine, place
+from underhood.recipes.report.again import commands, machine, resume
 from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
 from underhood.recipes.report.curves import LABELS, Curve, curves
 from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, TITLES, WIDE, pipeline, stage_flops
@@ -95,7 +95,7 @@ def _context(run: Run) -> dict[str, Any]:
         "title": findings.title(run, body.total if body else None),
         "lede": findings.lede(measured, judged),
         "gaps": findings.gaps(run),
-        "resume": f"underhood build --out {place(run)} --resume",
+        "resume": resume(run),
         "pipeline": pipeline(run, body, losses, strip, accuracies),
         "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
         "costs": _costs(run, body),

@@ -34,6 +34,7 @@ export function runPage(root, { path, query }) {
   let seen = -1;
   let status = "running";
   let open = null;
+  let resume = null;
   let known = null; // the stage of the last whole look
 
   function drawCurves(stages) {
@@ -85,7 +86,7 @@ export function runPage(root, { path, query }) {
       found.status === "running" && now?.steps && found.open === now.stage ? progress(now) : "",
       found.status === "running" && now?.tokens_per_second && found.open === now.stage ? ` ${count(now.tokens_per_second)} tokens a second` : "",
       h("span", { class: "soft" }, found.updated ? ` · last word ${ago(found.updated)}` : ""));
-    if (found.status === "stopped") state.append(h("span", { class: "soft" }, " · go on with "), h("code", {}, `underhood build --out ${name} --resume`));
+    if (found.status === "stopped" && resume) state.append(h("span", { class: "soft" }, " · go on with "), h("code", {}, resume));
   }
 
   function drawLog(events) {
@@ -117,7 +118,7 @@ export function runPage(root, { path, query }) {
       const moment = `${found.open} ${found.events.length}`;
       if (moment !== known) {
         known = moment;
-        await lookAtAll();
+        await lookAtAll().catch((error) => results.replaceChildren(h("p", { class: "trouble", role: "alert" }, error.message)));
       }
     }
     drawState({ ...open, status, updated: found.updated });
@@ -125,6 +126,7 @@ export function runPage(root, { path, query }) {
 
   async function lookAtAll() {
     const found = await ask(`/ui/runs/${encodeURIComponent(name)}`);
+    resume = found.resume;
     links.replaceChildren(...[
       found.parameters ? h("span", {}, `${count(found.parameters)} parameters`) : null,
       found.created ? h("span", {}, found.created.slice(0, 16).replace("T", " ")) : null,

@@ -30,17 +30,24 @@ async function run(mode, act) {
 
 // All conversations, the one changed last first.
 export async function all() {
-  const kept = (await run("readonly", (store) => store.getAll())) ?? [...memory.values()];
-  return kept.sort((a, b) => b.updated - a.updated);
+  const kept = (await run("readonly", (store) => store.getAll())) ?? [];
+  return [...kept.filter((talk) => !memory.has(talk.id)), ...memory.values()].sort((a, b) => b.updated - a.updated);
 }
 
 export async function get(id) {
-  return (await run("readonly", (store) => store.get(id))) ?? memory.get(id) ?? null;
+  return memory.get(id) ?? (await run("readonly", (store) => store.get(id))) ?? null;
 }
 
 export async function put(talk) {
-  if ((await database()) === null) memory.set(talk.id, structuredClone(talk));
-  else await run("readwrite", (store) => store.put(structuredClone(talk)));
+  const copy = structuredClone(talk);
+  memory.set(talk.id, copy);
+  if ((await database()) === null) return;
+  try {
+    await run("readwrite", (store) => store.put(copy));
+    memory.delete(talk.id);
+  } catch {
+    // No room left: it stays for as long as the page is open.
+  }
 }
 
 export async function remove(id) {
