@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def digits(seed: int = 0, *, test: int = 359) -> tuple[Pictures, Pictures]:
         raise UserError(
             "the digits come with scikit-learn, which is missing", fix="pip install scikit-learn"
         ) from error
-    found = load_digits()
+    found: Any = load_digits()
     order = np.random.default_rng(seed).permutation(len(found.target))
     whole = Pictures((found.images / 16).astype(np.float32)[order], found.target.astype(np.int64)[order])
     return whole.at(slice(test, None)), whole.at(slice(None, test))

@@ -119,7 +119,7 @@ net they stand in the ratio 1 : 2 : 4, so that no asymmetric pattern can cancel 
     hard="""
 The paper shows one net. Here each seed trains many at once, and the whole distribution is shown: some starts end in a
 minimum where the output is always off. The paper calls such minima rare where there are connections to spare; with two
-hidden units there are none. Its 1 : 2 : 4 is not the only code: nearly half of the nets that solve it end at 2 : 3 : 4,
+hidden units there are none. Its 1 : 2 : 4 is not the only code: a quarter of the nets that solve it end at 2 : 3 : 4,
 for which no signs cancel either. That was noticed in 24 nets before the claim about both was written; the report
 judges it on 400 others. Solved means all 64 patterns on the right side of one half.
 """,

@@ -189,9 +189,10 @@ def learn_digits(seed: int, entropy: bool, rate: float = 1.0, most: int = 4000) 
     """Steps until a net of 64-32-10 that starts out certain of the digit 0 has 90 % of its pictures right."""
     train, _ = digits(seed)
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+    last = nn.Linear(32, 10)
+    net = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), last)
     with torch.no_grad():
-        net[2].bias[0] = 6.0
+        last.bias[0] = 6.0
     x, y = torch.from_numpy(train.x).flatten(1), torch.from_numpy(train.y)
     target = F.one_hot(y, 10).float()
     optimiser = torch.optim.SGD(net.parameters(), lr=rate)
