@@ -19,8 +19,14 @@ from underhood.infer.grammar import Grammar
 from underhood.web.requests import ChatRequest, ChosenTool, Function
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-PROSE = f"(/(?s:.)*/ & ~/(?s:.)*{OPEN}(?s:.)*/)"
-"""Any text without the mark, in llguidance's Lark."""
+CALLING = """( {start} )
+TEXT: /(?s:.)*/
+said: TEXT
+marked[lazy]: TEXT {mark}
+call: marked "\\n" {call} {end}
+"""
+"""In llguidance's Lark, text in which a call may begin: a lazy rule ends with the first mark, so from there on nothing
+but a call is left. Without `several`, the answer ends with it."""
 
 EXPLAINED = (
     "You may call these functions, each described by one line of JSON:\n{functions}\n\n"
@@ -93,9 +99,10 @@ class Tools:
         call = Grammar.any_of(calls)
         if self.choice == "required":
             return call
-        whole = Grammar.sequence([f"{OPEN}\n", call, f"\n{CLOSE}"]).lark
-        more = f'( "\\n" {whole} )*' if self.several else ""
-        return Grammar(None, f"( {PROSE} | {PROSE} {whole} {more} )")
+        start = "call* said" if self.several else "call | said"
+        return Grammar(
+            None, CALLING.format(start=start, mark=json.dumps(OPEN), call=call.lark, end=json.dumps(f"\n{CLOSE}"))
+        )
 
     def described(self) -> list[dict[str, Any]]:
         """The functions as templates show them."""
