@@ -1,9 +1,10 @@
 """Linear layers that are quick for a handful of tokens, as when several texts are written at the same time.
 
-For one token a product is a reading of the weights, for hundreds it is arithmetic; in between, BLAS libraries are at
-their weakest, for their kernels want many rows. The transposed product ``W xᵀ`` has many rows and few columns, and is
-up to a third faster there. Its result is the transpose in memory too; nothing but strides tells the difference, and a
-layer that takes it as its input has its own transpose for free.
+For one token a product is a reading of the weights, for hundreds it is arithmetic; in between, BLAS libraries lose time
+to copying the weights into the order that their kernels like. The transposed product ``W xᵀ``, in blocks of a few rows
+of W each, has too little to copy: it runs as fast as the weights can be read, twice as fast as the plain product of 16
+tokens. Its result is the transpose in memory too; nothing but strides tells the difference, and a layer that takes it
+as its input has its own transpose for free.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underhood.nn.surgery import replace_modules
+from underhood.nn.surgery import find_modules, replace_modules
 
 FEWEST, MOST = 3, 32
 """Tokens for which the transposed product is the faster one."""
+
+BLOCKS = (64, 32, 128, 16)
+"""Rows of W in a block, the best first; the first that divides them is taken."""
 
 
 class FewRowsLinear(nn.Linear):
@@ -25,19 +29,20 @@ class FewRowsLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
+        self.rows = next((rows for rows in BLOCKS if linear.out_features % rows == 0), linear.out_features)
 
     def forward(self, input: Tensor) -> Tensor:
         count = input.numel() // self.in_features
         if not FEWEST <= count <= MOST:
             return F.linear(input, self.weight, self.bias)
-        y_NO = torch.mm(self.weight, input.reshape(count, self.in_features).t()).t()
+        x_IN = input.reshape(count, self.in_features).t().contiguous()
+        blocks = self.weight.view(-1, self.rows, self.in_features)
+        y_NO = torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).view(self.out_features, count).t()
         return (y_NO if self.bias is None else y_NO + self.bias).view(*input.shape[:-1], self.out_features)
 
 
 def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "unembed")) -> list[str]:
-    """Replaces the plain linear layers named by `targets`, for inference on a CPU; returns their names."""
-    return replace_modules(model, targets, lambda _, layer: _few(layer), nn.Linear)
-
-
-def _few(layer: nn.Linear) -> nn.Module:
-    return FewRowsLinear(layer) if type(layer) is nn.Linear else layer
+    """Replaces the plain linear layers among those named by `targets`, for inference on a CPU; returns their names."""
+    # A subclass does more than the product.
+    plain = [name for name, layer in find_modules(model, targets, nn.Linear) if type(layer) is nn.Linear]
+    return replace_modules(model, plain, lambda _, layer: FewRowsLinear(layer), nn.Linear) if plain else []
