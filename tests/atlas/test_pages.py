@@ -75,7 +75,7 @@ def test_every_kind_of_figure_is_drawn_with_its_values():
     bars = Plot(title="b", x="", y="bits", kind="bars", names=("one", "two"), series=(Series("s", (0, 1), (1.5, 3.0)),))
     line = Plot(title="l", x="n", y="bits", series=(Series("s", (1, 2), (3.0, 4.0), (2.5, 3.5), (3.5, 4.5)),))
     assert [bar["width"] for row in draw(bars)["rows"] for bar in row["bars"]][1] > 90
-    assert draw(line)["read"]["series"][0]["words"] == ["3 (2.5 to 3.5)", "4 (3.5 to 4.5)"]
+    assert draw(line)["read"]["series"][0]["words"] == ["3 (2.50 to 3.50)", "4 (3.50 to 4.50)"]
     assert len(draw(Frames(title="f", control="k", frames=(("1", line), ("2", line))))["frames"]) == 2
     heat = draw(Heat(title="h", values=((1.0, -2.0),), rows=("r",), columns=("a", "b"), signed=True))
     assert [cell["share"] for cell in heat["rows"][0][1]] == [0.5, 1.0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from underhood.core.figures import Figure, Frames, Grid, Heat, Plot, Series, Texts
@@ -188,17 +187,21 @@ def _line(series: Series, index: int, kind: str, x: Axis, y: Axis) -> dict[str, 
 
 
 def _ends(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Labels at the lines' ends, pushed apart until none covers another, each as near to its line as that allows."""
+    """Labels at the lines' ends, `APART` or more from each other, else as near to their lines as can be.
+
+    Taking `APART` times its place from each label turns "apart" into "in order"; the nearest ordered values are found
+    by pooling neighbours that are out of order into their mean.
+    """
     labels = sorted(({"at": line["end"], "name": line["name"], "hue": line["hue"]} for line in lines), key=_at)
-    for _ in range(60):
-        moved = False
-        for above, below in pairwise(labels):
-            gap = below["at"] - above["at"]
-            if gap < APART - 0.01:
-                above["at"], below["at"], moved = above["at"] - (APART - gap) / 2, below["at"] + (APART - gap) / 2, True
-        if not moved:
-            break
-    return [label | {"at": round(label["at"], 2)} for label in labels]
+    pools: list[list[float]] = []
+    for place, label in enumerate(labels):
+        pools.append([label["at"] - APART * place])
+        while len(pools) > 1 and sum(pools[-2]) / len(pools[-2]) > sum(pools[-1]) / len(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    ordered = [sum(pool) / len(pool) for pool in pools for _ in pool]
+    return [
+        one | {"at": round(at + APART * place, 2)} for place, (one, at) in enumerate(zip(labels, ordered, strict=True))
+    ]
 
 
 def _at(label: dict[str, Any]) -> float:

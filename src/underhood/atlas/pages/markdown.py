@@ -39,7 +39,7 @@ def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
     parts.append(milestone.idea.strip())
     for one in told["code"]:
         source = f"../../src/{one['file']}"
-        parts.append(f"`{one['name']}` in [{one['file']}]({source}), line {one['first']}:")
+        parts.append(f"`{one['name']}` in [{one['file']}]({source}):")
         parts.append(f"```text\n{one['text']}\n```")
     parts += ["## Claims", _claims(told)]
     if result:
