@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
 import { plain } from "./numbers.js";
+import { part, scrolling } from "./parts.js";
 import { poll } from "./poll.js";
 import { go, note } from "./state.js";
 
@@ -93,13 +94,4 @@ export function compareRuns(root, { query }) {
   }
 
   return { leave: poll(look, () => (running ? 2 : 10)) };
-}
-
-function part(title, element) {
-  const id = title.toLowerCase();
-  return h("section", { class: "part", "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), element);
-}
-
-function scrolling(name, table) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table);
 }

@@ -4,12 +4,11 @@ import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
 import { ago, count, duration, plain, size, whole } from "./numbers.js";
+import { MODELS, part, scrolling } from "./parts.js";
 import { poll } from "./poll.js";
 import { WORDS, progress, stageTitle } from "./runs.js";
 import { samplesPart } from "./samples.js";
 import { note } from "./state.js";
-
-const NAMES = { base: "Base", sft: "SFT", dpo: "DPO" };
 
 export function runPage(root, { path, query }) {
   const name = decodeURIComponent(path.split("/")[2]);
@@ -147,18 +146,9 @@ export function runPage(root, { path, query }) {
   return { leave };
 }
 
-function part(title, element, words) {
-  const id = title.toLowerCase();
-  return h("section", { class: "part", id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), words ? h("p", { class: "small soft" }, words) : null, element);
-}
-
-function scrolling(name, table) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table);
-}
-
 function checkpointTable(rows) {
   return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((one) => h("th", { scope: "col" }, one)))),
-    h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, stageName(NAMES[one.stage] ?? one.stage, one.hue)),
+    h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, stageName(MODELS[one.stage] ?? one.stage, one.hue)),
       h("td", { class: "number" }, whole(one.step)), h("td", { class: "number nowrap" }, one.bytes ? size(one.bytes) : ""), h("td", {}, h("code", {}, `checkpoints/${one.stage}/${one.name}`)))))));
 }
 

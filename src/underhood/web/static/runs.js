@@ -3,10 +3,10 @@
 import { ask } from "./api.js";
 import { h, s, stageName } from "./dom.js";
 import { ago, count, duration, percent, whole } from "./numbers.js";
+import { MODELS } from "./parts.js";
 import { poll } from "./poll.js";
 import { go, note } from "./state.js";
 
-const NAMES = { base: "Base", sft: "SFT", dpo: "DPO" };
 export const WORDS = { running: "● running", stopped: "‖ stopped", finished: "✓ finished" };
 const STAGES = { pretrain: "Pretraining", sft: "Fine-tuning", dpo: "Preferences", data: "Reading data", tokenizer: "Tokenizer",
   plan: "Planning", eval: "Evaluating", report: "Writing the report", classify: "Classification" };
@@ -86,7 +86,7 @@ function row(run, picked, pick) {
       run.status === "running" && run.step && run.steps ? progress(run) : null),
     h("td", {}, run.spark ? spark(run) : null), h("td", { class: "nowrap number" }, run.value),
     h("td", { class: "number nowrap" }, run.parameters ? count(run.parameters) : ""), h("td", {}, run.data),
-    h("td", { class: "nowrap" }, run.models.map((name) => [stageName(NAMES[name] ?? name, name in NAMES ? name : "plain"), " "])),
+    h("td", { class: "nowrap" }, run.models.map((name) => [stageName(MODELS[name] ?? name, name in MODELS ? name : "plain"), " "])),
     h("td", { class: "nowrap soft" }, run.updated ? ago(run.updated) : ""));
 }
 
