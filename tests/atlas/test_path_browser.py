@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from needs import REPOSITORY, chromium
+from needs import chromium
+from underhood.atlas import results
+from underhood.atlas.catalogue import find
 from underhood.atlas.pages.site import write_site
+from underhood.atlas.reproduce import reproduce
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    write_site(folder, [REPOSITORY / "results"])
+    """The pages, with a fresh result of one milestone, so that its figures are there whatever lies in the repository."""
+    folder, measured = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("results")
+    results.save(measured, reproduce(find("p1913_markov"), "smoke", seeds=2))
+    write_site(folder, [measured])
     return folder
 
 
