@@ -6,6 +6,7 @@ compile llama.cpp first.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
@@ -14,6 +15,7 @@ import pytest
 import torch
 from export_run import TEXT, export_run
 
+from text.published_templates import STYLES
 from underhood.core.checkpoint import module_tensors
 from underhood.infer.load import load
 from underhood.models.gguf_file import gguf_name
@@ -142,6 +144,18 @@ def test_base_file_has_no_chat_template_and_ends_with_its_document(tmp_path: Pat
     assert "tokenizer.chat_template" not in facts
     assert "tokenizer.ggml.eot_token_id" not in facts
     assert facts["tokenizer.ggml.eos_token_id"] == load(run).tokenizer.special["<|endoftext|>"]
+
+
+def test_file_of_a_published_model_has_its_own_template_and_ends(tmp_path: Path):
+    folder = export(export_run(tmp_path / "run")).path
+    says = json.loads((folder / "tokenizer_config.json").read_text())
+    says |= {"chat_template": STYLES["qwen3"].source, "bos_token": None, "eos_token": "<|im_end|>", "pad_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(says))
+    facts, _ = read(export(folder, "gguf").path)
+    special = load(folder).tokenizer.special
+    assert facts["tokenizer.chat_template"] == STYLES["qwen3"].source != CHATML.jinja
+    assert facts["tokenizer.ggml.eos_token_id"] == facts["tokenizer.ggml.eot_token_id"] == special["<|im_end|>"]
+    assert not {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.padding_token_id"} & facts.keys()
 
 
 def test_transformers_reads_the_file_as_our_model(tmp_path: Path):

@@ -70,15 +70,19 @@ class Naming:
         name: the model's name.
         description: a sentence for people.
         chat_template: Jinja text, or None for a model that does not chat.
-        end_of_text: special token that opens and closes documents.
-        end_of_turn: special token that ends an answer; None for a model that does not chat.
+        bos_id, eos_id, pad_id: tokens that open, end and fill a text, or None.
+        turn_id: token that ends an answer; None for a model that does not chat.
+        opens: whether llama.cpp puts `bos_id` before each text by itself.
     """
 
     name: str
     description: str = ""
     chat_template: str | None = None
-    end_of_text: str = "<|endoftext|>"
-    end_of_turn: str | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    pad_id: int | None = None
+    turn_id: int | None = None
+    opens: bool = False
 
 
 def write_gguf(path: Path, model: Decoder, tokenizer: BytePairTokenizer, naming: Naming, stored: GGUFType) -> None:
@@ -160,18 +164,15 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BytePairTokenizer, vocab_size:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([f"{spell(left)} {spell(right)}" for left, right in vocabulary.merges])
-    special = tokenizer.special
-    text = special.get(naming.end_of_text)
-    turn = None if naming.end_of_turn is None else special.get(naming.end_of_turn)
-    if text is not None:
-        writer.add_bos_token_id(text)
-        writer.add_pad_token_id(text)
-    if (end := text if turn is None else turn) is not None:
-        writer.add_eos_token_id(end)
-    if turn is not None:
-        writer.add_eot_token_id(turn)
-    # Texts are given as they are: what a prompt opens with is the caller's business, as in our own tokenizer.
-    writer.add_add_bos_token(False)
+    for add, id in (
+        (writer.add_bos_token_id, naming.bos_id),
+        (writer.add_eos_token_id, naming.eos_id),
+        (writer.add_pad_token_id, naming.pad_id),
+        (writer.add_eot_token_id, naming.turn_id),
+    ):
+        if id is not None:
+            add(id)
+    writer.add_add_bos_token(naming.opens)
     if naming.chat_template is not None:
         writer.add_chat_template(naming.chat_template)
 

@@ -9,10 +9,16 @@ from typing import Literal, cast, get_args
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import Loaded, load
 from underhood.recipes.export.card import Card, read_summary
-from underhood.recipes.export.huggingface import SHARD_BYTES, FloatType, config_for, origin_of, write_folder
+from underhood.recipes.export.huggingface import (
+    SHARD_BYTES,
+    FloatType,
+    config_for,
+    origin_of,
+    special_ids,
+    write_folder,
+)
 from underhood.recipes.export.place import making
 from underhood.text.bpe import BytePairTokenizer
-from underhood.text.chat import CHATML
 
 Format = Literal["hf", "gguf"]
 
@@ -106,11 +112,16 @@ def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str) -> None:
     if not isinstance(loaded.tokenizer, BytePairTokenizer):
         got = type(loaded.tokenizer).__name__
         raise UserError("this tokenizer has no GGUF form", expected="a byte-level BPE", got=got)
+    ids, template = special_ids(loaded), loaded.template
     naming = Naming(
         name=name,
         description=f"Made with Underhood; the {loaded.stage} model of a run.",
-        chat_template=CHATML.jinja if loaded.chats else None,
-        end_of_text=CHATML.end_of_text,
-        end_of_turn=CHATML.end if loaded.chats else None,
+        chat_template=None if template is None else template.jinja,
+        bos_id=ids["bos_token_id"],
+        eos_id=ids["eos_token_id"],
+        pad_id=ids["pad_token_id"],
+        turn_id=None if template is None else next(iter(template.stop_ids(loaded.tokenizer)), None),
+        # Our own texts are given as they are: what a prompt opens with is the caller's business.
+        opens=loaded.roles is not None and bool(loaded.roles.prefix_ids),
     )
     write_gguf(file, loaded.model, loaded.tokenizer, naming, cast(GGUFType, stored))

@@ -94,7 +94,17 @@ def write_weights(folder: Path, model: Decoder, family: Family, dtype: FloatType
 
 
 def special_ids(loaded: Loaded) -> dict[str, int | None]:
-    """Ids of the tokens that begin, end and pad: an answer ends with its turn, a text with its document."""
+    """Ids of the tokens that begin, end and pad: an answer ends with its turn, a text with its document.
+
+    Those of a published model are what its own files say.
+    """
+    if loaded.roles is not None:
+        ends = loaded.stop_ids if loaded.template is None else loaded.template.stop_ids(loaded.tokenizer)
+        return {
+            "bos_token_id": loaded.roles.bos_id,
+            "eos_token_id": ends[0] if ends else None,
+            "pad_token_id": loaded.roles.pad_id,
+        }
     special = loaded.tokenizer.special
     text, turn = special.get(CHATML.end_of_text), special.get(CHATML.end)
     end = turn if loaded.chats and turn is not None else text
