@@ -165,6 +165,7 @@ class CallReader:
         self._state: Literal["text", "header", "named", "arguments", "after"] = "text"
         self._end = _ObjectEnd()
         self._marked = False  # whether the call's mark was the model's own
+        self._behind = False  # whether nothing but white space has come since the last call
         if self._names and tools is not None and tools.opening:
             self._state = "header" if tools.named is None else "named"
         self._named = tools.named if tools else None
@@ -204,10 +205,13 @@ class CallReader:
         at = self._text.find(CLOSE)
         if not self._marked or at < 0:
             return [], False
-        self._text, self._state = self._text[at + len(CLOSE) :].lstrip(), "text"
+        self._text, self._state, self._behind = self._text[at + len(CLOSE) :], "text", True
         return [], bool(self._text)
 
     def _plain(self) -> tuple[list[Event], bool]:
+        if self._behind:  # white space behind a call goes with its mark, too
+            self._text = self._text.lstrip()
+            self._behind = not self._text
         at = self._text.find(OPEN) if self._names else -1
         if at >= 0:
             before, self._text = self._text[:at].rstrip(), self._text[at + len(OPEN) :]
