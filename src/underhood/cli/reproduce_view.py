@@ -11,6 +11,7 @@ from rich.text import Text
 
 from underhood.atlas.reproduce import failures
 from underhood.atlas.results import Result
+from underhood.cli.charts import charts
 from underhood.cli.claims import claims_table, minutes_words
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Milestone
