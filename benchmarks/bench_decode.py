@@ -223,15 +223,16 @@ def rates(timings: dict[str, Timing], tokens: int, single: dict[str, int] | None
 def perplexities(run: Path) -> dict[str, float]:
     """Of a model trained here on its held-out text, by the weights' kind."""
     from underhood.data.pack import EvaluationWindows
-    from underhood.data.shards import open_shards
     from underhood.evals.perplexity import held_out_loss
     from underhood.infer.load import load
+    from underhood.recipes.corpus import open_shards
+    from underhood.recipes.run import Run
 
     found = {}
     for kind in (None, "int8", "int4"):
         model = prepare(load(run, "base").model, kind)
         windows = EvaluationWindows.of_shards(
-            open_shards(run, "held_out"), context=model.context, stride=max(1, model.context * 3 // 4)
+            open_shards(Run.open(run), "held_out"), context=model.context, stride=max(1, model.context * 3 // 4)
         )
         found[kind or "fp32"] = round(held_out_loss(model, windows).perplexity, 4)
     return found

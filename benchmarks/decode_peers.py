@@ -84,7 +84,7 @@ def write_ggufs(model: Decoder, shape: dict[str, Any], folder: Path) -> dict[str
     for kind, number in (("q8_0", Q8_0), ("q4_0", Q4_0)):
         how = llama_cpp.llama_model_quantize_default_params()
         how.ftype = number
-        if llama_cpp.llama_model_quantize(bytes(paths["f32"]), bytes(paths[kind]), ctypes.byref(how)):
+        if llama_cpp.llama_model_quantize(bytes(paths["f32"]), bytes(paths[kind]), ctypes.pointer(how)):
             raise RuntimeError(f"llama.cpp could not write {kind}")
     return paths
 
