@@ -151,7 +151,7 @@ Play it yourself with `underhood play shannon`: you against the n-gram, and agai
     seeds=Seeds(smoke=3, report=20),
     code=("underhood.evals.guessing:bounds", "underhood.evals.guessing:ranks"),
     hard="""
-His F3 came from tables of letter triples of ordinary prose; technical prose repeats itself more, and 2.49 bits are
+His F3 came from tables of letter triples of ordinary prose; technical prose repeats itself more, and about 2.6 bits are
 left of it. Column N of his tables means N − 1 known letters, except for 100. He smoothed the guess counts before
 taking the bounds; unsmoothed and put in falling order, the column gives 0.59 and 1.24. The lower bound is a theorem
 about an ideal guesser only.
