@@ -47,6 +47,8 @@ class Chooser:
         self._penalties = Penalties(request.sampling, request.prompt) if request.sampling.reshapes else None
         self._writer = None if tokenizer is None else Writer(tokenizer, request.stop)
         self._matcher = None if request.grammar is None or tokenizer is None else request.grammar.matcher(tokenizer)
+        if self._matcher is not None and self._matcher.complete:
+            self.finish = "stop"  # the grammar admits the empty text only
 
     @property
     def plain(self) -> bool:
@@ -77,7 +79,7 @@ class Chooser:
         if self.finish is not None:
             raise ValueError("this choice has ended")
         if self._matcher is not None and self._matcher.stuck:
-            return self.end("error")
+            return self.end("stop" if self._matcher.accepts else "error")
         if token.id in self.request.stop_ids:
             return self.end("stop")
         self.tokens.append(token)

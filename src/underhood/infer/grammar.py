@@ -120,9 +120,9 @@ class Matcher:
         from llguidance import LLMatcher
 
         self._size = tokenizer.vocab_size
+        self.stuck = False
         self._matcher = LLMatcher(_vocabulary(tokenizer), grammar.source, log_level=0)
         self._check()
-        self.stuck = False
         self.mask(torch.zeros(self._size), ())
         if self.stuck and not self.accepts:
             raise UserError("the tokenizer's vocabulary can't spell any text that the grammar admits")
@@ -142,13 +142,15 @@ class Matcher:
 
         When `stuck` they come back as they are.
         """
+        if self.stuck:
+            return logits_V
         bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         self._check()
         allowed_V = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[: logits_V.shape[-1]].bool()
         allowed_V[self._size :] = False
         if stop_ids:
             allowed_V[torch.tensor(list(stop_ids))] = self.accepts
-        self.stuck = not bool(allowed_V.any())
+        self.stuck = self.stuck or not bool(allowed_V.any())
         return logits_V if self.stuck else logits_V.masked_fill(~allowed_V.to(logits_V.device), -math.inf)
 
     def push(self, id: int) -> None:
@@ -162,7 +164,10 @@ class Matcher:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise _refused("the grammar", self._matcher.get_error())
+            message = self._matcher.get_error().strip()
+            if not message.startswith("NoExtension"):
+                raise _refused("the grammar", message)
+            self.stuck = True
 
 
 def _of_text(text: str) -> Grammar:
@@ -186,7 +191,7 @@ def _checked(grammar: Grammar, name: str) -> Grammar:
 
 def _refused(name: str, message: str) -> UserError:
     """The parser's complaint without its place in the text that was made of the user's, and without that text."""
-    told = re.sub(r"^at \d+\(\d+\): |\n +\d+ \|.*", "", message.strip(), flags=re.DOTALL)
+    told = re.sub(r"^at \d+\(\d+\): |\n( +\d+ \||<state>).*", "", message.strip(), flags=re.DOTALL)
     return UserError(f"{name} can't be used: {told.removeprefix('failed to compile JSON schema: ')}")
 
 
