@@ -17,7 +17,7 @@ from underhood.atlas.reproduce import reproduce
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages, with a fresh result of one milestone, so that its figures are there whatever lies in the repository."""
+    """The pages, with a fresh result of one milestone, so that its figures are there whatever the repository holds."""
     folder, measured = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("results")
     results.save(measured, reproduce(find("p1913_markov"), "smoke", seeds=2))
     write_site(folder, [measured])
