@@ -9,12 +9,13 @@ import pytest
 
 from underhood.cli import play
 from underhood.core.errors import UserError
+from underhood.evals import guessing_game
 
 
 def game(passage: str, known: int, *lines: str) -> tuple[list[int], str]:
     said: list[str] = []
     typed = iter(lines)
-    return play.play(passage, known, lambda _: next(typed, None), said.append), "\n".join(said)
+    return guessing_game.play(passage, known, lambda _: next(typed, None), said.append), "\n".join(said)
 
 
 def test_play_counts_guesses_letter_by_letter():
@@ -46,10 +47,12 @@ def test_play_ends_at_an_empty_line_and_keeps_what_was_played():
     assert game("abcd", 2, "c", "")[0] == [1]
 
 
-def test_play_refuses_a_text_that_is_too_short(tmp_path: Path):
+def test_play_refuses_a_text_that_is_too_short_or_not_there(tmp_path: Path):
     (tmp_path / "short.txt").write_text("too short", encoding="utf-8")
     with pytest.raises(UserError, match="too short"):
-        play.choose(play.Args(text=tmp_path / "short.txt"), ())
+        play.run(play.Args(text=tmp_path / "short.txt"))
+    with pytest.raises(UserError, match="can't be read"):
+        play.run(play.Args(text=tmp_path / "none.txt"))
 
 
 def test_play_shannon_shows_everybody_on_the_same_letters(tmp_path: Path, monkeypatch, capsys):

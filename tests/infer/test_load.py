@@ -164,8 +164,8 @@ def test_conversation_reads_every_turn_once(loaded: Loaded) -> None:
 def test_conversation_turns_draw_differently_under_one_seed(loaded: Loaded) -> None:
     talk = loaded.conversation()
     requests = []
-    stream = talk.session.stream
-    talk.session.stream = lambda ids, **options: requests.append(options["request"]) or stream(ids, **options)
+    write = talk.session.write
+    talk.session.write = lambda *given, choice: requests.append(choice) or write(*given, choice=choice)
     first = [next(iter(talk.reply("A?", max_new_tokens=4, sampling=SamplingSpec(seed=1)))) for _ in range(2)]
     assert requests == [0, 1]
     assert first[0] == next(loaded.conversation().reply("A?", max_new_tokens=4, sampling=SamplingSpec(seed=1)))

@@ -15,7 +15,7 @@ from underhood.infer.choosing import Chooser, choose_all
 from underhood.infer.generate import generate
 from underhood.infer.penalties import Penalties, penalize
 from underhood.infer.request import Request, WrittenToken
-from underhood.infer.sample import SamplingSpec
+from underhood.infer.sample import SamplingSpec, choose
 from underhood.infer.session import Session
 
 VOCAB = 12
@@ -166,3 +166,14 @@ def test_batched_and_streamed_texts_with_penalties_are_the_same_and_repeat_less(
         plain = SamplingSpec(temperature=spec.temperature, seed=spec.seed)
         untouched = generate(model, prompts, max_new_tokens=24, sampling=plain)
         assert sum(len(set(done.ids)) for done in together) > sum(len(set(done.ids)) for done in untouched)
+
+
+@pytest.mark.parametrize("penalty", [5e-324, 1e308])
+def test_no_penalty_however_extreme_makes_a_token_that_is_none(penalty: float):
+    spec = SamplingSpec(repetition_penalty=penalty, seed=1)
+    logits_V = torch.tensor([2.0, -3.0, 0.0, 1e-30])
+    seen_V, count_V = torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.int64)
+    shaped_V = penalize(logits_V, spec, seen_V, count_V)
+    assert shaped_V.isfinite().all()
+    chosen = choose(shaped_V[None], spec, torch.tensor([0.999]))
+    assert 0 <= int(chosen) < 4

@@ -14,7 +14,6 @@ from underhood.core.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from underhood.infer.grammar import Grammar
     from underhood.infer.request import Piece
 
 
@@ -80,8 +79,8 @@ def run(args: Args) -> int:
     if args.stream and (args.n > 1 or args.json):
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
     prompt = read_stdin() if args.prompt is None else args.prompt
-
     from underhood.cli.opening import open_model
+    from underhood.cli.written import Written, read_grammar
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
 
@@ -93,7 +92,7 @@ def run(args: Args) -> int:
         seed=args.seed,
         repetition_penalty=args.repetition_penalty,
     )
-    grammar = read_grammar(args)
+    grammar = read_grammar(args.regex, args.schema)
     loaded = open_model(args.run, args.stage)
     session = Session(loaded.model)
 
@@ -134,46 +133,6 @@ def run(args: Args) -> int:
     }
     print(json.dumps(report, ensure_ascii=False))
     return 0
-
-
-@dataclass(frozen=True)
-class Written:
-    """A continuation as it is reported."""
-
-    text: str
-    finish: str | None
-    logprobs: list[float]
-
-    @classmethod
-    def of(cls, pieces: list[Piece]) -> Written:
-        logprobs = [token.logprob for piece in pieces for token in piece.tokens]
-        finish = pieces[-1].finish if pieces else "length"
-        return cls("".join(piece.text for piece in pieces), finish, logprobs)
-
-
-def read_grammar(args: Args) -> Grammar | None:
-    """What `--regex` or `--schema` asks for, or None.
-
-    Raises:
-        UserError: both are given, or what is given is no such thing.
-    """
-    if args.regex is None and args.schema is None:
-        return None
-    from underhood.infer.grammar import Grammar
-
-    if args.schema is None:
-        assert args.regex is not None
-        return Grammar.regex(args.regex)
-    if args.regex is not None:
-        raise UserError("a continuation keeps to one form", fix="Leave out --regex or --schema")
-    if args.schema.lstrip().startswith("{"):
-        return Grammar.json_schema(args.schema)
-    try:
-        return Grammar.json_schema(Path(args.schema).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"there is no JSON schema in {args.schema}", fix="Give a file that holds one, or the schema itself"
-        ) from error
 
 
 def read_stdin() -> str:

@@ -27,7 +27,7 @@ class Args:
     """
 
     words: Positional[tuple[str, ...]] = ()
-    """map, show NAME, to NAME, search QUESTION or check. [map]"""
+    """map, show NAME, to NAME, search QUESTION or check; the map if left out."""
 
     json: bool = False
     """Prints JSON instead of text."""
@@ -39,7 +39,7 @@ class Args:
     """Writes one Markdown page per milestone into this folder."""
 
     results: Path | None = None
-    """Folder of your own results. [results]"""
+    """Folder of your own results; results if left out."""
 
     knows: tuple[str, ...] = ()
     """Rows that you know already; `to` leaves them out."""

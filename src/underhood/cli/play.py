@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from underhood.evals.letters import Guesser
-
-USUAL = " etaoinshrdlcumwfgypbvkjxqz"
-"""Symbols by how common they are: the order in which `?` goes on."""
 
 SHANNON = (80, 7, 0, 3, 4, 2, 1, 0, 1, 0, 0, 1, 0, 1)
 """How many letters his reader had at the 1st, 2nd, … guess, 100 letters known (Shannon 1951, Table I)."""
@@ -60,10 +56,12 @@ def run(args: Args) -> int:
         raise UserError(f"underhood play has no {args.game!r}", expected="shannon")
     from underhood.cli import terminal
     from underhood.data.letters import plain_english
+    from underhood.evals.guessing_game import choose, play
 
     out = terminal.console()
     train, held_out = plain_english()
-    passage = choose(args, held_out)
+    texts = held_out if args.text is None else (read(args.text),)
+    passage = choose(texts, known=args.known, letters=args.letters, seed=args.seed)
     loaded = model_guesser(args.run) if args.run is not None else None
     from underhood.evals.letters import ngram_guesser
 
@@ -80,31 +78,18 @@ def run(args: Args) -> int:
     return 0
 
 
-def choose(args: Args, held_out: tuple[str, ...]) -> str:
-    """A passage of known + guessed letters that begins at a word.
+def read(path: Path) -> str:
+    """A file's text in the game's 27 symbols.
 
     Raises:
-        UserError: the text is too short.
+        UserError: it can't be read.
     """
-    import numpy as np
-
     from underhood.data.letters import plain
 
-    length = args.known + args.letters
-    texts = held_out
-    if args.text is not None:
-        try:
-            texts = (plain(args.text.read_text(encoding="utf-8", errors="replace")),)
-        except OSError as error:
-            raise UserError(f"{args.text} can't be read", got=str(error.strerror)) from error
-    texts = tuple(text for text in texts if len(text) >= length + 20)
-    if not texts:
-        raise UserError("the text is too short", expected=f"{length + 20} letters", fix="ask for fewer --letters")
-    rng = np.random.default_rng(args.seed)
-    text = texts[int(rng.integers(len(texts)))]
-    start = int(rng.integers(len(text) - length - 19))
-    start = 0 if start == 0 else text.find(" ", start, start + 20) + 1 or start
-    return text[start : start + length]
+    try:
+        return plain(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read", got=str(error.strerror)) from error
 
 
 def model_guesser(folder: Path) -> Guesser:
@@ -122,33 +107,6 @@ def ask(out: Console, prompt: str) -> str | None:
     sys.stdout.flush()
     line = sys.stdin.readline()
     return line.rstrip("\r\n") if line else None
-
-
-def play(passage: str, known: int, reads: Callable[[str], str | None], says: Callable[[str], object]) -> list[int]:
-    """Lets the reader guess; returns how many guesses each letter took, up to where the reader stopped."""
-    guesses: list[int] = []
-    for place in range(known, len(passage)):
-        tried: list[str] = []
-        says("…" + passage[max(0, place - 66) : place].replace(" ", "_") + "▁")
-        while passage[place] not in tried:
-            line = reads(f"{len(tried) + 1}> ")
-            if not line:
-                return guesses
-            wanted = USUAL if line.strip() == "?" else line.strip().lower().replace("_", " ") or " "
-            unknown = [symbol for symbol in wanted if symbol not in USUAL]
-            if unknown:
-                says(f"  {unknown[0]} is no letter; there are a to z and _")
-                continue
-            for symbol in wanted:
-                if symbol not in tried:
-                    tried.append(symbol)
-                if symbol == passage[place]:
-                    break
-            else:
-                says("  no: " + "".join(sorted(tried)).replace(" ", "_"))
-        guesses.append(len(tried))
-        says(f"  {passage[place].replace(' ', '_')}, guess {len(tried)}")
-    return guesses
 
 
 def show(out: Console, passage: str, known: int, yours: list[int], players: dict[str, Guesser]) -> None:

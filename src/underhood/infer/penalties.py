@@ -22,8 +22,9 @@ def penalize(
         seen_V: whether a token is in the prompt or the answer.
         count_V: how often it is in the answer.
     """
+    limits = torch.finfo(logits_V.dtype)
     if spec.repetition_penalty != 1:
-        penalty = spec.repetition_penalty
+        penalty = min(max(spec.repetition_penalty, limits.tiny), limits.max)
         scaled_V = torch.where(logits_V > 0, logits_V / penalty, logits_V * penalty)
         logits_V = torch.where(seen_V, scaled_V, logits_V)
     if spec.presence_penalty:
@@ -34,7 +35,8 @@ def penalize(
         ids, bias = zip(*spec.logit_bias, strict=True)
         index = torch.tensor(ids, device=logits_V.device)
         logits_V = logits_V.index_add(0, index, torch.tensor(bias, dtype=logits_V.dtype, device=logits_V.device))
-    return logits_V
+    # An extreme penalty leads to infinity, and between two infinities no softmax can tell.
+    return logits_V.clamp(limits.min / 4, limits.max / 4)
 
 
 class Penalties:

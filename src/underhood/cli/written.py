@@ -1,0 +1,47 @@
+"""What ``underhood generate`` holds a text to, and how it reports one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from underhood.core.errors import UserError
+from underhood.infer.grammar import Grammar
+from underhood.infer.request import Piece
+
+
+@dataclass(frozen=True)
+class Written:
+    """A continuation as it is reported."""
+
+    text: str
+    finish: str | None
+    logprobs: list[float]
+
+    @classmethod
+    def of(cls, pieces: list[Piece]) -> Written:
+        logprobs = [token.logprob for piece in pieces for token in piece.tokens]
+        finish = pieces[-1].finish if pieces else "length"
+        return cls("".join(piece.text for piece in pieces), finish, logprobs)
+
+
+def read_grammar(regex: str | None, schema: str | None) -> Grammar | None:
+    """What `--regex` or `--schema` asks for, or None.
+
+    Raises:
+        UserError: both are given, or what is given is no such thing.
+    """
+    if regex is not None and schema is not None:
+        raise UserError("a continuation keeps to one form", fix="Leave out --regex or --schema")
+    if regex is not None:
+        return Grammar.regex(regex)
+    if schema is None:
+        return None
+    if schema.lstrip().startswith("{"):
+        return Grammar.json_schema(schema)
+    try:
+        return Grammar.json_schema(Path(schema).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"there is no JSON schema in {schema}", fix="Give a file that holds one, or the schema itself"
+        ) from error
