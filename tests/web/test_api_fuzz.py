@@ -1,6 +1,7 @@
 """Schemathesis asks every route, with data that fits the API's description and data that does not.
 
-``UNDERHOOD_FUZZ_SECONDS=600 pytest tests/web/test_api_fuzz.py`` is the long run.
+``UNDERHOOD_FUZZ_SECONDS=600 UNDERHOOD_FUZZ_SEED=7 pytest tests/web/test_api_fuzz.py`` is a long run; without a seed of
+its own every run asks the same, so that a change is judged by what it changed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 from live_server import tiny_server
 
 SECONDS = float(os.environ.get("UNDERHOOD_FUZZ_SECONDS", "100"))
+SEED = os.environ.get("UNDERHOOD_FUZZ_SEED", "0")
 HERE = Path(__file__).parent
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
@@ -36,6 +38,7 @@ def test_no_request_breaks_the_server_or_its_description(tmp_path: Path, writers
             *("--mode", "all", "--checks", CHECKS, "--max-time", str(round(SECONDS / 2))),
             *("--max-examples", "100000", "--phases", "examples,coverage,fuzzing", "--generation-database", "none"),
             *("--suppress-health-check", "all", "--continue-on-failure", "--no-color", "--request-timeout", "30"),
+            *("--seed", SEED),
         ]
         environment = os.environ | {"SCHEMATHESIS_HOOKS": "fuzz_hooks", "PYTHONPATH": str(HERE)}
         done = subprocess.run(

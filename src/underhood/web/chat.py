@@ -48,7 +48,7 @@ def new_id(kind: str) -> str:
 def chat_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
-    @router.post("/v1/chat/completions", response_model=ChatAnswer, responses=ERRORS)
+    @router.post("/v1/chat/completions", response_model=ChatAnswer, responses=ERRORS | EventStream.description)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The answer to a conversation, at once or as a stream."""
         served = hub.find(body.model)

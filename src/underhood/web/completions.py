@@ -36,7 +36,7 @@ from underhood.web.token_view import score
 def completions_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
-    @router.post("/v1/completions", response_model=CompletionAnswer, responses=ERRORS)
+    @router.post("/v1/completions", response_model=CompletionAnswer, responses=ERRORS | EventStream.description)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """What follows a text, or several, at once or as a stream."""
         served = hub.find(body.model)

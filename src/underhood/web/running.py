@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request as HttpRequest
 from starlette.responses import Response
@@ -165,6 +165,10 @@ class EventStream(Response):
     """
 
     media_type = "text/event-stream"
+    description: ClassVar[dict[int | str, dict[str, Any]]] = {
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    }
+    """What a route that may answer so adds to its description."""
 
     def __init__(self, events: AsyncGenerator[dict[str, Any], None], first: dict[str, Any] | None):
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
