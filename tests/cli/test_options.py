@@ -263,3 +263,10 @@ def test_config_file_that_is_not_there_is_named(tmp_path: Path):
         read("r", "--config", str(tmp_path / "none.toml"))
     with pytest.raises(UserError, match="is a folder"):
         read("r", "--config", str(tmp_path))
+
+
+def test_positionals_may_stand_behind_options():
+    from underhood.cli import generate
+
+    args = parse(generate.Args, ["runs/demo", "--seed", "1", "The list"], prog="underhood generate")
+    assert (args.run, args.seed, args.prompt) == (Path("runs/demo"), 1, "The list")

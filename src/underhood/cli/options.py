@@ -116,7 +116,7 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str) -> T:
             near = nearest(flag, [*by_flag, "--help"])
             hint = f"did you mean {near}?" if near else f"{prog} --help lists what there is"
             raise UsageError(f"{prog}: unknown option {flag}; {hint}")
-    parsed = vars(_parser(options, prog).parse_args(list(argv)))
+    parsed = vars(_parser(options, prog).parse_intermixed_args(list(argv)))
     given = {name: value for name, value in parsed.items() if value is not None}
     values = dict(given)
     if "config" in {option.name for option in options} and given.get("config") is not None:

@@ -81,7 +81,7 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
 
 
 def _render(template: str, script: str, **context: Any) -> str:
-    early, late = asset("theme.js"), _own(script)
+    early, late = asset("theme.js"), asset("slider.js") + _own(script)
     return (
         _environment()
         .get_template(template)

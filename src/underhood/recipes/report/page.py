@@ -62,7 +62,7 @@ def write_report(run: Path) -> Path:
 
 def render(run: Run) -> str:
     """The whole page."""
-    early, late = asset("theme.js"), asset("report.js")
+    early, late = asset("theme.js"), asset("slider.js") + asset("report.js")
     return (
         _environment()
         .get_template("report.html.j2")

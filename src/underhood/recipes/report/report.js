@@ -22,28 +22,7 @@ for (const figure of document.querySelectorAll(".curve")) {
     area.setAttribute("aria-valuetext", words[at]);
   }
 
-  area.setAttribute("role", "slider");
-  area.setAttribute("aria-valuemin", 1);
-  area.setAttribute("aria-valuemax", x.length);
-  area.tabIndex = 0;
-  show(at);
-  area.addEventListener("pointermove", (event) => {
-    const box = area.getBoundingClientRect();
-    const place = (100 * (event.clientX - box.left)) / box.width;
-    let best = 0;
-    for (let index = 1; index < x.length; index++) {
-      if (Math.abs(x[index] - place) < Math.abs(x[best] - place)) best = index;
-    }
-    show(best);
-  });
-  area.addEventListener("keydown", (event) => {
-    const moves = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
-    if (event.key in moves) show(at + moves[event.key]);
-    else if (event.key === "Home") show(0);
-    else if (event.key === "End") show(x.length - 1);
-    else return;
-    event.preventDefault();
-  });
+  slider(area, x, () => at, show);
 }
 
 // The token strip: hover or arrow keys tell a token's id and bytes, Enter keeps it -------------------------------
