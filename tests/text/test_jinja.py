@@ -78,6 +78,32 @@ def test_endless_template_is_stopped_and_the_next_one_rendered():
     assert render("{{ messages[0].content }}") == "Hi"
 
 
+def worker_that_first(does: str, folder: Path) -> Path:
+    script = folder / "worker.py"
+    worker = str(Path(jinja_worker.__file__))
+    script.write_text(f"import runpy, time\n{does}\nrunpy.run_path({worker!r}, run_name='__main__')\n")
+    return script
+
+
+def test_time_to_start_is_not_counted_as_rendering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jinja, "WORKER", worker_that_first("time.sleep(3)", tmp_path))
+    limits = RenderLimits(seconds=2, memory=910 << 20)  # a process of its own
+    assert render("{{ 3 }}", limits) == "3"
+
+
+def test_worker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    limits = RenderLimits(memory=920 << 20)
+    monkeypatch.setattr(jinja, "WORKER", worker_that_first("raise SystemExit(1)", tmp_path))
+    with pytest.raises(UserError, match="does not start"):
+        render("{{ 3 }}", limits)
+    monkeypatch.setattr(jinja, "STARTING", 0.5)
+    monkeypatch.setattr(jinja, "WORKER", worker_that_first("time.sleep(30)", tmp_path))
+    with pytest.raises(UserError, match="does not start"):
+        render("{{ 3 }}", limits)
+    monkeypatch.undo()
+    assert render("{{ 3 }}", limits) == "3"
+
+
 @pytest.mark.parametrize(
     "source",
     [

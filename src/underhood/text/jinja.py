@@ -20,6 +20,11 @@ from typing import Any
 
 from underhood.core.errors import UserError
 
+WORKER = Path(__file__).with_name("jinja_worker.py")
+
+STARTING = 300.0
+"""Seconds that the rendering process may take to start: a cold disk takes tens of them to read Python and Jinja."""
+
 KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT", "LANG", "LC_ALL", "TZ", "HOME")
 
 
@@ -28,7 +33,7 @@ class RenderLimits:
     """What a template may use.
 
     Attributes:
-        seconds: for one rendering, by the clock.
+        seconds: for one rendering, by the clock; the process's start is not counted.
         characters: of output.
         memory: bytes of address space of the rendering process.
     """
@@ -108,9 +113,9 @@ class TemplateProcess:
             UserError: there was none in time, or the process died of it.
         """
         with self._lock:
-            process = self._started()
-            assert process.stdin is not None
             try:
+                process = self._started()
+                assert process.stdin is not None
                 process.stdin.write(line)
                 process.stdin.flush()
                 answer = self._answers.get(timeout=seconds)
@@ -132,12 +137,18 @@ class TemplateProcess:
         if self._process is None or self._process.poll() is not None:
             # -P: this folder's modules must not stand in for the standard library's. And what the environment may
             # hold of secrets is none of a template's business.
-            command = [sys.executable, "-P", str(Path(__file__).with_name("jinja_worker.py")), str(self._memory)]
+            command = [sys.executable, "-P", str(WORKER), str(self._memory)]
             kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=kept)
             self._answers = queue.Queue()
             threading.Thread(target=_read, args=(self._process, self._answers), daemon=True).start()
+            try:
+                ready = self._answers.get(timeout=STARTING)
+            except queue.Empty:
+                ready = b""
+            if not ready:
+                raise UserError("the process that renders chat templates does not start", fix="Try again")
         return self._process
 
     def stop(self) -> None:

@@ -155,7 +155,7 @@ def answer(sandbox: ImmutableSandboxedEnvironment, known: dict[str, jinja2.Templ
 
 
 def main(memory: int) -> None:
-    """Answers requests until the input ends.
+    """Says that it has started (an empty answer), then answers requests until the input ends.
 
     Args:
         memory: bytes of address space that the process may use, where the system can limit it.
@@ -169,6 +169,8 @@ def main(memory: int) -> None:
         pass  # Windows, and systems that know no such limit: the time limit remains
     sandbox, known = environment(), {}
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    out.write("{}\n")
+    out.flush()
     for line in sys.stdin.buffer:
         out.write(json.dumps(answer(sandbox, known, json.loads(line))) + "\n")
         out.flush()
