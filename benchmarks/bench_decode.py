@@ -4,9 +4,9 @@ All sides hold the same random weights (ours in float32, 8 and 4 bits; llama.cpp
 here as GGUF and quantised by llama.cpp itself). One stream: 16 tokens are read and 64 are written, greedily. Prefill:
 256 tokens are read. Sixteen streams: as many prompts at once. What the memory can give is measured in between, by
 reading as many bytes as one token needs. The first logits of ours and the peers' float32 must agree: it is the same
-model. With `--run`, what 8 and 4 bits do to the perplexity of a model trained here is measured on its held-out text.
+model. (What 8 and 4 bits do to what a trained model writes is another question: `bench_quantize_quality.py`.)
 
-    python benchmarks/bench_decode.py [--rounds 5] [--threads 2] [--run runs/NAME] [--quick]
+    python benchmarks/bench_decode.py [--rounds 5] [--threads 2] [--quick]
 """
 
 from __future__ import annotations
@@ -60,9 +60,6 @@ class Options:
     threads: int = torch.get_num_threads()
     """Threads for every side."""
 
-    run: Path | None = None
-    """A run made here, for the change of perplexity."""
-
     quick: bool = False
     """A small model, two rounds: does it run at all."""
 
@@ -75,8 +72,6 @@ def main() -> None:
     model = random_model(spec_from_config(shape, where="the benchmark"))
     with tempfile.TemporaryDirectory() as folder:
         results = measure(model, shape, Path(folder), rounds, options.threads)
-    if options.run is not None:
-        results["perplexity"] = perplexities(options.run)
     show(results)
     print_json("decode", results, **machine("torch", "transformers", "llama-cpp-python"), threads=options.threads)
 
@@ -220,24 +215,6 @@ def rates(timings: dict[str, Timing], tokens: int, single: dict[str, int] | None
     return found
 
 
-def perplexities(run: Path) -> dict[str, float]:
-    """Of a model trained here on its held-out text, by the weights' kind."""
-    from underhood.data.pack import EvaluationWindows
-    from underhood.evals.perplexity import held_out_loss
-    from underhood.infer.load import load
-    from underhood.recipes.corpus import open_shards
-    from underhood.recipes.run import Run
-
-    found = {}
-    for kind in (None, "int8", "int4"):
-        model = prepare(load(run, "base").model, kind)
-        windows = EvaluationWindows.of_shards(
-            open_shards(Run.open(run), "held_out"), context=model.context, stride=max(1, model.context * 3 // 4)
-        )
-        found[kind or "fp32"] = round(held_out_loss(model, windows).perplexity, 4)
-    return found
-
-
 def show_table(title: str, table: dict[str, Any]) -> None:
     print(f"\n{title:<24}{'tokens/s':>10}{'range':>18}")
     for name, row in table.items():
@@ -251,9 +228,6 @@ def show(results: dict[str, Any]) -> None:
         print(f"missing: {line}")
     for name, (value, goal) in goals(results).items():
         print(f"{name:<60}{value:>8.2f}  (goal {goal})")
-    base = results.get("perplexity", {}).get("fp32")
-    for kind, value in results.get("perplexity", {}).items():
-        print(f"perplexity {kind:<6}{value:>10.4f}  ({value / base - 1:+.2%})")
 
 
 def goals(results: dict[str, Any]) -> dict[str, tuple[float, float]]:
