@@ -10,9 +10,11 @@ import torch
 from scipy.stats import chi2
 
 from underhood.core.errors import UserError
+from underhood.infer.drafts import Draft, DraftModel, Guess, PromptLookup
 from underhood.infer.generate import generate
 from underhood.infer.sample import SamplingSpec, distribution
-from underhood.infer.speculative import Draft, DraftModel, Guess, PromptLookup, Speculation
+from underhood.infer.session import Session
+from underhood.infer.speculative import Speculation
 from underhood.models.decoder import Decoder, qwen3_shaped
 
 VOCABULARY = 4
@@ -150,3 +152,55 @@ def test_prompt_lookup_saves_passes_on_a_text_that_repeats():
 def test_draft_of_another_vocabulary_is_refused():
     with pytest.raises(UserError, match="vocabular"):
         Speculation(tiny(0), DraftModel(tiny(0, vocabulary=7)))
+
+
+SAMPLED = SamplingSpec(temperature=1.2, top_p=0.95, seed=4, repetition_penalty=1.3)
+
+
+@pytest.mark.parametrize("sampling", [SamplingSpec(temperature=0.0), SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("kind", drafts())
+def test_session_writes_the_same_with_and_without_a_draft(kind: str, sampling: SamplingSpec):
+    """Not only the same distribution: with a seed the same text, penalties and stop tokens included."""
+    model, prompt = tiny(0, vocabulary=6, context=40), [0, 1, 2, 3, 0, 1]
+    draft: Draft = DraftModel(tiny(1, vocabulary=6, context=40)) if kind == "model" else drafts()[kind]
+    plain, guessing = Session(model), Session(model, draft, count=3)
+    for turn in range(4):
+        asked = [*prompt, *[turn] * turn]
+        how = {"max_new_tokens": 50, "sampling": sampling, "stop_ids": [5] * (turn % 2), "request": turn}
+        expected = list(plain.stream(asked, **how))
+        written = list(guessing.stream(asked, **how))
+        assert [token.id for token in written] == [token.id for token in expected]
+        assert [token.logprob for token in written] == pytest.approx([one.logprob for one in expected], abs=1e-4)
+        assert (guessing.finish, guessing.reused) == (plain.finish, plain.reused)
+    assert guessing.guessed > guessing.kept
+    assert plain.passes <= guessing.passes + guessing.kept <= plain.passes + 4  # a text may end with a guess
+    if sampling.greedy and kind == "lookup":
+        assert guessing.passes < plain.passes
+
+
+def test_session_that_is_dropped_within_a_guess_stays_sound():
+    model, prompt = tiny(0, context=64), [0, 1, 2, 3]
+    session = Session(model, DraftModel(model), count=4)
+    for taken in range(1, 12):
+        stream = session.stream(prompt, max_new_tokens=40)
+        for _ in range(taken):
+            next(stream)
+        del stream
+        [expected] = generate(model, [prompt], max_new_tokens=40)
+        assert [token.id for token in session.stream(prompt, max_new_tokens=40)] == expected.ids
+
+
+def test_session_that_kept_every_guess_would_write_something_else(monkeypatch: pytest.MonkeyPatch):
+    """Ablation: the comparison is what keeps the text."""
+    model, prompt = tiny(0, context=40), [0, 1, 2, 3, 0, 1]
+    [expected] = generate(model, [prompt], max_new_tokens=20)
+
+    class Yes(int):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = int.__hash__
+
+    monkeypatch.setattr("underhood.infer.session.certain", lambda draft, ids, count: [Yes(3)] * max(count, 0))
+    written = list(Session(model, Stubborn(), count=3).stream(prompt, max_new_tokens=20))
+    assert [token.id for token in written] != expected.ids

@@ -56,6 +56,11 @@ class Chooser:
         return self._penalties is None and self._matcher is None
 
     @property
+    def room(self) -> int:
+        """How many more tokens it may take."""
+        return self._room - len(self.tokens)
+
+    @property
     def mean_logprob(self) -> float:
         """The mean log-probability of what has been written, the measure of best-of; −∞ for nothing."""
         if not self.tokens:

@@ -189,11 +189,14 @@ def new_cache(model: LanguageModel, batch: int, capacity: int) -> ContiguousCach
     return ContiguousCache.for_model(model, batch, capacity) if isinstance(model, Decoder) else None
 
 
-def last_logits(model: LanguageModel, tokens_BT: Tensor, cache: Cache | None, positions_BT: Tensor | None) -> Tensor:
-    """Scores (B, V) after each row's last token; a decoder works out those of no other token."""
+def last_logits(
+    model: LanguageModel, tokens_BT: Tensor, cache: Cache | None, positions_BT: Tensor | None, count: int = 1
+) -> Tensor:
+    """Scores (B · count, V) after each row's `count` last tokens; a decoder works out those of no other token."""
     if isinstance(model, Decoder):
-        return model.unembed(model.hidden(tokens_BT, cache=cache, positions=positions_BT)[:, -1])
-    return model(tokens_BT, cache=cache, positions=positions_BT)[:, -1]
+        hidden_BTD = model.hidden(tokens_BT, cache=cache, positions=positions_BT)
+        return model.unembed(hidden_BTD[:, -count:].flatten(0, 1))
+    return model(tokens_BT, cache=cache, positions=positions_BT)[:, -count:].flatten(0, 1)
 
 
 def device_of(model: LanguageModel) -> torch.device:

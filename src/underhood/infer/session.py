@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.choosing import Chooser, check_request, choose_all
+from underhood.infer.drafts import Draft, DraftModel, certain, check_draft
 from underhood.infer.generate import check_prompts, device_of, last_logits, new_cache, room_for
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
@@ -17,6 +18,8 @@ from underhood.infer.sample import GREEDY, SamplingSpec
 FIRST_CAPACITY = 256
 CHUNK = 512
 """Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
+GUESSES = 5
+"""Tokens that a draft guesses at a time: more are seldom all right, and cost more to read."""
 
 
 class Session:
@@ -25,15 +28,28 @@ class Session:
     It keeps the cache between calls: of a new prompt only what follows the longest common beginning with the last text
     is read. So a chat hands over its whole history every turn and pays for the new turn only.
 
+    Args:
+        draft: guesses what comes next. The model then reads several tokens at a time, and what it writes stays the
+            same: a guess is held against the token that was chosen without it.
+        count: tokens guessed at a time, at most.
+
     Attributes:
         finish: how the last answer ended, "stop" or "length"; None while it is written or when it was broken off.
         reused: how many tokens of the last prompt did not have to be read.
+        passes: passes through the model that wrote text.
+        guessed, kept: tokens guessed so far, and how many of them were right.
+
+    Raises:
+        UserError: draft and model have different vocabularies.
     """
 
-    def __init__(self, model: LanguageModel):
-        self.model = model
+    def __init__(self, model: LanguageModel, draft: Draft | None = None, *, count: int = GUESSES):
+        if isinstance(draft, DraftModel):
+            check_draft(model, draft.model)
+        self.model, self.draft, self.count = model, draft, count
         self.finish: Finish | None = None
         self.reused = 0
+        self.passes = self.guessed = self.kept = 0
         self._read: list[int] = []
         self._cache: ContiguousCache | None = None
 
@@ -61,12 +77,24 @@ class Session:
             self.model.eval()
         self.reused = self._rewind(ids)
         while chooser.finish is None:
+            most = min(self.count, chooser.room - 1)
             with torch.inference_mode():
-                [token] = choose_all(self._advance(ids), [chooser])
-            ids.append(token.id)
-            piece = chooser.push(token)
-            self.finish = chooser.finish
-            yield piece
+                guess = [] if self.draft is None else certain(self.draft, ids, most)
+                logits_TV = self._advance(ids, guess)
+            self.passes += 1
+            self.guessed += len(guess)
+            for place, guessed in enumerate((*guess, None)):
+                [token] = choose_all(logits_TV[place : place + 1], [chooser])
+                ids.append(token.id)
+                piece = chooser.push(token)
+                self.finish = chooser.finish
+                right = token.id == guessed
+                self.kept += right
+                if right and self._cache is not None:
+                    self._read.append(token.id)
+                yield piece
+                if not right or chooser.finish is not None:
+                    break
         self.finish = chooser.finish
 
     def stream(
@@ -95,24 +123,30 @@ class Session:
             self._cache.truncate(common)
         return common
 
-    def _advance(self, ids: list[int]) -> Tensor:
-        """Reads what is new in `ids`; the scores (1, V) after the last one."""
+    def _advance(self, ids: list[int], guess: Sequence[int] = ()) -> Tensor:
+        """Reads what is new in `ids` and then `guess`; the scores (T, V) after the last of `ids` and after each guess.
+
+        What is guessed is in the cache afterwards, but does not count as read.
+        """
+        count, length = 1 + len(guess), len(ids) + len(guess)
         if self._cache is None:
             self._cache = new_cache(self.model, 1, FIRST_CAPACITY)
         device = device_of(self.model)
         if self._cache is None:
-            return last_logits(self.model, torch.tensor([ids], device=device), None, None)
-        if len(ids) > self._cache.capacity:
-            self._cache.reserve(max(len(ids), 2 * self._cache.capacity))
-        # A pass that was interrupted has left its tokens behind in the cache.
+            return last_logits(self.model, torch.tensor([[*ids, *guess]], device=device), None, None, count)
+        if length > self._cache.capacity:
+            self._cache.reserve(max(length, 2 * self._cache.capacity))
+        # A pass that was interrupted, or a wrong guess, has left its tokens behind in the cache.
         self._cache.truncate(len(self._read))
-        logits_BV = None
-        while len(self._read) < len(ids):
+        while len(ids) - len(self._read) > CHUNK:
             chunk = ids[len(self._read) : len(self._read) + CHUNK]
-            logits_BV = last_logits(self.model, torch.tensor([chunk], device=device), self._cache, None)
+            last_logits(self.model, torch.tensor([chunk], device=device), self._cache, None)
             self._read += chunk
-        assert logits_BV is not None, "there is always a last token to read"
-        return logits_BV
+        fresh = ids[len(self._read) :]
+        assert fresh, "there is always a last token to read"
+        logits_TV = last_logits(self.model, torch.tensor([[*fresh, *guess]], device=device), self._cache, None, count)
+        self._read += fresh
+        return logits_TV
 
 
 def stream(

@@ -4,119 +4,26 @@ Reading five tokens at once takes a CPU hardly longer than reading one, for the 
 a draft guesses, the model scores all guesses together, and those that hold are kept. What is kept is decided so that
 the text has exactly the distribution that the model alone would give it (Leviathan et al. 2023, "Fast inference from
 transformers via speculative decoding", theorem 1 in appendix A.1; Chen et al. 2023).
+
+Here the draft may draw its guesses, and as many as can be are kept. Where the draft only says what it holds for the
+likeliest, the rule becomes a simple one: the model's token is chosen as ever, and the guess held if it is the same.
+That is what a `Session` and the engine do, for a seed then gives the same text with a draft as without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from underhood.core.errors import UserError
 from underhood.infer.cache import ContiguousCache
-from underhood.infer.generate import check_prompts, device_of, last_logits, room_for
+from underhood.infer.drafts import Draft, DraftModel, Guess, check_draft, draw_one
+from underhood.infer.generate import check_prompts, device_of, room_for
 from underhood.infer.request import Finish, WrittenToken
-from underhood.infer.sample import GREEDY, SamplingSpec, distribution, draw, uniforms
+from underhood.infer.sample import GREEDY, SamplingSpec, distribution, uniforms
 from underhood.infer.session import CHUNK
 from underhood.models.decoder import Decoder
-
-
-@dataclass(frozen=True)
-class Guess:
-    """Tokens that may come next.
-
-    Attributes:
-        ids: the guess, in order; may be empty.
-        chances_NV: for each, the distribution that it was drawn from; None for a guess without chance in it.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    chances_NV: Tensor | None = None
-
-
-class Draft(Protocol):
-    """Anything that guesses how a text goes on."""
-
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
-        """At most `count` tokens after `ids`; what is random comes from `draws`."""
-        ...
-
-
-class PromptLookup:
-    """Guesses that what followed these last tokens before will follow them again (Saxena 2023, prompt lookup).
-
-    It costs nothing, and is right where a text repeats itself: code, lists, answers that quote the question.
-
-    Args:
-        longest: so many last tokens are looked up first, then fewer.
-        shortest: the fewest that are worth a guess.
-    """
-
-    def __init__(self, longest: int = 3, shortest: int = 2):
-        if not 1 <= shortest <= longest:
-            raise ValueError(f"expected 1 <= shortest <= longest, got {shortest} and {longest}")
-        self.sizes = range(longest, shortest - 1, -1)
-        self._after: dict[tuple[int, ...], int] = {}
-        self._seen: list[int] = []
-
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
-        """See `Draft.guess`."""
-        self._index(ids)
-        for size in self.sizes:
-            place = self._after.get(tuple(ids[-size:])) if len(ids) >= size else None
-            if place is not None:
-                return Guess(list(ids[place : place + count]))
-        return Guess()
-
-    def _index(self, ids: Sequence[int]) -> None:
-        """Notes where each run of tokens ended last, those at the very end excepted: nothing has followed them yet."""
-        known = len(self._seen)
-        if list(ids[:known]) != self._seen:
-            self._after, known = {}, 0
-        for end in range(max(known, 1), len(ids)):
-            for size in self.sizes:
-                if end >= size:
-                    self._after[tuple(ids[end - size : end])] = end
-        self._seen = list(ids)
-
-
-class DraftModel:
-    """A smaller model with the same vocabulary guesses token by token, drawing as the request says."""
-
-    def __init__(self, model: Decoder):
-        self.model = model.eval()
-        self._cache: ContiguousCache | None = None
-        self._read: list[int] = []
-
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
-        """See `Draft.guess`."""
-        count = min(count, self.model.context - len(ids) + 1)
-        if count < 1:
-            return Guess()
-        text, rows = list(ids), []
-        for _ in range(count):
-            chances_V = distribution(self._scores(text), sampling)
-            rows.append(chances_V)
-            text.append(_draw(chances_V, next(draws)))
-        return Guess(text[len(ids) :], torch.stack(rows))
-
-    def _scores(self, text: list[int]) -> Tensor:
-        """The scores (V) after the text, of which only what is new is read."""
-        if self._cache is None:
-            self._cache = ContiguousCache.for_model(self.model, 1, self.model.context)
-        common = 0
-        for known, wanted in zip(self._read, text[:-1], strict=False):
-            if known != wanted:
-                break
-            common += 1
-        self._cache.truncate(common)
-        fresh = torch.tensor([text[common:]], device=device_of(self.model))
-        scores_V = last_logits(self.model, fresh, self._cache, None)[0]
-        self._read = list(text)
-        return scores_V
 
 
 class Speculation:
@@ -137,14 +44,8 @@ class Speculation:
     def __init__(self, model: Decoder, draft: Draft, *, count: int = 5):
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
-        other = draft.model.vocab_size if isinstance(draft, DraftModel) else model.vocab_size
-        if other != model.vocab_size:
-            raise UserError(
-                "draft and model have different vocabularies",
-                expected=f"{model.vocab_size} tokens",
-                got=f"{other}",
-                fix="Take a draft that was trained with the same tokenizer",
-            )
+        if isinstance(draft, DraftModel):
+            check_draft(model, draft.model)
         self.model, self.draft, self.count = model.eval(), draft, count
         self.guessed = self.kept = self.passes = 0
         self.finish: Finish | None = None
@@ -211,10 +112,10 @@ class Speculation:
             if next(draws) * float(draft_V[guessed]) < float(model_V[guessed]):
                 written.append(guessed)
                 continue
-            written.append(_draw((model_V - draft_V).clamp_(min=0), next(draws)))
+            written.append(draw_one((model_V - draft_V).clamp_(min=0), next(draws)))
             break
         else:
-            written.append(_draw(chances_TV[-1], next(draws)))
+            written.append(draw_one(chances_TV[-1], next(draws)))
         self.passes += 1
         self.guessed += len(guess.ids)
         self.kept += len(written) - 1
@@ -223,7 +124,3 @@ class Speculation:
 
     def _hidden(self, ids: Sequence[int], cache: ContiguousCache) -> Tensor:
         return self.model.hidden(torch.tensor([ids], device=device_of(self.model)), cache=cache)
-
-
-def _draw(weights_V: Tensor, uniform: float) -> int:
-    return int(draw(weights_V[None], torch.tensor([uniform], dtype=weights_V.dtype, device=weights_V.device)))

@@ -1,0 +1,134 @@
+"""Guesses at the next few tokens, cheap to make: what speculative decoding starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from underhood.core.errors import UserError
+from underhood.core.protocols import LanguageModel
+from underhood.infer.cache import ContiguousCache
+from underhood.infer.generate import device_of, last_logits
+from underhood.infer.sample import GREEDY, SamplingSpec, distribution, draw
+from underhood.models.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Tokens that may come next.
+
+    Attributes:
+        ids: the guess, in order; may be empty.
+        chances_NV: for each, the distribution that it was drawn from; None for a guess without chance in it.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    chances_NV: Tensor | None = None
+
+
+class Draft(Protocol):
+    """Anything that guesses how a text goes on."""
+
+    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
+        """At most `count` tokens after `ids`; what is random comes from `draws`."""
+        ...
+
+
+class PromptLookup:
+    """Guesses that what followed these last tokens before will follow them again (Saxena 2023, prompt lookup).
+
+    It costs nothing, and is right where a text repeats itself: code, lists, answers that quote the question.
+
+    Args:
+        longest: so many last tokens are looked up first, then fewer.
+        shortest: the fewest that are worth a guess.
+    """
+
+    def __init__(self, longest: int = 3, shortest: int = 2):
+        if not 1 <= shortest <= longest:
+            raise ValueError(f"expected 1 <= shortest <= longest, got {shortest} and {longest}")
+        self.sizes = range(longest, shortest - 1, -1)
+        self._after: dict[tuple[int, ...], int] = {}
+        self._seen: list[int] = []
+
+    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
+        """See `Draft.guess`."""
+        self._index(ids)
+        for size in self.sizes:
+            place = self._after.get(tuple(ids[-size:])) if len(ids) >= size else None
+            if place is not None:
+                return Guess(list(ids[place : place + count]))
+        return Guess()
+
+    def _index(self, ids: Sequence[int]) -> None:
+        """Notes where each run of tokens ended last, those at the very end excepted: nothing has followed them yet."""
+        known = len(self._seen)
+        if list(ids[:known]) != self._seen:
+            self._after, known = {}, 0
+        for end in range(max(known, 1), len(ids)):
+            for size in self.sizes:
+                if end >= size:
+                    self._after[tuple(ids[end - size : end])] = end
+        self._seen = list(ids)
+
+
+class DraftModel:
+    """A smaller model with the same vocabulary guesses token by token, drawing as the request says."""
+
+    def __init__(self, model: Decoder):
+        self.model = model.eval()
+        self._cache: ContiguousCache | None = None
+        self._read: list[int] = []
+
+    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
+        """See `Draft.guess`."""
+        count = min(count, self.model.context - len(ids) + 1)
+        if count < 1:
+            return Guess()
+        text, rows = list(ids), []
+        for _ in range(count):
+            chances_V = distribution(self._scores(text), sampling)
+            rows.append(chances_V)
+            text.append(draw_one(chances_V, next(draws)))
+        return Guess(text[len(ids) :], torch.stack(rows))
+
+    def _scores(self, text: list[int]) -> Tensor:
+        """The scores (V) after the text, of which only what is new is read."""
+        if self._cache is None:
+            self._cache = ContiguousCache.for_model(self.model, 1, self.model.context)
+        common = 0
+        for known, wanted in zip(self._read, text[:-1], strict=False):
+            if known != wanted:
+                break
+            common += 1
+        self._cache.truncate(common)
+        fresh = torch.tensor([text[common:]], device=device_of(self.model))
+        scores_V = last_logits(self.model, fresh, self._cache, None)[0]
+        self._read = list(text)
+        return scores_V
+
+
+def certain(draft: Draft, ids: Sequence[int], count: int) -> list[int]:
+    """At most `count` tokens that the draft holds for the likeliest, without chance in them."""
+    return draft.guess(ids, count, GREEDY, repeat(0.0)).ids if count > 0 else []
+
+
+def check_draft(model: LanguageModel, draft: Decoder) -> None:
+    """Raises a `UserError` where a model can't guess for another."""
+    if draft.vocab_size != model.vocab_size:
+        raise UserError(
+            "draft and model have different vocabularies",
+            expected=f"{model.vocab_size} tokens",
+            got=f"{draft.vocab_size}",
+            fix="Take a draft that was trained with the same tokenizer",
+        )
+
+
+def draw_one(weights_V: Tensor, uniform: float) -> int:
+    """One token, with probability proportional to its weight."""
+    return int(draw(weights_V[None], torch.tensor([uniform], dtype=weights_V.dtype, device=weights_V.device)))
