@@ -69,6 +69,28 @@ def test_terminal_redraws_at_most_ten_times_a_second():
     assert fast.count("loss 2.500") <= 20
 
 
+def count(stream: io.StringIO, *, seconds: float) -> str:
+    """What a file of 3 MB, read in three pieces that take so long each, writes."""
+    now, log = [0.0], RunLog(None)
+    with StageProgress(log, console(stream), every=10, clock=lambda: now[0]):
+        tell = log.counter("export", "reading the model")
+        for done in range(4):
+            tell(done << 20, 3 << 20)
+            now[0] += seconds
+    return stream.getvalue()
+
+
+def test_counted_work_is_a_live_line_that_goes_and_plain_lines_only_where_it_takes_long():
+    assert count(io.StringIO(), seconds=1) == ""
+    assert count(io.StringIO(), seconds=10).splitlines() == [
+        "export     33%  reading the model  1.00 MiB of 3.00 MiB  0:20 left",
+        "export     67%  reading the model  2.00 MiB of 3.00 MiB  0:10 left",
+    ]
+    text = count(FakeTerminal(), seconds=1)
+    assert "reading the model  2.00 MiB of 3.00 MiB  0:01 left" in text
+    assert "reading" not in text.rsplit("\x1b[2K", 1)[1]
+
+
 def test_progress_leaves_the_log_when_its_block_fails():
     log = RunLog(None)
     with pytest.raises(KeyboardInterrupt), StageProgress(log, console(io.StringIO())):

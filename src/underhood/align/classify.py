@@ -10,7 +10,7 @@ Two ways, both reading the text once:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -152,16 +152,28 @@ def classification_step(
 
 @torch.no_grad()
 def class_probabilities(
-    classifier: Classifier, rows: Sequence[Sequence[int]], *, batch: int = 32
+    classifier: Classifier,
+    rows: Sequence[Sequence[int]],
+    *,
+    batch: int = 32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "N C"]:
-    """Probabilities of the classes for each row, in the given order, on the CPU."""
+    """Probabilities of the classes for each row, in the given order, on the CPU.
+
+    Args:
+        progress: told the rows done and all there are.
+    """
     classifier.eval()
     device = next(classifier.parameters()).device
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     found_NC = torch.empty(len(rows), len(classifier.spec.labels))
     for first in range(0, len(order), batch):
+        if progress is not None:
+            progress(first, len(order))
         numbers = order[first : first + batch]
         read = padded_rows([rows[number] for number in numbers]).to(device)
         assert read.positions is not None
         found_NC[numbers] = classifier(read.tokens, read.positions).float().softmax(-1).cpu()
+    if progress is not None:
+        progress(len(order), len(order))
     return found_NC

@@ -133,7 +133,13 @@ def _label(args: Args) -> int:
         if sys.stdin.isatty():
             raise UserError("there is nothing to label", fix="Give --text, or pipe texts in, one to a line")
         texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    for text, found in zip(texts, load_classifier(args.model).predict(texts), strict=True):
+    from underhood.cli.terminal import StageProgress, console
+    from underhood.core.runlog import RunLog
+
+    log = RunLog(None)
+    with StageProgress(log, console(sys.stderr)):
+        answers = load_classifier(args.model).predict(texts, log.counter("classify", "labelling", "texts"))
+    for text, found in zip(texts, answers, strict=True):
         best = max(found, key=found.__getitem__)
         if args.json:
             print(json.dumps({"text": text, "label": best, "probabilities": found}, ensure_ascii=False))

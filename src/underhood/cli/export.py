@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,8 +38,13 @@ class Args:
 
 
 def run(args: Args) -> int:
+    from underhood.cli.terminal import StageProgress, console
+    from underhood.core.runlog import RunLog
     from underhood.recipes.export.export import export
 
-    made = export(args.run, args.format, dtype=args.dtype, stage=args.stage, out=args.out, replace=args.replace)
+    log = RunLog(None)
+    wanted = {"dtype": args.dtype, "stage": args.stage, "out": args.out, "replace": args.replace}
+    with StageProgress(log, console(sys.stderr)):
+        made = export(args.run, args.format, **wanted, log=log)
     print(made.path)
     return 0

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from underhood.cli.wording import beginning, ending, human_count, measured
+from underhood.cli.wording import beginning, ending, human_bytes, human_count, measured
 from underhood.core.runlog import RunLog
 
 WIDTH, STAGE_WIDTH = 80, 10
@@ -133,6 +133,8 @@ class StageProgress:
             self._say(stage, str(event["text"]))
         elif kind == "skip":
             self._say(stage, f"step {event['step']:,} made no update: {event['reason']}")
+        elif kind == "count":
+            self._count(stage, event)
 
     def _step(self, stage: str, event: Mapping[str, Any]) -> None:
         now, step, steps = self.clock(), int(event["step"]), int(event["steps"])
@@ -146,6 +148,25 @@ class StageProgress:
         self._shown[stage] = now
         if self.plain:
             self.out.print(self._lines[stage], soft_wrap=True)
+        self._redraw()
+
+    def _count(self, stage: str, event: Mapping[str, Any]) -> None:
+        """A live line while something is counted; elsewhere only what takes longer than `every` gets lines."""
+        now, done, total = self.clock(), int(event["done"]), int(event["total"])
+        work = f"{stage} {event['text']}"
+        if done >= total:
+            for found in (self._lines, self._first, self._shown):
+                found.pop(work, None)
+            self._redraw()
+            return
+        first_time, first_done = self._first.setdefault(work, (now, done))
+        if now - self._shown.setdefault(work, now if self.plain else float("-inf")) < self.every:
+            return
+        left = (now - first_time) / (done - first_done) * (total - done) if done > first_done else None
+        self._shown[work] = now
+        self._lines[work] = Text(count_line(stage, event, left))
+        if self.plain:
+            self.out.print(self._lines.pop(work), soft_wrap=True)
         self._redraw()
 
     def _redraw(self) -> None:
@@ -177,6 +198,15 @@ def step_line(stage: str, event: Mapping[str, Any], seconds_left: float | None, 
         parts.remove(max(parts))
         line = f"{stage:<{STAGE_WIDTH}}" + "  ".join(text for _, text in parts)
     return line
+
+
+def count_line(stage: str, event: Mapping[str, Any], seconds_left: float | None) -> str:
+    """The progress of something counted, in one line."""
+    said = human_bytes if event["unit"] == "bytes" else "{:,}".format
+    words = "" if event["unit"] == "bytes" else f" {event['unit']}"
+    line = f"{stage:<{STAGE_WIDTH}}{event['done'] / max(event['total'], 1):4.0%}  {event['text']}  "
+    line += f"{said(event['done'])} of {said(event['total'])}{words}"
+    return line if seconds_left is None else f"{line}  {_clock(seconds_left)} left"
 
 
 def _clock(seconds: float) -> str:

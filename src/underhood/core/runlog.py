@@ -14,6 +14,9 @@ skip      step, reason (a step without update: the loss was not finite)
 note      text
 end       seconds, and the stage's results
 ========  ============================================================================================
+
+Listeners, and only they, are also told of work within a stage that goes by counts: kind ``count`` with text, done,
+total and unit (see `RunLog.counter`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,21 @@ class RunLog:
         for listener in self.listeners:
             listener(record)
         return record
+
+    def counter(self, stage: str, text: str, unit: str = "bytes") -> Callable[[int, int], None]:
+        """What is called with how much of a stage's work is done and how much there is; for who watches, not for later.
+
+        Args:
+            text: what is being done, e.g. "reading the model".
+            unit: what is counted: bytes, or a word for many of them.
+        """
+
+        def tell(done: int, total: int) -> None:
+            record = {"stage": stage, "kind": "count", "text": text, "done": done, "total": total, "unit": unit}
+            for listener in self.listeners:
+                listener(record)
+
+        return tell
 
     def close(self) -> None:
         if self._file is not None:

@@ -23,6 +23,7 @@ from underhood.core.checkpoint import module_tensors
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
 from underhood.models.hub_export import config_of
+from underhood.models.hub_weights import Progress
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.vocabulary import spell
 
@@ -85,10 +86,18 @@ class Naming:
     opens: bool = False
 
 
-def write_gguf(path: Path, model: Decoder, tokenizer: BytePairTokenizer, naming: Naming, stored: GGUFType) -> None:
+def write_gguf(
+    path: Path,
+    model: Decoder,
+    tokenizer: BytePairTokenizer,
+    naming: Naming,
+    stored: GGUFType,
+    progress: Progress | None = None,
+) -> None:
     """Writes the model as one GGUF file. Norms stay float32, as llama.cpp keeps them; matrices take `stored`.
 
     A matrix whose rows are no multiple of 32 long has no q8_0 form and becomes f16, as llama.cpp's own tools do.
+    `progress` is told after each tensor.
 
     Raises:
         UserError: llama.cpp has no architecture or no tokenizer of this kind.
@@ -130,10 +139,16 @@ def write_gguf(path: Path, model: Decoder, tokenizer: BytePairTokenizer, naming:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
         for tensor in tensors.values():  # one at a time: a large model is never in memory twice
+            if progress is not None:
+                progress(done, total)
             # NumPy has no bfloat16, so a half-precision model takes the way over float32.
             array = tensor.detach().to("cpu", torch.float32).numpy()
             writer.write_tensor_data(gguf.quantize(array, _kind(tensor, kind)))
+            done += tensor.nbytes
+        if progress is not None:
+            progress(done, total)
     finally:
         writer.close()
 

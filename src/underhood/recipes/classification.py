@@ -33,6 +33,7 @@ from underhood.data.labelled import Labelled, read_labelled, split_labelled
 from underhood.evals.intervals import wilson
 from underhood.infer.load import Loaded, load
 from underhood.models.decoder import parameter_count
+from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
 from underhood.recipes.finetune import SMALL_MODEL, copy_voice, default_rate
 from underhood.train.loop import FitSpec, fit
@@ -131,7 +132,8 @@ def classify_model(spec: ClassifySpec, out: Path) -> tuple[RunLog, Callable[[], 
 
 def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     device = torch.device(choose_device(spec.device))
-    loaded = load(spec.model, spec.model_stage, device=device)
+    reading = log.counter(STAGE, "reading the model")
+    loaded = load(spec.model, spec.model_stage, device=device, progress=reading)
     examples = [
         one for path in spec.data for one in read_labelled(Path(path), text=spec.text_column, label=spec.label_column)
     ]
@@ -175,10 +177,11 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
         log=log,
         checkpoints=out / "training",
     )
-    found = class_probabilities(classifier, test_rows).argmax(-1).tolist()
+    found = class_probabilities(classifier, test_rows, progress=log.counter(STAGE, "testing", "texts"))
+    answers = found.argmax(-1).tolist()
     base, notes = baselines(learn, test)
     name = f"{Path(spec.model).name}, {'a head' if spec.how == 'head' else 'its own tokens'}"
-    table = (_row(name, [a == b for a, b in zip(found, test_truth, strict=True)], trained), *base)
+    table = (_row(name, [a == b for a, b in zip(answers, test_truth, strict=True)], trained), *base)
     fold(model)
     copy_voice(loaded, out)
     file = out / "tokenizer.json"
@@ -234,7 +237,7 @@ class LoadedClassifier:
     def labels(self) -> tuple[str, ...]:
         return self.classifier.spec.labels
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+    def predict(self, texts: Sequence[str], progress: Progress | None = None) -> list[dict[str, float]]:
         """For each text the probability of every label.
 
         Raises:
@@ -244,7 +247,8 @@ class LoadedClassifier:
             return []
         spec, opening = self.classifier.spec, self.loaded.prompt_ids("")
         rows = encode_texts(self.loaded.tokenizer, spec, texts, self.loaded.model.context, opening=opening)
-        return [dict(zip(self.labels, row.tolist(), strict=True)) for row in class_probabilities(self.classifier, rows)]
+        found_NC = class_probabilities(self.classifier, rows, progress=progress)
+        return [dict(zip(self.labels, row.tolist(), strict=True)) for row in found_NC]
 
 
 def is_classifier(folder: Path) -> bool:

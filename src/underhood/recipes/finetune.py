@@ -32,7 +32,7 @@ from underhood.data.render import ChatBatches, padded
 from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, Loaded, load
 from underhood.models.decoder import Decoder, parameter_count
-from underhood.models.hub_weights import read_config
+from underhood.models.hub_weights import Progress, read_config
 from underhood.nn.lora import LoRASpec, fold
 from underhood.nn.quantized import quantize_linears
 from underhood.text.chat import CHATML, Rendered, Template
@@ -159,7 +159,8 @@ def default_rate(width: int, lora: bool) -> float:
 def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     log.event(STAGE, "note", text=f"model {spec.model}, data {spec.data}")
     device = Device(name=choose_device(spec.device), dtype=spec.dtype)
-    loaded = load(spec.model, spec.model_stage, device=device.torch)
+    reading = log.counter(STAGE, "reading the model")
+    loaded = load(spec.model, spec.model_stage, device=device.torch, progress=reading)
     found = read_conversations(Path(spec.data))
     log.event(STAGE, "note", text=f"{len(found):,} conversations in the form {found.form}")
     template = template_of(loaded)
@@ -180,7 +181,14 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         text = f"{batches.dropped:,} conversations are longer than {context:,} tokens and are left out"
         log.event(STAGE, "note", text=text)
     held_out = {name: rendered[name] for name in ("validation", "test") if rendered[name]}
-    before = {name: score(model, part, device, model.context) for name, part in held_out.items()}
+
+    def scores(when: str) -> dict[str, Score]:
+        counters = {name: log.counter(STAGE, f"{name} {when}", "conversations") for name in held_out}
+        return {
+            name: score(model, part, device, model.context, progress=counters[name]) for name, part in held_out.items()
+        }
+
+    before = scores("before")
     rank = spec.lora_rank if spec.lora_rank is not None else (0 if parameter_count(model) <= SMALL_MODEL else 16)
     lora = _operate(model, spec, rank)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -213,7 +221,7 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         checkpoints=work,
     )
     model.checkpointing = False
-    after = {name: score(model, part, device, model.context) for name, part in held_out.items()}
+    after = scores("after")
     if lora is not None:
         save_adapter(model, out / "adapter", base=spec.model, names=names_of(loaded.run))
         fold(model)
@@ -247,18 +255,29 @@ def template_of(loaded: Loaded) -> Template:
 
 
 @torch.no_grad()
-def score(model: Decoder, examples: Sequence[Rendered], device: Device, context: int, rows: int = 16) -> Score:
+def score(
+    model: Decoder,
+    examples: Sequence[Rendered],
+    device: Device,
+    context: int,
+    rows: int = 16,
+    progress: Progress | None = None,
+) -> Score:
     """Loss and accuracy on the answers of conversations; each is cut to the model's context."""
     model.eval()
     nats, right, count = 0.0, 0.0, 0
     cut = [Rendered(one.ids[: context + 1], one.mask[: context + 1]) for one in examples]
     cut = sorted((one for one in cut if any(one.mask[1:])), key=lambda one: len(one.ids))
     for first in range(0, len(cut), rows):
+        if progress is not None:
+            progress(first, len(cut))
         batch = padded(cut[first : first + rows])
         with device.autocast():
             loss, _, figures = sft_step(model, lambda step, batch=batch: batch)(0)
         targets = int(figures["targets"])
         nats, right, count = nats + float(loss) * targets, right + figures["answer_accuracy"] * targets, count + targets
+    if progress is not None:
+        progress(len(cut), len(cut))
     return Score(nats / max(1, count), right / max(1, count), count)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from underhood.core.errors import UserError, nearest
+from underhood.core.runlog import RunLog
 from underhood.infer.load import Loaded, load
+from underhood.models.hub_weights import Progress
 from underhood.recipes.export.card import Card, read_summary
 from underhood.recipes.export.huggingface import (
     SHARD_BYTES,
@@ -45,6 +47,7 @@ def export(
     out: Path | None = None,
     replace: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    log: RunLog | None = None,
 ) -> Exported:
     """Writes a model in Hugging Face's or llama.cpp's form; nothing half-written is left if that fails.
 
@@ -55,6 +58,7 @@ def export(
         out: the folder (hf) or file (gguf) to make; None means ``RUN/export/STAGE-hf`` or ``…/STAGE-DTYPE.gguf``.
         replace: whether an earlier export at that place may be replaced.
         shard_bytes: weights larger than this are cut into several files (hf).
+        log: whose listeners are told how far reading and writing are.
 
     Raises:
         UserError: no such run or stage, a model without such a form, an unknown dtype, a place that can't be written.
@@ -62,7 +66,9 @@ def export(
     from underhood.models.gguf_file import ARCHITECTURE
 
     stored = resolve_dtype(format, dtype)
-    loaded = run if isinstance(run, Loaded) else load(run, stage)
+    log = log or RunLog(None)
+    reading, writing = (log.counter("export", f"{doing} the model") for doing in ("reading", "writing"))
+    loaded = run if isinstance(run, Loaded) else load(run, stage, progress=reading)
     summary = read_summary(loaded.run)
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
     family = config_for(loaded)["model_type"] if format == "hf" else ARCHITECTURE
@@ -73,7 +79,7 @@ def export(
         target = out or loaded.run / "export" / f"{loaded.stage}-hf"
         card = Card(form="hf", **about).text()
         with making(target, folder=True, replace=replace) as folder:
-            write_folder(folder, loaded, cast(FloatType, stored), shard_bytes=shard_bytes)
+            write_folder(folder, loaded, cast(FloatType, stored), shard_bytes=shard_bytes, progress=writing)
             (folder / "README.md").write_text(card, encoding="utf-8")
         return Exported(target, target / "README.md", stored)
     target = out or loaded.run / "export" / f"{loaded.stage}-{stored}.gguf"
@@ -84,7 +90,7 @@ def export(
         making(target, folder=False, replace=replace) as file,
     ):
         card_file.write_text(card, encoding="utf-8")
-        _write_gguf(file, loaded, name, stored)
+        _write_gguf(file, loaded, name, stored, writing)
     return Exported(target, beside, stored)
 
 
@@ -106,7 +112,7 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
     return found
 
 
-def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str) -> None:
+def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str, progress: Progress) -> None:
     from underhood.models.gguf_file import GGUFType, Naming, write_gguf
 
     if not isinstance(loaded.tokenizer, BytePairTokenizer):
@@ -124,4 +130,4 @@ def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str) -> None:
         # Our own texts are given as they are: what a prompt opens with is the caller's business.
         opens=loaded.roles is not None and bool(loaded.roles.prefix_ids),
     )
-    write_gguf(file, loaded.model, loaded.tokenizer, naming, cast(GGUFType, stored))
+    write_gguf(file, loaded.model, loaded.tokenizer, naming, cast(GGUFType, stored), progress)

@@ -22,7 +22,7 @@ from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, TALK, Loaded
 from underhood.models.decoder import Decoder
 from underhood.models.hub_export import to_huggingface
-from underhood.models.hub_weights import layout, read_config
+from underhood.models.hub_weights import Progress, layout, read_config
 from underhood.models.huggingface import Family, family_of, spec_from_config
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML
@@ -34,7 +34,14 @@ SHARD_BYTES = 2_000_000_000
 """Weights above this are cut into several files."""
 
 
-def write_folder(folder: Path, loaded: Loaded, dtype: FloatType, *, shard_bytes: int = SHARD_BYTES) -> None:
+def write_folder(
+    folder: Path,
+    loaded: Loaded,
+    dtype: FloatType,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> None:
     """Fills an empty folder with everything that opens the model; the card is not part of it.
 
     Raises:
@@ -49,7 +56,7 @@ def write_folder(folder: Path, loaded: Loaded, dtype: FloatType, *, shard_bytes:
             if (loaded.run / name).exists():
                 shutil.copyfile(loaded.run / name, folder / name)
     _write_json(folder / "config.json", config | {"torch_dtype": dtype})
-    write_weights(folder, loaded.model, family_of(config), dtype, shard_bytes=shard_bytes)
+    write_weights(folder, loaded.model, family_of(config), dtype, shard_bytes=shard_bytes, progress=progress)
 
 
 def config_for(loaded: Loaded) -> dict[str, Any]:
@@ -74,22 +81,35 @@ def origin_of(loaded: Loaded) -> dict[str, Any] | None:
     return read_config(loaded.path) if (loaded.path / "config.json").exists() else None
 
 
-def write_weights(folder: Path, model: Decoder, family: Family, dtype: FloatType, *, shard_bytes: int) -> None:
+def write_weights(
+    folder: Path,
+    model: Decoder,
+    family: Family,
+    dtype: FloatType,
+    *,
+    shard_bytes: int,
+    progress: Progress | None = None,
+) -> None:
     """``model.safetensors``, or several files and their index where the weights exceed `shard_bytes`.
 
-    Only one file's tensors are copied at a time.
+    Only one file's tensors are copied at a time. `progress` is told the bytes before and after each file.
     """
     kind: torch.dtype = getattr(torch, dtype)
     parameters = dict(model.named_parameters())
     stored = {one.name: one for one in layout(model, family)}
     sizes = {name: torch.empty(one.shape(parameters), dtype=kind, device="meta") for name, one in stored.items()}
     split = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
+    total, done = sum(one.nbytes for one in sizes.values()), 0
     for file, names in split.filename_to_tensors.items():
+        if progress is not None:
+            progress(done, total)
         shard = {name: _on_disk(stored[name].joined(parameters), kind) for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
+        done += sum(sizes[name].nbytes for name in names)
+    if progress is not None:
+        progress(done, total)
     if split.is_sharded:
-        size = sum(one.nbytes for one in sizes.values())
-        index = {"metadata": {"total_size": size}, "weight_map": split.tensor_to_filename}
+        index = {"metadata": {"total_size": total}, "weight_map": split.tensor_to_filename}
         _write_json(folder / "model.safetensors.index.json", index)
 
 
