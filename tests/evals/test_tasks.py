@@ -15,7 +15,7 @@ from needs import shared_data
 from recipes.export_run import export_run
 from underhood.cli.main import main
 from underhood.core.errors import UserError
-from underhood.evals import task_data
+from underhood.evals import score_tasks, task_data
 from underhood.evals.gsm8k import final_number, is_right
 from underhood.evals.likelihood import Reader
 from underhood.evals.score_tasks import score_task
@@ -103,6 +103,18 @@ def test_every_choice_is_scored_by_its_own_tokens_matches_the_bigram(tmp_path: P
             assert report.measurements[1].name == "accuracy per byte"
             assert report.measurements[1].value == pytest.approx(np.mean(right))
             assert report.measurements[0].chance == 0.25
+
+
+def test_accuracies_have_bootstrap_intervals_and_wilsons_where_all_items_agree():
+    credit = np.array([1.0] * 30 + [0.0] * 50 + [0.5] * 20)  # ties share a credit
+    found = score_tasks._accuracy("accuracy", credit, 0.25)
+    draw = np.random.default_rng(5)
+    means = [draw.choice(credit, len(credit)).mean() for _ in range(4000)]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
+    assert found.value == 0.4
+    for share in (0.0, 1.0):
+        same = score_tasks._accuracy("accuracy", np.full(20, share), None)
+        assert same.high - same.low > 0.1  # all alike is not certain
 
 
 def test_a_set_whose_choices_are_equally_long_has_one_accuracy(tmp_path: Path):

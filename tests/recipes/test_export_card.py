@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from export_run import export_run
 from huggingface_hub import ModelCard
 from made_run import summary
 
+from underhood.core.errors import UserError
 from underhood.evals.table import ResultsTable
 from underhood.recipes.export.export import export
+from underhood.recipes.finetune import FinetuneSpec, finetune_model
 
 
 def test_card_says_data_evaluation_and_making_from_the_runs_own_summary(tmp_path: Path):
@@ -34,6 +37,36 @@ def test_card_of_a_run_without_records_admits_what_it_does_not_know(tmp_path: Pa
     assert "records nothing about its training text" in text
     assert "has not been evaluated" in text
     assert "No licence is stated" in text
+
+
+@pytest.mark.parametrize("origin", ["with records", "without"])
+def test_card_of_a_fine_tuned_model_says_on_what_and_what_it_changed(tmp_path: Path, origin: str):
+    run, out, data = export_run(tmp_path / "run", stages=("base",)), tmp_path / "voice", tmp_path / "voice.jsonl"
+    facts = summary()
+    if origin == "with records":
+        (run / "summary.json").write_text(json.dumps(facts), encoding="utf-8")
+    data.write_text("".join(json.dumps({"prompt": f"item {n}", "response": "list"}) + "\n" for n in range(40)))
+    settings = {"lora_rank": 4, "rslora": True, "steps": 3, "lr": 0.01, "context": 64, "model_stage": "base"}
+    log, work = finetune_model(FinetuneSpec(model=str(run), data=str(data), **settings), out)
+    done = work()
+    log.close()
+    text = export(out).card.read_text(encoding="utf-8")
+    assert "fine-tuned on `voice.jsonl`: 34 conversations, with 2 to validate and 4 to test held out" in text
+    assert "form is pairs" in text
+    for name in ("validation", "test"):
+        before, after = done.before[name], done.after[name]
+        assert f"| {name} | {after.tokens:,} | {before.loss:.3f} | {after.loss:.3f} | " in text
+        assert f" | {100 * before.accuracy:.1f} % | {100 * after.accuracy:.1f} % |" in text
+    assert f"started from: `{run}`, its base model" in text
+    assert f"LoRA of rank 4, alpha 8, rsLoRA, folded in ({done.trained_parameters:,} of {done.parameters:,}" in text
+    assert "- sft: 3 steps of 4 rows of 64 tokens, learning rate 0.01, seed 0" in text
+    assert (facts["corpus"]["digest"] in text) == (origin == "with records")
+    assert ("is not recorded" in text) == (origin == "without")
+    assert "sft: 420 steps" not in text  # that of the run's own fine-tuning, which this one does not stand on
+    assert "has not been evaluated" not in text
+    (out / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        export(out, replace=True)
 
 
 def test_front_matter_is_what_the_hub_reads(tmp_path: Path):

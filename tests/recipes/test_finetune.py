@@ -44,7 +44,9 @@ def tuned(spec: FinetuneSpec, out: Path) -> Finetuned:
     return done
 
 
-@pytest.mark.parametrize("ways", [{"lora_rank": 0}, {"lora_rank": 8}, {"lora_rank": 8, "bits": 8}])
+@pytest.mark.parametrize(
+    "ways", [{"lora_rank": 0}, {"lora_rank": 8}, {"lora_rank": 8, "bits": 8}, {"lora_rank": 8, "bits": 4}]
+)
 def test_finetuning_teaches_the_answers_and_leaves_a_run_that_chats(
     base: Path, data: Path, tmp_path: Path, ways: dict[str, Any]
 ):

@@ -147,7 +147,10 @@ def _generation(reader: Reader, questions: TestSet, shots: int, stop_ids: Collec
 
 
 def _accuracy(name: str, credit: np.ndarray, chance: float | None) -> Measurement:
-    return measurement(name, wilson(float(credit.sum()), len(credit)), chance=chance, numerators=credit)
+    """A share with its bootstrap interval; where all items agree no draw differs, and Wilson's takes its place."""
+    right, count = float(credit.sum()), len(credit)
+    interval = bootstrap_mean(credit) if 0 < right < count and count > 1 else wilson(right, count)
+    return measurement(name, interval, chance=chance, numerators=credit)
 
 
 def _exp(value: float) -> float:

@@ -7,6 +7,7 @@ were held out) and ``results.json``. What is interrupted goes on.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import shutil
@@ -25,6 +26,7 @@ from underhood.core.device import Device, choose_device
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.core.protocols import Tokenizer
+from underhood.core.provenance import commit
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.conversations import Conversation, read_conversations, split_conversations
@@ -231,7 +233,9 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     facts["tokenizer"] = sha256_of(file) if file.exists() else None
     write_checkpoint(out / "checkpoints" / STAGE, steps, {"model": module_tensors(model)}, facts, keep=1)
     done = Finetuned(out, steps, trained, parameter_count(model), found.form, before, after)
-    write_text(out / "results.json", json.dumps(asdict(done) | {"path": str(out), "lr": rate}, indent=1))
+    made: dict[str, Any] = {"path": str(out), "lr": rate, "lora_rank": rank, "context": context, "commit": commit()}
+    made["versions"] = {name: importlib.metadata.version(name) for name in ("underhood", "torch")}
+    write_text(out / "results.json", json.dumps(asdict(done) | made, indent=1))
     shutil.rmtree(work, ignore_errors=True)
     figures = {f"{name}_loss": one.loss for name, one in after.items()}
     log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)

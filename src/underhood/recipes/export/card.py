@@ -15,6 +15,7 @@ from underhood.core.errors import UserError
 from underhood.evals.table import ResultsTable
 from underhood.infer.load import Loaded
 from underhood.models.decoder import parameter_count
+from underhood.recipes.export.tuning import Tuning
 
 STAGE_NAMES = {
     "base": "pretrained to continue text",
@@ -36,6 +37,8 @@ class Card:
         dtype: how the weights are stored.
         family: whose shape it has: transformers' ``model_type``.
         published: whether it is a published model that was brought in, not one that was made here.
+        tuning: the fine-tuning on conversations that made it, if one did; `summary` is then that of the run where it
+            started.
     """
 
     title: str
@@ -45,6 +48,7 @@ class Card:
     dtype: str
     family: str
     published: bool = False
+    tuning: Tuning | None = None
 
     def text(self) -> str:
         """The whole ``README.md``, with the Hub's front matter."""
@@ -110,6 +114,9 @@ class Card:
 
     def _data(self) -> str:
         corpus = self.summary.get("corpus")
+        if not corpus and self.tuning:
+            text = "What the model that it started from was trained on is not recorded."
+            return f"## Data\n\n{text} {self.tuning.data()}"
         if not corpus:
             return "## Data\n\nThe run this model was exported from records nothing about its training text."
         name, train, held_out = corpus.get("name"), corpus.get("train", {}), corpus.get("held_out", {})
@@ -126,11 +133,15 @@ class Card:
             lines.append(f"It read {size}; {held_out.get('documents', 0):,} documents were held out to measure it.")
         if corpus.get("digest"):
             lines.append(f"SHA-256 of the text: `{corpus['digest']}`.")
-        if self.loaded.chats and not self.published:
+        if self.tuning:
+            lines.append(self.tuning.data())
+        elif self.loaded.chats and not self.published:
             lines.append("Questions, answers and preferences for the later stages were made from that same text.")
         return "## Data\n\n" + " ".join(lines)
 
     def _evaluation(self) -> str:
+        if self.tuning:
+            return f"## Evaluation\n\n{self.tuning.evaluation()}"
         results = self.summary.get("results")
         table = ResultsTable.from_json(results, where="summary.json") if results else ResultsTable(stages=())
         stage = next((one for one in table.stages if one.stage == self.loaded.stage), None)
@@ -149,11 +160,17 @@ class Card:
         if summary.get("command"):
             lines.append(f"- command: `{summary['command']}` (seed {summary.get('seed')})")
         stages = summary.get("plan", {}).get("stages", {})
-        for name in _UPTO.get(self.loaded.stage, ()):
+        upto = self.loaded.stage if self.tuning is None else self.tuning.spec.model_stage or "dpo"
+        for name in _UPTO.get(upto, ()):
             if name in stages:
                 one = stages[name]
                 lines.append(f"- {name}: {one['steps']:,} steps, {one['tokens']:,} tokens")
+        if self.tuning:
+            lines = [f"- the run that it started from: {line.removeprefix('- ')}" for line in lines]
+            lines += self.tuning.making()
         lines.append(f"- exported: stage {self.loaded.stage}, step {self.loaded.step:,}")
+        if self.tuning:
+            return "## How it was made\n\n" + "\n".join(lines)
         machine = summary.get("machine")
         if machine:
             cores = f"{machine['cores']} cores, {machine['memory_gb']:.0f} GB"

@@ -20,6 +20,7 @@ from underhood.recipes.export.huggingface import (
     write_folder,
 )
 from underhood.recipes.export.place import making
+from underhood.recipes.export.tuning import read_tuning
 from underhood.text.bpe import BytePairTokenizer
 
 Format = Literal["hf", "gguf"]
@@ -69,12 +70,13 @@ def export(
     log = log or RunLog(None)
     reading, writing = (log.counter("export", f"{doing} the model") for doing in ("reading", "writing"))
     loaded = run if isinstance(run, Loaded) else load(run, stage, progress=reading)
-    summary = read_summary(loaded.run)
+    tuning = read_tuning(loaded.run)
+    summary = read_summary(tuning.origin if tuning else loaded.run)
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
     family = config_for(loaded)["model_type"] if format == "hf" else ARCHITECTURE
     published = origin_of(loaded) is not None
     about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored}
-    about |= {"family": family, "published": published}
+    about |= {"family": family, "published": published, "tuning": tuning}
     if format == "hf":
         target = out or loaded.run / "export" / f"{loaded.stage}-hf"
         card = Card(form="hf", **about).text()

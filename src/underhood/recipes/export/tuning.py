@@ -1,0 +1,105 @@
+"""What the card of a fine-tuned model says beside that of the model it started from: read from the fine-tuning's folder.
+
+See `recipes.finetune` for the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from underhood.core.config import from_json
+from underhood.core.errors import UserError
+from underhood.core.toml import read_toml
+from underhood.recipes.finetune import SETTINGS, FinetuneSpec
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A finished fine-tuning.
+
+    Attributes:
+        spec: its settings.
+        results: its ``results.json``.
+        counts: conversations by ``train``, ``validation`` and ``test``.
+    """
+
+    spec: FinetuneSpec
+    results: Mapping[str, Any]
+    counts: Mapping[str, int]
+
+    @property
+    def origin(self) -> Path:
+        """Where the model was that it started from."""
+        return Path(self.spec.model)
+
+    def data(self) -> str:
+        """What it was fine-tuned on."""
+        held_out = " and ".join(f"{self.counts[name]:,} to {verb}" for name, verb in _HELD_OUT.items())
+        return (
+            f"It was fine-tuned on `{Path(self.spec.data).name}`: {self.counts['train']:,} conversations, with {held_out} "
+            f"held out; their form is {self.results['form']}. Only what the assistant says was learnt."
+        )
+
+    def evaluation(self) -> str:
+        """The held-out conversations, before and after."""
+        rows = [
+            "| held-out conversations | answer tokens | loss before | after | tokens it would choose itself before | after |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for name, before in self.results["before"].items():
+            after = self.results["after"][name]
+            losses = " | ".join(f"{one['loss']:.3f}" for one in (before, after))
+            shares = " | ".join(f"{100 * one['accuracy']:.1f} %" for one in (before, after))
+            rows.append(f"| {name} | {after['tokens']:,} | {losses} | {shares} |")
+        if len(rows) == 2:
+            return "No conversations were held out, so this model has not been evaluated."
+        return "\n".join(rows) + "\n\nLosses are nats per token of the answers."
+
+    def making(self) -> list[str]:
+        """How it was fine-tuned, a line each."""
+        results, spec = self.results, self.spec
+        stage = f", its {spec.model_stage} model" if spec.model_stage else ""
+        lines = [f"- started from: `{spec.model}`{stage}"]
+        if results["lora_rank"]:
+            alpha = spec.lora_alpha if spec.lora_alpha is not None else 2 * results["lora_rank"]
+            base = f" on a base held in {spec.bits} bits" if spec.bits else ""
+            how = f"LoRA of rank {results['lora_rank']}, alpha {alpha:g}{', rsLoRA' if spec.rslora else ''}{base}, folded in"
+        else:
+            how = "all weights"
+        trained = f"{results['trained_parameters']:,} of {results['parameters']:,} numbers"
+        lines.append(f"- trained: {how} ({trained})")
+        tokens = f"{spec.rows * spec.accumulate} rows of {results['context']:,} tokens"
+        lines.append(
+            f"- sft: {results['steps']:,} steps of {tokens}, learning rate {results['lr']:.3g}, seed {spec.seed}"
+        )
+        lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()))
+        if results.get("commit"):
+            lines.append(f"- commit of Underhood: {results['commit']}")
+        return lines
+
+
+_HELD_OUT = {"validation": "validate", "test": "test"}
+
+
+def read_tuning(run: Path) -> Tuning | None:
+    """The fine-tuning that made a folder; None for a folder that something else made.
+
+    Raises:
+        UserError: one of its files is damaged.
+    """
+    settings = run / SETTINGS
+    if not settings.exists():
+        return None
+    spec = from_json(FinetuneSpec, read_toml(settings), where=str(settings))
+    try:
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        split = json.loads((run / "split.json").read_text(encoding="utf-8"))
+        tuning = Tuning(spec, results, {name: len(part) for name, part in split.items()})
+        tuning.data(), tuning.evaluation(), tuning.making()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the records of {run} are incomplete or damaged ({error})", fix="Fine-tune again") from error
+    return tuning
