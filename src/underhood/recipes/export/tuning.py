@@ -1,6 +1,6 @@
-"""What the card of a fine-tuned model says beside that of the model it started from: read from the fine-tuning's folder.
+"""What the card of a fine-tuned model says beside that of the model it started from.
 
-See `recipes.finetune` for the files.
+It is read from the fine-tuning's folder; see `recipes.finetune` for the files.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Tuning:
         """What it was fine-tuned on."""
         held_out = " and ".join(f"{self.counts[name]:,} to {verb}" for name, verb in _HELD_OUT.items())
         return (
-            f"It was fine-tuned on `{Path(self.spec.data).name}`: {self.counts['train']:,} conversations, with {held_out} "
-            f"held out; their form is {self.results['form']}. Only what the assistant says was learnt."
+            f"It was fine-tuned on `{Path(self.spec.data).name}`: {self.counts['train']:,} conversations, with "
+            f"{held_out} held out; their form is {self.results['form']}. Only what the assistant says was learnt."
         )
 
     def evaluation(self) -> str:
         """The held-out conversations, before and after."""
         rows = [
-            "| held-out conversations | answer tokens | loss before | after | tokens it would choose itself before | after |",
+            "| held-out conversations | answer tokens | loss before | after | tokens told right before | after |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",
         ]
         for name, before in self.results["before"].items():
@@ -67,7 +67,8 @@ class Tuning:
         if results["lora_rank"]:
             alpha = spec.lora_alpha if spec.lora_alpha is not None else 2 * results["lora_rank"]
             base = f" on a base held in {spec.bits} bits" if spec.bits else ""
-            how = f"LoRA of rank {results['lora_rank']}, alpha {alpha:g}{', rsLoRA' if spec.rslora else ''}{base}, folded in"
+            kind = f"alpha {alpha:g}{', rsLoRA' if spec.rslora else ''}{base}"
+            how = f"LoRA of rank {results['lora_rank']}, {kind}, folded in"
         else:
             how = "all weights"
         trained = f"{results['trained_parameters']:,} of {results['parameters']:,} numbers"
@@ -99,7 +100,8 @@ def read_tuning(run: Path) -> Tuning | None:
         results = json.loads((run / "results.json").read_text(encoding="utf-8"))
         split = json.loads((run / "split.json").read_text(encoding="utf-8"))
         tuning = Tuning(spec, results, {name: len(part) for name, part in split.items()})
-        tuning.data(), tuning.evaluation(), tuning.making()
+        for said in (tuning.data, tuning.evaluation, tuning.making):
+            said()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the records of {run} are incomplete or damaged ({error})", fix="Fine-tune again") from error
     return tuning
