@@ -27,6 +27,8 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Other work": {
         "classify": "Teaches a model to label texts, and labels texts with it.",
+        "compress": "Makes a file small with a language model, losing nothing.",
+        "decompress": "Makes such a file whole again.",
     },
     "Bring one in": {
         "import": "Turns a published model into a run.",

@@ -43,3 +43,16 @@ def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = F
             dtype=dtype,
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
+
+
+def open_base(model: str, stage: str | None = None) -> Loaded:
+    """`open_model` for those who want text predicted: a run's base model, unless another stage is named.
+
+    Raises:
+        UserError: as `underhood.load`.
+    """
+    from underhood.infer.load import stages_of
+
+    if stage is None and "base" in stages_of(Path(model)):
+        stage = "base"
+    return open_model(model, stage)

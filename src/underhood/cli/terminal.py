@@ -10,7 +10,8 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -73,6 +74,36 @@ def next_commands(out: Console, commands: Mapping[str, str]) -> None:
 
 def _starts_numeric(cell: str) -> bool:
     return cell[:1].isdigit() or cell[:1] in "+-−–" or cell == ""
+
+
+@contextmanager
+def share_line(out: Console, what: str, size: int, *, every: float = 10.0) -> Iterator[Callable[[float], None]]:
+    """One live line for a task of which a growing share is done: ``Compressing  41 %  0:12 left``.
+
+    Gives what is to be told the share, 0 to 1. Elsewhere than in a terminal a line is written every `every` seconds,
+    so that quick work says nothing.
+
+    Args:
+        size: bytes of the whole, for the speed that is shown.
+    """
+    begun = shown = time.monotonic()
+    live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
+
+    def tell(share: float) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < (0.1 if live else every):
+            return
+        shown, took = now, now - begun
+        left = f"  {_clock(took / share * (1 - share))} left" if share > 0 else ""
+        line = Text(f"{what} {share:5.0%}  {human_bytes(share * size / took)}/s{left}")
+        if live is None:
+            out.print(line, soft_wrap=True)
+        else:
+            live.update(line, refresh=True)
+
+    with live or nullcontext():
+        yield tell
 
 
 class StageProgress:

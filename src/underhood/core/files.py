@@ -48,12 +48,21 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the place can't be written; the old file, if any, is untouched.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces `path` by a file of `content` in one move.
+
+    Raises:
+        UserError: the place can't be written; the old file, if any, is untouched.
+    """
     making = path.with_name(f".making-{path.name}")
     with storage_errors(path, "Free some space or choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with making.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with making.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(making, path)

@@ -15,6 +15,8 @@ as no byte of text.
 from __future__ import annotations
 
 import bz2
+import contextlib
+import gzip
 import lzma
 import zlib
 from collections.abc import Callable, Iterable
@@ -37,12 +39,14 @@ def compressors_bits_per_byte(train: Iterable[str], held_out: Iterable[str]) -> 
         raise ValueError("no held-out text to compress")
     before, after = _joined(train), _joined(held_out)
     with ThreadPoolExecutor() as pool:  # all three let go of Python's lock while they work
-        gzip = pool.submit(gzip_primed, before, after)
+        deflated = pool.submit(gzip_primed, before, after)
         sizes = {
             name: (pool.submit(size, before + after), pool.submit(size, before))
             for name, size in (("bz2", _bz2_size), ("xz", _xz_size(len(before) + len(after))))
         }
-        found = {"gzip": gzip.result()} | {name: both.result() - one.result() for name, (both, one) in sizes.items()}
+        found = {"gzip": deflated.result()} | {
+            name: both.result() - one.result() for name, (both, one) in sizes.items()
+        }
     return {name: 8 * size / text_bytes for name, size in found.items()}
 
 
@@ -50,6 +54,25 @@ def gzip_primed(before: bytes, after: bytes) -> int:
     """Bytes that Deflate at its best level needs for `after`, given the last 32 KiB of `before`; no header."""
     deflate = zlib.compressobj(level=9, wbits=-15, memLevel=9, zdict=before[-GZIP_WINDOW:])
     return len(deflate.compress(after) + deflate.flush())
+
+
+def compressors_bytes(data: bytes) -> dict[str, int]:
+    """Size of the data as a file of ``gzip``, ``bz2`` and ``xz`` at their best, and ``zstd`` if it is installed.
+
+    Nothing is primed: the files are what their programs write (``gzip -9``, ``bzip2 -9``, ``xz -9e``, ``zstd -19``).
+    """
+    size: dict[str, Callable[[], bytes]] = {
+        "gzip": lambda: gzip.compress(data, 9, mtime=0),
+        "bz2": lambda: bz2.compress(data, 9),
+        "xz": lambda: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
+    }
+    with contextlib.suppress(ImportError):
+        import zstandard
+
+        size["zstd"] = lambda: zstandard.ZstdCompressor(level=19).compress(data)
+    with ThreadPoolExecutor() as pool:
+        found = {name: pool.submit(make) for name, make in size.items()}
+        return {name: len(made.result()) for name, made in found.items()}
 
 
 def _bz2_size(data: bytes) -> int:

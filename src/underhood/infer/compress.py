@@ -1,0 +1,279 @@
+"""Files made small by a language model, and made whole again: what ``underhood compress`` writes and reads.
+
+A file begins with what its reader must know (everything is checked before a byte is trusted), then comes the
+arithmetic code:
+
+=============== ============================================================================
+``UHC`` 1       what it is, and the version of this layout
+method          0 the bytes as they are, 1 n-gram, 2 a token model
+length          of the content, in bytes
+checksum        eight bytes of the content's BLAKE2b
+1: order        of the n-gram
+2: model        eight bytes of its digest; then tokens, streams, window, threads; four bytes
+                of a probe; its name, and PyTorch's version and kind of processor, in words
+=============== ============================================================================
+
+Numbers are in groups of seven bits, the smallest first (LEB128); words are counted and in UTF-8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from underhood.core.errors import UserError
+from underhood.data.arithmetic import TOTAL_LIMIT, Decoder, Encoder, TruncatedError
+from underhood.models.byte_ngram import ByteNGram
+
+if TYPE_CHECKING:
+    from underhood.infer.load import Loaded
+    from underhood.infer.token_streams import Shape
+
+MAGIC, VERSION = b"UHC", 1
+STORED, NGRAM, MODEL = 0, 1, 2
+ORDER = 5
+
+Progress = Callable[[float], None]
+"""Told the share that is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file says of itself before its code begins."""
+
+    method: int
+    length: int
+    checksum: bytes
+    order: int = ORDER
+    model: bytes = b""
+    shape: Shape | None = None
+    probe: bytes = b""
+    name: str = ""
+    torch: str = ""
+    processor: str = ""
+
+    def pack(self) -> bytes:
+        head = MAGIC + bytes((VERSION, self.method)) + _number(self.length) + self.checksum
+        if self.method == NGRAM:
+            return head + _number(self.order)
+        if self.shape is None:
+            return head
+        shape = (self.shape.tokens, self.shape.streams, self.shape.window, self.shape.threads)
+        words = (self.name, self.torch, self.processor)
+        return head + self.model + b"".join(map(_number, shape)) + self.probe + b"".join(map(_word, words))
+
+
+def unpack(data: bytes) -> tuple[Written, bytes]:
+    """A file's own words, and the code behind them.
+
+    Raises:
+        UserError: it is no such file, of a later version, or cut off.
+    """
+    if data[:3] != MAGIC:
+        raise UserError("this is no file that underhood compress wrote")
+    if data[3:4] != bytes((VERSION,)):
+        raise UserError(f"this file has layout {data[3:4].hex() or 'none'}", expected=str(VERSION))
+    from underhood.infer.token_streams import Shape
+
+    reader = _Reader(data, 4)
+    method, length, checksum = reader.take(1)[0], reader.number(), reader.take(8)
+    if method == STORED:
+        found = Written(method, length, checksum)
+    elif method == NGRAM:
+        found = Written(method, length, checksum, order=reader.number())
+    elif method == MODEL:
+        model, (tokens, streams, window, threads) = reader.take(8), (reader.number() for _ in range(4))
+        sound = tokens <= length and 1 <= streams <= max(1, tokens) and 2 <= window <= 1 << 20 and 1 <= threads <= 1024
+        if not sound:
+            raise UserError("this file is damaged: its beginning contradicts itself")
+        shape, probe = Shape(tokens, streams, window, threads), reader.take(4)
+        words = [reader.word() for _ in range(3)]
+        found = Written(method, length, checksum, ORDER, model, shape, probe, *words)
+    else:
+        raise UserError(f"this file is damaged: there is no method {method}")
+    return found, data[reader.at :]
+
+
+def compress(
+    data: bytes, *, loaded: Loaded | None = None, name: str = "", order: int = ORDER, progress: Progress | None = None
+) -> bytes:
+    """Any bytes as a file that `decompress` turns into the same bytes again.
+
+    What a model can't make smaller is kept as it is, so that a file grows by its first 13 to 17 bytes at most.
+
+    Args:
+        loaded: the model to code with; None means the n-gram that learns as it goes.
+        name: how the file calls the model, for whoever must find it again.
+        order: of the n-gram: bytes that it looks back.
+    """
+    checksum = _checksum(data)
+    if loaded is None:
+        head, code = Written(NGRAM, len(data), checksum, order=order).pack(), _write_ngram(data, order, progress)
+    else:
+        head, code = _write_tokens(data, checksum, loaded, name, progress)
+    plain = Written(STORED, len(data), checksum).pack()
+    return head + code if len(head) + len(code) < len(plain) + len(data) else plain + data
+
+
+def decompress(
+    data: bytes, *, load: Callable[[Written], Loaded] | None = None, progress: Progress | None = None
+) -> bytes:
+    """The bytes that `compress` was given.
+
+    Args:
+        load: opens the model that a file was written with; called for such files only.
+
+    Raises:
+        UserError: it is no such file, it is damaged, the model is another one, or this machine computes otherwise.
+    """
+    written, code = unpack(data)
+    try:
+        if written.method == STORED:
+            found = code
+        elif written.method == NGRAM:
+            found = _read_ngram(code, written, progress)
+        else:
+            found = _read_tokens(code, written, load, progress)
+    except TruncatedError as error:
+        raise UserError(f"this file is cut off or damaged: {error}") from error
+    if len(found) != written.length or _checksum(found) != written.checksum:
+        raise UserError(f"the content does not match its checksum: {_what_differs(written)}")
+    return found
+
+
+def _write_ngram(data: bytes, order: int, progress: Progress | None) -> bytes:
+    model, coder = ByteNGram(order), Encoder()
+    for place, byte in enumerate(data):
+        coder.encode(*model.interval(byte), TOTAL_LIMIT)
+        model.learn(byte)
+        if progress is not None and place & 4095 == 0:
+            progress(place / len(data))
+    return coder.finish()
+
+
+def _read_ngram(code: bytes, written: Written, progress: Progress | None) -> bytes:
+    if written.order > 255:
+        raise UserError("this file is damaged: its beginning contradicts itself")
+    model, coder, found = ByteNGram(written.order), Decoder(code), bytearray()
+    while len(found) < written.length:
+        byte, start, end = model.find(coder.target(TOTAL_LIMIT))
+        coder.decode(start, end, TOTAL_LIMIT)
+        model.learn(byte)
+        found.append(byte)
+        if progress is not None and len(found) & 4095 == 0:
+            progress(len(found) / written.length)
+    return bytes(found)
+
+
+def _write_tokens(
+    data: bytes, checksum: bytes, loaded: Loaded, name: str, progress: Progress | None
+) -> tuple[bytes, bytes]:
+    import torch
+
+    from underhood.infer import token_streams
+    from underhood.infer.token_code import Spelling, digest_of
+
+    spelling, opening = Spelling(loaded.tokenizer, loaded.model.vocab_size), _opening(loaded)
+    ids = spelling.encode(data)
+    shape = token_streams.Shape.of(loaded.model, len(ids))
+    head = Written(
+        MODEL,
+        len(data),
+        checksum,
+        model=digest_of(loaded.model, spelling, opening),
+        shape=shape,
+        probe=token_streams.probe(loaded.model, spelling, opening, shape),
+        name=name,
+        torch=torch.__version__,
+        processor=torch.backends.cpu.get_cpu_capability(),
+    )
+    code = token_streams.write(loaded.model, spelling, opening, ids, shape, _share(progress))
+    return head.pack(), code
+
+
+def _read_tokens(
+    code: bytes, written: Written, load: Callable[[Written], Loaded] | None, progress: Progress | None
+) -> bytes:
+    from underhood.infer import token_streams
+    from underhood.infer.token_code import Spelling, digest_of
+
+    assert written.shape is not None
+    if load is None:
+        raise UserError(f"this file was written with the model {written.name}", fix="Give that model")
+    loaded = load(written)
+    spelling, opening = Spelling(loaded.tokenizer, loaded.model.vocab_size), _opening(loaded)
+    digest = digest_of(loaded.model, spelling, opening)
+    if digest != written.model:
+        raise UserError(
+            f"this file was written with another model than {loaded.run} ({loaded.stage})",
+            expected=f"{written.name} with digest {written.model.hex()}",
+            got=digest.hex(),
+        )
+    if token_streams.probe(loaded.model, spelling, opening, written.shape) != written.probe:
+        raise UserError(f"this machine does not compute what the file's writer did: {_what_differs(written)}")
+    return spelling.decode(token_streams.read(loaded.model, spelling, opening, code, written.shape, _share(progress)))
+
+
+def _opening(loaded: Loaded) -> int:
+    """The token before a text's first: what opens a text in the model's training, or ends one."""
+    return next(iter([*loaded.prompt_ids(""), *loaded.stop_ids]), 0)
+
+
+def _what_differs(written: Written) -> str:
+    """Why a model may give other probabilities here, as far as one can tell."""
+    if written.method != MODEL:
+        return "the file is damaged"
+    import torch
+
+    here = (torch.__version__, torch.backends.cpu.get_cpu_capability())
+    if here == (written.torch, written.processor):
+        return "the file is damaged, or written on another kind of processor"
+    return f"it was written by PyTorch {written.torch} on {written.processor}, here is {here[0]} on {here[1]}"
+
+
+def _share(progress: Progress | None) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(done / max(1, total))
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _word(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return _number(len(data)) + data
+
+
+class _Reader:
+    def __init__(self, data: bytes, at: int):
+        self._data, self.at = data, at
+
+    def take(self, count: int) -> bytes:
+        found = self._data[self.at : self.at + count]
+        if len(found) < count:
+            raise UserError("this file is cut off in its beginning")
+        self.at += count
+        return found
+
+    def number(self) -> int:
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise UserError("this file is damaged: a number in its beginning has no end")
+
+    def word(self) -> str:
+        return self.take(self.number()).decode("utf-8", errors="replace")
