@@ -2,57 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import math
-from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor as Torch
 
 from underhood.grad import layers
+from underhood.grad.counting import cost_of_forward_pass, cost_of_function, cost_of_reverse
 from underhood.grad.dual import Dual, directional, gradient
+from underhood.grad.programs import BINARY, UNARY, Program, helmholtz, logistic, rosenbrock, run, survey
+from underhood.grad.second import hessian_vector
+from underhood.grad.symbolic import Formula
 from underhood.grad.tensor import Tensor, concatenate
 from underhood.grad.value import Value
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
-Program = list[tuple[str, int, int]]
-"""Operations in order, each on two earlier results (a unary one uses the first only)."""
-
-UNARY: dict[str, Callable[[Any], Any]] = {
-    "tanh": lambda a: a.tanh(),
-    "relu": lambda a: a.relu(),
-    "exp": lambda a: a.tanh().exp(),  # kept small, or a tower of them overflows
-    "log": lambda a: (a * a + 1.0).log(),
-    "power": lambda a: (a * a + 0.5) ** 0.75,
-    "minus": lambda a: 1.5 - a,
-    "over": lambda a: 2.0 / (a * a + 1.0),
-}
-BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b.tanh(),
-    "div": lambda a, b: a / (b * b + 1.0),
-}
 programs = st.lists(
     st.tuples(st.sampled_from([*UNARY, *BINARY]), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=25
 )
-
-
-def run(program: Program, inputs: list[Any]) -> Any:
-    made = list(inputs)
-    for name, first, second in program:
-        a, b = made[first % len(made)], made[second % len(made)]
-        made.append(UNARY[name](a) if name in UNARY else BINARY[name](a, b))
-    total = made[-1]
-    for node in made[-4:-1]:
-        total = total + node
-    return total
 
 
 numbers = st.floats(-3, 3).filter(lambda x: abs(x) > 1e-3)
@@ -174,14 +149,11 @@ def test_a_network_learns_as_in_torch():
 def test_the_surveys_example_gives_its_printed_numbers():
     """Baydin et al. 2015, tables 2 and 3: f = ln x1 + x1 x2 − sin x2 at (2, 5)."""
 
-    def f(x1: Any, x2: Any) -> Any:
-        return x1.log() + x1 * x2 - x2.sin()
-
-    value, slope = directional(f, (2.0, 5.0), (1.0, 0.0))
+    value, slope = directional(survey, (2.0, 5.0), (1.0, 0.0))
     assert round(value, 3) == 11.652
     assert slope == 5.5
     x1, x2 = Value(2.0), Value(5.0)
-    f(x1, x2).backward()
+    survey(x1, x2).backward()
     assert x1.grad == 5.5
     assert round(x2.grad, 3) == 1.716
     assert x2.grad == pytest.approx(2 - math.cos(5), rel=1e-15)
@@ -204,41 +176,46 @@ def test_micrograds_readme_gives_its_printed_numbers():
     assert (round(g.data, 4), round(a.grad, 4), round(b.grad, 4)) == (24.7041, 138.8338, 645.5773)
 
 
-class Counted(float):
-    """A float that counts the operations it takes part in."""
-
-    done: ClassVar[Counter[str]] = Counter()
-
-    def _op(name: str) -> Any:
-        def method(self: Counted, *others: Any) -> Counted:
-            Counted.done[name] += 1
-            return Counted(getattr(float, name)(self, *map(float, others)))
-
-        return method
-
-    __add__, __radd__, __sub__, __rsub__ = map(_op, ("__add__", "__radd__", "__sub__", "__rsub__"))
-    __mul__, __rmul__, __truediv__, __rtruediv__ = map(_op, ("__mul__", "__rmul__", "__truediv__", "__rtruediv__"))
-    __neg__ = _op("__neg__")
-
-
-def _polynomial(xs: list[Any]) -> Any:
-    total = xs[0]
-    for left, right in pairwise(xs):
-        total = total * left + right / left - total
-    return total
-
-
 @pytest.mark.parametrize("inputs", [5, 50, 500])
-def test_a_gradient_costs_a_small_multiple_of_the_function_however_many_inputs(inputs: int):
+@pytest.mark.parametrize("f", [rosenbrock, helmholtz])
+def test_a_gradient_costs_a_small_multiple_of_the_function_however_many_inputs(f: Callable[..., Any], inputs: int):
     """The cheap gradient principle, in operations counted: at most 5 times those of the function."""
-    point = [1.0 + 0.01 * math.sin(n) for n in range(inputs)]
-    Counted.done.clear()
-    _polynomial([Counted(x) for x in point])
-    alone = sum(Counted.done.values())
-    Counted.done.clear()
-    _polynomial([Value(Counted(x)) for x in point]).backward()
-    together = sum(Counted.done.values())
-    assert alone < together <= 5 * alone + 5
+    point = [1.0 + 0.01 * math.sin(n) for n in range(min(inputs, 100 if f is helmholtz else inputs))]
+    alone = cost_of_function(f, point)
+    assert alone < cost_of_reverse(f, point) <= 5 * alone
+    assert alone < cost_of_forward_pass(f, point) <= 5 * alone
+
+
+def test_every_operation_is_counted_once():
+    def f(x: Any, y: Any) -> Any:
+        return -(x + 1.0 - y) * 2.0 / x**3 + 1.0 / x.exp().log().sin().cos().tanh()
+
+    assert cost_of_function(f, [1.5, 0.5]) == 13
+    assert cost_of_function(lambda x: 3.0, [1.0]) == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(programs, st.lists(numbers, min_size=1, max_size=3), st.integers(0, 2**32 - 1))
+def test_hessian_vector_products_match_torch_on_random_graphs(program: Program, point: list[float], seed: int):
+    direction = np.random.default_rng(seed).standard_normal(len(point))
+    slopes, product = hessian_vector(lambda *xs: run(program, xs), point, direction.tolist())
+    theirs = torch.tensor(point, dtype=torch.float64)
+    f = lambda x: run(program, list(x))  # noqa: E731
+    _, expected = torch.autograd.functional.hvp(f, theirs, torch.from_numpy(direction))
+    np.testing.assert_allclose(product, expected.numpy(), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(slopes, gradient(lambda *xs: run(program, xs), point), **CLOSE)
+
+
+def test_formulas_differentiate_as_in_sympy_and_are_as_long_as_they_say():
+    """Down to the survey's table 1: the fourth iterate of the logistic map."""
+    x = Formula("x")
+    for times in range(5):
+        made = logistic(x, times)
+        theirs = sympy.sympify(str(made))
+        assert sympy.expand(sympy.diff(theirs) - sympy.sympify(str(made.slope))) == 0
+        for one in (made, made.slope):
+            assert one.length == sum(isinstance(node, ast.BinOp) for node in ast.walk(ast.parse(str(one))))
+        assert made.slope.at({"x": 0.3}) == pytest.approx(logistic(Dual(0.3, 1.0), times).slope, rel=1e-12)
 
 
 def test_forward_mode_costs_as_many_passes_as_there_are_inputs():

@@ -9,9 +9,10 @@ Source: Baydin et al. 2015 ("Automatic differentiation in machine learning: a su
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from underhood.grad.elementary import apply
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Dual:
     def __sub__(self, other: Dual | float) -> Dual:
         return self + -dual(other)
 
+    def __lt__(self, other: Dual | float) -> bool:
+        return self.value < dual(other).value
+
+    def __gt__(self, other: Dual | float) -> bool:
+        return self.value > dual(other).value
+
     def __radd__(self, other: float) -> Dual:
         return self + other
 
@@ -56,20 +63,20 @@ class Dual:
         return dual(other) / self
 
     def exp(self) -> Dual:
-        value = math.exp(self.value)
+        value = apply("exp", self.value)
         return Dual(value, value * self.slope)
 
     def log(self) -> Dual:
-        return Dual(math.log(self.value), self.slope / self.value)
+        return Dual(apply("log", self.value), self.slope / self.value)
 
     def sin(self) -> Dual:
-        return Dual(math.sin(self.value), math.cos(self.value) * self.slope)
+        return Dual(apply("sin", self.value), apply("cos", self.value) * self.slope)
 
     def cos(self) -> Dual:
-        return Dual(math.cos(self.value), -math.sin(self.value) * self.slope)
+        return Dual(apply("cos", self.value), -apply("sin", self.value) * self.slope)
 
     def tanh(self) -> Dual:
-        value = math.tanh(self.value)
+        value = apply("tanh", self.value)
         return Dual(value, (1 - value * value) * self.slope)
 
     def relu(self) -> Dual:

@@ -8,13 +8,12 @@ rule, each edge used once. So the whole gradient, of however many inputs, costs 
 Source: Baydin et al. 2015, section 3.2; Rumelhart, Hinton & Williams 1986. Karpathy's micrograd (2020) made the form
 famous; here each node keeps its local slopes as numbers in place of a function that applies them.
 
-What it does not do: arrays (`grad.tensor`), derivatives of derivatives.
+What it does not do: arrays (`grad.tensor`). Derivatives of derivatives: `grad.second`.
 """
 
 from __future__ import annotations
 
-import math
-
+from underhood.grad.elementary import apply
 from underhood.grad.order import inputs_first
 
 
@@ -68,20 +67,20 @@ class Value:
         return value(other) / self
 
     def exp(self) -> Value:
-        data = math.exp(self.data)
+        data = apply("exp", self.data)
         return Value(data, (self,), (data,))
 
     def log(self) -> Value:
-        return Value(math.log(self.data), (self,), (1.0 / self.data,))
+        return Value(apply("log", self.data), (self,), (1.0 / self.data,))
 
     def sin(self) -> Value:
-        return Value(math.sin(self.data), (self,), (math.cos(self.data),))
+        return Value(apply("sin", self.data), (self,), (apply("cos", self.data),))
 
     def cos(self) -> Value:
-        return Value(math.cos(self.data), (self,), (-math.sin(self.data),))
+        return Value(apply("cos", self.data), (self,), (-apply("sin", self.data),))
 
     def tanh(self) -> Value:
-        data = math.tanh(self.data)
+        data = apply("tanh", self.data)
         return Value(data, (self,), (1.0 - data * data,))
 
     def relu(self) -> Value:
@@ -92,7 +91,7 @@ class Value:
         blame: dict[Value, float] = {self: 1.0}
         for node in reversed(inputs_first(self, _parents)):
             received = blame.pop(node)
-            node.grad += received
+            node.grad = received if node.grad == 0.0 else node.grad + received
             for parent, slope in zip(node._parents, node._slopes, strict=True):
                 part = received if slope == 1.0 else slope * received  # a sum passes blame on as it is
                 blame[parent] = blame[parent] + part if parent in blame else part

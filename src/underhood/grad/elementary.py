@@ -1,0 +1,16 @@
+"""The functions of one number, for every kind of number: a float's come from `math`, others bring their own.
+
+That lets our engines be put into each other: a graph of dual numbers carries second derivatives (`grad.second`), and a
+graph of counted numbers tells what it costs (`grad.counting`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def apply(name: str, x: Any) -> Any:
+    """``exp``, ``log``, ``sin``, ``cos`` or ``tanh`` of x: its own method if it has one."""
+    own = getattr(x, name, None)
+    return getattr(math, name)(x) if own is None else own()

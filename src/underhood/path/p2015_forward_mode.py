@@ -1,0 +1,186 @@
+"""Baydin et al. 2015: the slope of a program, carried along by numbers of two parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from underhood.core.figures import Grid, Plot, Series
+from underhood.core.milestone import (
+    Ablation,
+    Claim,
+    Exactly,
+    Milestone,
+    Minutes,
+    Paper,
+    Printed,
+    Seeds,
+    at_least,
+    at_most,
+)
+from underhood.core.trial import Trial
+from underhood.grad.check import central, quotient, relative_error
+from underhood.grad.counting import cost_of_forward_pass, cost_of_function
+from underhood.grad.dual import Dual, directional
+from underhood.grad.programs import Program, helmholtz, random_program, rosenbrock, survey
+from underhood.grad.programs import run as follow
+
+MILESTONE = Milestone(
+    stem="p2015_forward_mode",
+    rows=("autodiff-forward",),
+    title="Forward mode: numbers that know their slope",
+    year=2015,
+    question="How does a computer differentiate a program exactly?",
+    asks=("what is automatic differentiation?", "what is a dual number?", "what is a Jacobian-vector product?"),
+    papers=(
+        Paper(
+            authors="A. G. Baydin, B. A. Pearlmutter, A. A. Radul, J. M. Siskind",
+            year=2015,
+            title="Automatic differentiation in machine learning: a survey",
+            link="https://arxiv.org/abs/1502.05767",
+        ),
+    ),
+    idea=r"""
+Differences are inexact: too coarse a step misses the bend, too fine a step drowns in rounding, and the best compromise
+loses a third of the digits. But a program is made of sums, products and a few functions whose slopes everybody knows.
+So let every number carry its slope along, as a second part: $a + a'\varepsilon$ with $\varepsilon^2 = 0$. Then
+
+$$(a + a'\varepsilon)(b + b'\varepsilon) = ab + (a'b + ab')\,\varepsilon$$
+
+and the product rule has happened by itself. Loops and branches do not matter, for the numbers go wherever the program
+takes them. What stands before $\varepsilon$ at the end is the derivative, as exact as the program itself.
+
+One pass answers one question: how does everything move when the inputs move in *this* direction? The slope in each of
+a million weights would take a million passes. With few inputs and many outputs nothing is better than forward mode; for
+learning, the question has to be turned round.
+""",
+    claims=(
+        Claim(
+            key="value",
+            statement="The survey's example, ln x₁ + x₁x₂ − sin x₂ at (2, 5), is worth 11.652",
+            judge=Exactly(11.652, within=0.0005),
+            paper=Printed(11.652, "verified", "Table 2"),
+        ),
+        Claim(
+            key="first",
+            statement="Its slope in x₁, forwards, is 5.5",
+            judge=Exactly(5.5),
+            paper=Printed(5.5, "verified", "Table 2"),
+        ),
+        Claim(
+            key="forward",
+            statement="Forward mode equals torch.autograd on random programs (largest difference, relative above 1)",
+            judge=Exactly(0.0, within=1e-10),
+            middle="max",
+        ),
+        Claim(
+            key="digits",
+            statement="Forward mode is 1,000 times as exact as the best of 40 step sizes of differences, or better",
+            judge=at_least(1000),
+        ),
+        Claim(
+            key="pass",
+            statement="One forward pass takes at most 4 times the operations of the function",
+            judge=at_most(4.0),
+            middle="max",
+        ),
+        Claim(
+            key="passes",
+            statement="A gradient of n inputs takes n passes: ten times the inputs, ten times the functions' worth",
+            judge=at_least(9.0, shape=5.0),
+            middle="min",
+        ),
+    ),
+    ablations=(Ablation("carried", "slopes are not carried along but taken by differences", ("forward", "digits")),),
+    minutes=Minutes(read=5, smoke=0.1, report=0.1),
+    seeds=Seeds(smoke=1, report=5),
+    code=("underhood.grad.dual:Dual.__mul__", "underhood.grad.dual:Dual.sin"),
+    hard="""
+The cost is counted in operations, not in seconds, which would only measure Python. Random programs are compared along
+random directions with torch.func.jvp, whose numbers come from code that shares nothing with ours.
+""",
+    then="One pass backwards gives all slopes at once: autodiff-reverse.",
+)
+
+
+def run(trial: Trial) -> None:
+    value, slope = directional(survey, (2.0, 5.0), (1.0, 0.0))
+    trial.measure("value", value)
+    trial.measure("first", slope)
+    trial.oracle("the closed form 1 / x₁ + x₂", slope == 1 / 2 + 5)
+    ablated = trial.without("carried")
+    for seed in trial.each_seed():
+        rng = np.random.default_rng(seed)
+        programs = trial.at(smoke=60, report=400)
+        errors = [from_torch(random_program(rng, int(rng.integers(5, 40))), rng, ablated) for _ in range(programs)]
+        trial.measure("forward", max(errors))
+        trial.measure("digits", lost_digits(rng, ablated))
+    costs(trial)
+    trial.figure(trace())
+
+
+def from_torch(program: Program, rng: np.random.Generator, ablated: bool) -> float:
+    """The difference from torch.func.jvp in a random direction, relative above 1."""
+    point, direction = rng.uniform(-2, 2, 3), rng.standard_normal(3)
+    f: Callable[[Sequence[Any]], Any] = lambda xs: follow(program, xs)  # noqa: E731
+    if ablated:
+        at = lambda s: dual_value(f, point + s[0] * direction)  # noqa: E731
+        found = float(central(at, np.zeros(1))[0])
+    else:
+        found = directional(lambda *xs: f(xs), point.tolist(), direction.tolist())[1]
+    tensors = torch.from_numpy(point), torch.from_numpy(direction)
+    truth = torch.func.jvp(lambda x: f(list(x)), tensors[:1], tensors[1:])[1]
+    return relative_error(np.array(found), truth.numpy(), floor=1.0)
+
+
+def dual_value(f: Callable[[Sequence[Any]], Any], point: Any) -> float:
+    return f([Dual(x) for x in point.tolist()]).value
+
+
+def lost_digits(rng: np.random.Generator, ablated: bool) -> float:
+    """Root mean square error of the best differences over that of forward mode, for the survey's example."""
+    x1_N, x2 = rng.uniform(0.5, 4, 200), 5.0
+    truth_N = 1 / x1_N + x2
+    error = lambda found: float(np.sqrt(np.mean((found - truth_N) ** 2)))  # noqa: E731
+    plain = lambda x: np.log(x) + x * x2 - math.sin(x2)  # noqa: E731
+    best = min(error(quotient(plain, x1_N, step)) for step in np.logspace(-9, -1, 40))
+    found = np.array([directional(survey, (x, x2), (1.0, 0.0))[1] for x in x1_N.tolist()])
+    return best / (best if ablated else max(error(found), np.finfo(np.float64).eps / 10))
+
+
+def costs(trial: Trial) -> None:
+    sizes = (10, 100, 1000)
+    passes, gradients = [], []
+    for n in sizes:
+        point = [1.0 + 0.1 * math.sin(i) for i in range(n)]
+        passes += [
+            cost_of_forward_pass(f, p) / cost_of_function(f, p)
+            for f, p in ((rosenbrock, point), (helmholtz, point[:100]))
+        ]
+        gradients.append(n * passes[-2])
+    trial.measure("pass", max(passes))
+    trial.measure("passes", min(b / a for a, b in pairwise(gradients)))
+    trial.figure(
+        Plot(
+            title="A gradient, one pass per input",
+            x="inputs",
+            y="operations, in those of the function",
+            log_x=True,
+            log_y=True,
+            series=(Series("forward mode", tuple(map(float, sizes)), tuple(gradients)),),
+        )
+    )
+
+
+def trace() -> Grid:
+    """The survey's table 2, step by step: the values, and the slopes beside them."""
+    x1, x2 = Dual(2.0, 1.0), Dual(5.0)
+    steps = [("x₁", x1), ("x₂", x2), ("ln x₁", x1.log()), ("x₁ x₂", x1 * x2), ("sin x₂", x2.sin())]
+    steps += [("ln x₁ + x₁ x₂", x1.log() + x1 * x2), ("ln x₁ + x₁ x₂ − sin x₂", survey(x1, x2))]
+    rows = tuple((name, one.value, one.slope) for name, one in steps)
+    return Grid(title="Both parts, step by step", head=("step", "value", "slope in x₁"), rows=rows)
