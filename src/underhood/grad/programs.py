@@ -32,9 +32,8 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
 def random_program(generator: np.random.Generator, length: int) -> Program:
     """Operations and operands drawn evenly."""
     names = [*UNARY, *BINARY]
-    return [
-        (names[int(generator.integers(len(names)))], *map(int, generator.integers(100, size=2))) for _ in range(length)
-    ]
+    kinds, first, second = (generator.integers(size, size=length).tolist() for size in (len(names), 100, 100))
+    return [(names[kind], a, b) for kind, a, b in zip(kinds, first, second, strict=True)]
 
 
 def run(program: Program, inputs: Sequence[Any]) -> Any:
@@ -72,12 +71,12 @@ def helmholtz(*xs: Any) -> Any:
     size = 0.5 * sum(xs[1:], xs[0]) / len(xs)
     left = 1.0 - size
     mixing = sum(x * (x / left).log() for x in xs)
-    pulls = 0.0
+    pulls: Any = 0.0
     for i, x in enumerate(xs):
         row = sum(other / float(i + j + 1) for j, other in enumerate(xs))
         pulls = pulls + x * row
     root = math.sqrt(2)
-    ratio = (1.0 + (1 + root) * size) / (1.0 + (1 - root) * size)
+    ratio: Any = (1.0 + (1 + root) * size) / (1.0 + (1 - root) * size)
     return mixing - pulls / (math.sqrt(8) * size) * ratio.log()
 
 
