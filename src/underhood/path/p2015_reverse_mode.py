@@ -55,8 +55,8 @@ MILESTONE = Milestone(
     idea=r"""
 Forward mode asks how everything moves when one input moves. Learning asks the opposite: how does *one* number, the
 loss, move with each of a million inputs? So turn the walk round. While the program runs, let every number remember what
-it was made from and how fast it moves with each of those: the tape. Then begin at the end, whose blame is 1, and walk back
-once. Every number hands the blame that it has received on to its inputs, times those slopes:
+it was made from and how fast it moves with each of those: the tape. Then begin at the end, with a blame of 1, and walk
+back once. Every number hands the blame that it has received on to its inputs, times those slopes:
 
 $$\bar{u} = \sum_{v \text{ made from } u} \bar{v} \, \frac{\partial v}{\partial u}$$
 
