@@ -76,7 +76,7 @@ which repeats a factor: after $n$ steps there are $2^n$ of them. The tape holds 
         ),
         Claim(
             key="reverse",
-            statement="Reverse mode, on numbers and on arrays with broadcasting, equals torch.autograd (likewise)",
+            statement="It equals torch.autograd on random programs, on numbers and broadcast arrays (largest difference)",
             judge=Exactly(0.0, within=1e-10),
             middle="max",
         ),
