@@ -23,6 +23,7 @@ class BuildSpec(Wishes):
         dtype: the format of matrix products; if left out, bfloat16 where that is faster.
         threads: CPU threads; if left out, PyTorch decides.
         compile: compiles the model with torch.compile: slow to start, worth it on a GPU and for long runs.
+        copying: pretraining begins with two heads that copy from the context (see `models.copying`).
         matrix_lr: pretraining's learning rate for matrices (Muon).
         lr: pretraining's learning rate for embeddings and norms (AdamW).
         unembed_lr: pretraining's learning rate for the unembedding (AdamW).
@@ -42,6 +43,7 @@ class BuildSpec(Wishes):
     dtype: Literal["float32", "bfloat16"] | None = None
     threads: int | None = None
     compile: bool = False
+    copying: bool = True
     matrix_lr: float = 0.02
     lr: float = 0.04
     unembed_lr: float = 0.008

@@ -20,6 +20,7 @@ from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.data.pack import PackedBatches
 from underhood.data.render import ChatBatches
+from underhood.models.copying import begin_copying, can_copy
 from underhood.models.decoder import Decoder, DecoderSpec, initialize
 from underhood.recipes.corpus import open_shards, tokenizer_digest
 from underhood.recipes.run import STAGE_OF, Run
@@ -53,7 +54,10 @@ def _muon_format(device: Device) -> Literal["float32", "bfloat16"]:
 def pretrain(run: Run, plan: Plan, hardware: Hardware) -> FitResult:
     """Trains a fresh model on the packed training documents."""
     spec = run.spec
-    model = initialize(plan.model.build(), seed=spec.seed, embed_std=EMBED_STD).to(hardware.device.torch)
+    model = initialize(plan.model.build(), seed=spec.seed, embed_std=EMBED_STD)
+    if spec.copying and can_copy(plan.model):
+        begin_copying(model, seed=spec.seed, embed_std=EMBED_STD)
+    model.to(hardware.device.torch)
     trained = compiled(model, spec)
     shards = open_shards(run, "train")
     per_byte = shards.tokens / (shards.bytes * math.log(2))  # nats per token → bits per byte

@@ -1,0 +1,169 @@
+"""A head start: a decoder that copies from its context before it has learnt anything.
+
+Text repeats itself: names, terms and phrases come back within a page, so whoever has seen ``… A B … A`` bets on B. In
+attention models two heads in successive layers do that (Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits"). One looks at the token before and notes it in the residual stream; the other, an *induction head*, looks
+for a place whose note is the current token and copies what stands there. Training finds this circuit late and all of a
+sudden (Olsson et al. 2022, "In-context Learning and Induction Heads"), after far more tokens than a few minutes on a
+laptop can show it. `begin_copying` writes it into the first weights, where training can refine it, reuse it or throw it
+away. It is a way to begin and nothing else: spec, parameters and exported files stay those of the plain model.
+
+The residual stream of width W is divided among three codes of a token:
+
+- *own* (the first half): its embedding. Dimension 0 is alike for all tokens, so that a head can go by place alone.
+- *before* (a quarter): what the first head noted of the token before.
+- *next* (a quarter): what the second head copied. The unembedding scores every token by its code in here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.nn.attention import Attention, AttentionSpec
+
+CONSTANT = 3.0
+"""Dimension 0 of every embedding, in standard deviations of the others: it outweighs what differs between tokens."""
+
+FAST, SLOW = 1 / 3, 2 / 5
+"""Rotary pairs from the fastest: those before `FAST` tell places next to each other apart; those after `SLOW` hardly
+turn within a page and compare contents."""
+
+QUIET = 0.3
+"""What is left of the random weights of the head that goes by place; the one that compares contents keeps a third."""
+
+SURE = 6.0
+"""About the score, in nats, that a wholly copied token gets before training."""
+
+
+def can_copy(spec: DecoderSpec) -> bool:
+    """Whether `begin_copying` knows this shape: two layers of plain rotary attention with QK-norm, scores of its own.
+
+    QK-norm sets how sharply a head can look; without it the weights' size would have to.
+    """
+    first_two = [spec.block(layer) for layer in range(min(2, spec.layers))]
+    return (
+        len(first_two) == 2
+        and not spec.tied
+        and spec.width >= 32
+        and all(
+            block.norm is not None and block.post_norm is None and _looks(block.mixer, spec.width)
+            for block in first_two
+        )
+    )
+
+
+def _looks(mixer: object, width: int) -> bool:
+    return (
+        isinstance(mixer, AttentionSpec)
+        and mixer.rotary is not None
+        and mixer.rotary.part == 1
+        and mixer.qk_norm is not None
+        and not mixer.qk_norm_whole
+        and not mixer.bias
+        and mixer.cap is None
+        and mixer.width_of_head(width) >= 16
+    )
+
+
+@torch.no_grad()
+def begin_copying(model: Decoder, *, seed: int, embed_std: float) -> Decoder:
+    """Writes the circuit over a freshly initialised model: head 0 of layers 0 and 1, embedding and unembedding.
+
+    Args:
+        embed_std: the standard deviation of the embeddings.
+
+    Raises:
+        ValueError: a shape that `can_copy` does not know.
+    """
+    if not can_copy(model.spec):
+        raise ValueError("begin_copying takes two layers of rotary attention with QK-norm, untied, at least 32 wide")
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (_attention(model, layer) for layer in (0, 1))
+    width = model.spec.width
+    own = width // 2
+    note = min(width // 4, first.head_width, second.head_width)
+    before, following = slice(own, own + note), slice(own + note, own + 2 * note)
+
+    embedding = model.embed.weight
+    embedding[:, own:] = 0
+    embedding[:, 0] = CONSTANT * embed_std
+
+    note_code, copy_code = (_code(note, own, generator) for _ in range(2))
+    _look_back_one(first, generator)
+    _carry(first, note_code, before, embed_std)
+    _look_for_notes(second, note_code, before, generator)
+    _carry(second, copy_code, following, embed_std)
+
+    code_VN = embedding[:, :own] @ copy_code.T
+    code_VN /= code_VN.square().mean(dim=1, keepdim=True).sqrt()
+    model.unembed.weight[:, following] = code_VN * (SURE / note)
+    return model
+
+
+def _attention(model: Decoder, layer: int) -> Attention:
+    mixer = model.blocks[layer].mixer
+    assert isinstance(mixer, Attention)
+    return mixer
+
+
+def _code(size: int, own: int, generator: torch.Generator) -> Tensor:
+    """A random map from *own* to `size` numbers: other tokens, nearly orthogonal codes. The constant is left out."""
+    code = torch.randn(size, own, generator=generator) / math.sqrt(own)
+    code[:, 0] = 0
+    return code
+
+
+def _look_back_one(attention: Attention, generator: torch.Generator) -> None:
+    """Head 0 attends to the token before, whatever the tokens are.
+
+    Query and key at places p and j score ``Σ cos(f (p − j) − (φ_k − φ_q))`` over rotary pairs of frequency f and phases
+    φ; with ``φ_k = φ_q + f`` the sum is greatest where p − j = 1.
+    """
+    query, key = _head(attention.query.weight, attention), _head(attention.key.weight, attention)
+    query *= QUIET
+    key *= QUIET
+    frequency = _frequencies(attention)
+    half = len(frequency)
+    pairs = torch.arange(max(1, int(half * FAST)))
+    phase = 2 * math.pi * torch.rand(len(pairs), generator=generator)
+    for weight, angle in ((query, phase), (key, phase + frequency[pairs])):
+        weight[pairs, 0], weight[half + pairs, 0] = angle.cos(), angle.sin()
+
+
+def _look_for_notes(attention: Attention, note_code: Tensor, notes: slice, generator: torch.Generator) -> None:
+    """Head 0 attends to places whose note of the token before is the code of the current token."""
+    query, key = _head(attention.query.weight, attention), _head(attention.key.weight, attention)
+    for weight in (query, key):
+        weight *= QUIET / 3
+        weight[:, 0] = 0
+    half = len(_frequencies(attention))
+    slow = torch.arange(int(half * SLOW), half)
+    rows = torch.cat((slow, half + slow))
+    size = max(len(rows), len(note_code))
+    spread = torch.linalg.qr(torch.randn(size, size, generator=generator))[0][: len(rows), : len(note_code)]
+    query[rows, : note_code.shape[1]] = spread @ note_code
+    key[rows, notes] = spread
+
+
+def _carry(attention: Attention, code: Tensor, to: slice, size: float) -> None:
+    """What head 0 attends to goes, as its code, to the dimensions `to` of the residual stream, `size` in scale."""
+    value = _head(attention.value.weight, attention)
+    output = attention.output.weight[:, : attention.head_width]
+    value.zero_()
+    output.zero_()
+    value[: len(code), : code.shape[1]] = code
+    output[to, : len(code)] = torch.eye(len(code)) * size
+
+
+def _head(weight: Tensor, attention: Attention) -> Tensor:
+    """The rows of a projection that belong to head 0, as a view."""
+    return weight[: attention.head_width]
+
+
+def _frequencies(attention: Attention) -> Tensor:
+    assert attention.spec.rotary is not None
+    return attention.spec.rotary.frequencies(attention.head_width, torch.device("cpu"))
