@@ -37,6 +37,23 @@ def test_greedy_texts_of_several_prompts_match_the_naive_loop(live: Live, client
     assert answer.usage.prompt_tokens == sum(map(len, prompts))
 
 
+@pytest.mark.parametrize("route", ["/v1/completions", "/v1/chat/completions"])
+def test_stream_is_what_the_description_says(live: Live, route: str):
+    """Schemathesis found it wrong, after six minutes."""
+    with live.http() as http:
+        described = http.get("/openapi.json").json()["paths"][route]["post"]["responses"]["200"]["content"]
+        asked = {"prompt": TEXT} if route == "/v1/completions" else {"messages": [{"role": "user", "content": TEXT}]}
+        answer = http.post(route, json=asked | {"model": "sft", "stream": True, "max_tokens": 4})
+    kind = answer.headers["content-type"].partition(";")[0]
+    events = [dict([line.split(": ", 1)]) for line in answer.text.split("\n\n") if line]
+    assert len(events) > 2
+    said = described[kind]["itemSchema"]
+    assert said["type"] == "object"
+    for event in events:
+        assert set(said["required"]) <= set(event) <= set(said["properties"])
+        assert all(said["properties"][name]["type"] == "string" for name in event)
+
+
 def test_prompts_may_be_token_ids(live: Live, client: openai.OpenAI):
     loaded = live.hub.loaded("base")
     ids = loaded.prompt_ids(TEXT)

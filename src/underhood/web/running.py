@@ -157,6 +157,14 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A part of the answer as JSON; the last one is [DONE]."}},
+    "required": ["data"],
+}
+"""How OpenAPI describes each event of a stream."""
+
+
 class EventStream(Response):
     """Server-sent events: one ``data:`` line per object, ``[DONE]`` at the end.
 
@@ -166,7 +174,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
     description: ClassVar[dict[int | str, dict[str, Any]]] = {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}
     }
     """What a route that may answer so adds to its description."""
 
