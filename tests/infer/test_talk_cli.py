@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from tiny_run import make_run
 import underhood
 from underhood.cli.chat_loop import visible
 from underhood.cli.main import main
+from underhood.core.errors import UserError
+from underhood.infer.load import load
+from underhood.infer.opening import open_draft
+from underhood.text.bpe import train_bpe
 
 Result = tuple[int, str, str]
 
@@ -54,6 +59,31 @@ def test_generate_prints_only_the_text(cli: Callable[..., Result], run: Path) ->
     base = underhood.load(run, "base").generate("The list", max_tokens=8, seed=1)
     assert cli("generate", "The list", *SMALL, "--stage", "base") == (0, base + "\n", "")
     assert base != expected
+
+
+def test_generate_writes_the_same_text_with_guesses(cli: Callable[..., Result], run: Path) -> None:
+    words = ("generate", "The list of the list of the list", "--max-tokens", "30", "--seed", "2", "--n", "2", "--json")
+    _, plain, _ = cli(*words)
+    for guessing in (["--speculate"], ["--draft", str(run)], ["--draft", str(run), "--stage", "base"]):
+        if "base" in guessing:
+            _, plain, _ = cli(*words, "--stage", "base")
+        _, out, _ = cli(*words, *guessing)
+        found, expected = json.loads(out)["completions"], json.loads(plain)["completions"]
+        assert [one["text"] for one in found] == [one["text"] for one in expected]
+        counts = json.loads(out)["speculation"]
+        assert 0 <= counts["kept"] <= counts["guessed"]
+        assert counts["passes"] + counts["kept"] >= sum(one["tokens"] for one in found)
+    assert counts["guessed"] > 0
+
+
+def test_draft_that_reads_other_tokens_is_refused(cli: Callable[..., Result], run: Path, tmp_path: Path) -> None:
+    loaded = load(run)
+    assert open_draft(run, [loaded]).vocab_size == loaded.spec.vocab_size
+    others = train_bpe(["Something else: a word, and words; wording, swords."], vocab_size=loaded.tokenizer.vocab_size)
+    with pytest.raises(UserError, match="reads other tokens"):
+        open_draft(run, [loaded, replace(loaded, tokenizer=others)])
+    code, _, err = cli("generate", "x", "--draft", str(tmp_path / "nobody"))
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_generate_as_json_says_all(cli: Callable[..., Result]) -> None:

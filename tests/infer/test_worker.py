@@ -111,7 +111,7 @@ def test_worker_embeds_between_steps() -> None:
 def test_worker_with_a_bug_in_it_is_unhealthy_and_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     running = worker()
 
-    def broken() -> None:
+    def broken(guesser: object) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr(running.engine.scheduler, "plan", broken)

@@ -66,6 +66,13 @@ class Args:
     schema: str | None = None
     """A JSON schema, or a file with one: the continuation is JSON that keeps to it."""
 
+    speculate: bool = False
+    """Guesses what follows from what the text has repeated before, and checks several tokens at once: the same text,
+    sooner where it quotes."""
+
+    draft: str | None = None
+    """A smaller model with the same tokenizer that does the guessing, e.g. another run."""
+
     stream: bool = False
     """Prints each piece as soon as it is written."""
 
@@ -81,6 +88,8 @@ def run(args: Args) -> int:
     prompt = read_stdin() if args.prompt is None else args.prompt
     from underhood.cli.opening import open_model
     from underhood.cli.written import Written, read_grammar
+    from underhood.infer.drafts import Draft, DraftModel, PromptLookup
+    from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
 
@@ -94,7 +103,12 @@ def run(args: Args) -> int:
     )
     grammar = read_grammar(args.regex, args.schema)
     loaded = open_model(args.run, args.stage)
-    session = Session(loaded.model)
+    draft: Draft | None = None
+    if args.draft is not None:
+        draft = DraftModel(open_draft(args.draft, [loaded]))
+    elif args.speculate:
+        draft = PromptLookup()
+    session = Session(loaded.model, draft)
 
     def write(choice: int) -> Iterator[Piece]:
         return loaded.write(
@@ -112,7 +126,7 @@ def run(args: Args) -> int:
             print(piece.text, end="", flush=True)
         print()
         return 0
-    if grammar is None and not args.stop:
+    if grammar is None and not args.stop and draft is None:
         completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
         written = [Written(loaded.tokenizer.decode(one.ids), one.finish, one.logprobs) for one in completions]
     else:
@@ -131,6 +145,8 @@ def run(args: Args) -> int:
             for one in written
         ],
     }
+    if draft is not None:
+        report["speculation"] = {"passes": session.passes, "guessed": session.guessed, "kept": session.kept}
     print(json.dumps(report, ensure_ascii=False))
     return 0
 

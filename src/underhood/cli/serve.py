@@ -41,8 +41,15 @@ class Args:
     quantize: Literal["int8", "int4"] | None = None
     """Holds the weights in 8 or 4 bits: faster, and a little less exact."""
 
+    speculate: bool = False
+    """Guesses what follows from what the text has repeated before, and checks several tokens at once: the same
+    answers, sooner where they quote."""
+
+    draft: str | None = None
+    """A smaller model with the same tokenizer that does the guessing, e.g. another run."""
+
     cache_mb: int | None = None
-    """Memory for what has been read, in MiB per model; by what the machine can spare if left out."""
+    """Memory for what has been read, in MiB per model; the models share what the machine can spare if left out."""
 
     parallel: int = 32
     """How many texts are written at the same time; the others wait."""
@@ -66,6 +73,7 @@ class Args:
 def run(args: Args) -> int:
     if not args.model:
         raise UserError("there is nothing to serve", fix="Name a MODEL, e.g. underhood serve runs/pydocs")
+    from underhood.infer.drafts import GUESSES
     from underhood.infer.engine_spec import EngineSpec
     from underhood.infer.fetch import fetch
     from underhood.web.app import create_app
@@ -90,8 +98,9 @@ def run(args: Args) -> int:
         max_waiting=args.queue,
         tokens_per_step=max(EngineSpec.tokens_per_step, 2 * args.parallel),
         cache_bytes=None if args.cache_mb is None else args.cache_mb << 20,
+        guesses=GUESSES if args.speculate or args.draft else 0,
     )
-    hub = ModelHub.open(args.model, stage=args.stage, quantize=args.quantize, spec=spec)
+    hub = ModelHub.open(args.model, stage=args.stage, quantize=args.quantize, spec=spec, draft=args.draft)
 
     def started(place: str) -> None:
         for one in hub.served:

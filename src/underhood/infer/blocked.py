@@ -23,12 +23,14 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 class Span:
     """A text's part in a pass: its tokens `start` … `start` + `count` − 1 are read, those before have been.
 
-    `runs` says where the keys of all of them lie: (first slot, slots) in order, the last of which may be longer.
+    `runs` says where the keys of all of them lie: (first slot, slots) in order, the last of which may be longer. The
+    first `dropped` tokens are behind every window and lie nowhere.
     """
 
     start: int
     count: int
     runs: Sequence[tuple[int, int]]
+    dropped: int = 0
 
     @property
     def end(self) -> int:
@@ -36,7 +38,7 @@ class Span:
 
     def slots(self, first: int, last: int) -> list[tuple[int, int]]:
         """Where tokens `first` … `last` − 1 lie, as (first slot, slots)."""
-        found, begin = [], 0
+        found, begin = [], self.dropped
         for slot, length in self.runs:
             low, high = max(first, begin), min(last, begin + length)
             if low < high:

@@ -15,7 +15,11 @@ from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import device_of, last_logits
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, draw
+from underhood.infer.scheduler import Stream
 from underhood.models.decoder import Decoder
+
+GUESSES = 5
+"""Tokens that are guessed at a time where nothing else is said: more are seldom all right, and cost more to read."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class DraftModel:
 
     def __init__(self, model: Decoder):
         self.model = model.eval()
-        self._cache: ContiguousCache | None = None
+        self._cache = ContiguousCache.for_model(model, 1, model.context)
         self._read: list[int] = []
 
     def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
@@ -99,8 +103,6 @@ class DraftModel:
 
     def _scores(self, text: list[int]) -> Tensor:
         """The scores (V) after the text, of which only what is new is read."""
-        if self._cache is None:
-            self._cache = ContiguousCache.for_model(self.model, 1, self.model.context)
         common = 0
         for known, wanted in zip(self._read, text[:-1], strict=False):
             if known != wanted:
@@ -111,6 +113,34 @@ class DraftModel:
         scores_V = last_logits(self.model, fresh, self._cache, None)[0]
         self._read = list(text)
         return scores_V
+
+
+class Drafts:
+    """The drafts of an engine's texts: each has one of its own while there are enough.
+
+    Args:
+        model: guesses; without one, each text is searched for what followed its last tokens before.
+        most: how many drafts there are; all their memory is taken at once.
+        count: tokens guessed at a time, at most.
+    """
+
+    def __init__(self, model: Decoder | None, most: int, count: int):
+        self.count = count
+        self._free: list[Draft] = [PromptLookup() if model is None else DraftModel(model) for _ in range(most)]
+        self._of: dict[Stream, Draft] = {}
+
+    def guess(self, text: Stream, room: int) -> list[int]:
+        """At most `room` tokens that may follow a text."""
+        if text not in self._of:
+            if not self._free:
+                return []
+            self._of[text] = self._free.pop()
+        return certain(self._of[text], text.tokens, min(room, self.count))
+
+    def end(self, text: Stream) -> None:
+        """The text is done; another may have its draft."""
+        if text in self._of:
+            self._free.append(self._of.pop(text))
 
 
 def certain(draft: Draft, ids: Sequence[int], count: int) -> list[int]:

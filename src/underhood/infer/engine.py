@@ -24,12 +24,14 @@ from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.blocks import BlockPool
 from underhood.infer.cache import heads_of
 from underhood.infer.choosing import Chooser, check_request, choose_all
+from underhood.infer.drafts import Drafts, check_draft
 from underhood.infer.embedding import EmbeddingJob
 from underhood.infer.engine_spec import EngineSpec, EngineStats
 from underhood.infer.generate import check_prompts, device_of, room_for
 from underhood.infer.memory import count_blocks
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
-from underhood.infer.scheduler import Plan, Scheduler, Stream
+from underhood.infer.ring import window_of
+from underhood.infer.scheduler import FEW, Plan, Scheduler, Stream
 from underhood.infer.ticket import EngineStopped, QueueFull, Ticket
 from underhood.models.decoder import Decoder
 
@@ -45,37 +47,41 @@ class Engine:
     `submit` may be called from any thread at any time; `step` moves every text on by one token. An `EngineThread` runs
     the steps of a server's engine; without one, whoever reads a ticket's pieces runs them.
 
+    Args:
+        draft: a smaller model with the same vocabulary, which guesses in place of a look at what the text repeats.
+
     Attributes:
         failure: what the model failed with for good; the engine then takes no more requests.
         threaded: an `EngineThread` runs the steps.
 
     Raises:
-        UserError: the model has a layer that can't be cached, or there is too little memory.
+        UserError: the model has a layer that can't be cached, or there is too little memory; the draft has another
+            vocabulary.
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, spec: EngineSpec | None = None):
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, spec: EngineSpec | None = None, draft: Decoder | None = None
+    ):
         spec = spec or EngineSpec()
         self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
         self.failure: Exception | None = None
         self.threaded = False
         self.device = device_of(model)
-        heads, dtype, quantized = heads_of(model), model.embed.weight.dtype, spec.quantize_cache
-        blocks = count_blocks(
-            heads,
-            spec.block,
-            most_tokens=spec.max_running * model.context,
-            dtype=dtype,
-            device=self.device,
-            quantized=quantized,
-            cache_bytes=spec.cache_bytes,
+        if draft is not None:
+            check_draft(model, draft)
+        self.drafts = Drafts(draft, FEW, spec.guesses) if spec.guesses else None
+        blocks = count_blocks(model, spec)
+        heads, dtype = heads_of(model), model.embed.weight.dtype
+        self.cache = BlockedCache(
+            heads, blocks * spec.block, dtype=dtype, device=self.device, quantized=spec.quantize_cache
         )
-        self.cache = BlockedCache(heads, blocks * spec.block, dtype=dtype, device=self.device, quantized=quantized)
         self.pool = BlockPool(blocks, spec.block)
         self.scheduler = Scheduler(
             self.pool,
             max_running=spec.max_running,
             tokens_per_step=spec.tokens_per_step,
             share=spec.share_prefixes,
+            window=window_of(model),
         )
         self._choices: dict[Stream, Choice] = {}
         self._followers: dict[Stream, list[Stream]] = {}
@@ -123,7 +129,7 @@ class Engine:
                 if job.result.done():
                     self._embeddings.popleft()
                 worked = True
-            plan = self.scheduler.plan()
+            plan = self.scheduler.plan(None if self.drafts is None else self.drafts.guess)
             if not plan.turns:
                 return worked
             start = time.perf_counter()
@@ -166,6 +172,8 @@ class Engine:
             completion_tokens=counts["completion_tokens"],
             prefix_hits=counts["prefix_hits"],
             preemptions=self.scheduler.preemptions,
+            guessed_tokens=counts["guessed_tokens"],
+            kept_tokens=counts["kept_tokens"],
             steps=counts["steps"],
             step_seconds=counts["microseconds"] / 1e6,
             failures=counts["failures"],
@@ -287,6 +295,8 @@ class Engine:
         if piece.finish is not None:
             if self._choices.pop(choice.stream, None) is not None:
                 self.scheduler.end(choice.stream)
+                if self.drafts is not None:
+                    self.drafts.end(choice.stream)
             self._followers.pop(choice.stream, None)
         answer = choice.answer
         answer.put(choice, piece)
@@ -323,10 +333,12 @@ class Engine:
         size = self.spec.block
         for turn in plan.turns:
             stream = turn.stream
-            tokens += stream.tokens[turn.start : turn.start + turn.count]
-            spans.append(Span(turn.start, turn.count, [(first * size, count * size) for first, count in stream.runs]))
+            first = len(tokens) + turn.count - 1
+            tokens += (*stream.tokens[turn.start : turn.start + turn.count], *turn.guess)
             if turn.last:
-                ends.append(len(tokens) - 1)
+                ends.extend(range(first, len(tokens)))
+            runs = [(first * size, count * size) for first, count in stream.runs]
+            spans.append(Span(turn.start, turn.count + len(turn.guess), runs, stream.dropped * size))
         positions_1T = self.cache.arrange(spans)
         tokens_1T = torch.tensor([tokens], device=self.device)
         hidden_TD = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T)[0]
@@ -337,22 +349,29 @@ class Engine:
     def _go_on(self, plan: Plan, logits_NV: Tensor) -> None:
         """What has been read is in the cache; texts that have been read to their end get their next token."""
         self.scheduler.advance(plan)
-        choices: list[Choice] = []
-        rows: list[int] = []
-        ends = [turn.stream for turn in plan.turns if turn.last]
-        for row, stream in enumerate(ends):
-            choices.append(self._choices[stream])
-            rows.append(row)
-            for follower in self._followers.pop(stream, ()):
-                if follower in self._choices and self.scheduler.fork(stream, follower):
-                    choices.append(self._choices[follower])
-                    rows.append(row)
-        if len(rows) > len(ends):
-            logits_NV = logits_NV[rows]
-        for choice, token in zip(choices, self._choose(logits_NV, choices), strict=True):
-            self._take(choice, token)
+        asked: list[tuple[Choice, int, tuple[int, ...]]] = []  # who, the row of its scores, what was guessed after it
+        row = 0
+        for turn in plan.turns:
+            if turn.last:
+                asked.append((self._choices[turn.stream], row, turn.guess))
+                for follower in self._followers.pop(turn.stream, ()):
+                    if follower in self._choices and self.scheduler.fork(turn.stream, follower):
+                        asked.append((self._choices[follower], row, ()))
+                self._counts["guessed_tokens"] += len(turn.guess)
+                row += 1 + len(turn.guess)
+        while asked:
+            choices, rows, guesses = zip(*asked, strict=True)
+            scores_NV = logits_NV if [*rows] == [*range(len(logits_NV))] else logits_NV[[*rows]]
+            asked = []
+            for choice, row, guess, token in zip(choices, rows, guesses, self._choose(scores_NV, choices), strict=True):
+                self._take(choice, token)
+                # What was chosen is what had been guessed, and read: the scores after it are there.
+                if guess and choice.stream.state == "running" and choice.stream.tokens[-1] == guess[0]:
+                    self.scheduler.count_read(choice.stream, 1)
+                    self._counts["kept_tokens"] += 1
+                    asked.append((choice, row + 1, guess[1:]))
 
-    def _choose(self, logits_NV: Tensor, choices: list[Choice]) -> list[WrittenToken | Exception]:
+    def _choose(self, logits_NV: Tensor, choices: Sequence[Choice]) -> list[WrittenToken | Exception]:
         try:
             return [*choose_all(logits_NV, [choice.chooser for choice in choices])]
         except Exception as error:

@@ -21,6 +21,8 @@ class EngineSpec:
         cache_bytes: memory for keys and values; None takes what the machine can spare.
         share_prefixes: whether prompts that begin alike share what has been read.
         quantize_cache: keeps keys and values in 8 bits.
+        guesses: tokens guessed at a time and checked in one pass, while few texts are written; 0 guesses nothing. What
+            is written stays the same.
 
     Raises:
         UserError: a value outside its range.
@@ -33,11 +35,14 @@ class EngineSpec:
     cache_bytes: int | None = None
     share_prefixes: bool = True
     quantize_cache: bool = False
+    guesses: int = 0
 
     def __post_init__(self):
         for name in ("max_running", "max_waiting", "tokens_per_step", "block"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is out of range", expected="at least 1", got=str(getattr(self, name)))
+        if self.guesses < 0:
+            raise UserError("guesses is out of range", expected="a whole number from 0 up", got=str(self.guesses))
         if self.tokens_per_step <= self.max_running:
             raise UserError(
                 "tokens_per_step is out of range",
@@ -57,6 +62,7 @@ class EngineStats:
         prompt_tokens, cached_tokens, completion_tokens: as in `Usage`, of all requests that have begun.
         prefix_hits: requests whose beginning was in the cache when they began.
         preemptions: times that a text was put back for want of memory.
+        guessed_tokens, kept_tokens: that a draft guessed, and of those the ones that were right.
         steps: passes through the model.
         step_seconds: spent in them.
         failures: passes that raised.
@@ -73,6 +79,8 @@ class EngineStats:
     completion_tokens: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
+    guessed_tokens: int = 0
+    kept_tokens: int = 0
     steps: int = 0
     step_seconds: float = 0.0
     failures: int = 0

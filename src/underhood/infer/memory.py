@@ -10,7 +10,11 @@ import psutil
 import torch
 
 from underhood.core.errors import UserError
+from underhood.infer.cache import heads_of
+from underhood.infer.engine_spec import EngineSpec
+from underhood.infer.generate import device_of
 from underhood.infer.store import Store
+from underhood.models.decoder import Decoder
 
 SHARE = 0.5
 """Of the memory that is free at the start, what the cache may take at most: passes need room as well."""
@@ -30,35 +34,45 @@ def spare_memory(device: torch.device) -> int:
     return max(free, 0)
 
 
-def count_blocks(
-    heads: Sequence[tuple[int, int]],
-    block: int,
-    *,
-    most_tokens: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    quantized: bool,
-    cache_bytes: int | None,
-) -> int:
-    """Blocks of `block` tokens for layers of (G, K) `heads`.
-
-    Args:
-        most_tokens: all that can be running at once.
-        cache_bytes: memory for them; None takes what the machine can spare and the texts can use.
+def count_blocks(model: Decoder, spec: EngineSpec) -> int:
+    """Blocks of a model's cache: what `spec` gives it room for, or the texts can use and the machine can spare.
 
     Raises:
         UserError: not even one block fits.
     """
-    size = block * sum(2 * Store.bytes_per_slot(groups, width, dtype, quantized) for groups, width in heads)
-    if cache_bytes is None:
-        wanted = ROUNDS * -(-most_tokens // block)
-        count = min(wanted, int(SHARE * spare_memory(device)) // size)
+    size = block_bytes(model, spec)
+    if spec.cache_bytes is None:
+        [room] = share_memory([(model, spec)])
     else:
-        count = cache_bytes // size
-    if count < 1:
+        room = spec.cache_bytes
+    if room < size:
         raise UserError(
             "there is too little memory for the cache",
-            expected=f"at least {size:,} bytes for {block} tokens",
-            got=f"{cache_bytes:,} bytes" if cache_bytes is not None else "less free",
+            expected=f"at least {size:,} bytes for {spec.block} tokens",
+            got=f"{room:,} bytes" if spec.cache_bytes is not None else "less free",
         )
-    return count
+    return room // size
+
+
+def share_memory(engines: Sequence[tuple[Decoder, EngineSpec]]) -> list[int]:
+    """Bytes for the cache of each model of a server, together no more than the machine can spare.
+
+    All get the same, but none more than its texts can use: what is left of that goes to the others.
+    """
+    wanted = [
+        ROUNDS * -(-spec.max_running * model.context // spec.block) * block_bytes(model, spec)
+        for model, spec in engines
+    ]
+    rest = int(SHARE * spare_memory(device_of(engines[0][0])))
+    shares = [0] * len(engines)
+    for place, number in enumerate(sorted(range(len(engines)), key=lambda number: wanted[number])):
+        shares[number] = min(wanted[number], rest // (len(engines) - place))
+        rest -= shares[number]
+    return shares
+
+
+def block_bytes(model: Decoder, spec: EngineSpec) -> int:
+    """Memory of a block: keys and values of its tokens in all layers."""
+    dtype = model.embed.weight.dtype
+    each = (Store.bytes_per_slot(groups, width, dtype, spec.quantize_cache) for groups, width in heads_of(model))
+    return spec.block * 2 * sum(each)

@@ -9,7 +9,7 @@ read again later; so the oldest always moves, and everyone becomes the oldest in
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,12 @@ State = Literal["waiting", "running", "done"]
 
 MOST_AHEAD = 32
 """Blocks kept free after a text's last one at most, for it to grow into."""
+
+FEW = 4
+"""Texts that run while guessing pays: with more of them, a pass has enough to read as it is."""
+
+Guesser = Callable[["Stream", int], Sequence[int]]
+"""Guesses how a text goes on: at most so many tokens."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,6 +41,7 @@ class Stream:
         cached: how many of its prompt's did not have to be read when it first began.
         blocks: where those are, and where the next ones go.
         runs: the same as (first block, count) of neighbours.
+        dropped: how many blocks before those have been given back, for no token looks so far back any more.
     """
 
     tokens: list[int]
@@ -48,6 +55,7 @@ class Stream:
     cached: int | None = None
     blocks: list[int] = field(default_factory=list)
     runs: list[tuple[int, int]] = field(default_factory=list)
+    dropped: int = 0
     link: Link | None = None
     recorded: int = 0
 
@@ -58,11 +66,12 @@ class Stream:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a stream does in a step: `count` tokens from its `start`-th on are read."""
+    """What a stream does in a step: `count` tokens from its `start`-th on are read, and what may follow them."""
 
     stream: Stream
     start: int
     count: int
+    guess: tuple[int, ...] = ()
 
     @property
     def last(self) -> bool:
@@ -90,12 +99,23 @@ class Scheduler:
         pool: the cache's blocks.
         tokens_per_step: budget of a step; more than `max_running`, so that prompts move on beside a full house.
         share: looks for beginnings that are on file.
+        window: tokens that a token sees at most, itself included; None for all before it. What nobody sees any more is
+            given back while the text goes on.
     """
 
-    def __init__(self, pool: BlockPool, *, max_running: int, tokens_per_step: int, share: bool = True):
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        max_running: int,
+        tokens_per_step: int,
+        share: bool = True,
+        window: int | None = None,
+    ):
         if tokens_per_step <= max_running:
             raise ValueError(f"tokens_per_step must be more than max_running, got {tokens_per_step} and {max_running}")
         self.pool, self.max_running, self.tokens_per_step, self.share = pool, max_running, tokens_per_step, share
+        self.window = window
         self.running: list[Stream] = []
         self.waiting: list[Stream] = []  # both in order of arrival
         self.preemptions = 0
@@ -112,8 +132,12 @@ class Scheduler:
         self._arrived += 1
         self.waiting.append(stream)
 
-    def plan(self) -> Plan:
-        """The next step; what it names is in the cache only after `advance`."""
+    def plan(self, guesser: Guesser | None = None) -> Plan:
+        """The next step; what it names is in the cache only after `advance`.
+
+        Args:
+            guesser: asked about texts that are being written, while they are few.
+        """
         plan = Plan()
         budget = self.tokens_per_step
         preemptions = self.preemptions
@@ -121,6 +145,10 @@ class Scheduler:
             if stream.state == "running" and stream.unread == 1 and self._make_room(stream, plan):
                 plan.turns.append(Turn(stream, stream.read, 1))
                 budget -= 1
+        if guesser is not None and len(self.running) <= FEW:
+            for place, turn in enumerate(plan.turns):
+                plan.turns[place] = self._guess(turn, guesser, budget - 1)
+                budget -= len(plan.turns[place].guess)
         for stream in self.running:
             if stream.unread > 1 and budget:
                 budget -= self._chunk(stream, budget, plan)
@@ -139,15 +167,19 @@ class Scheduler:
 
     def advance(self, plan: Plan) -> None:
         """The step has been taken: what it read is in the cache now."""
-        size = self.pool.size
         for turn in plan.turns:
-            stream = turn.stream
-            stream.read += turn.count
-            while self.share and stream.link is not None and stream.read >= (stream.recorded + 1) * size:
-                start = stream.recorded * size
-                chunk = stream.tokens[start : start + size]
-                stream.link = self.pool.record(stream.link, chunk, stream.blocks[stream.recorded])
-                stream.recorded += 1
+            self.count_read(turn.stream, turn.count)
+
+    def count_read(self, stream: Stream, count: int) -> None:
+        """`count` more of a text's tokens are in the cache: those of its turn, or a guess that was right."""
+        size = self.pool.size
+        stream.read += count
+        while self.share and stream.link is not None and stream.read >= (stream.recorded + 1) * size:
+            start = stream.recorded * size
+            chunk = stream.tokens[start : start + size]
+            stream.link = self.pool.record(stream.link, chunk, stream.blocks[stream.recorded - stream.dropped])
+            stream.recorded += 1
+        self._drop_unseen(stream)
 
     def fork(self, leader: Stream, follower: Stream) -> bool:
         """Lets a waiting text go on from where its leader, which has just read their prompt, is; no block is copied.
@@ -160,6 +192,7 @@ class Scheduler:
         self.pool.share(leader.blocks)
         follower.blocks, follower.runs = list(leader.blocks), list(leader.runs)
         follower.read, follower.recorded, follower.link = leader.read, leader.recorded, leader.link
+        follower.dropped = leader.dropped
         follower.cached = leader.read
         self.waiting.remove(follower)
         self._run(follower)
@@ -185,6 +218,23 @@ class Scheduler:
         count = min(stream.unread, budget)
         plan.turns.append(Turn(stream, stream.read, count))
         return count
+
+    def _guess(self, turn: Turn, guesser: Guesser, budget: int) -> Turn:
+        """The turn with a guess, where there is one and room for it; nobody is put back for a guess."""
+        stream = turn.stream
+        most = min(budget, stream.limit - 1 - len(stream.tokens))
+        if most < 1 or stream.state != "running" or len(stream.tokens) == stream.prompt:
+            return turn
+        guess = tuple(guesser(stream, most))
+        held = stream.dropped + len(stream.blocks)
+        missing = self._blocks_for(len(stream.tokens) + len(guess)) - held
+        if missing > 0:
+            taken = self.pool.take(missing, after=stream.blocks[-1], ahead=self._ahead(stream))
+            if taken is None:
+                guess = guess[: held * self.pool.size - len(stream.tokens)]
+            else:
+                self._extend(stream, taken)
+        return Turn(stream, turn.start, turn.count, guess)
 
     def _is_being_read(self, stream: Stream, found: int) -> bool:
         """Whether another text is reading what this one begins with, beyond what is on file: it does well to wait."""
@@ -223,6 +273,7 @@ class Scheduler:
         stream.recorded, stream.link = len(found), link
         if stream.cached is None:
             stream.cached = stream.read
+        self._drop_unseen(stream)
         self.waiting.remove(stream)
         self._run(stream)
         return True
@@ -233,7 +284,7 @@ class Scheduler:
 
     def _make_room(self, stream: Stream, plan: Plan) -> bool:
         """A block to write the next token into, of its own; False if the stream had to be put back itself."""
-        place = stream.read // self.pool.size
+        place = stream.read // self.pool.size - stream.dropped
         fresh = place == len(stream.blocks)
         if not fresh and self.pool.references(stream.blocks[place]) == 1:
             return True
@@ -271,8 +322,20 @@ class Scheduler:
     def _let_go(self, stream: Stream) -> None:
         self.pool.release(stream.blocks)
         stream.blocks, stream.runs = [], []
-        stream.read = stream.recorded = 0
+        stream.read = stream.recorded = stream.dropped = 0
         stream.link = None
+
+    def _drop_unseen(self, stream: Stream) -> None:
+        """Gives back what lies behind the window; what is on file there stays readable until the room is needed."""
+        if self.window is None:
+            return
+        count = max(0, stream.read - self.window + 1) // self.pool.size - stream.dropped
+        if count > 0:
+            self.pool.release(stream.blocks[:count])
+            kept = stream.blocks[count:]
+            stream.blocks, stream.runs = [], []
+            stream.dropped += count
+            self._extend(stream, kept)
 
     def _extend(self, stream: Stream, blocks: list[int]) -> None:
         for block in blocks:

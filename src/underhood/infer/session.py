@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.choosing import Chooser, check_request, choose_all
-from underhood.infer.drafts import Draft, DraftModel, certain, check_draft
+from underhood.infer.drafts import GUESSES, Draft, DraftModel, certain, check_draft
 from underhood.infer.generate import check_prompts, device_of, last_logits, new_cache, room_for
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
@@ -18,8 +18,6 @@ from underhood.infer.sample import GREEDY, SamplingSpec
 FIRST_CAPACITY = 256
 CHUNK = 512
 """Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
-GUESSES = 5
-"""Tokens that a draft guesses at a time: more are seldom all right, and cost more to read."""
 
 
 class Session:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from underhood.core.errors import UserError
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.fetch import fetch
 from underhood.infer.load import Loaded, load, stages_of
-from underhood.infer.quantize import prepare
+from underhood.infer.memory import share_memory
+from underhood.infer.opening import open_draft
+from underhood.infer.quantize import Quantized, prepare
 from underhood.infer.worker import EngineThread
 from underhood.models.decoder import parameter_count
 from underhood.web.errors import unknown_model
-
-Bits = Literal["int8", "int4"]
 
 
 @dataclass(eq=False)
@@ -91,21 +90,44 @@ class ModelHub:
         models: Sequence[str | Path],
         *,
         stage: str | None = None,
-        quantize: Bits | None = None,
+        quantize: Quantized | None = None,
         spec: EngineSpec | None = None,
+        draft: str | Path | None = None,
     ) -> "ModelHub":
         """Loads the models: of a run all stages, the best first, or only `stage`.
 
+        Where `spec` leaves the memory for their caches open, they share what the machine can spare once all are there.
+
+        Args:
+            draft: a smaller model that guesses for all of them; see `EngineSpec.guesses`.
+
         Raises:
-            UserError: there is no such model, or two have the same name.
+            UserError: there is no such model, or two have the same name, or the draft can't guess for one of them.
         """
-        found: list[Served] = []
+        spec = spec or EngineSpec()
+        found: dict[str, Loaded] = {}
         for name in models:
             for loaded, id in _open(name, stage):
-                if id in {one.id for one in found}:
+                if id in found:
                     raise UserError(f"two models are called {id}", fix="Rename one of the folders")
-                found.append(_serve(loaded, id, quantize, spec or EngineSpec()))
-        return cls(found)
+                found[id] = loaded
+        parameters = [parameter_count(one.model) for one in found.values()]  # packed weights no longer count as such
+        for one in found.values():
+            prepare(one.model, quantize)
+        helper = None if draft is None else open_draft(draft, [*found.values()], quantize)
+        rooms: list[int | None] = [spec.cache_bytes] * len(found)
+        if spec.cache_bytes is None:
+            rooms = [*share_memory([(one.model, spec) for one in found.values()])]
+        engines = [
+            Engine(one.model, one.tokenizer, replace(spec, cache_bytes=room), helper)
+            for one, room in zip(found.values(), rooms, strict=True)
+        ]
+        return cls(
+            [
+                _serve(loaded, id, count, engine)
+                for (id, loaded), count, engine in zip(found.items(), parameters, engines, strict=True)
+            ]
+        )
 
     @property
     def default(self) -> Served:
@@ -166,10 +188,6 @@ def _open(name: str | Path, stage: str | None) -> list[tuple[Loaded, str]]:
     return [(load(folder, one), f"{title}:{one}") for one in wanted]
 
 
-def _serve(loaded: Loaded, id: str, quantize: Bits | None, spec: EngineSpec) -> Served:
+def _serve(loaded: Loaded, id: str, parameters: int, engine: Engine) -> Served:
     created = int(loaded.path.stat().st_mtime)
-    parameters = parameter_count(loaded.model)  # packed weights no longer count as such
-    model = prepare(loaded.model, quantize)
-    return Served(
-        id, loaded, EngineThread(Engine(model, loaded.tokenizer, spec), name=f"engine {id}"), created, parameters
-    )
+    return Served(id, loaded, EngineThread(engine, name=f"engine {id}"), created, parameters)

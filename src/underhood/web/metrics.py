@@ -98,6 +98,8 @@ class _Engines(Collector):
             "completion_tokens": "Tokens written.",
             "prefix_hits": "Texts whose beginning was in the cache.",
             "preemptions": "Times that a text was put back for want of memory.",
+            "guessed_tokens": "Tokens guessed by a draft.",
+            "kept_tokens": "Guessed tokens that were right.",
             "steps": "Passes through the model.",
             "step_seconds": "Seconds in passes through the model.",
             "failures": "Passes that failed.",

@@ -1,0 +1,34 @@
+"""Opening a draft: a smaller model that guesses for another, if both read the same tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from underhood.core.errors import UserError
+from underhood.core.protocols import Tokenizer
+from underhood.infer.drafts import check_draft
+from underhood.infer.load import Loaded, load
+from underhood.infer.quantize import Quantized, prepare
+from underhood.models.decoder import Decoder
+
+
+def open_draft(name: str | Path, models: list[Loaded], quantize: Quantized | None = None) -> Decoder:
+    """The draft of one or several models, made ready for inference.
+
+    Raises:
+        UserError: there is no such model, or its tokens are others than those of one of the models.
+    """
+    draft = load(name)
+    for one in models:
+        check_draft(one.model, draft.model)
+        if not _same_tokens(draft.tokenizer, one.tokenizer):
+            raise UserError(
+                f"{name} reads other tokens than {one.run}, so it can't guess for it",
+                fix="Take a draft that was trained with the same tokenizer",
+            )
+    return prepare(draft.model, quantize)
+
+
+def _same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    ids = range(min(one.vocab_size, other.vocab_size))
+    return one.vocab_size == other.vocab_size and all(one.decode_bytes([id]) == other.decode_bytes([id]) for id in ids)
