@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from underhood.data.batch import IGNORE, Batch
 from underhood.models.decoder import Decoder
 from underhood.train import cross_entropy as cross_entropy_module
-from underhood.train.cross_entropy import cross_entropy
+from underhood.train.cross_entropy import cross_entropy, differentiate_in_place
 from underhood.train.loss import SplitModel, next_token_loss, supervised
 
 
@@ -101,6 +101,28 @@ def test_cross_entropy_and_its_gradient_match_torch(monkeypatch, dtype: torch.dt
     (2 * loss).backward()
     (2 * expected).backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 37, 300])
+def test_scores_become_their_gradient_matches_torch(monkeypatch, dtype: torch.dtype, rows: int):
+    monkeypatch.setattr(cross_entropy_module, "CACHED_VALUES", 50 * rows)
+    generator = torch.Generator().manual_seed(rows)
+    theirs = (2 * torch.randn(200, 50, generator=generator)).to(dtype).requires_grad_()
+    targets = torch.randint(50, (200,), generator=generator)
+    targets[::2] = theirs[::2].argmax(-1)
+    ours = theirs.detach().clone()
+    place = ours.data_ptr()
+    total, right = differentiate_in_place(ours, targets)
+    expected = F.cross_entropy(theirs.to(torch.promote_types(dtype, torch.float32)), targets, reduction="sum")
+    torch.testing.assert_close(total, expected.detach())
+    assert right == int((theirs.argmax(-1) == targets).sum()) >= 100
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, theirs)[0])
+    assert ours.data_ptr() == place
+
+
+def test_of_equal_scores_the_first_is_the_likeliest():
+    assert differentiate_in_place(torch.zeros(4, 9), torch.tensor([0, 3, 0, 8]))[1] == 2
 
 
 def test_cross_entropy_survives_scores_that_overflow_exp():

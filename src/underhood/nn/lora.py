@@ -162,9 +162,13 @@ class _Adapted(torch.autograd.Function):
         ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float
     ) -> Tensor:
         x_NI = x.flatten(0, -2)
-        y_NO = F.linear(x_NI, weight_OI, bias_O)
+        y_NO = x_NI @ weight_OI.T
         low_NR = x_NI @ a_RI.T
-        y_NO.addmm_(low_NR, b_OR.T, alpha=scale)
+        if bias_O is None:
+            y_NO.addmm_(low_NR, b_OR.T, alpha=scale)
+        else:  # the bias rides along as one more column: added by itself, it would be a pass over the output
+            scaled_NR1 = F.pad(low_NR * scale, (0, 1), value=1.0)
+            y_NO.addmm_(scaled_NR1, torch.cat((b_OR, bias_O[:, None]), dim=1).T)
         ctx.save_for_backward(x, weight_OI, a_RI, b_OR, low_NR)
         ctx.scale = scale
         return y_NO.view(*x.shape[:-1], -1)
@@ -181,7 +185,7 @@ class _Adapted(torch.autograd.Function):
         if needs_x:
             grad_x = torch.mm(grad_NO, weight_OI).addmm_(grad_NR, a_RI).view(x.shape)
         grad_a = grad_NR.T @ x_NI if needs_a else None
-        grad_b = (grad_NO.T @ low_NR).mul_(ctx.scale) if needs_b else None
+        grad_b = (low_NR.T @ grad_NO).mul_(ctx.scale).T.contiguous() if needs_b else None
         return grad_x, None, grad_NO.sum(0) if needs_bias else None, grad_a, grad_b, None
 
 

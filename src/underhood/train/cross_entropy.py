@@ -31,12 +31,56 @@ def cross_entropy(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"]) 
     return _CrossEntropy.apply(logits_NV, targets_N)  # type: ignore[return-value]
 
 
+@torch.no_grad()
+def differentiate_in_place(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"]) -> tuple[Tensor, int]:
+    """Σ −log softmax(logits)[target] in nats, and how many targets are the likeliest token; the scores themselves
+    become the gradient of the sum, in their own type.
+
+    For a large vocabulary nothing else as large as the scores is ever in memory. Every target counts (no `IGNORE`).
+    """
+    count = logits_NV.shape[0]
+    precise = torch.promote_types(logits_NV.dtype, torch.float32)
+    rows = _rows(logits_NV)
+    total, right = torch.zeros((), dtype=precise, device=logits_NV.device), 0
+    for first in range(0, count, rows):
+        here = slice(first, first + rows)
+        z_nV, index_n1 = logits_NV[here].to(precise), targets_N[here, None]
+        picked_n1 = _below_the_highest(z_nV, index_n1)
+        maybe_n = picked_n1[:, 0] == 0  # several may be equally high, and the first of them is the one
+        if maybe_n.any():
+            right += int((z_nV[maybe_n].argmax(dim=-1, keepdim=True) == index_n1[maybe_n]).sum())
+        sum_n1 = z_nV.exp_().sum(dim=-1, keepdim=True)
+        total += (sum_n1.log() - picked_n1).sum()
+        _take_target_away(z_nV, index_n1, sum_n1, torch.ones_like(sum_n1))
+        if z_nV.dtype != logits_NV.dtype:
+            logits_NV[here] = z_nV
+    return total, right
+
+
+def _rows(logits_NV: Tensor) -> int:
+    """Rows per slice."""
+    count, vocab = logits_NV.shape
+    return max(1, CACHED_VALUES // vocab) if logits_NV.device.type == "cpu" else max(1, count)
+
+
+def _below_the_highest(z_nV: Tensor, index_n1: Tensor) -> Tensor:
+    """Takes each row's highest score away from all of it, in place; returns what is left of the targets'."""
+    z_nV -= z_nV.amax(dim=-1, keepdim=True)
+    return z_nV.gather(1, index_n1)
+
+
+def _take_target_away(z_nV: Tensor, index_n1: Tensor, sum_n1: Tensor, weight_n1: Tensor) -> None:
+    """From exponentials to the gradient, in place: ``weight · (softmax − onehot)``."""
+    z_nV *= weight_n1 / sum_n1
+    z_nV.scatter_add_(1, index_n1, -weight_n1)
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        count, vocab = logits_NV.shape
+        count = logits_NV.shape[0]
         precise = torch.promote_types(logits_NV.dtype, torch.float32)
-        rows = max(1, CACHED_VALUES // vocab) if logits_NV.device.type == "cpu" else max(1, count)
+        rows = _rows(logits_NV)
         grad_NV = torch.empty_like(logits_NV) if ctx.needs_input_grad[0] else None
         kept_N = targets_N != IGNORE
         index_N1 = targets_N.where(kept_N, 0)[:, None]
@@ -46,13 +90,11 @@ class _CrossEntropy(torch.autograd.Function):
         for first in range(0, count, rows):
             here = slice(first, first + rows)
             z_nV = logits_NV[here].to(precise, copy=True)
-            z_nV -= z_nV.amax(dim=-1, keepdim=True)
-            picked_n1 = z_nV.gather(1, index_N1[here])
+            picked_n1 = _below_the_highest(z_nV, index_N1[here])
             sum_n1 = z_nV.exp_().sum(dim=-1, keepdim=True)
             total += ((sum_n1.log() - picked_n1) * weight_N1[here]).sum()
             if grad_NV is not None:
-                z_nV *= weight_N1[here] / sum_n1
-                z_nV.scatter_add_(1, index_N1[here], -weight_N1[here])
+                _take_target_away(z_nV, index_N1[here], sum_n1, weight_N1[here])
                 grad_NV[here] = z_nV
         ctx.save_for_backward(grad_NV)
         return total if count else total + share
