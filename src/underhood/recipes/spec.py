@@ -47,7 +47,7 @@ class BuildSpec(Wishes):
     matrix_lr: float = 0.013
     lr: float = 0.02
     unembed_lr: float = 0.004
-    sft_lr_scale: float = 0.2
+    sft_lr_scale: float = 0.4
     dpo_lr_scale: float = 0.05
     beta: float = 0.1
     save_seconds: float = 30.0
