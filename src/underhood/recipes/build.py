@@ -119,6 +119,7 @@ def planned(run: Run, lessons: Lessons, *, left: float) -> tuple[Plan, Hardware]
     pair_tokens = sum(len(ids) for pair in pairs for ids, _ in pair) // max(1, len(pairs))
     plan = make_plan(
         seconds=left - (time.perf_counter() - started),
+        probe_seconds=min(3.0, left / 40),
         hardware=hardware,
         optimizer=optimizer_spec(run.spec, hardware.device),
         vocab_size=tokenizer.vocab_size,
