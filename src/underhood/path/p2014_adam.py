@@ -1,0 +1,260 @@
+"""Kingma & Ba 2014: steps of equal size for every weight, however large its gradients are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from underhood.core.figures import Plot, Series
+from underhood.core.milestone import (
+    Ablation,
+    Claim,
+    Exactly,
+    Milestone,
+    Minutes,
+    Paper,
+    Printed,
+    Seeds,
+    at_least,
+    at_most,
+    near,
+)
+from underhood.core.trial import Trial
+from underhood.data.zipf import zipf_pairs
+from underhood.train.classic import SGD, Adagrad, RMSprop
+from underhood.train.optim import AdamW, Named, Rule
+
+Build = Callable[[Named], Rule]
+
+MILESTONE = Milestone(
+    stem="p2014_adam",
+    rows=("adam",),
+    title="Adam: every weight its own step",
+    year=2014,
+    question="Why are language models trained with Adam and not with plain gradient descent?",
+    asks=("what is Adam?", "what is momentum?", "what is AdamW?", "what do the betas and epsilon do?"),
+    papers=(
+        Paper(
+            authors="D. P. Kingma, J. Ba",
+            year=2014,
+            title="Adam: a method for stochastic optimization",
+            link="https://arxiv.org/abs/1412.6980",
+        ),
+        Paper(
+            authors="I. Loshchilov, F. Hutter",
+            year=2019,
+            title="Decoupled weight decay regularization",
+            link="https://arxiv.org/abs/1711.05101",
+        ),
+    ),
+    idea=r"""
+In a language model a frequent word's embedding gets a gradient in every step, a rare one's once in a thousand. A rate
+that is right for the one is wrong for the other. *Momentum* averages gradients over time, which helps against noise but
+not here. *Adagrad* divides each weight's step by the root of all its squared gradients so far, *RMSprop* by that of the
+recent ones. Adam does both: running means of the gradient and of its square,
+
+$$m \leftarrow \beta_1 m + (1-\beta_1)\,g, \qquad v \leftarrow \beta_2 v + (1-\beta_2)\,g^2, \qquad
+w \leftarrow w - \alpha \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \varepsilon}$$
+
+Both means start from zero and are too small at first; the divisions by $1-\beta^t$ correct that. Multiply the loss by
+any constant and it cancels: the step depends on how *steady* a gradient is, not on how large. So one rate serves
+embeddings, attention and norms alike.
+
+Weight decay must not go through that division, or weights with large gradients would hardly decay. *AdamW* takes it out
+and shrinks all weights by the same share.
+""",
+    claims=(
+        Claim(
+            key="parity",
+            statement="Our SGD, momentum, Adagrad, RMSprop, Adam, AdamW take PyTorch's steps (largest difference)",
+            judge=Exactly(0.0, within=1e-12),
+            middle="max",
+        ),
+        Claim(
+            key="scale",
+            statement="The loss times 1,000 or a thousandth leaves Adam's path as it is (largest difference, ε = 0)",
+            judge=Exactly(0.0, within=1e-12),
+            paper=Printed("cancels", "verified", "section 2.1"),
+            middle="max",
+        ),
+        Claim(
+            key="epsilon",
+            statement="It ends where gradients come near ε: with ε = 10⁻⁸, 10⁻⁸ of the loss moves the path by 0.1",
+            judge=at_least(0.1),
+        ),
+        Claim(
+            key="first",
+            statement="The first step has the size of the rate, whatever the gradient (in rates)",
+            judge=near(1.0, 1e-6),
+        ),
+        Claim(
+            key="decoupled",
+            statement="AdamW's decay shrinks weights with small and with large gradients alike (ratio of shares)",
+            judge=near(1.0, 0.01),
+        ),
+        Claim(
+            key="zipf",
+            statement="With words as rare as real ones, Adam reaches SGD's best loss in a third of its steps",
+            judge=at_most(1 / 3, shape=2 / 3, null=1.0),
+            unit="of SGD's steps",
+        ),
+    ),
+    ablations=(
+        Ablation("square", "no division by the root of the squares: momentum alone", ("scale", "first", "zipf")),
+        Ablation("correction", "the means that start from zero are taken as they are", ("first",)),
+        Ablation("decoupling", "the decay is added to the gradient", ("decoupled",)),
+    ),
+    minutes=Minutes(read=6, smoke=0.2, report=2),
+    seeds=Seeds(smoke=3, report=5),
+    code=("underhood.train.optim:AdamW", "underhood.train.classic:RMSprop"),
+    hard="""
+Both get their best rate of a grid, per seed, momentum 0.9 and no schedule. The text is made: the next word is one of a
+few that belong to a word, and words are as rare as Zipf says (the r-th has a share of 1/r). The factor is that of a
+model that is all embeddings; inside a network it is smaller. PyTorch adds ε after the correction, TensorFlow 1 before
+it, where in the first step it acts 1 / √(1 − β₂) = 31.6 times as strongly: the same ε is not the same algorithm.
+""",
+    then="The rate itself should not stand still: lr-schedule.",
+)
+
+
+def run(trial: Trial) -> None:
+    trial.measure("parity", max(parity().values()))
+    adam: Build = partial(without(trial), eps=0.0)
+    apart = {scale: float((path(adam, scale) - path(adam, 1.0)).abs().max()) for scale in (1e3, 1e-3, 2.0**20)}
+    trial.measure("scale", max(apart.values()))
+    trial.oracle("a factor of 2²⁰ changes no bit", trial.without("square") or apart[2.0**20] == 0)
+    trial.measure("epsilon", float((path(without(trial), 1e-8) - path(without(trial), 1.0)).abs().max()))
+    for g in (1e-3, 1.0, 1e3):
+        trial.measure("first", first_step(partial(without(trial), eps=1e-12), g))
+    trial.measure("decoupled", decayed(trial.without("decoupling")))
+    curves = {}
+    for seed in trial.each_seed():
+        if trial.wants("zipf"):
+            steps, curves = race(trial, seed)
+            trial.measure("zipf", steps)
+    show(trial, curves)
+
+
+def without(trial: Trial) -> Callable[..., Rule]:
+    """Adam, or what is left of it."""
+
+    def build(named: Named, *, lr: float = 0.01, eps: float = 1e-8) -> Rule:
+        if trial.without("square"):
+            return SGD(named, lr=lr, momentum=0.9)
+        rule = AdamW(named, lr=lr, betas=(0.9, 0.999), eps=eps)
+        if trial.without("correction"):
+            rule.count += 10**6  # as if it had been running forever: nothing is corrected any more
+        return rule
+
+    return build
+
+
+BETAS = {"lr": 0.01, "betas": (0.9, 0.999)}
+PAIRS: tuple[tuple[str, Callable[..., Rule], Callable[..., torch.optim.Optimizer], dict[str, Any]], ...] = (
+    ("SGD", SGD, torch.optim.SGD, {"lr": 0.1}),
+    ("momentum", SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    ("Adagrad", Adagrad, torch.optim.Adagrad, {"lr": 0.1}),
+    ("RMSprop", RMSprop, torch.optim.RMSprop, {"lr": 0.01}),
+    ("Adam", AdamW, torch.optim.Adam, BETAS),
+    ("AdamW", AdamW, torch.optim.AdamW, {**BETAS, "weight_decay": 0.1}),
+)
+
+
+def parity() -> dict[str, float]:
+    """The largest difference from torch.optim after 100 steps on random gradients, for each optimiser."""
+    found = {}
+    for name, ours_of, theirs_of, options in PAIRS:
+        ours, theirs = (nn.Parameter(torch.linspace(-2, 2, 12, dtype=torch.float64)) for _ in range(2))
+        rule, oracle = ours_of([("p", ours)], **options), theirs_of([theirs], **options)
+        for step in range(100):
+            generator = torch.Generator().manual_seed(step)
+            ours.grad = torch.randn(12, generator=generator, dtype=torch.float64) * 10 ** (step % 5 - 2)
+            theirs.grad = ours.grad.clone()
+            rule.step(1.0)
+            oracle.step()
+        found[name] = float((ours - theirs).abs().max())
+    return found
+
+
+def path(build: Build, scale: float) -> Tensor:
+    """100 steps in a valley whose loss is multiplied by `scale`, (100, 4)."""
+    curvature = torch.logspace(0, 3, 4, dtype=torch.float64)
+    p = nn.Parameter(torch.ones(4, dtype=torch.float64))
+    rule, seen = build([("p", p)]), []
+    for _ in range(100):
+        p.grad = scale * (curvature * p.detach())
+        rule.step(1.0)
+        seen.append(p.detach().clone())
+    return torch.stack(seen)
+
+
+def first_step(build: Build, g: float) -> float:
+    p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    p.grad = torch.full_like(p, g)
+    build([("p", p)]).step(1.0)
+    return -float(p) / 0.01
+
+
+def decayed(inside: bool) -> float:
+    """What the decay takes from a weight with small gradients (±0.01), over that of one with large ones (±10)."""
+    p = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    rule = AdamW([("p", p)], lr=1e-2, betas=(0.9, 0.999), weight_decay=0.0 if inside else 0.1)
+    seen = []
+    for step in range(400):
+        p.grad = torch.tensor([0.01, 10.0], dtype=torch.float64) * (-1) ** step + (0.1 * p.detach() if inside else 0)
+        rule.step(1.0)
+        seen.append(p.detach().clone())
+    lost = 1 - torch.stack(seen)[-100:].mean(0)
+    return float(lost[0] / lost[1])
+
+
+def race(trial: Trial, seed: int) -> tuple[float, dict[str, list[float]]]:
+    """Adam's steps to the best loss that SGD ends at, as a share of SGD's; and the best run of each."""
+    steps, words = trial.at(smoke=150, report=600), trial.at(smoke=200, report=500)
+    first, second, shares = zipf_pairs(words, (steps, 256), np.random.default_rng(seed))
+    truth = torch.from_numpy(shares).float()
+
+    def run(build: Build) -> list[float]:
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Embedding(words, 32), nn.Linear(32, words))
+        nn.init.normal_(model[0].weight, std=0.1)  # type: ignore[arg-type]
+        rule, losses = build(list(model.named_parameters())), []
+        for a, b in zip(torch.from_numpy(first), torch.from_numpy(second), strict=True):
+            model.zero_grad()
+            F.cross_entropy(model(a), b).backward()
+            rule.step(1.0)
+            with torch.no_grad():  # the loss on all pairs there are, not on a sample
+                losses.append(float(-(model(torch.arange(words)).log_softmax(-1) * truth).sum()))
+        return losses
+
+    rates = {
+        "SGD": (0.3, 1.0, 3.0, 10.0),
+        "Adam": (0.3, 1.0, 3.0, 10.0) if trial.without("square") else (0.003, 0.01, 0.03, 0.1),
+    }
+    builds = {"SGD": partial(SGD, momentum=0.9), "Adam": without(trial)}
+    runs = {name: [run(partial(builds[name], lr=lr)) for lr in trial.each(rates[name], name)] for name in rates}
+    best = min((losses for losses in runs["SGD"] if np.isfinite(losses[-1])), key=lambda losses: losses[-1])
+    reached = [
+        next((step for step, loss in enumerate(losses, 1) if loss <= best[-1]), np.inf) for losses in runs["Adam"]
+    ]
+    return min(reached) / steps, {"SGD with momentum": best, "Adam": runs["Adam"][int(np.argmin(reached))]}
+
+
+def show(trial: Trial, curves: dict[str, list[float]]) -> None:
+    trial.figure(
+        Plot(
+            title="Rare words learn too",
+            x="steps",
+            y="loss on all pairs, nats",
+            series=tuple(
+                Series(name, tuple(map(float, range(1, len(losses) + 1))), tuple(losses))
+                for name, losses in curves.items()
+            ),
+        )
+    )
