@@ -24,6 +24,7 @@ from underhood.web.pages_api import POLICY, SHARED
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
 PLACES = {
     "chat": GREEDY,
+    "two models": GREEDY + "&model=small:dpo&model=small:sft",
     "runs": "/runs",
     "run": "/runs/small",
     "compare": "/compare?a=whole&b=half",
@@ -51,6 +52,9 @@ def settle(visit: Visit, place: str) -> None:
         page.get_by_role("button", name="Tokens", exact=True).click()
         page.locator(".strip .token").first.wait_for()
         page.get_by_role("button", name="Settings", exact=True).click()
+    elif place == "two models":
+        visit.ask("What is a list?")
+        page.locator("mark.differs").first.wait_for()
     else:
         page.locator({"runs": "tbody tr", "run": ".stages li", "compare": ".diff tr"}[place]).first.wait_for()
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")

@@ -32,6 +32,12 @@ export class AnswerView {
       this.body.replaceChildren(...this.#text());
     }
     this.foot.replaceChildren(...this.#foot());
+    this.drawn?.();
+  }
+
+  // Whether the whole answer stands there as text.
+  get readable() {
+    return !this.live && !this.editing && !this.answer.error && Boolean(this.answer.text) && !this.element.classList.contains("as-tokens");
   }
 
   #text() {
@@ -128,6 +134,7 @@ export class AnswerView {
       this.update();
       this.element.querySelector('[aria-label="Edit the answer"]')?.focus();
     };
+    this.drawn?.();
     this.body.replaceChildren(editor(this.answer.text, "The answer as it should be", "Keep", (text) => {
       done();
       if (text !== this.answer.text) this.acts.edit(text);

@@ -2,15 +2,14 @@
 
 import { ask } from "./api.js";
 import { AnswerView } from "./answer.js";
-import { controls, settingsIn, withSettings } from "./controls.js";
-import { h, icon, iconButton, say } from "./dom.js";
-import { exportBox } from "./export.js";
-import { modelPicker } from "./picker.js";
+import { settingsIn, withSettings } from "./controls.js";
+import { markDifferences } from "./differ.js";
+import { h, icon, say } from "./dom.js";
+import { frame } from "./frame.js";
 import { questionView } from "./question.js";
 import { go, note } from "./state.js";
 import * as store from "./store.js";
 import * as talks from "./talk.js";
-import { talkList } from "./talklist.js";
 import { welcome } from "./welcome.js";
 import { fillAnswer, textOf } from "./write.js";
 
@@ -24,6 +23,7 @@ class Chat {
     this.cards = [];
     this.lanes = { a: null, b: null }; // ids of models
     this.settings = {};
+    this.marked = true; // two answers' differences
     this.talk = talks.newTalk();
     this.running = new Map(); // answer id → { controller, view }
     this.views = new Map(); // answer id → AnswerView
@@ -49,6 +49,7 @@ class Chat {
     this.lanes.a = known(first) ?? this.lanes.a ?? this.cards[0].id;
     this.lanes.b = known(second);
     this.settings = settingsIn(query);
+    this.marked = query.get("marks") !== "off";
     this.missing = null;
     if (hash.startsWith("talk=")) {
       try {
@@ -90,6 +91,7 @@ class Chat {
     for (const lane of ["a", "b"]) {
       if (this.lanes[lane] && (lane === "b" || this.lanes.b || this.lanes.a !== this.cards[0].id)) query.append("model", this.lanes[lane]);
     }
+    if (!this.marked) query.set("marks", "off");
     return withSettings(query, this.settings);
   }
 
@@ -118,44 +120,20 @@ class Chat {
   // Building -----------------------------------------------------------------------------------------------------
 
   #build() {
-    this.list = talkList({
-      address: (talk) => this.addressOf(talk),
-      begin: () => this.begin(),
-      current: () => this.talk.id,
-      removed: (id) => id === this.talk.id && this.begin(),
-      open: (talk) => this.open(talk),
-    });
-    this.picker = modelPicker(this.cards, this.lanes, (lane, id) => this.#pick(lane, id));
-    this.turns = h("div", { class: "turns" });
-    this.field = h("textarea", { rows: 1, id: "ask", "aria-label": "Your message", placeholder: "Ask", enterkeyhint: "send",
-      oninput: () => this.#grow(), onkeydown: (event) => this.#fieldKey(event) });
-    this.sender = iconButton("send", "Send", () => this.send(), { class: "icon-button send" });
-    this.composer = h("form", { class: "composer", onsubmit: (event) => event.preventDefault() },
-      h("div", { class: "composer-box" }, this.field, this.sender), h("p", { class: "small soft composer-note" }));
-    const owner = this;
-    this.panel = controls({
-      get settings() {
-        return owner.settings;
-      },
-      system: () => this.talk.system,
-      setSystem: (text) => {
-        this.talk.system = text;
+    Object.assign(this, frame(this, {
+      onPick: (lane, id) => this.#pick(lane, id),
+      onKey: (event) => this.#fieldKey(event),
+      onGrow: () => this.#grow(),
+      onNote: () => this.#note(),
+      onMarks: () => {
+        this.marked = !this.marked;
         this.#note();
-        if (Object.keys(this.talk.turns).length) store.put(this.talk);
+        this.#draw();
       },
-    }, () => this.#note());
-    this.settingsBox = h("aside", { class: "side settings-side", id: "settings", "aria-label": "Settings", hidden: true },
-      h("header", {}, h("h2", {}, "Settings"), iconButton("close", "Close the settings", () => this.toggleSettings())), this.panel);
-    this.head = h("div", { class: "chat-head" },
-      iconButton("menu", "Conversations", () => this.#toggleList(), { "aria-expanded": "false", class: "icon-button list-toggle" }),
-      this.picker.element,
-      h("div", { class: "head-acts" },
-        iconButton("down2", "Export", () => exportBox(this)),
-        iconButton("tune", "Settings", () => this.toggleSettings(), { "aria-controls": "settings", "aria-expanded": "false", class: "icon-button settings-toggle" })));
-    this.root.replaceChildren(this.list.element, h("div", { class: "chat-middle" }, this.head, this.turns, this.composer), this.settingsBox);
+    }));
   }
 
-  #toggleList() {
+  toggleList() {
     const open = this.root.classList.toggle("list-open");
     this.head.querySelector(".list-toggle").setAttribute("aria-expanded", String(open));
     if (open) this.list.element.querySelector("input").focus();
@@ -181,6 +159,8 @@ class Chat {
   #draw() {
     this.views.clear();
     this.root.classList.toggle("two-lanes", this.lanes.b !== null);
+    this.marks.hidden = this.lanes.b === null;
+    this.marks.setAttribute("aria-pressed", String(this.marked));
     const turns = talks.path(this.talk);
     this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.missing, (prompt) => this.send(prompt))]));
     const base = this.active.every((lane) => !this.card(lane).chats);
@@ -195,6 +175,8 @@ class Chat {
     const all = talks.siblings(this.talk, turn.parent);
     const question = questionView(turn, all, (other) => this.#showTurn(other), (text) => this.send(text, turn));
     const lanes = this.active.map((lane) => this.#answer(turn, lane));
+    const views = this.active.map((lane) => this.views.get(talks.chosen(turn, lane)?.id)).filter(Boolean);
+    if (views.length === 2) markDifferences(views, () => this.marked);
     return h("section", { class: "turn", "aria-label": `Question: ${talks.titleOf(turn.text)}` }, question, h("div", { class: "lanes" }, lanes));
   }
 
@@ -253,7 +235,7 @@ class Chat {
   key(event) {
     const last = (label) => [...this.turns.querySelectorAll(`[aria-label="${label}"]`)].at(-1)?.click();
     if (event.key === "Escape" && this.running.size) this.stopAll();
-    else if (event.key === "Escape" && this.root.classList.contains("list-open")) this.#toggleList();
+    else if (event.key === "Escape" && this.root.classList.contains("list-open")) this.toggleList();
     else if (event.key === "Escape" && !this.settingsBox.hidden) this.toggleSettings();
     else if (event.key === "Escape") return false;
     else if (event.key === "n") this.begin();
@@ -262,7 +244,7 @@ class Chat {
     else if (event.key === "e") last("Edit the question");
     else if (event.key === "s") this.toggleSettings();
     else if (event.key === "/") {
-      if (!this.list.element.checkVisibility()) this.#toggleList();
+      if (!this.list.element.checkVisibility()) this.toggleList();
       this.list.element.querySelector("input").focus();
     } else return false;
     return true;
