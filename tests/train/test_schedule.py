@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underhood.train.schedule import ScheduleSpec
+from underhood.train.schedule import ScheduleSpec, noam
 
 schedules = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["linear", "cosine"])).map(
     lambda v: ScheduleSpec(warmup=v[0] * (1 - v[1]), decay=v[1], floor=v[2], shape=v[3])
@@ -59,3 +59,11 @@ def test_schedule_climbs_then_falls_within_its_bounds(spec: ScheduleSpec, steps:
 def test_schedule_refuses_shares_that_are_none(warmup: float, decay: float):
     with pytest.raises(ValueError, match="shares of the run"):
         ScheduleSpec(warmup=warmup, decay=decay)
+
+
+def test_noam_climbs_to_its_peak_at_the_end_of_the_warmup():
+    rates = [noam(step, 512) for step in range(1, 20_001)]
+    assert rates.index(max(rates)) == 3999
+    assert max(rates) == pytest.approx(1 / math.sqrt(512 * 4000))
+    assert rates[999] == pytest.approx(max(rates) / 4)
+    assert rates[15_999] == pytest.approx(max(rates) / 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from underhood.grad.dual import Dual
 from underhood.grad.elementary import apply
@@ -68,3 +68,9 @@ def cost_of_forward_pass(f: Callable[..., Any], point: Sequence[float]) -> int:
     """Operations of the function and its slope in one direction (`grad.dual`); a gradient takes one pass per input."""
     inputs = [Dual(Counted(x), Counted(1.0)) for x in point]
     return operations(lambda: f(*inputs))
+
+
+def cost_of_curvature(f: Callable[..., Any], point: Sequence[float]) -> int:
+    """Operations of the gradient and the Hessian's product with one vector together (`grad.second`)."""
+    inputs = [Value(cast(float, Dual(Counted(x), Counted(1.0)))) for x in point]
+    return operations(lambda: f(*inputs).backward())
