@@ -38,10 +38,10 @@ class Args:
     text_field: str | None = None
     """The field that holds the text in JSON lines or Parquet."""
 
-    vocab_size: int = 4096
+    vocab_size: int = BuildSpec.vocab_size
     """Tokens, special ones included."""
 
-    held_out: float = 0.08
+    held_out: float = BuildSpec.held_out
     """Share of the bytes that a run never trains on."""
 
     seed: int = 0
