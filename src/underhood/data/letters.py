@@ -36,6 +36,12 @@ def spelled(ids: NDArray[np.int64]) -> str:
     return "".join(ALPHABET[number] for number in ids.tolist())
 
 
+def block_counts(ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """How often each block of n symbols occurs, counting from every symbol on: 27ⁿ counts in alphabetical order."""
+    blocks = np.lib.stride_tricks.sliding_window_view(ids, n) @ (27 ** np.arange(n - 1, -1, -1))
+    return np.bincount(blocks, minlength=27**n)
+
+
 @lru_cache(maxsize=4)
 def plain_english(only_topics: bool = False, seed: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The default corpus as plain texts, duplicates removed: those to learn from and those held out, by document.

@@ -11,7 +11,7 @@ from underhood.core.figures import Grid, Plot, Series
 from underhood.core.milestone import Ablation, Claim, Exactly, Milestone, Minutes, Paper, Seeds, at_least, at_most
 from underhood.core.trial import Trial
 from underhood.data.huffman import Pick, codewords, decode, encode, lengths
-from underhood.data.letters import ALPHABET, plain_english, symbols
+from underhood.data.letters import ALPHABET, block_counts, plain_english, symbols
 from underhood.evals.information import cross_entropy, entropy
 
 Ints = NDArray[np.int64]
@@ -135,7 +135,7 @@ def run(trial: Trial) -> None:
     pick = commonest if trial.without("rarest") else None
     train, held_out = plain_english(only_topics=trial.scale == "smoke")
     text, other = symbols(" ".join(train)), symbols(" ".join(held_out))
-    counts = blocks(text, 1)
+    counts = block_counts(text, 1)
     code = lengths(counts.tolist(), pick)
     trial.measure("letters", mean_length(counts, code) - entropy(counts))
     words = ranks_in_binary(counts) if trial.without("prefix") else codewords(code)
@@ -143,9 +143,9 @@ def run(trial: Trial) -> None:
     some = text[: trial.at(smoke=20_000, report=500_000)].tolist()
     bits = encode(some, words)
     trial.measure("restored", wrong_letters(bits, words, some))
-    new = blocks(other, 1)
+    new = block_counts(other, 1)
     trial.measure("other_text", mean_length(new, code) - cross_entropy(new, counts))
-    costs = [cost(blocks(text, n), n, pick) for n in (1, 2, 3)]
+    costs = [cost(block_counts(text, n), n, pick) for n in (1, 2, 3)]
     trial.measure("blocks", costs[2][0] - costs[2][1])
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
@@ -155,12 +155,6 @@ def run(trial: Trial) -> None:
         expected = sum(code[symbol] for symbol in some)
         trial.oracle("the coded text is as long as the table says", len(bits) == expected, f"{len(bits):,} bits")
         show(trial, counts, words, costs)
-
-
-def blocks(text: Ints, n: int) -> Ints:
-    """How often each block of n letters occurs, counting from every letter on."""
-    numbers = np.lib.stride_tricks.sliding_window_view(text, n) @ (27 ** np.arange(n - 1, -1, -1))
-    return np.bincount(numbers, minlength=27**n)
 
 
 def commonest(heap: list[tuple[float, int]]) -> tuple[tuple[float, int], tuple[float, int]]:
