@@ -257,7 +257,7 @@ def test_engine_quantized_cache_stays_close_in_a_quarter_of_the_memory() -> None
         pieces = collected(engine.submit(Request(prompt=prompt, max_new_tokens=8)))
         logprobs[quantized] = [token.logprob for piece in pieces for token in piece.tokens]
         # 2 layers × (keys, values) × head width 8 × 4 bytes, or 1 byte each and a scale
-        assert engine.cache.bytes // (engine.pool.total * 4) == (48 if quantized else 128)
+        assert engine.reader.cache.bytes // (engine.pool.total * 4) == (48 if quantized else 128)
     assert logprobs[True][:4] == pytest.approx(logprobs[False][:4], abs=0.2)
     assert logprobs[True] != logprobs[False]
 

@@ -29,8 +29,8 @@ def test_block_bytes_is_what_a_cache_takes() -> None:
     for quantized in (False, True):
         spec = replace(SPEC, cache_bytes=1 << 20, quantize_cache=quantized)
         engine = Engine(LARGE, TOKENIZER, spec)
-        assert engine.cache.bytes == engine.pool.total * block_bytes(LARGE, spec)
-        assert engine.cache.bytes <= 1 << 20 < engine.cache.bytes + block_bytes(LARGE, spec)
+        assert engine.reader.cache.bytes == engine.pool.total * block_bytes(LARGE, spec)
+        assert engine.reader.cache.bytes <= 1 << 20 < engine.reader.cache.bytes + block_bytes(LARGE, spec)
 
 
 def test_memory_that_is_plenty_gives_everyone_what_their_texts_can_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from underhood.nn.fewrows import FewRowsLinear, for_few_rows
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 3), (1, 64), (1, 70), (16,)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 3), (1, 64), (2, 70), (1, 300), (16,)], ids=str)
 def test_few_rows_linear_matches_the_plain_one(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(24, 10, bias=bias)

@@ -1,7 +1,7 @@
 """The engine: many requests, one model, one step at a time.
 
 What a step is made of is decided in `scheduler`, where keys and values lie in `blocks`, attention over them in
-`blocked`, which token comes next in `choosing`. Here it is put together.
+`blocked`; `reader` runs the model, and `choosing` says which token comes next. Here it is put together.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.infer.answer import Answer, Choice
-from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.blocks import BlockPool
-from underhood.infer.cache import heads_of
 from underhood.infer.choosing import Chooser, check_request, choose_all
 from underhood.infer.drafts import Drafts, check_draft
 from underhood.infer.embedding import EmbeddingJob
 from underhood.infer.engine_spec import EngineSpec, EngineStats
-from underhood.infer.generate import check_prompts, device_of, room_for
+from underhood.infer.generate import check_prompts, room_for
 from underhood.infer.memory import count_blocks
+from underhood.infer.reader import Reader
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.ring import window_of
 from underhood.infer.scheduler import FEW, Plan, Scheduler, Stream
@@ -66,15 +65,11 @@ class Engine:
         self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
         self.failure: Exception | None = None
         self.threaded = False
-        self.device = device_of(model)
         if draft is not None:
             check_draft(model, draft)
         self.drafts = Drafts(draft, FEW, spec.guesses) if spec.guesses else None
         blocks = count_blocks(model, spec)
-        heads, dtype = heads_of(model), model.embed.weight.dtype
-        self.cache = BlockedCache(
-            heads, blocks * spec.block, dtype=dtype, device=self.device, quantized=spec.quantize_cache
-        )
+        self.reader = Reader(model, blocks, spec)
         self.pool = BlockPool(blocks, spec.block)
         self.scheduler = Scheduler(
             self.pool,
@@ -133,8 +128,7 @@ class Engine:
             if not plan.turns:
                 return worked
             start = time.perf_counter()
-            if plan.copies:
-                self.cache.copy(plan.copies, self.spec.block)
+            self.reader.copy(plan)
             for part, logits_NV in self._read(plan):
                 self._go_on(part, logits_NV)
             self._counts["steps"] += 1
@@ -309,7 +303,7 @@ class Engine:
         If it fails, its texts are tried one at a time, so that one that breaks the model ends alone.
         """
         try:
-            logits_NV = self._pass(plan)
+            logits_NV = self.reader.read(plan)
         except Exception as error:
             self._counts["failures"] += 1
             if len(plan.turns) > 1:
@@ -325,26 +319,6 @@ class Engine:
         else:
             self._failures_in_a_row = 0
             yield plan, logits_NV
-
-    def _pass(self, plan: Plan) -> Tensor:
-        tokens: list[int] = []
-        ends: list[int] = []
-        spans = []
-        size = self.spec.block
-        for turn in plan.turns:
-            stream = turn.stream
-            first = len(tokens) + turn.count - 1
-            tokens += (*stream.tokens[turn.start : turn.start + turn.count], *turn.guess)
-            if turn.last:
-                ends.extend(range(first, len(tokens)))
-            runs = [(first * size, count * size) for first, count in stream.runs]
-            spans.append(Span(turn.start, turn.count + len(turn.guess), runs, stream.dropped * size))
-        positions_1T = self.cache.arrange(spans)
-        tokens_1T = torch.tensor([tokens], device=self.device)
-        hidden_TD = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T)[0]
-        if len(ends) < len(tokens):
-            hidden_TD = hidden_TD[torch.tensor(ends, device=self.device, dtype=torch.long)]
-        return self.model.unembed(hidden_TD).contiguous()
 
     def _go_on(self, plan: Plan, logits_NV: Tensor) -> None:
         """What has been read is in the cache; texts that have been read to their end get their next token."""

@@ -194,8 +194,8 @@ def last_logits(
 ) -> Tensor:
     """Scores (B · count, V) after each row's `count` last tokens; a decoder works out those of no other token."""
     if isinstance(model, Decoder):
-        hidden_BTD = model.hidden(tokens_BT, cache=cache, positions=positions_BT)
-        return model.unembed(hidden_BTD[:, -count:].flatten(0, 1))
+        rows = slice(-count, None) if count < tokens_BT.shape[1] else None
+        return model.unembed(model.hidden(tokens_BT, cache=cache, positions=positions_BT, rows=rows).flatten(0, 1))
     return model(tokens_BT, cache=cache, positions=positions_BT)[:, -count:].flatten(0, 1)
 
 

@@ -11,6 +11,7 @@ from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
 from underhood.nn.fewrows import for_few_rows
 from underhood.nn.fused import fuse as fuse_layers
+from underhood.nn.integer import IntegerLinear, multiplies_integers
 from underhood.nn.packed import Int4Linear, Int8Linear, fits_int4
 from underhood.nn.surgery import find_modules
 
@@ -63,4 +64,5 @@ def _packed(layer: nn.Linear, quantize: Quantized) -> nn.Module:
         for group in (GROUP, 32):
             if fits_int4(layer, group):
                 return Int4Linear(layer, group=group)
-    return Int8Linear(layer)  # also what 4 bits can't hold: rows that are no multiple of 32 long
+    # Also what 4 bits can't hold: rows that are no multiple of 32 long.
+    return IntegerLinear(layer) if multiplies_integers() else Int8Linear(layer)

@@ -84,8 +84,11 @@ class Attention(nn.Module):
         self.query_norm = spec.qk_norm.build(normed[0]) if spec.qk_norm else None
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading, rows: Tensor | slice | None = None) -> Tensor:
+        """What each token (B, T, D) takes from those before it; with `rows` only what those of the T tokens take."""
         y_BHTK = self.look_back(*self.project(x_BTD, reading), reading)
+        if rows is not None:
+            y_BHTK = y_BHTK[:, :, rows]
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
 
     def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from underhood.nn.surgery import find_modules, replace_modules
 
-FEWEST, MOST = 4, 64
+FEWEST, MOST = 4, 256
 """Tokens for which the transposed product is the faster one."""
 
 BLOCKS = (64, 32, 128, 16)

@@ -8,6 +8,8 @@ heads by one angle is a product too; and a single token takes a way through the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +47,11 @@ def fuse(model: nn.Module) -> list[str]:
             if isinstance(module.feedforward, (FusedGated, Plain)):
                 _replace(model, name, FusedBlock(module))
                 names.append(name)
+    final: Any = getattr(model, "norm", None)
+    scale = _scale_of(final)
+    if scale is not None and final.weight.dtype == torch.float32:
+        model.norm = FinalRMSNorm(scale, final.spec.eps)
+        names.append("norm")
     return names
 
 
@@ -85,6 +92,31 @@ def _scale_of(norm: nn.Module | None) -> Tensor | None:
     return 1 + norm.weight.detach().float() if isinstance(norm, CentredRMSNorm) else None
 
 
+def unit_rms(x: Tensor, eps: float) -> Tensor:
+    """``x / sqrt(mean(x²) + eps)`` over the last dimension.
+
+    PyTorch makes it of half a dozen passes over memory on a CPU; the length of a vector is one, and a product another.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return F.rms_norm(x, x.shape[-1:], None, eps)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+class FinalRMSNorm(nn.Module):
+    """`RMSNorm` for inference, where the matrix behind it may be shared and takes no weight."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unit_rms(x, self.eps) * self.scale
+
+
 class UnitRMSNorm(nn.Module):
     """``x / sqrt(mean(x²) + eps)``, no weight."""
 
@@ -93,7 +125,7 @@ class UnitRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], None, self.eps)
+        return unit_rms(x, self.eps)
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}"
@@ -111,10 +143,10 @@ class FusedBlock(Block):
             setattr(self, name, part)
         self.mixer_post_norm, self.feedforward_post_norm = block.mixer_post_norm, block.feedforward_post_norm
 
-    def forward(self, x_BTD: Tensor, reading: Reading) -> Tensor:
+    def forward(self, x_BTD: Tensor, reading: Reading, rows: Tensor | slice | None = None) -> Tensor:
         width = x_BTD.shape[-1]
         if x_BTD.numel() != width:
-            return super().forward(x_BTD, reading)
+            return super().forward(x_BTD, reading, rows)
         x_1D = x_BTD.view(1, width)
         mixed_1D = self.mixer.one(_normed(self.mixer_norm, x_1D), reading)
         x_1D = x_1D + (mixed_1D if self.mixer_post_norm is None else self.mixer_post_norm(mixed_1D))
@@ -189,7 +221,7 @@ class FusedAttention(Attention):
         if self.head_scale is None:
             return x
         wide = torch.promote_types(x.dtype, torch.float32)
-        return (F.rms_norm(x.to(wide), (self.head_width,), None, self.head_eps) * self.head_scale).to(x.dtype)
+        return (unit_rms(x.to(wide), self.head_eps) * self.head_scale).to(x.dtype)
 
 
 def _head_scale(attention: Attention) -> Tensor | None:

@@ -1,0 +1,59 @@
+"""One pass of the model over the texts of a step, side by side in a row, with their keys and values in one memory."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from underhood.infer.blocked import BlockedCache, Span
+from underhood.infer.cache import heads_of
+from underhood.infer.engine_spec import EngineSpec
+from underhood.infer.generate import device_of
+from underhood.infer.scheduler import Plan
+from underhood.models.decoder import Decoder
+
+
+class Reader:
+    """A model and the blocks of its cache.
+
+    Attributes:
+        cache: memory for `blocks` blocks.
+    """
+
+    def __init__(self, model: Decoder, blocks: int, spec: EngineSpec):
+        self.model, self.block, self.device = model, spec.block, device_of(model)
+        self.cache = BlockedCache(
+            heads_of(model),
+            blocks * spec.block,
+            dtype=model.embed.weight.dtype,
+            device=self.device,
+            quantized=spec.quantize_cache,
+        )
+
+    def copy(self, plan: Plan) -> None:
+        """Copies what is about to be written by one of several texts that share it."""
+        if plan.copies:
+            self.cache.copy(plan.copies, self.block)
+
+    def read(self, plan: Plan) -> Float[Tensor, "N V"]:
+        """The scores after the last token of each text that is read to its end, and after each token guessed there."""
+        tokens: list[int] = []
+        ends: list[int] = []
+        spans: list[Span] = []
+        size = self.block
+        for turn in plan.turns:
+            stream = turn.stream
+            last = len(tokens) + turn.count - 1
+            tokens += (*stream.tokens[turn.start : turn.start + turn.count], *turn.guess)
+            if turn.last:
+                ends.extend(range(last, len(tokens)))
+            runs = [(first * size, count * size) for first, count in stream.runs]
+            spans.append(Span(turn.start, turn.count + len(turn.guess), runs, stream.dropped * size))
+        positions_1T = self.cache.arrange(spans)
+        tokens_1T = torch.tensor([tokens], device=self.device)
+        rows = torch.tensor(ends or [0], device=self.device) if len(ends) < len(tokens) else None
+        hidden_ND = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T, rows=rows)[0]
+        if not ends:
+            return hidden_ND.new_empty(0, self.model.vocab_size)
+        return self.model.unembed(hidden_ND).contiguous()
