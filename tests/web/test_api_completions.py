@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import openai
 import pytest
 import torch
-from live_server import Live, tiny_server
+from live_server import SPEC, Live, serving, tiny_server
+from tiny_run import make_run
 
 from underhood.infer.generate import generate
+from underhood.web.hub import ModelHub
+from underhood.web.settings import ServeSettings
 
 TEXT = "The list is a"
 
@@ -52,6 +58,22 @@ def test_stream_is_what_the_description_says(live: Live, route: str):
     for event in events:
         assert set(said["required"]) <= set(event) <= set(said["properties"])
         assert all(said["properties"][name]["type"] == "string" for name in event)
+
+
+@pytest.mark.parametrize("with_model", [True, False], ids=["draft model", "prompt lookup"])
+def test_server_that_guesses_gives_the_same_answers(tmp_path: Path, with_model: bool):
+    run = make_run(tmp_path / "tiny", context=512)
+    hub = ModelHub.open([run], stage="base", spec=replace(SPEC, guesses=4), draft=run if with_model else None)
+    with serving(hub, ServeSettings(port=0, drain_seconds=5.0)) as live:
+        loaded = live.hub.loaded("base")
+        [expected] = generate(loaded.model, [loaded.prompt_ids(TEXT)], max_new_tokens=60, stop_ids=loaded.stop_ids)
+        answer = live.openai().completions.create(model="base", prompt=TEXT, temperature=0, max_tokens=60)
+        assert answer.choices[0].text == loaded.tokenizer.decode(expected.ids)
+        metrics = live.http().get("/metrics").text
+        told = dict(re.findall(r'underhood_(\w+)_tokens_total\{model="tiny:base"\} ([\d.]+)', metrics))
+    assert float(told["guessed"]) >= float(told["kept"])
+    if with_model:  # the best stage is the draft of another
+        assert float(told["guessed"]) > 0
 
 
 def test_prompts_may_be_token_ids(live: Live, client: openai.OpenAI):
