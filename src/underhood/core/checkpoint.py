@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.files import fsync_folder, sha256_of, storage_errors
+from underhood.core.tensorfile import shapes_in, stream
 
 MANIFEST = "manifest.json"
 STEP_NAME = re.compile(r"step-(\d{8,})")
@@ -45,6 +47,19 @@ class Checkpoint:
             return load_file(file)
         except (OSError, SafetensorError) as error:
             raise UserError(f"can't read {file}: {error}", fix="Use an earlier checkpoint or make it again") from error
+
+    def fill(self, module: nn.Module, name: str) -> None:
+        """Copies the tensors of ``name.safetensors`` into a module of exactly that shape, a few at a time.
+
+        Raises:
+            UserError: as `load_module`, or the file can't be read.
+        """
+        file = self.path / f"{name}.safetensors"
+        own, shapes = module_tensors(module), shapes_in(file)
+        _same_shapes({key: tuple(tensor.shape) for key, tensor in own.items()}, shapes, self.path)
+        with torch.no_grad():
+            for key, tensor in stream(dict.fromkeys(shapes, file), shapes):
+                own[key].copy_(tensor)
 
 
 def write_checkpoint(
@@ -139,18 +154,23 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: Path | 
         UserError: a tensor is missing, superfluous or of another shape; the first such is named.
     """
     own = module_tensors(module)
-    if missing := [name for name in own if name not in tensors]:
-        raise UserError(f"{where} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
-    if extra := [name for name in tensors if name not in own]:
-        raise UserError(f"{where} holds a tensor the model has no place for: {extra[0]!r} ({len(extra)} in all)")
+    needed, given = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (own, tensors))
+    _same_shapes(needed, given, where)
     for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            raise UserError(
-                f"{where}: tensor {name!r} has the wrong shape",
-                expected=str(tuple(tensor.shape)),
-                got=str(tuple(tensors[name].shape)),
-            )
         tensor.copy_(tensors[name])
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _same_shapes(needed: Shapes, given: Shapes, where: Path | str) -> None:
+    if missing := [name for name in needed if name not in given]:
+        raise UserError(f"{where} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
+    if extra := [name for name in given if name not in needed]:
+        raise UserError(f"{where} holds a tensor the model has no place for: {extra[0]!r} ({len(extra)} in all)")
+    for name, shape in needed.items():
+        if shape != given[name]:
+            raise UserError(f"{where}: tensor {name!r} has the wrong shape", expected=str(shape), got=str(given[name]))
 
 
 def _fill(making: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from underhood.core.checkpoint import load_module, newest, read_checkpoint
+from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.config import from_json
 from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
@@ -24,7 +24,7 @@ from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
 from underhood.infer.text import decode_stream
 from underhood.models.decoder import Decoder, DecoderSpec, parameter_count
-from underhood.models.hub_weights import Progress, load_decoder
+from underhood.models.hub_weights import Progress, empty_decoder, load_decoder
 from underhood.text.chat import CHATML, Message, Template
 from underhood.text.load import load_chat_template, load_roles, load_tokenizer
 from underhood.text.settings import Roles
@@ -247,8 +247,8 @@ def load(
         stage, path = _find(folder, stage)
     saved = read_checkpoint(path)
     spec = from_json(DecoderSpec, saved.state["spec"], where=f"spec in {path / 'state.json'}")
-    model = spec.build()
-    load_module(model, saved.tensors("model"), path)
+    model = empty_decoder(spec, dtype or torch.float32, device or "cpu")
+    saved.fill(model, "model")
     template: Template | None = None
     roles: Roles | None = None
     imported = (folder / IMPORTED).exists()
@@ -262,7 +262,7 @@ def load(
         raise UserError(
             f"{file} is not the tokenizer that {path} was trained with", fix="Put the run's own tokenizer.json back"
         )
-    model.to(device or "cpu", dtype or torch.float32).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
     if stage != "base" and template is None:
         template = CHATML
     return Loaded(
@@ -308,7 +308,9 @@ def _read_voice(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | No
     try:
         tokenizer = load_tokenizer(folder)
     except UserError as error:
-        return MissingTokenizer(error, vocab_size), None, Roles(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
+        # An error keeps the frames that it went through, and these the model: only what it says is kept.
+        said = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
+        return MissingTokenizer(said, vocab_size), None, Roles(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
     return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
 
 

@@ -1,32 +1,29 @@
 """Weights from Hugging Face folders: safetensors only, streamed into a model tensor by tensor.
 
 The model is laid out first, without memory behind it; each tensor is then copied from the memory-mapped file to its
-place. Mapped pages count as memory in use until the file is closed, so a file is closed and opened again every few
-tensors: the peak is the weights and a little more, however large the files are. Pickled files are never opened.
+place (`core.tensorfile`): the peak is the weights and a little more, however large the files are. Pickled files are
+never opened.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
+from underhood.core.tensorfile import names_in, opened, stream
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.models.huggingface import Family, Turned, family_of, spec_from_config
 from underhood.text.files import read_json
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and in all."""
-
-AT_ONCE = 16 * 2**20
-"""Bytes read from a file before it is closed and opened again."""
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
@@ -151,7 +148,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
                 fix = "Pickled files can run code and are never opened; convert it to safetensors where you trust it"
                 raise UserError(f"{folder / pickled[0]} is not a safetensors file", fix=fix)
             raise UserError(f"{folder} holds no weights", expected="model.safetensors or its index")
-        return {name: file for file in files for name in _names(file)}
+        return {name: file for file in files for name in names_in(file)}
     table = read_json(index)
     entries = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(file, str) for file in entries.values()):
@@ -161,7 +158,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
             raise UserError(f"{index} names a file that is no safetensors file of this folder", got=repr(file))
         if not (folder / file).exists():
             raise UserError(f"{folder / file} is missing", fix="Download it again; the index names it")
-    held = {file: set(_names(folder / file)) for file in set(entries.values())}
+    held = {file: set(names_in(folder / file)) for file in set(entries.values())}
     for name, file in entries.items():
         if name not in held[file]:
             raise UserError(f"{folder / file} lacks the tensor {name!r} that {index.name} promises")
@@ -188,7 +185,7 @@ def _fill(model: Decoder, family: Family, files: Mapping[str, Path], folder: Pat
         raise UserError(f"{folder} holds a tensor the model has no place for: {extra[0]!r} ({len(extra)} in all)")
     total = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
     done = 0
-    for name, tensor in _read(files, wanted):
+    for name, tensor in stream(files, wanted):
         stored = wanted[name]
         shape = stored.shape(parameters)
         if tuple(tensor.shape) != shape:
@@ -207,72 +204,24 @@ def _fill(model: Decoder, family: Family, files: Mapping[str, Path], folder: Pat
             done += parameter.numel() * parameter.element_size()
         if progress is not None:
             progress(done, total)
-    for name, tensor in _read(files, dict.fromkeys(copies)):
+    for name, tensor in stream(files, dict.fromkeys(copies)):
         if not torch.equal(tensor.to(model.embed.weight), model.embed.weight):
             fix = "Its configuration or its weights are wrong"
             raise UserError(f"{files[name]}: {name!r} differs from the embedding that it is tied to", fix=fix)
 
 
-def _read(files: Mapping[str, Path], names: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors, file by file; no more than about `AT_ONCE` of a file is mapped in memory at a time."""
-    by_file: dict[Path, list[str]] = {}
-    for name in names:
-        by_file.setdefault(files[name], []).append(name)
-    for file in sorted(by_file):
-        waiting = by_file[file][::-1]
-        while waiting:
-            read = 0
-            with _opened(file) as source:
-                while waiting and read < AT_ONCE:
-                    name = waiting.pop()
-                    tensor = source.get_tensor(name)
-                    read += tensor.numel() * tensor.element_size()
-                    yield name, tensor
-                    del tensor
-
-
 def _common_type(files: Mapping[str, Path]) -> torch.dtype:
     """The type of the first tensor."""
     name = next(iter(files))
-    with _opened(files[name]) as source:
+    with opened(files[name]) as source:
         return source.get_tensor(name).dtype
-
-
-def _names(file: Path) -> list[str]:
-    with _opened(file) as source:
-        return list(source.keys())
-
-
-class _opened:
-    """An open safetensors file; what is wrong with it becomes one line."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __enter__(self) -> Any:
-        try:
-            self._source = safe_open(self.file, framework="pt")
-            return self._source.__enter__()
-        except (OSError, SafetensorError) as error:
-            raise self._explained(error) from error
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._source.__exit__(kind, error, trace)
-        if isinstance(error, SafetensorError):
-            raise self._explained(error) from error
-
-    def _explained(self, error: Exception) -> UserError:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return UserError(f"{self.file} is no readable safetensors file ({line})", fix="Download it again")
 
 
 def _prefix(family: Family, files: Mapping[str, Path]) -> str:
     """How the names of this folder begin: a model saved without its head has no prefix."""
+    embed = f"{family.names['embed']}.weight"
     for prefix in family.prefixes:
-        if any(
-            _with_prefix(name, family, prefix) in files
-            for name in ("model.embed_tokens.weight", "transformer.wte.weight")
-        ):
+        if _with_prefix(embed, family, prefix) in files:
             return prefix
     return family.prefixes[0]
 
