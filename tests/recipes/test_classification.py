@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infer.tiny_run import make_run
+from underhood.align.classify import ClassifierSpec
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.data.labelled import read_labelled
 from underhood.infer.load import load
-from underhood.recipes.classification import ClassifySpec, baselines, classify_model, load_classifier
+from underhood.recipes.classification import ClassifySpec, baselines, classify_model, load_classifier, rates_of
+from underhood.recipes.finetune import default_rate
 
 
 @pytest.fixture
@@ -60,6 +63,23 @@ def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Pat
     right = sum(max(one, key=one.__getitem__) == mark.label for one, mark in zip(found, examples, strict=True))
     assert right > 0.9 * len(examples)
     assert load(tmp_path / "out").spec == load(base).spec
+
+
+def test_words_and_head_learn_faster_than_blocks_unless_a_rate_is_given(base: Path):
+    spec = ClassifySpec(model="x", data=("y",))
+    classifier = ClassifierSpec(labels=("a", "b")).build(load(base).model.requires_grad_(True))
+
+    def rates(spec: ClassifySpec, rank: int) -> dict[str, float]:
+        built = rates_of(spec, 16, rank).build(classifier)
+        found = {name: rule.lr for rule in built.rules for name, _ in rule.named}
+        assert found.keys() == dict(classifier.named_parameters()).keys()
+        names = ("head.bias", "model.embed.weight", "model.blocks.0.mixer.query.weight", "model.norm.weight")
+        return {name: found[name] for name in names}
+
+    slow = default_rate(16, False) / 4
+    assert list(rates(spec, 0).values()) == [1e-2, 2e-2, slow, slow]
+    assert list(rates(spec, 8).values()) == [1e-2, *[default_rate(16, True)] * 3]
+    assert set(rates(replace(spec, lr=0.5), 0).values()) == {0.5}
 
 
 def test_classify_command_teaches_and_labels(

@@ -45,7 +45,7 @@ class Args:
     how: Literal["head", "token"] = "head"
     """By a new layer on top, or by the scores of one token per label."""
 
-    pool: Literal["last", "mean"] = "last"
+    pool: Literal["last", "mean"] = "mean"
     """What the new layer reads: the last token's hidden state, or the mean of all."""
 
     lora_rank: int | None = None
@@ -58,7 +58,7 @@ class Args:
     """Texts per update."""
 
     lr: float | None = None
-    """Learning rate; by the model's width if left out."""
+    """Learning rate of everything; head, embedding and blocks have their own if left out."""
 
     test: float = 0.2
     """Share of the examples that is held out to measure by."""

@@ -169,20 +169,29 @@ class OptimizerSpec(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWSpec:
-    """AdamW for everything; weight decay on matrices only, as nanoGPT and most since do."""
+    """AdamW for everything; weight decay on matrices only, as nanoGPT and most since do.
+
+    Attributes:
+        rates: other rates for parameters whose name begins so; the first that fits counts.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
+    rates: tuple[tuple[str, float], ...] = ()
 
     def build(self, model: nn.Module) -> Optimizer:
+        groups: dict[tuple[float, float], Named] = {}
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [(name, p) for name, p in named if p.ndim >= 2]
-        rest = [(name, p) for name, p in named if p.ndim < 2]
-        shared = {"lr": self.lr, "betas": self.betas, "eps": self.eps}
-        rules = [AdamW(matrices, weight_decay=self.weight_decay, **shared)] if matrices else []
-        return Optimizer([*rules, *([AdamW(rest, **shared)] if rest else [])])
+        for name, p in sorted(named, key=lambda one: one[1].ndim < 2):  # matrices first
+            decay = self.weight_decay if p.ndim >= 2 else 0.0
+            rate = next((rate for start, rate in self.rates if name.startswith(start)), self.lr)
+            groups.setdefault((rate, decay), []).append((name, p))
+        return Optimizer(
+            AdamW(group, lr=rate, betas=self.betas, eps=self.eps, weight_decay=decay)
+            for (rate, decay), group in groups.items()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
