@@ -47,7 +47,7 @@ def bounds(q: ArrayLike) -> tuple[float, float]:
     guess_V = np.arange(1, len(shares_V) + 1)
     lower = (guess_V * (shares_V - np.append(shares_V[1:], 0.0)) * np.log2(guess_V)).sum()
     some = shares_V[shares_V > 0]
-    return float(lower), float(-(some * np.log2(some)).sum())
+    return float(lower), float(0.0 - (some * np.log2(some)).sum())
 
 
 def bounds_intervals(

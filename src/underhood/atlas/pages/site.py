@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from underhood.atlas import catalogue, results
+from underhood.atlas.game import STEM, game
 from underhood.atlas.pages import graph, story
 from underhood.atlas.pages.prose import html, inline
 from underhood.atlas.rows import ERAS, TIERS, rows
@@ -59,7 +60,8 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
     if name == "index":
         return _render("map.html.j2", "map.js", app=app, **_map(places))
     told = story.story(catalogue.milestones()[name], places)
-    return _render("milestone.html.j2", "figures.js", app=app, **told)
+    scripts = ("figures.js", "game.js") if name == STEM else ("figures.js",)
+    return _render("milestone.html.j2", *scripts, app=app, game=game() if name == STEM else None, **told)
 
 
 def _map(places: Sequence[Path]) -> dict[str, Any]:
@@ -80,8 +82,8 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _render(template: str, script: str, **context: Any) -> str:
-    early, late = asset("theme.js"), asset("slider.js") + _own(script)
+def _render(template: str, *scripts: str, **context: Any) -> str:
+    early, late = asset("theme.js"), asset("slider.js") + "".join(map(_own, scripts))
     return (
         _environment()
         .get_template(template)
