@@ -97,7 +97,7 @@ learning, the question has to be turned round.
         ),
     ),
     ablations=(Ablation("carried", "slopes are not carried along but taken by differences", ("forward", "digits")),),
-    minutes=Minutes(read=5, smoke=0.1, report=0.1),
+    minutes=Minutes(read=5, smoke=0.1, report=0.7),
     seeds=Seeds(smoke=1, report=5),
     code=("underhood.grad.dual:Dual.__mul__", "underhood.grad.dual:Dual.sin"),
     hard="""

@@ -76,7 +76,7 @@ which repeats a factor: after $n$ steps there are $2^n$ of them. The tape holds 
         ),
         Claim(
             key="reverse",
-            statement="It equals torch.autograd on random programs, on numbers and broadcast arrays (largest difference)",
+            statement="It equals torch.autograd on random programs, on numbers and on arrays (largest difference)",
             judge=Exactly(0.0, within=1e-10),
             middle="max",
         ),
@@ -114,8 +114,9 @@ which repeats a factor: after $n$ steps there are $2^n$ of them. The tape holds 
     code=("underhood.grad.dual:Dual.__mul__", "underhood.grad.value:Value.backward"),
     hard="""
 A number that is used twice is blamed twice, and the blame must have arrived from everywhere before it is handed on:
-hence the order of the walk. The factor of 5 is that of programs, not of every operation: a quotient alone takes 7 in
-our engine (1 forwards, 3 for its two slopes, 2 to apply and 1 to add), a product 4, a sum 2; quotients are rare.
+hence the order of the walk. The factor of 5 is that of programs, not of every operation: a quotient alone takes 6 in
+our engine (1 forwards, 3 for its two slopes, 2 to apply them), a product 3, a sum 1, and 1 more for every second use of
+a number, whose blame must be added up. Quotients are rare.
 """,
     then="The same tape with arrays in place of numbers is PyTorch: pytorch-core.",
 )
