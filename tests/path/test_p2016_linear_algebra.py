@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+
 from underhood.path.p2016_linear_algebra import at_right_angles, decomposed, determinant, stretched_most
 
 

@@ -131,9 +131,10 @@ makes them explode or vanish.
     code=("underhood.path.p1991_simulation:exact_digits", "underhood.path.p1991_simulation:gap"),
     hard="""
 Widths are read off quantiles, since a standard deviation may not exist. A simulation has to be larger than it seems: to
-see a gap of 0.017 from the bell (n = 64) one needs so many means that chance alone makes a far smaller one. The exact frequencies of first digits come from the gamma distribution:
-minus the logarithm of a product of k uniform numbers is a sum of k waiting times. The distance to the law does not fall
-smoothly: the first digit 1 overshoots at four factors (0.3076) and comes back.
+see a gap of 0.017 from the bell (n = 64) one needs so many means that chance alone makes a far smaller one. The exact
+frequencies of first digits come from the gamma distribution: minus the logarithm of a product of k uniform numbers is a
+sum of k waiting times. The distance to the law does not fall smoothly: the first digit 1 overshoots at four factors
+(0.3076) and comes back.
 """,
     then="Random directions instead of random numbers: highdim-geometry. Surprise as a number: entropy.",
 )
