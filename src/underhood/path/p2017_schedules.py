@@ -1,0 +1,259 @@
+"""Warm-up, annealing and clipping: what the learning rate does between the first step and the last."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
+
+from underhood.core.figures import Plot, Series
+from underhood.core.milestone import (
+    Ablation,
+    Claim,
+    Exactly,
+    Milestone,
+    Minutes,
+    Paper,
+    Printed,
+    Seeds,
+    at_least,
+    at_most,
+)
+from underhood.core.trial import Trial
+from underhood.data.letters import plain_english, symbols
+from underhood.train.optim import AdamW
+from underhood.train.schedule import ScheduleSpec, noam
+
+MILESTONE = Milestone(
+    stem="p2017_schedules",
+    rows=("lr-schedule",),
+    title="Schedules: warm up, anneal, clip",
+    year=2017,
+    question="Why does the learning rate rise first and fall later?",
+    asks=("what is learning rate warm-up?", "what is cosine decay?", "what is gradient clipping?"),
+    papers=(
+        Paper(
+            authors="A. Vaswani and others",
+            year=2017,
+            title="Attention is all you need, section 5.3",
+            link="https://arxiv.org/abs/1706.03762",
+        ),
+        Paper(
+            authors="R. Xiong and others",
+            year=2020,
+            title="On layer normalization in the transformer architecture",
+            link="https://arxiv.org/abs/2002.04745",
+        ),
+        Paper(
+            authors="R. Pascanu, T. Mikolov, Y. Bengio",
+            year=2013,
+            title="On the difficulty of training recurrent neural networks",
+            link="https://arxiv.org/abs/1211.5063",
+        ),
+    ),
+    idea=r"""
+No single rate is right for a whole run. At the start the weights are random, slopes are steep and differ from layer to
+layer, and Adam knows no more of them than a few batches; a full step can throw the network to where it learns nothing
+any more. So the rate *warms up*: it climbs from nearly zero in the first steps. The original Transformer norms *after*
+each sum (post-LN) and could not be trained without it; with the norm *before* each block (pre-LN, GPT-2 and since) the
+slopes are even from the start, and warm-up matters much less. Its schedule was
+
+$$\text{rate}(s) = d^{-1/2} \cdot \min\left(s^{-1/2},\; s \cdot \text{warm-up}^{-3/2}\right)$$
+
+At the end, noise keeps the loss up: with a fixed rate the weights jump about the minimum. So the rate *anneals*,
+today mostly along half a cosine to a tenth of the peak, or straight to zero.
+
+And now and then a batch is so odd that its gradient is a hundred times as long as usual. *Clipping* keeps its direction
+and cuts its length: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$ over all weights together, mostly with $c = 1$.
+""",
+    claims=(
+        Claim(
+            key="torch",
+            statement="Our warm-up and cosine are those of PyTorch's schedulers (largest difference)",
+            judge=Exactly(0.0, within=1e-12),
+            middle="max",
+        ),
+        Claim(
+            key="gpt",
+            statement="The course of GPT-3 as build-nanogpt has it is one of ours (largest difference, in peaks)",
+            judge=at_most(0.001),
+            paper=Printed("6e-4 to 6e-5, warm-up 715 of 19,073", "verified", "repository"),
+            middle="max",
+        ),
+        Claim(
+            key="noam",
+            statement="The Transformer's rate (d = 512) peaks after 4,000 steps at 0.0007 (thousandths of it, rounded)",
+            judge=Exactly(699.0, within=0.5),
+            paper=Printed("1 / √(512 · 4,000)", "computed", "equation 3"),
+            unit="millionths",
+        ),
+        Claim(
+            key="post",
+            statement="Warm-up lowers the loss of a post-LN Transformer of six layers by 0.1 or more at a high rate",
+            judge=at_least(0.1),
+            unit="nats per letter",
+            scale="report",
+        ),
+        Claim(
+            key="pre",
+            statement="With pre-LN at the same rate it is worth less than a third of that",
+            judge=at_most(1 / 3),
+            paper=Printed("not needed", "verified", "Xiong et al. 2020, abstract"),
+            unit="of it",
+            scale="report",
+        ),
+        Claim(
+            key="anneal",
+            statement="Annealing to a tenth ends lower than a rate that stays up (pre-LN, difference on held-out text)",
+            judge=at_least(0.01, null=0.0),
+            unit="nats per letter",
+            scale="report",
+        ),
+        Claim(
+            key="clip",
+            statement="With one batch in fifty 100 times as large, clipped steps still get nine tenths of the way",
+            judge=at_most(0.1),
+            unit="of the way left",
+        ),
+    ),
+    ablations=(
+        Ablation("warmup", "the first step is as long as any", ("torch", "gpt")),
+        Ablation("clip", "gradients are followed whatever their length", ("clip",)),
+    ),
+    minutes=Minutes(read=6, smoke=0.2, report=4),
+    seeds=Seeds(smoke=1, report=3),
+    code=("underhood.train.schedule:ScheduleSpec.factor", "underhood.train.schedule:noam"),
+    hard="""
+The Transformers (PyTorch's own layers, so that the effect can't be one of ours) share batches and starts, and differ in
+the place of the norms and the first third of the rate's course. The rate matters: at 0.002 warm-up changed nothing, at
+0.004 it was worth 0.08, at 0.006 post-LN without it stays at the letters' frequencies; that rate is the one taken.
+Losses are means over the last tenth of 300 steps on letters of the language reference.
+""",
+    then="All is in place for a network of words: bengio-2003.",
+)
+
+RATE, WARMUP = 6e-3, 0.33
+SIZE = (300, 32, 8, 32)  # steps, width, rows of a batch, letters in a row
+
+
+def run(trial: Trial) -> None:
+    shorter = 0 if trial.without("warmup") else 1
+    trial.measure("torch", from_torch(shorter))
+    trial.measure("gpt", from_nanogpt(shorter))
+    rates = [noam(step, 512) for step in range(1, 20_001)]
+    trial.measure("noam", 1e6 * max(rates) if rates.index(max(rates)) == 3999 else math.nan)
+    curves: dict[str, list[float]] = {}
+    for seed in trial.each_seed():
+        trial.measure("clip", with_spikes(seed, trial.without("clip")))
+        if trial.wants("post"):
+            gains = {}
+            for before in (False, True):
+                ends = []
+                for name, share in (("no warm-up", 0.0), ("warm-up", WARMUP)):
+                    curve, _ = learn(trial, seed, before, ScheduleSpec(warmup=share, decay=0))
+                    curves.setdefault(f"{'pre' if before else 'post'}-LN, {name}", curve)
+                    ends.append(float(np.mean(curve[-len(curve) // 10 :])))
+                gains[before] = ends[0] - ends[1]
+            trial.measure("post", gains[False])
+            trial.measure("pre", max(gains[True], 0.0) / gains[False])
+            flat, falling = (ScheduleSpec(warmup=0.1, decay=d, floor=0.1, shape="cosine") for d in (0.0, 0.9))
+            trial.measure("anneal", learn(trial, seed, True, flat)[1] - learn(trial, seed, True, falling)[1])
+    if not trial.ablated:
+        show(trial, rates, curves)
+
+
+def from_torch(kept: int, steps: int = 1000, warmup: int = 100) -> float:
+    """How far our course (`kept` 0: without its warm-up) is from warm-up and cosine of torch.optim.lr_scheduler."""
+    seen = []
+    for make, count in (
+        (lambda o: LinearLR(o, start_factor=1 / warmup, total_iters=warmup - 1), warmup),
+        (lambda o: CosineAnnealingLR(o, steps - warmup + 1, eta_min=0.1), steps - warmup + 1),
+    ):
+        optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = make(optimiser)
+        for step in range(count):
+            if step or count == warmup:  # both courses have the peak; it counts once
+                seen.append(float(optimiser.param_groups[0]["lr"]))
+            optimiser.step()
+            scheduler.step()
+    spec = ScheduleSpec(warmup=kept * warmup / steps, decay=1 - warmup / steps, floor=0.1, shape="cosine")
+    return max(abs(spec.factor(step, steps) - rate) for step, rate in enumerate(seen))
+
+
+def from_nanogpt(kept: int, warmup: int = 715, steps: int = 19_073) -> float:
+    """The largest difference from the closed form: a line up, then half a cosine from 1 to 0.1."""
+    spec = ScheduleSpec(warmup=kept * warmup / steps, decay=1 - warmup / steps, floor=0.1, shape="cosine")
+    fall = [0.1 + 0.45 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup))) for s in range(warmup, steps)]
+    theirs = [(s + 1) / warmup for s in range(warmup)] + fall
+    return max(abs(spec.factor(step, steps) - rate) for step, rate in enumerate(theirs))
+
+
+def with_spikes(seed: int, ablated: bool) -> float:
+    """How much of the way to the right weights is left, where some batches' inputs are 100 times too large."""
+    rng = np.random.default_rng(seed)
+    truth, w = rng.standard_normal(20), np.zeros(20)
+    for step in range(2000):
+        x = rng.standard_normal((8, 20)) * (100 if step % 50 == 49 else 1)
+        g = x.T @ (x @ (w - truth) + rng.standard_normal(8)) / 8
+        size = float(np.linalg.norm(g))
+        w = w - 0.01 * g * (1.0 if ablated else min(1.0, 1.0 / size))
+        if size > 1e100:
+            return math.inf
+    return float(np.linalg.norm(w - truth) / np.linalg.norm(truth))
+
+
+def learn(trial: Trial, seed: int, before: bool, spec: ScheduleSpec) -> tuple[list[float], float]:
+    """Losses of a Transformer on letters, step by step, and at the end on held-out text; `before`: pre-LN."""
+    steps, width, rows, context = SIZE
+    texts = [torch.from_numpy(symbols(" ".join(half))) for half in plain_english(only_topics=True, seed=0)]
+    torch.manual_seed(seed)
+    layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=before)
+    encoder = nn.TransformerEncoder(layer, 6, nn.LayerNorm(width) if before else None, enable_nested_tensor=False)
+    for p in encoder.parameters():  # copies of one layer would start alike
+        if p.ndim > 1:
+            nn.init.xavier_uniform_(p)
+    letters, places, out = nn.Embedding(27, width), nn.Embedding(context, width), nn.Linear(width, 27)
+    model = nn.ModuleList([letters, places, encoder, out])
+    mask = nn.Transformer.generate_square_subsequent_mask(context)
+
+    def loss(text: Tensor, generator: torch.Generator, count: int) -> Tensor:
+        start = torch.randint(len(text) - context - 1, (count, 1), generator=generator)
+        ids = text[start + torch.arange(context + 1)]
+        hidden = encoder(letters(ids[:, :-1]) + places.weight, mask=mask, is_causal=True)
+        return F.cross_entropy(out(hidden).flatten(0, 1), ids[:, 1:].flatten())
+
+    rule = AdamW(list(model.named_parameters()), lr=RATE, betas=(0.9, 0.98))
+    generator, curve = torch.Generator().manual_seed(seed), []
+    for step in range(steps):
+        trial.progress(step / steps, "steps")
+        model.zero_grad()
+        now = loss(texts[0], generator, rows)
+        now.backward()
+        rule.step(spec.factor(step, steps))
+        curve.append(float(now.detach()))
+    with torch.no_grad():
+        return curve, float(loss(texts[1], torch.Generator().manual_seed(0), 200))
+
+
+def show(trial: Trial, rates: list[float], curves: dict[str, list[float]]) -> None:
+    places = tuple(map(float, range(1, 20_001, 100)))
+    gpt = ScheduleSpec(warmup=715 / 19_073, decay=1 - 715 / 19_073, floor=0.1, shape="cosine")
+    courses = {"Transformer": rates, "GPT-3": [6e-4 * gpt.factor(min(s, 19_072), 19_073) for s in range(20_000)]}
+    series = (Series(name, places, tuple(course[::100])) for name, course in courses.items())
+    trial.figure(Plot(title="Two courses", x="step", y="rate", series=tuple(series)))
+    smooth = {name: np.convolve(curve, np.ones(10) / 10, "valid") for name, curve in curves.items()}
+    trial.figure(
+        Plot(
+            title="Six layers, with and without warm-up",
+            x="steps",
+            y="loss, nats per letter",
+            series=tuple(
+                Series(name, tuple(map(float, range(len(curve)))), tuple(curve.tolist()))
+                for name, curve in smooth.items()
+            ),
+        )
+    )
