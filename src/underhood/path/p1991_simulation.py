@@ -24,7 +24,7 @@ from underhood.core.milestone import (
 )
 from underhood.core.trial import Trial
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 FACTORS = (1, 2, 3, 4, 5, 6)
 BENFORD = np.log10(1 + 1 / np.arange(1, 10))

@@ -253,8 +253,8 @@ def show(trial: Trial, cloud: Floats, vectors: Floats, shares: Floats) -> None:
         Series(str(digit), tuple(flat[at, 0]), tuple(flat[at, 1]))
         for digit, at in zip((0, 1, 4, 6), shown, strict=True)
     )
-    axes = {"x": "first component", "y": "second component"}
-    trial.figure(Plot(title="Digits in the plane of the first two", kind="points", series=series, **axes))
+    title, x, y = "Digits in the plane of the first two", "first component", "second component"
+    trial.figure(Plot(title=title, x=x, y=y, kind="points", series=series))
     names = tuple(map(str, range(8)))
     first = tuple(map(tuple, vectors[:, 0].reshape(8, 8).tolist()))
     trial.figure(Heat(title="The first component, as a picture", values=first, rows=names, columns=names, signed=True))
