@@ -69,7 +69,7 @@ SUSTAINED = 0.92
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
 shared server cores 0.78 was measured in one five-minute run."""
 
-SHARES = {"pretrain": 0.66, "sft": 0.28, "dpo": 0.06}
+SHARES = {"pretrain": 0.58, "sft": 0.36, "dpo": 0.06}
 """How the training time is split between the stages."""
 
 LEAST_TRAINING = 0.25
