@@ -130,7 +130,7 @@ def run(trial: Trial) -> None:
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         for k in trial.each(list(held), "weights"):
-            draws = range(trial.at(smoke={10: 120, 20: 30, 50: 4}, report={10: 400, 20: 200, 50: 60})[k])
+            draws = range(trial.at(smoke={10: 120, 20: 30, 50: 4}, report={10: 200, 20: 100, 50: 16})[k])
             held[k] += [holds(trial, k, rng) for _ in draws]
     drawn = {k: np.array(found) for k, found in held.items()}
     trial.measure("learnt", np.concatenate([found >= 2 * k for k, found in drawn.items()]).mean())
