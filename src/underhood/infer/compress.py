@@ -85,7 +85,8 @@ def unpack(data: bytes) -> tuple[Written, bytes]:
         found = Written(method, length, checksum, order=reader.number())
     elif method == MODEL:
         model, (tokens, streams, window, threads) = reader.take(8), (reader.number() for _ in range(4))
-        sound = tokens <= length and 1 <= streams <= max(1, tokens) and 2 <= window <= 1 << 20 and 1 <= threads <= 1024
+        sound = tokens <= length and 1 <= streams <= min(max(1, tokens), 1024) and 2 <= window <= 1 << 16
+        sound = sound and 1 <= threads <= 1024
         if not sound:
             raise UserError("this file is damaged: its beginning contradicts itself")
         shape, probe = Shape(tokens, streams, window, threads), reader.take(4)
