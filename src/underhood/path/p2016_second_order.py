@@ -71,7 +71,7 @@ gradient*; Adam and its relatives use the crudest form of it, one number per wei
             key="order",
             statement="Near the minimum Newton's error is squared by every step (exponent; 1 would be a fixed factor)",
             judge=near(2.0, 0.3),
-            paper=Printed(2, "verified", "section 6.1"),
+            paper=Printed(2, "recalled", "section 6.1"),
         ),
         Claim(
             key="steps",

@@ -99,13 +99,13 @@ which is why the method owns the world of large data.
             key="examples",
             statement="The examples that SGD looks at for a given gap don't grow with the data (slope on log-log axes)",
             judge=near(0.0, 0.25),
-            paper=Printed(0, "verified", "section 3.3"),
+            paper=Printed(0, "recalled", "section 4"),
         ),
         Claim(
             key="examples_full",
             statement="Those that gradient descent looks at do (slope)",
             judge=near(1.0, 0.25),
-            paper=Printed(1, "verified", "section 3.3"),
+            paper=Printed(1, "recalled", "section 4"),
         ),
     ),
     ablations=(
