@@ -173,8 +173,8 @@ def parity() -> dict[str, float]:
         rule, oracle = ours_of([("p", ours)], **options), theirs_of([theirs], **options)
         for step in range(100):
             generator = torch.Generator().manual_seed(step)
-            ours.grad = torch.randn(12, generator=generator, dtype=torch.float64) * 10 ** (step % 5 - 2)
-            theirs.grad = ours.grad.clone()
+            g = torch.randn(12, generator=generator, dtype=torch.float64) * 10 ** (step % 5 - 2)
+            ours.grad, theirs.grad = g, g.clone()
             rule.step(1.0)
             oracle.step()
         found[name] = float((ours - theirs).detach().abs().max())

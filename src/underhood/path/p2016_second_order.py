@@ -149,6 +149,7 @@ NULLS = ("fifty",)
 
 
 def run(trial: Trial) -> None:
+    errors = np.zeros(0)
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         problem = made(rng)

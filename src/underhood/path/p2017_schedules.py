@@ -131,7 +131,8 @@ and cuts its length: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$ over al
 The Transformers (PyTorch's own layers, so that the effect can't be one of ours) share batches and starts, and differ in
 the place of the norms and the first third of the rate's course. The rate matters: at 0.002 warm-up changed nothing, at
 0.004 it was worth 0.08, at 0.006 post-LN without it stays at the letters' frequencies; that rate is the one taken.
-Losses are means over the last tenth of 300 steps on letters of the language reference.
+Losses are means over the last tenth of 300 steps on letters of the language reference. So short a run is still falling
+for want of steps, not for noise: annealing gains nothing in it.
 """,
     then="All is in place for a network of words: bengio-2003.",
 )
