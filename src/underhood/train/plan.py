@@ -65,7 +65,7 @@ TOKENS_PER_PARAMETER = 0.25
 FIRST_RUNG = 1
 """Where the search for the largest rung within reach begins: small enough for any machine to time in a second."""
 
-SUSTAINED = 0.92
+SUSTAINED = 0.85
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
 shared server cores 0.78 was measured in one five-minute run."""
 
