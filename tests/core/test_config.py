@@ -132,7 +132,7 @@ BASE: dict[str, Any] = {"flag": True, "count": 1, "rate": 1.0, "name": "", "shap
     ("cls", "change", "message"),
     [
         (AdamWSpec, {"weight_decya": 0.1}, "unknown key 'weight_decya' in recipe.toml. did you mean weight_decay?"),
-        (AdamWSpec, {"zzz": 1}, "unknown key 'zzz' in recipe.toml. valid keys: lr, betas, eps, weight_decay."),
+        (AdamWSpec, {"zzz": 1}, "unknown key 'zzz' in recipe.toml. valid keys: lr, betas, eps, weight_decay, rates."),
         (AdamWSpec, {"lr": "fast"}, "recipe.toml.lr has the wrong type; expected float, got 'fast'"),
         (AdamWSpec, {"lr": True}, "recipe.toml.lr has the wrong type; expected float, got True"),
         (AdamWSpec, {"lr": None}, "recipe.toml.lr has the wrong type; expected float, got None"),

@@ -86,7 +86,7 @@ def _texts() -> dict[str, str]:
         one = built.get(id)
         if one is not None:
             if id == one.rows[0]:
-                parts += [*[one.title, one.question, *one.asks] * 2, one.idea]
+                parts += [*[one.title, one.question, *one.asks] * 3, one.idea]
                 parts += [claim.statement for claim in one.claims if claim.row in ("", id)]
             else:
                 parts += [claim.statement for claim in one.claims if claim.row == id]

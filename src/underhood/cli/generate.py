@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -85,14 +84,14 @@ def run(args: Args) -> int:
         raise UserError("--n is out of range", expected="a whole number from 1 up", got=str(args.n))
     if args.stream and (args.n > 1 or args.json):
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
-    prompt = read_stdin() if args.prompt is None else args.prompt
     from underhood.cli.opening import open_model
-    from underhood.cli.written import Written, read_grammar
+    from underhood.cli.written import Written, read_grammar, read_stdin
     from underhood.infer.drafts import Draft, DraftModel, PromptLookup
     from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
 
+    prompt = read_stdin() if args.prompt is None else args.prompt
     sampling = SamplingSpec(
         temperature=args.temperature,
         top_k=args.top_k,
@@ -149,18 +148,3 @@ def run(args: Args) -> int:
         report["speculation"] = {"passes": session.passes, "guessed": session.guessed, "kept": session.kept}
     print(json.dumps(report, ensure_ascii=False))
     return 0
-
-
-def read_stdin() -> str:
-    """All of standard input, without its last line feed.
-
-    Raises:
-        UserError: it is a terminal, where nobody said that something was wanted; or it is not UTF-8.
-    """
-    if sys.stdin.isatty():
-        raise UserError("there is no prompt", fix='Give one, e.g. underhood generate RUN "The list", or pipe one in')
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"standard input is not text: byte {error.start} is not UTF-8") from error
-    return text.removesuffix("\n").removesuffix("\r")

@@ -1,7 +1,8 @@
-"""What ``underhood generate`` holds a text to, and how it reports one."""
+"""What ``underhood generate`` reads, what it holds a text to, and how it reports one."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,3 +46,18 @@ def read_grammar(regex: str | None, schema: str | None) -> Grammar | None:
         raise UserError(
             f"there is no JSON schema in {schema}", fix="Give a file that holds one, or the schema itself"
         ) from error
+
+
+def read_stdin() -> str:
+    """All of standard input, without its last line feed.
+
+    Raises:
+        UserError: it is a terminal, where nobody said that something was wanted; or it is not UTF-8.
+    """
+    if sys.stdin.isatty():
+        raise UserError("there is no prompt", fix='Give one, e.g. underhood generate RUN "The list", or pipe one in')
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not text: byte {error.start} is not UTF-8") from error
+    return text.removesuffix("\n").removesuffix("\r")
