@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from underhood.align.unlikelihood import answers_of, repetition_loss
 from underhood.core.protocols import LanguageModel
 from underhood.data.batch import IGNORE, Batch, Batches
 from underhood.train.chunked import unembedded_loss
@@ -29,11 +30,12 @@ class TrainableModel(LanguageModel, Protocol):
     def train(self, mode: bool = True) -> Any: ...
 
 
-def sft_step(model: TrainableModel, batches: Batches) -> Step:
+def sft_step(model: TrainableModel, batches: Batches, *, unlikelihood: float = 0.0) -> Step:
     """The step for `train.loop.fit`: mean loss over the batch's supervised targets.
 
     Args:
         batches: batches whose targets are `IGNORE` outside the answers (`data.render.ChatBatches`).
+        unlikelihood: weight of the loss on what the answer has said before (`align.unlikelihood`).
 
     Logs `answer_accuracy`, the share of answer tokens that the model would have chosen itself, and `targets`, how many
     answer tokens there are. Where the model can be taken apart, only answers are unembedded, slice by slice.
@@ -41,7 +43,7 @@ def sft_step(model: TrainableModel, batches: Batches) -> Step:
 
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(step).to(device_of(model))
-        loss, right, count = _answers(model, batch)
+        loss, right, count = _varied(model, batch, unlikelihood) if unlikelihood else _answers(model, batch)
         return loss, tokens_read(batch), {"answer_accuracy": right / max(1, count), WEIGHT: count}
 
     return step_loss
@@ -58,6 +60,15 @@ def _answers(model: TrainableModel, batch: Batch) -> tuple[Tensor, int, int]:
     said = supervised(model, batch)
     right = int((said.logits_NV.argmax(dim=-1) == said.targets_N).sum())
     return said.nll_N().mean(), right, said.targets_N.numel()
+
+
+def _varied(model: TrainableModel, batch: Batch, weight: float) -> tuple[Tensor, int, int]:
+    """As `_answers`, with the loss on repetition added to the mean."""
+    said = supervised(model, batch)
+    logp_NV = said.logits_NV.log_softmax(dim=-1)
+    nll = -logp_NV.gather(1, said.targets_N[:, None]).mean()
+    right = int((logp_NV.argmax(dim=-1) == said.targets_N).sum())
+    return nll + weight * repetition_loss(logp_NV, said.targets_N, answers_of(batch)), right, said.targets_N.numel()
 
 
 def tokens_read(batch: Batch) -> int:

@@ -28,6 +28,7 @@ class BuildSpec(Wishes):
         lr: pretraining's learning rate for embeddings and norms (AdamW).
         unembed_lr: pretraining's learning rate for the unembedding (AdamW).
         sft_lr_scale: fine-tuning's learning rates as a share of pretraining's.
+        unlikelihood: weight of fine-tuning's loss on what an answer has said before (see `align.unlikelihood`).
         dpo_lr_scale: alignment's learning rates as a share of pretraining's.
         beta: DPO's β: how strongly the model is held to what it was before.
         save_seconds: about how often a checkpoint is written, in seconds of planned time.
@@ -48,6 +49,7 @@ class BuildSpec(Wishes):
     lr: float = 0.02
     unembed_lr: float = 0.004
     sft_lr_scale: float = 0.4
+    unlikelihood: float = 5.0
     dpo_lr_scale: float = 0.05
     beta: float = 0.1
     save_seconds: float = 30.0

@@ -81,7 +81,7 @@ def finetune(
     model = load_model(run, "base", start).to(hardware.device.torch)
     batches = ChatBatches(examples, rows=plan.sft.rows, context=plan.sft.context, seed=run.spec.seed)
     schedule = ScheduleSpec(warmup=0.05, decay=0.9)
-    step = sft_step(model, batches)
+    step = sft_step(model, batches, unlikelihood=run.spec.unlikelihood)
     return _fit(run, plan, hardware, "sft", model, step, plan.sft, schedule, scale=run.spec.sft_lr_scale)
 
 
