@@ -50,7 +50,7 @@ class BuildSpec(Wishes):
     unembed_lr: float = 0.004
     sft_lr_scale: float = 0.4
     unlikelihood: float = 5.0
-    dpo_lr_scale: float = 0.05
+    dpo_lr_scale: float = 0.02
     beta: float = 0.1
     save_seconds: float = 30.0
 
