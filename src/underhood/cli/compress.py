@@ -49,7 +49,7 @@ class Args:
     """Unpacks the result again and compares before it is written."""
 
     compare: bool = True
-    """Shows gzip, bzip2, xz and zstd beside it."""
+    """If off, gzip, bzip2, xz and zstd are not shown beside it."""
 
     json: bool = False
     """Prints JSON in place of the table."""

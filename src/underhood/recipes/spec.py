@@ -23,7 +23,7 @@ class BuildSpec(Wishes):
         dtype: the format of matrix products; if left out, bfloat16 where that is faster.
         threads: CPU threads; if left out, PyTorch decides.
         compile: compiles the model with torch.compile: slow to start, worth it on a GPU and for long runs.
-        copying: pretraining begins with two heads that copy from the context (see `models.copying`).
+        copying: if off, pretraining begins without two heads that copy from the context (see `models.copying`).
         matrix_lr: pretraining's learning rate for matrices (Muon).
         lr: pretraining's learning rate for embeddings and norms (AdamW).
         unembed_lr: pretraining's learning rate for the unembedding (AdamW).
