@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from tiny_run import TEXT, make_run, tiny_model, tiny_tokenizer
 
 import underhood
+from published import make_published
 from underhood.core.errors import UserError
 from underhood.data.arithmetic import TOTAL_LIMIT
 from underhood.infer import token_streams
-from underhood.infer.compress import MODEL, NGRAM, STORED, Written, compress, decompress, unpack
+from underhood.infer.compress import MODEL, NGRAM, STORED, Written, _opening, compress, decompress, unpack
 from underhood.infer.load import Loaded
 from underhood.infer.token_code import Spelling, digest_of, frequencies
 from underhood.infer.token_streams import Shape, Streams
@@ -295,3 +296,18 @@ def test_vocabulary_that_puts_a_space_in_front_keeps_its_tokens():
     assert spelling.encode(b"the cat") == [2, 3, 1]
     assert spelling.decode([2, 3, 1]) == b"the cat"
     assert spelling.decode(spelling.encode(b"a cat")) == b"a cat"
+
+
+@pytest.mark.parametrize("style", ["llama3", "gemma"])
+def test_published_model_codes_any_bytes(style: str, tmp_path: Path):
+    """Vocabularies of others: bytes as letters, words with a mark in front, special tokens that text may spell."""
+    make_published(tmp_path / "model", style)
+    loaded = underhood.load(tmp_path / "model")
+    spelling, opening = Spelling(loaded.tokenizer, loaded.model.vocab_size), _opening(loaded)
+    data = b"".join(NASTY) + "".join([*TEXT, *loaded.tokenizer.special]).encode()
+    ids = spelling.encode(data)
+    assert spelling.decode(ids) == data
+    assert not set(ids) & set(loaded.tokenizer.special.values())
+    shape = Shape.of(loaded.model, len(ids))
+    code = token_streams.write(loaded.model, spelling, opening, ids, shape)
+    assert token_streams.read(loaded.model, spelling, opening, code, shape) == ids
