@@ -28,6 +28,8 @@ class Series:
     paper: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("x", "y", "low", "high"):  # NumPy's numbers too, of which JSON knows nothing
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         assert len(self.x) == len(self.y), f"{self.name}: {len(self.x)} x values, {len(self.y)} y values"
         assert len(self.low) == len(self.high), f"{self.name}: an interval has two ends"
         assert len(self.low) in (0, len(self.y)), f"{self.name}: an interval for every value or for none"
