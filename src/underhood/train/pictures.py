@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+FEW = 8
+"""Pictures in a step from which on oneDNN's convolutions are the faster ones."""
 
 Data = tuple[Tensor, Tensor]
 """Pictures (N, 1, side, side) in [−1, 1], and labels (N)."""
@@ -44,27 +48,38 @@ class PictureFit:
         x, y = data
         weights = list(net.parameters())
         rule = (
-            torch.optim.AdamW(weights, self.rate)
+            torch.optim.AdamW(weights, self.rate, fused=True)
             if self.adam
-            else torch.optim.SGD(weights, self.rate, momentum=self.momentum)
+            else torch.optim.SGD(weights, self.rate, momentum=self.momentum, fused=True)
         )
         target = F.one_hot(y, 10) * 2.0 - 1
         steps = self.passes * -(-len(y) // self.batch)
         net.train()
-        for step, at in enumerate(self._batches(len(y))):
-            if self.adam:
-                rule.param_groups[0]["lr"] = self.rate * (1 - 2 / 3 * step / steps)
-            z = net(shifted(x[at]) if self.shifts else x[at])
-            loss = ((z.tanh() - target[at]) ** 2).mean() if self.squared else F.cross_entropy(z, y[at])
-            rule.zero_grad()
-            loss.backward()
-            rule.step()
-            tell(step / steps)
+        with _plain_convolutions() if self.batch < FEW else nullcontext():
+            for step, at in enumerate(self._batches(len(y))):
+                if self.adam:
+                    rule.param_groups[0]["lr"] = self.rate * (1 - 2 / 3 * step / steps)
+                z = net(shifted(x[at]) if self.shifts else x[at])
+                loss = ((z.tanh() - target[at]) ** 2).mean() if self.squared else F.cross_entropy(z, y[at])
+                rule.zero_grad()
+                loss.backward()
+                rule.step()
+                tell(step / steps)
         return net.eval()
 
     def _batches(self, count: int) -> Iterator[Tensor]:
         for _ in range(self.passes):
             yield from torch.randperm(count).split(self.batch)
+
+
+@contextmanager
+def _plain_convolutions() -> Iterator[None]:
+    """PyTorch's own convolutions instead of oneDNN's, whose preparations take longer than a few small pictures."""
+    before = torch.backends.mkldnn.set_flags(False)[0]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before)
 
 
 def shifted(x: Float[Tensor, "B 1 S S"]) -> Float[Tensor, "B 1 S S"]:
