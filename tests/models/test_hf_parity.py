@@ -225,7 +225,7 @@ def test_import_needs_each_idea(what: str, pairs) -> None:
 @torch.no_grad()
 def test_import_needs_half_split_rotation(pairs, monkeypatch: pytest.MonkeyPatch) -> None:
     def interleaved(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = tables
+        cos, sin = (table[..., table.shape[-1] // 2 :] for table in tables)  # the halves that have no minus
         even, odd = x[..., ::2], x[..., 1::2]
         return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
 

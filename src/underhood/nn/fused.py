@@ -95,12 +95,11 @@ def _scale_of(norm: nn.Module | None) -> Tensor | None:
 def unit_rms(x: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean(x²) + eps)`` over the last dimension.
 
-    PyTorch makes it of half a dozen passes over memory on a CPU; the length of a vector is one, and a product another.
+    PyTorch makes it of half a dozen passes over memory on a CPU; this takes three, and vectors may be columns in memory.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return F.rms_norm(x, x.shape[-1:], None, eps)
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return x * x.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
 
 
 class FinalRMSNorm(nn.Module):
@@ -159,8 +158,8 @@ def _normed(norm: nn.Module, x_1D: Tensor) -> Tensor:
     """One token's norm. RMSNorm has no kernel of its own on CPUs: its one number is had directly."""
     if type(norm) is not UnitRMSNorm:
         return norm(x_1D)
-    length = float(torch.linalg.vector_norm(x_1D))
-    return x_1D * (length * length / x_1D.shape[1] + norm.eps) ** -0.5
+    x_D = x_1D.view(-1)
+    return x_1D * (float(x_D.dot(x_D)) / len(x_D) + norm.eps) ** -0.5
 
 
 class FusedAttention(Attention):
@@ -185,7 +184,8 @@ class FusedAttention(Attention):
 
     def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
         """See `Attention.project`."""
-        qkv_BTX = self.qkv(x_BTD)
+        # In rows, where the product gave columns (see `fewrows`): all that follows goes head by head.
+        qkv_BTX = self.qkv(x_BTD).contiguous()
         v_BGTK = self._heads(qkv_BTX[..., self.turned :], None)
         if self.query_norm is not None and self.head_scale is None:
             q_BHTK = self._heads(qkv_BTX[..., : self.inner], self.query_norm)
@@ -235,8 +235,7 @@ def _head_scale(attention: Attention) -> Tensor | None:
 def _rotation(rotary: RotarySpec, reading: Reading, width: int) -> Tensor:
     """The matrix (K, K) that turns a head, a row vector, to the position of a pass's only token."""
     cos, sin = rotary.tables(reading, width, torch.float32)
-    cos_PP, sin_PP = cos.flatten().diag(), sin.flatten().diag()
-    turn = torch.cat((torch.cat((cos_PP, sin_PP), dim=1), torch.cat((-sin_PP, cos_PP), dim=1)))
+    turn = cos.flatten().diag() + sin.flatten().diag().roll(cos.shape[-1] // 2, dims=0)
     rest = width - turn.shape[0]
     return turn if rest == 0 else torch.block_diag(turn, torch.eye(rest, device=turn.device))
 

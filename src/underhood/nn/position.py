@@ -39,9 +39,10 @@ class RotarySpec:
         return plain if self.scaling is None else self.scaling.scale(plain, self.theta)
 
     def tables(self, reading: Reading, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for the new tokens of a pass, each (B, 1, T, R/2), computed once per pass.
+        """Cosines and sines for the new tokens of a pass, each (B, 1, T, R), computed once per pass.
 
-        They are fp32 for queries of any type (large positions need it), fp64 for those of fp64.
+        Both halves hold the R/2 angles, the first half of the sines with a minus: what `rotate` multiplies by. They are
+        fp32 for queries of any type (large positions need it), fp64 for those of fp64.
         """
         positions_BT = reading.positions_BT
         wide = torch.promote_types(dtype, torch.float32)
@@ -56,17 +57,17 @@ def _tables(
     positions_BT: Int[Tensor, "B T"], frequencies: Float[Tensor, "pairs"], amplitude: float
 ) -> tuple[Tensor, Tensor]:
     angles = positions_BT[:, None, :, None].to(frequencies.dtype) * frequencies
-    if amplitude == 1.0:
-        return angles.cos(), angles.sin()
-    return angles.cos() * amplitude, angles.sin() * amplitude
+    cos, sin = angles.cos(), angles.sin()
+    if amplitude != 1.0:
+        cos, sin = cos * amplitude, sin * amplitude
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x_BHTK: Float[Tensor, "B H T K"], tables: tuple[Tensor, Tensor]) -> Float[Tensor, "B H T K"]:
     """Turns each pair (i, i + R/2) of every head by its token's angle; the type of `x` is kept."""
     cos, sin = (table.to(x_BHTK.dtype) for table in tables)
-    rotated = 2 * cos.shape[-1]
+    rotated = cos.shape[-1]
     if rotated != x_BHTK.shape[-1]:
         front, rest = x_BHTK[..., :rotated], x_BHTK[..., rotated:]
         return torch.cat((rotate(front, tables), rest), dim=-1)
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.addcmul(x_BHTK * cos, x_BHTK.roll(rotated // 2, dims=-1), sin)
