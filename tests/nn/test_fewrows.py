@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from underhood.infer.quantize import prepare
+from underhood.models.decoder import initialize, qwen3_shaped
 from underhood.nn.fewrows import FewRowsLinear, for_few_rows
 
 
@@ -38,3 +40,20 @@ def test_for_few_rows_replaces_plain_layers_and_shares_their_weights() -> None:
     assert isinstance(model[0], FewRowsLinear)
     assert model[0].weight is weight
     assert type(model[1]) is Special
+
+
+@pytest.mark.parametrize(("rows", "tokens", "columns"), [(1, 6, True), (6, 1, True), (3, 5, True), (1, 3, False)])
+@torch.no_grad()
+def test_residual_stream_lies_in_columns_from_the_embedding_on(rows: int, tokens: int, columns: bool) -> None:
+    plain = initialize(qwen3_shaped(vocab_size=20, context=16, width=16, layers=2, heads=2).build(), seed=0)
+    for name, parameter in plain.named_parameters():
+        if name.endswith((".output.weight", ".down.weight")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    ids = torch.arange(rows * tokens).view(rows, tokens) % 20
+    expected = plain.hidden(ids)
+    ready = prepare(plain)
+    seen: list[torch.Tensor] = []
+    for block in ready.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.testing.assert_close(ready.hidden(ids), expected, rtol=1e-5, atol=1e-5)
+    assert [x.reshape(rows * tokens, -1).t().is_contiguous() for x in seen] == [columns] * 2

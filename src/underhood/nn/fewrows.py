@@ -4,7 +4,7 @@ For one token a product is a reading of the weights, for hundreds it is arithmet
 to copying the weights into the order that their kernels like. The transposed product ``W xᵀ``, in blocks of a few rows
 of W each, has too little to copy: it runs as fast as the weights can be read, twice as fast as the plain product of 16
 tokens. Its result is the transpose in memory too; nothing but strides tells the difference, and a layer that takes it
-as its input has its own transpose for free.
+as its input has its own transpose for free. So the residual stream is laid out like that from the embedding on.
 """
 
 from __future__ import annotations
@@ -45,4 +45,16 @@ def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "u
     """Replaces the plain linear layers among those named by `targets`, for inference on a CPU; returns their names."""
     # A subclass does more than the product.
     plain = [name for name, layer in find_modules(model, targets, nn.Linear) if type(layer) is nn.Linear]
-    return replace_modules(model, plain, lambda _, layer: FewRowsLinear(layer), nn.Linear) if plain else []
+    if not plain:
+        return []
+    for _, embedding in find_modules(model, ("embed",), nn.Embedding):
+        embedding.register_forward_hook(lambda _, __, x_BTD: _in_columns(x_BTD))
+    return replace_modules(model, plain, lambda _, layer: FewRowsLinear(layer), nn.Linear)
+
+
+def _in_columns(x_BTD: Tensor) -> Tensor:
+    """The same vectors, each of them a column in memory where they are few: sums and norms of them then are as well."""
+    count = x_BTD.shape[0] * x_BTD.shape[1]
+    if not FEWEST <= count <= MOST:
+        return x_BTD
+    return x_BTD.view(count, -1).t().contiguous().t().view(x_BTD.shape)
