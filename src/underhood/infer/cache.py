@@ -129,9 +129,9 @@ class ContiguousCache:
             raise ValueError(f"the cache holds {self.batch} rows, got keys of {k_BGTK.shape[0]}")
         start, end = self._length - k_BGTK.shape[2], self._length
         keys, values = self._keys[layer], self._values[layer]
-        keys[:, :, start:end] = k_BGTK.detach()
-        values[:, :, start:end] = v_BGTK.detach()
-        return keys[:, :, :end], values[:, :, :end]
+        keys.narrow(2, start, end - start).copy_(k_BGTK.detach())
+        values.narrow(2, start, end - start).copy_(v_BGTK.detach())
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
     def truncate(self, length: int) -> None:
         """Forgets everything after the first `length` tokens of every row."""

@@ -40,8 +40,8 @@ class IntegerLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x_NI = (x if x.dim() == 2 else x.reshape(-1, self.in_features)).float()
         if len(x_NI) == 1:
-            largest = float(x_NI.abs().amax())
-            y = _PRODUCT(x_NI, max(largest, 1e-12) / _MOST, _ZERO, self._packed)
+            low, high = torch.aminmax(x_NI)
+            y = _PRODUCT(x_NI, max(-float(low), float(high), 1e-12) / _MOST, _ZERO, self._packed)
         else:
             scale_N1 = x_NI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(_MOST)
             y = _PRODUCT(x_NI / scale_N1, 1.0, _ZERO, self._packed).mul_(scale_N1)
