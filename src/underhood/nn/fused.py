@@ -95,7 +95,7 @@ def _scale_of(norm: nn.Module | None) -> Tensor | None:
 def unit_rms(x: Tensor, eps: float) -> Tensor:
     """``x / sqrt(mean(x²) + eps)`` over the last dimension.
 
-    PyTorch makes it of half a dozen passes over memory on a CPU; this takes three, and vectors may be columns in memory.
+    PyTorch makes it of half a dozen passes over memory on a CPU; this takes three, also where vectors are columns.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return F.rms_norm(x, x.shape[-1:], None, eps)
