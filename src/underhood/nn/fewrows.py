@@ -48,12 +48,12 @@ def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "u
     if not plain:
         return []
     for _, embedding in find_modules(model, ("embed",), nn.Embedding):
-        embedding.register_forward_hook(lambda _, __, x_BTD: _in_columns(x_BTD))
+        embedding.register_forward_hook(_in_columns)
     return replace_modules(model, plain, lambda _, layer: FewRowsLinear(layer), nn.Linear)
 
 
-def _in_columns(x_BTD: Tensor) -> Tensor:
-    """The same vectors, each of them a column in memory where they are few: sums and norms of them then are as well."""
+def _in_columns(_: nn.Module, __: object, x_BTD: Tensor) -> Tensor:
+    """Behind an embedding: where vectors are few, each becomes a column in memory, and so do their sums and norms."""
     count = x_BTD.shape[0] * x_BTD.shape[1]
     if not FEWEST <= count <= MOST:
         return x_BTD
