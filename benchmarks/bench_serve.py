@@ -34,6 +34,8 @@ import psutil
 from harness import machine, options_from_command_line, print_json
 
 VOCABULARY, CONTEXT, WIDTH, LAYERS = 4096, 2048, 384, 6
+SPECIAL = 32
+"""The last ids of a vocabulary; those of special tokens, such as the end, are among them."""
 CACHE_MB = 256
 """The cache is reserved at the start, but the system counts its pages as they are first used: a small one is soon all
 in use, so that growth from round to round is growth of something else."""
@@ -125,13 +127,20 @@ class Served:
 
 
 async def ask(
-    port: int, prompt: Sequence[int], tokens: int, *, salt: str = "", go: asyncio.Event | None = None
+    port: int,
+    prompt: Sequence[int],
+    tokens: int,
+    *,
+    salt: str = "",
+    go: asyncio.Event | None = None,
+    endless: bool = False,
 ) -> Asked:
-    """Streams one completion; with `go`, connects and then waits for it before asking."""
+    """Streams one completion; with `go`, connects and then waits for it before asking; `endless` draws no end token."""
     done = Asked()
     body = json.dumps(
         {"model": "bench", "prompt": list(prompt), "max_tokens": tokens, "temperature": 1, "stream": True,
-         "cache_salt": salt, "logprobs": 0}
+         "cache_salt": salt, "logprobs": 0,
+         "logit_bias": {str(id): -100 for id in range(VOCABULARY - SPECIAL, VOCABULARY)} if endless else {}}
     ).encode()  # fmt: skip
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -195,7 +204,7 @@ async def prefix(served: Served, options: Options, draw: random.Random) -> dict[
     for number in range(options.prefixes):
         own = [draw.randrange(VOCABULARY - 300) for _ in range(16)]
         for times, salt in ((shared, ""), (alone, f"{number}")):
-            done = await ask(served.port, [*common, *own], 4, salt=salt)
+            done = await ask(served.port, [*common, *own], 4, salt=salt, endless=True)
             assert done.first is not None, done
             times.append(done.first)
     ratios = [slow / fast for slow, fast in zip(alone, shared, strict=True)]
