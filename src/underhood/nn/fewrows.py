@@ -18,8 +18,9 @@ from underhood.nn.surgery import find_modules, replace_modules
 FEWEST, MOST = 4, 256
 """Tokens for which the transposed product is the faster one."""
 
-BLOCKS = (64, 32, 128, 16)
-"""Rows of W in a block, the best first; the first that divides them is taken."""
+BLOCKS, LONG_BLOCKS = (64, 32, 128, 16), (128, 64, 32, 16)
+"""Rows of W in a block, the best first; the first that divides them is taken. The long ones are for `MANY` tokens."""
+MANY = 65
 
 
 class FewRowsLinear(nn.Linear):
@@ -29,16 +30,21 @@ class FewRowsLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.rows = next((rows for rows in BLOCKS if linear.out_features % rows == 0), linear.out_features)
+        self.rows, self.rows_for_many = (_first_divisor(linear.out_features, sizes) for sizes in (BLOCKS, LONG_BLOCKS))
 
     def forward(self, input: Tensor) -> Tensor:
         count = input.numel() // self.in_features
         if not FEWEST <= count <= MOST:
             return F.linear(input, self.weight, self.bias)
         x_IN = input.reshape(count, self.in_features).t().contiguous()
-        blocks = self.weight.view(-1, self.rows, self.in_features)
+        rows = self.rows if count < MANY else self.rows_for_many
+        blocks = self.weight.view(-1, rows, self.in_features)
         y_NO = torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).view(self.out_features, count).t()
         return (y_NO if self.bias is None else y_NO + self.bias).view(*input.shape[:-1], self.out_features)
+
+
+def _first_divisor(number: int, sizes: tuple[int, ...]) -> int:
+    return next((size for size in sizes if number % size == 0), number)
 
 
 def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "unembed")) -> list[str]:
