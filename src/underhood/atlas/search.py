@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -66,15 +66,15 @@ def postings() -> Mapping[str, Mapping[str, float]]:
 
 def search(question: str, most: int = 8) -> list[tuple[str, float]]:
     """Row ids and scores, the best first; empty if no word of the question is known."""
-    scores: Counter[str] = Counter()
+    scores: defaultdict[str, float] = defaultdict(float)
     table = postings()
     for term in set(terms(question)):
         for id, score in table.get(term, {}).items():
-            scores[id] += score  # type: ignore[assignment]
+            scores[id] += score
     built = covering()
     order = list(rows())
     ranked = sorted(scores, key=lambda id: (-scores[id], id not in built, order.index(id)))
-    return [(id, float(scores[id])) for id in ranked[:most]]
+    return [(id, scores[id]) for id in ranked[:most]]
 
 
 def _texts() -> dict[str, str]:

@@ -18,6 +18,7 @@ from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.data.batch import Batch
 from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_shaped
+from underhood.nn.attention import AttentionSpec
 from underhood.train.hardware import Hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import OptimizerSpec
@@ -130,9 +131,9 @@ def training_flops(spec: DecoderSpec) -> float:
     multiplying = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed." not in name)
     multiplying += spec.vocab_size * spec.width
     attention = sum(
-        6.0 * block.mixer.heads * block.mixer.width_of_head(spec.width) * spec.context  # type: ignore[attr-defined]
-        for block in (spec.block(layer) for layer in range(spec.layers))
-        if hasattr(block.mixer, "heads")
+        6.0 * mixer.heads * mixer.width_of_head(spec.width) * spec.context
+        for mixer in (spec.block(layer).mixer for layer in range(spec.layers))
+        if isinstance(mixer, AttentionSpec)
     )
     return 6.0 * multiplying + attention
 
