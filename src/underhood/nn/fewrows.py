@@ -19,8 +19,10 @@ FEWEST, MOST = 4, 256
 """Tokens for which the transposed product is the faster one."""
 
 BLOCKS, LONG_BLOCKS = (64, 32, 128, 16), (128, 64, 32, 16)
-"""Rows of W in a block, the best first; the first that divides them is taken. The long ones are for `MANY` tokens."""
+"""Rows of W in a block, the best first; the first that divides them is taken. The long ones are for a prompt."""
+
 MANY = 65
+"""Tokens from which on long blocks are the faster ones."""
 
 
 class FewRowsLinear(nn.Linear):
