@@ -18,7 +18,7 @@ from underhood.models.decoder import Decoder
 from underhood.models.huggingface import spec_from_config
 from underhood.models.presets import CONFIGS
 from underhood.nn.cap import CappedLinear
-from underhood.nn.fused import FusedAttention, FusedBlock, FusedGated
+from underhood.nn.fused import FusedAttention, FusedGated
 from underhood.nn.integer import IntegerLinear, multiplies_integers
 from underhood.nn.packed import Int4Linear, Int8Linear, block_width
 
@@ -107,7 +107,6 @@ def test_quantised_and_fused_stays_near_the_model(quantize: Any):
 def test_prepare_replaces_what_it_should():
     model = prepare(small("llama-3.2-1b"), "int4")
     block = model.blocks[0]
-    assert isinstance(block, FusedBlock)
     assert isinstance(block.mixer, FusedAttention)
     assert isinstance(block.feedforward, FusedGated)
     assert isinstance(block.mixer.qkv, Int4Linear)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.infer.grouping import Group, Piece, group
 from underhood.infer.store import Store
 from underhood.nn.attention import attend
+from underhood.nn.lookback import Memory, Places, look_back
 
 MOST_PIECES = 4
-"""Pieces of memory that a text's keys are attended to in, one by one; where they lie in more they are gathered."""
+"""Pieces of memory that several tokens attend to one by one; where a text lies in more, they are gathered."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -36,6 +36,14 @@ class Span:
     def end(self) -> int:
         return self.start + self.count
 
+    def first(self, window: int | None) -> int:
+        """The first token that any of the new ones sees."""
+        return 0 if window is None else max(0, self.start - window + 1)
+
+    def seen(self, window: int | None) -> list[tuple[int, int]]:
+        """Where all lie that the new tokens see, themselves included."""
+        return self.slots(self.first(window), self.end)
+
     def slots(self, first: int, last: int) -> list[tuple[int, int]]:
         """Where tokens `first` … `last` − 1 lie, as (first slot, slots)."""
         found, begin = [], self.dropped
@@ -53,9 +61,9 @@ class BlockedCache:
     Before a pass, `arrange` says which texts its row is made of. Which slots are whose is not decided here (see
     `blocks`, `scheduler`).
 
-    Keys are attended to where they lie. Where a text's lie in several pieces, each is attended to alone, and the
-    answers are weighed by their sums of exponentials, which gives what one softmax over all would (Dao et al. 2022,
-    section 3.1).
+    Keys are attended to where they lie. A text's single new token goes through them in one loop (`nn.lookback`). Of
+    several new ones, each piece of the text is attended to alone, and the answers are weighed by their sums of
+    exponentials, which gives what one softmax over all would (Dao et al. 2022, section 3.1).
     """
 
     plain = False
@@ -99,6 +107,14 @@ class BlockedCache:
             for source, to in pairs:
                 store.copy(source * size, to * size, size)
 
+    def places(self, window: int | None) -> Places:
+        """See `step.PlacingCache`; of a pass that reads one token of each text."""
+        return Places.of([span.seen(window) for span in self._spans])
+
+    def memory(self, layer: int) -> tuple[Memory, Memory]:
+        """See `step.PlacingCache`."""
+        return self._keys[layer].memory, self._values[layer].memory
+
     def extend(self, count: int, positions_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `core.protocols.AttendingCache`."""
         assert positions_BT is not None, "they are what `arrange` returned"
@@ -121,23 +137,17 @@ class BlockedCache:
         keys.write(self._slots_N, k_BGTK)
         values.write(self._slots_N, v_BGTK)
         exact = cap is not None or q_BHTK.device.type != "cpu"  # what the kernel that tells its sums cannot do
+        loops = q_BHTK.device.type == "cpu" and q_BHTK.dtype == torch.float32
         plan = self._plans.get((window, exact))
         if plan is None:
-            plan = self._plans[window, exact] = _Plan(self._spans, window, exact, self.slots, q_BHTK)
-        q_THK = q_BHTK[0].transpose(0, 1)
-        if plan.only is not None:
-            return _attend_group(plan.only, q_THK, keys, values, scale)[0].transpose(0, 1)[None]
-        y_THK = torch.empty_like(q_THK, memory_format=torch.contiguous_format)
-        for level, calls in enumerate(plan.levels):
-            for call in calls:
-                y_NHK, sums_NH = _attend_group(call, q_THK, keys, values, scale)
-                if level:
-                    before_NH, before_NHK = plan.sums_TH[call.rows], y_THK[call.rows]
-                    y_NHK = torch.lerp(before_NHK, y_NHK, _weight(sums_NH, before_NH, y_NHK))
-                    sums_NH = torch.logaddexp(before_NH, sums_NH)
-                y_THK[call.rows] = y_NHK
-                if len(plan.levels) > 1:
-                    plan.sums_TH[call.rows] = sums_NH
+            plan = self._plans[window, exact] = _Plan(self._spans, window, exact, loops, q_BHTK.device)
+        y_THK = q_BHTK.new_empty(q_BHTK.shape[2], q_BHTK.shape[1], q_BHTK.shape[3])
+        if plan.singles is not None:
+            rows, places = plan.singles
+            found_NHK = torch.empty(len(rows), *y_THK.shape[1:])
+            q, k, v = (x_BHTK[0, :, rows].transpose(0, 1).numpy() for x_BHTK in (q_BHTK, k_BGTK, v_BGTK))
+            look_back((q, k, v), *self.memory(layer), places, found_NHK.numpy(), scale=scale, cap=cap)
+            y_THK[rows] = found_NHK
         for chunk in plan.chunks:
             rows = slice(chunk.row, chunk.row + chunk.span.count)
             own = (q_BHTK[:, :, rows], k_BGTK[:, :, rows], v_BGTK[:, :, rows])
@@ -148,15 +158,6 @@ class BlockedCache:
             y_1HTK = attend(q_BHTK[:, :, rows], k, v, whole.mask, scale=scale, cap=cap)
             y_THK[rows] = y_1HTK[0].transpose(0, 1)
         return y_THK.transpose(0, 1)[None]
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A group of single tokens in one call: their rows, and which of the keys each may see (None for all)."""
-
-    group: Group
-    rows: Tensor | slice
-    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -173,36 +174,29 @@ class _Plan:
     """How a pass is attended to under one window; made once per pass and window.
 
     Attributes:
-        levels: single tokens: calls over the first piece of each text, over the second, …
+        singles: texts with a single new token: its rows in the pass, and where the texts lie.
         chunks: several tokens of a text: over the pieces before them in full, over themselves causally.
-        wholes: texts that need a mask, or lie in too many pieces: over all their keys, gathered.
-        only: the one call that is all there is to do, if it is.
-        sums_TH: log-sums of exponentials so far, of single tokens in several pieces.
+        wholes: what neither does: over all of a text's keys, gathered, with a mask where it takes one.
     """
 
-    def __init__(self, spans: Sequence[Span], window: int | None, exact: bool, slots: int, q_BHTK: Tensor):
-        pieces: list[list[Piece]] = []
+    def __init__(self, spans: Sequence[Span], window: int | None, exact: bool, loops: bool, device: torch.device):
+        rows: list[int] = []
+        seen_by_rows: list[list[tuple[int, int]]] = []
         self.chunks: list[_Text] = []
         self.wholes: list[_Text] = []
         row = 0
         for span in spans:
-            first = 0 if window is None else max(0, span.start - window + 1)
-            seen = span.slots(first, span.end)
-            if exact or len(seen) > MOST_PIECES or (span.count > 1 and _cuts(span, window)):
-                mask = None if span.count == 1 else _mask(span, first, window, q_BHTK.device)
+            seen = span.seen(window)
+            if span.count == 1 and loops:
+                rows.append(row)
+                seen_by_rows.append(seen)
+            elif exact or span.count == 1 or len(seen) > MOST_PIECES or _cuts(span, window):
+                mask = None if span.count == 1 else _mask(span, window, device)
                 self.wholes.append(_Text(row, span, seen, mask))
-            elif span.count > 1:
-                self.chunks.append(_Text(row, span, span.slots(0, span.start)))
             else:
-                for level, (slot, length) in enumerate(seen):
-                    if level == len(pieces):
-                        pieces.append([])
-                    pieces[level].append(Piece(row, slot, length))
+                self.chunks.append(_Text(row, span, span.slots(0, span.start)))
             row += span.count
-        self.levels = [[_call(some, q_BHTK) for some in group(level, slots)] for level in pieces]
-        alone = [len(level) for level in self.levels] == [1] and not self.chunks and not self.wholes
-        self.only = self.levels[0][0] if alone and isinstance(self.levels[0][0].rows, slice) else None
-        self.sums_TH = torch.empty(row, q_BHTK.shape[1], dtype=torch.promote_types(q_BHTK.dtype, torch.float32))
+        self.singles = (torch.tensor(rows), Places.of(seen_by_rows)) if rows else None
 
 
 def _straight(x: Tensor) -> Tensor:
@@ -215,39 +209,14 @@ def _cuts(span: Span, window: int | None) -> bool:
     return window is not None and span.end > window
 
 
-def _mask(span: Span, first: int, window: int | None, device: torch.device) -> Tensor:
-    """Who sees whom of a text's tokens from `first` on: bool (1, 1, T, S)."""
+def _mask(span: Span, window: int | None, device: torch.device) -> Tensor:
+    """Who sees whom of what a text's new tokens see at all: bool (1, 1, T, S)."""
     query = torch.arange(span.start, span.end, device=device)[:, None]
-    key = torch.arange(first, span.end, device=device)
+    key = torch.arange(span.first(window), span.end, device=device)
     visible = key <= query
     if window is not None:
         visible &= query - key < window
     return visible[None, None]
-
-
-def _call(some: Group, q_BHTK: Tensor) -> _Call:
-    rows = [piece.row for piece in some.pieces]
-    straight = rows == list(range(rows[0], rows[0] + len(rows)))
-    mask = None
-    lengths = torch.tensor([piece.length for piece in some.pieces])
-    if some.stride and bool((lengths != some.length).any()):
-        hidden = torch.arange(some.length) >= lengths[:, None]
-        mask = torch.zeros(hidden.shape, dtype=q_BHTK.dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
-    return _Call(some, slice(rows[0], rows[0] + len(rows)) if straight else torch.tensor(rows), mask)
-
-
-def _attend_group(call: _Call, q_THK: Tensor, keys: Store, values: Store, scale: float | None) -> tuple[Tensor, Tensor]:
-    """What the rows of a call find (N, H, K), and the log-sums of their exponentials (N, H)."""
-    pieces, stride = call.group.pieces, call.group.stride
-    q_NHK = q_THK[call.rows]
-    slot, length = pieces[0].slot, call.group.length
-    if stride:
-        k, v = (store.read_many(slot, stride, len(pieces), length) for store in (keys, values))
-        y_NHTK, sums_NHT = _flash(q_NHK[:, :, None], k, v, attn_mask=call.mask, scale=scale)
-        return y_NHTK[:, :, 0], sums_NHT[:, :, 0]
-    k, v = keys.read(slot, length), values.read(slot, length)
-    y_1HNK, sums_1HN = _flash(q_NHK.transpose(0, 1)[None], k, v, scale=scale)
-    return y_1HNK[0].transpose(0, 1), sums_1HN[0].mT
 
 
 def _attend_chunk(

@@ -15,6 +15,7 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
 from underhood.nn.attention import AttentionSpec
+from underhood.nn.lookback import Memory, Places, memory
 
 
 def heads_of(model: Decoder) -> list[tuple[int, int]]:
@@ -69,6 +70,7 @@ class ContiguousCache:
         self._length = 0
         self._forgotten = 0  # tokens that stood before the first one stored
         self._positions_BS: Tensor | None = None  # None while `plain`: then they count on from there
+        self._memories: list[tuple[Memory, Memory]] | None = None
 
     @classmethod
     def for_model(cls, model: Decoder, batch: int, capacity: int) -> "ContiguousCache":
@@ -133,6 +135,18 @@ class ContiguousCache:
         values.narrow(2, start, end - start).copy_(v_BGTK.detach())
         return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
+    def places(self, window: int | None) -> Places:
+        """See `step.PlacingCache`; of a cache with a single row."""
+        first = 0 if window is None else max(0, self._length - window)
+        return Places.of([[(first, self._length - first)]])
+
+    def memory(self, layer: int) -> tuple[Memory, Memory]:
+        """See `step.PlacingCache`."""
+        if self._memories is None:
+            pairs = zip(self._keys, self._values, strict=True)
+            self._memories = [(memory(keys[0]), memory(values[0])) for keys, values in pairs]
+        return self._memories[layer]
+
     def truncate(self, length: int) -> None:
         """Forgets everything after the first `length` tokens of every row."""
         if not 0 <= length <= self._length:
@@ -166,6 +180,7 @@ class ContiguousCache:
             if self._positions_BS is not None:
                 self._positions_BS[to] = self._positions_BS[source]
         self.batch = len(rows)
+        self._memories = None
         self._keys = [part[: self.batch] for part in self._keys]
         self._values = [part[: self.batch] for part in self._values]
         if self._positions_BS is not None:
@@ -175,7 +190,7 @@ class ContiguousCache:
         """A cache of the given rows, in that order, of any number; this one stays as it is."""
         index = torch.tensor(rows, device=self._device)
         wide = copy(self)
-        wide.batch = len(rows)
+        wide.batch, wide._memories = len(rows), None
         wide._keys = [part[index] for part in self._keys]
         wide._values = [part[index] for part in self._values]
         wide._positions_BS = None if self._positions_BS is None else self._positions_BS[index]
@@ -191,6 +206,7 @@ class ContiguousCache:
             larger[:, :, : self._length] = part[:, :, : self._length]
             return larger
 
+        self._memories = None
         self._keys = [grown(part) for part in self._keys]
         self._values = [grown(part) for part in self._values]
         if self._positions_BS is not None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from underhood.nn.lookback import Memory, memory
 
 
 class Store:
@@ -49,12 +52,10 @@ class Store:
             return data
         return (data * self._scale.narrow(2, slot, count)).to(self.dtype)
 
-    def read_many(self, slot: int, stride: int, rows: int, count: int) -> Float[Tensor, "B G N K"]:
-        """`count` vectors from `slot` on, from `slot` + `stride` on, …, `rows` times: a view, or widened."""
-        data = _rows(self._data, slot, stride, rows, count)
-        if self._scale is None:
-            return data
-        return (data * _rows(self._scale, slot, stride, rows, count)).to(self.dtype)
+    @cached_property
+    def memory(self) -> Memory:
+        """All of it, for loops that find their way in it themselves."""
+        return memory(self._data[0], None if self._scale is None else self._scale[0, :, :, 0])
 
     def gather(self, runs: Sequence[tuple[int, int]]) -> Float[Tensor, "1 G N K"]:
         """All vectors of the runs (first slot, slots), in order."""
@@ -77,8 +78,3 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
-
-
-def _rows(part: Tensor, slot: int, stride: int, rows: int, count: int) -> Tensor:
-    _, groups, slots, width = part.shape
-    return part.as_strided((rows, groups, count, width), (stride * width, slots * width, width, 1), slot * width)

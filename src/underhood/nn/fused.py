@@ -2,8 +2,7 @@
 
 While a single text is written, every matrix is read from memory for one vector. Nothing can be saved there, but each
 kernel call costs microseconds of its own, and a short matrix never gets the memory to full speed. So query, key and
-value are one product, gate and up another; the weights of a norm go into the matrix behind it; the rotation of all
-heads by one angle is a product too; and a single token takes a way through the block without any needless step.
+value are one product, gate and up another, and the weights of a norm go into the matrix behind it.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from underhood.nn.attention import Attention
 from underhood.nn.block import Block
 from underhood.nn.centred import CentredRMSNorm
-from underhood.nn.feedforward import ACTIVATIONS, Gated, Plain
+from underhood.nn.feedforward import ACTIVATIONS, Gated
 from underhood.nn.norm import RMSNorm
-from underhood.nn.position import RotarySpec, rotate
+from underhood.nn.position import rotate
 from underhood.nn.reading import Reading
 
 
@@ -39,16 +38,13 @@ def fuse(model: nn.Module) -> list[str]:
             continue
         _replace(model, name, new)
         names.append(name)
-    for name, module in list(model.named_modules()):
+    for module in list(model.modules()):
         if type(module) is Block and isinstance(module.mixer, FusedAttention):
             _fold_norm(module, "mixer_norm", module.mixer.qkv)
             if isinstance(module.feedforward, FusedGated):
                 _fold_norm(module, "feedforward_norm", module.feedforward.gate_up)
-            if isinstance(module.feedforward, (FusedGated, Plain)):
-                _replace(model, name, FusedBlock(module))
-                names.append(name)
     final: Any = getattr(model, "norm", None)
-    scale = _scale_of(final)
+    scale = scale_of(final)
     if scale is not None and final.weight.dtype == torch.float32:
         model.norm = FinalRMSNorm(scale, final.spec.eps)
         names.append("norm")
@@ -79,13 +75,13 @@ def _joined(*layers: nn.Linear) -> nn.Linear:
 def _fold_norm(block: Block, name: str, behind: nn.Linear) -> None:
     """Moves what an RMS norm multiplies by into the matrix behind it: ``W (n · x) = (W n) x``."""
     norm = getattr(block, name)
-    scale = _scale_of(norm)
+    scale = scale_of(norm)
     if scale is not None and behind.weight.dtype == torch.float32:
         behind.weight.data.mul_(scale)
         setattr(block, name, UnitRMSNorm(norm.spec.eps))
 
 
-def _scale_of(norm: nn.Module | None) -> Tensor | None:
+def scale_of(norm: nn.Module | None) -> Tensor | None:
     """What an RMS norm multiplies by; None for other norms."""
     if isinstance(norm, RMSNorm):
         return norm.weight.detach().float()
@@ -130,38 +126,6 @@ class UnitRMSNorm(nn.Module):
         return f"eps={self.eps}"
 
 
-class FusedBlock(Block):
-    """`Block` with a short way for the single token of a pass."""
-
-    mixer: FusedAttention
-
-    def __init__(self, block: Block):
-        nn.Module.__init__(self)
-        self.spec = block.spec
-        for name, part in block.named_children():
-            setattr(self, name, part)
-        self.mixer_post_norm, self.feedforward_post_norm = block.mixer_post_norm, block.feedforward_post_norm
-
-    def forward(self, x_BTD: Tensor, reading: Reading, rows: Tensor | slice | None = None) -> Tensor:
-        width = x_BTD.shape[-1]
-        if x_BTD.numel() != width:
-            return super().forward(x_BTD, reading, rows)
-        x_1D = x_BTD.view(1, width)
-        mixed_1D = self.mixer.one(_normed(self.mixer_norm, x_1D), reading)
-        x_1D = x_1D + (mixed_1D if self.mixer_post_norm is None else self.mixer_post_norm(mixed_1D))
-        fed_1D = self.feedforward(_normed(self.feedforward_norm, x_1D), reading)
-        x_1D = x_1D + (fed_1D if self.feedforward_post_norm is None else self.feedforward_post_norm(fed_1D))
-        return x_1D.view(1, 1, width)
-
-
-def _normed(norm: nn.Module, x_1D: Tensor) -> Tensor:
-    """One token's norm. RMSNorm has no kernel of its own on CPUs: its one number is had directly."""
-    if type(norm) is not UnitRMSNorm:
-        return norm(x_1D)
-    x_D = x_1D.view(-1)
-    return x_1D * (float(x_D.dot(x_D)) / len(x_D) + norm.eps) ** -0.5
-
-
 class FusedAttention(Attention):
     """`Attention` with one product for query, key and value, and one norm and one rotation for all their heads."""
 
@@ -198,24 +162,6 @@ class FusedAttention(Attention):
         q_BHTK, k_BGTK = qk_BNTK.split((self.spec.heads, self.spec.groups), dim=1)
         return q_BHTK, k_BGTK, v_BGTK
 
-    def one(self, x_1D: Tensor, reading: Reading) -> Tensor:
-        """`forward` for the single token (1, D) of a pass."""
-        if x_1D.dtype != torch.float32 or (self.query_norm is not None and self.head_scale is None):
-            return self.forward(x_1D[None], reading)[0]
-        heads, groups, width = self.spec.heads, self.spec.groups, self.head_width
-        # One step each: at a single token a view costs as much as a sum.
-        qkv_1X = self.qkv(x_1D)
-        qk_NK = self._normed_heads(qkv_1X.as_strided((heads + groups, width), (width, 1)))
-        if self.spec.rotary is not None:
-            rotary = self.spec.rotary
-            qk_NK = qk_NK @ reading.once(("turn", rotary, width), lambda: _rotation(rotary, reading, width))
-        strides, start = (width, width, width, 1), qk_NK.storage_offset()
-        q_BHTK = qk_NK.as_strided((1, heads, 1, width), strides)
-        k_BGTK = qk_NK.as_strided((1, groups, 1, width), strides, start + heads * width)
-        v_BGTK = qkv_1X.as_strided((1, groups, 1, width), strides, qkv_1X.storage_offset() + self.turned)
-        y_BHTK = self.look_back(q_BHTK, k_BGTK, v_BGTK, reading)
-        return self.output(y_BHTK.reshape(1, -1))
-
     def _normed_heads(self, x: Tensor) -> Tensor:
         """Query and key heads (…, H + G, K), normalised if this attention does that."""
         if self.head_scale is None:
@@ -226,18 +172,10 @@ class FusedAttention(Attention):
 
 def _head_scale(attention: Attention) -> Tensor | None:
     """What the query and key norms multiply each head by, (H + G, K); None where they are no RMS norms."""
-    scales = [_scale_of(attention.query_norm), _scale_of(attention.key_norm)]
+    scales = [scale_of(attention.query_norm), scale_of(attention.key_norm)]
     heads = (attention.spec.heads, attention.spec.groups)
     whole = [scale.expand(count, -1) for scale, count in zip(scales, heads, strict=True) if scale is not None]
     return torch.cat(whole) if len(whole) == 2 else None
-
-
-def _rotation(rotary: RotarySpec, reading: Reading, width: int) -> Tensor:
-    """The matrix (K, K) that turns a head, a row vector, to the position of a pass's only token."""
-    cos, sin = rotary.tables(reading, width, torch.float32)
-    turn = cos.flatten().diag() + sin.flatten().diag().roll(cos.shape[-1] // 2, dims=0)
-    rest = width - turn.shape[0]
-    return turn if rest == 0 else torch.block_diag(turn, torch.eye(rest, device=turn.device))
 
 
 class FusedGated(nn.Module):

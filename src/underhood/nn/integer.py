@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from underhood.nn import compiled
+
 _MOST, _ZERO = 127, 128
 """Activations are whole numbers from −127 to 127, stored with 128 added."""
 
@@ -40,8 +42,7 @@ class IntegerLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x_NI = (x if x.dim() == 2 else x.reshape(-1, self.in_features)).float()
         if len(x_NI) == 1:
-            low, high = torch.aminmax(x_NI)
-            y = _PRODUCT(x_NI, max(-float(low), float(high), 1e-12) / _MOST, _ZERO, self._packed)
+            y = _PRODUCT(x_NI, max(compiled.largest(x_NI.numpy()), 1e-12) / _MOST, _ZERO, self._packed)
         else:
             scale_N1 = x_NI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(_MOST)
             y = _PRODUCT(x_NI / scale_N1, 1.0, _ZERO, self._packed).mul_(scale_N1)

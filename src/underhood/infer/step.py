@@ -1,0 +1,321 @@
+"""One more token of each of a few texts: the pass that writing is made of, as products and compiled loops.
+
+It computes what the model's own forward pass does. But that has to serve any number of tokens, gradients and every
+device, and gives each of its small results memory of its own; here all of them stay where they are, so that between two
+products there is next to nothing to do (`nn.compiled` says what that is worth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from underhood.models.decoder import Decoder
+from underhood.nn import compiled
+from underhood.nn.attention import AttentionSpec
+from underhood.nn.block import Block
+from underhood.nn.centred import CentredRMSNorm
+from underhood.nn.embedding import ScaledEmbedding
+from underhood.nn.feedforward import Plain
+from underhood.nn.fewrows import FEWEST, FewRowsLinear
+from underhood.nn.fused import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
+from underhood.nn.lookback import Memory, Places, array, look_back
+from underhood.nn.norm import RMSNorm
+from underhood.nn.position import RotarySpec
+from underhood.nn.reading import Reading
+
+MOST = 64
+"""Texts up to which loops that one thread runs beat those of a tensor library, which many threads share."""
+
+_NONE, _NO_HEADS = np.empty(0, dtype=np.float32), np.empty((0, 0), dtype=np.float32)
+
+
+class PlacingCache(Protocol):
+    """A cache that says where its texts lie, the token that is about to be read included."""
+
+    def places(self, window: int | None) -> Places:
+        """What the newest token of each text sees through a window, itself included; None sees all."""
+        ...
+
+    def memory(self, layer: int) -> tuple[Memory, Memory]:
+        """The keys and values of a layer."""
+        ...
+
+
+class Step:
+    """The pass for a model that `prepare` has made ready. It owns memory, so it belongs to one thread at a time.
+
+    Raises:
+        NotImplementedError: the model has a part that is not known here; see `of`.
+    """
+
+    def __init__(self, model: Decoder):
+        embed = model.embed
+        if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
+            raise NotImplementedError("weights that are not in float32 on a CPU")
+        self._table_VD = embed.weight.detach().numpy()
+        self._scale = np.float32(embed.scale if isinstance(embed, ScaledEmbedding) else 1.0)
+        learned = model.position_embed
+        self._positions_CD = None if learned is None else learned.weight.detach().numpy()
+        self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
+        self._norm = _Norm(model.norm)
+        self._unembed = model.unembed
+        self._width = model.spec.width
+        self._rooms: dict[int, _Room] = {}
+
+    @classmethod
+    def of(cls, model: object) -> "Step | None":
+        """The pass for a model, or None where its own forward pass has to do."""
+        try:
+            return cls(model) if isinstance(model, Decoder) else None
+        except NotImplementedError:
+            return None
+
+    def __call__(self, tokens: Sequence[int], positions: Sequence[int], cache: PlacingCache) -> Tensor:
+        """Reads one token of each text; the scores (N, V) after it."""
+        count = len(tokens)
+        room = self._rooms.get(count) or self._rooms.setdefault(count, _Room(count))
+        x = room.buffer("x", self._width)
+        compiled.take_rows(self._table_VD, np.array(tokens), self._scale, x.array)
+        if self._positions_CD is not None:
+            compiled.add(self._positions_CD[list(positions)], x.array)
+        reading = _Reading(positions, cache)
+        for layer in self._layers:
+            layer(x, room, reading)
+        return self._unembed(self._norm(x, room.buffer("normed", self._width)).tensor)
+
+
+class _Buffer(NamedTuple):
+    """The same memory as tensor and as array: to make one of the other takes longer than many a loop."""
+
+    tensor: Tensor
+    array: np.ndarray
+
+
+class _Room:
+    """Memory for the passes of `count` texts."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._buffers: dict[tuple[str, int, torch.dtype], _Buffer] = {}
+
+    def buffer(self, name: str, width: int, dtype: torch.dtype = torch.float32) -> _Buffer:
+        key = (name, width, dtype)
+        found = self._buffers.get(key)
+        if found is None:
+            tensor = torch.zeros(self.count, width, dtype=dtype)
+            found = self._buffers[key] = _Buffer(tensor, array(tensor))
+        return found
+
+
+class _Reading:
+    """What the layers of one pass share."""
+
+    def __init__(self, positions: Sequence[int], cache: PlacingCache):
+        self.cache = cache
+        self._positions_N1 = np.array(positions, dtype=np.float32)[:, None]
+        self._places: dict[int | None, Places] = {}
+        self._turns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def places(self, window: int | None) -> Places:
+        if window not in self._places:
+            self._places[window] = self.cache.places(window)
+        return self._places[window]
+
+    def angles(self, frequencies: "_Frequencies") -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines (N, R)."""
+        key = id(frequencies)
+        if key not in self._turns:
+            angles_NR = self._positions_N1 * frequencies.array_R
+            self._turns[key] = (np.cos(angles_NR) * frequencies.amplitude, np.sin(angles_NR) * frequencies.amplitude)
+        return self._turns[key]
+
+
+class _Layer:
+    """A block's part of a pass: adds to the residual stream x, in place."""
+
+    def __init__(self, number: int, block: nn.Module):
+        if type(block) is not Block or not isinstance(block.mixer, FusedAttention):
+            raise NotImplementedError(type(block).__name__)
+        self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
+        self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)
+        self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)
+        self.mixer = _Mixer(number, block.mixer)
+        feed = block.feedforward
+        known = isinstance(feed, (FusedGated, Plain))
+        self.feed = _Feed(feed) if known else _OtherFeed(feed, self.mixer.qkv.inputs)
+
+    def __call__(self, x: _Buffer, room: _Room, reading: _Reading) -> None:
+        normed = self.mixer_norm(x, room.buffer("normed", self.mixer.qkv.inputs, self.mixer.qkv.takes))
+        self._add(self.mixer(normed, room, reading), self.mixer_post, x)
+        normed = self.feed_norm(x, room.buffer("normed", self.feed.inputs, self.feed.takes))
+        self._add(self.feed(normed, room), self.feed_post, x)
+
+    @staticmethod
+    def _add(more_ND: np.ndarray, norm: "_Norm | None", x: _Buffer) -> None:
+        if norm is not None:
+            norm.apply(more_ND, more_ND)
+        compiled.add(more_ND, x.array)
+
+
+class _Feed:
+    """The gated feed-forward or the plain one."""
+
+    def __init__(self, feed: FusedGated | Plain):
+        self.gated = isinstance(feed, FusedGated)
+        self.up = _Product(feed.gate_up if isinstance(feed, FusedGated) else feed.up)
+        self.down = _Product(feed.down)
+        self.activation = compiled.ACTIVATIONS[feed.spec.activation]
+        self.inputs, self.takes = self.up.inputs, self.up.takes
+
+    def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
+        hidden = room.buffer("hidden", self.down.inputs, self.down.takes)
+        compiled.activate(self.up(normed, room), self.gated, *self.activation, hidden.array)
+        return self.down(hidden, room)
+
+
+class _OtherFeed:
+    """Any other (experts, say), by its own forward pass."""
+
+    takes = torch.float32
+
+    def __init__(self, feed: nn.Module, inputs: int):
+        self.feed, self.inputs = feed, inputs
+
+    def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
+        alone = Reading(torch.zeros(1, room.count, dtype=torch.long), None, None)
+        return array(self.feed(normed.tensor[None], alone)[0].contiguous())
+
+
+class _Mixer:
+    """Attention of the newest tokens."""
+
+    def __init__(self, number: int, attention: FusedAttention):
+        self.number, self.spec = number, attention.spec
+        self.qkv, self.output = _Product(attention.qkv), _Product(attention.output)
+        self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_width
+        self.norm = self._norm(attention)
+        self.frequencies = _Frequencies.of(attention.spec, attention.head_width)
+
+    def __call__(self, normed: _Buffer, room: _Room, reading: _Reading) -> np.ndarray:
+        qkv_NX = self.qkv(normed, room)
+        turned = room.buffer("turned", qkv_NX.shape[1]).array
+        heads, groups, width = self.heads, self.groups, self.width
+        angles = reading.angles(self.frequencies)
+        compiled.turn(qkv_NX, heads, groups, width, *self.norm, *angles, turned)
+        each = turned.reshape(room.count, heads + 2 * groups, width)
+        new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
+        found = room.buffer("found", self.output.inputs, self.output.takes)
+        look_back(
+            new,
+            *reading.cache.memory(self.number),
+            reading.places(self.spec.window),
+            found.array.reshape(room.count, heads, width),
+            scale=self.spec.scale,
+            cap=self.spec.cap,
+        )
+        return self.output(found, room)
+
+    @staticmethod
+    def _norm(attention: FusedAttention) -> tuple[np.ndarray, np.float32, bool]:
+        """What query and key heads are multiplied by (H + G, K), epsilon, and whether they are normalised together."""
+        parts = (attention.query_norm, attention.key_norm)
+        scales = [scale_of(part) for part in parts if part is not None]
+        if any(scale is None for scale in scales):
+            raise NotImplementedError(type(attention.query_norm).__name__)
+        if not scales:
+            return _NO_HEADS, np.float32(0.0), False
+        counts = (attention.spec.heads, attention.spec.groups)
+        known = [scale for scale in scales if scale is not None]
+        whole = attention.spec.qk_norm_whole
+        rows = [
+            scale.reshape(count, -1) if whole else scale.expand(count, -1)
+            for scale, count in zip(known, counts, strict=True)
+        ]
+        return torch.cat(rows).contiguous().numpy(), np.float32(attention.head_eps), whole
+
+
+class _Frequencies(NamedTuple):
+    """Angles per position, none for attention without rotation, and what cosines and sines are multiplied by."""
+
+    array_R: np.ndarray
+    amplitude: np.float32
+
+    @classmethod
+    def of(cls, spec: AttentionSpec, width: int) -> "_Frequencies":
+        rotary = spec.rotary
+        if rotary is None:
+            return _STILL
+        return _SEEN.setdefault((rotary, width), cls(*_frequencies(rotary, width)))
+
+
+_STILL = _Frequencies(_NONE, np.float32(1.0))
+_SEEN: dict[tuple[RotarySpec, int], _Frequencies] = {}
+"""One for all layers that turn alike, so that the angles of a pass are worked out once."""
+
+
+def _frequencies(rotary: RotarySpec, width: int) -> tuple[np.ndarray, np.float32]:
+    amplitude = 1.0 if rotary.scaling is None else rotary.scaling.amplitude
+    return rotary.frequencies(width, torch.device("cpu")).numpy(), np.float32(amplitude)
+
+
+class _Norm:
+    """Any of the norms that the open families have, or none at all."""
+
+    def __init__(self, norm: nn.Module):
+        self.centre, self.scale_D, self.shift_D, eps = False, _NONE, _NONE, 0.0
+        self.idle = isinstance(norm, nn.Identity)
+        if isinstance(norm, (UnitRMSNorm, FinalRMSNorm)):
+            eps = norm.eps
+            self.scale_D = norm.scale.numpy() if isinstance(norm, FinalRMSNorm) else _NONE
+        elif isinstance(norm, (RMSNorm, CentredRMSNorm)):
+            scale_D, eps = scale_of(norm), norm.spec.eps
+            self.scale_D = _NONE if scale_D is None else scale_D.numpy()
+        elif isinstance(norm, nn.LayerNorm):
+            self.centre, eps = True, norm.eps
+            self.scale_D = norm.weight.detach().float().numpy()
+            self.shift_D = _NONE if norm.bias is None else norm.bias.detach().float().numpy()
+        elif not self.idle:
+            raise NotImplementedError(type(norm).__name__)
+        self.eps = np.float32(eps)
+
+    def __call__(self, x: _Buffer, y: _Buffer) -> _Buffer:
+        self.apply(x.array, y.array)
+        return y
+
+    def apply(self, x_ND: np.ndarray, y_ND: np.ndarray) -> None:
+        if self.idle:
+            compiled.copy(x_ND, y_ND)
+        else:
+            compiled.norm(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
+
+
+class _Product:
+    """A linear layer of any kind.
+
+    Attributes:
+        takes: the type of what it multiplies.
+    """
+
+    def __init__(self, layer: nn.Module):
+        self.layer = layer
+        self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+        self.takes: torch.dtype = getattr(layer, "takes", torch.float32)
+        self._weight_IO = self._bias_O = None
+        if isinstance(layer, FewRowsLinear) or type(layer) is nn.Linear:
+            self._weight_IO = layer.weight.detach().t()
+            self._bias_O = None if layer.bias is None else layer.bias.detach()
+
+    def __call__(self, x: _Buffer, room: _Room) -> np.ndarray:
+        if self._weight_IO is None or room.count >= FEWEST:
+            return array(self.layer(x.tensor).contiguous())
+        y = room.buffer("product", self.outputs)
+        if self._bias_O is None:
+            torch.mm(x.tensor, self._weight_IO, out=y.tensor)
+        else:
+            torch.addmm(self._bias_O, x.tensor, self._weight_IO, out=y.tensor)
+        return y.array

@@ -1,0 +1,237 @@
+"""The small steps between the products of a pass over few tokens, each compiled to one loop (by Numba).
+
+While a text is written, every product streams its weights through the caches of the processor and leaves nothing else
+there. What comes between two products is little arithmetic, but as calls of a tensor library it is much code, which has
+to be fetched again each time: beside 22 ms for reading the weights of a model of 134 million parameters that was 7 ms.
+As loops over memory that stays where it is, it is less than one.
+
+All of them work on NumPy arrays and write into the last of them. Numbers are float32; where an array of 16-bit whole
+numbers is given, those are the bits of bfloat16, which NumPy does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FREEDOMS = {"reassoc", "contract", "arcp", "nsz"}
+"""Sums may be taken in any order; what is no number stays so, for a model that breaks must be seen to."""
+
+
+def loop(function: Callable[P, T]) -> Callable[P, T]:
+    """Compiles a function when it is first called; the result is kept on disk, where there is a place for that."""
+    try:
+        return njit(cache=True, nogil=True, fastmath=_FREEDOMS)(function)
+    except RuntimeError:  # neither the package's folder nor the user's own can be written to
+        return njit(nogil=True, fastmath=_FREEDOMS)(function)
+
+
+SIGMOID, ERROR, RELU, RELU2 = range(4)
+"""Kinds of activations: ``x · sigmoid(a x + b x³)``, ``x · Φ(x)``, ``max(x, 0)`` and the square of that."""
+
+_SLOPE = 2 * math.sqrt(2 / math.pi)
+ACTIVATIONS = {
+    "silu": (SIGMOID, np.float32(1.0), np.float32(0.0)),
+    "gelu_tanh": (SIGMOID, np.float32(_SLOPE), np.float32(_SLOPE * 0.044715)),
+    "gelu": (ERROR, np.float32(0.0), np.float32(0.0)),
+    "relu": (RELU, np.float32(0.0), np.float32(0.0)),
+    "relu2": (RELU2, np.float32(0.0), np.float32(0.0)),
+}
+"""`nn.feedforward.ACTIVATIONS` in these terms: kind, a and b."""
+
+
+def value(x: Any) -> Any:
+    """A stored number as float32."""
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(value, strict=False)
+def _value(x: Any) -> Any:
+    if x == types.uint16:
+        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+    return lambda x: np.float32(x)
+
+
+def stored(like: Any, x: Any) -> Any:
+    """A float32 as an array keeps it."""
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(stored, strict=False)
+def _stored(like: Any, x: Any) -> Any:
+    return (lambda like, x: _bfloat16(np.float32(x))) if like.dtype == types.uint16 else (lambda like, x: np.float32(x))
+
+
+@njit
+def _bfloat16(x: Any) -> Any:
+    """The upper half of the bits, rounded to the nearest and to even in the middle."""
+    if x != x:
+        return np.uint16(0x7FC0)
+    bits = np.float32(x).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@njit(fastmath=_FREEDOMS)
+def exp(x: Any) -> Any:
+    """``eˣ`` in float32, right to its last bits, in a form that vectorises: 2ⁿ by its bits, the rest by a polynomial.
+
+    The coefficients are those of Cephes' `expf`. It stays within what float32 can hold.
+    """
+    x = np.float32(-87.0) if x < np.float32(-87.0) else x
+    x = np.float32(88.0) if x > np.float32(88.0) else x
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return (p * r * r + r + np.float32(1.0)) * power
+
+
+@loop
+def take_rows(table_VD: Any, ids_N: Any, scale: Any, x_ND: Any) -> None:
+    """``x = scale · table[ids]``."""
+    for n in range(len(ids_N)):
+        for i in range(x_ND.shape[1]):
+            x_ND[n, i] = scale * table_VD[ids_N[n], i]
+
+
+@loop
+def add(more_ND: Any, x_ND: Any) -> None:
+    """``x += more``."""
+    for n in range(x_ND.shape[0]):
+        for i in range(x_ND.shape[1]):
+            x_ND[n, i] += value(more_ND[n, i])
+
+
+@loop
+def copy(x_ND: Any, y_ND: Any) -> None:
+    """``y = x``, from and to any of the types."""
+    for n in range(x_ND.shape[0]):
+        for i in range(x_ND.shape[1]):
+            y_ND[n, i] = stored(y_ND, value(x_ND[n, i]))
+
+
+@loop
+def norm(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_ND: Any) -> None:
+    """``y = scale · (x − m) / sqrt(mean((x − m)²) + eps) + shift``; m is the mean of x, or 0 if not `centre`.
+
+    An empty `scale_D` or `shift_D` stands for ones or zeros.
+    """
+    width = x_ND.shape[1]
+    for n in range(x_ND.shape[0]):
+        middle = np.float32(0.0)
+        if centre:
+            for i in range(width):
+                middle += value(x_ND[n, i])
+            middle /= np.float32(width)
+        total = np.float32(0.0)
+        for i in range(width):
+            off = value(x_ND[n, i]) - middle
+            total += off * off
+        factor = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+        if scale_D.shape[0] == 0:
+            for i in range(width):
+                y_ND[n, i] = stored(y_ND, (value(x_ND[n, i]) - middle) * factor)
+        elif shift_D.shape[0] == 0:
+            for i in range(width):
+                y_ND[n, i] = stored(y_ND, (value(x_ND[n, i]) - middle) * factor * scale_D[i])
+        else:
+            for i in range(width):
+                y_ND[n, i] = stored(y_ND, (value(x_ND[n, i]) - middle) * factor * scale_D[i] + shift_D[i])
+
+
+@loop
+def activate(x_NX: Any, gated: bool, kind: int, a: Any, b: Any, y_NF: Any) -> None:
+    """``y = activation(x)``, or ``activation(gate) · up`` where x holds both, one after the other."""
+    width = y_NF.shape[1]
+    for n in range(x_NX.shape[0]):
+        if kind == SIGMOID:
+            for i in range(width):
+                x = value(x_NX[n, i])
+                up = value(x_NX[n, width + i]) if gated else np.float32(1.0)
+                share = np.float32(1.0) / (np.float32(1.0) + exp(-(a + b * x * x) * x))
+                y_NF[n, i] = stored(y_NF, x * share * up)
+        else:
+            for i in range(width):
+                x = value(x_NX[n, i])
+                up = value(x_NX[n, width + i]) if gated else np.float32(1.0)
+                if kind == ERROR:
+                    x *= np.float32(0.5) * (np.float32(1.0) + np.float32(math.erf(x * np.float32(0.5**0.5))))
+                else:
+                    x = np.float32(0.0) if x < np.float32(0.0) else x
+                    x = x if kind == RELU else x * x
+                y_NF[n, i] = stored(y_NF, x * up)
+
+
+@loop
+def turn(
+    qkv_NX: Any,
+    heads: int,
+    groups: int,
+    width: int,
+    scale_HK: Any,
+    eps: Any,
+    whole: bool,
+    cos_NR: Any,
+    sin_NR: Any,
+    y_NX: Any,
+) -> None:
+    """Normalises and rotates query and key heads, of `width` each; the values that follow them are copied.
+
+    Args:
+        scale_HK: what an RMS norm of each head multiplies by; empty for no norm.
+        whole: one norm for all query heads and one for all key heads.
+        cos_NR, sin_NR: of the angles of the R pairs (i, i + R) of a head; empty for no rotation.
+    """
+    half = cos_NR.shape[1]
+    x_K, factor_H = np.empty(width, dtype=np.float32), np.ones(heads + groups, dtype=np.float32)
+    for n in range(qkv_NX.shape[0]):
+        if scale_HK.shape[0]:
+            for head in range(heads + groups):
+                total = np.float32(0.0)
+                for i in range(head * width, (head + 1) * width):
+                    total += value(qkv_NX[n, i]) * value(qkv_NX[n, i])
+                factor_H[head] = total / np.float32(width)
+            if whole:
+                factor_H[:heads] = factor_H[:heads].mean()
+                factor_H[heads:] = factor_H[heads:].mean()
+            for head in range(heads + groups):
+                factor_H[head] = np.float32(1.0) / np.sqrt(factor_H[head] + eps)
+        for head in range(heads + groups):
+            start = head * width
+            for i in range(width):
+                x_K[i] = value(qkv_NX[n, start + i])
+            if scale_HK.shape[0]:
+                for i in range(width):
+                    x_K[i] *= factor_H[head] * scale_HK[head, i]
+            for i in range(half):
+                y_NX[n, start + i] = x_K[i] * cos_NR[n, i] - x_K[half + i] * sin_NR[n, i]
+                y_NX[n, start + half + i] = x_K[half + i] * cos_NR[n, i] + x_K[i] * sin_NR[n, i]
+            for i in range(2 * half, width):
+                y_NX[n, start + i] = x_K[i]
+        for i in range((heads + groups) * width, qkv_NX.shape[1]):
+            y_NX[n, i] = value(qkv_NX[n, i])
+
+
+@loop
+def largest(x_ND: Any) -> Any:
+    """The largest absolute value; no number if there is one that is none."""
+    most = np.float32(0.0)
+    for n in range(x_ND.shape[0]):
+        for i in range(x_ND.shape[1]):
+            size = abs(x_ND[n, i])
+            most = most if size <= most else size
+    return most

@@ -1,0 +1,204 @@
+"""Attention of single tokens, each the newest of its text, over keys and values where they lie in memory.
+
+Texts lie in pieces: runs of neighbouring slots, in any places, some of them shared. Other kernels want a tensor, so
+that keys must be gathered or texts sorted into groups that strides can describe; a loop just goes through the pieces.
+It takes head after head and, within one, text after text, so that what texts share is still in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+from underhood.nn.compiled import exp, loop, stored, value
+
+ALONE = 1 << 20
+"""Numbers to multiply below which one thread does it all: to wake another takes longer."""
+
+
+class Memory(NamedTuple):
+    """Keys or values of one layer: float32, bits of bfloat16, or whole numbers of 8 bits with a scale per vector."""
+
+    data_GSK: np.ndarray
+    scale_GS: np.ndarray
+
+
+class Places(NamedTuple):
+    """Where N texts lie in a memory.
+
+    Attributes:
+        slots_N: where the newest token of each goes.
+        first_N: the first of each text's pieces, and in the end their number (N + 1).
+        pieces_P2: first slot and length of each piece; the newest token's slot is the last of its text's.
+    """
+
+    slots_N: np.ndarray
+    first_N: np.ndarray
+    pieces_P2: np.ndarray
+
+    @property
+    def seen(self) -> int:
+        """Keys that all texts look back at together."""
+        return int(self.pieces_P2[:, 1].sum())
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[tuple[int, int]]]) -> "Places":
+        """From each text's pieces (first slot, length), those that its newest token sees."""
+        counts = [len(pieces) for pieces in texts]
+        last = [pieces[-1] for pieces in texts]
+        return cls(
+            np.array([slot + length - 1 for slot, length in last]),
+            np.cumsum([0, *counts]),
+            np.array([piece for pieces in texts for piece in pieces]),
+        )
+
+
+def array(x: Tensor) -> np.ndarray:
+    """A tensor's memory as NumPy knows it: bfloat16, which it does not, as 16-bit whole numbers."""
+    return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def memory(data_GSK: Tensor, scale_GS: Tensor | None = None) -> Memory:
+    """A tensor's memory as keys or values; `scale_GS` belongs to one of 8 bits."""
+    data = array(data_GSK)
+    return Memory(data, _ones(data.shape[:2]) if scale_GS is None else scale_GS.numpy())
+
+
+@lru_cache(maxsize=64)
+def _ones(shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(np.float32(1.0), shape)
+
+
+def look_back(
+    qkv: tuple[np.ndarray, np.ndarray, np.ndarray],
+    keys: Memory,
+    values: Memory,
+    places: Places,
+    y_NHK: np.ndarray,
+    *,
+    scale: float | None,
+    cap: float | None,
+) -> None:
+    """Puts new keys and values into their places; y is what each token finds in its text.
+
+    Args:
+        qkv: queries (N, H, K), keys and values (N, G, K).
+        scale: what scores are multiplied by; None means 1 / sqrt(K).
+        cap: presses scores softly into ±cap, or None.
+    """
+    (_, heads, width), groups = y_NHK.shape, qkv[1].shape[1]
+    factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(cap or 0.0)
+    arrays: tuple[Any, ...] = (*qkv, *keys, *values, *places, factor, limit)
+    threads = min(groups, torch.get_num_threads())
+    if threads == 1 or places.seen * heads * width < ALONE:
+        _look_back(0, groups, y_NHK, *arrays)
+        return
+    cuts = [groups * part // threads for part in range(threads + 1)]
+    parts = [_helpers(threads - 1).submit(_look_back, first, end, y_NHK, *arrays) for first, end in pairwise(cuts[1:])]
+    _look_back(0, cuts[1], y_NHK, *arrays)
+    for part in parts:
+        part.result()
+
+
+@lru_cache(maxsize=1)
+def _helpers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="look-back")
+
+
+@loop
+def _look_back(
+    first_group: int,
+    end_group: int,
+    y_NHK: Any,
+    q_NHK: Any,
+    k_NGK: Any,
+    v_NGK: Any,
+    keys_GSK: Any,
+    key_scale_GS: Any,
+    values_GSK: Any,
+    value_scale_GS: Any,
+    slots_N: Any,
+    first_N: Any,
+    pieces_P2: Any,
+    factor: Any,
+    cap: Any,
+) -> None:
+    texts, heads, width = q_NHK.shape
+    share = heads // k_NGK.shape[1]
+    most_keys = 0
+    for n in range(texts):
+        count = 0
+        for p in range(first_N[n], first_N[n + 1]):
+            count += pieces_P2[p, 1]
+        most_keys = max(most_keys, count)
+    score_S = np.empty(most_keys, dtype=np.float32)
+    q_K, y_K = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
+    for group in range(first_group, end_group):
+        for n in range(texts):
+            put(keys_GSK, key_scale_GS, group, slots_N[n], k_NGK[n, group])
+            put(values_GSK, value_scale_GS, group, slots_N[n], v_NGK[n, group])
+        for head in range(group * share, (group + 1) * share):
+            for n in range(texts):
+                for i in range(width):
+                    q_K[i] = value(q_NHK[n, head, i]) * factor
+                count = 0
+                most = np.float32(-np.inf)
+                for p in range(first_N[n], first_N[n + 1]):
+                    for slot in range(pieces_P2[p, 0], pieces_P2[p, 0] + pieces_P2[p, 1]):
+                        score = np.float32(0.0)
+                        for i in range(width):
+                            score += q_K[i] * value(keys_GSK[group, slot, i])
+                        score *= key_scale_GS[group, slot]
+                        if cap > 0:
+                            score = cap * np.float32(math.tanh(score / cap))
+                        score_S[count] = score
+                        count += 1
+                        most = score if score > most else most
+                total = np.float32(0.0)
+                for s in range(count):
+                    score_S[s] = exp(score_S[s] - most)
+                    total += score_S[s]
+                y_K[:] = 0
+                count = 0
+                for p in range(first_N[n], first_N[n + 1]):
+                    for slot in range(pieces_P2[p, 0], pieces_P2[p, 0] + pieces_P2[p, 1]):
+                        weight = score_S[count] * value_scale_GS[group, slot]
+                        count += 1
+                        for i in range(width):
+                            y_K[i] += weight * value(values_GSK[group, slot, i])
+                for i in range(width):
+                    y_NHK[n, head, i] = stored(y_NHK, y_K[i] / total)
+
+
+def put(data_GSK: Any, scale_GS: Any, group: int, slot: int, x_K: Any) -> None:
+    """Stores a vector; whole numbers of 8 bits get the scale that makes the largest of them 127."""
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(put, strict=False)
+def _put(data_GSK: Any, scale_GS: Any, group: int, slot: int, x_K: Any) -> Any:
+    return _put_rounded if data_GSK.dtype.bitwidth == 8 else _put_plain
+
+
+def _put_plain(data_GSK: Any, scale_GS: Any, group: int, slot: int, x_K: Any) -> None:
+    for i in range(x_K.shape[0]):
+        data_GSK[group, slot, i] = stored(data_GSK, value(x_K[i]))
+
+
+def _put_rounded(data_GSK: Any, scale_GS: Any, group: int, slot: int, x_K: Any) -> None:
+    most = np.float32(1e-12 * 127)
+    for i in range(x_K.shape[0]):
+        most = max(most, abs(value(x_K[i])))
+    scale = most / np.float32(127.0)
+    scale_GS[group, slot] = scale
+    for i in range(x_K.shape[0]):
+        data_GSK[group, slot, i] = np.int8(np.rint(value(x_K[i]) / scale))

@@ -1,0 +1,150 @@
+"""The pass of compiled loops gives what the model's own forward pass gives, for every family and any company."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from test_prepare import FAMILIES, small
+from torch import Tensor
+
+from underhood.infer.blocked import BlockedCache, Span
+from underhood.infer.cache import ContiguousCache, heads_of
+from underhood.infer.quantize import prepare
+from underhood.infer.step import Step
+from underhood.models.decoder import Decoder
+from underhood.nn import compiled
+from underhood.nn.feedforward import ACTIVATIONS
+
+TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
+
+
+def step_of(model: Decoder) -> Step:
+    step = Step.of(model)
+    assert step is not None
+    return step
+
+
+@torch.inference_mode()
+def one_by_one(model: Decoder, ids: list[int]) -> Tensor:
+    """The scores (T, V) of a text that is read one token at a time."""
+    step, cache = step_of(model), ContiguousCache.for_model(model, 1, len(ids))
+    scores = []
+    for place, id in enumerate(ids):
+        cache.extend(1, None)
+        scores.append(step([id], [place], cache)[0])
+    return torch.stack(scores)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_text_reads_as_the_plain_model_reads_it(name: str) -> None:
+    plain = small(name)
+    with torch.inference_mode():
+        expected_TV = plain(torch.tensor([TEXT]))[0]
+    torch.testing.assert_close(one_by_one(prepare(copy.deepcopy(plain)), TEXT), expected_TV, rtol=2e-4, atol=2e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("texts", [2, 7])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_texts_side_by_side_read_as_each_alone(name: str, texts: int) -> None:
+    plain = small(name)
+    model = prepare(copy.deepcopy(plain))
+    step, rng = step_of(model), random.Random(texts)
+    size, length = 4, 20
+    blocks = list(range(texts * length // size))
+    rng.shuffle(blocks)
+    held = [blocks[text * length // size : (text + 1) * length // size] for text in range(texts)]
+    cache = BlockedCache(heads_of(model), size * len(blocks))
+    ids = [[rng.randrange(model.vocab_size) for _ in range(length)] for _ in range(texts)]
+    read = [0] * texts
+    expected = [plain(torch.tensor([text]))[0] for text in ids]
+    while any(count < length for count in read):
+        now = [text for text in range(texts) if read[text] < length and rng.random() < 0.8]
+        if not now:
+            continue
+        runs = [[(block * size, size) for block in held[text]] for text in now]
+        positions = [read[text] for text in now]
+        cache.arrange([Span(place, 1, run) for place, run in zip(positions, runs, strict=True)])
+        scores_NV = step([ids[text][read[text]] for text in now], positions, cache)
+        for text, score_V in zip(now, scores_NV, strict=True):
+            torch.testing.assert_close(score_V, expected[text][read[text]], rtol=2e-4, atol=2e-4)
+            read[text] += 1
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_rounded_weights_read_as_their_own_forward_pass_does(quantize: str) -> None:
+    model = prepare(small("llama-3.2-1b"), quantize)  # type: ignore[arg-type]
+    cache = ContiguousCache.for_model(model, 1, len(TEXT))
+    with torch.inference_mode():
+        expected_TV = torch.stack([model(torch.tensor([[id]]), cache=cache)[0, 0] for id in TEXT])
+    off_TV = (one_by_one(model, TEXT) - expected_TV.float()) / expected_TV.float().std()
+    # Both round activations on the way, each after sums of its own order; compare 0.03 and 0.3 for rounded weights.
+    assert float(off_TV.std()) < 0.02
+
+
+def test_a_window_hides_what_it_should() -> None:
+    model = prepare(small("gemma-2-2b"))
+    windows = [model.spec.block(layer).mixer.window for layer in range(2)]  # type: ignore[attr-defined]
+    assert any(windows)
+    assert all(window is None or window > len(TEXT) for window in windows)
+    narrow = small("gemma-2-2b")
+    for block in narrow.blocks:
+        if block.mixer.spec.window:  # type: ignore[union-attr]
+            object.__setattr__(block.mixer.spec, "window", 4)  # type: ignore[union-attr]
+    with torch.inference_mode():
+        expected_TV = narrow(torch.tensor([TEXT]))[0]
+    found_TV = one_by_one(prepare(copy.deepcopy(narrow)), TEXT)
+    torch.testing.assert_close(found_TV, expected_TV, rtol=2e-4, atol=2e-4)
+    assert not torch.allclose(found_TV, one_by_one(model, TEXT), atol=0.01)
+
+
+def test_what_is_not_known_is_left_to_the_forward_pass() -> None:
+    assert Step.of(small("llama-3.2-1b")) is None  # not prepared
+    assert Step.of(prepare(small("llama-3.2-1b").double())) is None
+
+    model = prepare(small("llama-3.2-1b"))
+    assert Step.of(model) is not None
+    model.blocks[0].feedforward_norm = torch.nn.Tanh()
+    assert Step.of(model) is None
+
+
+def test_what_is_no_number_shows() -> None:
+    model = prepare(small("llama-3.2-1b"))
+    model.embed.weight.data[7, 3] = torch.nan
+    assert torch.isnan(one_by_one(model, [1, 7])[1]).all()
+    others = [id for id in range(model.vocab_size) if id != 7]  # the unembedding is the same matrix
+    assert torch.isfinite(one_by_one(model, [1, 2])[:, others]).all()
+
+
+def test_exp_is_right_to_the_last_bits() -> None:
+    x = np.linspace(-87, 88, 200_001, dtype=np.float32)
+    off = np.array([compiled.exp(one) for one in x]) / np.exp(x.astype(np.float64)) - 1
+    assert np.abs(off).max() < 2.5e-7
+    assert np.isnan(compiled.exp(np.float32("nan")))
+    assert compiled.exp(np.float32(-1e9)) < 1e-37
+
+
+@pytest.mark.parametrize("kind", compiled.ACTIVATIONS)
+@pytest.mark.parametrize("gated", [True, False])
+def test_activations_are_those_of_the_layers(kind: str, gated: bool) -> None:
+    x = torch.linspace(-30, 30, 4_001)[None]
+    up = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    found = torch.empty_like(x)
+    both = torch.cat((x, up), dim=1) if gated else x
+    compiled.activate(both.numpy(), gated, *compiled.ACTIVATIONS[kind], found.numpy())
+    expected = ACTIVATIONS[kind](x) * (up if gated else 1)
+    torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
+
+
+def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-(2**31), 2**31, (1, 100_000), generator=generator).to(torch.int32).view(torch.float32)
+    found = torch.empty(x.shape, dtype=torch.bfloat16)
+    compiled.copy(x.numpy(), found.view(torch.uint16).numpy())
+    finite = torch.isfinite(x)
+    assert torch.equal(found[finite], x.bfloat16()[finite])
+    assert torch.equal(torch.isnan(found), torch.isnan(x))
