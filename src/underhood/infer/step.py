@@ -31,7 +31,7 @@ from underhood.nn.reading import Reading
 MOST = 64
 """Texts up to which loops that one thread runs beat those of a tensor library, which many threads share."""
 
-_NONE, _NO_HEADS = np.empty(0, dtype=np.float32), np.empty((0, 0), dtype=np.float32)
+_NONE = np.empty(0, dtype=np.float32)
 
 
 class PlacingCache(Protocol):
@@ -97,10 +97,14 @@ class _Buffer(NamedTuple):
 
 
 class _Room:
-    """Memory for the passes of `count` texts."""
+    """Memory for the passes of `count` texts.
+
+    Attributes:
+        many: so many texts that the quicker products are those of columns (see `nn.fewrows`).
+    """
 
     def __init__(self, count: int):
-        self.count = count
+        self.count, self.many = count, count >= FEWEST
         self._buffers: dict[tuple[str, int, torch.dtype], _Buffer] = {}
 
     def buffer(self, name: str, width: int, dtype: torch.dtype = torch.float32) -> _Buffer:
@@ -110,6 +114,11 @@ class _Room:
             tensor = torch.zeros(self.count, width, dtype=dtype)
             found = self._buffers[key] = _Buffer(tensor, array(tensor))
         return found
+
+    def columns(self, name: str, width: int) -> _Buffer:
+        """Memory for vectors that are columns (width, N)."""
+        flat = self.buffer(name, width)
+        return _Buffer(flat.tensor.view(width, self.count), flat.array.reshape(width, self.count))
 
 
 class _Reading:
@@ -173,6 +182,12 @@ class _Feed:
         self.inputs, self.takes = self.up.inputs, self.up.takes
 
     def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
+        if room.many and self.up.few is not None and self.down.few is not None:
+            # Columns all the way. The activation does not mind: what it reads and gives is as one long row.
+            up = self.up.columns(_turned(normed, room), room)
+            hidden = room.columns("hidden", self.down.inputs)
+            compiled.activate(up.array.reshape(1, -1), self.gated, *self.activation, hidden.array.reshape(1, -1))
+            return self.down.rows(hidden, room)
         hidden = room.buffer("hidden", self.down.inputs, self.down.takes)
         compiled.activate(self.up(normed, room), self.gated, *self.activation, hidden.array)
         return self.down(hidden, room)
@@ -198,7 +213,10 @@ class _Mixer:
         self.number, self.spec = number, attention.spec
         self.qkv, self.output = _Product(attention.qkv), _Product(attention.output)
         self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_width
-        self.norm = self._norm(attention)
+        norm = attention.head_norm()
+        if norm is None:
+            raise NotImplementedError(type(attention.query_norm).__name__)
+        self.norm = norm
         self.frequencies = _Frequencies.of(attention.spec, attention.head_width)
 
     def __call__(self, normed: _Buffer, room: _Room, reading: _Reading) -> np.ndarray:
@@ -206,7 +224,7 @@ class _Mixer:
         turned = room.buffer("turned", qkv_NX.shape[1]).array
         heads, groups, width = self.heads, self.groups, self.width
         angles = reading.angles(self.frequencies)
-        compiled.turn(qkv_NX, heads, groups, width, *self.norm, *angles, turned)
+        compiled.turn(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
         each = turned.reshape(room.count, heads + 2 * groups, width)
         new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
         found = room.buffer("found", self.output.inputs, self.output.takes)
@@ -219,24 +237,6 @@ class _Mixer:
             cap=self.spec.cap,
         )
         return self.output(found, room)
-
-    @staticmethod
-    def _norm(attention: FusedAttention) -> tuple[np.ndarray, np.float32, bool]:
-        """What query and key heads are multiplied by (H + G, K), epsilon, and whether they are normalised together."""
-        parts = (attention.query_norm, attention.key_norm)
-        scales = [scale_of(part) for part in parts if part is not None]
-        if any(scale is None for scale in scales):
-            raise NotImplementedError(type(attention.query_norm).__name__)
-        if not scales:
-            return _NO_HEADS, np.float32(0.0), False
-        counts = (attention.spec.heads, attention.spec.groups)
-        known = [scale for scale in scales if scale is not None]
-        whole = attention.spec.qk_norm_whole
-        rows = [
-            scale.reshape(count, -1) if whole else scale.expand(count, -1)
-            for scale, count in zip(known, counts, strict=True)
-        ]
-        return torch.cat(rows).contiguous().numpy(), np.float32(attention.head_eps), whole
 
 
 class _Frequencies(NamedTuple):
@@ -299,10 +299,11 @@ class _Product:
 
     Attributes:
         takes: the type of what it multiplies.
+        few: the layer, if it has a product for columns.
     """
 
     def __init__(self, layer: nn.Module):
-        self.layer = layer
+        self.layer, self.few = layer, layer if isinstance(layer, FewRowsLinear) else None
         self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
         self.takes: torch.dtype = getattr(layer, "takes", torch.float32)
         self._weight_IO = self._bias_O = None
@@ -311,7 +312,10 @@ class _Product:
             self._bias_O = None if layer.bias is None else layer.bias.detach()
 
     def __call__(self, x: _Buffer, room: _Room) -> np.ndarray:
-        if self._weight_IO is None or room.count >= FEWEST:
+        """From rows to rows."""
+        if room.many and self.few is not None:
+            return self.rows(_turned(x, room), room)
+        if self._weight_IO is None or room.many:
             return array(self.layer(x.tensor).contiguous())
         y = room.buffer("product", self.outputs)
         if self._bias_O is None:
@@ -319,3 +323,23 @@ class _Product:
         else:
             torch.addmm(self._bias_O, x.tensor, self._weight_IO, out=y.tensor)
         return y.array
+
+    def columns(self, x: _Buffer, room: _Room) -> _Buffer:
+        """From columns to columns."""
+        assert self.few is not None
+        y = room.columns("product columns", self.outputs)
+        self.few.columns(x.tensor, y.tensor)
+        return y
+
+    def rows(self, x: _Buffer, room: _Room) -> np.ndarray:
+        """From columns to rows."""
+        y = room.buffer("product", self.outputs)
+        compiled.transpose(0, self.outputs, self.columns(x, room).array, y.array)
+        return y.array
+
+
+def _turned(x: _Buffer, room: _Room) -> _Buffer:
+    """Rows as columns."""
+    y = room.columns("turned columns", x.array.shape[1])
+    compiled.transpose(0, room.count, x.array, y.array)
+    return y

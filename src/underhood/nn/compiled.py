@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import torch
 from numba import njit, types
 from numba.extending import overload
 
@@ -29,13 +33,19 @@ _FREEDOMS = {"reassoc", "contract", "arcp", "nsz"}
 def loop(function: Callable[P, T]) -> Callable[P, T]:
     """Compiles a function when it is first called; the result is kept on disk, where there is a place for that."""
     try:
-        return njit(cache=True, nogil=True, fastmath=_FREEDOMS)(function)
+        return njit(cache=True, nogil=True, fastmath=_FREEDOMS, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder nor the user's own can be written to
-        return njit(nogil=True, fastmath=_FREEDOMS)(function)
+        return njit(nogil=True, fastmath=_FREEDOMS, error_model="numpy")(function)
 
 
 SIGMOID, ERROR, RELU, RELU2 = range(4)
 """Kinds of activations: ``x · sigmoid(a x + b x³)``, ``x · Φ(x)``, ``max(x, 0)`` and the square of that."""
+
+TILE = 16
+"""Rows that are taken together where rows become columns or columns rows: a line of the processor's cache."""
+
+ALONE = 1 << 18
+"""Numbers to multiply or to move below which one thread does it all: to wake another takes as long."""
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 ACTIVATIONS = {
@@ -46,6 +56,25 @@ ACTIVATIONS = {
     "relu2": (RELU2, np.float32(0.0), np.float32(0.0)),
 }
 """`nn.feedforward.ACTIVATIONS` in these terms: kind, a and b."""
+
+
+def share(run: Callable[..., None], count: int, work: int, *arguments: Any) -> None:
+    """``run(first, end, *arguments)`` over `count` things, in as many parts as torch would use threads.
+
+    Args:
+        work: what there is to do in all, in the units of `ALONE`.
+    """
+    threads = min(count, torch.get_num_threads()) if work >= ALONE else 1
+    cuts = [count * part // threads for part in range(threads + 1)]
+    parts = [_helpers(threads - 1).submit(run, first, end, *arguments) for first, end in pairwise(cuts[1:])]
+    run(0, cuts[1], *arguments)
+    for part in parts:
+        part.result()
+
+
+@lru_cache(maxsize=1)
+def _helpers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="loop")
 
 
 def value(x: Any) -> Any:
@@ -80,7 +109,7 @@ def _bfloat16(x: Any) -> Any:
     return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-@njit(fastmath=_FREEDOMS)
+@njit(fastmath=_FREEDOMS, error_model="numpy")
 def exp(x: Any) -> Any:
     """``eˣ`` in float32, right to its last bits, in a form that vectorises: 2ⁿ by its bits, the rest by a polynomial.
 
@@ -178,6 +207,8 @@ def activate(x_NX: Any, gated: bool, kind: int, a: Any, b: Any, y_NF: Any) -> No
 
 @loop
 def turn(
+    first: int,
+    end: int,
     qkv_NX: Any,
     heads: int,
     groups: int,
@@ -192,38 +223,56 @@ def turn(
     """Normalises and rotates query and key heads, of `width` each; the values that follow them are copied.
 
     Args:
+        first, end: the rows to do.
         scale_HK: what an RMS norm of each head multiplies by; empty for no norm.
         whole: one norm for all query heads and one for all key heads.
         cos_NR, sin_NR: of the angles of the R pairs (i, i + R) of a head; empty for no rotation.
     """
-    half = cos_NR.shape[1]
-    x_K, factor_H = np.empty(width, dtype=np.float32), np.ones(heads + groups, dtype=np.float32)
-    for n in range(qkv_NX.shape[0]):
+    half, all_heads = cos_NR.shape[1], qkv_NX.shape[1] // width
+    x_MK, factor_MH = np.empty((TILE, width), dtype=np.float32), np.ones((TILE, heads + groups), dtype=np.float32)
+    for start in range(first, end, TILE):
+        count = min(TILE, end - start)
         if scale_HK.shape[0]:
             for head in range(heads + groups):
-                total = np.float32(0.0)
+                factor_MH[:, head] = 0
                 for i in range(head * width, (head + 1) * width):
-                    total += value(qkv_NX[n, i]) * value(qkv_NX[n, i])
-                factor_H[head] = total / np.float32(width)
-            if whole:
-                factor_H[:heads] = factor_H[:heads].mean()
-                factor_H[heads:] = factor_H[heads:].mean()
-            for head in range(heads + groups):
-                factor_H[head] = np.float32(1.0) / np.sqrt(factor_H[head] + eps)
-        for head in range(heads + groups):
-            start = head * width
-            for i in range(width):
-                x_K[i] = value(qkv_NX[n, start + i])
-            if scale_HK.shape[0]:
-                for i in range(width):
-                    x_K[i] *= factor_H[head] * scale_HK[head, i]
-            for i in range(half):
-                y_NX[n, start + i] = x_K[i] * cos_NR[n, i] - x_K[half + i] * sin_NR[n, i]
-                y_NX[n, start + half + i] = x_K[half + i] * cos_NR[n, i] + x_K[i] * sin_NR[n, i]
-            for i in range(2 * half, width):
-                y_NX[n, start + i] = x_K[i]
-        for i in range((heads + groups) * width, qkv_NX.shape[1]):
-            y_NX[n, i] = value(qkv_NX[n, i])
+                    for n in range(count):
+                        factor_MH[n, head] += value(qkv_NX[start + n, i]) * value(qkv_NX[start + n, i])
+            for n in range(count):
+                if whole:
+                    factor_MH[n, :heads] = factor_MH[n, :heads].mean()
+                    factor_MH[n, heads:] = factor_MH[n, heads:].mean()
+                for head in range(heads + groups):
+                    factor_MH[n, head] = np.float32(1.0) / np.sqrt(factor_MH[n, head] / np.float32(width) + eps)
+        for head in range(all_heads):
+            at = head * width
+            for i in range(width):  # some rows of a head at a time, for they may be columns in memory
+                for n in range(count):
+                    x_MK[n, i] = value(qkv_NX[start + n, at + i])
+            for n in range(count):
+                rotated = 0
+                if head < heads + groups:
+                    rotated = half
+                    if scale_HK.shape[0]:
+                        for i in range(width):
+                            x_MK[n, i] *= factor_MH[n, head] * scale_HK[head, i]
+                for i in range(rotated):
+                    cos, sin = cos_NR[start + n, i], sin_NR[start + n, i]
+                    y_NX[start + n, at + i] = x_MK[n, i] * cos - x_MK[n, half + i] * sin
+                    y_NX[start + n, at + half + i] = x_MK[n, half + i] * cos + x_MK[n, i] * sin
+                for i in range(2 * rotated, width):
+                    y_NX[start + n, at + i] = x_MK[n, i]
+
+
+@loop
+def transpose(first: int, end: int, x_NI: Any, y_IN: Any) -> None:
+    """``y = xᵀ`` of the rows from `first` to `end`."""
+    for start in range(first, end, TILE):
+        stop = min(start + TILE, end)
+        for at in range(0, x_NI.shape[1], 2 * TILE):
+            for i in range(at, min(at + 2 * TILE, x_NI.shape[1])):
+                for n in range(start, stop):
+                    y_IN[i, n] = x_NI[n, i]
 
 
 @loop

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from underhood.nn import compiled
 from underhood.nn.surgery import find_modules, replace_modules
 
 FEWEST, MOST = 4, 256
@@ -38,11 +39,28 @@ class FewRowsLinear(nn.Linear):
         count = input.numel() // self.in_features
         if not FEWEST <= count <= MOST:
             return F.linear(input, self.weight, self.bias)
-        x_IN = input.reshape(count, self.in_features).t().contiguous()
+        y_ON = input.new_empty(self.out_features, count)
+        self.columns(_columns(input.reshape(count, self.in_features)), y_ON)
+        return y_ON.t().view(*input.shape[:-1], self.out_features)
+
+    def columns(self, x_IN: Tensor, y_ON: Tensor) -> None:
+        """``y = W x + b``: the product for vectors that are columns in memory, into columns."""
+        count = x_IN.shape[1]
         rows = self.rows if count < MANY else self.rows_for_many
         blocks = self.weight.view(-1, rows, self.in_features)
-        y_NO = torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1)).view(self.out_features, count).t()
-        return (y_NO if self.bias is None else y_NO + self.bias).view(*input.shape[:-1], self.out_features)
+        torch.bmm(blocks, x_IN.expand(len(blocks), -1, -1), out=y_ON.view(-1, rows, count))
+        if self.bias is not None:
+            y_ON += self.bias[:, None]
+
+
+def _columns(x_NI: Tensor) -> Tensor:
+    """Rows as columns (I, N); nothing to do where they lie like that already."""
+    x_IN = x_NI.t()
+    if x_IN.is_contiguous() or x_NI.device.type != "cpu" or x_NI.dtype != torch.float32 or x_NI.requires_grad:
+        return x_IN.contiguous()
+    y_IN = torch.empty(x_IN.shape)
+    compiled.share(compiled.transpose, len(x_NI), x_NI.numel(), x_NI.numpy(), y_IN.numpy())
+    return y_IN
 
 
 def _first_divisor(number: int, sizes: tuple[int, ...]) -> int:

@@ -7,12 +7,14 @@ value are one product, gate and up another, and the weights of a norm go into th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from underhood.nn import compiled
 from underhood.nn.attention import Attention
 from underhood.nn.block import Block
 from underhood.nn.centred import CentredRMSNorm
@@ -126,6 +128,14 @@ class UnitRMSNorm(nn.Module):
         return f"eps={self.eps}"
 
 
+class HeadNorm(NamedTuple):
+    """See `compiled.turn`: what each head is multiplied by (H + G, K) or nothing, epsilon, one norm for all heads."""
+
+    scale_HK: np.ndarray
+    eps: np.float32
+    whole: bool
+
+
 class FusedAttention(Attention):
     """`Attention` with one product for query, key and value, and one norm and one rotation for all their heads."""
 
@@ -141,17 +151,28 @@ class FusedAttention(Attention):
             attention.query.out_features,
             attention.query.out_features + attention.key.out_features,
         )
-        self.register_buffer(
-            "head_scale", None if self.spec.qk_norm_whole else _head_scale(attention), persistent=False
-        )
+        self.register_buffer("head_scale", _head_scale(attention), persistent=False)
         self.head_eps: float = getattr(self.spec.qk_norm, "eps", 0.0)
+
+    def head_norm(self) -> HeadNorm | None:
+        """The norm of query and key heads for `compiled.turn`; None where they have one that it does not know."""
+        if self.query_norm is None:
+            return HeadNorm(np.empty((0, 0), dtype=np.float32), np.float32(0.0), False)
+        if self.head_scale is None:
+            return None
+        return HeadNorm(self.head_scale.numpy(), np.float32(self.head_eps), self.spec.qk_norm_whole)
 
     def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
         """See `Attention.project`."""
+        qkv_BTX = self.qkv(x_BTD)
+        at_hand = qkv_BTX.device.type == "cpu" and qkv_BTX.dtype == torch.float32 and not qkv_BTX.requires_grad
+        norm = self.head_norm() if at_hand and len(qkv_BTX) == 1 else None
+        if norm is not None:
+            return self._turned(qkv_BTX[0], norm, reading)
         # In rows, where the product gave columns (see `fewrows`): all that follows goes head by head.
-        qkv_BTX = self.qkv(x_BTD).contiguous()
+        qkv_BTX = qkv_BTX.contiguous()
         v_BGTK = self._heads(qkv_BTX[..., self.turned :], None)
-        if self.query_norm is not None and self.head_scale is None:
+        if self.query_norm is not None and (self.head_scale is None or self.spec.qk_norm_whole):
             q_BHTK = self._heads(qkv_BTX[..., : self.inner], self.query_norm)
             qk_BNTK = torch.cat((q_BHTK, self._heads(qkv_BTX[..., self.inner : self.turned], self.key_norm)), dim=1)
         else:
@@ -161,6 +182,23 @@ class FusedAttention(Attention):
             qk_BNTK = rotate(qk_BNTK, self.spec.rotary.tables(reading, self.head_width, qk_BNTK.dtype))
         q_BHTK, k_BGTK = qk_BNTK.split((self.spec.heads, self.spec.groups), dim=1)
         return q_BHTK, k_BGTK, v_BGTK
+
+    def _turned(self, qkv_TX: Tensor, norm: HeadNorm, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+        """`project` in one loop over the tokens of a text, be they rows or columns in memory."""
+        (count, size), width = qkv_TX.shape, self.head_width
+        cos_TR = sin_TR = np.empty((count, 0), dtype=np.float32)
+        if self.spec.rotary is not None:
+            # Both tables hold each angle twice, the first time with the sines' minus.
+            cos_TR, sin_TR = (
+                table.view(count, -1).chunk(2, dim=-1)[1].numpy()
+                for table in self.spec.rotary.tables(reading, width, torch.float32)
+            )
+        y_TX = torch.empty(count, size)
+        heads, groups = self.spec.heads, self.spec.groups
+        arguments = (qkv_TX.numpy(), heads, groups, width, *norm, cos_TR, sin_TR, y_TX.numpy())
+        compiled.share(compiled.turn, count, count * size, *arguments)
+        q_HTK, k_GTK, v_GTK = y_TX.view(count, -1, width).transpose(0, 1).split((heads, groups, groups))
+        return q_HTK[None], k_GTK[None], v_GTK[None]
 
     def _normed_heads(self, x: Tensor) -> Tensor:
         """Query and key heads (…, H + G, K), normalised if this attention does that."""
@@ -174,8 +212,12 @@ def _head_scale(attention: Attention) -> Tensor | None:
     """What the query and key norms multiply each head by, (H + G, K); None where they are no RMS norms."""
     scales = [scale_of(attention.query_norm), scale_of(attention.key_norm)]
     heads = (attention.spec.heads, attention.spec.groups)
-    whole = [scale.expand(count, -1) for scale, count in zip(scales, heads, strict=True) if scale is not None]
-    return torch.cat(whole) if len(whole) == 2 else None
+    rows = [
+        scale.reshape(count, -1) if attention.spec.qk_norm_whole else scale.expand(count, -1)
+        for scale, count in zip(scales, heads, strict=True)
+        if scale is not None
+    ]
+    return torch.cat(rows) if len(rows) == 2 else None
 
 
 class FusedGated(nn.Module):

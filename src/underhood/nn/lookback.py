@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +17,7 @@ import torch
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiled import exp, loop, stored, value
-
-ALONE = 1 << 20
-"""Numbers to multiply below which one thread does it all: to wake another takes longer."""
+from underhood.nn.compiled import exp, loop, share, stored, value
 
 
 class Memory(NamedTuple):
@@ -97,21 +92,8 @@ def look_back(
     """
     (_, heads, width), groups = y_NHK.shape, qkv[1].shape[1]
     factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(cap or 0.0)
-    arrays: tuple[Any, ...] = (*qkv, *keys, *values, *places, factor, limit)
-    threads = min(groups, torch.get_num_threads())
-    if threads == 1 or places.seen * heads * width < ALONE:
-        _look_back(0, groups, y_NHK, *arrays)
-        return
-    cuts = [groups * part // threads for part in range(threads + 1)]
-    parts = [_helpers(threads - 1).submit(_look_back, first, end, y_NHK, *arrays) for first, end in pairwise(cuts[1:])]
-    _look_back(0, cuts[1], y_NHK, *arrays)
-    for part in parts:
-        part.result()
-
-
-@lru_cache(maxsize=1)
-def _helpers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="look-back")
+    work = places.seen * heads * width
+    share(_look_back, groups, work, y_NHK, *qkv, *keys, *values, *places, factor, limit)
 
 
 @loop
@@ -133,7 +115,7 @@ def _look_back(
     cap: Any,
 ) -> None:
     texts, heads, width = q_NHK.shape
-    share = heads // k_NGK.shape[1]
+    per_group = heads // k_NGK.shape[1]
     most_keys = 0
     for n in range(texts):
         count = 0
@@ -146,23 +128,29 @@ def _look_back(
         for n in range(texts):
             put(keys_GSK, key_scale_GS, group, slots_N[n], k_NGK[n, group])
             put(values_GSK, value_scale_GS, group, slots_N[n], v_NGK[n, group])
-        for head in range(group * share, (group + 1) * share):
+        for head in range(group * per_group, (group + 1) * per_group):
             for n in range(texts):
                 for i in range(width):
                     q_K[i] = value(q_NHK[n, head, i]) * factor
                 count = 0
-                most = np.float32(-np.inf)
                 for p in range(first_N[n], first_N[n + 1]):
-                    for slot in range(pieces_P2[p, 0], pieces_P2[p, 0] + pieces_P2[p, 1]):
+                    start, length = pieces_P2[p, 0], pieces_P2[p, 1]
+                    key_SK, scale_S = (
+                        keys_GSK[group, start : start + length],
+                        key_scale_GS[group, start : start + length],
+                    )
+                    for s in range(length):
                         score = np.float32(0.0)
                         for i in range(width):
-                            score += q_K[i] * value(keys_GSK[group, slot, i])
-                        score *= key_scale_GS[group, slot]
-                        if cap > 0:
-                            score = cap * np.float32(math.tanh(score / cap))
-                        score_S[count] = score
+                            score += q_K[i] * value(key_SK[s, i])
+                        score_S[count] = score * scale_S[s]
                         count += 1
-                        most = score if score > most else most
+                if cap > 0:
+                    for s in range(count):
+                        score_S[s] = cap * np.float32(math.tanh(score_S[s] / cap))
+                most = np.float32(-np.inf)
+                for s in range(count):
+                    most = score_S[s] if score_S[s] > most else most
                 total = np.float32(0.0)
                 for s in range(count):
                     score_S[s] = exp(score_S[s] - most)
@@ -170,11 +158,14 @@ def _look_back(
                 y_K[:] = 0
                 count = 0
                 for p in range(first_N[n], first_N[n + 1]):
-                    for slot in range(pieces_P2[p, 0], pieces_P2[p, 0] + pieces_P2[p, 1]):
-                        weight = score_S[count] * value_scale_GS[group, slot]
+                    start, length = pieces_P2[p, 0], pieces_P2[p, 1]
+                    value_SK = values_GSK[group, start : start + length]
+                    scale_S = value_scale_GS[group, start : start + length]
+                    for s in range(length):
+                        weight = score_S[count] * scale_S[s]
                         count += 1
                         for i in range(width):
-                            y_K[i] += weight * value(values_GSK[group, slot, i])
+                            y_K[i] += weight * value(value_SK[s, i])
                 for i in range(width):
                     y_NHK[n, head, i] = stored(y_NHK, y_K[i] / total)
 
