@@ -75,6 +75,46 @@ def test_texts_side_by_side_read_as_each_alone(name: str, texts: int) -> None:
             read[text] += 1
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("name", FAMILIES)
+def test_several_tokens_of_a_text_see_what_came_before_them(name: str) -> None:
+    plain = small(name)
+    model = prepare(copy.deepcopy(plain))
+    expected_TV = plain(torch.tensor([TEXT]))[0]
+    step, cache = step_of(model), ContiguousCache.for_model(model, 1, len(TEXT))
+    found, parts = [], [range(2), range(2, 9), range(9, 10), range(10, len(TEXT))]
+    for part in parts:
+        cache.extend(len(part), None)
+        found.append(step(TEXT[part.start : part.stop], part, cache))
+    torch.testing.assert_close(torch.cat(found), expected_TV, rtol=2e-4, atol=2e-4)
+    cache.truncate(10)
+    cache.extend(5, None)
+    torch.testing.assert_close(step(TEXT[10:], parts[-1], cache, [1, 4]), expected_TV[[11, 14]], rtol=2e-4, atol=2e-4)
+
+
+@torch.inference_mode()
+def test_a_pass_of_chunks_and_single_tokens_reads_each_text_as_alone() -> None:
+    plain = small("gemma-2-2b")
+    for block in plain.blocks:
+        if block.mixer.spec.window:  # type: ignore[union-attr]
+            object.__setattr__(block.mixer.spec, "window", 5)  # type: ignore[union-attr]
+    model = prepare(copy.deepcopy(plain))
+    step, cache = step_of(model), BlockedCache(heads_of(model), 64)
+    texts = [TEXT, TEXT[::-1], TEXT[3:]]
+    runs = [[(0, 16)], [(32, 8), (16, 8)], [(48, 16)]]
+    read = [0, 0, 0]
+    for counts in ((4, 1, 2), (1, 6, 1), (3, 3, 3)):
+        spans = [Span(start, count, run) for start, count, run in zip(read, counts, runs, strict=True)]
+        cache.arrange(spans)
+        tokens = [id for text, span in zip(texts, spans, strict=True) for id in text[span.start : span.end]]
+        scores_NV = step(tokens, [place for span in spans for place in range(span.start, span.end)], cache)
+        parts = scores_NV.split(counts)
+        for text, span, found_TV in zip(texts, spans, parts, strict=True):
+            expected_TV = plain(torch.tensor([text[: span.end]]))[0, span.start :]
+            torch.testing.assert_close(found_TV, expected_TV, rtol=2e-4, atol=2e-4)
+        read = [span.end for span in spans]
+
+
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_rounded_weights_read_as_their_own_forward_pass_does(quantize: str) -> None:
     model = prepare(small("llama-3.2-1b"), quantize)  # type: ignore[arg-type]

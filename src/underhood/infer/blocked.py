@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,10 @@ class Span:
     def seen(self, window: int | None) -> list[tuple[int, int]]:
         """Where all lie that the new tokens see, themselves included."""
         return self.slots(self.first(window), self.end)
+
+    def token(self, place: int) -> "Span":
+        """One of the new tokens by itself."""
+        return self if self.count == 1 else replace(self, start=place, count=1)
 
     def slots(self, first: int, last: int) -> list[tuple[int, int]]:
         """Where tokens `first` … `last` − 1 lie, as (first slot, slots)."""
@@ -108,8 +112,9 @@ class BlockedCache:
                 store.copy(source * size, to * size, size)
 
     def places(self, window: int | None) -> Places:
-        """See `step.PlacingCache`; of a pass that reads one token of each text."""
-        return Places.of([span.seen(window) for span in self._spans])
+        """See `step.PlacingCache`."""
+        tokens = (span.token(place) for span in self._spans for place in range(span.start, span.end))
+        return Places.of([token.seen(window) for token in tokens])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
         """See `step.PlacingCache`."""

@@ -67,7 +67,7 @@ class ContiguousCache:
         self._keys = [torch.empty(batch, groups, capacity, width, **make) for groups, width in heads]
         self._values = [torch.empty(batch, groups, capacity, width, **make) for groups, width in heads]
         self._device = torch.device(device)
-        self._length = 0
+        self._length = self._newest = 0  # tokens stored, and how many of them came with the last pass
         self._forgotten = 0  # tokens that stood before the first one stored
         self._positions_BS: Tensor | None = None  # None while `plain`: then they count on from there
         self._memories: list[tuple[Memory, Memory]] | None = None
@@ -101,7 +101,7 @@ class ContiguousCache:
         Raises:
             UserError: the tokens do not fit.
         """
-        start, end = self._length, self._length + count
+        start, end, self._newest = self._length, self._length + count, count
         if end > self.capacity:
             raise UserError(
                 f"the cache is full: {self._length} tokens are stored and {count} more came",
@@ -137,8 +137,9 @@ class ContiguousCache:
 
     def places(self, window: int | None) -> Places:
         """See `step.PlacingCache`; of a cache with a single row."""
-        first = 0 if window is None else max(0, self._length - window)
-        return Places.of([[(first, self._length - first)]])
+        ends = range(self._length - self._newest + 1, self._length + 1)
+        firsts = [0 if window is None else max(0, end - window) for end in ends]
+        return Places.of([[(first, end - first)] for first, end in zip(firsts, ends, strict=True)])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
         """See `step.PlacingCache`."""

@@ -53,8 +53,9 @@ class Reader:
             runs = [(first * size, count * size) for first, count in stream.runs]
             spans.append(Span(turn.start, turn.count + len(turn.guess), runs, stream.dropped * size))
         positions_1T = self.cache.arrange(spans)
-        if self._step is not None and len(ends) == len(spans) == len(tokens) <= MOST:
-            return self._step(tokens, positions_1T[0].tolist(), self.cache)
+        if self._step is not None and len(tokens) <= MOST:
+            rows = None if len(ends) == len(tokens) else ends or [0]
+            return self._step(tokens, positions_1T[0].tolist(), self.cache, rows)[: len(ends)]
         tokens_1T = torch.tensor([tokens], device=self.device)
         rows = torch.tensor(ends or [0], device=self.device) if len(ends) < len(tokens) else None
         hidden_ND = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T, rows=rows)[0]

@@ -14,7 +14,7 @@ from underhood.infer.drafts import GUESSES, Draft, DraftModel, certain, check_dr
 from underhood.infer.generate import check_prompts, device_of, last_logits, new_cache, room_for
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
-from underhood.infer.step import Step
+from underhood.infer.step import MOST, Step
 
 FIRST_CAPACITY = 256
 CHUNK = 512
@@ -144,9 +144,10 @@ class Session:
             self._read += chunk
         fresh = ids[len(self._read) :]
         assert fresh, "there is always a last token to read"
-        if length - len(self._read) == 1 and self._step is not None:
-            self._cache.extend(1, None)
-            logits_TV = self._step(fresh, [len(self._read)], self._cache)
+        if self._step is not None and len(fresh) + len(guess) <= MOST:
+            new = range(len(self._read), length)
+            self._cache.extend(len(new), None)
+            logits_TV = self._step([*fresh, *guess], new, self._cache, range(len(new))[-count:])
             self._read += fresh
             return logits_TV
         logits_TV = last_logits(self.model, torch.tensor([[*fresh, *guess]], device=device), self._cache, None, count)

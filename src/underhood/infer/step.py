@@ -1,4 +1,4 @@
-"""One more token of each of a few texts: the pass that writing is made of, as products and compiled loops.
+"""A pass over a few tokens, which is what writing is made of, as products and compiled loops.
 
 It computes what the model's own forward pass does. But that has to serve any number of tokens, gradients and every
 device, and gives each of its small results memory of its own; here all of them stay where they are, so that between two
@@ -23,22 +23,24 @@ from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import Plain
 from underhood.nn.fewrows import FEWEST, FewRowsLinear
 from underhood.nn.fused import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
+from underhood.nn.integer import IntegerLinear
 from underhood.nn.lookback import Memory, Places, array, look_back
 from underhood.nn.norm import RMSNorm
+from underhood.nn.packed import Int4Linear
 from underhood.nn.position import RotarySpec
 from underhood.nn.reading import Reading
 
 MOST = 64
-"""Texts up to which loops that one thread runs beat those of a tensor library, which many threads share."""
+"""Tokens up to which loops that one thread runs beat those of a tensor library, which many threads share."""
 
 _NONE = np.empty(0, dtype=np.float32)
 
 
 class PlacingCache(Protocol):
-    """A cache that says where its texts lie, the token that is about to be read included."""
+    """A cache that says where its texts lie, the tokens that are about to be read included."""
 
     def places(self, window: int | None) -> Places:
-        """What the newest token of each text sees through a window, itself included; None sees all."""
+        """What each of those tokens sees through a window, itself last; None sees all."""
         ...
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
@@ -75,8 +77,10 @@ class Step:
         except NotImplementedError:
             return None
 
-    def __call__(self, tokens: Sequence[int], positions: Sequence[int], cache: PlacingCache) -> Tensor:
-        """Reads one token of each text; the scores (N, V) after it."""
+    def __call__(
+        self, tokens: Sequence[int], positions: Sequence[int], cache: PlacingCache, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Reads a few tokens; the scores (N, V) after each, or after those at `rows` only."""
         count = len(tokens)
         room = self._rooms.get(count) or self._rooms.setdefault(count, _Room(count))
         x = room.buffer("x", self._width)
@@ -86,7 +90,8 @@ class Step:
         reading = _Reading(positions, cache)
         for layer in self._layers:
             layer(x, room, reading)
-        return self._unembed(self._norm(x, room.buffer("normed", self._width)).tensor)
+        normed_ND = self._norm(x, room.buffer("normed", self._width)).tensor
+        return self._unembed(normed_ND if rows is None else normed_ND[[*rows]])
 
 
 class _Buffer(NamedTuple):
@@ -97,10 +102,10 @@ class _Buffer(NamedTuple):
 
 
 class _Room:
-    """Memory for the passes of `count` texts.
+    """Memory for the passes over `count` tokens.
 
     Attributes:
-        many: so many texts that the quicker products are those of columns (see `nn.fewrows`).
+        many: so many tokens that the quicker products are those of columns (see `nn.fewrows`).
     """
 
     def __init__(self, count: int):
@@ -203,7 +208,7 @@ class _OtherFeed:
 
     def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
         alone = Reading(torch.zeros(1, room.count, dtype=torch.long), None, None)
-        return array(self.feed(normed.tensor[None], alone)[0].contiguous())
+        return array(self.feed(normed.tensor[None], alone)[0])
 
 
 class _Mixer:
@@ -307,6 +312,10 @@ class _Product:
         self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
         self.takes: torch.dtype = getattr(layer, "takes", torch.float32)
         self._weight_IO = self._bias_O = None
+        # Without the steps that its forward pass takes for the sake of other types.
+        self._product = (
+            layer.product if isinstance(layer, (IntegerLinear, Int4Linear)) and layer.bias is None else layer
+        )
         if isinstance(layer, FewRowsLinear) or type(layer) is nn.Linear:
             self._weight_IO = layer.weight.detach().t()
             self._bias_O = None if layer.bias is None else layer.bias.detach()
@@ -316,7 +325,7 @@ class _Product:
         if room.many and self.few is not None:
             return self.rows(_turned(x, room), room)
         if self._weight_IO is None or room.many:
-            return array(self.layer(x.tensor).contiguous())
+            return array(self._product(x.tensor))
         y = room.buffer("product", self.outputs)
         if self._bias_O is None:
             torch.mm(x.tensor, self._weight_IO, out=y.tensor)

@@ -40,17 +40,19 @@ class IntegerLinear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
-        x_NI = (x if x.dim() == 2 else x.reshape(-1, self.in_features)).float()
-        if len(x_NI) == 1:
-            y = _PRODUCT(x_NI, max(compiled.largest(x_NI.numpy()), 1e-12) / _MOST, _ZERO, self._packed)
-        else:
-            scale_N1 = x_NI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(_MOST)
-            y = _PRODUCT(x_NI / scale_N1, 1.0, _ZERO, self._packed).mul_(scale_N1)
+        y = self.product((x if x.dim() == 2 else x.reshape(-1, self.in_features)).float())
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         if self.bias is not None:
             y = y + self.bias
         return y.to(x.dtype)
+
+    def product(self, x_NI: Tensor) -> Tensor:
+        """``x Wᵀ`` of float32 rows."""
+        if len(x_NI) == 1:
+            return _PRODUCT(x_NI, max(compiled.largest(x_NI.numpy()), 1e-12) / _MOST, _ZERO, self._packed)
+        scale_N1 = x_NI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(_MOST)
+        return _PRODUCT(x_NI / scale_N1, 1.0, _ZERO, self._packed).mul_(scale_N1)
 
     @property
     def bytes(self) -> int:

@@ -151,14 +151,17 @@ class Int4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # A single token comes as one row, and each step that is not needed counts there.
         x_NI = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        y = _INT4(x_NI.bfloat16(), self.packed, self.group, self.scale)
-        if y.shape[1] != self.out_features:
-            y = y[:, : self.out_features]
+        y = self.product(x_NI.bfloat16())
         if x.dim() != 2:
             y = y.reshape(*x.shape[:-1], self.out_features)
         if self.bias is not None:
             y = y + self.bias
         return y if self.narrow else y.to(x.dtype)
+
+    def product(self, x_NI: Tensor) -> Tensor:
+        """``x Wᵀ`` of bfloat16 rows, in bfloat16."""
+        y = _INT4(x_NI, self.packed, self.group, self.scale)
+        return y if y.shape[1] == self.out_features else y[:, : self.out_features]
 
     def weight(self) -> Tensor:
         """The weight that the layer stands for, (out, in), as the kernel itself spells it: in bfloat16."""
