@@ -38,8 +38,8 @@ def variant(kind: str) -> Decoder:
     block = spec.blocks[0]
     mixer = block.mixer
     assert isinstance(mixer, AttentionSpec)
-    if kind == "prepared":
-        return prepare(variant("grouped"))
+    if kind.startswith("plain "):
+        kind = kind.removeprefix("plain ")
     mixers = {
         "grouped": [mixer],
         "window": [replace(mixer, window=7)],
@@ -88,9 +88,13 @@ def spec(blocks: int = 200, **changes: int | bool) -> EngineSpec:
 
 
 KINDS = ["grouped", "window", "mixed windows", "capped", "capped window"]
-WINDOWED = ["window", "capped window"]
 ROOMY, TIGHT = 200, 20
 WHOLE, CHUNKED = 64, 9
+
+
+def served(kind: str) -> Decoder:
+    """What the engine is given: the model made ready for it, or as it is."""
+    return variant(kind) if kind.startswith("plain ") else prepare(variant(kind))
 
 
 @pytest.mark.parametrize(
@@ -99,77 +103,25 @@ WHOLE, CHUNKED = 64, 9
         *((kind, blocks, budget) for kind in KINDS for blocks, budget in ((ROOMY, WHOLE), (TIGHT, CHUNKED))),
         ("grouped", ROOMY, CHUNKED),
         ("grouped", TIGHT, WHOLE),
-        ("prepared", ROOMY, WHOLE),
+        ("plain grouped", TIGHT, CHUNKED),
+        ("plain window", ROOMY, WHOLE),
+        ("plain capped", ROOMY, CHUNKED),
     ],
 )
 def test_engine_greedy_text_matches_the_naive_loop(kind: str, blocks: int, budget: int) -> None:
-    model, asked = variant(kind), ASKED
-    engine = Engine(model, TOKENIZER, spec(blocks, tokens_per_step=budget))
+    asked = ASKED
+    engine = Engine(served(kind), TOKENIZER, spec(blocks, tokens_per_step=budget))
     tickets = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
     found = run(engine, tickets)
     # Once more: now beginnings are in the cache.
     again = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
-    expected = expected_of("grouped" if kind == "prepared" else kind)
+    expected = expected_of(kind)
     assert found == expected
     assert run(engine, again) == expected
     assert engine.stats().prefix_hits > 0
     # Behind a window blocks are given back early, and nobody has to make room.
-    assert (engine.stats().preemptions > 0) == (blocks == TIGHT and kind not in WINDOWED)
+    assert (engine.stats().preemptions > 0) == (blocks == TIGHT and kind.split()[-1] != "window")
     assert engine.stats().blocks_used == 0
-
-
-@pytest.mark.parametrize("with_model", [True, False], ids=["draft model", "prompt lookup"])
-@pytest.mark.parametrize(
-    ("kind", "blocks"), [*((kind, ROOMY) for kind in KINDS), ("grouped", TIGHT), ("window", TIGHT)]
-)
-def test_engine_greedy_text_with_guesses_matches_the_naive_loop(kind: str, blocks: int, with_model: bool) -> None:
-    """Guesses are made while few texts run, so requests come in fours and then all at once."""
-    draft = random_model(tiny_model(TOKENIZER, seed=0).spec, seed=0 if kind == "grouped" else 1) if with_model else None
-    engine = Engine(variant(kind), TOKENIZER, spec(blocks, guesses=3), draft)
-    found: list[list[int]] = []
-    for some in (ASKED[:4], ASKED[4:8], ASKED[8:]):
-        found += run(engine, [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in some])
-    assert found == expected_of(kind)
-    together = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in ASKED]
-    assert run(engine, together) == expected_of(kind)
-    stats = engine.stats()
-    assert stats.guessed_tokens >= stats.kept_tokens
-    if with_model:
-        assert (stats.kept_tokens == stats.guessed_tokens > 0) == (kind == "grouped")  # there it is the model itself
-    assert stats.blocks_used == 0
-
-
-@pytest.mark.parametrize("with_model", [True, False], ids=["draft model", "prompt lookup"])
-def test_engine_text_drawn_with_a_seed_is_the_same_with_guesses(with_model: bool) -> None:
-    model, sampling = variant("grouped"), SamplingSpec(temperature=0.6, seed=5, frequency_penalty=0.3)
-    asked = [[*prompt, *prompt] for prompt in prompts(3, longest=12)]  # what stands there twice is looked up
-    found = []
-    for guesses in (0, 4):
-        engine = Engine(model, TOKENIZER, spec(guesses=guesses), variant("grouped") if with_model else None)
-        requests = [Request(prompt=prompt, max_new_tokens=40, sampling=sampling, logprobs=2) for prompt in asked]
-        tickets = [engine.submit(request) for request in requests]
-        found.append([[token for piece in collected(ticket) for token in piece.tokens] for ticket in tickets])
-    assert [[token.id for token in text] for text in found[0]] == [[token.id for token in text] for text in found[1]]
-    assert [len(token.top) for text in found[1] for token in text] == [2] * 120
-    assert engine.stats().guessed_tokens > 0
-    assert engine.stats().kept_tokens > 0 or not with_model
-    assert engine.stats().completion_tokens == 120
-
-
-def test_engine_right_guesses_save_passes() -> None:
-    model, steps = variant("grouped"), []
-    for guesses in (0, 4):
-        engine = Engine(model, TOKENIZER, spec(guesses=guesses), model)
-        ticket = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=41))
-        assert [token.id for piece in collected(ticket) for token in piece.tokens] == naive(model, [1, 2, 3], 41)
-        steps.append(engine.stats().steps)
-    assert steps == [41, 9]  # the first token, and then five at a time
-
-
-def test_engine_refuses_a_draft_that_reads_other_tokens() -> None:
-    other = random_model(replace(variant("grouped").spec, vocab_size=9))
-    with pytest.raises(UserError, match="vocabular"):
-        Engine(variant("grouped"), TOKENIZER, spec(guesses=3), other)
 
 
 def test_engine_text_behind_a_window_holds_the_blocks_of_its_window_only() -> None:

@@ -212,10 +212,10 @@ def test_session_survives_an_interruption_in_the_middle_of_a_pass(where: int) ->
 
 
 def test_session_reads_long_prompts_in_chunks_and_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from underhood.infer import session as sessions
+    from underhood.infer import growing, session
 
-    monkeypatch.setattr(sessions, "CHUNK", 7)
-    monkeypatch.setattr(sessions, "FIRST_CAPACITY", 4)
+    monkeypatch.setattr(growing, "CHUNK", 7)
+    monkeypatch.setattr(session, "FIRST_CAPACITY", 4)
     model = tiny_model(TOKENIZER, seed=0)
     prompt = prompts(1)[0] * 8
     [expected] = generate(model, [prompt], max_new_tokens=10)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.cache import ContiguousCache, heads_of
+from underhood.infer.generate import generate
 from underhood.infer.quantize import prepare
+from underhood.infer.session import Session
 from underhood.infer.step import Step
 from underhood.models.decoder import Decoder
 from underhood.nn import compiled
@@ -113,6 +115,14 @@ def test_a_pass_of_chunks_and_single_tokens_reads_each_text_as_alone() -> None:
             expected_TV = plain(torch.tensor([text[: span.end]]))[0, span.start :]
             torch.testing.assert_close(found_TV, expected_TV, rtol=2e-4, atol=2e-4)
         read = [span.end for span in spans]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_session_writes_the_text_of_the_naive_loop(name: str) -> None:
+    plain = small(name)
+    expected = generate(plain, [TEXT], max_new_tokens=12, cache=False)[0].ids
+    session = Session(prepare(copy.deepcopy(plain)))
+    assert [token.id for token in session.stream(TEXT, max_new_tokens=12)] == expected
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])

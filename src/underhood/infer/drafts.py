@@ -12,8 +12,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel
-from underhood.infer.cache import ContiguousCache
-from underhood.infer.generate import device_of, last_logits
+from underhood.infer.growing import GrowingText
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, draw
 from underhood.infer.scheduler import Stream
 from underhood.models.decoder import Decoder
@@ -86,8 +85,7 @@ class DraftModel:
 
     def __init__(self, model: Decoder):
         self.model = model.eval()
-        self._cache = ContiguousCache.for_model(model, 1, model.context)
-        self._read: list[int] = []
+        self._text = GrowingText(model, model.context)
 
     def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
         """See `Draft.guess`."""
@@ -95,24 +93,12 @@ class DraftModel:
         if count < 1:
             return Guess()
         text, rows = list(ids), []
+        self._text.rewind(text)
         for _ in range(count):
-            chances_V = distribution(self._scores(text), sampling)
+            chances_V = distribution(self._text.scores(text)[0], sampling)
             rows.append(chances_V)
             text.append(draw_one(chances_V, next(draws)))
         return Guess(text[len(ids) :], torch.stack(rows))
-
-    def _scores(self, text: list[int]) -> Tensor:
-        """The scores (V) after the text, of which only what is new is read."""
-        common = 0
-        for known, wanted in zip(self._read, text[:-1], strict=False):
-            if known != wanted:
-                break
-            common += 1
-        self._cache.truncate(common)
-        fresh = torch.tensor([text[common:]], device=device_of(self.model))
-        scores_V = last_logits(self.model, fresh, self._cache, None)[0]
-        self._read = list(text)
-        return scores_V
 
 
 class Drafts:

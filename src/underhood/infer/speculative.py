@@ -15,14 +15,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from underhood.infer.cache import ContiguousCache
 from underhood.infer.drafts import Draft, DraftModel, Guess, check_draft, draw_one
-from underhood.infer.generate import check_prompts, device_of, room_for
+from underhood.infer.generate import check_prompts, room_for
+from underhood.infer.growing import GrowingText
 from underhood.infer.request import Finish, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, uniforms
-from underhood.infer.session import CHUNK
 from underhood.models.decoder import Decoder
 
 
@@ -74,14 +72,11 @@ class Speculation:
     ) -> Iterator[WrittenToken]:
         self.finish = None
         end = len(ids) + room_for(self.model, len(ids), max_new_tokens)
-        cache = ContiguousCache.for_model(self.model, 1, max(end, len(ids)))
+        text = GrowingText(self.model, max(end, len(ids)))
         draws = uniforms(sampling.seed, request)
-        with torch.inference_mode():
-            for start in range(0, len(ids) - 1, CHUNK):
-                self._hidden(ids[start : min(start + CHUNK, len(ids) - 1)], cache)
         while len(ids) < end:
             with torch.inference_mode():
-                written = self._round(ids, end - len(ids), cache, sampling, draws)
+                written = self._round(ids, end - len(ids), text, sampling, draws)
             for token in written:
                 if token.id in stop_ids:
                     self.finish = "stop"
@@ -90,17 +85,15 @@ class Speculation:
                 if len(ids) == end:
                     self.finish = "length"
                 yield token
-            cache.truncate(len(ids) - 1)
         self.finish = "length"
 
     def _round(
-        self, ids: list[int], room: int, cache: ContiguousCache, sampling: SamplingSpec, draws: Iterator[float]
+        self, ids: list[int], room: int, text: GrowingText, sampling: SamplingSpec, draws: Iterator[float]
     ) -> list[WrittenToken]:
         """One pass of the model: the guesses that hold, and one token more."""
         most = min(self.count, room - 1)
         guess = self.draft.guess(ids, most, sampling, draws) if most else Guess()
-        hidden_1TD = self._hidden([ids[-1], *guess.ids], cache)
-        logits_TV = self.model.unembed(hidden_1TD)[0]
+        logits_TV = text.scores(ids, guess.ids)
         chances_TV = distribution(logits_TV, sampling)
         written = []
         for place, guessed in enumerate(guess.ids):
@@ -111,6 +104,7 @@ class Speculation:
             # A guess is kept with probability min(1, p / q); what that gives too little of fills the gap it leaves.
             if next(draws) * float(draft_V[guessed]) < float(model_V[guessed]):
                 written.append(guessed)
+                text.keep(guessed)
                 continue
             written.append(draw_one((model_V - draft_V).clamp_(min=0), next(draws)))
             break
@@ -121,6 +115,3 @@ class Speculation:
         self.kept += len(written) - 1
         logprobs_TV = logits_TV[: len(written)].float().log_softmax(dim=-1)
         return [WrittenToken(id=id, logprob=float(logprobs_TV[place, id])) for place, id in enumerate(written)]
-
-    def _hidden(self, ids: Sequence[int], cache: ContiguousCache) -> Tensor:
-        return self.model.hidden(torch.tensor([ids], device=device_of(self.model)), cache=cache)
