@@ -198,3 +198,17 @@ def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     finite = torch.isfinite(x)
     assert torch.equal(found[finite], x.bfloat16()[finite])
     assert torch.equal(torch.isnan(found), torch.isnan(x))
+
+
+def test_survey_finds_the_likeliest_and_the_sum() -> None:
+    scores_NV = torch.randn(5, 1_003, generator=torch.Generator().manual_seed(0)) * 8
+    scores_NV[1, 7] = scores_NV[1, 700] = 50.0  # the first of two
+    scores_NV[2] = -torch.inf
+    scores_NV[2, 11] = 0.0
+    scores_NV[4, 3] = torch.nan
+    best_N, log_sum_N = np.empty(5, dtype=np.int64), np.empty(5, dtype=np.float32)
+    compiled.survey(0, 5, scores_NV.numpy(), best_N, log_sum_N)
+    assert best_N[:4].tolist() == scores_NV[:4].argmax(dim=-1).tolist()
+    torch.testing.assert_close(torch.from_numpy(log_sum_N[:4]), scores_NV[:4].logsumexp(dim=-1))
+    assert np.isnan(log_sum_N[4])
+    assert 0 <= best_N[4] < 1_003

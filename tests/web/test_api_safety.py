@@ -17,6 +17,7 @@ from tiny_run import make_run
 
 from underhood.core.errors import UserError
 from underhood.infer.engine_spec import EngineSpec
+from underhood.infer.scheduler import Plan
 from underhood.web.hub import ModelHub
 from underhood.web.settings import ServeSettings
 
@@ -236,7 +237,7 @@ def test_failed_engine_is_a_503_and_unhealthy_while_other_models_answer(tmp_path
         def fail(*_, **__):
             raise Broken("secret detail")
 
-        monkeypatch.setattr(broken.loaded.model, "hidden", fail)
+        monkeypatch.setattr(broken.engine.engine.reader, "read", fail)
         for _ in range(4):
             answer = http.post("/v1/chat/completions", json={"model": "dpo", "messages": ASK})
             assert answer.status_code == 503
@@ -255,23 +256,22 @@ def test_failed_engine_is_a_503_and_unhealthy_while_other_models_answer(tmp_path
 
 
 def test_one_failing_request_leaves_the_others_of_its_step_unharmed(tmp_path: Path, monkeypatch):
-    import torch
-
     with tiny_server(tmp_path) as live:
         served = live.hub.find("base")
         poison = served.loaded.tokenizer.encode("Q")[0]
-        real = served.loaded.model.hidden
+        reader = served.engine.engine.reader
+        real = reader.read
 
-        def fail_on_poison(tokens: torch.Tensor, **options):
-            if bool((tokens == poison).any()):
+        def fail_on_poison(plan: Plan):
+            if any(poison in turn.stream.tokens for turn in plan.turns):
                 raise Broken
-            return real(tokens, **options)
+            return real(plan)
 
         stops = {str(poison): -100}
         alone = live.openai().completions.create(
             model="base", prompt="The list", max_tokens=40, temperature=0, logit_bias=stops
         )
-        monkeypatch.setattr(served.loaded.model, "hidden", fail_on_poison)
+        monkeypatch.setattr(reader, "read", fail_on_poison)
         found: list[httpx.Response] = []
         good = {"model": "base", "prompt": "The list", "max_tokens": 40, "temperature": 0, "logit_bias": stops}
         threads = [ask_later(live, good, found) for _ in range(3)]

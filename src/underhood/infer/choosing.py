@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +17,7 @@ from underhood.infer.penalties import Penalties
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec, choose, uniforms
 from underhood.infer.stopping import Writer
+from underhood.nn import compiled
 
 
 class Chooser:
@@ -134,6 +136,9 @@ def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> 
     groups: dict[SamplingSpec, list[int]] = defaultdict(list)
     for row, chooser in enumerate(choosers):
         groups[_kind(chooser.request.sampling)].append(row)
+    tops = [chooser.request.logprobs or 0 for chooser in choosers]
+    if not any(tops) and not shaped and all(spec.greedy for spec in groups) and _at_hand(logits_NV):
+        return _likeliest(logits_NV)
     chosen_N = torch.empty(len(choosers), dtype=torch.int64, device=device)
     for spec, rows in groups.items():
         uniform_B = None if spec.greedy else torch.tensor([choosers[row].draw() for row in rows], device=device)
@@ -144,10 +149,23 @@ def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> 
             chosen_N[index] = choose(scores_NV[index], spec, uniform_B)
     logprobs_NV = logits_NV.float().log_softmax(dim=-1)
     logprob_N = logprobs_NV.gather(-1, chosen_N[:, None])[:, 0]
-    tops = _alternatives(logprobs_NV, [chooser.request.logprobs or 0 for chooser in choosers])
+    found = zip(chosen_N.tolist(), logprob_N.tolist(), _alternatives(logprobs_NV, tops), strict=True)
+    return [WrittenToken(id=id, logprob=logprob, top=top) for id, logprob, top in found]
+
+
+def _at_hand(logits_NV: Tensor) -> bool:
+    return logits_NV.device.type == "cpu" and logits_NV.dtype == torch.float32 and logits_NV.is_contiguous()
+
+
+def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
+    """Greedy choices, and nothing written but those: scores are many, and this is done for every token of a text."""
+    count, vocab = logits_NV.shape
+    best_N, log_sum_N = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
+    scores_NV = logits_NV.numpy()
+    compiled.share(compiled.survey, count, count * vocab, scores_NV, best_N, log_sum_N)
+    logprob_N = scores_NV[np.arange(count), best_N] - log_sum_N
     return [
-        WrittenToken(id=id, logprob=logprob, top=top)
-        for id, logprob, top in zip(chosen_N.tolist(), logprob_N.tolist(), tops, strict=True)
+        WrittenToken(id=id, logprob=logprob) for id, logprob in zip(best_N.tolist(), logprob_N.tolist(), strict=True)
     ]
 
 

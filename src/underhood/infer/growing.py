@@ -81,3 +81,11 @@ class GrowingText:
             # A pass that was interrupted, or a wrong guess, has left its tokens behind.
             self._cache.truncate(len(self.read))
         return self._cache
+
+
+@torch.inference_mode()
+def warm(model: LanguageModel) -> None:
+    """Reads a few tokens, so that what is compiled for that is ready before somebody waits for it."""
+    text = GrowingText(model, 8)
+    text.scores([0])
+    text.scores([0] * min(8, model.context or 8))

@@ -284,3 +284,21 @@ def largest(x_ND: Any) -> Any:
             size = abs(x_ND[n, i])
             most = most if size <= most else size
     return most
+
+
+@loop
+def survey(first: int, end: int, x_NV: Any, best_N: Any, log_sum_N: Any) -> None:
+    """Of each row from `first` to `end`: where its largest number stands, and ``log(sum(exp(x)))``."""
+    for n in range(first, end):
+        most = np.float32(-np.inf)
+        for i in range(x_NV.shape[1]):
+            most = x_NV[n, i] if x_NV[n, i] > most else most
+        total, best = np.float32(0.0), 0
+        for i in range(x_NV.shape[1]):
+            total += exp(x_NV[n, i] - most)
+        for i in range(x_NV.shape[1]):
+            if x_NV[n, i] == most:
+                best = i
+                break
+        best_N[n] = best
+        log_sum_N[n] = most + np.log(total)

@@ -13,6 +13,7 @@ from underhood.core.errors import UserError
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.fetch import fetch
+from underhood.infer.growing import warm
 from underhood.infer.load import Loaded, load, stages_of
 from underhood.infer.memory import share_memory
 from underhood.infer.opening import open_draft
@@ -113,7 +114,7 @@ class ModelHub:
                 found[id] = loaded
         parameters = [parameter_count(one.model) for one in found.values()]  # packed weights no longer count as such
         for one in found.values():
-            prepare(one.model, quantize)
+            warm(prepare(one.model, quantize))
         helper = None if draft is None else open_draft(draft, [*found.values()], quantize)
         rooms: list[int | None] = [spec.cache_bytes] * len(found)
         if spec.cache_bytes is None:
