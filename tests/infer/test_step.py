@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import random
+from types import SimpleNamespace
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
 from test_prepare import FAMILIES, small
 from torch import Tensor
 
+from underhood.infer import opening
 from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.cache import ContiguousCache, heads_of
 from underhood.infer.generate import generate
@@ -212,3 +216,27 @@ def test_survey_finds_the_likeliest_and_the_sum() -> None:
     torch.testing.assert_close(torch.from_numpy(log_sum_N[:4]), scores_NV[:4].logsumexp(dim=-1))
     assert np.isnan(log_sum_N[4])
     assert 0 <= best_N[4] < 1_003
+
+
+def test_large_models_are_opened_ready_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = SimpleNamespace(model=small("llama-3.2-1b"))
+    assert Step.of(opening.ready(loaded).model) is None  # type: ignore[arg-type]
+    monkeypatch.setattr(opening, "LARGE", 1_000)
+    assert Step.of(opening.ready(loaded).model) is not None  # type: ignore[arg-type]
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = numba.njit
+
+    def nowhere(*, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(compiled, "njit", nowhere)
+
+    @compiled.loop
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    assert double(np.float32(4.0)) == 8.0

@@ -87,7 +87,7 @@ def run(args: Args) -> int:
     from underhood.cli.opening import open_model
     from underhood.cli.written import Written, read_grammar, read_stdin
     from underhood.infer.drafts import Draft, DraftModel, PromptLookup
-    from underhood.infer.opening import open_draft
+    from underhood.infer.opening import open_draft, ready
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
 
@@ -101,7 +101,7 @@ def run(args: Args) -> int:
         repetition_penalty=args.repetition_penalty,
     )
     grammar = read_grammar(args.regex, args.schema)
-    loaded = open_model(args.run, args.stage)
+    loaded = ready(open_model(args.run, args.stage))
     draft: Draft | None = None
     if args.draft is not None:
         draft = DraftModel(open_draft(args.draft, [loaded]))

@@ -1,4 +1,4 @@
-"""Opening a draft: a smaller model that guesses for another, if both read the same tokens."""
+"""Opening models for writing: large ones made ready for it, and drafts, which guess for another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from underhood.core.protocols import Tokenizer
 from underhood.infer.drafts import check_draft
 from underhood.infer.load import Loaded, load
 from underhood.infer.quantize import Quantized, prepare
-from underhood.models.decoder import Decoder
+from underhood.models.decoder import Decoder, parameter_count
+
+LARGE = 20_000_000
+"""Parameters from which it pays to make a model ready: what is compiled for that takes some seconds, once."""
+
+
+def ready(loaded: Loaded) -> Loaded:
+    """The same model; a large one is rebuilt in place to write faster (see `prepare`)."""
+    if parameter_count(loaded.model) >= LARGE:
+        prepare(loaded.model)
+    return loaded
 
 
 def open_draft(name: str | Path, models: list[Loaded], quantize: Quantized | None = None) -> Decoder:
