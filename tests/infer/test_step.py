@@ -20,7 +20,7 @@ from underhood.infer.cache import ContiguousCache, heads_of
 from underhood.infer.generate import generate
 from underhood.infer.quantize import prepare
 from underhood.infer.session import Session
-from underhood.infer.step import Step
+from underhood.infer.step import MOST, Step
 from underhood.models.decoder import Decoder
 from underhood.nn import compiled
 from underhood.nn.feedforward import ACTIVATIONS
@@ -154,6 +154,18 @@ def test_a_window_hides_what_it_should() -> None:
     found_TV = one_by_one(prepare(copy.deepcopy(narrow)), TEXT)
     torch.testing.assert_close(found_TV, expected_TV, rtol=2e-4, atol=2e-4)
     assert not torch.allclose(found_TV, one_by_one(model, TEXT), atol=0.01)
+
+
+def test_passes_of_all_sizes_share_their_memory() -> None:
+    model = prepare(small("llama-3.2-1b"))
+    step, cache = step_of(model), ContiguousCache.for_model(model, 1, 200)
+    sizes = []
+    for count in (MOST, 1, 7, 33):
+        cache.extend(count, None)
+        step([1] * count, range(cache.length - count, cache.length), cache)
+        sizes.append(sum(part.numel() for part in step._memory.values()))
+    assert sizes[1:] == [sizes[1]] * 3  # a single token has a product of its own
+    assert sizes[1] < 2 * sizes[0]
 
 
 def test_what_is_not_known_is_left_to_the_forward_pass() -> None:

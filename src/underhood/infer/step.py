@@ -68,6 +68,7 @@ class Step:
         self._unembed = model.unembed
         self._width = model.spec.width
         self._rooms: dict[int, _Room] = {}
+        self._memory: dict[tuple[str, int, torch.dtype], Tensor] = {}  # for any number of tokens, one pass at a time
 
     @classmethod
     def of(cls, model: object) -> "Step | None":
@@ -77,12 +78,13 @@ class Step:
         except NotImplementedError:
             return None
 
+    @torch.inference_mode()
     def __call__(
         self, tokens: Sequence[int], positions: Sequence[int], cache: PlacingCache, rows: Sequence[int] | None = None
     ) -> Tensor:
-        """Reads a few tokens; the scores (N, V) after each, or after those at `rows` only."""
+        """Reads at most `MOST` tokens; the scores (N, V) after each, or after those at `rows` only."""
         count = len(tokens)
-        room = self._rooms.get(count) or self._rooms.setdefault(count, _Room(count))
+        room = self._rooms.get(count) or self._rooms.setdefault(count, _Room(count, self._memory))
         x = room.buffer("x", self._width)
         compiled.take_rows(self._table_VD, np.array(tokens), self._scale, x.array)
         if self._positions_CD is not None:
@@ -108,15 +110,18 @@ class _Room:
         many: so many tokens that the quicker products are those of columns (see `nn.fewrows`).
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, memory: dict[tuple[str, int, torch.dtype], Tensor]):
         self.count, self.many = count, count >= FEWEST
+        self._memory = memory
         self._buffers: dict[tuple[str, int, torch.dtype], _Buffer] = {}
 
     def buffer(self, name: str, width: int, dtype: torch.dtype = torch.float32) -> _Buffer:
         key = (name, width, dtype)
         found = self._buffers.get(key)
         if found is None:
-            tensor = torch.zeros(self.count, width, dtype=dtype)
+            if key not in self._memory:
+                self._memory[key] = torch.empty(MOST * width, dtype=dtype)
+            tensor = self._memory[key][: self.count * width].view(self.count, width)
             found = self._buffers[key] = _Buffer(tensor, array(tensor))
         return found
 
