@@ -252,3 +252,15 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.Monkey
         return 2 * x
 
     assert double(np.float32(4.0)) == 8.0
+
+
+def test_parts_of_any_number_share_one_pool_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    compiled._helpers.cache_clear()
+    for count in (9, 2, 3, 1, 7):
+        done: list[range] = []
+        compiled.share(lambda first, end, done: done.append(range(first, end)), count, compiled.ALONE, done)
+        assert sorted(one for part in done for one in part) == list(range(count))
+        assert len(done) == min(count, 4)
+    assert compiled._helpers.cache_info().misses == 1
+    compiled._helpers.cache_clear()

@@ -66,15 +66,16 @@ def share(run: Callable[..., None], count: int, work: int, *arguments: Any) -> N
     """
     threads = min(count, torch.get_num_threads()) if work >= ALONE else 1
     cuts = [count * part // threads for part in range(threads + 1)]
-    parts = [_helpers(threads - 1).submit(run, first, end, *arguments) for first, end in pairwise(cuts[1:])]
+    helpers = _helpers(torch.get_num_threads())  # one pool for all, however few of its threads are asked
+    parts = [helpers.submit(run, first, end, *arguments) for first, end in pairwise(cuts[1:])]
     run(0, cuts[1], *arguments)
     for part in parts:
         part.result()
 
 
 @lru_cache(maxsize=1)
-def _helpers(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="loop")
+def _helpers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="loop")
 
 
 def value(x: Any) -> Any:
