@@ -11,6 +11,7 @@ from torch import Tensor
 
 from underhood.infer.store import Store
 from underhood.nn.attention import attend
+from underhood.nn.compiled import at_hand
 from underhood.nn.lookback import Memory, Places, look_back
 
 MOST_PIECES = 4
@@ -142,7 +143,7 @@ class BlockedCache:
         keys.write(self._slots_N, k_BGTK)
         values.write(self._slots_N, v_BGTK)
         exact = cap is not None or q_BHTK.device.type != "cpu"  # what the kernel that tells its sums cannot do
-        loops = q_BHTK.device.type == "cpu" and q_BHTK.dtype == torch.float32
+        loops = at_hand(q_BHTK)
         plan = self._plans.get((window, exact))
         if plan is None:
             plan = self._plans[window, exact] = _Plan(self._spans, window, exact, loops, q_BHTK.device)

@@ -137,7 +137,13 @@ def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> 
     for row, chooser in enumerate(choosers):
         groups[_kind(chooser.request.sampling)].append(row)
     tops = [chooser.request.logprobs or 0 for chooser in choosers]
-    if not any(tops) and not shaped and all(spec.greedy for spec in groups) and _at_hand(logits_NV):
+    if (
+        not any(tops)
+        and not shaped
+        and all(spec.greedy for spec in groups)
+        and logits_NV.is_contiguous()
+        and compiled.at_hand(logits_NV)
+    ):
         return _likeliest(logits_NV)
     chosen_N = torch.empty(len(choosers), dtype=torch.int64, device=device)
     for spec, rows in groups.items():
@@ -151,10 +157,6 @@ def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> 
     logprob_N = logprobs_NV.gather(-1, chosen_N[:, None])[:, 0]
     found = zip(chosen_N.tolist(), logprob_N.tolist(), _alternatives(logprobs_NV, tops), strict=True)
     return [WrittenToken(id=id, logprob=logprob, top=top) for id, logprob, top in found]
-
-
-def _at_hand(logits_NV: Tensor) -> bool:
-    return logits_NV.device.type == "cpu" and logits_NV.dtype == torch.float32 and logits_NV.is_contiguous()
 
 
 def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:

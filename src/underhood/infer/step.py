@@ -8,6 +8,7 @@ products there is next to nothing to do (`nn.compiled` says what that is worth).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 
 from underhood.models.decoder import Decoder
 from underhood.nn import compiled
-from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import Block
 from underhood.nn.centred import CentredRMSNorm
+from underhood.nn.compiled import array
 from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import Plain
 from underhood.nn.fewrows import FEWEST, FewRowsLinear
 from underhood.nn.fused import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
 from underhood.nn.integer import IntegerLinear
-from underhood.nn.lookback import Memory, Places, array, look_back
+from underhood.nn.lookback import Memory, Places, look_back
 from underhood.nn.norm import RMSNorm
 from underhood.nn.packed import Int4Linear
 from underhood.nn.position import RotarySpec
@@ -34,6 +35,10 @@ MOST = 64
 """Tokens up to which loops that one thread runs beat those of a tensor library, which many threads share."""
 
 _NONE = np.empty(0, dtype=np.float32)
+
+
+class UnknownPart(Exception):
+    """The pass does not know a part of the model; the model's own forward pass does."""
 
 
 class PlacingCache(Protocol):
@@ -52,13 +57,13 @@ class Step:
     """The pass for a model that `prepare` has made ready. It owns memory, so it belongs to one thread at a time.
 
     Raises:
-        NotImplementedError: the model has a part that is not known here; see `of`.
+        UnknownPart: the model has a part that is not known here; see `of`.
     """
 
     def __init__(self, model: Decoder):
         embed = model.embed
         if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
-            raise NotImplementedError("weights that are not in float32 on a CPU")
+            raise UnknownPart("weights that are not in float32 on a CPU")
         self._table_VD = embed.weight.detach().numpy()
         self._scale = np.float32(embed.scale if isinstance(embed, ScaledEmbedding) else 1.0)
         learned = model.position_embed
@@ -75,7 +80,7 @@ class Step:
         """The pass for a model, or None where its own forward pass has to do."""
         try:
             return cls(model) if isinstance(model, Decoder) else None
-        except NotImplementedError:
+        except UnknownPart:
             return None
 
     @torch.inference_mode()
@@ -159,7 +164,7 @@ class _Layer:
 
     def __init__(self, number: int, block: nn.Module):
         if type(block) is not Block or not isinstance(block.mixer, FusedAttention):
-            raise NotImplementedError(type(block).__name__)
+            raise UnknownPart(type(block).__name__)
         self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
         self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)
         self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)
@@ -225,9 +230,9 @@ class _Mixer:
         self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_width
         norm = attention.head_norm()
         if norm is None:
-            raise NotImplementedError(type(attention.query_norm).__name__)
+            raise UnknownPart(type(attention.query_norm).__name__)
         self.norm = norm
-        self.frequencies = _Frequencies.of(attention.spec, attention.head_width)
+        self.frequencies = _frequencies(attention.spec.rotary, attention.head_width)
 
     def __call__(self, normed: _Buffer, room: _Room, reading: _Reading) -> np.ndarray:
         qkv_NX = self.qkv(normed, room)
@@ -255,22 +260,14 @@ class _Frequencies(NamedTuple):
     array_R: np.ndarray
     amplitude: np.float32
 
-    @classmethod
-    def of(cls, spec: AttentionSpec, width: int) -> "_Frequencies":
-        rotary = spec.rotary
-        if rotary is None:
-            return _STILL
-        return _SEEN.setdefault((rotary, width), cls(*_frequencies(rotary, width)))
 
-
-_STILL = _Frequencies(_NONE, np.float32(1.0))
-_SEEN: dict[tuple[RotarySpec, int], _Frequencies] = {}
-"""One for all layers that turn alike, so that the angles of a pass are worked out once."""
-
-
-def _frequencies(rotary: RotarySpec, width: int) -> tuple[np.ndarray, np.float32]:
+@lru_cache(maxsize=64)
+def _frequencies(rotary: RotarySpec | None, width: int) -> _Frequencies:
+    """The same object for all layers that turn alike, so that the angles of a pass are worked out once."""
+    if rotary is None:
+        return _Frequencies(_NONE, np.float32(1.0))
     amplitude = 1.0 if rotary.scaling is None else rotary.scaling.amplitude
-    return rotary.frequencies(width, torch.device("cpu")).numpy(), np.float32(amplitude)
+    return _Frequencies(rotary.frequencies(width, torch.device("cpu")).numpy(), np.float32(amplitude))
 
 
 class _Norm:
@@ -290,7 +287,7 @@ class _Norm:
             self.scale_D = norm.weight.detach().float().numpy()
             self.shift_D = _NONE if norm.bias is None else norm.bias.detach().float().numpy()
         elif not self.idle:
-            raise NotImplementedError(type(norm).__name__)
+            raise UnknownPart(type(norm).__name__)
         self.eps = np.float32(eps)
 
     def __call__(self, x: _Buffer, y: _Buffer) -> _Buffer:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numba import njit, types
 from numba.extending import overload
+from torch import Tensor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +77,16 @@ def share(run: Callable[..., None], count: int, work: int, *arguments: Any) -> N
 @lru_cache(maxsize=1)
 def _helpers(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="loop")
+
+
+def at_hand(x: Tensor) -> bool:
+    """Whether loops can take it as it is: float32 on a CPU, and no gradient wanted."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
+
+
+def array(x: Tensor) -> np.ndarray:
+    """A tensor's memory as NumPy knows it: bfloat16, which it does not, as 16-bit whole numbers."""
+    return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def value(x: Any) -> Any:

@@ -56,7 +56,7 @@ class FewRowsLinear(nn.Linear):
 def _columns(x_NI: Tensor) -> Tensor:
     """Rows as columns (I, N); nothing to do where they lie like that already."""
     x_IN = x_NI.t()
-    if x_IN.is_contiguous() or x_NI.device.type != "cpu" or x_NI.dtype != torch.float32 or x_NI.requires_grad:
+    if x_IN.is_contiguous() or not compiled.at_hand(x_NI):
         return x_IN.contiguous()
     y_IN = torch.empty(x_IN.shape)
     compiled.share(compiled.transpose, len(x_NI), x_NI.numel(), x_NI.numpy(), y_IN.numpy())

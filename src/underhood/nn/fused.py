@@ -165,8 +165,7 @@ class FusedAttention(Attention):
     def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
         """See `Attention.project`."""
         qkv_BTX = self.qkv(x_BTD)
-        at_hand = qkv_BTX.device.type == "cpu" and qkv_BTX.dtype == torch.float32 and not qkv_BTX.requires_grad
-        norm = self.head_norm() if at_hand and len(qkv_BTX) == 1 else None
+        norm = self.head_norm() if len(qkv_BTX) == 1 and compiled.at_hand(qkv_BTX) else None
         if norm is not None:
             return self._turned(qkv_BTX[0], norm, reading)
         # In rows, where the product gave columns (see `fewrows`): all that follows goes head by head.

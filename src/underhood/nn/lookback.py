@@ -13,11 +13,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiled import exp, loop, share, stored, value
+from underhood.nn.compiled import array, exp, loop, share, stored, value
 
 
 class Memory(NamedTuple):
@@ -55,11 +54,6 @@ class Places(NamedTuple):
             np.cumsum([0, *counts]),
             np.array([piece for pieces in texts for piece in pieces]),
         )
-
-
-def array(x: Tensor) -> np.ndarray:
-    """A tensor's memory as NumPy knows it: bfloat16, which it does not, as 16-bit whole numbers."""
-    return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def memory(data_GSK: Tensor, scale_GS: Tensor | None = None) -> Memory:
