@@ -223,7 +223,7 @@ def test_survey_finds_the_likeliest_and_the_sum() -> None:
     scores_NV[2, 11] = 0.0
     scores_NV[4, 3] = torch.nan
     best_N, log_sum_N = np.empty(5, dtype=np.int64), np.empty(5, dtype=np.float32)
-    compiled.survey(0, 5, scores_NV.numpy(), best_N, log_sum_N)
+    compiled.together(compiled.survey, scores_NV.numpy(), best_N, log_sum_N)
     assert best_N[:4].tolist() == scores_NV[:4].argmax(dim=-1).tolist()
     torch.testing.assert_close(torch.from_numpy(log_sum_N[:4]), scores_NV[:4].logsumexp(dim=-1))
     assert np.isnan(log_sum_N[4])

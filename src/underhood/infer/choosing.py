@@ -164,7 +164,7 @@ def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
     count, vocab = logits_NV.shape
     best_N, log_sum_N = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
     scores_NV = logits_NV.numpy()
-    compiled.share(compiled.survey, count, count * vocab, scores_NV, best_N, log_sum_N)
+    compiled.together(compiled.survey, scores_NV, best_N, log_sum_N)
     logprob_N = scores_NV[np.arange(count), best_N] - log_sum_N
     return [
         WrittenToken(id=id, logprob=logprob) for id, logprob in zip(best_N.tolist(), logprob_N.tolist(), strict=True)

@@ -11,14 +11,13 @@ from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
 from underhood.nn.fewrows import for_few_rows
 from underhood.nn.fused import fuse as fuse_layers
-from underhood.nn.integer import IntegerLinear, multiplies_integers
-from underhood.nn.packed import Int4Linear, Int8Linear, fits_int4
+from underhood.nn.packed import Int4Linear, Int8Linear
 from underhood.nn.surgery import find_modules
 
 Quantized = Literal["int8", "int4"]
 
-GROUP = 64
-"""Inputs that share a scale in 4 bits: 4.5 bits per weight, as llama.cpp's q4_0 has."""
+_PACKED = {"int8": Int8Linear, "int4": Int4Linear}
+"""8 bits per weight, and 4.5 as llama.cpp's q4_0 has."""
 
 
 @torch.no_grad()
@@ -51,18 +50,6 @@ def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = T
             if type(layer) is not nn.Linear or name.endswith(".router"):  # a subclass does more than a product
                 continue
             parent, _, child = name.rpartition(".")
-            packed = _packed(layer, quantize)
-            if isinstance(packed, Int4Linear):
-                # What they give is added to the residual stream, or goes through an activation into the next of them.
-                packed.narrow = fuse and child in ("gate_up", "down", "output")
-            setattr(model.get_submodule(parent), child, packed)
+            setattr(model.get_submodule(parent), child, _PACKED[quantize](layer))
     return model
 
-
-def _packed(layer: nn.Linear, quantize: Quantized) -> nn.Module:
-    if quantize == "int4":
-        for group in (GROUP, 32):
-            if fits_int4(layer, group):
-                return Int4Linear(layer, group=group)
-    # Also what 4 bits can't hold: rows that are no multiple of 32 long.
-    return IntegerLinear(layer) if multiplies_integers() else Int8Linear(layer)

@@ -1,8 +1,9 @@
-"""A pass over a few tokens, which is what writing is made of, as products and compiled loops.
+"""A pass over a few tokens, which is what writing is made of, as compiled products and loops.
 
 It computes what the model's own forward pass does. But that has to serve any number of tokens, gradients and every
 device, and gives each of its small results memory of its own; here all of them stay where they are, so that between two
-products there is next to nothing to do (`nn.compiled` says what that is worth).
+products there is next to nothing to do (`nn.compiled` says what that is worth), and the products themselves take as long
+as reading their weights (`nn.product`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from underhood.nn.centred import CentredRMSNorm
 from underhood.nn.compiled import array
 from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import Plain
-from underhood.nn.fewrows import FEWEST, FewRowsLinear
+from underhood.nn.fewrows import FEW, FewRowsLinear
 from underhood.nn.fused import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
-from underhood.nn.integer import IntegerLinear
 from underhood.nn.lookback import Memory, Places, look_back
 from underhood.nn.norm import RMSNorm
-from underhood.nn.packed import Int4Linear
+from underhood.nn.packed import PackedLinear
 from underhood.nn.position import RotarySpec
+from underhood.nn.product import Weights, multiply
 from underhood.nn.reading import Reading
 
 MOST = 64
@@ -70,10 +71,10 @@ class Step:
         self._positions_CD = None if learned is None else learned.weight.detach().numpy()
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
         self._norm = _Norm(model.norm)
-        self._unembed = model.unembed
+        self._unembed = _Product(model.unembed)
         self._width = model.spec.width
         self._rooms: dict[int, _Room] = {}
-        self._memory: dict[tuple[str, int, torch.dtype], Tensor] = {}  # for any number of tokens, one pass at a time
+        self._memory: dict[tuple[str, int], Tensor] = {}  # for any number of tokens, one pass at a time
 
     @classmethod
     def of(cls, model: object) -> "Step | None":
@@ -97,8 +98,13 @@ class Step:
         reading = _Reading(positions, cache)
         for layer in self._layers:
             layer(x, room, reading)
-        normed_ND = self._norm(x, room.buffer("normed", self._width)).tensor
-        return self._unembed(normed_ND if rows is None else normed_ND[[*rows]])
+        normed = self._norm(x, room.buffer("normed", self._width))
+        if rows is not None:
+            some_ND = normed.tensor[[*rows]]
+            normed = _Buffer(some_ND, some_ND.numpy())
+        scores_NV = torch.empty(len(normed.tensor), self._unembed.outputs)
+        self._unembed.into(normed, _Buffer(scores_NV, scores_NV.numpy()))
+        return scores_NV
 
 
 class _Buffer(NamedTuple):
@@ -109,31 +115,21 @@ class _Buffer(NamedTuple):
 
 
 class _Room:
-    """Memory for the passes over `count` tokens.
+    """Memory for the passes over `count` tokens."""
 
-    Attributes:
-        many: so many tokens that the quicker products are those of columns (see `nn.fewrows`).
-    """
+    def __init__(self, count: int, memory: dict[tuple[str, int], Tensor]):
+        self.count, self._memory = count, memory
+        self._buffers: dict[tuple[str, int], _Buffer] = {}
 
-    def __init__(self, count: int, memory: dict[tuple[str, int, torch.dtype], Tensor]):
-        self.count, self.many = count, count >= FEWEST
-        self._memory = memory
-        self._buffers: dict[tuple[str, int, torch.dtype], _Buffer] = {}
-
-    def buffer(self, name: str, width: int, dtype: torch.dtype = torch.float32) -> _Buffer:
-        key = (name, width, dtype)
+    def buffer(self, name: str, width: int) -> _Buffer:
+        key = (name, width)
         found = self._buffers.get(key)
         if found is None:
             if key not in self._memory:
-                self._memory[key] = torch.empty(MOST * width, dtype=dtype)
+                self._memory[key] = torch.empty(MOST * width)
             tensor = self._memory[key][: self.count * width].view(self.count, width)
             found = self._buffers[key] = _Buffer(tensor, array(tensor))
         return found
-
-    def columns(self, name: str, width: int) -> _Buffer:
-        """Memory for vectors that are columns (width, N)."""
-        flat = self.buffer(name, width)
-        return _Buffer(flat.tensor.view(width, self.count), flat.array.reshape(width, self.count))
 
 
 class _Reading:
@@ -174,9 +170,9 @@ class _Layer:
         self.feed = _Feed(feed) if known else _OtherFeed(feed, self.mixer.qkv.inputs)
 
     def __call__(self, x: _Buffer, room: _Room, reading: _Reading) -> None:
-        normed = self.mixer_norm(x, room.buffer("normed", self.mixer.qkv.inputs, self.mixer.qkv.takes))
+        normed = self.mixer_norm(x, room.buffer("normed", self.mixer.qkv.inputs))
         self._add(self.mixer(normed, room, reading), self.mixer_post, x)
-        normed = self.feed_norm(x, room.buffer("normed", self.feed.inputs, self.feed.takes))
+        normed = self.feed_norm(x, room.buffer("normed", self.feed.inputs))
         self._add(self.feed(normed, room), self.feed_post, x)
 
     @staticmethod
@@ -194,24 +190,16 @@ class _Feed:
         self.up = _Product(feed.gate_up if isinstance(feed, FusedGated) else feed.up)
         self.down = _Product(feed.down)
         self.activation = compiled.ACTIVATIONS[feed.spec.activation]
-        self.inputs, self.takes = self.up.inputs, self.up.takes
+        self.inputs = self.up.inputs
 
     def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
-        if room.many and self.up.few is not None and self.down.few is not None:
-            # Columns all the way. The activation does not mind: what it reads and gives is as one long row.
-            up = self.up.columns(_turned(normed, room), room)
-            hidden = room.columns("hidden", self.down.inputs)
-            compiled.activate(up.array.reshape(1, -1), self.gated, *self.activation, hidden.array.reshape(1, -1))
-            return self.down.rows(hidden, room)
-        hidden = room.buffer("hidden", self.down.inputs, self.down.takes)
+        hidden = room.buffer("hidden", self.down.inputs)
         compiled.activate(self.up(normed, room), self.gated, *self.activation, hidden.array)
         return self.down(hidden, room)
 
 
 class _OtherFeed:
     """Any other (experts, say), by its own forward pass."""
-
-    takes = torch.float32
 
     def __init__(self, feed: nn.Module, inputs: int):
         self.feed, self.inputs = feed, inputs
@@ -242,7 +230,7 @@ class _Mixer:
         compiled.turn(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
         each = turned.reshape(room.count, heads + 2 * groups, width)
         new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
-        found = room.buffer("found", self.output.inputs, self.output.takes)
+        found = room.buffer("found", self.output.inputs)
         look_back(
             new,
             *reading.cache.memory(self.number),
@@ -302,55 +290,26 @@ class _Norm:
 
 
 class _Product:
-    """A linear layer of any kind.
-
-    Attributes:
-        takes: the type of what it multiplies.
-        few: the layer, if it has a product for columns.
-    """
+    """A linear layer of any kind."""
 
     def __init__(self, layer: nn.Module):
-        self.layer, self.few = layer, layer if isinstance(layer, FewRowsLinear) else None
+        self.layer = layer
         self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
-        self.takes: torch.dtype = getattr(layer, "takes", torch.float32)
-        self._weight_IO = self._bias_O = None
-        # Without the steps that its forward pass takes for the sake of other types.
-        self._product = (
-            layer.product if isinstance(layer, (IntegerLinear, Int4Linear)) and layer.bias is None else layer
-        )
-        if isinstance(layer, FewRowsLinear) or type(layer) is nn.Linear:
-            self._weight_IO = layer.weight.detach().t()
-            self._bias_O = None if layer.bias is None else layer.bias.detach()
+        self.weights, self.most = None, 0
+        if isinstance(layer, PackedLinear):
+            self.weights, self.most = layer.weights(), MOST
+        elif isinstance(layer, FewRowsLinear) or type(layer) is nn.Linear:
+            self.weights, self.most = Weights(layer.weight.detach().numpy()), FEW
+        bias = getattr(layer, "bias", None)
+        self.bias_O = None if bias is None else bias.detach().numpy()
 
     def __call__(self, x: _Buffer, room: _Room) -> np.ndarray:
-        """From rows to rows."""
-        if room.many and self.few is not None:
-            return self.rows(_turned(x, room), room)
-        if self._weight_IO is None or room.many:
-            return array(self._product(x.tensor))
         y = room.buffer("product", self.outputs)
-        if self._bias_O is None:
-            torch.mm(x.tensor, self._weight_IO, out=y.tensor)
+        self.into(x, y)
+        return y.array
+
+    def into(self, x: _Buffer, y: _Buffer) -> None:
+        if self.weights is not None and len(x.array) <= self.most:
+            multiply(self.weights, x.array, self.bias_O, y.array)
         else:
-            torch.addmm(self._bias_O, x.tensor, self._weight_IO, out=y.tensor)
-        return y.array
-
-    def columns(self, x: _Buffer, room: _Room) -> _Buffer:
-        """From columns to columns."""
-        assert self.few is not None
-        y = room.columns("product columns", self.outputs)
-        self.few.columns(x.tensor, y.tensor)
-        return y
-
-    def rows(self, x: _Buffer, room: _Room) -> np.ndarray:
-        """From columns to rows."""
-        y = room.buffer("product", self.outputs)
-        compiled.transpose(0, self.outputs, self.columns(x, room).array, y.array)
-        return y.array
-
-
-def _turned(x: _Buffer, room: _Room) -> _Buffer:
-    """Rows as columns."""
-    y = room.columns("turned columns", x.array.shape[1])
-    compiled.transpose(0, room.count, x.array, y.array)
-    return y
+            y.tensor.copy_(self.layer(x.tensor))

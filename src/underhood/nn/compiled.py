@@ -12,31 +12,60 @@ numbers is given, those are the bits of bfloat16, which NumPy does not know.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, ParamSpec, TypeVar
 
+import numba
 import numpy as np
 import torch
-from numba import njit, types
+from numba import njit, prange, types
 from numba.extending import overload
 from torch import Tensor
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_FREEDOMS = {"reassoc", "contract", "arcp", "nsz"}
-"""Sums may be taken in any order; what is no number stays so, for a model that breaks must be seen to."""
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    # Sums may be taken in any order; what is no number stays so, for a model that breaks must be seen to.
+    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    "error_model": "numpy",
+}
+_one_at_a_time = threading.Lock()
 
 
 def loop(function: Callable[P, T]) -> Callable[P, T]:
     """Compiles a function when it is first called; the result is kept on disk, where there is a place for that."""
+    return _compiled(function, parallel=False)
+
+
+def in_parts(function: Callable[P, T]) -> Callable[P, T]:
+    """`loop` for a function whose `prange` runs on all threads; see `together`."""
+    return _compiled(function, parallel=True)
+
+
+def inner(function: Callable[P, T]) -> Callable[P, T]:
+    """`loop` for what only compiled functions call. One thread runs it, whoever calls."""
+    return njit(**_OPTIONS)(function)
+
+
+def _compiled(function: Callable[P, T], *, parallel: bool) -> Callable[P, T]:
     try:
-        return njit(cache=True, nogil=True, fastmath=_FREEDOMS, error_model="numpy")(function)
+        return njit(cache=True, parallel=parallel, **_OPTIONS)(function)
     except RuntimeError:  # neither the package's folder nor the user's own can be written to
-        return njit(nogil=True, fastmath=_FREEDOMS, error_model="numpy")(function)
+        return njit(parallel=parallel, **_OPTIONS)(function)
+
+
+def together(run: Callable[..., None], *arguments: Any) -> None:
+    """``run(parts, *arguments)`` of a function made by `in_parts`, with as many parts as torch would use threads."""
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    with _one_at_a_time:  # not every one of Numba's pools takes work from several threads
+        numba.set_num_threads(threads)
+        run(threads, *arguments)
 
 
 SIGMOID, ERROR, RELU, RELU2 = range(4)
@@ -111,7 +140,7 @@ def _stored(like: Any, x: Any) -> Any:
     return (lambda like, x: _bfloat16(np.float32(x))) if like.dtype == types.uint16 else (lambda like, x: np.float32(x))
 
 
-@njit
+@inner
 def _bfloat16(x: Any) -> Any:
     """The upper half of the bits, rounded to the nearest and to even in the middle."""
     if x != x:
@@ -121,7 +150,7 @@ def _bfloat16(x: Any) -> Any:
     return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-@njit(fastmath=_FREEDOMS, error_model="numpy")
+@inner
 def exp(x: Any) -> Any:
     """``eˣ`` in float32, right to its last bits, in a form that vectorises: 2ⁿ by its bits, the rest by a polynomial.
 
@@ -287,21 +316,10 @@ def transpose(first: int, end: int, x_NI: Any, y_IN: Any) -> None:
                     y_IN[i, n] = x_NI[n, i]
 
 
-@loop
-def largest(x_ND: Any) -> Any:
-    """The largest absolute value; no number if there is one that is none."""
-    most = np.float32(0.0)
-    for n in range(x_ND.shape[0]):
-        for i in range(x_ND.shape[1]):
-            size = abs(x_ND[n, i])
-            most = most if size <= most else size
-    return most
-
-
-@loop
-def survey(first: int, end: int, x_NV: Any, best_N: Any, log_sum_N: Any) -> None:
-    """Of each row from `first` to `end`: where its largest number stands, and ``log(sum(exp(x)))``."""
-    for n in range(first, end):
+@in_parts
+def survey(_: int, x_NV: Any, best_N: Any, log_sum_N: Any) -> None:
+    """Of each row: where its largest number stands, and ``log(sum(exp(x)))``."""
+    for n in prange(x_NV.shape[0]):
         most = np.float32(-np.inf)
         for i in range(x_NV.shape[1]):
             most = x_NV[n, i] if x_NV[n, i] > most else most

@@ -1,23 +1,25 @@
-"""Linear layers that are quick for a handful of tokens, as when several texts are written at the same time.
+"""Linear layers that are quick for a handful of tokens, as when texts are written, and for the few hundred of a prompt.
 
 For one token a product is a reading of the weights, for hundreds it is arithmetic; in between, BLAS libraries lose time
-to copying the weights into the order that their kernels like. The transposed product ``W xᵀ``, in blocks of a few rows
-of W each, has too little to copy: it runs as fast as the weights can be read, twice as fast as the plain product of 16
-tokens. Its result is the transpose in memory too; nothing but strides tells the difference, and a layer that takes it
-as its input has its own transpose for free. So the residual stream is laid out like that from the embedding on.
+to copying the weights into the order that their kernels like. Up to `FEW` tokens `nn.product` is as fast as the weights
+can be read. For more, the transposed product ``W xᵀ``, in blocks of a few rows of W each, has too little to copy. Its
+result is the transpose in memory too; nothing but strides tells the difference, and a layer that takes it as its input
+has its own transpose for free. So the residual stream of a prompt is laid out like that from the embedding on.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from underhood.nn import compiled
+from underhood.nn.product import Weights, multiply
 from underhood.nn.surgery import find_modules, replace_modules
 
-FEWEST, MOST = 4, 256
-"""Tokens for which the transposed product is the faster one."""
+FEW, MOST = 24, 256
+"""Tokens up to which `nn.product` is the fastest, and then the transposed product."""
 
 BLOCKS, LONG_BLOCKS = (64, 32, 128, 16), (128, 64, 32, 16)
 """Rows of W in a block, the best first; the first that divides them is taken. The long ones are for a prompt."""
@@ -37,11 +39,19 @@ class FewRowsLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         count = input.numel() // self.in_features
-        if not FEWEST <= count <= MOST:
+        if count <= FEW and compiled.at_hand(self.weight) and compiled.at_hand(input):
+            y_NO = torch.empty(count, self.out_features)
+            self.few(input.reshape(count, self.in_features).contiguous().numpy(), y_NO.numpy())
+            return y_NO.view(*input.shape[:-1], self.out_features)
+        if not FEW < count <= MOST:
             return F.linear(input, self.weight, self.bias)
         y_ON = input.new_empty(self.out_features, count)
         self.columns(_columns(input.reshape(count, self.in_features)), y_ON)
         return y_ON.t().view(*input.shape[:-1], self.out_features)
+
+    def few(self, x_NI: np.ndarray, y_NO: np.ndarray) -> None:
+        """``y = x Wᵀ + b`` for few rows."""
+        multiply(Weights(self.weight.numpy()), x_NI, None if self.bias is None else self.bias.numpy(), y_NO)
 
     def columns(self, x_IN: Tensor, y_ON: Tensor) -> None:
         """``y = W x + b``: the product for vectors that are columns in memory, into columns."""
@@ -81,6 +91,6 @@ def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "u
 def _in_columns(_: nn.Module, __: object, x_BTD: Tensor) -> Tensor:
     """Behind an embedding: where vectors are few, each becomes a column in memory, and so do their sums and norms."""
     count = x_BTD.shape[0] * x_BTD.shape[1]
-    if not FEWEST <= count <= MOST:
+    if not FEW < count <= MOST:
         return x_BTD
     return x_BTD.view(count, -1).t().contiguous().t().view(x_BTD.shape)

@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import prange
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiled import array, exp, loop, share, stored, value
+from underhood.nn.compiled import ALONE, array, exp, in_parts, loop, stored, together, value
 
 
 class Memory(NamedTuple):
@@ -87,7 +88,49 @@ def look_back(
     (_, heads, width), groups = y_NHK.shape, qkv[1].shape[1]
     factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(cap or 0.0)
     work = places.seen * heads * width
-    share(_look_back, groups, work, y_NHK, *qkv, *keys, *values, *places, factor, limit)
+    arguments = (y_NHK, *qkv, *keys, *values, *places, factor, limit)
+    if work < ALONE:
+        _look_back(0, groups, *arguments)
+    else:
+        together(_look_back_in_parts, *arguments)
+
+
+@in_parts
+def _look_back_in_parts(
+    parts: int,
+    y_NHK: Any,
+    q_NHK: Any,
+    k_NGK: Any,
+    v_NGK: Any,
+    keys_GSK: Any,
+    key_scale_GS: Any,
+    values_GSK: Any,
+    value_scale_GS: Any,
+    slots_N: Any,
+    first_N: Any,
+    pieces_P2: Any,
+    factor: Any,
+    cap: Any,
+) -> None:
+    groups = k_NGK.shape[1]
+    for part in prange(parts):
+        _look_back(
+            groups * part // parts,
+            groups * (part + 1) // parts,
+            y_NHK,
+            q_NHK,
+            k_NGK,
+            v_NGK,
+            keys_GSK,
+            key_scale_GS,
+            values_GSK,
+            value_scale_GS,
+            slots_N,
+            first_N,
+            pieces_P2,
+            factor,
+            cap,
+        )
 
 
 @loop

@@ -1,0 +1,287 @@
+"""Products of a matrix with some vectors, in the time that it takes to read the matrix if they are few.
+
+Up to `DOTS` vectors are multiplied with row after row as it is read; more of them sixteen at a time, with a few rows at
+once. Weights of 8 and 4 bits are multiplied as whole numbers: the vectors are rounded to 16 bits, each with a scale of
+its own, which is finer than the 8 bits that most programs round them to here by a factor of 256, and costs a processor
+half of what floats would.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange, types
+from numba.extending import overload
+
+from underhood.nn.compiled import in_parts, inner, together, value
+from underhood.nn.vectors import GROUP, LANES, LINE, ROWS, dots, float_tile, integer_tile, prefetch, widen_half_bytes
+
+DOTS = 8
+"""Vectors up to which rows are multiplied one by one."""
+
+PADDED = 64
+"""Rows of 8 and 4 bits are padded with zeros to a multiple of this."""
+
+BLOCK = 512
+"""Products of whole numbers in a tile whose sum surely fits into 32 bits: 127 · 32767 · 512 < 2³¹."""
+
+_LONGEST = 16_384
+"""Rows up to which the sums of `dots` surely fit, each of at most two products in 64."""
+
+_MOST = 32_767
+_AHEAD = 4_096
+"""Bytes that the fetching is ahead of the reading."""
+
+NONE = np.empty((0, 0), dtype=np.float32)
+_NO_BIAS = np.empty(0, dtype=np.float32)
+
+
+class Weights(NamedTuple):
+    """A matrix (O, I) as products take it.
+
+    Attributes:
+        codes: float32 (O, I); int8 (O, I), to be multiplied by the scale of the row; or uint8 (O, I / 2) of 4 bits: in
+            groups of 64 whose bytes hold the first 32 in their lower halves, ``w = (code − 8) · scale + offset``.
+        scale: float32 (O, 1), or the bits of bfloat16 (O, groups); empty for float32.
+        offset: the bits of bfloat16 (O, groups) for 4 bits, else empty.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray = NONE
+    offset: np.ndarray = NONE
+
+
+def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO: np.ndarray) -> None:
+    """``y = x Wᵀ + b``, all in float32 and in rows.
+
+    x is as long as the rows of the weights, or shorter where those are padded.
+    """
+    bias_O = _NO_BIAS if bias_O is None else bias_O
+    by = (_floats_by_rows, _floats_by_tiles) if weights.codes.dtype == np.float32 else (_codes_by_rows, _codes_by_tiles)
+    together(by[len(x_NI) > DOTS and y_NO.shape[1] >= ROWS], *weights, x_NI, bias_O, y_NO)
+
+
+@in_parts
+def _floats_by_rows(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+    (count, outputs), inputs = y_NO.shape, codes.shape[1]
+    whole = inputs - inputs % LANES
+    for part in prange(parts):
+        for o in range(outputs * part // parts, outputs * (part + 1) // parts):
+            row = codes.ctypes.data + o * inputs * 4
+            _row(codes, row, 0, x_NI.ctypes.data, inputs * 4, whole, count, o, y_NO)
+            for n in range(count):
+                y = y_NO[n, o]
+                for i in range(whole, inputs):
+                    y += codes[o, i] * x_NI[n, i]
+                y_NO[n, o] = y + bias_O[o] if bias_O.shape[0] else y
+
+
+@inner
+def _row(like: Any, row: Any, scales: Any, x: Any, size: int, length: int, count: int, o: int, y_NO: Any) -> None:
+    """The products of a row with vectors of `size` bytes, four at a time as long as there are four."""
+    for n in range(0, count - 3, 4):
+        x0 = x + n * size
+        found = dots(like, row, _AHEAD, scales, (x0, x0 + size, x0 + 2 * size, x0 + 3 * size), length)
+        for k in range(4):
+            y_NO[n + k, o] = found[k]
+    for n in range(count - count % 4, count):
+        y_NO[n, o] = dots(like, row, _AHEAD, scales, (x + n * size,), length)[0]
+
+
+@in_parts
+def _floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+    (count, outputs), inputs = y_NO.shape, codes.shape[1]
+    tiles, blocks = -(-count // LANES), -(-outputs // ROWS)
+    x_TIC = _columns(x_NI)
+    for part in prange(parts):
+        y_RC = _floats(ROWS, LANES)
+        for block in range(blocks * part // parts, blocks * (part + 1) // parts):
+            # The last rows, if they are fewer, are some of the block before as well.
+            o = min(block * ROWS, outputs - ROWS)
+            rows = codes.ctypes.data + o * inputs * 4
+            for t in range(tiles):
+                float_tile(rows, inputs * 4, x_TIC[t].ctypes.data, inputs, y_RC.ctypes.data)
+                _put(y_RC, bias_O, o, y_NO[t * LANES : (t + 1) * LANES])
+
+
+@inner
+def _columns(x_NI: Any) -> Any:
+    """Vectors as columns, in tiles (T, I, LANES)."""
+    count, inputs = x_NI.shape
+    x_TIC = np.zeros((-(-count // LANES), inputs, LANES), dtype=np.float32)
+    for t in range(x_TIC.shape[0]):
+        _turn(x_NI[t * LANES : (t + 1) * LANES], x_TIC[t])
+    return x_TIC
+
+
+@inner
+def _turn(x_NI: Any, x_IC: Any) -> None:
+    for i in range(x_NI.shape[1]):
+        for c in range(x_NI.shape[0]):
+            x_IC[i, c] = x_NI[c, i]
+
+
+@inner
+def _floats(rows: int, columns: int) -> Any:
+    return np.zeros((rows, columns), dtype=np.float32)
+
+
+@inner
+def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
+    """A tile's results, as rows. Each is written once, for the last rows may be those of two threads."""
+    for n in range(y_NO.shape[0]):
+        if bias_O.shape[0]:
+            for r in range(ROWS):
+                y_NO[n, o + r] = y_RC[r, n] + bias_O[o + r]
+        else:
+            for r in range(ROWS):
+                y_NO[n, o + r] = y_RC[r, n]
+
+
+@in_parts
+def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+    (count, outputs), stride = y_NO.shape, codes.shape[1]
+    inputs = padded(codes)
+    rounded_NI, factor_N, sums_NG = _rounded(x_NI, inputs, _MOST * _LONGEST // max(_LONGEST, inputs), GROUP)
+    for part in prange(parts):
+        for o in range(outputs * part // parts, outputs * (part + 1) // parts):
+            scales = scale.ctypes.data + o * scale.shape[1] * scale.itemsize
+            _row(codes, codes.ctypes.data + o * stride, scales, rounded_NI.ctypes.data, inputs * 2, inputs, count, o, y_NO)
+            for n in range(count):
+                y = finished(codes, scale, offset, o, y_NO[n, o] * factor_N[n], sums_NG[n])
+                y_NO[n, o] = y + bias_O[o] if bias_O.shape[0] else y
+
+
+@inner
+def _rounded(x_NI: Any, inputs: int, most: int, each: int) -> Any:
+    """Whole numbers up to `most` (N, padded inputs), what they are to be multiplied by, and the sums of x by blocks."""
+    (count, given), bits_NI = x_NI.shape, x_NI.view(np.int32)
+    rounded_NI, factor_N = np.zeros((count, inputs), dtype=np.int16), np.empty(count, dtype=np.float32)
+    sums_NB = np.zeros((count, -(-inputs // each)), dtype=np.float32)
+    for n in range(count):
+        # Without their signs floats are in the order of their bits, and what is no number is the largest.
+        largest = np.int32(0)
+        for i in range(given):
+            largest = max(largest, np.int32(bits_NI[n, i] & np.int32(0x7FFFFFFF)))
+        factor = np.float32(1.0) if largest == 0 else np.int32(largest).view(np.float32) / np.float32(most)
+        factor_N[n] = factor
+        for i in range(given):
+            rounded_NI[n, i] = np.int16(np.int32(np.rint(x_NI[n, i] / factor)))
+        for b in range(sums_NB.shape[1]):
+            total = np.float32(0.0)
+            for i in range(b * each, min((b + 1) * each, given)):
+                total += x_NI[n, i]
+            sums_NB[n, b] = total
+    return rounded_NI, factor_N, sums_NB
+
+
+@inner
+def _pairs(rounded_NI: Any, factor_N: Any, sums_NB: Any) -> Any:
+    """Neighbours side by side, in columns and tiles (T, I / 2, LANES) of two each; the sums in units of the factors."""
+    (count, inputs), blocks = rounded_NI.shape, sums_NB.shape[1]
+    tiles = -(-count // LANES)
+    x_NJ, x_TJC = rounded_NI.view(np.int32), np.zeros((tiles, inputs // 2, LANES), dtype=np.int32)
+    sums_TBC = np.zeros((tiles, blocks, LANES), dtype=np.float32)
+    for t in range(tiles):
+        _turn(x_NJ[t * LANES : (t + 1) * LANES], x_TJC[t])
+        for b in range(blocks):
+            for c in range(min(LANES, count - t * LANES)):
+                sums_TBC[t, b, c] = sums_NB[t * LANES + c, b] / factor_N[t * LANES + c]
+    return x_TJC, sums_TBC
+
+
+@in_parts
+def _codes_by_tiles(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+    (count, outputs), inputs = y_NO.shape, padded(codes)
+    size = block(codes)
+    tiles, rows_of, blocks = -(-count // LANES), -(-outputs // ROWS), -(-inputs // size)
+    rounded_NI, factor_N, sums_NB = _rounded(x_NI, inputs, _MOST, size)
+    x_TJC, sums_TBC = _pairs(rounded_NI, factor_N, sums_NB)
+    for part in prange(parts):
+        y_RC, panel_RI = _floats(ROWS, LANES), np.empty((ROWS, inputs), dtype=np.int16)
+        scale_RB, base_RB = _floats(ROWS, blocks), _floats(ROWS, blocks)
+        for rows in range(rows_of * part // parts, rows_of * (part + 1) // parts):
+            o = min(rows * ROWS, outputs - ROWS)
+            for r in range(ROWS):
+                for line in range(0, codes.shape[1], LINE):
+                    prefetch(codes.ctypes.data + (o + ROWS + r) * codes.shape[1] + line)
+                widen(codes, scale, offset, o + r, panel_RI[r], scale_RB[r], base_RB[r])
+            for t in range(tiles):
+                integer_tile(
+                    panel_RI.ctypes.data,
+                    scale_RB.ctypes.data,
+                    base_RB.ctypes.data,
+                    sums_TBC[t].ctypes.data,
+                    x_TJC[t].ctypes.data,
+                    inputs,
+                    size,
+                    y_RC.ctypes.data,
+                )
+                for r in range(ROWS):
+                    for c in range(min(LANES, count - t * LANES)):
+                        y_RC[r, c] *= factor_N[t * LANES + c]
+                _put(y_RC, bias_O, o, y_NO[t * LANES : (t + 1) * LANES])
+
+
+def padded(codes: Any) -> Any:
+    """Length of the rows."""
+    raise NotImplementedError("only for compiled code")
+
+
+def block(codes: Any) -> Any:
+    """Weights whose products a tile adds up as whole numbers."""
+    raise NotImplementedError("only for compiled code")
+
+
+def finished(codes: Any, scale: Any, offset: Any, o: int, y: Any, sums_G: Any) -> Any:
+    """A row's sum of products, with what is still missing."""
+    raise NotImplementedError("only for compiled code")
+
+
+def widen(codes: Any, scale: Any, offset: Any, o: int, row_I: Any, scale_B: Any, base_B: Any) -> Any:
+    """A row as whole numbers of 16 bits, with scale and base of each block."""
+    raise NotImplementedError("only for compiled code")
+
+
+@overload(padded, strict=False)
+def _padded(codes: Any) -> Any:
+    return (lambda codes: 2 * codes.shape[1]) if codes.dtype == types.uint8 else (lambda codes: codes.shape[1])
+
+
+@overload(block, strict=False)
+def _block(codes: Any) -> Any:
+    return (lambda codes: GROUP) if codes.dtype == types.uint8 else (lambda codes: BLOCK)
+
+
+@overload(finished, strict=False)
+def _finished(codes: Any, scale: Any, offset: Any, o: int, y: Any, sums_G: Any) -> Any:
+    return _finished_4 if codes.dtype == types.uint8 else _finished_8
+
+
+def _finished_8(codes: Any, scale: Any, offset: Any, o: int, y: Any, sums_G: Any) -> Any:
+    return y * scale[o, 0]
+
+
+def _finished_4(codes: Any, scale: Any, offset: Any, o: int, y: Any, sums_G: Any) -> Any:
+    for g in range(scale.shape[1]):
+        y += (value(offset[o, g]) - np.float32(8.0) * value(scale[o, g])) * sums_G[g]
+    return y
+
+
+@overload(widen, strict=False)
+def _widen(codes: Any, scale: Any, offset: Any, o: int, row_I: Any, scale_B: Any, base_B: Any) -> Any:
+    return _widen_4 if codes.dtype == types.uint8 else _widen_8
+
+
+def _widen_8(codes: Any, scale: Any, offset: Any, o: int, row_I: Any, scale_B: Any, base_B: Any) -> Any:
+    for i in range(row_I.shape[0]):
+        row_I[i] = np.int16(codes[o, i])
+    scale_B[:] = scale[o, 0]
+
+
+def _widen_4(codes: Any, scale: Any, offset: Any, o: int, row_I: Any, scale_B: Any, base_B: Any) -> Any:
+    widen_half_bytes(codes.ctypes.data + o * codes.shape[1], row_I.shape[0], row_I.ctypes.data)
+    for g in range(scale_B.shape[0]):
+        scale_B[g] = value(scale[o, g])
+        base_B[g] = value(offset[o, g]) - np.float32(8.0) * scale_B[g]

@@ -1,0 +1,333 @@
+"""Sums of products on vectors of sixteen numbers, and the fetching of memory ahead of need: what Numba cannot say.
+
+Compilers vectorise the sum of one row's products by themselves; sums of many rows and tokens at a time, which share what
+they load, they leave in memory. And the processor fetches ahead only within a page of 4 KiB, so that reading a matrix
+in order reaches two thirds of what the memory gives; told where the reading goes on, all of it. Both are written here
+in LLVM's own terms, which every processor has a translation for: sixteen floats are one register of AVX-512, two of AVX
+and four of NEON. Addresses are whole numbers, as ``array.ctypes.data`` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+"""Numbers in a vector; of whole numbers of 16 bits there are twice as many."""
+
+_FEATURES = llvmlite.binding.get_host_cpu_features()
+
+ROWS = 8 if _FEATURES.get("avx512f", False) else 4
+"""Rows of a tile: as many sums as there are registers for."""
+
+LINE = 64
+"""Bytes that are fetched together."""
+
+GROUP = 64
+"""Weights of 4 bits that share a scale. Their bytes hold the first 32 in their lower halves."""
+
+_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_FLOATS, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
+_PAIRS, _BYTES = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I8, 2 * LANES)
+
+
+@intrinsic
+def prefetch(_: Any, address: Any) -> Any:
+    """Asks for the line of memory at an address; harmless where there is none."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _prefetch(builder, arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+@intrinsic
+def dots(_: Any, like: Any, row: Any, ahead: Any, scales: Any, xs: Any, count: Any) -> Any:
+    """The sums of products of a row of weights with each of some vectors, as a tuple of floats.
+
+    Args:
+        like: an array, for its type: of weights in float32, in int8, or in uint8 for two weights of 4 bits.
+        row: address of the weights.
+        ahead: how many bytes the fetching is ahead of the reading.
+        scales: address of a scale for each `GROUP` of 4-bit weights, in bfloat16; nothing for the others.
+        xs: a tuple of the addresses of the vectors, in float32 for weights in float32, else in int16.
+        count: how many products: a multiple of `LANES` for float32, of 64 for the others.
+    """
+    sums = {types.float32: _float_sums, types.int8: _byte_sums, types.uint8: _half_byte_sums}[like.dtype]
+    element = _F32 if like.dtype == types.float32 else _I16
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, row, ahead, scales, xs, count = arguments
+        pointers = [builder.inttoptr(x, element.as_pointer()) for x in cgutils.unpack_tuple(builder, xs)]
+        found = [_total(builder, vector) for vector in sums(builder, row, ahead, scales, pointers, count)]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    returned = types.UniTuple(types.float32, xs.count)
+    return returned(like, *[types.intp] * 3, xs, types.intp), generate
+
+
+def _float_sums(builder: Any, row: Any, ahead: Any, _: Any, xs: list[Any], count: Any) -> list[Any]:
+    # A sum waits for the last product added to it; several in turns do not.
+    turns = 4 if len(xs) == 1 else 2
+    sums = [[_room(builder, _FLOATS) for _ in range(turns)] for _ in xs]
+    weights = builder.inttoptr(row, _F32.as_pointer())
+
+    def add(at: Any, turn: int) -> None:
+        loaded = _load(builder, weights, at, _FLOATS)
+        for x, rooms in zip(xs, sums, strict=True):
+            _add_product(builder, loaded, _load(builder, x, at, _FLOATS), rooms[turn])
+
+    step = LANES * turns
+    whole = builder.mul(builder.sdiv(count, _I64(step)), _I64(step))
+    with _for(builder, _I64(0), whole, step) as (at, _):
+        for turn in range(turns):
+            here = builder.add(at, _I64(turn * LANES))
+            _prefetch(builder, builder.add(builder.add(row, ahead), builder.mul(here, _I64(4))))
+            add(here, turn)
+    with _for(builder, whole, count, LANES) as (at, _):
+        add(at, 0)
+    return [_sum(builder, [builder.load(room) for room in rooms], builder.fadd) for rooms in sums]
+
+
+def _byte_sums(builder: Any, row: Any, ahead: Any, _: Any, xs: list[Any], count: Any) -> list[Any]:
+    turns = 2
+    sums = [[_room(builder, _INTEGERS) for _ in range(turns)] for _ in xs]
+    weights = builder.inttoptr(row, _I8.as_pointer())
+    with _for(builder, _I64(0), count, 2 * LANES * turns) as (at, _):
+        _prefetch(builder, builder.add(builder.add(row, ahead), at))
+        for turn in range(turns):
+            here = builder.add(at, _I64(turn * 2 * LANES))
+            loaded = builder.sext(_load(builder, weights, here, _BYTES), _PAIRS)
+            for x, rooms in zip(xs, sums, strict=True):
+                _add_pairs(builder, loaded, _load(builder, x, here, _PAIRS), rooms[turn])
+    return [
+        _sum(builder, [builder.sitofp(builder.load(room), _FLOATS) for room in rooms], builder.fadd) for rooms in sums
+    ]
+
+
+def _half_byte_sums(builder: Any, row: Any, ahead: Any, scales: Any, xs: list[Any], count: Any) -> list[Any]:
+    totals = [_room(builder, _FLOATS) for _ in xs]
+    weights, scales = builder.inttoptr(row, _I8.as_pointer()), builder.inttoptr(scales, _I16.as_pointer())
+    with cgutils.for_range(builder, builder.sdiv(count, _I64(GROUP)), intp=_I64) as group:
+        first_byte, first = builder.mul(group.index, _I64(GROUP // 2)), builder.mul(group.index, _I64(GROUP))
+        _prefetch(builder, builder.add(builder.add(row, ahead), first_byte))
+        low, high = _halves(builder, weights, first_byte)
+        bits = builder.shl(builder.zext(builder.load(builder.gep(scales, [group.index])), _I32), _I32(16))
+        scale = _spread(builder, builder.bitcast(bits, _F32), _FLOATS)
+        for x, total in zip(xs, totals, strict=True):
+            sum = _room(builder, _INTEGERS)
+            _add_pairs(builder, low, _load(builder, x, first, _PAIRS), sum)
+            _add_pairs(builder, high, _load(builder, x, builder.add(first, _I64(GROUP // 2)), _PAIRS), sum)
+            _add_product(builder, scale, builder.sitofp(builder.load(sum), _FLOATS), total)
+    return [builder.load(total) for total in totals]
+
+
+def _halves(builder: Any, weights: Any, at: Any) -> tuple[Any, Any]:
+    """A group of 4-bit weights as whole numbers of 16."""
+    both = _load(builder, weights, at, _BYTES)
+    low = builder.and_(both, ir.Constant(_BYTES, [15] * (GROUP // 2)))
+    high = builder.lshr(both, ir.Constant(_BYTES, [4] * (GROUP // 2)))
+    return builder.zext(low, _PAIRS), builder.zext(high, _PAIRS)
+
+
+@intrinsic
+def widen_half_bytes(_: Any, row: Any, count: Any, y: Any) -> Any:
+    """Puts `count` weights of 4 bits, from 0 to 15, into int16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, count, y = arguments
+        weights, places = builder.inttoptr(row, _I8.as_pointer()), builder.inttoptr(y, _PAIRS.as_pointer())
+        with cgutils.for_range(builder, builder.sdiv(count, _I64(GROUP)), intp=_I64) as group:
+            halves = _halves(builder, weights, builder.mul(group.index, _I64(GROUP // 2)))
+            for number, half in enumerate(halves):
+                place = builder.add(builder.mul(group.index, _I64(2)), _I64(number))
+                builder.store(half, builder.gep(places, [place])).align = 2
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), generate
+
+
+@intrinsic
+def float_tile(_: Any, rows: Any, stride: Any, x: Any, count: Any, y: Any) -> Any:
+    """``Y = W X`` for `ROWS` rows of weights and `LANES` columns; the `ROWS` rows after them are fetched meanwhile.
+
+    Args:
+        rows: address of the first row's float32; the next begins `stride` bytes later.
+        x: address of float32 (count, LANES).
+        y: address of float32 (ROWS, LANES).
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, stride, x, count, y = arguments
+        sums = [_room(builder, _FLOATS) for _ in range(ROWS)]
+        starts = [builder.add(rows, builder.mul(stride, _I64(row))) for row in range(ROWS)]
+        weights = [builder.inttoptr(start, _F32.as_pointer()) for start in starts]
+        columns = builder.inttoptr(x, _F32.as_pointer())
+
+        def add(at: Any) -> None:
+            loaded = _load(builder, columns, builder.mul(at, _I64(LANES)), _FLOATS)
+            for row, sum in zip(weights, sums, strict=True):
+                weight = _spread(builder, builder.load(builder.gep(row, [at])), _FLOATS)
+                _add_product(builder, weight, loaded, sum)
+
+        each = LINE // 4
+        whole = builder.mul(builder.sdiv(count, _I64(each)), _I64(each))
+        block = builder.mul(stride, _I64(ROWS))
+        with _for(builder, _I64(0), whole, each) as (at, _):
+            for start in starts:
+                _prefetch(builder, builder.add(builder.add(start, block), builder.mul(at, _I64(4))))
+            for off in range(each):
+                add(builder.add(at, _I64(off)))
+        with _for(builder, whole, count, 1) as (at, _):
+            add(at)
+        _store(builder, y, [builder.load(sum) for sum in sums])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), generate
+
+
+@intrinsic
+def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, count: Any, block: Any, y: Any) -> Any:
+    """``Y = W X`` for `ROWS` rows of whole numbers of 16 bits and `LANES` columns.
+
+    In blocks along the rows: the sum of a block's products is a whole number of 32 bits; times its scale, and with its
+    base times the sum of the block's x, it is added as a float.
+
+    Args:
+        rows: address of int16 (ROWS, count).
+        scales, bases: addresses of float32 (ROWS, blocks).
+        sums: address of float32 (blocks, LANES).
+        x: address of int16 (count / 2, LANES, 2).
+        count, block: length of the rows, even, and of a block, a multiple of 16; the last may be shorter.
+        y: address of float32 (ROWS, LANES).
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, scales, bases, sums, x, count, block, y = arguments
+        totals = [_room(builder, _FLOATS) for _ in range(ROWS)]
+        starts = [builder.add(rows, builder.mul(count, _I64(2 * row))) for row in range(ROWS)]
+        weights = [builder.inttoptr(start, _I32.as_pointer()) for start in starts]  # two at a time
+        columns = builder.inttoptr(x, _I16.as_pointer())
+        scales, bases, sums = (builder.inttoptr(address, _F32.as_pointer()) for address in (scales, bases, sums))
+        blocks = builder.sdiv(builder.add(count, builder.sub(block, _I64(1))), block)
+        pairs, most = builder.sdiv(count, _I64(2)), builder.sdiv(block, _I64(2))
+        with cgutils.for_range(builder, blocks, intp=_I64) as each:
+            found = [_room(builder, _INTEGERS) for _ in range(ROWS)]
+            first = builder.mul(each.index, most)
+            end = builder.add(first, most)
+            end = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
+            # One at a time: in a row of several, LLVM takes each in two steps, as if it were their sum that is waited for.
+            with _for(builder, first, end, 1) as (at, _):
+                loaded = _load(builder, columns, builder.mul(at, _I64(2 * LANES)), _PAIRS)
+                for row, sum in zip(weights, found, strict=True):
+                    pair = builder.load(builder.gep(row, [at]))
+                    pair.align = 2
+                    _add_pairs(builder, builder.bitcast(_spread(builder, pair, _INTEGERS), _PAIRS), loaded, sum)
+            of_x = _load(builder, sums, builder.mul(each.index, _I64(LANES)), _FLOATS)
+            for number, (sum, total) in enumerate(zip(found, totals, strict=True)):
+                place = builder.add(builder.mul(blocks, _I64(number)), each.index)
+                scale, base = (
+                    _spread(builder, builder.load(builder.gep(numbers, [place])), _FLOATS) for numbers in (scales, bases)
+                )
+                _add_product(builder, scale, builder.sitofp(builder.load(sum), _FLOATS), total)
+                _add_product(builder, base, of_x, total)
+        _store(builder, y, [builder.load(total) for total in totals])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 8), generate
+
+
+def _for(builder: Any, start: Any, stop: Any, step: int) -> Any:
+    """``for at, _ in range(start, stop, step)``."""
+    return cgutils.for_range_slice(builder, start, stop, _I64(step), intp=_I64)
+
+
+def _room(builder: Any, kind: Any) -> Any:
+    """A vector that changes, zero at first: in a register, once LLVM has seen that nobody takes its address."""
+    room = cgutils.alloca_once(builder, kind)
+    builder.store(ir.Constant(kind, None), room)
+    return room
+
+
+def _load(builder: Any, pointer: Any, at: Any, kind: Any) -> Any:
+    """A vector of what stands from an index on."""
+    loaded = builder.load(builder.bitcast(builder.gep(pointer, [at]), kind.as_pointer()))
+    loaded.align = 4 if kind is _FLOATS else kind.element.width // 8
+    return loaded
+
+
+def _store(builder: Any, address: Any, vectors: list[Any]) -> None:
+    """Vectors one after the other."""
+    places = builder.inttoptr(address, _FLOATS.as_pointer())
+    for number, vector in enumerate(vectors):
+        builder.store(vector, builder.gep(places, [_I64(number)])).align = 4
+
+
+def _spread(builder: Any, number: Any, kind: Any) -> Any:
+    """The same number in all places of a vector."""
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _I32(0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, None))
+
+
+def _add_product(builder: Any, a: Any, b: Any, room: Any) -> None:
+    multiply_add = _function(builder, _FLOATS, [_FLOATS] * 3, f"llvm.fmuladd.v{LANES}f32")
+    builder.store(builder.call(multiply_add, [a, b, builder.load(room)]), room)
+
+
+def _add_pairs(builder: Any, a: Any, b: Any, room: Any) -> None:
+    """Adds the products of neighbours, two to each sum."""
+    if _FEATURES.get("avx512bw", False):
+        # The only step that LLVM does not find by itself in every disguise. With the sum it becomes one of VNNI.
+        multiply = _function(builder, _INTEGERS, [_PAIRS] * 2, "llvm.x86.avx512.pmaddw.d.512")
+        found = builder.call(multiply, [a, b])
+    else:
+        found = pair_products(builder, a, b)
+    builder.store(builder.add(builder.load(room), found), room)
+
+
+def pair_products(builder: Any, a: Any, b: Any) -> Any:
+    """The sums of the products of neighbours, for any processor."""
+    wide = ir.VectorType(_I32, 2 * LANES)
+    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    even, odd = (
+        builder.shuffle_vector(
+            products, ir.Constant(wide, ir.Undefined), ir.Constant(_INTEGERS, [*range(first, 2 * LANES, 2)])
+        )
+        for first in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
+def _sum(builder: Any, vectors: list[Any], add: Callable[[Any, Any], Any]) -> Any:
+    first, *others = vectors
+    for other in others:
+        first = add(first, other)
+    return first
+
+
+def _total(builder: Any, vector: Any) -> Any:
+    """The sum of a vector's numbers, halves added to halves."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        mask = ir.Constant(_INTEGERS, [*range(width, 2 * width), *[0] * (LANES - width)])
+        vector = builder.fadd(vector, builder.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), mask))
+    return builder.extract_element(vector, _I32(0))
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    pointer = _I8.as_pointer()
+    ask = _function(builder, ir.VoidType(), [pointer, _I32, _I32, _I32], "llvm.prefetch.p0")
+    read, keep_near, data = _I32(0), _I32(3), _I32(1)
+    builder.call(ask, [builder.inttoptr(address, pointer), read, keep_near, data])
+
+
+def _function(builder: Any, returned: Any, arguments: list[Any], name: str) -> Callable[..., Any]:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(returned, arguments), name)
