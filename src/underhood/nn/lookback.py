@@ -18,6 +18,7 @@ from numba.extending import overload
 from torch import Tensor
 
 from underhood.nn.compiled import ALONE, array, exp, in_parts, loop, stored, together, value
+from underhood.nn.vectors import LINE, prefetch
 
 
 class Memory(NamedTuple):
@@ -176,7 +177,10 @@ def _look_back(
                         keys_GSK[group, start : start + length],
                         key_scale_GS[group, start : start + length],
                     )
+                    ahead = key_SK.ctypes.data + keys_GSK.strides[0]
                     for s in range(length):
+                        for line in range(0, width * key_SK.itemsize, LINE):
+                            prefetch(ahead + s * width * key_SK.itemsize + line)
                         score = np.float32(0.0)
                         for i in range(width):
                             score += q_K[i] * value(key_SK[s, i])
@@ -198,7 +202,10 @@ def _look_back(
                     start, length = pieces_P2[p, 0], pieces_P2[p, 1]
                     value_SK = values_GSK[group, start : start + length]
                     scale_S = value_scale_GS[group, start : start + length]
+                    ahead = value_SK.ctypes.data + values_GSK.strides[0]
                     for s in range(length):
+                        for line in range(0, width * value_SK.itemsize, LINE):
+                            prefetch(ahead + s * width * value_SK.itemsize + line)
                         weight = score_S[count] * scale_S[s]
                         count += 1
                         for i in range(width):

@@ -15,7 +15,18 @@ from numba import prange, types
 from numba.extending import overload
 
 from underhood.nn.compiled import in_parts, inner, together, value
-from underhood.nn.vectors import GROUP, LANES, LINE, ROWS, dots, float_tile, integer_tile, prefetch, widen_half_bytes
+from underhood.nn.vectors import (
+    FEW_ROWS,
+    GROUP,
+    LANES,
+    LINE,
+    ROWS,
+    dots,
+    float_tile,
+    integer_tile,
+    prefetch,
+    widen_half_bytes,
+)
 
 DOTS = 8
 """Vectors up to which rows are multiplied one by one."""
@@ -26,12 +37,10 @@ PADDED = 64
 BLOCK = 512
 """Products of whole numbers in a tile whose sum surely fits into 32 bits: 127 · 32767 · 512 < 2³¹."""
 
-_LONGEST = 16_384
-"""Rows up to which the sums of `dots` surely fit, each of at most two products in 64."""
+_LONGEST = 8_192
+"""Rows up to which the sums of `dots` surely fit, each of two products in 32."""
 
 _MOST = 32_767
-_AHEAD = 4_096
-"""Bytes that the fetching is ahead of the reading."""
 
 NONE = np.empty((0, 0), dtype=np.float32)
 _NO_BIAS = np.empty(0, dtype=np.float32)
@@ -63,13 +72,13 @@ def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO
 
 
 @in_parts
-def _floats_by_rows(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     whole = inputs - inputs % LANES
     for part in prange(parts):
-        for o in range(outputs * part // parts, outputs * (part + 1) // parts):
-            row = codes.ctypes.data + o * inputs * 4
-            _row(codes, row, 0, x_NI.ctypes.data, inputs * 4, whole, count, o, y_NO)
+        first, end = outputs * part // parts, outputs * (part + 1) // parts
+        _rows(first, end, codes, scale, x_NI, whole, y_NO)
+        for o in range(first, end):
             for n in range(count):
                 y = y_NO[n, o]
                 for i in range(whole, inputs):
@@ -78,15 +87,33 @@ def _floats_by_rows(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: 
 
 
 @inner
-def _row(like: Any, row: Any, scales: Any, x: Any, size: int, length: int, count: int, o: int, y_NO: Any) -> None:
-    """The products of a row with vectors of `size` bytes, four at a time as long as there are four."""
-    for n in range(0, count - 3, 4):
-        x0 = x + n * size
-        found = dots(like, row, _AHEAD, scales, (x0, x0 + size, x0 + 2 * size, x0 + 3 * size), length)
-        for k in range(4):
-            y_NO[n + k, o] = found[k]
-    for n in range(count - count % 4, count):
-        y_NO[n, o] = dots(like, row, _AHEAD, scales, (x + n * size,), length)[0]
+def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, y_NO: Any) -> None:
+    """The sums of products of the rows from `first` to `end`, some at a time, with all vectors, four at a time."""
+    found = np.empty(4 * ROWS, dtype=np.float32)
+    y, size, count = found.ctypes.data, x_NX.shape[1] * x_NX.itemsize, x_NX.shape[0]
+    stride, scale_stride = codes.shape[1] * codes.itemsize, scale.shape[1] * scale.itemsize
+    enough = end - first >= ROWS
+    for start in range(first, end, ROWS if enough else 1):
+        o = min(start, end - ROWS) if enough else start  # the last rows, if they are fewer, with some before them
+        row, scales = codes.ctypes.data + o * stride, scale.ctypes.data + o * scale_stride
+        fours = count - count % 4 if enough else 0
+        for n in range(0, fours, 4):
+            x = x_NX.ctypes.data + n * size
+            for r in range(0, ROWS, FEW_ROWS):
+                at, of = row + r * stride, scales + r * scale_stride
+                dots(codes, at, stride, of, scale_stride, x, size, length, y, FEW_ROWS, 4)
+                for v in range(4):
+                    for k in range(FEW_ROWS):
+                        y_NO[n + v, o + r + k] = found[v * FEW_ROWS + k]
+        for n in range(fours, count):
+            x = x_NX.ctypes.data + n * size
+            if enough:
+                dots(codes, row, stride, scales, scale_stride, x, size, length, y, ROWS, 1)
+                for r in range(ROWS):
+                    y_NO[n, o + r] = found[r]
+            else:
+                dots(codes, row, stride, scales, scale_stride, x, size, length, y, 1, 1)
+                y_NO[n, o] = found[0]
 
 
 @in_parts
@@ -141,13 +168,12 @@ def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
 
 @in_parts
 def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
-    (count, outputs), stride = y_NO.shape, codes.shape[1]
-    inputs = padded(codes)
+    (count, outputs), inputs = y_NO.shape, padded(codes)
     rounded_NI, factor_N, sums_NG = _rounded(x_NI, inputs, _MOST * _LONGEST // max(_LONGEST, inputs), GROUP)
     for part in prange(parts):
-        for o in range(outputs * part // parts, outputs * (part + 1) // parts):
-            scales = scale.ctypes.data + o * scale.shape[1] * scale.itemsize
-            _row(codes, codes.ctypes.data + o * stride, scales, rounded_NI.ctypes.data, inputs * 2, inputs, count, o, y_NO)
+        first, end = outputs * part // parts, outputs * (part + 1) // parts
+        _rows(first, end, codes, scale, rounded_NI, inputs, y_NO)
+        for o in range(first, end):
             for n in range(count):
                 y = finished(codes, scale, offset, o, y_NO[n, o] * factor_N[n], sums_NG[n])
                 y_NO[n, o] = y + bias_O[o] if bias_O.shape[0] else y

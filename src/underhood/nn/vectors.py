@@ -10,7 +10,7 @@ and four of NEON. Addresses are whole numbers, as ``array.ctypes.data`` gives th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 from llvmlite import ir
@@ -23,8 +23,13 @@ LANES = 16
 
 _FEATURES = llvmlite.binding.get_host_cpu_features()
 
-ROWS = 8 if _FEATURES.get("avx512f", False) else 4
-"""Rows of a tile: as many sums as there are registers for."""
+_MANY_REGISTERS = bool(_FEATURES.get("avx512f", False))
+
+ROWS = 8 if _MANY_REGISTERS else 4
+"""Rows whose sums fit into registers, for a vector or for a tile of `LANES` of them."""
+
+FEW_ROWS = 4 if _MANY_REGISTERS else 1
+"""Rows whose sums fit for four vectors at once."""
 
 LINE = 64
 """Bytes that are fetched together."""
@@ -48,85 +53,128 @@ def prefetch(_: Any, address: Any) -> Any:
     return types.void(types.intp), generate
 
 
-@intrinsic
-def dots(_: Any, like: Any, row: Any, ahead: Any, scales: Any, xs: Any, count: Any) -> Any:
-    """The sums of products of a row of weights with each of some vectors, as a tuple of floats.
+@intrinsic(prefer_literal=True)
+def dots(
+    _: Any,
+    like: Any,
+    first: Any,
+    stride: Any,
+    scales: Any,
+    scale_stride: Any,
+    x: Any,
+    x_stride: Any,
+    count: Any,
+    y: Any,
+    rows: Any,
+    vectors: Any,
+) -> Any:
+    """The sums of products of some rows of weights with each of some vectors; the rows after them are fetched meanwhile.
 
     Args:
         like: an array, for its type: of weights in float32, in int8, or in uint8 for two weights of 4 bits.
-        row: address of the weights.
-        ahead: how many bytes the fetching is ahead of the reading.
-        scales: address of a scale for each `GROUP` of 4-bit weights, in bfloat16; nothing for the others.
-        xs: a tuple of the addresses of the vectors, in float32 for weights in float32, else in int16.
+        first: address of the first row; the next begins `stride` bytes later.
+        scales: address of a scale for each `GROUP` of 4-bit weights, in bfloat16, and from one row to the next; nothing
+            for the others.
+        x: address of the first vector, and from one to the next: in float32 for weights in float32, else in int16.
         count: how many products: a multiple of `LANES` for float32, of 64 for the others.
+        y: address of float32 (vectors, rows).
+        rows, vectors: numbers written out.
     """
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
+        return None
     sums = {types.float32: _float_sums, types.int8: _byte_sums, types.uint8: _half_byte_sums}[like.dtype]
-    element = _F32 if like.dtype == types.float32 else _I16
+    many, others = rows.literal_value, vectors.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, row, ahead, scales, xs, count = arguments
-        pointers = [builder.inttoptr(x, element.as_pointer()) for x in cgutils.unpack_tuple(builder, xs)]
-        found = [_total(builder, vector) for vector in sums(builder, row, ahead, scales, pointers, count)]
-        return context.make_tuple(builder, signature.return_type, found)
+        _, first, stride, scales, scale_stride, x, x_stride, count, y, _, _ = arguments
+        block = _Rows(
+            builder,
+            count,
+            starts=_from(builder, first, stride, many),
+            ahead=builder.mul(stride, _I64(many)),
+            scales=_from(builder, scales, scale_stride, many),
+            xs=_from(builder, x, x_stride, others),
+        )
+        places = builder.inttoptr(y, _F32.as_pointer())
+        for number, vector in enumerate(sums(block)):
+            builder.store(_total(builder, vector), builder.gep(places, [_I64(number)]))
+        return context.get_dummy_value()
 
-    returned = types.UniTuple(types.float32, xs.count)
-    return returned(like, *[types.intp] * 3, xs, types.intp), generate
-
-
-def _float_sums(builder: Any, row: Any, ahead: Any, _: Any, xs: list[Any], count: Any) -> list[Any]:
-    # A sum waits for the last product added to it; several in turns do not.
-    turns = 4 if len(xs) == 1 else 2
-    sums = [[_room(builder, _FLOATS) for _ in range(turns)] for _ in xs]
-    weights = builder.inttoptr(row, _F32.as_pointer())
-
-    def add(at: Any, turn: int) -> None:
-        loaded = _load(builder, weights, at, _FLOATS)
-        for x, rooms in zip(xs, sums, strict=True):
-            _add_product(builder, loaded, _load(builder, x, at, _FLOATS), rooms[turn])
-
-    step = LANES * turns
-    whole = builder.mul(builder.sdiv(count, _I64(step)), _I64(step))
-    with _for(builder, _I64(0), whole, step) as (at, _):
-        for turn in range(turns):
-            here = builder.add(at, _I64(turn * LANES))
-            _prefetch(builder, builder.add(builder.add(row, ahead), builder.mul(here, _I64(4))))
-            add(here, turn)
-    with _for(builder, whole, count, LANES) as (at, _):
-        add(at, 0)
-    return [_sum(builder, [builder.load(room) for room in rooms], builder.fadd) for rooms in sums]
+    return types.void(like, *[types.intp] * 8, rows, vectors), generate
 
 
-def _byte_sums(builder: Any, row: Any, ahead: Any, _: Any, xs: list[Any], count: Any) -> list[Any]:
-    turns = 2
-    sums = [[_room(builder, _INTEGERS) for _ in range(turns)] for _ in xs]
-    weights = builder.inttoptr(row, _I8.as_pointer())
-    with _for(builder, _I64(0), count, 2 * LANES * turns) as (at, _):
-        _prefetch(builder, builder.add(builder.add(row, ahead), at))
-        for turn in range(turns):
-            here = builder.add(at, _I64(turn * 2 * LANES))
-            loaded = builder.sext(_load(builder, weights, here, _BYTES), _PAIRS)
-            for x, rooms in zip(xs, sums, strict=True):
-                _add_pairs(builder, loaded, _load(builder, x, here, _PAIRS), rooms[turn])
-    return [
-        _sum(builder, [builder.sitofp(builder.load(room), _FLOATS) for room in rooms], builder.fadd) for rooms in sums
-    ]
+class _Rows(NamedTuple):
+    """Where the rows are that `dots` multiplies, what is ahead of each, their scales, and the vectors."""
+
+    builder: Any
+    count: Any
+    starts: list[Any]
+    ahead: Any
+    scales: list[Any]
+    xs: list[Any]
+
+    def rooms(self, kind: Any) -> list[list[Any]]:
+        """A sum for each vector and row."""
+        return [[_room(self.builder, kind) for _ in self.starts] for _ in self.xs]
+
+    def fetch(self, byte: Any) -> None:
+        for start in self.starts:
+            _prefetch(self.builder, self.builder.add(self.builder.add(start, self.ahead), byte))
 
 
-def _half_byte_sums(builder: Any, row: Any, ahead: Any, scales: Any, xs: list[Any], count: Any) -> list[Any]:
-    totals = [_room(builder, _FLOATS) for _ in xs]
-    weights, scales = builder.inttoptr(row, _I8.as_pointer()), builder.inttoptr(scales, _I16.as_pointer())
-    with cgutils.for_range(builder, builder.sdiv(count, _I64(GROUP)), intp=_I64) as group:
-        first_byte, first = builder.mul(group.index, _I64(GROUP // 2)), builder.mul(group.index, _I64(GROUP))
-        _prefetch(builder, builder.add(builder.add(row, ahead), first_byte))
-        low, high = _halves(builder, weights, first_byte)
-        bits = builder.shl(builder.zext(builder.load(builder.gep(scales, [group.index])), _I32), _I32(16))
-        scale = _spread(builder, builder.bitcast(bits, _F32), _FLOATS)
-        for x, total in zip(xs, totals, strict=True):
-            sum = _room(builder, _INTEGERS)
-            _add_pairs(builder, low, _load(builder, x, first, _PAIRS), sum)
-            _add_pairs(builder, high, _load(builder, x, builder.add(first, _I64(GROUP // 2)), _PAIRS), sum)
-            _add_product(builder, scale, builder.sitofp(builder.load(sum), _FLOATS), total)
-    return [builder.load(total) for total in totals]
+def _from(builder: Any, first: Any, stride: Any, count: int) -> list[Any]:
+    """Addresses, one after the other."""
+    return [builder.add(first, builder.mul(stride, _I64(number))) for number in range(count)]
+
+
+def _float_sums(block: _Rows) -> list[Any]:
+    builder, sums = block.builder, block.rooms(_FLOATS)
+    rows, xs = ([builder.inttoptr(one, _F32.as_pointer()) for one in some] for some in (block.starts, block.xs))
+    with _for(builder, _I64(0), block.count, LANES) as (at, _):
+        block.fetch(builder.mul(at, _I64(4)))
+        weights = [_load(builder, row, at, _FLOATS) for row in rows]
+        for x, of_x in zip(xs, sums, strict=True):
+            loaded = _load(builder, x, at, _FLOATS)
+            for weight, sum in zip(weights, of_x, strict=True):
+                _add_product(builder, weight, loaded, sum)
+    return [builder.load(sum) for of_x in sums for sum in of_x]
+
+
+def _byte_sums(block: _Rows) -> list[Any]:
+    builder, sums = block.builder, block.rooms(_INTEGERS)
+    rows = [builder.inttoptr(start, _I8.as_pointer()) for start in block.starts]
+    xs = [builder.inttoptr(x, _I16.as_pointer()) for x in block.xs]
+    with _for(builder, _I64(0), block.count, LINE) as (at, _):
+        block.fetch(at)
+        for here in (at, builder.add(at, _I64(LINE // 2))):
+            weights = [builder.sext(_load(builder, row, here, _BYTES), _PAIRS) for row in rows]
+            for x, of_x in zip(xs, sums, strict=True):
+                loaded = _load(builder, x, here, _PAIRS)
+                for weight, sum in zip(weights, of_x, strict=True):
+                    _add_pairs(builder, weight, loaded, sum)
+    return [builder.sitofp(builder.load(sum), _FLOATS) for of_x in sums for sum in of_x]
+
+
+def _half_byte_sums(block: _Rows) -> list[Any]:
+    builder, totals = block.builder, block.rooms(_FLOATS)
+    rows = [builder.inttoptr(start, _I8.as_pointer()) for start in block.starts]
+    xs, scales = ([builder.inttoptr(one, _I16.as_pointer()) for one in some] for some in (block.xs, block.scales))
+    with cgutils.for_range(builder, builder.sdiv(block.count, _I64(GROUP)), intp=_I64) as group:
+        byte, first = builder.mul(group.index, _I64(GROUP // 2)), builder.mul(group.index, _I64(GROUP))
+        block.fetch(byte)
+        halves = [
+            [_load(builder, x, builder.add(first, _I64(off)), _PAIRS) for off in (0, GROUP // 2)] for x in xs
+        ]
+        for number, (row, scale_of_row) in enumerate(zip(rows, scales, strict=True)):
+            bits = builder.zext(builder.load(builder.gep(scale_of_row, [group.index])), _I32)
+            scale = _spread(builder, builder.bitcast(builder.shl(bits, _I32(16)), _F32), _FLOATS)
+            weights = _halves(builder, row, byte)
+            for loaded, of_x in zip(halves, totals, strict=True):
+                sum = _room(builder, _INTEGERS)
+                for weight, half in zip(weights, loaded, strict=True):
+                    _add_pairs(builder, weight, half, sum)
+                _add_product(builder, scale, builder.sitofp(builder.load(sum), _FLOATS), of_x[number])
+    return [builder.load(total) for of_x in totals for total in of_x]
 
 
 def _halves(builder: Any, weights: Any, at: Any) -> tuple[Any, Any]:
@@ -167,7 +215,7 @@ def float_tile(_: Any, rows: Any, stride: Any, x: Any, count: Any, y: Any) -> An
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, stride, x, count, y = arguments
         sums = [_room(builder, _FLOATS) for _ in range(ROWS)]
-        starts = [builder.add(rows, builder.mul(stride, _I64(row))) for row in range(ROWS)]
+        starts = _from(builder, rows, stride, ROWS)
         weights = [builder.inttoptr(start, _F32.as_pointer()) for start in starts]
         columns = builder.inttoptr(x, _F32.as_pointer())
 
@@ -212,7 +260,7 @@ def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, scales, bases, sums, x, count, block, y = arguments
         totals = [_room(builder, _FLOATS) for _ in range(ROWS)]
-        starts = [builder.add(rows, builder.mul(count, _I64(2 * row))) for row in range(ROWS)]
+        starts = _from(builder, rows, builder.mul(count, _I64(2)), ROWS)
         weights = [builder.inttoptr(start, _I32.as_pointer()) for start in starts]  # two at a time
         columns = builder.inttoptr(x, _I16.as_pointer())
         scales, bases, sums = (builder.inttoptr(address, _F32.as_pointer()) for address in (scales, bases, sums))
@@ -303,13 +351,6 @@ def pair_products(builder: Any, a: Any, b: Any) -> Any:
         for first in (0, 1)
     )
     return builder.add(even, odd)
-
-
-def _sum(builder: Any, vectors: list[Any], add: Callable[[Any, Any], Any]) -> Any:
-    first, *others = vectors
-    for other in others:
-        first = add(first, other)
-    return first
 
 
 def _total(builder: Any, vector: Any) -> Any:
