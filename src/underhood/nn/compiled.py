@@ -89,12 +89,15 @@ ACTIVATIONS = {
 
 
 def share(run: Callable[..., None], count: int, work: int, *arguments: Any) -> None:
-    """``run(first, end, *arguments)`` over `count` things, in as many parts as torch would use threads.
+    """``run(first, end, *arguments)`` over `count` things, in parts where that is worth it.
+
+    For what comes between the operations of a tensor library. Its threads wait for more without letting go of their
+    cores, so that helpers get half of each: of two threads, one does as well alone.
 
     Args:
         work: what there is to do in all, in the units of `ALONE`.
     """
-    threads = min(count, torch.get_num_threads()) if work >= ALONE else 1
+    threads = min(count, torch.get_num_threads()) if work >= ALONE and torch.get_num_threads() > 2 else 1
     cuts = [count * part // threads for part in range(threads + 1)]
     helpers = _helpers(torch.get_num_threads())  # one pool for all, however few of its threads are asked
     parts = [helpers.submit(run, first, end, *arguments) for first, end in pairwise(cuts[1:])]
@@ -269,40 +272,51 @@ def turn(
         whole: one norm for all query heads and one for all key heads.
         cos_NR, sin_NR: of the angles of the R pairs (i, i + R) of a head; empty for no rotation.
     """
-    half, all_heads = cos_NR.shape[1], qkv_NX.shape[1] // width
-    x_MK, factor_MH = np.empty((TILE, width), dtype=np.float32), np.ones((TILE, heads + groups), dtype=np.float32)
+    half, size = cos_NR.shape[1], qkv_NX.shape[1]
+    turned = (heads + groups) * width if half else 0
+    x_MX = np.empty((min(TILE, end - first), size), dtype=np.float32)
     for start in range(first, end, TILE):
         count = min(TILE, end - start)
-        if scale_HK.shape[0]:
-            for head in range(heads + groups):
-                factor_MH[:, head] = 0
-                for i in range(head * width, (head + 1) * width):
-                    for n in range(count):
-                        factor_MH[n, head] += value(qkv_NX[start + n, i]) * value(qkv_NX[start + n, i])
-            for n in range(count):
-                if whole:
-                    factor_MH[n, :heads] = factor_MH[n, :heads].mean()
-                    factor_MH[n, heads:] = factor_MH[n, heads:].mean()
-                for head in range(heads + groups):
-                    factor_MH[n, head] = np.float32(1.0) / np.sqrt(factor_MH[n, head] / np.float32(width) + eps)
-        for head in range(all_heads):
-            at = head * width
-            for i in range(width):  # some rows of a head at a time, for they may be columns in memory
-                for n in range(count):
-                    x_MK[n, i] = value(qkv_NX[start + n, at + i])
-            for n in range(count):
-                rotated = 0
-                if head < heads + groups:
-                    rotated = half
-                    if scale_HK.shape[0]:
-                        for i in range(width):
-                            x_MK[n, i] *= factor_MH[n, head] * scale_HK[head, i]
-                for i in range(rotated):
-                    cos, sin = cos_NR[start + n, i], sin_NR[start + n, i]
-                    y_NX[start + n, at + i] = x_MK[n, i] * cos - x_MK[n, half + i] * sin
-                    y_NX[start + n, at + half + i] = x_MK[n, half + i] * cos + x_MK[n, i] * sin
-                for i in range(2 * rotated, width):
-                    y_NX[start + n, at + i] = x_MK[n, i]
+        if qkv_NX.strides[0] < qkv_NX.strides[1]:  # columns in memory
+            for i in range(size):
+                for m in range(count):
+                    x_MX[m, i] = qkv_NX[start + m, i]
+        else:
+            for m in range(count):
+                for i in range(size):
+                    x_MX[m, i] = qkv_NX[start + m, i]
+        for m in range(count):
+            # A row by itself, and no slice of it: only so does this become vectors.
+            x_X, y_X, cos_R, sin_R = x_MX[m], y_NX[start + m], cos_NR[start + m], sin_NR[start + m]
+            if scale_HK.shape[0]:
+                _norm_heads(x_X, heads, scale_HK, eps, whole)
+            for at in range(0, turned, width):
+                for i in range(half):
+                    y_X[at + i] = x_X[at + i] * cos_R[i] - x_X[at + half + i] * sin_R[i]
+                for i in range(half):
+                    y_X[at + half + i] = x_X[at + half + i] * cos_R[i] + x_X[at + i] * sin_R[i]
+                for i in range(2 * half, width):
+                    y_X[at + i] = x_X[at + i]
+            for i in range(turned, size):
+                y_X[i] = x_X[i]
+
+
+@inner
+def _norm_heads(x_X: Any, heads: int, scale_HK: Any, eps: Any, whole: bool) -> None:
+    count, width = scale_HK.shape
+    factor_H = np.zeros(count, dtype=np.float32)
+    for head in range(count):
+        total = np.float32(0.0)
+        for i in range(head * width, (head + 1) * width):
+            total += x_X[i] * x_X[i]
+        factor_H[head] = total
+    if whole:
+        factor_H[:heads] = factor_H[:heads].mean()
+        factor_H[heads:] = factor_H[heads:].mean()
+    for head in range(count):
+        factor = np.float32(1.0) / np.sqrt(factor_H[head] / np.float32(width) + eps)
+        for i in range(width):
+            x_X[head * width + i] *= factor * scale_HK[head, i]
 
 
 @loop
