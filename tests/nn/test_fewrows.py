@@ -12,7 +12,9 @@ from underhood.nn.fewrows import FewRowsLinear, for_few_rows
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 3), (1, 24), (1, 25), (1, 64), (2, 70), (1, 300), (16,)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 5), (4, 3), (1, 24), (1, 25), (1, 64), (2, 70), (1, 300), (16,)], ids=str
+)
 def test_few_rows_linear_matches_the_plain_one(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(24, 10 if bias else 384, bias=bias)  # no block divides 10
@@ -42,7 +44,9 @@ def test_for_few_rows_replaces_plain_layers_and_shares_their_weights() -> None:
     assert type(model[1]) is Special
 
 
-@pytest.mark.parametrize(("rows", "tokens", "columns"), [(1, 30, True), (30, 1, True), (6, 5, True), (1, 24, False), (6, 4, False)])
+@pytest.mark.parametrize(
+    ("rows", "tokens", "columns"), [(1, 30, True), (30, 1, True), (6, 5, True), (1, 24, False), (6, 4, False)]
+)
 @torch.no_grad()
 def test_residual_stream_lies_in_columns_from_the_embedding_on(rows: int, tokens: int, columns: bool) -> None:
     plain = initialize(qwen3_shaped(vocab_size=20, context=32, width=16, layers=2, heads=2).build(), seed=0)

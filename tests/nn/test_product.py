@@ -44,7 +44,8 @@ def test_float_products(count: int, threads: int) -> None:
     try:
         for outputs, inputs in ((1, 1), (7, 16), (8, 15), (9, 64), (70, 83), (64, 256)):
             weight, x, bias = (
-                random.standard_normal(shape, dtype=np.float32) for shape in ((outputs, inputs), (count, inputs), outputs)
+                random.standard_normal(shape, dtype=np.float32)
+                for shape in ((outputs, inputs), (count, inputs), outputs)
             )
             for b in (bias, None):
                 y = np.full((count, outputs), np.nan, dtype=np.float32)

@@ -161,7 +161,7 @@ def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> 
 
 def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
     """Greedy choices, and nothing written but those: scores are many, and this is done for every token of a text."""
-    count, vocab = logits_NV.shape
+    count = len(logits_NV)
     best_N, log_sum_N = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
     scores_NV = logits_NV.numpy()
     compiled.together(compiled.survey, scores_NV, best_N, log_sum_N)

@@ -52,4 +52,3 @@ def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = T
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, _PACKED[quantize](layer))
     return model
-

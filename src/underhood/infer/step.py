@@ -2,8 +2,8 @@
 
 It computes what the model's own forward pass does. But that has to serve any number of tokens, gradients and every
 device, and gives each of its small results memory of its own; here all of them stay where they are, so that between two
-products there is next to nothing to do (`nn.compiled` says what that is worth), and the products themselves take as long
-as reading their weights (`nn.product`).
+products there is next to nothing to do (`nn.compiled` says what that is worth), and a product takes as long as reading
+its weights (`nn.product`).
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
 }
 _one_at_a_time = threading.Lock()
+_MOST_THREADS = numba.get_num_threads()
 
 
 def loop(function: Callable[P, T]) -> Callable[P, T]:
@@ -62,7 +63,7 @@ def _compiled(function: Callable[P, T], *, parallel: bool) -> Callable[P, T]:
 
 def together(run: Callable[..., None], *arguments: Any) -> None:
     """``run(parts, *arguments)`` of a function made by `in_parts`, with as many parts as torch would use threads."""
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    threads = min(torch.get_num_threads(), _MOST_THREADS)
     with _one_at_a_time:  # not every one of Numba's pools takes work from several threads
         numba.set_num_threads(threads)
         run(threads, *arguments)

@@ -1,22 +1,28 @@
 """Sums of products on vectors of sixteen numbers, and the fetching of memory ahead of need: what Numba cannot say.
 
-Compilers vectorise the sum of one row's products by themselves; sums of many rows and tokens at a time, which share what
-they load, they leave in memory. And the processor fetches ahead only within a page of 4 KiB, so that reading a matrix
-in order reaches two thirds of what the memory gives; told where the reading goes on, all of it. Both are written here
-in LLVM's own terms, which every processor has a translation for: sixteen floats are one register of AVX-512, two of AVX
-and four of NEON. Addresses are whole numbers, as ``array.ctypes.data`` gives them.
+Compilers vectorise the sum of one row's products by themselves. Sums of many rows and vectors at a time, which share
+what they load, they leave in memory. And the processor fetches ahead only within a page of 4 KiB; told where reading
+goes on, it reads a matrix faster than a plain sum over it does. Both are written here in LLVM's own terms, which every
+processor has a translation for: sixteen floats are one register of AVX-512, two of AVX and four of NEON. Addresses are
+whole numbers, as ``array.ctypes.data`` gives them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
+
+
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that writes its own code; it is called without the first of its arguments."""
+    return cast(Callable[..., Any], _intrinsic(prefer_literal=True)(function))
+
 
 LANES = 16
 """Numbers in a vector; of whole numbers of 16 bits there are twice as many."""
@@ -53,7 +59,7 @@ def prefetch(_: Any, address: Any) -> Any:
     return types.void(types.intp), generate
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def dots(
     _: Any,
     like: Any,
@@ -68,7 +74,7 @@ def dots(
     rows: Any,
     vectors: Any,
 ) -> Any:
-    """The sums of products of some rows of weights with each of some vectors; the rows after them are fetched meanwhile.
+    """The sums of products of some rows of weights with each of some vectors; the rows behind are fetched meanwhile.
 
     Args:
         like: an array, for its type: of weights in float32, in int8, or in uint8 for two weights of 4 bits.
@@ -162,9 +168,7 @@ def _half_byte_sums(block: _Rows) -> list[Any]:
     with cgutils.for_range(builder, builder.sdiv(block.count, _I64(GROUP)), intp=_I64) as group:
         byte, first = builder.mul(group.index, _I64(GROUP // 2)), builder.mul(group.index, _I64(GROUP))
         block.fetch(byte)
-        halves = [
-            [_load(builder, x, builder.add(first, _I64(off)), _PAIRS) for off in (0, GROUP // 2)] for x in xs
-        ]
+        halves = [[_load(builder, x, builder.add(first, _I64(off)), _PAIRS) for off in (0, GROUP // 2)] for x in xs]
         for number, (row, scale_of_row) in enumerate(zip(rows, scales, strict=True)):
             bits = builder.zext(builder.load(builder.gep(scale_of_row, [group.index])), _I32)
             scale = _spread(builder, builder.bitcast(builder.shl(bits, _I32(16)), _F32), _FLOATS)
@@ -271,7 +275,7 @@ def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, 
             first = builder.mul(each.index, most)
             end = builder.add(first, most)
             end = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
-            # One at a time: in a row of several, LLVM takes each in two steps, as if it were their sum that is waited for.
+            # One at a time: written out several times, LLVM would take each in two steps.
             with _for(builder, first, end, 1) as (at, _):
                 loaded = _load(builder, columns, builder.mul(at, _I64(2 * LANES)), _PAIRS)
                 for row, sum in zip(weights, found, strict=True):
@@ -282,7 +286,7 @@ def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, 
             for number, (sum, total) in enumerate(zip(found, totals, strict=True)):
                 place = builder.add(builder.mul(blocks, _I64(number)), each.index)
                 scale, base = (
-                    _spread(builder, builder.load(builder.gep(numbers, [place])), _FLOATS) for numbers in (scales, bases)
+                    _spread(builder, builder.load(builder.gep(table, [place])), _FLOATS) for table in (scales, bases)
                 )
                 _add_product(builder, scale, builder.sitofp(builder.load(sum), _FLOATS), total)
                 _add_product(builder, base, of_x, total)
@@ -370,5 +374,5 @@ def _prefetch(builder: Any, address: Any) -> None:
     builder.call(ask, [builder.inttoptr(address, pointer), read, keep_near, data])
 
 
-def _function(builder: Any, returned: Any, arguments: list[Any], name: str) -> Callable[..., Any]:
+def _function(builder: Any, returned: Any, arguments: list[Any], name: str) -> Any:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(returned, arguments), name)
