@@ -54,10 +54,9 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli.opening import open_model
-    from underhood.infer.opening import ready
+    from underhood.cli.opening import open_for_writing
 
-    chat = Chat(ready(open_model(args.run, args.stage)), args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
+    chat = Chat(open_for_writing(args.run, args.stage), args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
     chat.greet()
     for line in chat.lines():
         if not chat.turn(line):

@@ -62,13 +62,13 @@ def system(chat: Chat, text: str) -> None:
 
 def stage(chat: Chat, name: str) -> None:
     """The conversation so far stays: another model may answer the next question."""
-    from underhood.infer.load import load, stages_of
-    from underhood.infer.opening import ready
+    from underhood.cli.opening import open_for_writing
+    from underhood.infer.load import stages_of
 
     if not name:
         print(f"{chat.loaded.stage}; there are {', '.join(stages_of(chat.loaded.run))}")
         return
-    chat.loaded = ready(load(chat.loaded.run, name))
+    chat.loaded = open_for_writing(chat.loaded.run, name)
     messages = chat.talk.messages
     chat.talk = talk_with(chat.loaded)
     chat.talk.messages = messages

@@ -84,10 +84,10 @@ def run(args: Args) -> int:
         raise UserError("--n is out of range", expected="a whole number from 1 up", got=str(args.n))
     if args.stream and (args.n > 1 or args.json):
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
-    from underhood.cli.opening import open_model
+    from underhood.cli.opening import open_for_writing
     from underhood.cli.written import Written, read_grammar, read_stdin
     from underhood.infer.drafts import Draft, DraftModel, PromptLookup
-    from underhood.infer.opening import open_draft, ready
+    from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
 
@@ -101,7 +101,7 @@ def run(args: Args) -> int:
         repetition_penalty=args.repetition_penalty,
     )
     grammar = read_grammar(args.regex, args.schema)
-    loaded = ready(open_model(args.run, args.stage))
+    loaded = open_for_writing(args.run, args.stage)
     draft: Draft | None = None
     if args.draft is not None:
         draft = DraftModel(open_draft(args.draft, [loaded]))

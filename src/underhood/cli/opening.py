@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,25 @@ def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = F
             dtype=dtype,
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
+
+
+def open_for_writing(run: str | Path, stage: str | None = None) -> Loaded:
+    """`open_model`, then made ready to write, with a line on standard error meanwhile.
+
+    For a large model that means compiling: some seconds, once per machine.
+
+    Raises:
+        UserError: as `underhood.load`.
+    """
+    from rich.live import Live
+
+    from underhood.infer.opening import ready
+
+    loaded = open_model(run, stage)
+    screen = console(sys.stderr)
+    note = Live("Making the model ready to write", console=screen, auto_refresh=False, transient=True)
+    with note if screen.is_terminal else nullcontext():
+        return ready(loaded)
 
 
 def open_base(model: str, stage: str | None = None) -> Loaded:

@@ -7,6 +7,7 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.infer.drafts import check_draft
+from underhood.infer.growing import warm
 from underhood.infer.load import Loaded, load
 from underhood.infer.quantize import Quantized, prepare
 from underhood.models.decoder import Decoder, parameter_count
@@ -16,9 +17,9 @@ LARGE = 20_000_000
 
 
 def ready(loaded: Loaded) -> Loaded:
-    """The same model; a large one is rebuilt in place to write faster (see `prepare`)."""
+    """The same model; a large one is rebuilt in place to write faster (see `prepare`), and what that needs compiled."""
     if parameter_count(loaded.model) >= LARGE:
-        prepare(loaded.model)
+        warm(prepare(loaded.model))
     return loaded
 
 

@@ -36,6 +36,7 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
 }
 _one_at_a_time = threading.Lock()
+_asked = threading.local()
 _MOST_THREADS = numba.get_num_threads()
 
 
@@ -65,7 +66,9 @@ def together(run: Callable[..., None], *arguments: Any) -> None:
     """``run(parts, *arguments)`` of a function made by `in_parts`, with as many parts as torch would use threads."""
     threads = min(torch.get_num_threads(), _MOST_THREADS)
     with _one_at_a_time:  # not every one of Numba's pools takes work from several threads
-        numba.set_num_threads(threads)
+        if getattr(_asked, "threads", 0) != threads:  # each thread of ours asks for itself
+            numba.set_num_threads(threads)
+            _asked.threads = threads
         run(threads, *arguments)
 
 
