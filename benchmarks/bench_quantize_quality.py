@@ -26,7 +26,6 @@ from underhood.evals.perplexity import LossReport, held_out_loss
 from underhood.infer.load import load
 from underhood.infer.quantize import Quantized, prepare
 from underhood.models.decoder import Decoder, parameter_count
-from underhood.nn.integer import IntegerLinear
 from underhood.recipes.corpus import open_shards
 from underhood.recipes.run import Run
 
@@ -100,8 +99,7 @@ def choices(model: Decoder, windows: EvaluationWindows) -> list[Tensor]:
 def size(model: nn.Module) -> int:
     """Bytes of weights; a matrix that is embedding and unembedding counts once."""
     parts = {part.data_ptr(): part for part in (*model.parameters(), *model.buffers())}
-    packed = sum(layer.bytes for layer in model.modules() if isinstance(layer, IntegerLinear))
-    return packed + sum(part.numel() * part.element_size() for part in parts.values())
+    return sum(part.numel() * part.element_size() for part in parts.values())
 
 
 def show(results: dict[str, Any]) -> None:
