@@ -204,6 +204,9 @@ def test_activations_are_those_of_the_layers(kind: str, gated: bool) -> None:
     compiled.activate(both.numpy(), gated, *compiled.ACTIVATIONS[kind], found.numpy())
     expected = ACTIVATIONS[kind](x) * (up if gated else 1)
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
+    columns = torch.empty(x.shape[1], 1)
+    compiled.together(compiled.activate_columns, both.t().numpy(), gated, *compiled.ACTIVATIONS[kind], columns.numpy())
+    torch.testing.assert_close(columns.t(), expected, rtol=2e-6, atol=2e-6)
 
 
 def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
@@ -252,15 +255,3 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.Monkey
         return 2 * x
 
     assert double(np.float32(4.0)) == 8.0
-
-
-def test_parts_of_any_number_share_one_pool_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    compiled._helpers.cache_clear()
-    for count in (9, 2, 3, 1, 7):
-        done: list[range] = []
-        compiled.share(lambda first, end, done: done.append(range(first, end)), count, compiled.ALONE, done)
-        assert sorted(one for part in done for one in part) == list(range(count))
-        assert len(done) == min(count, 4)
-    assert compiled._helpers.cache_info().misses == 1
-    compiled._helpers.cache_clear()

@@ -14,9 +14,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any, ParamSpec, TypeVar
 
 import numba
@@ -63,7 +60,11 @@ def _compiled(function: Callable[P, T], *, parallel: bool) -> Callable[P, T]:
 
 
 def together(run: Callable[..., None], *arguments: Any) -> None:
-    """``run(parts, *arguments)`` of a function made by `in_parts`, with as many parts as torch would use threads."""
+    """``run(parts, *arguments)`` of a function made by `in_parts`, with as many parts as torch would use threads.
+
+    On Linux they are the same threads: Numba finds the OpenMP library that torch has brought along, so that neither
+    waits for a core which the other's threads hold while they wait for more to do.
+    """
     threads = min(torch.get_num_threads(), _MOST_THREADS)
     with _one_at_a_time:  # not every one of Numba's pools takes work from several threads
         if getattr(_asked, "threads", 0) != threads:  # each thread of ours asks for itself
@@ -78,9 +79,6 @@ SIGMOID, ERROR, RELU, RELU2 = range(4)
 TILE = 16
 """Rows that are taken together where rows become columns or columns rows: a line of the processor's cache."""
 
-ALONE = 1 << 18
-"""Numbers to multiply or to move below which one thread does it all: to wake another takes as long."""
-
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 ACTIVATIONS = {
     "silu": (SIGMOID, np.float32(1.0), np.float32(0.0)),
@@ -90,29 +88,6 @@ ACTIVATIONS = {
     "relu2": (RELU2, np.float32(0.0), np.float32(0.0)),
 }
 """`nn.feedforward.ACTIVATIONS` in these terms: kind, a and b."""
-
-
-def share(run: Callable[..., None], count: int, work: int, *arguments: Any) -> None:
-    """``run(first, end, *arguments)`` over `count` things, in parts where that is worth it.
-
-    For what comes between the operations of a tensor library. Its threads wait for more without letting go of their
-    cores, so that helpers get half of each: of two threads, one does as well alone.
-
-    Args:
-        work: what there is to do in all, in the units of `ALONE`.
-    """
-    threads = min(count, torch.get_num_threads()) if work >= ALONE and torch.get_num_threads() > 2 else 1
-    cuts = [count * part // threads for part in range(threads + 1)]
-    helpers = _helpers(torch.get_num_threads())  # one pool for all, however few of its threads are asked
-    parts = [helpers.submit(run, first, end, *arguments) for first, end in pairwise(cuts[1:])]
-    run(0, cuts[1], *arguments)
-    for part in parts:
-        part.result()
-
-
-@lru_cache(maxsize=1)
-def _helpers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="loop")
 
 
 def at_hand(x: Tensor) -> bool:
@@ -233,24 +208,37 @@ def norm(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_ND: An
 @loop
 def activate(x_NX: Any, gated: bool, kind: int, a: Any, b: Any, y_NF: Any) -> None:
     """``y = activation(x)``, or ``activation(gate) · up`` where x holds both, one after the other."""
-    width = y_NF.shape[1]
     for n in range(x_NX.shape[0]):
-        if kind == SIGMOID:
-            for i in range(width):
-                x = value(x_NX[n, i])
-                up = value(x_NX[n, width + i]) if gated else np.float32(1.0)
-                share = np.float32(1.0) / (np.float32(1.0) + exp(-(a + b * x * x) * x))
-                y_NF[n, i] = stored(y_NF, x * share * up)
-        else:
-            for i in range(width):
-                x = value(x_NX[n, i])
-                up = value(x_NX[n, width + i]) if gated else np.float32(1.0)
-                if kind == ERROR:
-                    x *= np.float32(0.5) * (np.float32(1.0) + np.float32(math.erf(x * np.float32(0.5**0.5))))
-                else:
-                    x = np.float32(0.0) if x < np.float32(0.0) else x
-                    x = x if kind == RELU else x * x
-                y_NF[n, i] = stored(y_NF, x * up)
+        _activate(0, y_NF.shape[1], x_NX[n], gated, kind, a, b, y_NF[n])
+
+
+@in_parts
+def activate_columns(parts: int, x_XN: Any, gated: bool, kind: int, a: Any, b: Any, y_FN: Any) -> None:
+    """`activate` for vectors that are columns: what it reads and gives is as one long row."""
+    x_X, y_F = x_XN.reshape(x_XN.size), y_FN.reshape(y_FN.size)
+    for part in prange(parts):
+        _activate(len(y_F) * part // parts, len(y_F) * (part + 1) // parts, x_X, gated, kind, a, b, y_F)
+
+
+@inner
+def _activate(first: int, end: int, x_X: Any, gated: bool, kind: int, a: Any, b: Any, y_F: Any) -> None:
+    width = y_F.shape[0]
+    if kind == SIGMOID:
+        for i in range(first, end):
+            x = x_X[i]
+            up = x_X[width + i] if gated else np.float32(1.0)
+            share = np.float32(1.0) / (np.float32(1.0) + exp(-(a + b * x * x) * x))
+            y_F[i] = x * share * up
+    else:
+        for i in range(first, end):
+            x = x_X[i]
+            up = x_X[width + i] if gated else np.float32(1.0)
+            if kind == ERROR:
+                x *= np.float32(0.5) * (np.float32(1.0) + np.float32(math.erf(x * np.float32(0.5**0.5))))
+            else:
+                x = np.float32(0.0) if x < np.float32(0.0) else x
+                x = x if kind == RELU else x * x
+            y_F[i] = x * up
 
 
 @loop
@@ -305,6 +293,27 @@ def turn(
                 y_X[i] = x_X[i]
 
 
+@in_parts
+def turn_in_parts(
+    parts: int,
+    qkv_NX: Any,
+    heads: int,
+    groups: int,
+    width: int,
+    scale_HK: Any,
+    eps: Any,
+    whole: bool,
+    cos_NR: Any,
+    sin_NR: Any,
+    y_NX: Any,
+) -> None:
+    """`turn` of all rows."""
+    count = qkv_NX.shape[0]
+    for part in prange(parts):
+        first, end = count * part // parts, count * (part + 1) // parts
+        turn(first, end, qkv_NX, heads, groups, width, scale_HK, eps, whole, cos_NR, sin_NR, y_NX)
+
+
 @inner
 def _norm_heads(x_X: Any, heads: int, scale_HK: Any, eps: Any, whole: bool) -> None:
     count, width = scale_HK.shape
@@ -323,15 +332,17 @@ def _norm_heads(x_X: Any, heads: int, scale_HK: Any, eps: Any, whole: bool) -> N
             x_X[head * width + i] *= factor * scale_HK[head, i]
 
 
-@loop
-def transpose(first: int, end: int, x_NI: Any, y_IN: Any) -> None:
-    """``y = xᵀ`` of the rows from `first` to `end`."""
-    for start in range(first, end, TILE):
-        stop = min(start + TILE, end)
-        for at in range(0, x_NI.shape[1], 2 * TILE):
-            for i in range(at, min(at + 2 * TILE, x_NI.shape[1])):
-                for n in range(start, stop):
-                    y_IN[i, n] = x_NI[n, i]
+@in_parts
+def transpose(parts: int, x_NI: Any, y_IN: Any) -> None:
+    """``y = xᵀ``."""
+    count = x_NI.shape[0]
+    for part in prange(parts):
+        for start in range(count * part // parts, count * (part + 1) // parts, TILE):
+            stop = min(start + TILE, count * (part + 1) // parts)
+            for at in range(0, x_NI.shape[1], 2 * TILE):
+                for i in range(at, min(at + 2 * TILE, x_NI.shape[1])):
+                    for n in range(start, stop):
+                        y_IN[i, n] = x_NI[n, i]
 
 
 @in_parts

@@ -69,7 +69,7 @@ def _columns(x_NI: Tensor) -> Tensor:
     if x_IN.is_contiguous() or not compiled.at_hand(x_NI):
         return x_IN.contiguous()
     y_IN = torch.empty(x_IN.shape)
-    compiled.share(compiled.transpose, len(x_NI), x_NI.numel(), x_NI.numpy(), y_IN.numpy())
+    compiled.together(compiled.transpose, x_NI.numpy(), y_IN.numpy())
     return y_IN
 
 

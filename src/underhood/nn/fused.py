@@ -195,7 +195,7 @@ class FusedAttention(Attention):
         y_TX = torch.empty(count, size)
         heads, groups = self.spec.heads, self.spec.groups
         arguments = (qkv_TX.numpy(), heads, groups, width, *norm, cos_TR, sin_TR, y_TX.numpy())
-        compiled.share(compiled.turn, count, count * size, *arguments)
+        compiled.together(compiled.turn_in_parts, *arguments)
         q_HTK, k_GTK, v_GTK = y_TX.view(count, -1, width).transpose(0, 1).split((heads, groups, groups))
         return q_HTK[None], k_GTK[None], v_GTK[None]
 
@@ -229,5 +229,12 @@ class FusedGated(nn.Module):
         self.down = gated.down
 
     def forward(self, x_BTD: Tensor, reading: Reading) -> Tensor:
-        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        both_BTX = self.gate_up(x_BTD)
+        both_XT = both_BTX[0].t()
+        if len(both_BTX) == 1 and both_XT.is_contiguous() and compiled.at_hand(both_BTX):
+            hidden_FT = torch.empty(self.down.in_features, both_XT.shape[1])
+            activation = compiled.ACTIVATIONS[self.spec.activation]
+            compiled.together(compiled.activate_columns, both_XT.numpy(), True, *activation, hidden_FT.numpy())
+            return self.down(hidden_FT.t()[None])
+        gate_BTF, up_BTF = both_BTX.chunk(2, dim=-1)
         return self.down(ACTIVATIONS[self.spec.activation](gate_BTF).mul_(up_BTF))

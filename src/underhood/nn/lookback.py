@@ -17,8 +17,11 @@ from numba import prange
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiled import ALONE, array, exp, in_parts, loop, stored, together, value
+from underhood.nn.compiled import array, exp, in_parts, loop, stored, together, value
 from underhood.nn.vectors import LINE, prefetch
+
+ALONE = 1 << 18
+"""Products below which one thread does it all: to share them out takes as long."""
 
 
 class Memory(NamedTuple):
