@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +26,7 @@ from underhood.infer.quantize import prepare
 from underhood.infer.session import Session
 from underhood.infer.step import MOST, Step
 from underhood.models.decoder import Decoder
-from underhood.nn import compiled
+from underhood.nn import compiled, lookback
 from underhood.nn.feedforward import ACTIVATIONS
 
 TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
@@ -136,8 +140,8 @@ def test_rounded_weights_read_as_their_own_forward_pass_does(quantize: str) -> N
     with torch.inference_mode():
         expected_TV = torch.stack([model(torch.tensor([[id]]), cache=cache)[0, 0] for id in TEXT])
     off_TV = (one_by_one(model, TEXT) - expected_TV.float()) / expected_TV.float().std()
-    # Both round activations on the way, each after sums of its own order; compare 0.03 and 0.3 for rounded weights.
-    assert float(off_TV.std()) < 0.02
+    # Both round activations to 16 bits, each after sums of its own order; compare 0.03 and 0.3 for rounded weights.
+    assert float(off_TV.std()) < 1e-3
 
 
 def test_a_window_hides_what_it_should() -> None:
@@ -164,8 +168,37 @@ def test_passes_of_all_sizes_share_their_memory() -> None:
         cache.extend(count, None)
         step([1] * count, range(cache.length - count, cache.length), cache)
         sizes.append(sum(part.numel() for part in step._memory.values()))
-    assert sizes[1:] == [sizes[1]] * 3  # a single token has a product of its own
-    assert sizes[1] < 2 * sizes[0]
+    assert sizes == sizes[:1] * 4
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> None:
+    model = prepare(small("llama-3.2-1b"), quantize)
+    ids = [(7 * place) % model.vocab_size for place in range(MOST)]
+    with torch.inference_mode():
+        expected_TV = model(torch.tensor([ids]))[0].float()
+    for size in (MOST, 40, 24, 12, 5):
+        cache, found = ContiguousCache.for_model(model, 1, MOST), []
+        for start in range(0, MOST, size):
+            some = ids[start : start + size]
+            cache.extend(len(some), None)
+            found.append(step_of(model)(some, range(start, start + len(some)), cache))
+        off_TV = (torch.cat(found) - expected_TV) / expected_TV.std()
+        assert float(off_TV.std()) < (1e-5 if quantize is None else 1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_attention_of_long_texts_is_shared_out(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = prepare(small("llama-3.2-1b"))
+    expected_TV = one_by_one(model, TEXT)
+    monkeypatch.setattr(lookback, "ALONE", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.testing.assert_close(one_by_one(model, TEXT), expected_TV, rtol=1e-5, atol=1e-5)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_not_known_is_left_to_the_forward_pass() -> None:
@@ -255,3 +288,57 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.Monkey
         return 2 * x
 
     assert double(np.float32(4.0)) == 8.0
+
+
+def test_kept_code_is_made_anew_when_what_it_calls_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compiled.add._cache._cache_file._source_stamp[1] == compiled._sources()  # type: ignore[attr-defined]
+
+
+def test_the_number_of_threads_stays_what_it_was() -> None:
+    code = """
+import torch
+torch.set_num_threads(1)
+import numpy as np
+from underhood.nn import compiled
+assert torch.get_num_threads() == 1
+compiled.together(compiled.survey, np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32))
+assert torch.get_num_threads() == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
+def test_a_forked_process_is_told_so() -> None:
+    code = """
+import os
+import numpy as np
+from underhood.nn import compiled
+arguments = np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32)
+if os.fork():
+    assert os.wait()[1] == 0  # before the first call there is nothing to miss
+    compiled.together(compiled.survey, *arguments)
+    if os.fork():
+        assert os.wait()[1] == 0
+    else:
+        try:
+            compiled.together(compiled.survey, *arguments)
+        except RuntimeError as error:
+            os._exit("spawn" not in str(error))
+        os._exit(1)
+else:
+    compiled.together(compiled.survey, *arguments)
+    os._exit(0)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_engines_in_several_threads_may_ask_at_once() -> None:
+    scores_NV = np.random.default_rng(0).standard_normal((8, 999), dtype=np.float32)
+
+    def ask(_: int) -> list[int]:
+        best_N = np.empty(8, dtype=np.int64)
+        compiled.together(compiled.survey, scores_NV, best_N, np.empty(8, dtype=np.float32))
+        return best_N.tolist()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found == scores_NV.argmax(axis=1).tolist() for found in pool.map(ask, range(40)))

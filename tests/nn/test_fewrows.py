@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch import nn
 
 from underhood.infer.quantize import prepare
 from underhood.models.decoder import initialize, qwen3_shaped
-from underhood.nn.fewrows import FewRowsLinear, for_few_rows
+from underhood.nn import fewrows
+from underhood.nn.fewrows import FEW, FewRowsLinear, for_few_rows
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     "shape", [(1, 1), (1, 5), (4, 3), (1, 24), (1, 25), (1, 64), (2, 70), (1, 300), (16,)], ids=str
 )
-def test_few_rows_linear_matches_the_plain_one(shape: tuple[int, ...], bias: bool) -> None:
+def test_few_rows_linear_matches_the_plain_one(
+    shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(24, 10 if bias else 384, bias=bias)  # no block divides 10
+    linear = nn.Linear(24, 10 if bias else 384, bias=bias).requires_grad_(False)  # no block divides 10
     x = torch.randn(*shape, 24)
-    with torch.no_grad():
-        torch.testing.assert_close(FewRowsLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-6)
+    asked = Mock(wraps=fewrows.multiply)
+    monkeypatch.setattr(fewrows, "multiply", asked)
+    torch.testing.assert_close(FewRowsLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-6)
+    assert asked.called == (x.numel() // 24 <= FEW)
+
+
+@torch.no_grad()
+def test_weights_that_lie_in_columns_are_put_in_rows() -> None:
+    linear = nn.Linear(24, 16).requires_grad_(False)
+    linear.weight = nn.Parameter(torch.randn(24, 16).t(), requires_grad=False)
+    for count in (2, 30):
+        x = torch.randn(count, 24)
+        torch.testing.assert_close(FewRowsLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
 def test_few_rows_results_follow_each_other_without_a_copy() -> None:

@@ -45,6 +45,16 @@ def test_shape_type_and_bias_are_those_of_the_plain_layer(kind: type[PackedLinea
         torch.testing.assert_close(zeros, torch.zeros(2, 70) if linear.bias is None else linear.bias.expand(2, 70))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_model_that_changes_its_type_keeps_the_bits(kind: type[PackedLinear]) -> None:
+    packed = kind(nn.Linear(96, 70))
+    x = torch.randn(3, 96)
+    expected = packed(x)
+    for change in (nn.Module.float, nn.Module.bfloat16, nn.Module.double):
+        torch.testing.assert_close(change(nn.Sequential(packed))(x), expected)
+
+
 @torch.no_grad()
 def test_8_bits_round_each_output_to_127_steps() -> None:
     torch.manual_seed(0)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,8 +64,9 @@ def test_float_products(count: int, threads: int) -> None:
 
 @pytest.mark.parametrize("count", EDGES)
 @pytest.mark.parametrize("bits", [8, 4])
-def test_products_of_whole_numbers_are_exact(count: int, bits: int) -> None:
+def test_products_of_whole_numbers_are_exact(count: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Activations that 16 bits hold: whole numbers up to 32,767, of which the largest occurs in each vector."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1 + count % 3)
     random = np.random.default_rng(count)
     for outputs, inputs in ((1, 64), (9, 192), (70, 640)):
         weights, weight = rounded_weights(bits, outputs, inputs, random)
@@ -121,6 +127,57 @@ def test_what_is_no_number_stays_so(count: int, bits: int, broken: float) -> Non
     multiply(weights, x, None, y)
     assert not np.isfinite(y[0]).any()
     assert np.isfinite(y[1:]).all()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-36, 1e-29, 1e30])
+def test_very_small_and_large_vectors(count: int, bits: int, size: float) -> None:
+    weights, weight = rounded_weights(bits, 9, 64, np.random.default_rng(5))
+    x = np.full((count, 64), size, dtype=np.float32)
+    y = np.empty((count, 9), dtype=np.float32)
+    multiply(weights, x, None, y)
+    np.testing.assert_allclose(y, x.astype(np.float64) @ weight.T, rtol=1e-4, atol=64 * 127 * 1e-30 + 1e-5 * size)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    weights = Weights(np.ones((9, 64), dtype=np.float32))
+    x, y = np.ones((2, 64), dtype=np.float32), np.empty((2, 9), dtype=np.float32)
+    for bad_x, bad_y in (
+        (x[:, :63], y),
+        (x[:1], y),
+        (x, y[:, :8]),
+        (np.asfortranarray(x), y),
+        (x, np.asfortranarray(y)),
+    ):
+        with pytest.raises(ValueError, match="cannot multiply"):
+            multiply(weights, bad_x, None, bad_y)
+
+
+def test_4_bit_rows_of_any_length_keep_16_bits() -> None:
+    weights, weight = rounded_weights(4, 8, 20_480, np.random.default_rng(6))
+    x = np.zeros((1, 20_480), dtype=np.float32)
+    x[0, :2] = 32_767, 1  # the second is lost where the first becomes less
+    y = np.empty((1, 8), dtype=np.float32)
+    multiply(weights, x, None, y)
+    np.testing.assert_allclose(y[0], x[0].astype(np.float64) @ weight.T, rtol=1e-6, atol=0.05)
+
+
+def test_kernels_of_processors_with_fewer_registers(tmp_path: Path) -> None:
+    """The same tests, compiled for a processor without AVX-512."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("names features of x86 processors")
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+f16c",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    chosen = "test_float_products and (2-5 or 2-53) or exact and (8-5 or 8-53 or 4-5 or 4-53)"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__, "-k", chosen]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    fewer = [sys.executable, "-c", "from underhood.nn.vectors import ROWS; assert ROWS == 4"]
+    subprocess.run(fewer, env=environment, check=True)
 
 
 @settings(max_examples=30, deadline=None)

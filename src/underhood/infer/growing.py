@@ -9,7 +9,9 @@ from torch import Tensor
 
 from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
+from underhood.infer.choosing import Chooser, choose_all
 from underhood.infer.generate import device_of, last_logits, new_cache
+from underhood.infer.request import Request
 from underhood.infer.step import MOST, Step
 
 CHUNK = 512
@@ -85,7 +87,8 @@ class GrowingText:
 
 @torch.inference_mode()
 def warm(model: LanguageModel) -> None:
-    """Reads a few tokens, so that what is compiled for that is ready before somebody waits for it."""
-    text = GrowingText(model, 8)
-    text.scores([0])
-    text.scores([0] * min(8, model.context or 8))
+    """Reads texts of some lengths, so that what is compiled for them is ready before somebody waits for it."""
+    for length in (1, 12, 60, 80):  # a row, a tile, a long step, a prompt: all that products and attention know
+        if model.context is None or length <= model.context:
+            scores_TV = GrowingText(model, length).scores([0] * length)
+            choose_all(scores_TV, [Chooser(Request(prompt=[0], max_new_tokens=1), 0, None)])

@@ -295,13 +295,16 @@ class _Product:
     def __init__(self, layer: nn.Module):
         self.layer = layer
         self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
-        self.weights, self.most = None, 0
+        self.weights: Weights | None = None
+        self.bias_O: np.ndarray | None = None
+        self.most = 0
         if isinstance(layer, PackedLinear):
             self.weights, self.most = layer.weights(), MOST
-        elif isinstance(layer, FewRowsLinear) or type(layer) is nn.Linear:
-            self.weights, self.most = Weights(layer.weight.detach().numpy()), FEW
+        elif type(layer) in (FewRowsLinear, nn.Linear) and compiled.at_hand(weight_OI := layer.weight.detach()):  # type: ignore[operator]
+            self.weights, self.most = Weights(weight_OI.contiguous().numpy()), FEW
         bias = getattr(layer, "bias", None)
-        self.bias_O = None if bias is None else bias.detach().numpy()
+        if self.weights is not None and bias is not None:
+            self.bias_O = bias.detach().numpy()
 
     def __call__(self, x: _Buffer, room: _Room) -> np.ndarray:
         y = room.buffer("product", self.outputs)

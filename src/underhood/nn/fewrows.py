@@ -9,7 +9,6 @@ has its own transpose for free. So the residual stream of a prompt is laid out l
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,25 +34,25 @@ class FewRowsLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
+        if not self.weight.is_contiguous():
+            self.weight = nn.Parameter(self.weight.detach().contiguous(), requires_grad=False)
         self.rows, self.rows_for_many = (_first_divisor(linear.out_features, sizes) for sizes in (BLOCKS, LONG_BLOCKS))
 
     def forward(self, input: Tensor) -> Tensor:
         count = input.numel() // self.in_features
         if count <= FEW and compiled.at_hand(self.weight) and compiled.at_hand(input):
             y_NO = torch.empty(count, self.out_features)
-            self.few(input.reshape(count, self.in_features).contiguous().numpy(), y_NO.numpy())
+            bias_O = None if self.bias is None else self.bias.detach().numpy()
+            x_NI = input.reshape(count, self.in_features).contiguous()
+            multiply(Weights(self.weight.numpy()), x_NI.numpy(), bias_O, y_NO.numpy())
             return y_NO.view(*input.shape[:-1], self.out_features)
         if not FEW < count <= MOST:
             return F.linear(input, self.weight, self.bias)
         y_ON = input.new_empty(self.out_features, count)
-        self.columns(_columns(input.reshape(count, self.in_features)), y_ON)
+        self._columns(_columns(input.reshape(count, self.in_features)), y_ON)
         return y_ON.t().view(*input.shape[:-1], self.out_features)
 
-    def few(self, x_NI: np.ndarray, y_NO: np.ndarray) -> None:
-        """``y = x Wᵀ + b`` for few rows."""
-        multiply(Weights(self.weight.numpy()), x_NI, None if self.bias is None else self.bias.numpy(), y_NO)
-
-    def columns(self, x_IN: Tensor, y_ON: Tensor) -> None:
+    def _columns(self, x_IN: Tensor, y_ON: Tensor) -> None:
         """``y = W x + b``: the product for vectors that are columns in memory, into columns."""
         count = x_IN.shape[1]
         rows = self.rows if count < MANY else self.rows_for_many

@@ -230,8 +230,8 @@ class FusedGated(nn.Module):
 
     def forward(self, x_BTD: Tensor, reading: Reading) -> Tensor:
         both_BTX = self.gate_up(x_BTD)
-        both_XT = both_BTX[0].t()
-        if len(both_BTX) == 1 and both_XT.is_contiguous() and compiled.at_hand(both_BTX):
+        if len(both_BTX) == 1 and both_BTX[0].t().is_contiguous() and compiled.at_hand(both_BTX):
+            both_XT = both_BTX[0].t()
             hidden_FT = torch.empty(self.down.in_features, both_XT.shape[1])
             activation = compiled.ACTIVATIONS[self.spec.activation]
             compiled.together(compiled.activate_columns, both_XT.numpy(), True, *activation, hidden_FT.numpy())

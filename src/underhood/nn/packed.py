@@ -7,12 +7,15 @@ an eighth of the bytes is nearly as much faster. Only the weights are rounded in
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from underhood.nn.compiled import array
 from underhood.nn.product import GROUP, NONE, PADDED, Weights, multiply
+from underhood.nn.quantized import to_int8
 
 
 class PackedLinear(nn.Module):
@@ -48,6 +51,10 @@ class PackedLinear(nn.Module):
         multiply(self.weights(), x_NI.numpy(), None if self.bias is None else self.bias.numpy(), y_NO.numpy())
         return y_NO.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> PackedLinear:
+        """Stays as it is, where a model changes its type or place: bits are no numbers that could be converted."""
+        return self
+
     def weights(self) -> Weights:
         """The memory of the weights, for `multiply`."""
         return Weights(array(self.codes), array(self.scale), NONE if self.offset is None else array(self.offset))
@@ -65,8 +72,7 @@ class Int8Linear(PackedLinear):
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12) / 127
-        return (weight_OI / scale_O1).round_().to(torch.int8), scale_O1, None
+        return *to_int8(weight_OI), None
 
     def weight(self) -> Tensor:
         return (self.codes.float() * self.scale)[:, : self.in_features]
@@ -77,8 +83,8 @@ class Int4Linear(PackedLinear):
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        codes_OI, scale_OG, offset_OG = round_to_int4(weight_OI, GROUP)
-        low_OGH, high_OGH = codes_OI.to(torch.uint8).view(len(codes_OI), -1, GROUP).chunk(2, dim=-1)
+        codes_OI, scale_OG, offset_OG = round_to_int4(weight_OI)
+        low_OGH, high_OGH = codes_OI.view(len(codes_OI), -1, GROUP).chunk(2, dim=-1)
         return (low_OGH | (high_OGH << 4)).flatten(1), scale_OG, offset_OG
 
     def weight(self) -> Tensor:
@@ -89,13 +95,13 @@ class Int4Linear(PackedLinear):
         return weight_OGI.flatten(1)[:, : self.in_features]
 
 
-def round_to_int4(weight_OI: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes 0 to 15 (int32) with ``w ≈ (code − 8) · scale + offset``, scale and offset (O, groups) in bfloat16.
+def round_to_int4(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes 0 to 15 (uint8) with ``w ≈ (code − 8) · scale + offset``, scale and offset (O, groups) in bfloat16.
 
     The range of a group is narrowed a little where that brings the sum of squared errors down: its outermost weights
     are cut, all others get finer steps. Codes are chosen for scales and offsets that are rounded already.
     """
-    grouped_OGI = weight_OI.view(weight_OI.shape[0], -1, group)
+    grouped_OGI = weight_OI.view(weight_OI.shape[0], -1, GROUP)
     low_OG1, high_OG1 = grouped_OGI.amin(dim=-1, keepdim=True), grouped_OGI.amax(dim=-1, keepdim=True)
     middle_OG1, half_OG1 = (high_OG1 + low_OG1) / 2, ((high_OG1 - low_OG1) / 2).clamp_(min=1e-6)
     best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -112,4 +118,4 @@ def round_to_int4(weight_OI: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor
             best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))  # type: ignore
     assert best is not None
     _, codes_OGI, scale_OG1, offset_OG1 = best
-    return codes_OGI.add_(8).to(torch.int32).view_as(weight_OI), scale_OG1[..., 0], offset_OG1[..., 0]
+    return codes_OGI.add_(8).to(torch.uint8).view_as(weight_OI), scale_OG1[..., 0], offset_OG1[..., 0]

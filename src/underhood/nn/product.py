@@ -41,13 +41,16 @@ _LONGEST = 8_192
 """Rows up to which the sums of `dots` surely fit, each of two products in 32."""
 
 _MOST = 32_767
+_TINY = int(np.float32(1e-30).view(np.int32))
+"""The bits of a number; vectors whose largest is less are taken for zeros."""
+
 
 NONE = np.empty((0, 0), dtype=np.float32)
 _NO_BIAS = np.empty(0, dtype=np.float32)
 
 
 class Weights(NamedTuple):
-    """A matrix (O, I) as products take it.
+    """A matrix (O, I) as products take it; all of its arrays lie in memory row after row.
 
     Attributes:
         codes: float32 (O, I); int8 (O, I), to be multiplied by the scale of the row; or uint8 (O, I / 2) of 4 bits: in
@@ -65,10 +68,20 @@ def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO
     """``y = x Wᵀ + b``, all in float32 and in rows.
 
     x is as long as the rows of the weights, or shorter where those are padded.
+
+    Raises:
+        ValueError: shapes that do not fit, or an x whose rows do not lie one after the other.
     """
-    bias_O = _NO_BIAS if bias_O is None else bias_O
-    by = (_floats_by_rows, _floats_by_tiles) if weights.codes.dtype == np.float32 else (_codes_by_rows, _codes_by_tiles)
-    together(by[len(x_NI) > DOTS and y_NO.shape[1] >= ROWS], *weights, x_NI, bias_O, y_NO)
+    (count, inputs), (outputs, size) = x_NI.shape, weights.codes.shape
+    floats = weights.codes.dtype == np.float32
+    fits = inputs == size if floats else inputs <= size * (2 if weights.codes.dtype == np.uint8 else 1)
+    if not (fits and y_NO.shape == (count, outputs) and x_NI.flags.c_contiguous and y_NO.flags.c_contiguous):
+        raise ValueError(f"cannot multiply {x_NI.shape} with codes {weights.codes.shape} into {y_NO.shape}")
+    if count <= DOTS or outputs < ROWS:
+        by = _floats_by_rows if floats else _codes_by_rows
+    else:
+        by = _floats_by_tiles if floats else _codes_by_tiles
+    together(by, *weights, x_NI, _NO_BIAS if bias_O is None else bias_O, y_NO)
 
 
 @in_parts
@@ -169,7 +182,7 @@ def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
 @in_parts
 def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, padded(codes)
-    rounded_NI, factor_N, sums_NG = _rounded(x_NI, inputs, _MOST * _LONGEST // max(_LONGEST, inputs), GROUP)
+    rounded_NI, factor_N, sums_NG = _rounded(x_NI, inputs, most(codes), GROUP)
     for part in prange(parts):
         first, end = outputs * part // parts, outputs * (part + 1) // parts
         _rows(first, end, codes, scale, rounded_NI, inputs, y_NO)
@@ -190,7 +203,7 @@ def _rounded(x_NI: Any, inputs: int, most: int, each: int) -> Any:
         largest = np.int32(0)
         for i in range(given):
             largest = max(largest, np.int32(bits_NI[n, i] & np.int32(0x7FFFFFFF)))
-        factor = np.float32(1.0) if largest == 0 else np.int32(largest).view(np.float32) / np.float32(most)
+        factor = np.float32(1.0) if largest < _TINY else np.int32(largest).view(np.float32) / np.float32(most)
         factor_N[n] = factor
         for i in range(given):
             rounded_NI[n, i] = np.int16(np.int32(np.rint(x_NI[n, i] / factor)))
@@ -220,7 +233,7 @@ def _pairs(rounded_NI: Any, factor_N: Any, sums_NB: Any) -> Any:
 @in_parts
 def _codes_by_tiles(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, padded(codes)
-    size = block(codes)
+    size = block_of(codes)
     tiles, rows_of, blocks = -(-count // LANES), -(-outputs // ROWS), -(-inputs // size)
     rounded_NI, factor_N, sums_NB = _rounded(x_NI, inputs, _MOST, size)
     x_TJC, sums_TBC = _pairs(rounded_NI, factor_N, sums_NB)
@@ -255,7 +268,12 @@ def padded(codes: Any) -> Any:
     raise NotImplementedError("only for compiled code")
 
 
-def block(codes: Any) -> Any:
+def most(codes: Any) -> Any:
+    """The largest whole number that activations become, so that the sum along a row fits."""
+    raise NotImplementedError("only for compiled code")
+
+
+def block_of(codes: Any) -> Any:
     """Weights whose products a tile adds up as whole numbers."""
     raise NotImplementedError("only for compiled code")
 
@@ -275,7 +293,14 @@ def _padded(codes: Any) -> Any:
     return (lambda codes: 2 * codes.shape[1]) if codes.dtype == types.uint8 else (lambda codes: codes.shape[1])
 
 
-@overload(block, strict=False)
+@overload(most, strict=False)
+def _most(codes: Any) -> Any:
+    if codes.dtype == types.uint8:  # whose sums end with the group
+        return lambda codes: _MOST
+    return lambda codes: _MOST * _LONGEST // max(_LONGEST, codes.shape[1])
+
+
+@overload(block_of, strict=False)
 def _block(codes: Any) -> Any:
     return (lambda codes: GROUP) if codes.dtype == types.uint8 else (lambda codes: BLOCK)
 

@@ -40,7 +40,7 @@ class QuantizedLinear(nn.Module):
         self.dtype = weight.dtype
         if bits == 8:
             self.group = linear.in_features
-            packed, scale, offset = *_to_int8(weight.float()), None
+            packed, scale, offset = *to_int8(weight.float()), None
         else:
             self.group = min(group, linear.in_features)
             if linear.in_features % self.group or linear.in_features % 2:
@@ -102,7 +102,7 @@ def quantize_linears(
     return replace_modules(model, targets, lambda _, layer: QuantizedLinear(layer, bits, group=group), nn.Linear)
 
 
-def _to_int8(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
+def to_int8(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
     scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12) / 127
     return (weight_OI / scale_O1).round_().to(torch.int8), scale_O1
 

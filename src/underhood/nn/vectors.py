@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core import config as _config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic as _intrinsic
 
 
@@ -27,9 +28,12 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 LANES = 16
 """Numbers in a vector; of whole numbers of 16 bits there are twice as many."""
 
-_FEATURES = llvmlite.binding.get_host_cpu_features()
+_CONFIG: Any = _config
+_FEATURES = (get_host_cpu_features() if _CONFIG.CPU_FEATURES is None else _CONFIG.CPU_FEATURES).split(",")
+"""Those that Numba compiles for."""
 
-_MANY_REGISTERS = bool(_FEATURES.get("avx512f", False))
+
+_MANY_REGISTERS = "+avx512f" in _FEATURES
 
 ROWS = 8 if _MANY_REGISTERS else 4
 """Rows whose sums fit into registers, for a vector or for a tile of `LANES` of them."""
@@ -335,7 +339,7 @@ def _add_product(builder: Any, a: Any, b: Any, room: Any) -> None:
 
 def _add_pairs(builder: Any, a: Any, b: Any, room: Any) -> None:
     """Adds the products of neighbours, two to each sum."""
-    if _FEATURES.get("avx512bw", False):
+    if "+avx512bw" in _FEATURES:
         # The only step that LLVM does not find by itself in every disguise. With the sum it becomes one of VNNI.
         multiply = _function(builder, _INTEGERS, [_PAIRS] * 2, "llvm.x86.avx512.pmaddw.d.512")
         found = builder.call(multiply, [a, b])
