@@ -26,7 +26,7 @@ from underhood.infer.quantize import prepare
 from underhood.infer.session import Session
 from underhood.infer.step import MOST, Step
 from underhood.models.decoder import Decoder
-from underhood.nn import compiled, lookback
+from underhood.nn import compiled, compiling, lookback
 from underhood.nn.feedforward import ACTIVATIONS
 
 TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
@@ -238,7 +238,7 @@ def test_activations_are_those_of_the_layers(kind: str, gated: bool) -> None:
     expected = ACTIVATIONS[kind](x) * (up if gated else 1)
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
     columns = torch.empty(x.shape[1], 1)
-    compiled.together(compiled.activate_columns, both.t().numpy(), gated, *compiled.ACTIVATIONS[kind], columns.numpy())
+    compiling.together(compiled.activate_columns, both.t().numpy(), gated, *compiled.ACTIVATIONS[kind], columns.numpy())
     torch.testing.assert_close(columns.t(), expected, rtol=2e-6, atol=2e-6)
 
 
@@ -259,7 +259,7 @@ def test_survey_finds_the_likeliest_and_the_sum() -> None:
     scores_NV[2, 11] = 0.0
     scores_NV[4, 3] = torch.nan
     best_N, log_sum_N = np.empty(5, dtype=np.int64), np.empty(5, dtype=np.float32)
-    compiled.together(compiled.survey, scores_NV.numpy(), best_N, log_sum_N)
+    compiling.together(compiled.survey, scores_NV.numpy(), best_N, log_sum_N)
     assert best_N[:4].tolist() == scores_NV[:4].argmax(dim=-1).tolist()
     torch.testing.assert_close(torch.from_numpy(log_sum_N[:4]), scores_NV[:4].logsumexp(dim=-1))
     assert np.isnan(log_sum_N[4])
@@ -281,17 +281,17 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.Monkey
             raise RuntimeError("cannot cache function: no locator available")
         return real(**options)
 
-    monkeypatch.setattr(compiled, "njit", nowhere)
+    monkeypatch.setattr(compiling, "njit", nowhere)
 
-    @compiled.loop
+    @compiling.loop
     def double(x: Any) -> Any:
         return 2 * x
 
     assert double(np.float32(4.0)) == 8.0
 
 
-def test_kept_code_is_made_anew_when_what_it_calls_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compiled.add._cache._cache_file._source_stamp[1] == compiled._sources()  # type: ignore[attr-defined]
+def test_kept_code_knows_all_that_it_is_made_from() -> None:
+    assert compiled.add._cache._cache_file._source_stamp[1] == compiling._sources()  # type: ignore[attr-defined]
 
 
 def test_the_number_of_threads_stays_what_it_was() -> None:
@@ -299,9 +299,9 @@ def test_the_number_of_threads_stays_what_it_was() -> None:
 import torch
 torch.set_num_threads(1)
 import numpy as np
-from underhood.nn import compiled
+from underhood.nn import compiled, compiling
 assert torch.get_num_threads() == 1
-compiled.together(compiled.survey, np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32))
+compiling.together(compiled.survey, np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32))
 assert torch.get_num_threads() == 1
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -312,21 +312,21 @@ def test_a_forked_process_is_told_so() -> None:
     code = """
 import os
 import numpy as np
-from underhood.nn import compiled
+from underhood.nn import compiled, compiling
 arguments = np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32)
 if os.fork():
     assert os.wait()[1] == 0  # before the first call there is nothing to miss
-    compiled.together(compiled.survey, *arguments)
+    compiling.together(compiled.survey, *arguments)
     if os.fork():
         assert os.wait()[1] == 0
     else:
         try:
-            compiled.together(compiled.survey, *arguments)
+            compiling.together(compiled.survey, *arguments)
         except RuntimeError as error:
             os._exit("spawn" not in str(error))
         os._exit(1)
 else:
-    compiled.together(compiled.survey, *arguments)
+    compiling.together(compiled.survey, *arguments)
     os._exit(0)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
@@ -337,7 +337,7 @@ def test_engines_in_several_threads_may_ask_at_once() -> None:
 
     def ask(_: int) -> list[int]:
         best_N = np.empty(8, dtype=np.int64)
-        compiled.together(compiled.survey, scores_NV, best_N, np.empty(8, dtype=np.float32))
+        compiling.together(compiled.survey, scores_NV, best_N, np.empty(8, dtype=np.float32))
         return best_N.tolist()
 
     with ThreadPoolExecutor(4) as pool:

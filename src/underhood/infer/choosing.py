@@ -17,7 +17,7 @@ from underhood.infer.penalties import Penalties
 from underhood.infer.request import Finish, Piece, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec, choose, uniforms
 from underhood.infer.stopping import Writer
-from underhood.nn import compiled
+from underhood.nn import compiled, compiling
 
 
 class Chooser:
@@ -164,7 +164,7 @@ def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
     count = len(logits_NV)
     best_N, log_sum_N = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
     scores_NV = logits_NV.numpy()
-    compiled.together(compiled.survey, scores_NV, best_N, log_sum_N)
+    compiling.together(compiled.survey, scores_NV, best_N, log_sum_N)
     logprob_N = scores_NV[np.arange(count), best_N] - log_sum_N
     return [
         WrittenToken(id=id, logprob=logprob) for id, logprob in zip(best_N.tolist(), logprob_N.tolist(), strict=True)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underhood.nn import compiled
+from underhood.nn import compiled, compiling
 from underhood.nn.product import Weights, multiply
 from underhood.nn.surgery import find_modules, replace_modules
 
@@ -68,7 +68,7 @@ def _columns(x_NI: Tensor) -> Tensor:
     if x_IN.is_contiguous() or not compiled.at_hand(x_NI):
         return x_IN.contiguous()
     y_IN = torch.empty(x_IN.shape)
-    compiled.together(compiled.transpose, x_NI.numpy(), y_IN.numpy())
+    compiling.together(compiled.transpose, x_NI.numpy(), y_IN.numpy())
     return y_IN
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underhood.nn import compiled
+from underhood.nn import compiled, compiling
 from underhood.nn.attention import Attention
 from underhood.nn.block import Block
 from underhood.nn.centred import CentredRMSNorm
@@ -195,7 +195,7 @@ class FusedAttention(Attention):
         y_TX = torch.empty(count, size)
         heads, groups = self.spec.heads, self.spec.groups
         arguments = (qkv_TX.numpy(), heads, groups, width, *norm, cos_TR, sin_TR, y_TX.numpy())
-        compiled.together(compiled.turn_in_parts, *arguments)
+        compiling.together(compiled.turn_in_parts, *arguments)
         q_HTK, k_GTK, v_GTK = y_TX.view(count, -1, width).transpose(0, 1).split((heads, groups, groups))
         return q_HTK[None], k_GTK[None], v_GTK[None]
 
@@ -234,7 +234,7 @@ class FusedGated(nn.Module):
             both_XT = both_BTX[0].t()
             hidden_FT = torch.empty(self.down.in_features, both_XT.shape[1])
             activation = compiled.ACTIVATIONS[self.spec.activation]
-            compiled.together(compiled.activate_columns, both_XT.numpy(), True, *activation, hidden_FT.numpy())
+            compiling.together(compiled.activate_columns, both_XT.numpy(), True, *activation, hidden_FT.numpy())
             return self.down(hidden_FT.t()[None])
         gate_BTF, up_BTF = both_BTX.chunk(2, dim=-1)
         return self.down(ACTIVATIONS[self.spec.activation](gate_BTF).mul_(up_BTF))

@@ -17,7 +17,8 @@ from numba import prange
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiled import array, exp, in_parts, loop, stored, together, value
+from underhood.nn.compiled import array, exp, stored, value
+from underhood.nn.compiling import in_parts, loop, together
 from underhood.nn.vectors import LINE, prefetch
 
 ALONE = 1 << 18

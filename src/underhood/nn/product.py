@@ -14,7 +14,8 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
-from underhood.nn.compiled import in_parts, inner, together, value
+from underhood.nn.compiled import value
+from underhood.nn.compiling import in_parts, inner, together
 from underhood.nn.vectors import (
     FEW_ROWS,
     GROUP,
