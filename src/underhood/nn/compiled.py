@@ -243,24 +243,10 @@ def turn(
 
 
 @in_parts
-def turn_in_parts(
-    parts: int,
-    qkv_NX: Any,
-    heads: int,
-    groups: int,
-    width: int,
-    scale_HK: Any,
-    eps: Any,
-    whole: bool,
-    cos_NR: Any,
-    sin_NR: Any,
-    y_NX: Any,
-) -> None:
-    """`turn` of all rows."""
-    count = qkv_NX.shape[0]
+def turn_in_parts(parts: int, count: int, *arguments: Any) -> None:
+    """`turn` of all rows, `count` of them; its other arguments."""
     for part in prange(parts):
-        first, end = count * part // parts, count * (part + 1) // parts
-        turn(first, end, qkv_NX, heads, groups, width, scale_HK, eps, whole, cos_NR, sin_NR, y_NX)
+        turn(count * part // parts, count * (part + 1) // parts, *arguments)
 
 
 @inner

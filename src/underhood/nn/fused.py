@@ -195,7 +195,7 @@ class FusedAttention(Attention):
         y_TX = torch.empty(count, size)
         heads, groups = self.spec.heads, self.spec.groups
         arguments = (qkv_TX.numpy(), heads, groups, width, *norm, cos_TR, sin_TR, y_TX.numpy())
-        compiling.together(compiled.turn_in_parts, *arguments)
+        compiling.together(compiled.turn_in_parts, count, *arguments)
         q_HTK, k_GTK, v_GTK = y_TX.view(count, -1, width).transpose(0, 1).split((heads, groups, groups))
         return q_HTK[None], k_GTK[None], v_GTK[None]
 

@@ -97,45 +97,13 @@ def look_back(
     if work < ALONE:
         _look_back(0, groups, *arguments)
     else:
-        together(_look_back_in_parts, *arguments)
+        together(_look_back_in_parts, groups, *arguments)
 
 
 @in_parts
-def _look_back_in_parts(
-    parts: int,
-    y_NHK: Any,
-    q_NHK: Any,
-    k_NGK: Any,
-    v_NGK: Any,
-    keys_GSK: Any,
-    key_scale_GS: Any,
-    values_GSK: Any,
-    value_scale_GS: Any,
-    slots_N: Any,
-    first_N: Any,
-    pieces_P2: Any,
-    factor: Any,
-    cap: Any,
-) -> None:
-    groups = k_NGK.shape[1]
+def _look_back_in_parts(parts: int, groups: int, *arguments: Any) -> None:
     for part in prange(parts):
-        _look_back(
-            groups * part // parts,
-            groups * (part + 1) // parts,
-            y_NHK,
-            q_NHK,
-            k_NGK,
-            v_NGK,
-            keys_GSK,
-            key_scale_GS,
-            values_GSK,
-            value_scale_GS,
-            slots_N,
-            first_N,
-            pieces_P2,
-            factor,
-            cap,
-        )
+        _look_back(groups * part // parts, groups * (part + 1) // parts, *arguments)
 
 
 @loop

@@ -45,7 +45,6 @@ _MOST = 32_767
 _TINY = int(np.float32(1e-30).view(np.int32))
 """The bits of a number; vectors whose largest is less are taken for zeros."""
 
-
 NONE = np.empty((0, 0), dtype=np.float32)
 _NO_BIAS = np.empty(0, dtype=np.float32)
 

@@ -32,7 +32,6 @@ _CONFIG: Any = _config
 _FEATURES = (get_host_cpu_features() if _CONFIG.CPU_FEATURES is None else _CONFIG.CPU_FEATURES).split(",")
 """Those that Numba compiles for."""
 
-
 _MANY_REGISTERS = "+avx512f" in _FEATURES
 
 ROWS = 8 if _MANY_REGISTERS else 4
