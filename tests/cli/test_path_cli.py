@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from underhood.atlas.rows import rows
 from underhood.cli.main import main
+from underhood.curriculum.topics import topics
 
 
 def run(*words: str) -> int:
@@ -20,11 +20,11 @@ def run(*words: str) -> int:
 def test_map_as_json_has_every_row(capsys):
     assert run("path", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["rows"]) == set(rows())
-    markov = found["rows"]["markov-1913"]
+    assert set(found["topics"]) == set(topics())
+    markov = found["topics"]["markov-1913"]
     assert set(markov) == {"milestone", "verdict", "result"}
     assert markov["milestone"] == "p1913_markov"
-    assert found["rows"]["feedback-flywheel"] is None
+    assert found["topics"]["feedback-flywheel"] is None
     assert "p1913_markov" in [one["stem"] for one in found["milestones"]]
 
 
@@ -39,7 +39,7 @@ def test_map_loads_no_torch():
 def test_way_is_told_with_its_minutes(capsys):
     assert run("path", "to", "shannon-1948", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["steps"][-1]["rows"] == ["shannon-1948"]
+    assert found["steps"][-1]["topics"] == ["shannon-1948"]
     assert found["read_minutes"] == sum(step["read_minutes"] for step in found["steps"])
     assert run("path", "to", "shannon-1948", "--knows", "markov-1913") == 0
     assert "markov-1913" not in capsys.readouterr().out
@@ -95,10 +95,10 @@ def test_reproduce_writes_what_it_shows(tmp_path: Path, capsys):
 
 
 def test_reproduce_all_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch, capsys):
-    from underhood.atlas import catalogue
+    from underhood.curriculum import index
 
-    only = {"p1913_markov": catalogue.find("p1913_markov")}
-    monkeypatch.setattr(catalogue, "milestones", lambda: only)
+    only = {"p1913_markov": index.find("p1913_markov")}
+    monkeypatch.setattr(index, "milestones", lambda: only)
     words = ("reproduce", "--all", "--scale", "smoke", "--results", str(tmp_path))
     assert run(*words) == 0
     first = capsys.readouterr().out

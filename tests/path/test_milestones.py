@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from needs import REPOSITORY, shared_data
-from underhood.atlas.catalogue import find, folder, milestones, read
-from underhood.atlas.reproduce import failures, reproduce
-from underhood.atlas.rows import rows
 from underhood.core.figures import figure_from_json
+from underhood.curriculum.index import find, folder, milestones, read
+from underhood.curriculum.reproduce import failures, reproduce
+from underhood.curriculum.topics import topics
 
 STEMS = sorted(file.stem for file in folder().glob("p[0-9]*.py"))
 
@@ -29,16 +29,16 @@ def test_milestone_is_read_without_running_its_file(stem: str):
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_milestone_covers_rows_of_the_list_that_no_other_covers(stem: str):
+def test_milestone_covers_topics_of_the_list_that_no_other_covers(stem: str):
     milestone = milestones()[stem]
-    assert set(milestone.rows) <= set(rows())
-    others = {row for other in milestones().values() if other.stem != stem for row in other.rows}
-    assert not others & set(milestone.rows)
+    assert set(milestone.topics) <= set(topics())
+    others = {topic for other in milestones().values() if other.stem != stem for topic in other.topics}
+    assert not others & set(milestone.topics)
 
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_milestone_names_library_code_that_exists(stem: str):
-    from underhood.atlas.excerpts import excerpt
+    from underhood.curriculum.excerpts import excerpt
 
     for name in milestones()[stem].code:
         assert excerpt(name).lines, name

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from underhood.atlas import results
-from underhood.atlas.pages.site import page
+from underhood.curriculum import results
+from underhood.curriculum.pages.site import page
 from underhood.web.path_pages import path_router
 
 

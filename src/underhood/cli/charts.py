@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from underhood.atlas.pages.drawing import Axis, axis, value_words
 from underhood.cli import terminal
 from underhood.core.figures import Figure, Frames, Grid, Heat, Plot, Texts
+from underhood.curriculum.pages.drawing import Axis, axis, value_words
 
 ROWS = 9
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))

@@ -42,15 +42,15 @@ class Args:
     """Folder of your own results; results if left out."""
 
     knows: tuple[str, ...] = ()
-    """Rows that you know already; `to` leaves them out."""
+    """Topics that you know already; `to` leaves them out."""
 
     tier: int = 3
-    """Shows rows up to this tier: 1 the shortest path, 2 important, 3 all."""
+    """Shows topics up to this tier: 1 the shortest path, 2 important, 3 all."""
 
 
 def run(args: Args) -> int:
-    from underhood.atlas import results
     from underhood.cli import path_views
+    from underhood.curriculum import results
 
     action, *rest = args.words or ("map",)
     if action not in ACTIONS:
@@ -64,7 +64,7 @@ def run(args: Args) -> int:
     found, text = {
         "map": lambda: path_views.overview(places, args.tier),
         "show": lambda: path_views.one(rest[0], places),
-        "to": lambda: path_views.way(rest[0], args.knows),
+        "to": lambda: path_views.path_to(rest[0], args.knows),
         "search": lambda: path_views.search(" ".join(rest)),
         "check": path_views.check,
     }[action]()

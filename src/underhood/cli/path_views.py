@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from underhood.atlas import catalogue, results, route
-from underhood.atlas import rows as index
-from underhood.atlas import search as finder
 from underhood.cli import terminal
 from underhood.cli.claims import claims_table, minutes_words, number
 from underhood.core.errors import UserError
+from underhood.curriculum import index, results, route
+from underhood.curriculum import search as finder
+from underhood.curriculum import topics as table
 
 View = tuple[Any, Callable[[], None]]
 MARKS = {
@@ -21,45 +21,52 @@ MARKS = {
 
 
 def overview(places: Sequence[Path], tier: int) -> View:
-    """Every row with its milestone and verdict."""
-    built = catalogue.covering()
-    found = results.overview(catalogue.milestones().values(), places)
-    rows: dict[str, Any] = {}
-    for id in index.rows():
+    """Every topic with its milestone and verdict."""
+    built = index.covering()
+    found = results.overview(index.milestones().values(), places)
+    states: dict[str, Any] = {}
+    for id in table.topics():
         one = built.get(id)
         if one is None:
-            rows[id] = None
+            states[id] = None
             continue
         file, result = found.get(one.stem, (None, None))
         verdict = None if result is None else results.verdict_of(result, id)
-        rows[id] = {"milestone": one.stem, "verdict": verdict, "result": None if file is None else _short(file)}
+        states[id] = {
+            "milestone": one.stem,
+            "verdict": verdict,
+            "result": None if file is None else _short(file),
+        }
     listed = [
         {
             "stem": one.stem,
             "title": one.title,
             "year": one.year,
-            "rows": list(one.rows),
+            "topics": list(one.topics),
             "question": one.question,
             "minutes": {"read": one.minutes.read, "smoke": one.minutes.smoke, "report": one.minutes.report},
             "verdict": results.verdict_of(found[one.stem][1]) if one.stem in found else None,
         }
-        for one in catalogue.milestones().values()
+        for one in index.milestones().values()
     ]
 
     def text() -> None:
         out = terminal.console()
-        for section, era in index.ERAS.items():
-            members = [row for row in index.rows().values() if row.section == section]
-            here = [row for row in members if rows[row.id] is not None and row.tier <= tier]
-            count = sum(rows[row.id] is not None for row in members)
+        for section, era in table.ERAS.items():
+            members = [topic for topic in table.topics().values() if topic.section == section]
+            here = [topic for topic in members if states[topic.id] is not None and topic.tier <= tier]
+            count = sum(states[topic.id] is not None for topic in members)
             out.print(f"{section}  {era}", style="bold", end="")
             out.print(f"  {count} of {len(members)}", style="dim")
-            for row in here:
-                verdict = rows[row.id]["verdict"]
+            for topic in here:
+                verdict = states[topic.id]["verdict"]
                 mark = " " if verdict is None else MARKS[verdict]
-                year = "" if row.year is None else str(row.year)
+                year = "" if topic.year is None else str(topic.year)
                 out.print(
-                    f"  {mark} {row.id:<18} {year:<4}  {row.title}", soft_wrap=False, overflow="ellipsis", no_wrap=True
+                    f"  {mark} {topic.id:<18} {year:<4}  {topic.title}",
+                    soft_wrap=False,
+                    overflow="ellipsis",
+                    no_wrap=True,
                 )
         out.print()
         legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
@@ -67,28 +74,30 @@ def overview(places: Sequence[Path], tier: int) -> View:
         terminal.next_commands(
             out,
             {
-                "underhood path search QUESTION": "finds the row that answers",
+                "underhood path search QUESTION": "finds the topic that answers",
                 "underhood path show ID": "its idea and what it found",
                 "underhood reproduce ID": "measures it here",
             },
         )
 
-    return {"rows": rows, "milestones": listed}, text
+    return {"topics": states, "milestones": listed}, text
 
 
 def one(name: str, places: Sequence[Path]) -> View:
     """One milestone: its idea, its claims with the latest result, where to go on."""
-    milestone = catalogue.find(name)
+    milestone = index.find(name)
     found = results.latest(milestone.stem, places)
     data = {
         "stem": milestone.stem,
-        "rows": list(milestone.rows),
+        "topics": list(milestone.topics),
         "title": milestone.title,
         "year": milestone.year,
         "question": milestone.question,
         "idea": milestone.idea.strip(),
         "papers": [vars(paper) for paper in milestone.papers],
-        "needs": [row.id for id in milestone.rows for row in index.before(id)[:-1] if row.id not in milestone.rows],
+        "needs": [
+            topic.id for id in milestone.topics for topic in table.before(id)[:-1] if topic.id not in milestone.topics
+        ],
         "errata": list(milestone.errata),
         "result": None if found is None else {"file": _short(found[0])} | found[1],
     }
@@ -116,27 +125,27 @@ def one(name: str, places: Sequence[Path]) -> View:
                 for line in lines:
                     out.print(textwrap.fill(" ".join(line.split()), out.width))
         follow = dict.fromkeys(
-            row.id for id in milestone.rows for row in index.after(id) if row.id not in milestone.rows
+            topic.id for id in milestone.topics for topic in table.after(id) if topic.id not in milestone.topics
         )
         commands = {f"underhood reproduce {milestone.stem}": f"about {minutes_words(milestone.minutes.report)}"}
-        commands |= {f"underhood path show {id}": index.rows()[id].title for id in follow if id in catalogue.covering()}
+        commands |= {f"underhood path show {id}": table.topics()[id].title for id in follow if id in index.covering()}
         terminal.next_commands(out, commands)
 
     return data, text
 
 
-def way(name: str, knows: Collection[str]) -> View:
-    """The shortest route to a row."""
-    id = name if name in index.rows() else catalogue.find(name).rows[0]
+def path_to(name: str, knows: Collection[str]) -> View:
+    """The shortest route to a topic."""
+    id = name if name in table.topics() else index.find(name).topics[0]
     for known in knows:
-        index.row(known)
-    steps = route.way(id, knows)
+        table.topic(known)
+    steps = route.path_to(id, knows)
     read, run = sum(step.read for step in steps), sum(step.run for step in steps)
     data = {
         "to": id,
         "steps": [
             {
-                "rows": [row.id for row in step.rows],
+                "topics": [topic.id for topic in step.topics],
                 "milestone": None if step.milestone is None else step.milestone.stem,
                 "read_minutes": step.read,
                 "run_minutes": step.run,
@@ -151,10 +160,10 @@ def way(name: str, knows: Collection[str]) -> View:
         out = terminal.console()
         rows = []
         for stop, step in enumerate(steps, start=1):
-            title = step.rows[-1].title if step.milestone is None else step.milestone.title
+            title = step.topics[-1].title if step.milestone is None else step.milestone.title
             state = "not written yet" if step.milestone is None else minutes_words(step.run)
-            rows.append([stop, ", ".join(row.id for row in step.rows), title, minutes_words(step.read), state])
-        out.print(terminal.table(["", "row", "", "read", "run"], rows))
+            rows.append([stop, ", ".join(topic.id for topic in step.topics), title, minutes_words(step.read), state])
+        out.print(terminal.table(["", "topic", "", "read", "run"], rows))
         out.print()
         out.print(f"{minutes_words(read)} of reading, {minutes_words(run)} of running on two cores.", style="dim")
 
@@ -162,16 +171,16 @@ def way(name: str, knows: Collection[str]) -> View:
 
 
 def search(question: str) -> View:
-    """The rows that answer a question best."""
+    """The topics that answer a question best."""
     found = finder.search(question)
-    built = catalogue.covering()
+    built = index.covering()
     if not found:
         raise UserError(f"no milestone speaks of {question!r}", fix="Try other words, or underhood path for the map")
     data = [
         {
-            "row": id,
+            "topic": id,
             "milestone": built[id].stem if id in built else None,
-            "title": index.rows()[id].title,
+            "title": table.topics()[id].title,
             "score": score,
         }
         for id, score in found
@@ -181,7 +190,7 @@ def search(question: str) -> View:
         out = terminal.console()
         for id, _ in found:
             out.print(id, style="bold", end="  ")
-            out.print(index.rows()[id].title, style="" if id in built else "dim")
+            out.print(table.topics()[id].title, style="" if id in built else "dim")
             if id in built:
                 out.print(f"  {built[id].question}", style="dim")
         terminal.next_commands(out, {f"underhood path show {found[0][0]}": "reads the first"})
@@ -191,11 +200,11 @@ def search(question: str) -> View:
 
 def check() -> View:
     """Statements of papers, computed again from what the same papers print."""
-    from underhood.atlas.checks import CHECKS
+    from underhood.curriculum.checks import CHECKS
 
     data = [
         {
-            "row": one.row,
+            "topic": one.topic,
             "paper": one.paper,
             "where": one.where,
             "what": one.what,
@@ -212,7 +221,7 @@ def check() -> View:
         out = terminal.console()
         for one in CHECKS:
             out.print(f"{one.paper}, {one.where}", style="bold", end="  ")
-            out.print(one.row, style="dim")
+            out.print(one.topic, style="dim")
             word = "agrees" if one.agrees else "does not agree"
             out.print(f"  prints {number(one.printed)} {one.what}; {one.from_}: {number(one.recomputed)}, {word}.")
         wrong = sum(not one.agrees for one in CHECKS)
@@ -225,11 +234,11 @@ def check() -> View:
 def write_pages(html: Path | None, docs: Path | None, places: Sequence[Path]) -> int:
     """Writes the pages for a browser, the Markdown pages, or both."""
     if html is not None:
-        from underhood.atlas.pages.site import write_site
+        from underhood.curriculum.pages.site import write_site
 
         print(write_site(html, places)[0])
     if docs is not None:
-        from underhood.atlas.pages.markdown import write_docs
+        from underhood.curriculum.pages.markdown import write_docs
 
         print(write_docs(docs, places)[0])
     return 0

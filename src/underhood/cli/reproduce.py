@@ -16,13 +16,13 @@ from underhood.core.errors import UserError
 class Args:
     """Measures a milestone's claims here: claim, the paper's number, this machine's, verdict.
 
-    NAME is a milestone (p1913_markov) or a row of the path (markov-1913). The
+    NAME is a milestone (p1913_markov) or a topic of the path (markov-1913). The
     result goes to results/NAME/DATE_MACHINE.json. Every claim's threshold stands
     in the code beforehand; then the idea is taken away, and the claim must fail.
     """
 
     names: Positional[tuple[str, ...]] = ()
-    """Milestones or rows to measure."""
+    """Milestones or topics to measure."""
 
     scale: Literal["smoke", "report"] = "report"
     """smoke: seconds, to see that it runs; report: minutes, to be believed."""
@@ -51,7 +51,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.atlas import catalogue
+    from underhood.curriculum import index
 
     if args.all == bool(args.names):
         raise UserError("name milestones, or say --all", fix="underhood path lists them")
@@ -61,7 +61,7 @@ def run(args: Args) -> int:
         from underhood.cli.reproduce_all import run_all
 
         return run_all(args)
-    chosen = list(dict.fromkeys(catalogue.find(name).stem for name in args.names))
+    chosen = list(dict.fromkeys(index.find(name).stem for name in args.names))
     return max(_one(args, stem) for stem in chosen)
 
 
@@ -76,12 +76,12 @@ def command_of(args: Args, stem: str) -> str:
 def _one(args: Args, stem: str) -> int:
     import sys
 
-    from underhood.atlas import results
-    from underhood.atlas.catalogue import find
-    from underhood.atlas.pages.site import PAGES, refresh
-    from underhood.atlas.reproduce import failures, reproduce
     from underhood.cli import terminal
     from underhood.cli.reproduce_view import Progress, show
+    from underhood.curriculum import results
+    from underhood.curriculum.index import find
+    from underhood.curriculum.pages.site import PAGES, refresh
+    from underhood.curriculum.reproduce import failures, reproduce
 
     milestone = find(stem)
     out = terminal.console(sys.stderr if args.json else None)

@@ -9,11 +9,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underhood.atlas import catalogue, results
-from underhood.atlas.reproduce import digest, failures, reproduce
 from underhood.cli import terminal
 from underhood.cli.claims import minutes_words
 from underhood.core.milestone import SCALES
+from underhood.curriculum import index, results
+from underhood.curriculum.reproduce import digest, failures, reproduce
 
 if TYPE_CHECKING:
     from underhood.cli.reproduce import Args
@@ -26,10 +26,10 @@ def run_all(args: Args) -> int:
     from underhood.cli.reproduce_view import Progress
 
     out = terminal.console()
-    waiting = [stem for stem in catalogue.milestones() if args.again or not up_to_date(stem, args)]
-    known = len(catalogue.milestones()) - len(waiting)
+    waiting = [stem for stem in index.milestones() if args.again or not up_to_date(stem, args)]
+    known = len(index.milestones()) - len(waiting)
     if known:
-        out.print(f"{known} of {len(catalogue.milestones())} are up to date.", style="dim")
+        out.print(f"{known} of {len(index.milestones())} are up to date.", style="dim")
     # Read by the children before they load torch: with one thread each, two do not stand in each other's way.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     context = multiprocessing.get_context("spawn")
@@ -81,7 +81,7 @@ def _work(stem: str, args: Args, told: Any) -> None:
 
     try:
         result = reproduce(
-            catalogue.find(stem),
+            index.find(stem),
             args.scale,
             seeds=args.seeds,
             data=args.data,

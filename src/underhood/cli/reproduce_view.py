@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from underhood.atlas.reproduce import failures
-from underhood.atlas.results import Result
 from underhood.cli.charts import charts
 from underhood.cli.claims import claims_table, minutes_words
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Milestone
 from underhood.core.trial import Listener
+from underhood.curriculum.reproduce import failures
+from underhood.curriculum.results import Result
 
 EVERY = 10.0
 """Seconds between lines where the output is no terminal."""

@@ -102,7 +102,7 @@ class Claim:
         unit: of the measured value, e.g. ``"bits per letter"``; empty for a count or ratio.
         middle: what is judged and shown of several seeds.
         scale: ``"report"`` where smoke scale is too small to judge; it is then only measured there.
-        row: which of the milestone's rows it belongs to; empty for all.
+        topic: which of its topics it belongs to; empty for all.
         aside: does not count towards the verdict on the milestone.
     """
 
@@ -113,7 +113,7 @@ class Claim:
     unit: str = ""
     middle: Literal["mean", "median", "max", "min"] = "mean"
     scale: Scale = "smoke"
-    row: str = ""
+    topic: str = ""
     aside: bool = False
 
 
@@ -121,7 +121,7 @@ class Claim:
 class Ablation:
     """The idea taken away: then the claims named in `breaks` must fail, or they never depended on it.
 
-    ``run`` asks ``trial.without(key)``. Ablated runs happen at smoke scale, in every result and in the tests.
+    ``run`` asks ``trial.ablated(key)``. Ablated runs happen at smoke scale, in every result and in the tests.
     """
 
     key: str
@@ -152,7 +152,7 @@ class Milestone:
 
     Attributes:
         stem: the file's name and that of its results, its page and its test, ``p1913_markov``.
-        rows: ids of the list's rows (`underhood.atlas.rows`) that it covers, the main one first.
+        topics: ids of the topics (`underhood.curriculum.topics`) that it covers, the main one first.
         question: the reader's question that it answers; `asks` are others, as a newcomer would type them.
         idea: the explanation. Paragraphs are separated by an empty line; ``$…$`` is TeX, ``$$…$$`` an equation of its
             own, ```` `…` ```` code, ``*…*`` emphasis and ``[words](link)`` a link.
@@ -164,7 +164,7 @@ class Milestone:
     """
 
     stem: str
-    rows: tuple[str, ...]
+    topics: tuple[str, ...]
     title: str
     year: int
     question: str
@@ -188,7 +188,11 @@ class Milestone:
         """What contradicts itself in this description; empty if nothing does."""
         keys = [claim.key for claim in self.claims]
         found = [f"two claims are called {key}" for key in {key for key in keys if keys.count(key) > 1}]
-        found += [f"{one.key}: {one.row} is none of its rows" for one in self.claims if one.row not in ("", *self.rows)]
+        found += [
+            f"{one.key}: {one.topic} is none of its topics"
+            for one in self.claims
+            if one.topic not in ("", *self.topics)
+        ]
         if not self.ablations and any(not claim.aside for claim in self.claims):
             found.append("no ablation: take the idea away and say which claim fails")
         for ablation in self.ablations:

@@ -6,7 +6,7 @@
         letters = read(trial.file("text/onegin/evgeny.txt"))
         trial.measure("vowels", count(letters))
         for seed in trial.each_seed():
-            if trial.without("dependence"):
+            if trial.ablated("dependence"):
                 letters = shuffled(letters, seed)
             trial.measure("dispersion", dispersion(letters))
 """
@@ -62,17 +62,17 @@ class Trial:
         needed = {key for ablation in milestone.ablations if ablation.key in self.removed for key in ablation.breaks}
         self._wanted = needed or {claim.key for claim in milestone.claims if self._judged(claim.key)}
 
-    def at(self, *, smoke: T, report: T) -> T:
-        """The setting for this scale: ``steps = trial.at(smoke=200, report=2000)``."""
+    def by_scale(self, *, smoke: T, report: T) -> T:
+        """The setting for this scale: ``steps = trial.by_scale(smoke=200, report=2000)``."""
         return report if self.scale == "report" else smoke
 
-    def without(self, key: str) -> bool:
+    def ablated(self, key: str) -> bool:
         """Whether the idea `key` is taken away in this run."""
         assert key in {ablation.key for ablation in self.milestone.ablations}, f"no ablation {key}"
         return key in self.removed
 
     @property
-    def ablated(self) -> bool:
+    def is_ablation(self) -> bool:
         """Whether anything is taken away: such a run needs no figures and no oracles."""
         return bool(self.removed)
 
@@ -120,7 +120,7 @@ class Trial:
         if interval is not None:
             self._intervals[key] = (float(interval[0]), float(interval[1]))
 
-    def cannot(self, key: str, why: str) -> None:
+    def skip_claim(self, key: str, why: str) -> None:
         """Says that a claim can't be measured here, and why: ``"needs MNIST (vision/mnist below --data)"``."""
         self.milestone.claim(key)
         self.missing[key] = why
@@ -131,12 +131,12 @@ class Trial:
 
     def figure(self, figure: Figure) -> None:
         """Adds a figure; in an ablated run nothing is drawn."""
-        if not self.ablated:
+        if not self.is_ablation:
             self.figures.append(figure)
 
     def note(self, text: str) -> None:
         """Adds a sentence for the reader of the result."""
-        if not self.ablated:
+        if not self.is_ablation:
             self.notes.append(text)
 
     def file(self, path: str) -> Path | None:
@@ -176,13 +176,13 @@ class Trial:
         """Every claim with its values, interval and verdict, as a result file holds it."""
         rows = []
         for claim in self.milestone.claims:
-            if self.ablated and claim.key not in self._wanted:
+            if self.is_ablation and claim.key not in self._wanted:
                 continue
             verdict, found = self.verdict(claim.key), self.values(claim.key)
             row: dict[str, Any] = {"key": claim.key, "statement": claim.statement, "unit": claim.unit}
             if claim.paper is not None:
                 row |= {"paper": claim.paper.value, "evidence": claim.paper.evidence, "where": claim.paper.where}
-            row |= {"rule": claim.judge.words, "how": claim.middle, "row": claim.row, "aside": claim.aside}
+            row |= {"rule": claim.judge.words, "how": claim.middle, "topic": claim.topic, "aside": claim.aside}
             if found is not None and verdict is not None:
                 row |= {"middle": _json(found.middle), "low": _json(found.low), "high": _json(found.high)}
                 row |= {"spread": _json(found.spread), "values": [_json(value) for value in found.values]}

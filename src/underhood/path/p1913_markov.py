@@ -27,7 +27,7 @@ LETTERS, BLOCK = 20_000, 100
 
 MILESTONE = Milestone(
     stem="p1913_markov",
-    rows=("markov-1913", "hayes-article"),
+    topics=("markov-1913", "hayes-article"),
     title="Markov counts the letters of Eugene Onegin",
     year=1913,
     question="What is a Markov chain, and why did a mathematician count vowels in a poem?",
@@ -129,8 +129,8 @@ def run(trial: Trial) -> None:
     english = binary("".join(doc.text for doc in pydocs_corpus().documents[:12]).lower(), vowels="aeiou")[:LETTERS]
     onegin = read_onegin(trial)
     for key in ("vowels", "vowel_pairs", "dispersion") if onegin is None else ():
-        trial.cannot(key, f"needs the poem: {ONEGIN} below --data")
-    if trial.without("dependence"):
+        trial.skip_claim(key, f"needs the poem: {ONEGIN} below --data")
+    if trial.ablated("dependence"):
         english = np.random.default_rng(0).permutation(english)
         onegin = None if onegin is None else np.random.default_rng(0).permutation(onegin)
     if onegin is not None:
@@ -145,7 +145,7 @@ def run(trial: Trial) -> None:
     predicted = (1 + fitted[0] - fitted[1]) / (1 - fitted[0] + fitted[1])
     for seed in trial.each_seed():
         chain = simulate(fitted, 50 * LETTERS, seed)
-        if trial.without("dependence"):
+        if trial.ablated("dependence"):
             chain = np.random.default_rng(seed).permutation(chain)
         trial.measure("formula", dispersion(chain) / predicted)
     draw(trial, text)

@@ -27,7 +27,7 @@ DISTANCES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 
 MILESTONE = Milestone(
     stem="p1948_entropy",
-    rows=("entropy",),
+    topics=("entropy",),
     title="Bits: the measure of surprise",
     year=1948,
     question="What is information, and in what is it measured?",
@@ -137,9 +137,9 @@ text: see shannon-1951. Nothing here depends on the text but one claim; the laws
 
 def run(trial: Trial) -> None:
     text = symbols(" ".join(plain_english(only_topics=trial.scale == "smoke")[0]))
-    if trial.without("context"):
+    if trial.ablated("context"):
         text = np.random.default_rng(0).permutation(text)
-    h = unexpected if trial.without("logarithm") else entropy
+    h = unexpected if trial.ablated("logarithm") else entropy
     joint = pairs(text, 1)
     first, second = joint.sum(axis=1), joint.sum(axis=0)
     left = sum(share * h(row) for share, row in zip(first / first.sum(), joint, strict=True) if share > 0)
@@ -152,8 +152,8 @@ def run(trial: Trial) -> None:
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         if trial.wants("processing"):
-            trial.measure("processing", min(lost(rng, trial.without("chain")) for _ in range(1000)))
-        if trial.ablated:
+            trial.measure("processing", min(lost(rng, trial.ablated("chain")) for _ in range(1000)))
+        if trial.is_ablation:
             continue
         sources = rng.dirichlet(np.full(27, 0.5), size=1000)
         sizes = 10 ** rng.uniform(-3, 0, size=(1000, 1))
@@ -164,7 +164,7 @@ def run(trial: Trial) -> None:
         trial.measure("bias", float(low / np.mean([missing_bits(sample) for sample in samples])))
         trial.measure("pairs_bias", -error(rng, joint, 1000)[0])
         errors.append([[error(rng, counts, n) for n in SAMPLES] for counts in (first, joint)])
-    if not trial.ablated:
+    if not trial.is_ablation:
         oracles(trial, joint)
         show(trial, text, first, np.array(errors).mean(axis=0))
 

@@ -30,7 +30,7 @@ ORDERS = ("zeroth", "first", "second", "third")
 
 MILESTONE = Milestone(
     stem="p1948_shannon",
-    rows=("shannon-1948",),
+    topics=("shannon-1948",),
     title="Shannon draws English from tables",
     year=1948,
     question="Can a machine that only counts letters write English?",
@@ -116,12 +116,12 @@ def run(trial: Trial) -> None:
     known, number, counts = np.unique(words, return_inverse=True, return_counts=True)
     common = set(known[counts >= 5].tolist())
     common -= set("bcdefghjklmnopqrstuvwxyz")
-    top = 1 if trial.without("context") else 8
+    top = 1 if trial.ablated("context") else 8
     letter_tables = [table(text, min(order, top), 27) for order in (0, 1, 2, 3)]
     word_tables = [table(number, min(order, top), len(known)) for order in (1, 2)]
     others = " ".join(held_out).split()
     written = set(pairwise(others))
-    count, length = trial.at(smoke=(40, 250), report=(120, 500))
+    count, length = trial.by_scale(smoke=(40, 250), report=(120, 500))
     shares: list[list[float]] = []
     samples: dict[str, str] = {}
     for seed in trial.each_seed():
@@ -138,7 +138,7 @@ def run(trial: Trial) -> None:
             samples |= {
                 f"{name}-order words": " ".join(w[0][:20]) for name, w in zip(ORDERS[1:3], wording, strict=True)
             }
-            if not trial.ablated:
+            if not trial.is_ablation:
                 trial.oracle(
                     "transition counts, chi-square per degree of freedom", *surprise(drawn[2], letter_tables[2])
                 )

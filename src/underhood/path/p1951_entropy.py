@@ -31,7 +31,7 @@ LONGEST = 8
 
 MILESTONE = Milestone(
     stem="p1951_entropy",
-    rows=("shannon-1951", "shannon-game"),
+    topics=("shannon-1951", "shannon-game"),
     title="Shannon measures the entropy of printed English",
     year=1951,
     question="How much information does a letter carry, once you know what came before?",
@@ -133,14 +133,14 @@ Play it yourself with `underhood play shannon`: you against the n-gram, and agai
             statement="Knowing seven letters, a table is right at once as often as his reader who knew 9 to 14",
             judge=near(0.65, 0.07, shape=0.15),
             paper=Printed("58 to 72 of 100", "verified", "Table I"),
-            row="shannon-game",
+            topic="shannon-game",
         ),
         Claim(
             key="game",
             statement="What the table really needs lies between the bounds from its guesses (least distance)",
             judge=at_least(0.0),
             unit="bits",
-            row="shannon-game",
+            topic="shannon-game",
         ),
     ),
     ablations=(
@@ -172,7 +172,7 @@ def run(trial: Trial) -> None:
     train, held_out = plain_english(only_topics=trial.scale == "smoke")
     text, other = symbols(" ".join(train)), [symbols(one) for one in held_out]
     topics = " ".join(text for half in plain_english(only_topics=True) for text in half)
-    blind = trial.without("context")
+    blind = trial.ablated("context")
     counted = [conditional_entropy(symbols(topics), 1 if blind else n) for n in range(1, LONGEST + 1)]
     letters = symbols(topics)[symbols(topics) > 0]
     trial.measure("f1", counted[0])
@@ -185,15 +185,15 @@ def run(trial: Trial) -> None:
     fresh = [-float(np.concatenate(model.log_probs(other)).mean() / np.log(2)) for model in models]
     trial.measure("f3", fresh[0 if blind else 2])
     trial.measure("collapse", counted[-1] / fresh[-1])
-    length = trial.at(smoke=4_000, report=40_000)
+    length = trial.by_scale(smoke=4_000, report=40_000)
     for seed in trial.each_seed():
-        entropy, guesses = known_source(seed, trial.without("order"))
+        entropy, guesses = known_source(seed, trial.ablated("order"))
         trial.measure("theorem", distance(entropy, bounds(shares(guesses))))
-    played = [play(model, np.concatenate(other)[:length], trial.without("order")) for model in models]
+    played = [play(model, np.concatenate(other)[:length], trial.ablated("order")) for model in models]
     trial.measure("first_guess", float((played[-1][0] == 1).mean()))
     informed = played[1:] or played  # a table that looks at nothing has nothing to gain on its guesses
     trial.measure("game", min(distance(bits, bounds(shares(guesses))) for guesses, bits in informed))
-    if not trial.ablated:
+    if not trial.is_ablation:
         chain = np.arange(1, 12_367 + 1)
         p = 0.1 / chain
         trial.oracle("his word model sums to 1 at rank 12,367", abs(p.sum() - 1) < 1e-5, f"{p.sum():.6f}")

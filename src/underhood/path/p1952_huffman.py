@@ -21,7 +21,7 @@ POSSIBLE = np.array([code for code in product(range(1, 5), repeat=5) if sum(2.0*
 
 MILESTONE = Milestone(
     stem="p1952_huffman",
-    rows=("huffman",),
+    topics=("huffman",),
     title="Huffman's code: within a bit of the entropy",
     year=1952,
     question="How short can a text be written, if every letter gets bits of its own?",
@@ -132,15 +132,15 @@ decoder needs. The code is judged by its exact mean length; a text is coded and 
 
 
 def run(trial: Trial) -> None:
-    pick = commonest if trial.without("rarest") else None
+    pick = commonest if trial.ablated("rarest") else None
     train, held_out = plain_english(only_topics=trial.scale == "smoke")
     text, other = symbols(" ".join(train)), symbols(" ".join(held_out))
     counts = block_counts(text, 1)
     code = lengths(counts.tolist(), pick)
     trial.measure("letters", mean_length(counts, code) - entropy(counts))
-    words = ranks_in_binary(counts) if trial.without("prefix") else codewords(code)
+    words = ranks_in_binary(counts) if trial.ablated("prefix") else codewords(code)
     trial.measure("kraft", sum(2.0 ** -len(word) for word in words))
-    some = text[: trial.at(smoke=20_000, report=500_000)].tolist()
+    some = text[: trial.by_scale(smoke=20_000, report=500_000)].tolist()
     bits = encode(some, words)
     trial.measure("restored", wrong_letters(bits, words, some))
     new = block_counts(other, 1)
@@ -151,7 +151,7 @@ def run(trial: Trial) -> None:
         rng = np.random.default_rng(seed)
         trial.measure("within_one", min(slack(p, pick) for p in rng.dirichlet(np.full(27, 0.5), size=1000)))
         trial.measure("optimal", max(excess(p, pick) for p in rng.dirichlet(np.ones(5), size=200)))
-    if not trial.ablated:
+    if not trial.is_ablation:
         expected = sum(code[symbol] for symbol in some)
         trial.oracle("the coded text is as long as the table says", len(bits) == expected, f"{len(bits):,} bits")
         show(trial, counts, words, costs)

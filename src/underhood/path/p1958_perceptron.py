@@ -29,7 +29,7 @@ XOR_Y = np.array([-1, 1, 1, -1], dtype=float)
 
 MILESTONE = Milestone(
     stem="p1958_perceptron",
-    rows=("perceptron",),
+    topics=("perceptron",),
     title="The perceptron corrects itself",
     year=1958,
     question="How can a machine learn from its mistakes, and what can a single layer not learn?",
@@ -134,27 +134,29 @@ cells through wires of weight +1 or −1 and fires above a random threshold.
 
 
 def run(trial: Trial) -> None:
-    moves = not trial.without("correction")
+    moves = not trial.ablated("correction")
     rows, bounds = [], []
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         found = []
         for gamma in MARGINS:
             x, y, margin = separable(rng, gamma)
-            _, errors, _ = learn(x, y, sweeps=trial.at(smoke=2000, report=4000) if moves else 500, moves=moves, rng=rng)
+            _, errors, _ = learn(
+                x, y, sweeps=trial.by_scale(smoke=2000, report=4000) if moves else 500, moves=moves, rng=rng
+            )
             found.append((sum(errors), (np.linalg.norm(x, axis=1).max() / margin) ** 2))
         bounds.append(found)
         trial.measure("bound", max(mistakes / bound for mistakes, bound in found))
         _, errors, period = learn(XOR, XOR_Y, sweeps=1000, moves=moves, rng=rng)
         trial.measure("xor", sum(error > 0 for error in errors))
         trial.measure("cycle", period or np.inf)
-        units = association_units(rng, 3, 3) if not trial.without("units") else lambda x: x
+        units = association_units(rng, 3, 3) if not trial.ablated("units") else lambda x: x
         trial.measure("xor_units", learn(units(XOR), XOR_Y, sweeps=1000, moves=moves, rng=rng)[1][-1])
         if not trial.wants("shapes", "units_help"):
             continue
         pictures, y = squares_and_circles(rng, TRAIN + TEST)
         raw = np.hstack([pictures, np.ones((len(y), 1))])
-        wired = raw if trial.without("units") else association_units(rng, SIDE * SIDE, WIRES)(pictures)
+        wired = raw if trial.ablated("units") else association_units(rng, SIDE * SIDE, WIRES)(pictures)
         right = []
         for x in (raw, wired):
             w, _, _ = learn(x[:TRAIN], y[:TRAIN], sweeps=20, moves=moves, rng=rng)

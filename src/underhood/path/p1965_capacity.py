@@ -18,7 +18,7 @@ SIZES = (10, 20, 50)
 
 MILESTONE = Milestone(
     stem="p1965_capacity",
-    rows=("capacity-2bits",),
+    topics=("capacity-2bits",),
     title="What one neuron can memorise",
     year=1965,
     question="How much can a model of a certain size learn?",
@@ -120,23 +120,23 @@ the difference between memorising and understanding.
 
 def run(trial: Trial) -> None:
     x = np.random.default_rng(0).standard_normal((8, 3))
-    if trial.without("position"):
+    if trial.ablated("position"):
         x = x @ np.diag([1.0, 1.0, 0.0])
     trial.measure("count", sum(separation(x, np.array(y))[0] for y in product((-1.0, 1.0), repeat=8)))
-    if not trial.ablated:
+    if not trial.is_ablation:
         trial.measure("half", max(abs(float(share(2 * k, k) - Fraction(1, 2))) for k in range(1, 501)))
         trial.measure("steep", float(share(900, 500) - share(1100, 500)))
-    held: dict[int, list[int]] = {k: [] for k in (SIZES[:1] if trial.ablated else SIZES)}
+    held: dict[int, list[int]] = {k: [] for k in (SIZES[:1] if trial.is_ablation else SIZES)}
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         for k in trial.each(list(held), "weights"):
-            draws = range(trial.at(smoke={10: 120, 20: 30, 50: 4}, report={10: 200, 20: 100, 50: 16})[k])
+            draws = range(trial.by_scale(smoke={10: 120, 20: 30, 50: 4}, report={10: 200, 20: 100, 50: 16})[k])
             held[k] += [holds(trial, k, rng) for _ in draws]
     drawn = {k: np.array(found) for k, found in held.items()}
     trial.measure("learnt", np.concatenate([found >= 2 * k for k, found in drawn.items()]).mean())
     trial.measure("bits", np.concatenate([found / k for k, found in drawn.items()]).mean())
     trial.measure("law", max(gap(found, k) for k, found in drawn.items() if len(found) > 50))
-    if not trial.ablated:
+    if not trial.is_ablation:
         closed = [separable_labellings(n, k) for n in range(2, 30) for k in range(2, 30)]
         steps = [
             separable_labellings(n - 1, k) + separable_labellings(n - 1, k - 1)
@@ -158,9 +158,9 @@ def holds(trial: Trial, k: int, rng: np.random.Generator) -> int:
     What separates more points separates fewer, so the number is found by halving an interval.
     """
     x = rng.standard_normal((4 * k, k))
-    if trial.without("position"):
+    if trial.ablated("position"):
         x[:, k // 2 :] = 0
-    y = np.sign(x @ rng.standard_normal(k)) if trial.without("chance") else rng.choice((-1.0, 1.0), len(x))
+    y = np.sign(x @ rng.standard_normal(k)) if trial.ablated("chance") else rng.choice((-1.0, 1.0), len(x))
     fine, most = 0, len(x) + 1
     while most - fine > 1:
         middle = (fine + most) // 2 if fine else min(2 * k, most - 1)

@@ -27,7 +27,7 @@ RARE = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 MILESTONE = Milestone(
     stem="p1984_high_dimensions",
-    rows=("highdim-geometry",),
+    topics=("highdim-geometry",),
     title="High dimensions have room",
     year=1984,
     question="Why do models think in thousands of dimensions, and how do so many meanings fit in?",
@@ -162,7 +162,7 @@ and chance moves it by half; ten draws are averaged at report scale. The texts a
 
 
 def run(trial: Trial) -> None:
-    flat = trial.without("dimensions")
+    flat = trial.ablated("dimensions")
     trial.measure("tokens", TOKENS * (TOKENS - 1) / 2 * space.share_beyond(GPT3, 0.06))
     found: dict[float, list[int]] = {}
     for seed in trial.each_seed():
@@ -173,7 +173,7 @@ def run(trial: Trial) -> None:
             trial.measure("gpt3", near_by[GPT3].mean())
             trial.measure("sample", (near_by[GPT3] > 0.02).mean() / space.share_beyond(GPT3, 0.02))
         if trial.wants("growth"):
-            draws = range(trial.at(smoke=2, report=10))
+            draws = range(trial.by_scale(smoke=2, report=10))
             many, few = (sum(space.until_close(3 if flat else d, 0.5, rng) for _ in draws) for d in (96, 32))
             trial.measure("growth", many / few)
         if trial.wants("concentrate"):
@@ -183,24 +183,26 @@ def run(trial: Trial) -> None:
         if trial.wants("variance", "scaled"):
             products = {d: products_of(rng, d) for d in KEYS}
             trial.measure("variance", worst(one.var() / d for d, one in products.items()))
-            scores = [torch.from_numpy(products[d] / (1 if trial.without("root") else d**0.5)) for d in (8, 512)]
+            scores = [torch.from_numpy(products[d] / (1 if trial.ablated("root") else d**0.5)) for d in (8, 512)]
             low, high = (one.softmax(dim=-1).amax(dim=-1).mean().item() for one in scores)
             trial.measure("scaled", high / low)
         if trial.wants("projection"):
             x = texts(trial.scale == "smoke")
             m = space.enough_dimensions(len(x), ERROR)
-            y = x[:, :m] * (x.shape[1] / m) ** 0.5 if trial.without("random") else space.projected(x, m, rng)
+            y = x[:, :m] * (x.shape[1] / m) ** 0.5 if trial.ablated("random") else space.projected(x, m, rng)
             trial.measure("projection", space.distortion(x, y))
         if trial.wants("superposition"):
-            relu = not trial.without("relu")
-            for on in (0.01,) if trial.ablated else trial.at(smoke=(1.0, 0.01), report=RARE):
-                chance = 1.0 if trial.without("rare") else on
-                W, b = squeeze(FEATURES, AXES, chance, seed=seed, relu=relu, steps=trial.at(smoke=300, report=1500))
+            relu = not trial.ablated("relu")
+            for on in (0.01,) if trial.is_ablation else trial.by_scale(smoke=(1.0, 0.01), report=RARE):
+                chance = 1.0 if trial.ablated("rare") else on
+                W, b = squeeze(
+                    FEATURES, AXES, chance, seed=seed, relu=relu, steps=trial.by_scale(smoke=300, report=1500)
+                )
                 found.setdefault(on, []).append(kept(W, b, relu))
             trial.measure("superposition", found[0.01][-1])
-            if not trial.ablated:
+            if not trial.is_ablation:
                 trial.measure("dense", found[1.0][-1])
-    if not trial.ablated:
+    if not trial.is_ablation:
         third = space.share_beyond(3, 0.4)
         trial.oracle("on an ordinary sphere the share is 1 − t (Archimedes)", abs(third - 0.6) < 1e-9, f"{third:.9f}")
         show(trial, found)

@@ -29,7 +29,7 @@ Y = (X[:, ::-1] == X).all(axis=1).astype(float)[:, None]
 
 MILESTONE = Milestone(
     stem="p1986_backprop",
-    rows=("backprop-1986",),
+    topics=("backprop-1986",),
     title="Backpropagation finds mirror symmetry",
     year=1986,
     question="Why does depth need backpropagation?",
@@ -133,11 +133,11 @@ NULLS = ("ratio",)
 def run(trial: Trial) -> None:
     quickest: list[float] = []
     frames: list[tuple[str, Plot]] = []
-    nets = trial.at(smoke=12, report=40)
+    nets = trial.by_scale(smoke=12, report=40)
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         weights = [rng.uniform(-START, START, (nets, *shape)) for shape in ((7, 2), (3, 1))]
-        trial.measure("gradient", difference_from_autograd(weights, trial.without("backward")))
+        trial.measure("gradient", difference_from_autograd(weights, trial.ablated("backward")))
         solved_N, history = train(trial, weights)
         solved = np.isfinite(solved_N)
         trial.measure("solved", float(solved.mean()))
@@ -187,7 +187,7 @@ def train(trial: Trial, weights: list[Floats]) -> tuple[Floats, list[tuple[int, 
             trial.progress(sweep / SWEEPS, "sweeps")
         if sweep in (0, 200, 500, 1000, 1500, 2000, 3000, 5000, SWEEPS):
             history.append((sweep, weights[0].copy()))
-        for w, v, g in zip(weights, speed, gradients(weights, trial.without("backward")), strict=True):
+        for w, v, g in zip(weights, speed, gradients(weights, trial.ablated("backward")), strict=True):
             v *= MOMENTUM
             v -= RATE * g
             w += v

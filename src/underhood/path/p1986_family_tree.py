@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Inputs = tuple[Floats, Floats]
 MILESTONE = Milestone(
     stem="p1986_family_tree",
-    rows=("family-tree",),
+    topics=("family-tree",),
     title="Family trees: the first learned embeddings",
     year=1986,
     question="What is an embedding, and how does a network come to have one?",
@@ -183,7 +183,7 @@ def train(
 ) -> None:
     """Changes the weights in place by the paper's recipe with its rate times `rate`."""
     speed = [np.zeros_like(w) for w in weights]
-    frozen = trial.without("codes")
+    frozen = trial.ablated("codes")
     for sweep in range(sweeps):
         epsilon, alpha = (0.005, 0.5) if sweep < 20 else (0.01, 0.9)
         layers = forward(weights, inputs)

@@ -29,7 +29,7 @@ AS_IN_1989 = {"passes": 23, "batch": 1, "rate": 0.03}
 
 MILESTONE = Milestone(
     stem="p1989_lenet",
-    rows=("lenet-1989",),
+    topics=("lenet-1989",),
     title="LeNet reads handwritten digits",
     year=1989,
     question="How can a network read pictures with so few weights?",
@@ -115,13 +115,13 @@ def run(trial: Trial) -> None:
     net = LeNet()
     layers = [sum(p.numel() for p in part) for part in ((net.h1, net.b1), (net.h2, net.b2), (net.h3, net.b3))]
     connections = 768 * (25 + 1) + 192 * (200 + 1) + 30 * (192 + 1) + 10 * (30 + 1)
-    trial.measure("weights", connections if trial.without("sharing") else sum(p.numel() for p in net.parameters()))
+    trial.measure("weights", connections if trial.ablated("sharing") else sum(p.numel() for p in net.parameters()))
     trial.measure("connections", connections)
     trial.oracle("the paper's count for H1, H2, H3", layers == [1068, 2592, 5790], str(layers))
     errors: dict[str, list[float]] = {"LeNet": [], "fully connected": []}
     for seed in trial.each_seed():
         torch.manual_seed(seed)
-        trial.measure("moves", moved(LeNet(), digits(seed)[0], shared=not trial.without("sharing")))
+        trial.measure("moves", moved(LeNet(), digits(seed)[0], shared=not trial.ablated("sharing")))
         if not trial.wants("neighbours", "test"):
             continue
         train, test = (framed(half, 16) for half in digits(seed))
@@ -156,7 +156,7 @@ def moved(net: LeNet, pictures: Pictures, shared: bool) -> float:
 def measure_mnist(trial: Trial) -> None:
     folder = trial.file("vision/mnist")
     if folder is None:
-        trial.cannot("mnist", "needs MNIST: vision/mnist below --data")
+        trial.skip_claim("mnist", "needs MNIST: vision/mnist below --data")
         return
     train, test = mnist(folder)
     chosen = np.random.default_rng(0).permutation(len(train))[:7291]

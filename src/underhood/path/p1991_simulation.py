@@ -31,7 +31,7 @@ BENFORD = np.log10(1 + 1 / np.arange(1, 10))
 
 MILESTONE = Milestone(
     stem="p1991_simulation",
-    rows=("prob-sim",),
+    topics=("prob-sim",),
     title="Probability by trying it out",
     year=1991,
     question="What do averages of chance do, and how far can a simulation be trusted?",
@@ -141,8 +141,8 @@ sum of k waiting times. The distance to the law does not fall smoothly: the firs
 
 
 def run(trial: Trial) -> None:
-    waits = not trial.without("variance")
-    many = trial.at(smoke=20_000, report=100_000)
+    waits = not trial.ablated("variance")
+    many = trial.by_scale(smoke=20_000, report=100_000)
     spreads, gaps, digits = [], [], []
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
@@ -154,8 +154,8 @@ def run(trial: Trial) -> None:
             trial.measure("clt", power(gaps[-1]))
             trial.measure("edgeworth", gaps[-1][-1] * 8)
         if trial.wants("benford", "exact", "nearer"):
-            factors = rng.random((trial.at(smoke=300_000, report=1_000_000), len(FACTORS)))
-            joined = np.cumsum(factors, axis=1) if trial.without("product") else np.cumprod(factors, axis=1)
+            factors = rng.random((trial.by_scale(smoke=300_000, report=1_000_000), len(FACTORS)))
+            joined = np.cumsum(factors, axis=1) if trial.ablated("product") else np.cumprod(factors, axis=1)
             digits.append([first_digits(joined[:, k - 1]) for k in FACTORS])
             trial.measure("benford", digits[-1][-1][0])
             trial.measure(
@@ -163,9 +163,9 @@ def run(trial: Trial) -> None:
             )
     apart = [float(np.abs(exact_digits(k) - BENFORD).sum() / 2) for k in FACTORS]
     trial.measure("nearer", float(-np.diff(apart).max()))
-    powers = [str(2 * n if trial.without("product") else 2**n) for n in range(1000)]
+    powers = [str(2 * n if trial.ablated("product") else 2**n) for n in range(1000)]
     trial.measure("powers", sum(number.startswith("1") for number in powers))
-    if not trial.ablated:
+    if not trial.is_ablation:
         trial.oracle(
             "exact shares of first digits sum to one", all(abs(exact_digits(k).sum() - 1) < 1e-12 for k in FACTORS)
         )

@@ -28,7 +28,7 @@ K = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 
 MILESTONE = Milestone(
     stem="p1999_kneser_ney",
-    rows=("ngram-smoothing",),
+    topics=("ngram-smoothing",),
     title="Smoothing: what nobody has said yet",
     year=1999,
     question="How can a model of counts give a chance to what it never saw?",
@@ -144,8 +144,12 @@ def run(trial: Trial) -> None:
         found = {}
         for kind, (text, other, size), orders in trial.each(
             (
-                ("letters", (symbols(train), symbols(held_out), 27), trial.at(smoke=range(2, 5), report=range(2, 7))),
-                ("words", words(train, held_out), trial.at(smoke=range(2, 4), report=range(2, 5))),
+                (
+                    "letters",
+                    (symbols(train), symbols(held_out), 27),
+                    trial.by_scale(smoke=range(2, 5), report=range(2, 7)),
+                ),
+                ("words", words(train, held_out), trial.by_scale(smoke=range(2, 4), report=range(2, 5))),
             ),
             "kind",
         ):
@@ -174,8 +178,8 @@ ROWS = ("add-k", "Witten-Bell", "occurrences", "Kneser-Ney, one discount", "Knes
 def compare(trial: Trial, text: Ids, other: Ids, size: int, counted: list[Counts]) -> dict[str, float]:
     """Bits per symbol of the held-out text under every method, at the order of the longest counts."""
     n = len(counted)
-    fixed = (0.0,) * n if trial.without("discount") else None
-    neighbours = not trial.without("continuation")
+    fixed = (0.0,) * n if trial.ablated("discount") else None
+    neighbours = not trial.ablated("continuation")
 
     def bits(continuation: bool, single: bool) -> float:
         spec = NGramSpec(vocab_size=size, order=n, continuation=continuation, single_discount=single, discounts=fixed)

@@ -36,7 +36,7 @@ Bits = NDArray[np.float64]
 
 MILESTONE = Milestone(
     stem="p2003_compressor",
-    rows=("lm-compressor",),
+    topics=("lm-compressor",),
     title="A language model is a compressor",
     year=2003,
     question="What has predicting the next word to do with making files small?",
@@ -169,16 +169,16 @@ NULLS = ("copying",)
 
 def run(trial: Trial) -> None:
     topics = "\n".join(one.text for one in pydocs_corpus().documents if one.kind == "topic").encode()
-    text = topics[: trial.at(smoke=30_000, report=len(topics))]
+    text = topics[: trial.by_scale(smoke=30_000, report=len(topics))]
     others = compressors_bytes(text)
     measured: dict[int, Bits] = {}
-    for order in trial.each(trial.at(smoke=(5,), report=tuple(range(7))), "order"):
+    for order in trial.each(trial.by_scale(smoke=(5,), report=tuple(range(7))), "order"):
         code, measured[order] = write(trial, text, order)
         trial.measure("excess", 8 * len(code) - measured[order].sum())
         if order == 5:
             trial.measure("gzip", len(code) / others["gzip"])
             trial.measure("copying", len(code) / min(others["bz2"], others["xz"]))
-            found = read(trial, code, len(text), 4 if trial.without("agreement") else order)
+            found = read(trial, code, len(text), 4 if trial.ablated("agreement") else order)
             trial.measure("lossless", sum(a != b for a, b in zip(text, found, strict=True)))
     trial.measure("table", 48.0 + 100 * 140 / 1)
     if trial.wants("best_order"):
@@ -194,7 +194,7 @@ def write(trial: Trial, text: bytes, order: int) -> tuple[bytes, Bits]:
     """The code of a text, and the bits that each byte's probability asks for."""
     model, coder, widths = ByteNGram(order), Encoder(), []
     for place, byte in enumerate(text):
-        start, end = (byte << 16, byte + 1 << 16) if trial.without("model") else model.interval(byte)
+        start, end = (byte << 16, byte + 1 << 16) if trial.ablated("model") else model.interval(byte)
         coder.encode(start, end, TOTAL_LIMIT)
         widths.append(end - start)
         model.learn(byte)
@@ -207,7 +207,7 @@ def read(trial: Trial, code: bytes, length: int, order: int) -> bytes:
     model, coder, found = ByteNGram(order), Decoder(code.ljust(4 * length, b"\0")), bytearray()
     while len(found) < length:
         byte, start, end = model.find(coder.target(TOTAL_LIMIT))
-        if trial.without("model"):
+        if trial.ablated("model"):
             byte = coder.target(TOTAL_LIMIT) >> 16
             start, end = byte << 16, byte + 1 << 16
         coder.decode(start, end, TOTAL_LIMIT)

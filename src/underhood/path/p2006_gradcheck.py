@@ -35,7 +35,7 @@ Floats = NDArray[np.floating]
 
 MILESTONE = Milestone(
     stem="p2006_gradcheck",
-    rows=("gradcheck",),
+    topics=("gradcheck",),
     title="Gradient checking: two calls that find the mistake",
     year=2006,
     question="How do I know that a gradient is right?",
@@ -139,7 +139,7 @@ def run(trial: Trial) -> None:
         torch.manual_seed(seed)
         x = rng.uniform(0, 2 * np.pi, 400)
         one_way = difference_errors(x, STEPS, both=False)
-        both = one_way if trial.without("both") else difference_errors(x, STEPS)
+        both = one_way if trial.ablated("both") else difference_errors(x, STEPS)
         single = difference_errors(x.astype(np.float32), STEPS[COARSE])
         for name, curve in zip(curves, (both, single, one_way), strict=True):
             curves[name].append(curve)
@@ -150,10 +150,10 @@ def run(trial: Trial) -> None:
         trial.measure("best32", STEPS[COARSE][single.argmin()] / best_step(2**-23))
         trial.measure("two_sided", one_way.min() / both.min())
         points = [rng.standard_normal(shape) for shape in ((5, 3), (3, 4), (4,), (4, 4))]
-        found = gradients(points, "tanh′ left out" if trial.without("chain") else "")
+        found = gradients(points, "tanh′ left out" if trial.ablated("chain") else "")
         trial.measure("chain", gradient_error(loss, found, points))
         errors = {name: gradient_error(loss, gradients(points, name), points) for name in MISTAKES}
-        trial.measure("missed", sum(error < (1e-2 if trial.without("strict") else 1e-6) for error in errors.values()))
+        trial.measure("missed", sum(error < (1e-2 if trial.ablated("strict") else 1e-6) for error in errors.values()))
         checks = {name: operation_error(f) for name, f in operations().items()}
         trial.measure("library", max(ours for ours, _ in checks.values()))
         trial.oracle(f"torch.autograd.gradcheck, seed {seed}", all(agrees for _, agrees in checks.values()))

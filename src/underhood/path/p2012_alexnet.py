@@ -32,7 +32,7 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 MILESTONE = Milestone(
     stem="p2012_alexnet",
-    rows=("alexnet-arch", "alexnet-relu", "alexnet-reg", "alexnet-lrn-pool"),
+    topics=("alexnet-arch", "alexnet-relu", "alexnet-reg", "alexnet-lrn-pool"),
     title="AlexNet: deep networks win",
     year=2012,
     question="Why did deep networks suddenly work in 2012?",
@@ -74,48 +74,48 @@ and *not measurable* is the honest verdict.
             statement="The network of the paper, with two groups, has 60,965,224 weights",
             judge=Exactly(60_965_224),
             paper=Printed("60 million", "verified", "abstract"),
-            row="alexnet-arch",
+            topic="alexnet-arch",
         ),
         Claim(
             key="side",
             statement="Its first layer gives 55 × 55 maps from pictures of 227 pixels (224 give 54)",
             judge=Exactly(55),
             paper=Printed("55 from 224", "verified", "Figure 2, section 3.5"),
-            row="alexnet-arch",
+            topic="alexnet-arch",
         ),
         Claim(
             key="relu",
             statement="A deep net with ReLU reaches 25 % training error in half the steps that tanh needs, or fewer",
             judge=at_least(2.0, shape=1.1, null=1.0),
             paper=Printed(6, "verified", "Figure 1, epochs"),
-            row="alexnet-relu",
+            topic="alexnet-relu",
         ),
         Claim(
             key="dropout",
             statement="With few pictures, dropout lowers the error on new ones",
             judge=at_least(0.002, shape=0.0, null=0.0),
-            row="alexnet-reg",
+            topic="alexnet-reg",
         ),
         Claim(
             key="augmentation",
             statement="With few pictures, shifting them lowers the error on new ones by a point or more",
             judge=at_least(0.01, shape=0.0, null=0.0),
             paper=Printed("substantial overfitting without", "verified", "section 4.1"),
-            row="alexnet-reg",
+            topic="alexnet-reg",
         ),
         Claim(
             key="formula",
             statement="Response normalisation computes what torch computes for n α (largest difference)",
             judge=Exactly(0.0, within=1e-6),
             middle="max",
-            row="alexnet-lrn-pool",
+            topic="alexnet-lrn-pool",
         ),
         Claim(
             key="normalisation",
             statement="Response normalisation lowers the error (expected here: too small to measure)",
             judge=at_least(0.002, shape=0.0, null=0.0),
             paper=Printed(0.014, "verified", "section 3.3, top-1"),
-            row="alexnet-lrn-pool",
+            topic="alexnet-lrn-pool",
             scale="report",
         ),
         Claim(
@@ -123,7 +123,7 @@ and *not measurable* is the honest verdict.
             statement="Pooling windows that overlap lower the error (expected here: too small to measure)",
             judge=at_least(0.002, shape=0.0, null=0.0),
             paper=Printed(0.004, "verified", "section 3.4, top-1"),
-            row="alexnet-lrn-pool",
+            topic="alexnet-lrn-pool",
             scale="report",
         ),
     ),
@@ -151,7 +151,7 @@ overfitting need few pictures: 300. The paper's colour augmentation has no meani
 
 def run(trial: Trial) -> None:
     with torch.device("meta"):
-        net, joined = AlexNet(1 if trial.without("groups") else 2), AlexNet(1)
+        net, joined = AlexNet(1 if trial.ablated("groups") else 2), AlexNet(1)
         trial.measure("weights", count(net))
         trial.oracle("without groups 62,378,344", count(joined) == 62_378_344, f"{count(joined):,}")
     trial.measure("side", net.conv1.to_empty(device="cpu")(torch.zeros(1, 3, 227, 227)).shape[-1])
@@ -160,19 +160,19 @@ def run(trial: Trial) -> None:
     trial.measure("formula", float((LocalResponse()(a) - theirs).abs().max()))
     counted: dict[str, list[list[float]]] = {"ReLU": [], "tanh": []}
     errors: Errors = {}
-    rates, most = trial.at(smoke=(RATES[1:4], 120), report=(RATES, 400))
+    rates, most = trial.by_scale(smoke=(RATES[1:4], 120), report=(RATES, 400))
     for seed in trial.each_seed():
         train, test = (framed(half) for half in digits(seed))
         if trial.wants("relu"):
             for name in counted:
-                act = nn.Tanh if name == "tanh" or trial.without("relu") else nn.ReLU
+                act = nn.Tanh if name == "tanh" or trial.ablated("relu") else nn.ReLU
                 counted[name].append([steps(act, train, seed, rate, most) for rate in trial.each(rates, "rate")])
             best = {name: min(found[-1]) for name, found in counted.items()}
             trial.measure("relu", best["tanh"] / best["ReLU"])
         if trial.wants("dropout", "augmentation"):
             few = (train[0][:300], train[1][:300])
-            on = not trial.without("noise")
-            passes = trial.at(smoke=20, report=60)
+            on = not trial.ablated("noise")
+            passes = trial.by_scale(smoke=20, report=60)
             for name, drop, shifts in (("plain", 0.0, False), ("dropout", 0.5 * on, False), ("shifts", 0.0, on)):
                 how = PictureFit(passes=passes, batch=25, rate=1e-3, adam=True, shifts=shifts)
                 found = learn(trial, lambda drop=drop: dense(drop), how, few, test, seed)
@@ -186,7 +186,7 @@ def run(trial: Trial) -> None:
                 errors.setdefault(name, []).append(found)
             trial.measure("normalisation", errors["net"][-1] - errors["normalised"][-1])
             trial.measure("pooling", errors["apart"][-1] - errors["net"][-1])
-    if not trial.ablated:
+    if not trial.is_ablation:
         show(trial, rates, counted, errors)
 
 

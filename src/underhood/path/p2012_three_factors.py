@@ -34,7 +34,7 @@ Weights = list[Floats]
 
 MILESTONE = Milestone(
     stem="p2012_three_factors",
-    rows=("three-factors",),
+    topics=("three-factors",),
     title="Three factors: data, hardware, gradients for free",
     year=2012,
     question="Neural networks are old: why did deep learning take off only around 2012?",
@@ -120,7 +120,7 @@ hundred. The power law is fitted to the mean error over seeds, above the noise o
 
 
 def run(trial: Trial) -> None:
-    sizes = trial.at(smoke=(30, 120, 480), report=(25, 50, 100, 200, 400, 800, 1400))
+    sizes = trial.by_scale(smoke=(30, 120, 480), report=(25, 50, 100, 200, 400, 800, 1400))
     errors: list[list[float]] = []
     for seed in trial.each_seed():
         if trial.wants("power", "slope"):
@@ -133,9 +133,9 @@ def run(trial: Trial) -> None:
         trial.measure("power", fit(sizes, mean)[1])
         for row in errors:
             trial.measure("slope", fit(sizes, np.maximum(row, 0.5 / 359))[0])
-    short = by_matrices if trial.without("autodiff") else by_autodiff
+    short = by_matrices if trial.ablated("autodiff") else by_autodiff
     trial.measure("lines", length(short) / length(by_matrices))
-    if not trial.ablated:
+    if not trial.is_ablation:
         show(trial, sizes, np.array(errors))
 
 
@@ -143,10 +143,10 @@ def learn(trial: Trial, train, test, n: int, fewest: int, seed: int) -> float:
     """Error on new pictures after training on n pictures for the same number of steps, however many there are."""
     torch.manual_seed(seed)
     x, y = train
-    at = torch.arange(n) % (fewest if trial.without("data") else n)
+    at = torch.arange(n) % (fewest if trial.ablated("data") else n)
     conv = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
     net = nn.Sequential(*conv, nn.Flatten(), nn.Linear(32 * 16, 10))
-    steps, batch = trial.at(smoke=240, report=800), 25
+    steps, batch = trial.by_scale(smoke=240, report=800), 25
     how = PictureFit(passes=max(1, round(steps * batch / n)), batch=batch, rate=2e-3, adam=True)
     return error(how(net, (x[at], y[at]), trial.progress), *test)
 
@@ -165,8 +165,8 @@ def compare(trial: Trial, seed: int) -> None:
     train, _ = digits(seed)
     x, y = train.x[:64].reshape(64, 64).astype(np.float64), train.y[:64]
     weights = [rng.normal(0, 0.2, shape) for shape in ((64, 32), (32, 10))]
-    slow, loop = timed(by_loop, weights, x, y, trial.at(smoke=1, report=2))
-    fast, matrices = timed(by_loop if trial.without("parallel") else by_matrices, weights, x, y, 30)
+    slow, loop = timed(by_loop, weights, x, y, trial.by_scale(smoke=1, report=2))
+    fast, matrices = timed(by_loop if trial.ablated("parallel") else by_matrices, weights, x, y, 30)
     trial.measure("speed", slow / fast)
     free = by_autodiff(weights, x, y)
     trial.measure(

@@ -34,7 +34,7 @@ Build = Callable[[Named], Rule]
 
 MILESTONE = Milestone(
     stem="p2014_adam",
-    rows=("adam",),
+    topics=("adam",),
     title="Adam: every weight its own step",
     year=2014,
     question="Why are language models trained with Adam and not with plain gradient descent?",
@@ -127,11 +127,11 @@ def run(trial: Trial) -> None:
     adam: Build = partial(without(trial), eps=0.0)
     apart = {scale: float((path(adam, scale) - path(adam, 1.0)).abs().max()) for scale in (1e3, 1e-3, 2.0**20)}
     trial.measure("scale", max(apart.values()))
-    trial.oracle("a factor of 2²⁰ changes no bit", trial.without("square") or apart[2.0**20] == 0)
+    trial.oracle("a factor of 2²⁰ changes no bit", trial.ablated("square") or apart[2.0**20] == 0)
     trial.measure("epsilon", float((path(without(trial), 1e-8) - path(without(trial), 1.0)).abs().max()))
     for g in (1e-3, 1.0, 1e3):
         trial.measure("first", first_step(partial(without(trial), eps=1e-12), g))
-    trial.measure("decoupled", decayed(trial.without("decoupling")))
+    trial.measure("decoupled", decayed(trial.ablated("decoupling")))
     curves = {}
     for seed in trial.each_seed():
         if trial.wants("zipf"):
@@ -144,10 +144,10 @@ def without(trial: Trial) -> Callable[..., Rule]:
     """Adam, or what is left of it."""
 
     def build(named: Named, *, lr: float = 0.01, eps: float = 1e-8) -> Rule:
-        if trial.without("square"):
+        if trial.ablated("square"):
             return SGD(named, lr=lr, momentum=0.9)
         rule = AdamW(named, lr=lr, betas=(0.9, 0.999), eps=eps)
-        if trial.without("correction"):
+        if trial.ablated("correction"):
             rule.count += 10**6  # as if it had been running forever: nothing is corrected any more
         return rule
 
@@ -215,7 +215,7 @@ def decayed(inside: bool) -> float:
 
 def race(trial: Trial, seed: int) -> tuple[float, dict[str, list[float]]]:
     """Adam's steps to the best loss that SGD ends at, as a share of SGD's; and the best run of each."""
-    steps, words = trial.at(smoke=(100, 100), report=(600, 500))
+    steps, words = trial.by_scale(smoke=(100, 100), report=(600, 500))
     first, second, shares = zipf_pairs(words, (steps, 256), np.random.default_rng(seed))
     truth = torch.from_numpy(shares).float()
 
@@ -234,10 +234,10 @@ def race(trial: Trial, seed: int) -> tuple[float, dict[str, list[float]]]:
 
     rates = {
         "SGD": (0.3, 1.0, 3.0, 10.0),
-        "Adam": (0.3, 1.0, 3.0, 10.0) if trial.without("square") else (0.003, 0.01, 0.03, 0.1),
+        "Adam": (0.3, 1.0, 3.0, 10.0) if trial.ablated("square") else (0.003, 0.01, 0.03, 0.1),
     }
     builds = {"SGD": partial(SGD, momentum=0.9), "Adam": without(trial)}
-    tried = {name: grid[trial.at(smoke=1, report=0) :] for name, grid in rates.items()}
+    tried = {name: grid[trial.by_scale(smoke=1, report=0) :] for name, grid in rates.items()}
     runs = {name: [run(partial(builds[name], lr=lr)) for lr in trial.each(grid, name)] for name, grid in tried.items()}
     best = min((losses for losses in runs["SGD"] if np.isfinite(losses[-1])), key=lambda losses: losses[-1])
     reached = [

@@ -32,7 +32,7 @@ from underhood.grad.programs import run as follow
 
 MILESTONE = Milestone(
     stem="p2015_forward_mode",
-    rows=("autodiff-forward",),
+    topics=("autodiff-forward",),
     title="Forward mode: numbers that know their slope",
     year=2015,
     question="How does a computer differentiate a program exactly?",
@@ -113,10 +113,10 @@ def run(trial: Trial) -> None:
     trial.measure("value", value)
     trial.measure("first", slope)
     trial.oracle("the closed form 1 / x₁ + x₂", slope == 1 / 2 + 5)
-    ablated = trial.without("carried")
+    ablated = trial.ablated("carried")
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
-        programs = trial.at(smoke=150, report=400)
+        programs = trial.by_scale(smoke=150, report=400)
         errors = [from_torch(random_program(rng, int(rng.integers(5, 40))), rng, ablated) for _ in range(programs)]
         trial.measure("forward", max(errors))
         trial.measure("digits", lost_digits(rng, ablated))

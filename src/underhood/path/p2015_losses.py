@@ -30,7 +30,7 @@ SQUARED_STEPS = (16, 71, 426, 3011, 22063)
 
 MILESTONE = Milestone(
     stem="p2015_losses",
-    rows=("losses-activations",),
+    topics=("losses-activations",),
     title="Losses: learning from being confidently wrong",
     year=2015,
     question="Why do classifiers and language models train with cross-entropy?",
@@ -130,7 +130,7 @@ error is that of the probabilities with the one-hot label, as in the equations a
 
 
 def run(trial: Trial) -> None:
-    entropy = not trial.without("entropy")
+    entropy = not trial.ablated("entropy")
     z = torch.randn(50, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.arange(50) % 10
     F.cross_entropy(z, y, reduction="sum").backward()

@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 MILESTONE = Milestone(
     stem="p2015_reverse_mode",
-    rows=("autodiff-reverse",),
+    topics=("autodiff-reverse",),
     title="Reverse mode: every slope in one walk back",
     year=2015,
     question="How can the gradient of a million weights cost no more than a few runs of the program?",
@@ -125,7 +125,7 @@ a number, whose blame must be added up. Quotients are rare.
 def run(trial: Trial) -> None:
     trial.measure("second", backward(survey, [2.0, 5.0])[1])
     for seed in trial.each_seed():
-        trial.measure("reverse", from_torch(trial, np.random.default_rng(seed), trial.at(smoke=40, report=400)))
+        trial.measure("reverse", from_torch(trial, np.random.default_rng(seed), trial.by_scale(smoke=40, report=400)))
     costs(trial)
     swell(trial)
 
@@ -145,7 +145,7 @@ def from_torch(trial: Trial, rng: np.random.Generator, programs: int) -> float:
         point = rng.uniform(-2, 2, 3)
         ours = [Value(x) for x in point.tolist()]
         end = follow(program, ours)
-        end.backward() if not trial.without("adding") else forgetful(end)
+        end.backward() if not trial.ablated("adding") else forgetful(end)
         arrays = [rng.standard_normal(shape) for shape in ((3, 1, 2), (4, 1), ())]
         tensors = [Tensor(array) for array in arrays]
         follow(program, tensors).sum().backward()
@@ -173,7 +173,10 @@ def forgetful(end: Value) -> None:
 
 def costs(trial: Trial) -> None:
     """The cost of gradients, in operations of the function, for ever more inputs."""
-    sizes = {"valley": trial.at(smoke=(10, 100, 1000), report=(10, 100, 1000, 10_000)), "mixed fluid": (10, 30, 100)}
+    sizes = {
+        "valley": trial.by_scale(smoke=(10, 100, 1000), report=(10, 100, 1000, 10_000)),
+        "mixed fluid": (10, 30, 100),
+    }
     found: dict[str, list[float]] = {}
     for name, f in (("valley", rosenbrock), ("mixed fluid", helmholtz)):
         for n in sizes[name]:
@@ -181,7 +184,7 @@ def costs(trial: Trial) -> None:
             alone = cost_of_function(f, point)
             found.setdefault(f"{name}, forwards", []).append(n * cost_of_forward_pass(f, point) / alone)
             found.setdefault(f"{name}, backwards", []).append(cost_of_reverse(f, point) / alone)
-    way = "forwards" if trial.without("backwards") else "backwards"
+    way = "forwards" if trial.ablated("backwards") else "backwards"
     trial.measure("cheap", max(max(found[f"{name}, {way}"]) for name in sizes))
     trial.measure("growth", float(np.polyfit(np.log(sizes["valley"]), np.log(found[f"valley, {way}"]), 1)[0]))
     trial.figure(
@@ -220,7 +223,7 @@ def swell(trial: Trial) -> None:
     formulas = [logistic(Formula("x"), n) for n in steps]
     slopes = [float(made.slope.length) for made in formulas]
     tapes = [sum(bool(node._parents) for node in inputs_first(logistic(Value(0.3), n), parents)) for n in steps]
-    written = [made.length for made in formulas] if trial.without("tape") else tapes
+    written = [made.length for made in formulas] if trial.ablated("tape") else tapes
     trial.measure("swell", min(b / a for a, b in pairwise(slopes)))
     trial.measure("tape", max(b - a for a, b in pairwise(written)))
     ours, formula = backward(lambda x: logistic(x, 10), [0.3])[0], formulas[9].slope.at({"x": 0.3})

@@ -17,7 +17,7 @@ COMPONENTS = 30
 
 MILESTONE = Milestone(
     stem="p2016_linear_algebra",
-    rows=("linalg-essence",),
+    topics=("linalg-essence",),
     title="Linear algebra: what a matrix does",
     year=2016,
     question="What is a matrix, and what are eigenvectors good for?",
@@ -136,10 +136,10 @@ the trace of the covariance, which no change of basis alters.
 
 def run(trial: Trial) -> None:
     pictures = np.concatenate([part.x for part in digits(0)]).reshape(-1, 64).astype(float)
-    mean = 0.0 if trial.without("centre") else pictures.mean(axis=0)
+    mean = 0.0 if trial.ablated("centre") else pictures.mean(axis=0)
     cloud = pictures - mean
     covariance = cloud.T @ cloud / len(cloud)
-    angles = not trial.without("angles")
+    angles = not trial.ablated("angles")
     values, vectors = stretched_most(covariance, COMPONENTS, np.random.default_rng(0), angles)
     shares = np.cumsum(values) / np.trace(covariance)
     for key, count in (("two", 2), ("most", 29)):
@@ -149,7 +149,7 @@ def run(trial: Trial) -> None:
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         A, B, x = rng.standard_normal((5, 5)), rng.standard_normal((5, 5)), rng.standard_normal(5)
-        mixed = sum(number * column for number, column in zip(x, A if trial.without("columns") else A.T, strict=True))
+        mixed = sum(number * column for number, column in zip(x, A if trial.ablated("columns") else A.T, strict=True))
         trial.measure("columns", np.abs(A @ x - mixed).max())
         flat = rng.standard_normal((2, 2))
         trial.measure("area", abs(shoelace(flat @ SQUARE) - abs(determinant(flat))))
@@ -163,7 +163,7 @@ def run(trial: Trial) -> None:
             planes = (np.linalg.qr(rng.standard_normal((64, 2)))[0] for _ in range(1000))
             held = max(float(np.trace(plane.T @ covariance @ plane)) for plane in planes)
             trial.measure("best", shares[1] - held / np.trace(covariance))
-    if not trial.ablated:
+    if not trial.is_ablation:
         found = np.linalg.svd(cloud, compute_uv=False)[:10] ** 2 / len(cloud)
         trial.oracle("singular values of the cloud, squared (LAPACK)", np.allclose(values[:10], found, rtol=1e-8))
         show(trial, cloud, vectors, shares)

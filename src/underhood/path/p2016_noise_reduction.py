@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 MILESTONE = Milestone(
     stem="p2016_noise_reduction",
-    rows=("opt-noise-reduction",),
+    topics=("opt-noise-reduction",),
     title="Less noise: SVRG, SAGA, averages and growing batches",
     year=2016,
     question="Can random steps be cheap and exact in the end?",
@@ -134,7 +134,7 @@ RIDGE = 0.2
 
 
 def run(trial: Trial) -> None:
-    problem = even_or_odd(trial.at(smoke=200, report=1400))
+    problem = even_or_odd(trial.by_scale(smoke=200, report=1400))
     w_best, best = problem.best()
     slope = float(np.abs(problem.gradient(w_best)).max())
     trial.oracle("no slope is left at the minimum", slope < 1e-12, f"largest {slope:.1e}")
@@ -153,7 +153,7 @@ def run(trial: Trial) -> None:
 
 
 def corrected(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, Descent]:
-    (w_best, best), rng, right = problem.best(), np.random.default_rng(2), not trial.without("correction")
+    (w_best, best), rng, right = problem.best(), np.random.default_rng(2), not trial.ablated("correction")
     step = 1 / (3 * problem.example_smoothness)
     by_svrg = svrg(problem, start_RD, step, 60, rng, corrected=right)
     by_saga = saga(problem, start_RD, step, 30, rng, refresh=right)
@@ -171,7 +171,7 @@ def corrected(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, De
 
 def outnumbered(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, Descent]:
     rng, best, step = np.random.default_rng(4), problem.best()[1], 1 / (3 * problem.example_smoothness)
-    batch = (lambda k: 1) if trial.without("growth") else (lambda k: int(1.004**k))
+    batch = (lambda k: 1) if trial.ablated("growth") else (lambda k: int(1.004**k))
     grown = stochastic(problem, start_RD, lambda k: step, 30, rng, batch=batch)
     single = stochastic(problem, start_RD, lambda k: step, 30, rng)
     for at, _ in enumerate(trial.each_seed()):
@@ -186,7 +186,7 @@ def averaged(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, Des
     slow = lambda k: step * (k + 1) ** -0.52  # noqa: E731
     mean, last = (
         stochastic(problem, np.repeat(start_RD, 8, axis=0), slow, 80, np.random.default_rng(5), average=average)
-        for average in (not trial.without("average"), False)
+        for average in (not trial.ablated("average"), False)
     )
     late = mean.passes > 20
     for at, _ in enumerate(trial.each_seed()):

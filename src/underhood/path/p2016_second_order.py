@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 MILESTONE = Milestone(
     stem="p2016_second_order",
-    rows=("opt-second-order",),
+    topics=("opt-second-order",),
     title="Second order: Newton, L-BFGS and products with curvature",
     year=2016,
     question="Why not use the curvature of the loss as well as its slope?",
@@ -154,15 +154,15 @@ def run(trial: Trial) -> None:
         rng = np.random.default_rng(seed)
         problem = made(rng)
         w_best, _ = problem.best()
-        path, apart = in_two_units(problem, rng.standard_normal((5, 5)) + 3 * np.eye(5), trial.without("curvature"))
+        path, apart = in_two_units(problem, rng.standard_normal((5, 5)) + 3 * np.eye(5), trial.ablated("curvature"))
         errors = np.array([np.abs(w - w_best).max() for w in path])
         trial.measure("order", order(errors))
         trial.measure("steps", float((errors < 1e-12).argmax()) if (errors < 1e-12).any() else np.inf)
         trial.measure("units", apart)
-        trial.measure("product", from_torch(rng, trial.at(smoke=30, report=200)))
+        trial.measure("product", from_torch(rng, trial.by_scale(smoke=30, report=200)))
         trial.measure("fisher", float(np.abs(fisher(problem, w_best) - problem.hessian(w_best)).max()))
         h, start = turned(rng, np.geomspace(1, CONDITION, 10)), rng.standard_normal(10)
-        plain, ours = descent_steps(h, start), lbfgs_steps(h, start, 0 if trial.without("memory") else 10)
+        plain, ours = descent_steps(h, start), lbfgs_steps(h, start, 0 if trial.ablated("memory") else 10)
         trial.measure("descent", plain)
         trial.measure("lbfgs", ours / plain)
         trial.measure("fifty", ours)
@@ -170,7 +170,7 @@ def run(trial: Trial) -> None:
         trial.measure("conjugate", conjugate_gradients(three.__matmul__, start, tolerance=1e-10)[1])
     points = ([1.0 + 0.1 * np.sin(i) for i in range(n)] for n in (10, 100, 1000))
     trial.measure("cost", max(cost_of_curvature(rosenbrock, p) / cost_of_reverse(rosenbrock, p) for p in points))
-    if not trial.ablated:
+    if not trial.is_ablation:
         show(trial, errors)
 
 
@@ -252,7 +252,7 @@ def show(trial: Trial, errors: Floats) -> None:
     trial.figure(Plot(title="Right digits double with every step", x="step", y="error", log_y=True, series=(newtons,)))
     rng = np.random.default_rng(0)
     rows = []
-    for size in trial.at(smoke=(2, 10), report=(2, 10, 50, 200)):
+    for size in trial.by_scale(smoke=(2, 10), report=(2, 10, 50, 200)):
         h, w = turned(rng, np.geomspace(1, CONDITION, size)), rng.standard_normal(size)
         rows.append((size, descent_steps(h, w), *(lbfgs_steps(h, w, memory) for memory in (5, 10, 50))))
     head = ("dimensions", "gradient descent", "L-BFGS, 5 kept", "10 kept", "50 kept")

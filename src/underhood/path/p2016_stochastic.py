@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 MILESTONE = Milestone(
     stem="p2016_stochastic",
-    rows=("opt-sgd-vs-gd",),
+    topics=("opt-sgd-vs-gd",),
     title="Stochastic gradients: many rough steps for the price of one",
     year=2016,
     question="Why are networks trained on random batches and not on all of the data at once?",
@@ -130,14 +130,14 @@ FIXED = 0.02
 
 
 def run(trial: Trial) -> None:
-    n, rng = trial.at(smoke=500, report=4000), np.random.default_rng(1)
+    n, rng = trial.by_scale(smoke=500, report=4000), np.random.default_rng(1)
     problem = made(n)
     w_best, best = problem.best()
     start_RD = np.zeros((8 * len(trial.seeds), FEATURES))
 
     def descend(step: Callable[[int], float], passes: float) -> Descent:
         found = full(problem, start_RD, 1 / problem.smoothness, int(passes))
-        if not trial.without("sampling"):
+        if not trial.ablated("sampling"):
             found = stochastic(problem, start_RD, step, passes, rng, marks=200)
         return replace(found, values_TR=found.values_TR.reshape(len(found.passes), -1, 8).mean(axis=2))
 
@@ -157,7 +157,9 @@ def run(trial: Trial) -> None:
     higher = sgd if chosen == FIXED else fixed(FIXED, 20)
     beta = 1 / float(np.linalg.eigvalsh(problem.hessian(w_best))[0])
     gamma = beta * problem.example_smoothness
-    shrunk = descend(lambda k: beta / (gamma + (0 if trial.without("shrinking") else k)), trial.at(smoke=30, report=20))
+    shrunk = descend(
+        lambda k: beta / (gamma + (0 if trial.ablated("shrinking") else k)), trial.by_scale(smoke=30, report=20)
+    )
     passes, batch = counted_lbfgs(problem, 20)
     late = shrunk.passes * n > 2 * gamma
     looked = {name: examples(name, len(trial.seeds), rng, trial) for name in ("stochastic", "full")}
@@ -211,7 +213,7 @@ def examples(name: str, runs: int, rng: np.random.Generator, trial: Trial) -> Fl
     for n in SIZES:
         problem = made(n)
         start_RD, best = np.zeros((runs, FEATURES)), problem.best()[1]
-        if name == "full" or trial.without("sampling"):
+        if name == "full" or trial.ablated("sampling"):
             descent = full(problem, start_RD, 1 / problem.smoothness, 40)
         else:
             descent = stochastic(problem, start_RD, lambda k: FIXED, 4000 / n, rng, marks=800)

@@ -30,7 +30,7 @@ from underhood.train.schedule import ScheduleSpec, noam
 
 MILESTONE = Milestone(
     stem="p2017_schedules",
-    rows=("lr-schedule",),
+    topics=("lr-schedule",),
     title="Schedules: warm up, anneal, clip",
     year=2017,
     question="Why does the learning rate rise first and fall later?",
@@ -142,14 +142,14 @@ SIZE = (300, 32, 8, 32)  # steps, width, rows of a batch, letters in a row
 
 
 def run(trial: Trial) -> None:
-    shorter = 0 if trial.without("warmup") else 1
+    shorter = 0 if trial.ablated("warmup") else 1
     trial.measure("torch", from_torch(shorter))
     trial.measure("gpt", from_nanogpt(shorter))
     rates = [noam(step, 512) for step in range(1, 20_001)]
     trial.measure("noam", 1e6 * max(rates) if rates.index(max(rates)) == 3999 else math.nan)
     curves: dict[str, list[float]] = {}
     for seed in trial.each_seed():
-        trial.measure("clip", with_spikes(seed, trial.without("clip")))
+        trial.measure("clip", with_spikes(seed, trial.ablated("clip")))
         if trial.wants("post"):
             gains = {}
             for before in (False, True):
@@ -163,7 +163,7 @@ def run(trial: Trial) -> None:
             trial.measure("pre", max(gains[True], 0.0) / gains[False])
             flat, falling = (ScheduleSpec(warmup=0.1, decay=d, floor=0.1, shape="cosine") for d in (0.0, 0.9))
             trial.measure("anneal", learn(trial, seed, True, flat)[1] - learn(trial, seed, True, falling)[1])
-    if not trial.ablated:
+    if not trial.is_ablation:
         show(trial, rates, curves)
 
 

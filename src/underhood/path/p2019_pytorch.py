@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 MILESTONE = Milestone(
     stem="p2019_pytorch",
-    rows=("pytorch-core",),
+    topics=("pytorch-core",),
     title="PyTorch: the program is the model",
     year=2019,
     question="What does PyTorch do when I call backward()?",
@@ -132,11 +132,11 @@ def run(trial: Trial) -> None:
     times = []
     rounds: set[int] = set()
     for seed in trial.each_seed():
-        ours, theirs, seconds = train(seed, trial.at(smoke=60, report=300), trial.without("whole"))
+        ours, theirs, seconds = train(seed, trial.by_scale(smoke=60, report=300), trial.ablated("whole"))
         curves.append((ours, theirs))
         times.append(seconds)
         trial.measure("losses", relative_error(np.array(ours), np.array(theirs), floor=1.0))
-        apart, seen = loops(seed, trial.without("by_run"))
+        apart, seen = loops(seed, trial.ablated("by_run"))
         rounds |= seen
         trial.measure("loops", apart)
         if trial.scale == "report":

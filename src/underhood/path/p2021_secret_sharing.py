@@ -21,7 +21,7 @@ RATE = 0.05
 
 MILESTONE = Milestone(
     stem="p2021_secret_sharing",
-    rows=("kun-math",),
+    topics=("kun-math",),
     title="Mathematics as programs: sharing a secret",
     year=2021,
     question="What can a programmer do with polynomials, and with derivatives?",
@@ -126,7 +126,7 @@ The book's recipe is five passes over a tenth of the pictures each, one at a tim
 
 
 def run(trial: Trial) -> None:
-    missing = 1 if trial.without("all") else 0
+    missing = 1 if trial.ablated("all") else 0
     polynomials = list(product(range(SMALL), repeat=3))  # the first coefficient is the secret
     known = {f: shares(f, 5, SMALL) for f in polynomials}
     groups = list(combinations(range(1, 6), 3))
@@ -136,17 +136,17 @@ def run(trial: Trial) -> None:
         for group in groups
     )
     trial.measure("recover", right)
-    fair = [f for f in polynomials if not trial.without("chance") or f[2] == 0]
+    fair = [f for f in polynomials if not trial.ablated("chance") or f[2] == 0]
     trial.measure("nothing", min(exactly_once(fair, known, pair) for pair in combinations(range(1, 6), 2)))
     leading = Counter((known[f][0], known[f][1], f[0]) for f in polynomials if f[2])
     trial.measure("not_zero", SMALL**3 - len(leading))
     wrong = errors = 0
     folder = trial.file("vision/mnist")
     if folder is None:
-        trial.cannot("mnist", "needs MNIST (vision/mnist below --data)")
+        trial.skip_claim("mnist", "needs MNIST (vision/mnist below --data)")
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
-        wrong += sum(lost(rng, missing) for _ in range(trial.at(smoke=1000, report=200)))
+        wrong += sum(lost(rng, missing) for _ in range(trial.by_scale(smoke=1000, report=200)))
         errors += sum(not same_curve(rng, missing) for _ in range(100))
         if trial.wants("small_digits"):
             trial.measure("small_digits", learn(trial, *digits(seed), passes=5, share=1.0, seed=seed))
@@ -155,7 +155,7 @@ def run(trial: Trial) -> None:
     trial.measure("large", wrong)
     trial.measure("interpolate", errors)
     trial.measure("weights", sum(layer.weight.data.size + layer.bias.data.size for layer in net(784, 0)))
-    if not trial.ablated:
+    if not trial.is_ablation:
         show(trial)
 
 
@@ -223,7 +223,7 @@ def learn(trial: Trial, train: Pictures, test: Pictures, *, passes: int, share: 
         for i in rng.permutation(len(train))[: int(share * len(train))]:
             error = output(train.x[i].reshape(1, -1)) - float(train.y[i] == 7)
             (error * error).sum().backward()
-            rate = 0.0 if trial.without("derivatives") else RATE
+            rate = 0.0 if trial.ablated("derivatives") else RATE
             descend([p for layer in layers for p in layer.parameters], rate)
     guess = output(test.x.reshape(len(test), -1)).data[:, 0] > 0.5
     return float((guess == (test.y == 7)).mean())

@@ -33,7 +33,7 @@ ADDED = np.geomspace(0.01, 1e6, 161)
 
 MILESTONE = Milestone(
     stem="p2022_counting",
-    rows=("mle-xent",),
+    topics=("mle-xent",),
     title="Counting is maximum likelihood",
     year=2022,
     question="Why is a language model trained with cross-entropy, and what would the best possible table be?",
@@ -167,16 +167,16 @@ def run(trial: Trial) -> None:
     if names is None:
         words = " ".join(plain_english(only_topics=True)[0]).split()
         for key in ("pairs", "net", "counts"):
-            trial.cannot(key, "needs the list of names: text/names/names.txt below --data")
+            trial.skip_claim(key, "needs the list of names: text/names/names.txt below --data")
     else:
         words = names.read_text(encoding="utf-8").split()
     seen = pairs(words)
-    p, often = counted(seen, by_row=not trial.without("divide")), seen.sum(axis=1) / seen.sum()
+    p, often = counted(seen, by_row=not trial.ablated("divide")), seen.sum(axis=1) / seen.sum()
     lowest = loss(seen, counted(seen))
     if names is not None:
         trial.measure("pairs", seen.sum())
         trial.measure("counts", loss(seen, counted(seen + 1)))
-    if not trial.ablated:
+    if not trial.is_ablation:
         trial.oracle("one example at a time, torch", *agrees_with_torch(seen))
     curves = []
     for seed in trial.each_seed():
@@ -186,11 +186,11 @@ def run(trial: Trial) -> None:
         divergence = (often[:, None] * p * (np.log(np.where(p > 0, p, 1)) - np.log(q))).sum()
         trial.measure("identity", loss(seen, q) - loss(seen, p) - divergence)
         trial.measure("best", min(loss(seen, nearby(p, rng)) for _ in range(1000)) - loss(seen, p))
-        W, curve = descend(seen, start, steps=5000, log=not trial.without("log"))
+        W, curve = descend(seen, start, steps=5000, log=not trial.ablated("log"))
         trial.measure("gap", curve[200] - lowest)
         trial.measure("later", curve[-1] - lowest)
         curves.append(curve)
-        chance = rng.random((40, trial.at(smoke=500, report=5000)))
+        chance = rng.random((40, trial.by_scale(smoke=500, report=5000)))
         equal = drawn(counted(seen), chance) == drawn(softmax(W), chance)
         trial.measure("same_names", equal.all(axis=0).mean())
         if names is not None and trial.wants("net"):

@@ -34,7 +34,7 @@ CONTEXT, BATCH = 128, 16
 
 MILESTONE = Milestone(
     stem="p2022_every_model",
-    rows=("hangli-2022",),
+    topics=("hangli-2022",),
     title="Language models past and present: one corpus, every model",
     year=2022,
     question="How do all language models since 1906 compare, measured with one yardstick?",
@@ -110,7 +110,7 @@ def run(trial: Trial) -> None:
     text, other = symbols(" ".join(train)), [symbols(one) for one in held_out]
     bits: dict[str, float] = {}
     for name, order in trial.each(tuple(COUNTING.items()), "model"):
-        model = counted(text, min(order, 1) if trial.without("past") else order)
+        model = counted(text, min(order, 1) if trial.ablated("past") else order)
         bits[name] = -float(np.concatenate(model.log_probs(other)).mean() / np.log(2))
         if order == 3:
             every = [np.array(word) for word in itertools.product(range(27), repeat=3)]
@@ -133,7 +133,7 @@ def run(trial: Trial) -> None:
                 levels=(best,),
             )
         )
-    if not trial.ablated:
+    if not trial.is_ablation:
         rows = sorted({**bits, **packed}.items(), key=lambda row: -row[1])
         names, values = zip(*rows, strict=True)
         places = tuple(map(float, range(len(rows))))

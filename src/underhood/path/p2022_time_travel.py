@@ -27,7 +27,7 @@ PUBLISHED = {"1989": 82, "cross-entropy": 87, "AdamW": 72, "shifts": 43, "dropou
 
 MILESTONE = Milestone(
     stem="p2022_time_travel",
-    rows=("lecun-timetravel",),
+    topics=("lecun-timetravel",),
     title="Time travel: the network of 1989 with today's recipes",
     year=2022,
     question="What has become better in training since 1989, if the network stays the same?",
@@ -92,10 +92,10 @@ def run(trial: Trial) -> None:
     errors: dict[str, list[float]] = {name: [] for name in PUBLISHED}
     for seed in trial.each_seed():
         train, test = digits(seed)
-        few = train.at(slice(0, trial.at(smoke=400, report=len(train))))
+        few = train.at(slice(0, trial.by_scale(smoke=400, report=len(train))))
         for name, how in trial.each(tuple(recipes(trial).items()), "step"):
             torch.manual_seed(seed)
-            last = name == "dropout, ReLU" and not trial.without("recipes")
+            last = name == "dropout, ReLU" and not trial.ablated("recipes")
             net = LeNet(act=nn.ReLU(), dropout=0.25) if last else LeNet()
             errors[name].append(error(how(net, framed(few, 16), trial.progress), *framed(test, 16)))
         now = {name: max(found[-1], 0.5 / len(test)) for name, found in errors.items()}  # half a picture for none
@@ -107,13 +107,15 @@ def run(trial: Trial) -> None:
 
 def recipes(trial: Trial) -> dict[str, PictureFit]:
     """The steps of 33 years, each with what came before; smoke scale takes larger batches and fewer passes."""
-    batch, less = trial.at(smoke=(8, 3), report=(4, 1))
+    batch, less = trial.by_scale(smoke=(8, 3), report=(4, 1))
     first = PictureFit(passes=23 // less, batch=batch, rate=0.03 * batch**0.5, squared=True)
-    if trial.without("recipes"):
+    if trial.ablated("recipes"):
         return dict.fromkeys(PUBLISHED, first)
 
     def adam(passes: int, shifts: bool = False) -> PictureFit:
-        return PictureFit(passes=passes // trial.at(smoke=2, report=1), batch=16, rate=1.2e-3, adam=True, shifts=shifts)
+        return PictureFit(
+            passes=passes // trial.by_scale(smoke=2, report=1), batch=16, rate=1.2e-3, adam=True, shifts=shifts
+        )
 
     entropy = PictureFit(passes=23 // less, batch=batch, rate=0.01 * batch**0.5)
     return dict(zip(PUBLISHED, (first, entropy, adam(30), adam(40, True), adam(60, True)), strict=True))

@@ -7,9 +7,9 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
-from underhood.atlas import results
-from underhood.atlas.catalogue import milestones
-from underhood.atlas.pages.site import page
+from underhood.curriculum import results
+from underhood.curriculum.index import milestones
+from underhood.curriculum.pages.site import page
 from underhood.web.errors import ApiError
 
 HEADERS = {

@@ -1,4 +1,4 @@
-"""The list of rows is whole, routes are shortest, a question finds its row, and results speak for milestones."""
+"""The list of topics is whole, routes are shortest, a question finds its topic, and results speak for milestones."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 
 import pytest
 
-from underhood.atlas import catalogue, results
-from underhood.atlas.checks import CHECKS, chinchilla_ratio, zipf_entropy
-from underhood.atlas.excerpts import excerpt
-from underhood.atlas.reproduce import failures, reproduce
-from underhood.atlas.route import way
-from underhood.atlas.rows import ERAS, GRADES, TIERS, after, before, depths, row, rows
-from underhood.atlas.search import UNWRITTEN, postings, search, terms
 from underhood.core.errors import UserError
 from underhood.core.milestone import Exactly
+from underhood.curriculum import index, results
+from underhood.curriculum.checks import CHECKS, chinchilla_ratio, zipf_entropy
+from underhood.curriculum.excerpts import excerpt
+from underhood.curriculum.reproduce import failures, reproduce
+from underhood.curriculum.route import path_to
+from underhood.curriculum.search import UNWRITTEN, postings, search, terms
+from underhood.curriculum.topics import ERAS, GRADES, TIERS, after, before, depths, topic, topics
 
 
 def test_rows_are_whole_and_their_prerequisites_form_no_cycle():
-    table = rows()
+    table = topics()
     assert len(table) == 242
     for one in table.values():
         assert one.section in ERAS
@@ -38,27 +38,27 @@ def test_way_names_everything_needed_once_and_before_its_use():
     steps = [one.id for one in before("lm-compressor")]
     assert set(steps) == {"entropy", "mle-xent", "ngram-smoothing", "lm-compressor"}
     for place, id in enumerate(steps):
-        assert set(row(id).needs) <= set(steps[:place])
-    for id in rows():
+        assert set(topic(id).needs) <= set(steps[:place])
+    for id in topics():
         found = [one.id for one in before(id)]
         assert len(found) == len(set(found))
         # The ablation of "shortest": leave any stop out, and something later lacks it.
-        assert all(any(stop in row(other).needs for other in found) for stop in found[:-1])
+        assert all(any(stop in topic(other).needs for other in found) for stop in found[:-1])
 
 
 def test_way_leaves_out_what_is_known_and_what_only_that_needs():
-    every = {one.id for step in way("lm-compressor") for one in step.rows}
-    some = {one.id for step in way("lm-compressor", {"ngram-smoothing"}) for one in step.rows}
+    every = {one.id for step in path_to("lm-compressor") for one in step.topics}
+    some = {one.id for step in path_to("lm-compressor", {"ngram-smoothing"}) for one in step.topics}
     assert every - some == {"ngram-smoothing", "mle-xent"}
 
 
 def test_after_is_the_inverse_of_needs():
-    assert {one.id for one in after("perceptron")} == {id for id, one in rows().items() if "perceptron" in one.needs}
+    assert {one.id for one in after("perceptron")} == {id for id, one in topics().items() if "perceptron" in one.needs}
 
 
 def test_unknown_row_names_the_nearest():
     with pytest.raises(UserError, match="Did you mean markov-1913"):
-        row("markov-1914")
+        topic("markov-1914")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_unknown_row_names_the_nearest():
     ],
 )
 def test_question_finds_its_page_among_the_first_two(question, id):
-    built = catalogue.covering()
+    built = index.covering()
     pages = [built[found].stem if found in built else found for found, _ in search(question)]
     assert (built[id].stem if id in built else id) in pages[:2]
 
@@ -85,13 +85,13 @@ def test_question_of_unknown_words_finds_nothing():
 
 def test_scores_are_what_the_formula_says():
     """One term, done by hand: Robertson and Zaragoza's equation 3.15 with the postings' own counts."""
-    from underhood.atlas.search import _texts
+    from underhood.curriculum.search import _texts
 
     texts = {id: terms(text) for id, text in _texts().items()}
     holding = [id for id, words in texts.items() if "dropout" in words]
     mean = sum(map(len, texts.values())) / len(texts)
     for id in holding:
-        worth = 1.0 if id in catalogue.covering() else UNWRITTEN
+        worth = 1.0 if id in index.covering() else UNWRITTEN
         count, length = texts[id].count("dropout"), len(texts[id])
         rarity = math.log(1 + (len(texts) - len(holding) + 0.5) / (len(holding) + 0.5))
         assert postings()["dropout"][id] == pytest.approx(
@@ -101,31 +101,31 @@ def test_scores_are_what_the_formula_says():
 
 def test_finding_takes_stem_row_or_word():
     for name in ("p1913_markov", "markov-1913", "hayes-article", "markov"):
-        assert catalogue.find(name).stem == "p1913_markov"
+        assert index.find(name).stem == "p1913_markov"
     with pytest.raises(UserError, match="has no milestone yet"):
-        catalogue.find("feedback-flywheel")
+        index.find("feedback-flywheel")
     with pytest.raises(UserError, match="Did you mean"):
-        catalogue.find("markof-1913")
+        index.find("markof-1913")
 
 
 def test_reading_a_milestone_runs_nothing_else(tmp_path):
-    text = catalogue.source("p1913_markov").read_text(encoding="utf-8")
+    text = index.source("p1913_markov").read_text(encoding="utf-8")
     copy = tmp_path / "p1913_markov.py"
     copy.write_text("raise SystemExit\n" + text, encoding="utf-8")
-    assert catalogue.read(copy) == catalogue.milestones()["p1913_markov"]
+    assert index.read(copy) == index.milestones()["p1913_markov"]
 
 
 def test_excerpt_is_the_source_without_its_docstring():
-    found = excerpt("underhood.atlas.rows:after")
-    assert found.file == "underhood/atlas/rows.py"
-    assert found.lines[0] == "def after(name: str) -> list[Row]:"
+    found = excerpt("underhood.curriculum.topics:after")
+    assert found.file == "underhood/curriculum/topics.py"
+    assert found.lines[0] == "def after(name: str) -> list[Topic]:"
     assert found.lines[-1].startswith("    return ")
     with pytest.raises(LookupError):
-        excerpt("underhood.atlas.rows:nothing")
+        excerpt("underhood.curriculum.topics:nothing")
 
 
 def test_result_survives_the_disk_and_a_report_speaks_before_smoke(tmp_path):
-    milestone = catalogue.find("markov-1913")
+    milestone = index.find("markov-1913")
     result = reproduce(milestone, "smoke", seeds=2)
     assert failures(result) == []
     file = results.save(tmp_path, result)
@@ -147,8 +147,8 @@ def test_damaged_result_is_said_to_be_one(tmp_path):
 
 def test_ablation_that_breaks_nothing_is_found_out():
     """The ablation of the ablations: a run that ignores what is taken away."""
-    milestone = catalogue.find("markov-1913")
-    run = catalogue.runner(milestone.stem)
+    milestone = index.find("markov-1913")
+    run = index.runner(milestone.stem)
 
     def stubborn(trial):
         trial.removed = frozenset()
@@ -160,10 +160,10 @@ def test_ablation_that_breaks_nothing_is_found_out():
 
 def test_row_verdict_is_that_of_its_own_claims():
     claims = [
-        {"key": "a", "verdict": "exact", "row": "huffman"},
-        {"key": "b", "verdict": "holds", "row": ""},
-        {"key": "c", "verdict": "does not hold here", "row": "", "aside": True},
-        {"key": "d", "verdict": None, "row": ""},
+        {"key": "a", "verdict": "exact", "topic": "huffman"},
+        {"key": "b", "verdict": "holds", "topic": ""},
+        {"key": "c", "verdict": "does not hold here", "topic": "", "aside": True},
+        {"key": "d", "verdict": None, "topic": ""},
     ]
     assert results.verdict_of({"claims": claims}) == "holds"
     assert results.verdict_of({"claims": claims}, "huffman") == "exact"
@@ -188,7 +188,7 @@ def test_chinchilla_constants_match_a_numerical_optimum():
 
 
 def test_checks_name_rows_and_find_contradictions():
-    assert {one.row for one in CHECKS} <= set(rows())
+    assert {one.topic for one in CHECKS} <= set(topics())
     wrong = [one for one in CHECKS if not one.agrees]
     assert len(wrong) >= 12
     assert any(one.agrees for one in CHECKS)

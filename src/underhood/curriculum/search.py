@@ -1,4 +1,4 @@
-"""Which milestone answers a question: BM25 (Robertson & Zaragoza 2009, equation 3.15) over what the rows say of
+"""Which milestone answers a question: BM25 (Robertson & Zaragoza 2009, equation 3.15) over what the topics say of
 themselves.
 
 The score is a sum over the question's terms, so `postings` can be shipped to a page, whose script only adds up.
@@ -12,12 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
 
-from underhood.atlas.catalogue import covering
-from underhood.atlas.rows import ERAS, rows
+from underhood.curriculum.index import covering
+from underhood.curriculum.topics import ERAS, topics
 
 K1, B = 1.2, 0.3
 UNWRITTEN = 0.5
-"""What the score of a row without a milestone is worth: whoever asks would rather read than be told to wait."""
+"""What the score of a topic without a milestone is worth: whoever asks would rather read than be told to wait."""
 STEM = 5
 """Letters that a word and its relatives share: backpropagation, backprop; entropy, entropies."""
 
@@ -47,7 +47,7 @@ def terms(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def postings() -> Mapping[str, Mapping[str, float]]:
-    """For every term the rows that hold it, each with the score that it adds."""
+    """For every term the topics that hold it, each with the score that it adds."""
     texts = {id: Counter(terms(text)) for id, text in _texts().items()}
     lengths = {id: sum(counts.values()) for id, counts in texts.items()}
     mean = sum(lengths.values()) / len(lengths)
@@ -65,30 +65,30 @@ def postings() -> Mapping[str, Mapping[str, float]]:
 
 
 def search(question: str, most: int = 8) -> list[tuple[str, float]]:
-    """Row ids and scores, the best first; empty if no word of the question is known."""
+    """Topic ids and scores, the best first; empty if no word of the question is known."""
     scores: defaultdict[str, float] = defaultdict(float)
     table = postings()
     for term in set(terms(question)):
         for id, score in table.get(term, {}).items():
             scores[id] += score
     built = covering()
-    order = list(rows())
+    order = list(topics())
     ranked = sorted(scores, key=lambda id: (-scores[id], id not in built, order.index(id)))
     return [(id, scores[id]) for id in ranked[:most]]
 
 
 def _texts() -> dict[str, str]:
-    """What is said of each row. A milestone's main row carries its words; titles and questions count thrice."""
+    """What is said of each topic. A milestone's main topic carries its words; titles and questions count thrice."""
     built = covering()
     texts = {}
-    for id, row in rows().items():
-        parts = [row.title] * 3 + [id.replace("-", " ")] * 2 + [row.module, ERAS[row.section]]
+    for id, topic in topics().items():
+        parts = [topic.title] * 3 + [id.replace("-", " ")] * 2 + [topic.module, ERAS[topic.section]]
         one = built.get(id)
         if one is not None:
-            if id == one.rows[0]:
+            if id == one.topics[0]:
                 parts += [*[one.title, one.question, *one.asks] * 3, one.idea]
-                parts += [claim.statement for claim in one.claims if claim.row in ("", id)]
+                parts += [claim.statement for claim in one.claims if claim.topic in ("", id)]
             else:
-                parts += [claim.statement for claim in one.claims if claim.row == id]
+                parts += [claim.statement for claim in one.claims if claim.topic == id]
         texts[id] = " ".join(parts)
     return texts

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from needs import REPOSITORY
-from underhood.atlas import results
-from underhood.atlas.catalogue import milestones
-from underhood.atlas.pages import graph, prose
-from underhood.atlas.pages.drawing import APART, _ends, axis, draw, value_words
-from underhood.atlas.pages.markdown import markdown
-from underhood.atlas.pages.site import page
-from underhood.atlas.rows import rows
 from underhood.core.figures import Frames, Grid, Heat, Plot, Series, Texts
+from underhood.curriculum import results
+from underhood.curriculum.index import milestones
+from underhood.curriculum.pages import graph, prose
+from underhood.curriculum.pages.drawing import APART, _ends, axis, draw, value_words
+from underhood.curriculum.pages.markdown import markdown
+from underhood.curriculum.pages.site import page
+from underhood.curriculum.topics import topics
 
 
 def test_prose_becomes_html_and_nothing_else_does():
@@ -85,10 +85,10 @@ def test_every_kind_of_figure_is_drawn_with_its_values():
 
 def test_graph_has_every_row_at_a_place_of_its_own_and_eras_go_right():
     placed = graph.place()
-    assert set(placed) == set(rows())
+    assert set(placed) == set(topics())
     assert len(set(placed.values())) == len(placed)
     for id, (x, _) in placed.items():
-        assert x == placed[next(iter(rows()))][0] + graph.COLUMN * "ABCDEFGHIJKLMNO".index(rows()[id].section)
+        assert x == placed[next(iter(topics()))][0] + graph.COLUMN * "ABCDEFGHIJKLMNO".index(topics()[id].section)
 
 
 def test_no_page_asks_anything_of_the_network():

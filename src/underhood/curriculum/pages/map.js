@@ -1,9 +1,9 @@
-// The map: a question finds its row, a row lights up what it rests on, and the page remembers what its reader knows.
-// The selected row stands in the address (#backprop-1986), so a link, back and forward all reproduce what is seen.
+// The map: a question finds its topic, a topic lights up what it rests on, and the page remembers what its reader knows.
+// The selected topic stands in the address (#backprop-1986), so a link, back and forward all reproduce what is seen.
 
 document.documentElement.classList.add("js");
 
-const { rows, postings, stem, stop } = JSON.parse(document.getElementById("facts").textContent);
+const { topics, postings, stem, stop } = JSON.parse(document.getElementById("facts").textContent);
 const map = document.querySelector(".map");
 const nodes = new Map([...map.querySelectorAll(".node")].map((node) => [node.dataset.id, node]));
 const edges = [...map.querySelectorAll(".edge")];
@@ -24,10 +24,10 @@ const make = (tag, properties = {}, ...children) => {
 };
 const minutes = (value) => (value < 1 ? `${Math.round(60 * value)} s` : `${Math.round(value)} min`);
 
-// What a row rests on -------------------------------------------------------------------------------------------------
+// What a topic rests on -------------------------------------------------------------------------------------------------
 
 function before(id, found = new Set()) {
-  for (const need of rows[id].needs) {
+  for (const need of topics[id].needs) {
     if (found.has(need)) continue;
     before(need, found);
     found.add(need);
@@ -35,10 +35,10 @@ function before(id, found = new Set()) {
   return found;
 }
 
-function way(id) {
+function pathTo(id) {
   const wanted = new Set();
   const visit = (one) => {
-    for (const need of rows[one].needs) {
+    for (const need of topics[one].needs) {
       if (wanted.has(need) || known.has(need)) continue;
       visit(need);
       wanted.add(need);
@@ -48,19 +48,19 @@ function way(id) {
   return [...wanted, id];
 }
 
-// Selecting a row -----------------------------------------------------------------------------------------------------
+// Selecting a topic -----------------------------------------------------------------------------------------------------
 
 let selected = null;
 
 function select(id, { scroll = false } = {}) {
-  selected = id in rows ? id : null;
+  selected = id in topics ? id : null;
   const needed = selected ? before(selected) : new Set();
   map.classList.toggle("focused", selected !== null);
   for (const [name, node] of nodes) {
     node.classList.toggle("selected", name === selected);
     node.classList.toggle("needed", needed.has(name));
     node.classList.toggle("known", known.has(name));
-    node.classList.toggle("needs-it", selected !== null && rows[name].needs.includes(selected));
+    node.classList.toggle("needs-it", selected !== null && topics[name].needs.includes(selected));
     node.tabIndex = name === (selected ?? order[0]) ? 0 : -1;
   }
   for (const edge of edges) {
@@ -78,20 +78,20 @@ function select(id, { scroll = false } = {}) {
 function tell() {
   panel.hidden = selected === null;
   if (selected === null) return;
-  const row = rows[selected];
-  const steps = way(selected);
+  const topic = topics[selected];
+  const steps = pathTo(selected);
   const route = make("ol");
   for (const id of steps) {
-    const words = rows[id].page && id !== selected ? make("a", { href: `#${id}`, textContent: rows[id].title }) : rows[id].title;
+    const words = topics[id].page && id !== selected ? make("a", { href: `#${id}`, textContent: topics[id].title }) : topics[id].title;
     route.append(make("li", { className: id === selected ? "here" : "" }, words));
   }
-  const read = steps.reduce((sum, id) => sum + rows[id].read, 0);
-  const run = steps.reduce((sum, id) => sum + rows[id].run, 0);
-  const title = make("h2", { textContent: row.year ? `${row.title} (${row.year})` : row.title });
+  const read = steps.reduce((sum, id) => sum + topics[id].read, 0);
+  const run = steps.reduce((sum, id) => sum + topics[id].run, 0);
+  const title = make("h2", { textContent: topic.year ? `${topic.title} (${topic.year})` : topic.title });
   const parts = [title];
-  if (row.question) parts.push(make("p", { className: "lede", textContent: row.question }));
+  if (topic.question) parts.push(make("p", { className: "lede", textContent: topic.question }));
   const actions = make("p", { className: "actions" });
-  if (row.page) actions.append(make("a", { className: "go", href: row.page, textContent: "Read it and see the result" }));
+  if (topic.page) actions.append(make("a", { className: "go", href: topic.page, textContent: "Read it and see the result" }));
   else actions.append(make("span", { className: "soft", textContent: "Not written yet." }));
   const knows = make("button", { type: "button", textContent: known.has(selected) ? "I don’t know this yet" : "I know this" });
   knows.addEventListener("click", () => {
@@ -133,7 +133,7 @@ map.addEventListener("click", (event) => {
   const node = event.target.closest(".node");
   if (!node) return;
   event.preventDefault();
-  if (node.dataset.id === selected && rows[selected].page) location.href = rows[selected].page;
+  if (node.dataset.id === selected && topics[selected].page) location.href = topics[selected].page;
   else go(node.dataset.id);
 });
 
@@ -161,7 +161,7 @@ map.addEventListener("keydown", (event) => {
   if (!node) return;
   const id = node.dataset.id;
   if (event.key === "Enter" || event.key === " ") {
-    if (id === selected && rows[id].page) location.href = rows[id].page;
+    if (id === selected && topics[id].page) location.href = topics[id].page;
     else go(id);
   } else if (event.key === "Escape") go("");
   else if (event.key.startsWith("Arrow")) {
@@ -201,21 +201,21 @@ function search(question) {
 
 function answer() {
   const found = search(ask.value);
-  const pages = new Set(); // rows that share a page are one answer
-  const best = found.filter(([id]) => !rows[id].page || (!pages.has(rows[id].page) && pages.add(rows[id].page))).slice(0, 6);
+  const pages = new Set(); // topics that share a page are one answer
+  const best = found.filter(([id]) => !topics[id].page || (!pages.has(topics[id].page) && pages.add(topics[id].page))).slice(0, 6);
   const matching = new Set(found.slice(0, 24).map(([id]) => id));
   map.classList.toggle("filtered", matching.size > 0);
   for (const [id, node] of nodes) node.classList.toggle("match", matching.has(id));
   answers.replaceChildren(
     ...best.map(([id]) => {
-      const row = rows[id];
-      const link = make("a", { href: row.page ?? `#${id}` }, make("b", { textContent: row.title }));
-      link.append(make("span", { textContent: row.question ?? "not written yet; shows the way there" }));
+      const topic = topics[id];
+      const link = make("a", { href: topic.page ?? `#${id}` }, make("b", { textContent: topic.title }));
+      link.append(make("span", { textContent: topic.question ?? "not written yet; shows the way there" }));
       return make("li", {}, link);
     }),
   );
   answers.hidden = best.length === 0;
-  const said = ask.value.trim() && !best.length ? "No row speaks of this. Try other words." : "";
+  const said = ask.value.trim() && !best.length ? "No topic speaks of this. Try other words." : "";
   document.getElementById("said").textContent = said || (best.length ? `${best.length} answers` : "");
   document.getElementById("none").textContent = said;
   const query = ask.value.trim() ? `?q=${encodeURIComponent(ask.value.trim())}` : location.pathname;

@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from underhood.atlas import catalogue, results
-from underhood.atlas.game import STEM, game
-from underhood.atlas.pages import graph, story
-from underhood.atlas.pages.prose import html, inline
-from underhood.atlas.rows import ERAS, TIERS, rows
 from underhood.core.files import write_text
 from underhood.core.milestone import VERDICTS
+from underhood.curriculum import index, results
+from underhood.curriculum.game import STEM, game
+from underhood.curriculum.pages import graph, story
+from underhood.curriculum.pages.prose import html, inline
+from underhood.curriculum.topics import ERAS, TIERS, topics
 from underhood.recipes.report.page import asset, policy
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def write_site(folder: Path, places: Sequence[Path]) -> list[Path]:
         UserError: the place can't be written, or a result file is damaged.
     """
     written = []
-    for name in ("index", *catalogue.milestones()):
+    for name in ("index", *index.milestones()):
         target = folder / f"{name}.html"
         write_text(target, page(name, places))
         written.append(target)
@@ -45,7 +45,7 @@ def refresh(folder: Path, places: Sequence[Path], stem: str) -> Path:
     Raises:
         UserError: the place can't be written, or a result file is damaged.
     """
-    for name in ("index", *catalogue.milestones()):
+    for name in ("index", *index.milestones()):
         target = folder / f"{name}.html"
         if name in ("index", stem) or not target.exists():
             write_text(target, page(name, places))
@@ -59,22 +59,24 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
     """
     if name == "index":
         return _render("map.html.j2", "map.js", app=app, **_map(places))
-    told = story.story(catalogue.milestones()[name], places)
+    told = story.story(index.milestones()[name], places)
     scripts = ("figures.js", "game.js") if name == STEM else ("figures.js",)
     return _render("milestone.html.j2", *scripts, app=app, game=game() if name == STEM else None, **told)
 
 
 def _map(places: Sequence[Path]) -> dict[str, Any]:
-    found = results.overview(catalogue.milestones().values(), places)
+    found = results.overview(index.milestones().values(), places)
     verdicts: dict[str, str | None] = {}
-    for id, one in catalogue.covering().items():
+    for id, one in index.covering().items():
         verdicts[id] = results.verdict_of(found[one.stem][1], id) if one.stem in found else None
     drawn = graph.draw(verdicts)
     counts = {verdict: sum(verdict == one for one in verdicts.values()) for verdict in VERDICTS}
     return {
         "graph": drawn,
-        "eras": [(key, era, [row for row in rows().values() if row.section == key]) for key, era in ERAS.items()],
-        "built": catalogue.covering(),
+        "eras": [
+            (key, era, [topic for topic in topics().values() if topic.section == key]) for key, era in ERAS.items()
+        ],
+        "built": index.covering(),
         "verdicts": verdicts,
         "counts": {verdict: count for verdict, count in counts.items() if count},
         "tiers": TIERS,

@@ -1,6 +1,6 @@
-"""The rows of the path: everything that the history of language models is told from, and what needs what.
+"""The topics of the path: everything that the history of language models is told from, and what needs what.
 
-`rows.tsv` holds one row per line. A milestone (a file in `underhood.path`) covers one row or several.
+`topics.tsv` holds one topic per line. A milestone (a file in `underhood.path`) covers one topic or several.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ GRADES = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: `needs` are the ids of what to know first, `year` is None where no single one fits."""
+class Topic:
+    """One topic: `needs` are the ids of what to know first, `year` is None where no single one fits."""
 
     id: str
     section: str
@@ -56,12 +56,12 @@ class Row:
 
 
 @lru_cache(maxsize=1)
-def rows() -> dict[str, Row]:
-    """All rows by id, in the order of the path."""
-    with Path(__file__).with_name("rows.tsv").open(encoding="utf-8", newline="") as lines:
+def topics() -> dict[str, Topic]:
+    """All topics by id, in the order of the path."""
+    with Path(__file__).with_name("topics.tsv").open(encoding="utf-8", newline="") as lines:
         table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         return {
-            line["id"]: Row(
+            line["id"]: Topic(
                 id=line["id"],
                 section=line["section"],
                 year=int(line["year"]) if line["year"] else None,
@@ -75,26 +75,26 @@ def rows() -> dict[str, Row]:
         }
 
 
-def row(name: str) -> Row:
-    """The row with that id.
+def topic(name: str) -> Topic:
+    """The topic with that id.
 
     Raises:
         UserError: there is none; the message has the nearest.
     """
-    known = rows()
+    known = topics()
     if name not in known:
         near = nearest(name, known)
-        raise UserError(f"no row {name!r} on the path", fix=f"Did you mean {near}?" if near else None)
+        raise UserError(f"no topic {name!r} on the path", fix=f"Did you mean {near}?" if near else None)
     return known[name]
 
 
-def before(name: str) -> list[Row]:
-    """Everything a row rests on, itself last: prerequisites of prerequisites, each after what it needs.
+def before(name: str) -> list[Topic]:
+    """Everything a topic rests on, itself last: prerequisites of prerequisites, each after what it needs.
 
     There is no shorter way: all of them are needed. Among those that could come next, the path's order decides.
     """
-    known = rows()
-    found: dict[str, Row] = {}
+    known = topics()
+    found: dict[str, Topic] = {}
 
     def visit(id: str) -> None:
         if id not in found:
@@ -106,20 +106,20 @@ def before(name: str) -> list[Row]:
     return list(found.values())
 
 
-def after(name: str) -> list[Row]:
-    """The rows that need this one directly."""
-    return [one for one in rows().values() if name in one.needs]
+def after(name: str) -> list[Topic]:
+    """The topics that need this one directly."""
+    return [one for one in topics().values() if name in one.needs]
 
 
 def depths() -> dict[str, int]:
-    """How many steps of prerequisites lie before each row: 0 for one that needs nothing."""
+    """How many steps of prerequisites lie before each topic: 0 for one that needs nothing."""
     found: dict[str, int] = {}
 
     def depth(id: str) -> int:
         if id not in found:
-            found[id] = 1 + max((depth(need) for need in rows()[id].needs), default=-1)
+            found[id] = 1 + max((depth(need) for need in topics()[id].needs), default=-1)
         return found[id]
 
-    for id in rows():
+    for id in topics():
         depth(id)
     return found

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from needs import chromium
-from underhood.atlas.game import GUESSED, KNOWN, STEM, game, played
-from underhood.atlas.pages.site import page as page_of
+from underhood.curriculum.game import GUESSED, KNOWN, STEM, game, played
+from underhood.curriculum.pages.site import page as page_of
 from underhood.data.letters import ALPHABET
 from underhood.evals.guessing import bounds, shares
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from underhood.atlas import catalogue
-from underhood.atlas.pages.story import story
 from underhood.core.files import write_text
 from underhood.core.milestone import Milestone
+from underhood.curriculum import index
+from underhood.curriculum.pages.story import story
 
 NOTE = "<!-- Made by underhood path --docs docs/path. Change the milestone, not this page. -->"
 
@@ -21,7 +21,7 @@ def write_docs(folder: Path, places: Sequence[Path]) -> list[Path]:
         UserError: the place can't be written.
     """
     written = []
-    for one in catalogue.milestones().values():
+    for one in index.milestones().values():
         target = folder / f"{one.stem}.md"
         write_text(target, markdown(one, places))
         written.append(target)

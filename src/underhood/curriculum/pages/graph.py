@@ -1,4 +1,4 @@
-"""The map as a graph: a column per era, a node per row, a curve from what is needed to what needs it."""
+"""The map as a graph: a column per era, a node per topic, a curve from what is needed to what needs it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from underhood.atlas.catalogue import covering
-from underhood.atlas.route import READING
-from underhood.atlas.rows import ERAS, Row, depths, rows
-from underhood.atlas.search import STEM, STOP, postings
+from underhood.curriculum.index import covering
+from underhood.curriculum.route import READING
+from underhood.curriculum.search import STEM, STOP, postings
+from underhood.curriculum.topics import ERAS, Topic, depths, topics
 
 COLUMN, NODE, GAP, TOP, EDGE = 272, 26, 4, 44, 16
 """Width of an era, height of a node and space below it, room for the era's name, and room for curves, in pixels."""
@@ -19,9 +19,9 @@ WIDTH = COLUMN - 2 * EDGE - 24
 
 @dataclass(frozen=True)
 class Node:
-    """A row at its place."""
+    """A topic at its place."""
 
-    row: Row
+    topic: Topic
     x: float
     y: float
     page: str | None
@@ -34,13 +34,13 @@ def draw(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
     built = covering()
     nodes = []
     for id, (x, y) in placed.items():
-        row = rows()[id]
+        topic = topics()[id]
         one = built.get(id)
-        nodes.append(Node(row, x, y, None if one is None else f"{one.stem}.html", verdicts.get(id)))
+        nodes.append(Node(topic, x, y, None if one is None else f"{one.stem}.html", verdicts.get(id)))
     edges = [
         {"from": need, "to": id, "path": _curve(placed[need], placed[id]), "built": need in built and id in built}
         for id in placed
-        for need in rows()[id].needs
+        for need in topics()[id].needs
     ]
     height = max(y for _, y in placed.values()) + NODE + 16
     eras = [{"key": key, "title": title, "x": COLUMN * place} for place, (key, title) in enumerate(ERAS.items())]
@@ -55,43 +55,43 @@ def place() -> dict[str, tuple[float, float]]:
     depth = depths()
     found: dict[str, tuple[float, float]] = {}
     for number, key in enumerate(ERAS):
-        members = [row for row in rows().values() if row.section == key]
+        members = [topic for topic in topics().values() if topic.section == key]
         inner = _inner_depths(members)
 
-        def height(row: Row, inner: Mapping[str, int] = inner) -> tuple[float, float, int]:
-            known = [found[need][1] for need in row.needs if need in found]
-            return inner[row.id], sum(known) / len(known) if known else 0.0, depth[row.id]
+        def height(topic: Topic, inner: Mapping[str, int] = inner) -> tuple[float, float, int]:
+            known = [found[need][1] for need in topic.needs if need in found]
+            return inner[topic.id], sum(known) / len(known) if known else 0.0, depth[topic.id]
 
-        for line, row in enumerate(sorted(members, key=height)):
-            found[row.id] = (COLUMN * number + EDGE, TOP + line * (NODE + GAP))
+        for line, topic in enumerate(sorted(members, key=height)):
+            found[topic.id] = (COLUMN * number + EDGE, TOP + line * (NODE + GAP))
     return found
 
 
 def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
-    """What the map's script knows: rows with what they need, the search table, and how words are cut."""
+    """What the map's script knows: topics with what they need, the search table, and how words are cut."""
     built = covering()
     table = {}
-    for id, row in rows().items():
+    for id, topic in topics().items():
         one = built.get(id)
-        first = one is not None and one.rows[0] == id
+        first = one is not None and one.topics[0] == id
         table[id] = {
-            "title": row.title,
-            "year": row.year,
-            "needs": row.needs,
-            "tier": row.tier,
+            "title": topic.title,
+            "year": topic.year,
+            "needs": topic.needs,
+            "tier": topic.tier,
             "page": None if one is None else f"{one.stem}.html",
             "question": None if one is None else one.question,
             "verdict": verdicts.get(id),
-            # A milestone of several rows is read once: its minutes stand at its main row.
+            # A milestone of several topics is read once: its minutes stand at its main topic.
             "read": READING if one is None else one.minutes.read if first else 0,
             "run": one.minutes.report if one is not None and first else 0,
         }
-    return {"rows": table, "postings": postings(), "stem": STEM, "stop": sorted(STOP)}
+    return {"topics": table, "postings": postings(), "stem": STEM, "stop": sorted(STOP)}
 
 
-def _inner_depths(members: list[Row]) -> dict[str, int]:
+def _inner_depths(members: list[Topic]) -> dict[str, int]:
     """Steps of prerequisites within an era."""
-    ids = {row.id: row for row in members}
+    ids = {topic.id: topic for topic in members}
     found: dict[str, int] = {}
 
     def depth(id: str) -> int:

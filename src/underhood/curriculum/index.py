@@ -24,12 +24,12 @@ STEM = re.compile(r"p[0-9]{4}_[a-z0-9_]+")
 
 @lru_cache(maxsize=1)
 def milestones() -> dict[str, Milestone]:
-    """All milestones by stem, in the order of the path (that of their main rows)."""
-    from underhood.atlas.rows import rows
+    """All milestones by stem, in the order of the path (that of their main topics)."""
+    from underhood.curriculum.topics import topics
 
     found = [read(file) for file in sorted(folder().glob("p[0-9]*.py")) if STEM.fullmatch(file.stem)]
-    order = {id: place for place, id in enumerate(rows())}
-    return {one.stem: one for one in sorted(found, key=lambda one: (order[one.rows[0]], one.stem))}
+    order = {id: place for place, id in enumerate(topics())}
+    return {one.stem: one for one in sorted(found, key=lambda one: (order[one.topics[0]], one.stem))}
 
 
 def folder() -> Path:
@@ -70,30 +70,30 @@ def read(file: Path) -> Milestone:
 
 
 def find(name: str) -> Milestone:
-    """The milestone called `name`, or that covers the row `name`, or whose stem ends in ``_name``.
+    """The milestone called `name`, or that covers the topic `name`, or whose stem ends in ``_name``.
 
     Raises:
         UserError: there is none; the message has the nearest.
     """
-    from underhood.atlas.rows import rows
+    from underhood.curriculum.topics import topics
 
     known = milestones()
     if name in known:
         return known[name]
-    fitting = [one for one in known.values() if name in one.rows]
+    fitting = [one for one in known.values() if name in one.topics]
     fitting = fitting or [one for one in known.values() if one.stem.partition("_")[2] == name]
     if fitting:
         return fitting[0]
-    if name in rows():
-        raise UserError(f"the row {name} has no milestone yet", fix=f"underhood path to {name} shows the way there")
-    near = nearest(name, [*known, *(id for one in known.values() for id in one.rows)])
+    if name in topics():
+        raise UserError(f"the topic {name} has no milestone yet", fix=f"underhood path to {name} shows the way there")
+    near = nearest(name, [*known, *(id for one in known.values() for id in one.topics)])
     fix = f"Did you mean {near}?" if near else "underhood path lists them"
     raise UserError(f"no milestone {name!r}", fix=fix)
 
 
 def covering() -> dict[str, Milestone]:
-    """The milestone of each row that has one."""
-    return {id: one for one in milestones().values() for id in one.rows}
+    """The milestone of each topic that has one."""
+    return {id: one for one in milestones().values() for id in one.topics}
 
 
 def runner(stem: str) -> Callable[[Trial], None]:

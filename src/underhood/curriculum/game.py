@@ -1,8 +1,8 @@
 """Shannon's guessing game for the page: passages, and how many guesses each of their letters takes the machines.
 
 A page has no model to ask, so the machines play beforehand; what they guessed lies in ``pages/game.json`` beside the
-page's script. ``python -m underhood.atlas.game RUN`` makes that file anew, from documents that were held out of the
-run's training and that the n-gram does not read either.
+page's script. ``python -m underhood.curriculum.game RUN`` makes that file anew, from documents that were held out
+of the run's training and that the n-gram does not read either.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import underhood
-from underhood.atlas import catalogue
-from underhood.atlas.results import Result, verdict_of
 from underhood.core.figures import figure_to_json
 from underhood.core.milestone import Milestone, Scale
 from underhood.core.provenance import commit, cpu_name
 from underhood.core.trial import Listener, Trial
+from underhood.curriculum import index
+from underhood.curriculum.results import Result, verdict_of
 
 PACKAGES = ("numpy", "torch")
 HELD = ("exact", "holds", "holds in shape")
@@ -42,7 +42,7 @@ def reproduce(
         listener: hears of progress, ablations included.
         run: instead of the milestone's own ``run``.
     """
-    run = run or catalogue.runner(milestone.stem)
+    run = run or index.runner(milestone.stem)
     count = seeds or getattr(milestone.seeds, scale)
     begun = time.perf_counter()
     share = 1.0 if not milestone.ablations else 0.7 if scale == "smoke" else 0.9
@@ -51,13 +51,13 @@ def reproduce(
     claims = trial.as_json()
     minutes = (time.perf_counter() - begun) / 60
     ablations = []
-    for index, one in enumerate(milestone.ablations):
-        start = share + (1 - share) * index / len(milestone.ablations)
+    for number, one in enumerate(milestone.ablations):
+        start = share + (1 - share) * number / len(milestone.ablations)
         told = _within(listener, start, start + (1 - share) / len(milestone.ablations), f"without {one.key}")
         ablations.append(ablate(milestone, one.key, data=data, listener=told, run=run))
     return {
         "milestone": milestone.stem,
-        "rows": list(milestone.rows),
+        "topics": list(milestone.topics),
         "scale": scale,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -89,7 +89,7 @@ def ablate(
     """Takes one idea away at smoke scale; ``broke`` says whether all the claims that rest on it then failed."""
     one = next(one for one in milestone.ablations if one.key == key)
     trial = Trial(milestone, "smoke", seeds=range(milestone.seeds.smoke), removed={key}, data=data, listener=listener)
-    (run or catalogue.runner(milestone.stem))(trial)
+    (run or index.runner(milestone.stem))(trial)
     claims = [claim for claim in trial.as_json() if claim["key"] in one.breaks]
     unmeasured = [claim["key"] for claim in claims if "why" in claim]
     return {
@@ -116,7 +116,7 @@ def machine() -> dict[str, Any]:
 
 def digest(stem: str) -> str:
     """A digest of the milestone's file: a result of the same file need not be measured again."""
-    return hashlib.sha256(catalogue.source(stem).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(index.source(stem).read_bytes()).hexdigest()[:16]
 
 
 def underhood_version() -> str:

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from needs import chromium
-from underhood.atlas import results
-from underhood.atlas.catalogue import find
-from underhood.atlas.pages.site import write_site
-from underhood.atlas.reproduce import reproduce
+from underhood.curriculum import results
+from underhood.curriculum.index import find
+from underhood.curriculum.pages.site import write_site
+from underhood.curriculum.reproduce import reproduce
 
 
 @pytest.fixture(scope="module")

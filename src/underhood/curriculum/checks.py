@@ -18,7 +18,7 @@ class Check:
     """One printed statement and its recomputation.
 
     Attributes:
-        row: of the path.
+        topic: of the path.
         paper: whose statement; `where` in it.
         printed: the statement as printed, a number with its meaning in `what`.
         from_: what it is computed from, as printed in the same paper.
@@ -26,7 +26,7 @@ class Check:
         within: how far apart rounding alone can bring the two.
     """
 
-    row: str
+    topic: str
     paper: str
     where: str
     what: str

@@ -11,12 +11,12 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from underhood.atlas import catalogue, results
-from underhood.atlas.excerpts import excerpt
-from underhood.atlas.pages.drawing import draw, value_words
-from underhood.atlas.rows import ERAS, GRADES, Row, after, rows
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Claim, Milestone
+from underhood.curriculum import index, results
+from underhood.curriculum.excerpts import excerpt
+from underhood.curriculum.pages.drawing import draw, value_words
+from underhood.curriculum.topics import ERAS, GRADES, Topic, after, topics
 from underhood.recipes.report import numbers
 
 EVIDENCE = {
@@ -43,9 +43,9 @@ def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
     figures = [draw(figure_from_json(figure)) for figure in result["figures"]] if result else []
     return {
         "m": milestone,
-        "era": ERAS[rows()[milestone.rows[0]].section],
-        "rows": [rows()[id] for id in milestone.rows],
-        "grades": {rows()[id].grade: GRADES[rows()[id].grade] for id in milestone.rows},
+        "era": ERAS[topics()[milestone.topics[0]].section],
+        "topics": [topics()[id] for id in milestone.topics],
+        "grades": {topics()[id].grade: GRADES[topics()[id].grade] for id in milestone.topics},
         "verdict": None if result is None else results.verdict_of(result),
         "hues": HUES,
         "claims": [_claim(claim, known.get(claim.key, {}), milestone) for claim in milestone.claims],
@@ -53,8 +53,8 @@ def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
         "ablations": _ablations(milestone, result),
         "figures": figures,
         "code": [_code(name) for name in milestone.code],
-        "needs": _neighbours({need for id in milestone.rows for need in rows()[id].needs} - set(milestone.rows)),
-        "next": _neighbours({row.id for id in milestone.rows for row in after(id)} - set(milestone.rows)),
+        "needs": _neighbours({need for id in milestone.topics for need in topics()[id].needs} - set(milestone.topics)),
+        "next": _neighbours({topic.id for id in milestone.topics for topic in after(id)} - set(milestone.topics)),
         "result": result,
         "measured": None if result is None else _measured(result),
         "again": f"underhood reproduce {milestone.stem}" + (" --data DATA" if result and result["data"] else ""),
@@ -88,7 +88,7 @@ def _claim(claim: Claim, row: Mapping[str, Any], milestone: Milestone) -> dict[s
         "how": claim.middle,
         "verdict": row.get("verdict"),
         "why": row.get("why", ""),
-        "row": rows()[claim.row].title if claim.row and len(milestone.rows) > 1 else "",
+        "topic": topics()[claim.topic].title if claim.topic and len(milestone.topics) > 1 else "",
         "aside": claim.aside,
     }
 
@@ -131,11 +131,11 @@ def _code(name: str) -> dict[str, Any]:
 
 
 def _neighbours(ids: set[str]) -> list[dict[str, Any]]:
-    built = catalogue.covering()
-    ordered: list[Row] = [row for row in rows().values() if row.id in ids]
+    built = index.covering()
+    ordered: list[Topic] = [topic for topic in topics().values() if topic.id in ids]
     return [
-        {"id": row.id, "title": row.title, "page": f"{built[row.id].stem}.html" if row.id in built else None}
-        for row in ordered
+        {"id": topic.id, "title": topic.title, "page": f"{built[topic.id].stem}.html" if topic.id in built else None}
+        for topic in ordered
     ]
 
 

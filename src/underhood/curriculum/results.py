@@ -13,7 +13,7 @@ from underhood.core.files import write_text
 from underhood.core.milestone import SCALES, Milestone, Verdict, worst
 
 Result = dict[str, Any]
-"""What a result file holds; `underhood.atlas.reproduce` writes it."""
+"""What a result file holds; `underhood.curriculum.reproduce` writes it."""
 
 
 def published() -> Path | None:
@@ -74,11 +74,11 @@ def latest(stem: str, folders: Iterable[Path]) -> tuple[Path, Result] | None:
     return max(found, key=lambda one: (SCALES.index(one[1]["scale"]), one[1]["created"]), default=None)
 
 
-def verdict_of(result: Result, row: str | None = None) -> Verdict | None:
-    """The verdict on a milestone, or on one of its rows: the worst of the claims that count for it."""
+def verdict_of(result: Result, topic: str | None = None) -> Verdict | None:
+    """The verdict on a milestone, or on one of its topics: the worst of the claims that count for it."""
     claims = [claim for claim in result["claims"] if claim["verdict"] is not None and not claim.get("aside")]
-    if row is not None:
-        claims = [claim for claim in claims if claim.get("row") == row] or [c for c in claims if not c.get("row")]
+    if topic is not None:
+        claims = [claim for claim in claims if claim.get("topic") == topic] or [c for c in claims if not c.get("topic")]
     return worst([claim["verdict"] for claim in claims])
 
 
