@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 import types
@@ -144,3 +145,16 @@ def test_reader_that_leaves_early_is_no_error():
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+@pytest.mark.parametrize("words", [["--help"], ["build", "--help"]], ids=" ".join)
+def test_reader_that_leaves_early_causes_no_traceback(words: list[str]):
+    read, write = os.pipe()
+    os.close(read)  # as `head` does once it has seen enough
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "underhood", *words], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -64,7 +64,18 @@ MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 130 interrupted."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader (head, less) has left. Python flushes stdout once more at exit, so it must lead nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+
+
+def _dispatch(words: list[str]) -> int:
+    """Runs the command that `words` begin with, or prints the overview."""
     verbs = {name for group in VERBS.values() for name in group}
     if not words or words[0] in ("-h", "--help", "help"):
         if words[1:2] and words[1] in verbs:
@@ -95,9 +106,7 @@ def _run(verb: str, words: list[str]) -> int:
 
     try:
         module = importlib.import_module(f"underhood.cli.{MODULES.get(verb, verb)}")
-        code = module.run(parse(module.Args, words, prog=f"underhood {verb}"))
-        sys.stdout.flush()
-        return code
+        return module.run(parse(module.Args, words, prog=f"underhood {verb}"))
     except HelpRequested as page:
         print(page)
         return 0
@@ -109,9 +118,7 @@ def _run(verb: str, words: list[str]) -> int:
         print("\nStopped.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has left. Python flushes stdout once more at exit, so it must lead nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
+        raise
     except OSError as error:
         if error.errno in MACHINE_ERRNOS:
             place = f"{error.filename}: " if error.filename else ""
