@@ -3,7 +3,7 @@
     python benchmarks/bench_copying.py --seeds 3 --steps 300
     python benchmarks/bench_copying.py --seeds 1 --steps 20        # does it work at all?
 
-For each seed two models of a five-minute build's shape read the same batches of pydocs with the same optimiser for the
+For each seed two models of a five-minute build's size read the same batches of pydocs with the same optimiser for the
 same steps. One begins as `initialize` leaves it, one as `begin_copying` does (two heads that copy what followed the
 last time). Then the held-out documents are scored: bits per byte of all of them, and the mean loss per token near
 the start of a window and far into it. What falls from the one to the other was learnt from the context.
@@ -36,7 +36,7 @@ from underhood.recipes.spec import BuildSpec
 from underhood.recipes.training import EMBED_STD, optimizer_spec
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
-from underhood.train.plan import FIRST_RUNG, LADDER
+from underhood.train.plan import FIRST_SIZE, SIZES
 from underhood.train.schedule import ScheduleSpec
 
 NEAR, FAR = slice(8, 32), slice(128, 256)
@@ -74,7 +74,7 @@ def main(options: Options) -> None:
             }
             rows.append({"seed": seed} | found)
             print(f"seed {seed}: " + " · ".join(f"{name} {line(values)}" for name, values in found.items()), flush=True)
-        parameters = parameter_count(LADDER[FIRST_RUNG].spec(run.spec.vocab_size).build())
+        parameters = parameter_count(SIZES[FIRST_SIZE].spec(run.spec.vocab_size).build())
     gained = [row["plain"]["bits_per_byte"] - row["copying"]["bits_per_byte"] for row in rows]
     spread = f" ± {statistics.stdev(gained):.4f}" if len(gained) > 1 else ""
     print(f"bits per byte gained: {statistics.fmean(gained):.4f}{spread}")
@@ -87,11 +87,11 @@ def line(values: dict[str, float]) -> str:
 
 
 def trained(spec: BuildSpec, shards: TokenShards, device: Device, steps: int, seed: int, copying: bool) -> Decoder:
-    shape = LADDER[FIRST_RUNG]
-    model = initialize(shape.spec(spec.vocab_size).build(), seed=seed, embed_std=EMBED_STD)
+    size = SIZES[FIRST_SIZE]
+    model = initialize(size.spec(spec.vocab_size).build(), seed=seed, embed_std=EMBED_STD)
     if copying:
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
-    batches = PackedBatches(shards, rows=shape.rows, context=shape.context, seed=seed)
+    batches = PackedBatches(shards, rows=size.rows, context=size.context, seed=seed)
 
     def step_loss(number: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(number)

@@ -15,7 +15,7 @@ from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_sha
 from underhood.nn.attention import Attention
 from underhood.nn.norm import LayerNormSpec
 from underhood.nn.reading import Reading
-from underhood.train.plan import LADDER
+from underhood.train.plan import SIZES
 
 V, T = 1024, 64
 
@@ -91,8 +91,8 @@ def test_first_head_looks_one_back_and_second_where_the_token_was_before():
     assert attention_of_head_0(model, 1, tokens)[:, again, again - T + 1].mean() > 0.7
 
 
-def test_every_rung_of_the_ladder_can_begin_so():
-    assert all(can_copy(shape.spec(4096)) for shape in LADDER)
+def test_every_planned_size_can_begin_by_copying():
+    assert all(can_copy(size.spec(4096)) for size in SIZES)
 
 
 def test_same_seed_gives_the_same_weights():

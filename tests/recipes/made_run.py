@@ -269,7 +269,7 @@ def _train(log: RunLog, stage: str, until: int, *, evals: bool) -> None:
             steps=steps,
             loss=loss,
             grad_norm=1.0,
-            rate=rate,
+            lr_factor=rate,
             tokens=step * 2048,
             tokens_per_second=24_100.0,
             utilisation=0.41,

@@ -13,7 +13,7 @@ from underhood.core.checkpoint import module_tensors
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
 from underhood.models.decoder import Decoder, initialize, qwen3_shaped
-from underhood.train.loop import FitResult, FitSpec, Step, fit
+from underhood.train.loop import FitResult, FitSpec, LossFn, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec, Optimizer
 
@@ -32,7 +32,7 @@ def counting_batch(step: int) -> Batch:
     return Batch(row_BT[:, :-1], row_BT[:, 1:])
 
 
-def counting_step(model: Decoder) -> Step:
+def counting_step(model: Decoder) -> LossFn:
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = counting_batch(step)
         return next_token_loss(model, batch), batch.tokens.numel(), {}
@@ -45,7 +45,7 @@ def train(
     spec: FitSpec,
     *,
     log: RunLog | None = None,
-    step: Callable[[Decoder], Step] = counting_step,
+    step: Callable[[Decoder], LossFn] = counting_step,
     optimizer: Callable[[Decoder], Optimizer] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[Decoder, FitResult]:

@@ -19,7 +19,7 @@ from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
 from underhood.models.decoder import Decoder
-from underhood.train.loop import FitSpec, Interrupted, Step, fit
+from underhood.train.loop import FitSpec, Interrupted, LossFn, fit
 from underhood.train.optim import AdamWSpec, MuonAdamWSpec, Optimizer
 from underhood.train.schedule import ScheduleSpec
 
@@ -54,7 +54,7 @@ def test_fit_resumed_from_any_step_is_bit_identical(tmp_path: Path, stop: int):
 def test_fit_resumed_differs_when_batches_do_not_follow_the_step(tmp_path: Path):
     """The ablation: batches drawn in order of asking make a resumed run another run."""
 
-    def in_order_of_asking(model: Decoder) -> Step:
+    def in_order_of_asking(model: Decoder) -> LossFn:
         inner, asked = counting_step(model), iter(range(10**6))
         return lambda step: inner(next(asked))
 
@@ -114,7 +114,7 @@ def test_fit_logs_what_the_loss_adds_and_the_share_of_the_hardware():
 
 
 def sometimes_broken(broken: set[int], value: float, in_gradient: bool = False) -> Any:
-    def make(model: Decoder) -> Step:
+    def make(model: Decoder) -> LossFn:
         inner = counting_step(model)
 
         def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
@@ -185,7 +185,7 @@ def test_fit_clips_the_gradient_to_its_norm():
         model, log = small_model(), RunLog(None)
         events, inner = heard(log), counting_step(model)
 
-        def scaled(step: int, inner: Step = inner, scale: float = scale) -> tuple[Tensor, int, dict[str, float]]:
+        def scaled(step: int, inner: LossFn = inner, scale: float = scale) -> tuple[Tensor, int, dict[str, float]]:
             return inner(step)[0] * scale, 1, {}
 
         fit(model, scaled, Optimizer([Descent(model)]), FitSpec(steps=1, clip=clip), stage="t", log=log)
@@ -205,7 +205,7 @@ def test_fit_follows_the_schedule():
 
     schedule = ScheduleSpec(warmup=0.3, decay=0.5)
     train(None, FitSpec(steps=10, schedule=schedule), optimizer=lambda model: Optimizer([Recorder()]))
-    assert rates == [schedule.factor(step, 10) for step in range(10)]
+    assert rates == [schedule.lr_factor(step, 10) for step in range(10)]
 
 
 def test_fit_refuses_a_checkpoint_of_another_model(tmp_path: Path):
@@ -268,7 +268,7 @@ def test_fit_ctrl_c_saves_and_another_process_goes_on(tmp_path: Path):
             [sys.executable, "-c", SCRIPT, str(tmp_path), speed],
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, *sys.path)))},
         )
 
     first = start("slow")

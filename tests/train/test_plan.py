@@ -17,8 +17,8 @@ from underhood.train import plan as planner
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
-from underhood.train.plan import LADDER, Plan, Shape, check_wishes, choose_shape, make_plan, training_flops
-from underhood.train.wishes import Wishes
+from underhood.train.plan import SIZES, ModelSize, Plan, check_overrides, choose_size, make_plan, training_flops
+from underhood.train.plan_overrides import PlanOverrides
 
 
 def _hardware(flops: float = 1e11, dtype: str = "float32") -> Hardware:
@@ -42,31 +42,31 @@ def test_training_flops_match_torch_flop_counter():
 
 
 def _steady_machine(flops: float):
-    """Tokens per second of a rung on a machine that reaches `flops` whatever the shape."""
-    return lambda shape: flops / training_flops(shape.spec(4096))
+    """Tokens per second of a size on a machine that reaches `flops` whatever the size."""
+    return lambda size: flops / training_flops(size.spec(4096))
 
 
 def test_choose_shape_grows_with_time_and_machine():
-    sizes = [choose_shape(seconds, _steady_machine(5e10), 4096).width for seconds in (1, 60, 600, 6000, 60_000_000)]
+    sizes = [choose_size(seconds, _steady_machine(5e10), 4096).width for seconds in (1, 60, 600, 6000, 60_000_000)]
     assert sizes == sorted(sizes)
-    assert sizes[0] == LADDER[0].width
-    assert sizes[-1] == LADDER[-1].width
-    assert choose_shape(60, _steady_machine(5e14), 4096).width > choose_shape(60, _steady_machine(5e10), 4096).width
+    assert sizes[0] == SIZES[0].width
+    assert sizes[-1] == SIZES[-1].width
+    assert choose_size(60, _steady_machine(5e14), 4096).width > choose_size(60, _steady_machine(5e10), 4096).width
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(1e8, 1e15), min_size=len(LADDER), max_size=len(LADDER)), st.floats(1, 1e5))
+@given(st.lists(st.floats(1e8, 1e15), min_size=len(SIZES), max_size=len(SIZES)), st.floats(1, 1e5))
 def test_choose_shape_takes_only_a_rung_that_its_own_timing_affords(flops, seconds):
-    """Whatever small steps promise, a rung that turns out too slow when it is timed is not taken."""
-    timed: dict[Shape, float] = {}
+    """Whatever small steps promise, a size that turns out too slow when it is timed is not taken."""
+    timed: dict[ModelSize, float] = {}
 
-    def speed_of(shape: Shape) -> float:
-        timed[shape] = flops[LADDER.index(shape)] / training_flops(shape.spec(4096))
-        return timed[shape]
+    def speed_of(size: ModelSize) -> float:
+        timed[size] = flops[SIZES.index(size)] / training_flops(size.spec(4096))
+        return timed[size]
 
-    chosen = choose_shape(seconds, speed_of, 4096)
+    chosen = choose_size(seconds, speed_of, 4096)
     needed = planner.TOKENS_PER_PARAMETER * training_flops(chosen.spec(4096)) / 6
-    assert chosen == LADDER[0] or seconds * timed[chosen] >= needed * (1 - 1e-9)
+    assert chosen == SIZES[0] or seconds * timed[chosen] >= needed * (1 - 1e-9)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def _plan(**changes) -> Plan:
         "hardware": _hardware(),
         "optimizer": MuonAdamWSpec(),
         "vocab_size": 512,
-        "wishes": Wishes(),
+        "overrides": PlanOverrides(),
         "sft_tokens": 10_000_000,
         "pairs": 1_000_000,
         "pair_tokens": 100,
@@ -112,8 +112,10 @@ def test_plan_leaves_out_stages_without_data(steady):
     assert plan.pretrain.seconds == pytest.approx(300, rel=0.02)
 
 
-def test_plan_obeys_wishes(steady):
-    plan = _plan(wishes=Wishes(width=64, layers=2, context=32, rows=3, pretrain_steps=7, sft_steps=5, dpo_steps=2))
+def test_plan_obeys_overrides(steady):
+    plan = _plan(
+        overrides=PlanOverrides(width=64, layers=2, context=32, rows=3, pretrain_steps=7, sft_steps=5, dpo_steps=2)
+    )
     assert plan.sft is not None
     assert plan.dpo is not None
     assert (plan.model.width, plan.model.layers, plan.model.context) == (64, 2, 32)
@@ -125,9 +127,9 @@ def test_plan_survives_json(steady):
     assert from_json(Plan, to_json(plan)) == plan
 
 
-def test_wishes_that_contradict_each_other_are_refused():
+def test_overrides_that_contradict_each_other_are_refused():
     with pytest.raises(UserError, match="proportions"):
-        check_wishes(Wishes(width=65, heads=4), 512)
+        check_overrides(PlanOverrides(width=65, heads=4), 512)
 
 
 def test_training_always_gets_its_least_share(steady):

@@ -17,7 +17,7 @@ schedules = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.samp
 
 
 def course(spec: ScheduleSpec, steps: int) -> list[float]:
-    return [spec.factor(step, steps) for step in range(steps)]
+    return [spec.lr_factor(step, steps) for step in range(steps)]
 
 
 def test_schedule_climbs_holds_and_falls_by_the_closed_form():

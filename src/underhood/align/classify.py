@@ -24,7 +24,7 @@ from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.data.batch import IGNORE, Batch
 from underhood.models.decoder import Decoder
-from underhood.train.loop import Step
+from underhood.train.loop import LossFn
 
 QUESTION = "\nlabel:"
 """What follows the text where the answer is a token."""
@@ -127,7 +127,7 @@ def padded_rows(rows: Sequence[Sequence[int]]) -> Batch:
 
 def classification_step(
     classifier: Classifier, rows: Sequence[Sequence[int]], classes: Sequence[int], *, batch: int, seed: int
-) -> Step:
+) -> LossFn:
     """The step for `train.loop.fit`: mean cross-entropy of the classes, over batches that are a function of the step.
 
     Each epoch deals the texts out in an order of its own. Logs `accuracy` on the batch.

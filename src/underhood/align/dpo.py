@@ -21,7 +21,7 @@ from torch import Tensor
 from underhood.align.pairs import PairBatches
 from underhood.align.sft import TrainableModel, device_of, tokens_read
 from underhood.data.batch import IGNORE, Batch
-from underhood.train.loop import Step
+from underhood.train.loop import LossFn
 from underhood.train.loss import supervised
 
 
@@ -180,7 +180,7 @@ def compare(policy: PairScores, reference: PairScores, spec: DPOSpec) -> Prefere
     )
 
 
-def dpo_step(model: TrainableModel, batches: PairBatches, reference: PairScores, spec: DPOSpec) -> Step:
+def dpo_step(model: TrainableModel, batches: PairBatches, reference: PairScores, spec: DPOSpec) -> LossFn:
     """The step for `train.loop.fit`.
 
     Args:

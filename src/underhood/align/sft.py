@@ -16,7 +16,7 @@ from underhood.align.unlikelihood import answers_of, repetition_loss
 from underhood.core.protocols import LanguageModel
 from underhood.data.batch import IGNORE, Batch, Batches
 from underhood.train.chunked import unembedded_loss
-from underhood.train.loop import WEIGHT, Step
+from underhood.train.loop import LOSS_WEIGHT, LossFn
 from underhood.train.loss import SplitModel, supervised
 
 
@@ -30,7 +30,7 @@ class TrainableModel(LanguageModel, Protocol):
     def train(self, mode: bool = True) -> Any: ...
 
 
-def sft_step(model: TrainableModel, batches: Batches, *, unlikelihood: float = 0.0) -> Step:
+def sft_step(model: TrainableModel, batches: Batches, *, unlikelihood: float = 0.0) -> LossFn:
     """The step for `train.loop.fit`: mean loss over the batch's supervised targets.
 
     Args:
@@ -44,7 +44,7 @@ def sft_step(model: TrainableModel, batches: Batches, *, unlikelihood: float = 0
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(step).to(device_of(model))
         loss, right, count = _varied(model, batch, unlikelihood) if unlikelihood else _answers(model, batch)
-        return loss, tokens_read(batch), {"answer_accuracy": right / max(1, count), WEIGHT: count}
+        return loss, tokens_read(batch), {"answer_accuracy": right / max(1, count), LOSS_WEIGHT: count}
 
     return step_loss
 

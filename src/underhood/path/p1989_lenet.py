@@ -23,9 +23,9 @@ from underhood.core.milestone import (
 from underhood.core.trial import Trial
 from underhood.data.digits import Pictures, digits, framed, mnist
 from underhood.models.lenet import PAPER, LeNet
-from underhood.train.pictures import PictureFit, error
+from underhood.train.image_trainer import ImageTrainer, error
 
-AS_IN_1989 = {"passes": 23, "batch": 1, "rate": 0.03}
+AS_IN_1989 = {"passes": 23, "batch": 1, "lr": 0.03}
 
 MILESTONE = Milestone(
     stem="p1989_lenet",
@@ -127,7 +127,7 @@ def run(trial: Trial) -> None:
         train, test = (framed(half, 16) for half in digits(seed))
         dense = nn.Sequential(nn.Flatten(), nn.Linear(256, 36), nn.Tanh(), nn.Linear(36, 10))
         net = LeNet()
-        how = PictureFit(passes=23, batch=4, rate=0.06, squared=True)
+        how = ImageTrainer(passes=23, batch=4, lr=0.06, squared=True)
         for name, one in trial.each((("LeNet", net), ("fully connected", dense)), "net"):
             errors[name].append(error(how(one, train, trial.progress), *test))
         trial.measure("neighbours", errors["fully connected"][-1] - errors["LeNet"][-1])
@@ -161,7 +161,7 @@ def measure_mnist(trial: Trial) -> None:
     train, test = mnist(folder)
     chosen = np.random.default_rng(0).permutation(len(train))[:7291]
     torch.manual_seed(0)
-    net = PictureFit(**AS_IN_1989, squared=True)(LeNet(), framed(train.at(chosen), 16), trial.progress)
+    net = ImageTrainer(**AS_IN_1989, squared=True)(LeNet(), framed(train.at(chosen), 16), trial.progress)
     trial.measure("mnist", round(error(net, *framed(test.at(slice(0, 2007)), 16)) * 2007))
 
 

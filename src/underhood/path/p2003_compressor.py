@@ -30,7 +30,7 @@ from underhood.infer.token_code import Spelling
 from underhood.models.byte_ngram import ByteNGram
 from underhood.models.decoder import parameter_count, qwen3_shaped
 from underhood.text.bpe import train_bpe
-from underhood.train.small import train_small
+from underhood.train.small_lm import train_small
 
 Bits = NDArray[np.float64]
 

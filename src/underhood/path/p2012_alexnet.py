@@ -24,7 +24,7 @@ from underhood.core.milestone import (
 from underhood.core.trial import Trial
 from underhood.data.digits import digits, framed
 from underhood.models.alexnet import AlexNet, LocalResponse
-from underhood.train.pictures import Data, PictureFit, error
+from underhood.train.image_trainer import Data, ImageTrainer, error
 
 Errors = dict[str, list[float]]
 NULLS = ("relu",)
@@ -174,13 +174,13 @@ def run(trial: Trial) -> None:
             on = not trial.ablated("noise")
             passes = trial.by_scale(smoke=20, report=60)
             for name, drop, shifts in (("plain", 0.0, False), ("dropout", 0.5 * on, False), ("shifts", 0.0, on)):
-                how = PictureFit(passes=passes, batch=25, rate=1e-3, adam=True, shifts=shifts)
+                how = ImageTrainer(passes=passes, batch=25, lr=1e-3, adam=True, shifts=shifts)
                 found = learn(trial, lambda drop=drop: dense(drop), how, few, test, seed)
                 errors.setdefault(name, []).append(found)
             trial.measure("dropout", errors["plain"][-1] - errors["dropout"][-1])
             trial.measure("augmentation", errors["plain"][-1] - errors["shifts"][-1])
         if trial.wants("normalisation"):
-            how = PictureFit(passes=15, batch=16, rate=2e-3, adam=True)
+            how = ImageTrainer(passes=15, batch=16, lr=2e-3, adam=True)
             for name, norm, window in (("net", False, 3), ("normalised", True, 3), ("apart", False, 2)):
                 found = learn(trial, lambda norm=norm, window=window: pooled(norm, window), how, train, test, seed)
                 errors.setdefault(name, []).append(found)
@@ -190,7 +190,7 @@ def run(trial: Trial) -> None:
         show(trial, rates, counted, errors)
 
 
-def learn(trial: Trial, build: Callable[[], nn.Module], how: PictureFit, train: Data, test: Data, seed: int) -> float:
+def learn(trial: Trial, build: Callable[[], nn.Module], how: ImageTrainer, train: Data, test: Data, seed: int) -> float:
     torch.manual_seed(seed)
     return error(how(build(), train, trial.progress), *test)
 

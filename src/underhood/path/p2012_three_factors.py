@@ -27,7 +27,7 @@ from underhood.core.milestone import (
 )
 from underhood.core.trial import Trial
 from underhood.data.digits import digits, framed
-from underhood.train.pictures import PictureFit, error
+from underhood.train.image_trainer import ImageTrainer, error
 
 Floats = NDArray[np.float64]
 Weights = list[Floats]
@@ -147,7 +147,7 @@ def learn(trial: Trial, train, test, n: int, fewest: int, seed: int) -> float:
     conv = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
     net = nn.Sequential(*conv, nn.Flatten(), nn.Linear(32 * 16, 10))
     steps, batch = trial.by_scale(smoke=240, report=800), 25
-    how = PictureFit(passes=max(1, round(steps * batch / n)), batch=batch, rate=2e-3, adam=True)
+    how = ImageTrainer(passes=max(1, round(steps * batch / n)), batch=batch, lr=2e-3, adam=True)
     return error(how(net, (x[at], y[at]), trial.progress), *test)
 
 

@@ -27,7 +27,7 @@ from underhood.core.milestone import (
 )
 from underhood.core.trial import Trial
 from underhood.data.zipf import zipf_pairs
-from underhood.train.classic import SGD, Adagrad, RMSprop
+from underhood.train.classic_optimizers import SGD, Adagrad, RMSprop
 from underhood.train.optim import AdamW, Named, Rule
 
 Build = Callable[[Named], Rule]
@@ -112,7 +112,7 @@ and shrinks all weights by the same share.
     ),
     minutes=Minutes(read=6, smoke=0.2, report=2),
     seeds=Seeds(smoke=3, report=5),
-    code=("underhood.train.optim:AdamW", "underhood.train.classic:RMSprop"),
+    code=("underhood.train.optim:AdamW", "underhood.train.classic_optimizers:RMSprop"),
     hard="""
 Both get their best rate of a grid, per seed; no schedule. The text is made: a word is followed by one of four, and the
 r-th word has a share of 1/r. The model is all embeddings; inside a network the factor is smaller. PyTorch adds ε after

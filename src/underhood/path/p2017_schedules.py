@@ -126,7 +126,7 @@ and cuts its length: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$ over al
     ),
     minutes=Minutes(read=6, smoke=0.2, report=4),
     seeds=Seeds(smoke=1, report=3),
-    code=("underhood.train.schedule:ScheduleSpec.factor", "underhood.train.schedule:noam"),
+    code=("underhood.train.schedule:ScheduleSpec.lr_factor", "underhood.train.schedule:noam"),
     hard="""
 The Transformers (PyTorch's own layers, so that the effect can't be one of ours) share batches and starts, and differ in
 the place of the norms and the first third of the rate's course. The rate matters: at 0.002 warm-up changed nothing, at
@@ -182,7 +182,7 @@ def from_torch(kept: int, steps: int = 1000, warmup: int = 100) -> float:
             optimiser.step()
             scheduler.step()
     spec = ScheduleSpec(warmup=kept * warmup / steps, decay=1 - warmup / steps, floor=0.1, shape="cosine")
-    return max(abs(spec.factor(step, steps) - rate) for step, rate in enumerate(seen))
+    return max(abs(spec.lr_factor(step, steps) - rate) for step, rate in enumerate(seen))
 
 
 def from_nanogpt(kept: int, warmup: int = 715, steps: int = 19_073) -> float:
@@ -190,7 +190,7 @@ def from_nanogpt(kept: int, warmup: int = 715, steps: int = 19_073) -> float:
     spec = ScheduleSpec(warmup=kept * warmup / steps, decay=1 - warmup / steps, floor=0.1, shape="cosine")
     fall = [0.1 + 0.45 * (1 + math.cos(math.pi * (s - warmup) / (steps - warmup))) for s in range(warmup, steps)]
     theirs = [(s + 1) / warmup for s in range(warmup)] + fall
-    return max(abs(spec.factor(step, steps) - rate) for step, rate in enumerate(theirs))
+    return max(abs(spec.lr_factor(step, steps) - rate) for step, rate in enumerate(theirs))
 
 
 def with_spikes(seed: int, ablated: bool) -> float:
@@ -234,7 +234,7 @@ def learn(trial: Trial, seed: int, before: bool, spec: ScheduleSpec) -> tuple[li
         model.zero_grad()
         now = loss(texts[0], generator, rows)
         now.backward()
-        rule.step(spec.factor(step, steps))
+        rule.step(spec.lr_factor(step, steps))
         curve.append(float(now.detach()))
     with torch.no_grad():
         return curve, float(loss(texts[1], torch.Generator().manual_seed(0), 200))
@@ -243,7 +243,7 @@ def learn(trial: Trial, seed: int, before: bool, spec: ScheduleSpec) -> tuple[li
 def show(trial: Trial, rates: list[float], curves: dict[str, list[float]]) -> None:
     places = tuple(map(float, range(1, 20_001, 100)))
     gpt = ScheduleSpec(warmup=715 / 19_073, decay=1 - 715 / 19_073, floor=0.1, shape="cosine")
-    courses = {"Transformer": rates, "GPT-3": [6e-4 * gpt.factor(min(s, 19_072), 19_073) for s in range(20_000)]}
+    courses = {"Transformer": rates, "GPT-3": [6e-4 * gpt.lr_factor(min(s, 19_072), 19_073) for s in range(20_000)]}
     series = (Series(name, places, tuple(course[::100])) for name, course in courses.items())
     trial.figure(Plot(title="Two courses", x="step", y="rate", series=tuple(series)))
     smooth = {name: np.convolve(curve, np.ones(10) / 10, "valid") for name, curve in curves.items()}

@@ -21,7 +21,7 @@ from underhood.core.milestone import (
 from underhood.core.trial import Trial
 from underhood.data.digits import digits, framed
 from underhood.models.lenet import LeNet
-from underhood.train.pictures import PictureFit, error
+from underhood.train.image_trainer import ImageTrainer, error
 
 PUBLISHED = {"1989": 82, "cross-entropy": 87, "AdamW": 72, "shifts": 43, "dropout, ReLU": 32}  # of 2,007
 
@@ -78,7 +78,7 @@ likes, then every means to keep it from fitting too well, then more data.
     ablations=(Ablation("recipes", "every step trains as in 1989", ("ladder", "shifts")),),
     minutes=Minutes(read=4, smoke=0.5, report=4),
     seeds=Seeds(smoke=1, report=4),
-    code=("underhood.train.pictures:shifted", "underhood.train.pictures:PictureFit.__call__"),
+    code=("underhood.train.image_trainer:shifted", "underhood.train.image_trainer:ImageTrainer.__call__"),
     hard="""
 Steps take four pictures before AdamW and sixteen from there on, at rates scaled to match; the original takes one,
 which would take an hour here. Errors are so few (a step of one test picture is 0.28 %) that only several seeds
@@ -105,19 +105,19 @@ def run(trial: Trial) -> None:
     show(trial, errors)
 
 
-def recipes(trial: Trial) -> dict[str, PictureFit]:
+def recipes(trial: Trial) -> dict[str, ImageTrainer]:
     """The steps of 33 years, each with what came before; smoke scale takes larger batches and fewer passes."""
     batch, less = trial.by_scale(smoke=(8, 3), report=(4, 1))
-    first = PictureFit(passes=23 // less, batch=batch, rate=0.03 * batch**0.5, squared=True)
+    first = ImageTrainer(passes=23 // less, batch=batch, lr=0.03 * batch**0.5, squared=True)
     if trial.ablated("recipes"):
         return dict.fromkeys(PUBLISHED, first)
 
-    def adam(passes: int, shifts: bool = False) -> PictureFit:
-        return PictureFit(
-            passes=passes // trial.by_scale(smoke=2, report=1), batch=16, rate=1.2e-3, adam=True, shifts=shifts
+    def adam(passes: int, shifts: bool = False) -> ImageTrainer:
+        return ImageTrainer(
+            passes=passes // trial.by_scale(smoke=2, report=1), batch=16, lr=1.2e-3, adam=True, shifts=shifts
         )
 
-    entropy = PictureFit(passes=23 // less, batch=batch, rate=0.01 * batch**0.5)
+    entropy = ImageTrainer(passes=23 // less, batch=batch, lr=0.01 * batch**0.5)
     return dict(zip(PUBLISHED, (first, entropy, adam(30), adam(40, True), adam(60, True)), strict=True))
 
 

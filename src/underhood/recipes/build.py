@@ -29,7 +29,7 @@ from underhood.recipes.summary import samples_side_by_side, write_summary
 from underhood.recipes.training import align, finetune, load_model, optimizer_spec, pretrain
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.loop import Interrupted
-from underhood.train.plan import Plan, check_wishes, make_plan
+from underhood.train.plan import Plan, check_overrides, make_plan
 
 BASELINE_SECONDS_PER_BYTE = 3.5e-6
 REPORT_SECONDS = 2.0
@@ -89,7 +89,7 @@ def prepared(run: Run, clock: Clock) -> tuple[Lessons, Plan, Hardware]:
         torch.set_num_threads(run.spec.threads)
     try:
         choose_device(run.spec.device)
-        check_wishes(run.spec.wishes, run.spec.vocab_size)
+        check_overrides(run.spec.overrides, run.spec.vocab_size)
         prepare_data(run)
         lessons = read_lessons(run.path / "data")
         return lessons, *planned(run, lessons, left=run.spec.minutes * 60 - clock.seconds)
@@ -123,7 +123,7 @@ def planned(run: Run, lessons: Lessons, *, left: float) -> tuple[Plan, Hardware]
         hardware=hardware,
         optimizer=optimizer_spec(run.spec, hardware.device),
         vocab_size=tokenizer.vocab_size,
-        wishes=run.spec.wishes,
+        overrides=run.spec.overrides,
         sft_tokens=sum(len(example.ids) for example in examples),
         pairs=len(pairs),
         pair_tokens=pair_tokens,

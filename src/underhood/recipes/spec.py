@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from underhood.train.wishes import Wishes
+from underhood.train.plan_overrides import PlanOverrides
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildSpec(Wishes):
+class BuildSpec(PlanOverrides):
     """Everything that decides what a build does. What is None is decided by the planner.
 
     Attributes:
@@ -63,14 +63,14 @@ class BuildSpec(Wishes):
             )
         if not 0 < self.held_out < 0.9:
             raise ValueError(f"held_out is a share between 0 and 0.9, got {self.held_out}")
-        for field in fields(Wishes):
+        for field in fields(PlanOverrides):
             value = getattr(self, field.name)
             if value is not None and value < 1:
                 raise ValueError(f"{field.name} must be at least 1, got {value}")
 
     @property
-    def wishes(self) -> Wishes:
-        return Wishes(**{field.name: getattr(self, field.name) for field in fields(Wishes)})
+    def overrides(self) -> PlanOverrides:
+        return PlanOverrides(**{field.name: getattr(self, field.name) for field in fields(PlanOverrides)})
 
     @property
     def settings(self) -> "BuildSpec":

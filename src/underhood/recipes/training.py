@@ -27,7 +27,7 @@ from underhood.recipes.run import STAGE_OF, Run
 from underhood.recipes.spec import BuildSpec
 from underhood.text.chat import Rendered
 from underhood.train.hardware import Hardware
-from underhood.train.loop import FitResult, FitSpec, Interrupted, Step, fit
+from underhood.train.loop import FitResult, FitSpec, Interrupted, LossFn, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
 from underhood.train.plan import Plan, StagePlan, training_flops
@@ -141,7 +141,7 @@ def _fit(
     hardware: Hardware,
     stage: str,
     model: Decoder,
-    step: Step,
+    step: LossFn,
     planned: StagePlan,
     schedule: ScheduleSpec,
     *,

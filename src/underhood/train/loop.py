@@ -21,7 +21,7 @@ from underhood.core.runlog import RunLog
 from underhood.train.optim import Optimizer
 from underhood.train.schedule import ScheduleSpec
 
-WEIGHT = "targets"
+LOSS_WEIGHT = "targets"
 """The figure by which micro-batches are weighted: without it, all count alike."""
 
 
@@ -33,12 +33,12 @@ class Interrupted(Exception):
         super().__init__(f"stopped in {stage} after step {step}")
 
 
-class Step(Protocol):
+class LossFn(Protocol):
     """One micro-batch's loss: computes it for step number `step`, and says what else to log.
 
     Returns the scalar loss to differentiate, the tokens that were read, and further figures by name. Where steps are
     made of several micro-batches (`FitSpec.accumulate`), whole numbers among the figures are counts and add up, others
-    are averaged; the figure `WEIGHT`, if there, says over how many targets the loss is the mean.
+    are averaged; the figure `LOSS_WEIGHT`, if there, says over how many targets the loss is the mean.
     """
 
     def __call__(self, step: int, /) -> tuple[Tensor, int, dict[str, float]]: ...
@@ -94,7 +94,7 @@ class FitResult:
 
 def fit(
     model: nn.Module,
-    step_loss: Step,
+    step_loss: LossFn,
     optimizer: Optimizer,
     spec: FitSpec,
     *,
@@ -113,7 +113,7 @@ def fit(
     the checkpoint holds model, optimiser and step.
 
     Args:
-        step_loss: gives the loss of a micro-batch; see `Step`. Numbers run on: update s reads ``s · accumulate`` and
+        step_loss: gives the loss of a micro-batch; see `LossFn`. Numbers run on: update s reads ``s · accumulate`` and
             those that follow.
         checkpoints: the folder for this stage's checkpoints; None keeps nothing.
         state: facts to store with every checkpoint (spec, stage, tokenizer digest).
@@ -141,12 +141,12 @@ def fit(
     model.train()
     with _stop_requested() as stop:
         for step in range(first, spec.steps):
-            rate = spec.schedule.factor(step, spec.steps)
+            lr_factor = spec.schedule.lr_factor(step, spec.steps)
             value, count, extra = _gradients(model, step_loss, step, spec.accumulate)
             norm = float(nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], spec.clip))
             tokens += count
             if math.isfinite(value) and math.isfinite(norm):
-                optimizer.step(rate)
+                optimizer.step(lr_factor)
                 bad = 0
                 smoothed = value if math.isnan(smoothed) else 0.9 * smoothed + 0.1 * value
             else:
@@ -171,7 +171,7 @@ def fit(
                     loss=value,
                     smoothed=smoothed,
                     grad_norm=norm,
-                    rate=rate,
+                    lr_factor=lr_factor,
                     tokens=tokens,
                     tokens_per_second=speed,
                     seconds_left=elapsed / (done - first) * (spec.steps - done),
@@ -195,7 +195,7 @@ def fit(
     )
 
 
-def _gradients(model: nn.Module, step_loss: Step, step: int, parts: int) -> tuple[float, int, dict[str, float]]:
+def _gradients(model: nn.Module, step_loss: LossFn, step: int, parts: int) -> tuple[float, int, dict[str, float]]:
     """Leaves the gradient of update `step` in the parameters; returns its loss, tokens and figures."""
     if parts == 1:
         loss, tokens, extra = step_loss(step)
@@ -205,7 +205,7 @@ def _gradients(model: nn.Module, step_loss: Step, step: int, parts: int) -> tupl
     tokens, figures = 0, dict[str, float]()
     for part in range(parts):
         loss, count, extra = step_loss(step * parts + part)
-        weight = float(extra.get(WEIGHT, 1))
+        weight = float(extra.get(LOSS_WEIGHT, 1))
         if weight:  # nothing to learn in it: its mean is no number
             (loss * weight).backward()
             value += weight * float(loss.detach())

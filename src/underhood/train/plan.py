@@ -1,7 +1,7 @@
 """The one dial: from minutes to a model and step counts that fill them on this machine.
 
-The planner knows three things: how much of the time goes to what, which shape of model suits how much compute
-(`LADDER`), and how fast this machine really runs a training step of that shape, which it measures. The result is a
+The planner knows three things: how much of the time goes to what, which size of model suits how much compute
+(`SIZES`), and how fast this machine really runs a training step of that size, which it measures. The result is a
 plan of fixed step counts: a resumed run follows it to the letter, however fast the machine is by then.
 """
 
@@ -22,12 +22,12 @@ from underhood.nn.attention import AttentionSpec
 from underhood.train.hardware import Hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import OptimizerSpec
-from underhood.train.wishes import Wishes
+from underhood.train.plan_overrides import PlanOverrides
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A rung of the ladder: the model's proportions and the batch it likes."""
+class ModelSize:
+    """One of the model sizes the planner chooses from, with its batch size."""
 
     width: int
     layers: int
@@ -47,24 +47,24 @@ class Shape:
         )
 
 
-LADDER = (
-    Shape(width=128, layers=3, heads=2, kv_heads=1, context=256, rows=8),
-    Shape(width=192, layers=4, heads=2, kv_heads=2, context=512, rows=4),
-    Shape(width=256, layers=4, heads=2, kv_heads=2, context=512, rows=4),
-    Shape(width=320, layers=5, heads=5, kv_heads=5, context=512, rows=4),
-    Shape(width=384, layers=6, heads=6, kv_heads=3, context=512, rows=8),
-    Shape(width=512, layers=8, heads=8, kv_heads=4, context=512, rows=16),
-    Shape(width=768, layers=12, heads=12, kv_heads=4, context=1024, rows=32),
-    Shape(width=1024, layers=16, heads=16, kv_heads=8, context=1024, rows=64),
+SIZES = (
+    ModelSize(width=128, layers=3, heads=2, kv_heads=1, context=256, rows=8),
+    ModelSize(width=192, layers=4, heads=2, kv_heads=2, context=512, rows=4),
+    ModelSize(width=256, layers=4, heads=2, kv_heads=2, context=512, rows=4),
+    ModelSize(width=320, layers=5, heads=5, kv_heads=5, context=512, rows=4),
+    ModelSize(width=384, layers=6, heads=6, kv_heads=3, context=512, rows=8),
+    ModelSize(width=512, layers=8, heads=8, kv_heads=4, context=512, rows=16),
+    ModelSize(width=768, layers=12, heads=12, kv_heads=4, context=1024, rows=32),
+    ModelSize(width=1024, layers=16, heads=16, kv_heads=8, context=1024, rows=64),
 )
-"""Shapes by size. The small ones have few, wide heads: on a CPU attention's cost is mostly per head."""
+"""Model sizes, ascending. The small ones have few, wide heads: on a CPU attention's cost is mostly per head."""
 
 TOKENS_PER_PARAMETER = 0.25
-"""A rung is taken when the budget shows each parameter that multiplies at least this many tokens. Far fewer than the
+"""A size is taken when the budget shows each parameter that multiplies at least this many tokens. Far fewer than the
 20 of Hoffmann et al. 2022, which minimise the loss at the end of very long runs over data that never repeat."""
 
-FIRST_RUNG = 1
-"""Where the search for the largest rung within reach begins: small enough for any machine to time in a second."""
+FIRST_SIZE = 1
+"""Where the search for the largest size within reach begins: small enough for any machine to time in a second."""
 
 SUSTAINED = 0.95
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
@@ -138,25 +138,25 @@ def training_flops(spec: DecoderSpec) -> float:
     return 6.0 * multiplying + attention
 
 
-def choose_shape(seconds: float, speed_of: Callable[[Shape], float], vocab_size: int) -> Shape:
-    """The largest rung whose parameters see enough tokens in `seconds` of pretraining.
+def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_size: int) -> ModelSize:
+    """The largest size whose parameters see enough tokens in `seconds` of pretraining.
 
-    A timed step of one rung tells how many operations per second training reaches here; by that the largest rung
+    A timed step of one size tells how many operations per second training reaches here; by that the largest size
     within reach is guessed, timed in its turn, and so on until a guess is one that was timed already. The limit of
     the matrix products would be cheaper to measure and no guide: it varied threefold within an hour on a machine whose
     training steps varied by half.
 
     Args:
-        speed_of: tokens per second of a training step of a rung.
+        speed_of: tokens per second of a training step of a size.
     """
-    flops = [training_flops(shape.spec(vocab_size)) for shape in LADDER]
+    flops = [training_flops(size.spec(vocab_size)) for size in SIZES]
     timed: dict[int, float] = {}
-    rung = FIRST_RUNG
-    while rung not in timed:
-        timed[rung] = seconds * speed_of(LADDER[rung]) * flops[rung]  # operations within reach
-        fits = [timed.get(i, timed[rung]) >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(LADDER))]
-        rung = max((i for i, fit in enumerate(fits) if fit), default=0)
-    return LADDER[rung]
+    size = FIRST_SIZE
+    while size not in timed:
+        timed[size] = seconds * speed_of(SIZES[size]) * flops[size]  # operations within reach
+        fits = [timed.get(i, timed[size]) >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(SIZES))]
+        size = max((i for i, fit in enumerate(fits) if fit), default=0)
+    return SIZES[size]
 
 
 def measure_speed(spec: DecoderSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
@@ -192,7 +192,7 @@ def make_plan(
     hardware: Hardware,
     optimizer: OptimizerSpec,
     vocab_size: int,
-    wishes: Wishes,
+    overrides: PlanOverrides,
     sft_tokens: int,
     pairs: int,
     pair_tokens: int,
@@ -209,20 +209,22 @@ def make_plan(
         probe_seconds: how long to time training steps.
 
     Raises:
-        UserError: the wished-for proportions don't fit each other.
+        UserError: the fixed proportions don't fit each other.
     """
     stages = [name for name, amount in (("pretrain", 1), ("sft", sft_tokens), ("dpo", pairs)) if amount]
     total = sum(SHARES[name] for name in stages)
     started = time.perf_counter()
 
-    def speed_of(shape: Shape, least: float) -> float:
-        return SUSTAINED * measure_speed(shape.spec(vocab_size), optimizer, shape.rows, hardware.device, least)
+    def speed_of(size: ModelSize, least: float) -> float:
+        return SUSTAINED * measure_speed(size.spec(vocab_size), optimizer, size.rows, hardware.device, least)
 
     try:
         pretraining = 0.8 * seconds * SHARES["pretrain"] / total
-        shape = _wished(choose_shape(pretraining, lambda shape: speed_of(shape, probe_seconds / 3), vocab_size), wishes)
-        spec = shape.spec(vocab_size)
-        speed = speed_of(shape, probe_seconds)
+        size = _with_overrides(
+            choose_size(pretraining, lambda size: speed_of(size, probe_seconds / 3), vocab_size), overrides
+        )
+        spec = size.spec(vocab_size)
+        speed = speed_of(size, probe_seconds)
     except ValueError as error:
         raise UserError(f"the model can't have these proportions: {error}") from error
     training = seconds - (time.perf_counter() - started) - reserve(speed)
@@ -236,15 +238,15 @@ def make_plan(
 
     sft = dpo = None
     if sft_tokens:
-        most = SFT_EPOCHS * sft_tokens / (shape.rows * shape.context)
-        sft = stage("sft", shape.rows, shape.context, most, wishes.sft_steps)
+        most = SFT_EPOCHS * sft_tokens / (size.rows * size.context)
+        sft = stage("sft", size.rows, size.context, most, overrides.sft_steps)
         budget["pretrain"] += max(0.0, budget["sft"] - sft.seconds)
     if pairs:
-        rows = max(1, min(pairs, shape.rows * shape.context // pair_tokens))
+        rows = max(1, min(pairs, size.rows * size.context // pair_tokens))
         # The frozen reference reads each pair once more, forwards only: a third of a training step.
-        dpo = stage("dpo", rows, pair_tokens, DPO_EPOCHS * pairs / rows, wishes.dpo_steps, extra=4 / 3)
+        dpo = stage("dpo", rows, pair_tokens, DPO_EPOCHS * pairs / rows, overrides.dpo_steps, extra=4 / 3)
         budget["pretrain"] += max(0.0, budget["dpo"] - dpo.seconds)
-    pretrain = stage("pretrain", shape.rows, shape.context, math.inf, wishes.pretrain_steps)
+    pretrain = stage("pretrain", size.rows, size.context, math.inf, overrides.pretrain_steps)
     return Plan(
         model=spec,
         pretrain=pretrain,
@@ -255,17 +257,17 @@ def make_plan(
     )
 
 
-def check_wishes(wishes: Wishes, vocab_size: int) -> None:
-    """Finds out before any work whether the wished-for proportions fit each other on any rung of the ladder.
+def check_overrides(overrides: PlanOverrides, vocab_size: int) -> None:
+    """Finds out before any work whether the fixed proportions fit each other at any size.
 
     Raises:
         UserError: they don't.
     """
     problem: ValueError | None = None
-    for shape in LADDER:
+    for size in SIZES:
         try:
             with torch.device("meta"):
-                _wished(shape, wishes).spec(vocab_size).build()
+                _with_overrides(size, overrides).spec(vocab_size).build()
         except ValueError as error:
             problem = problem or error
         else:
@@ -273,14 +275,14 @@ def check_wishes(wishes: Wishes, vocab_size: int) -> None:
     raise UserError(f"the model can't have these proportions: {problem}")
 
 
-def _wished(shape: Shape, wishes: Wishes) -> Shape:
-    fixed = {name: getattr(wishes, name) for name in ("width", "layers", "heads", "kv_heads", "context", "rows")}
+def _with_overrides(size: ModelSize, overrides: PlanOverrides) -> ModelSize:
+    fixed = {name: getattr(overrides, name) for name in ("width", "layers", "heads", "kv_heads", "context", "rows")}
     fixed = {name: value for name, value in fixed.items() if value is not None}
     if "width" in fixed and "heads" not in fixed:
         fixed["heads"] = max(1, fixed["width"] // 64)
     if "heads" in fixed and "kv_heads" not in fixed:
         fixed["kv_heads"] = fixed["heads"]
-    return replace(shape, **fixed)
+    return replace(size, **fixed)
 
 
 def _reason(seconds: float, hardware: Hardware, spec: DecoderSpec, speed: float, pretrain: StagePlan) -> str:

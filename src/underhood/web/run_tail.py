@@ -75,7 +75,7 @@ class Training:
         if len(there) < 2:
             return None
         x = [self.steps[index] for index in there]
-        tokens, rates = self.columns.get("tokens"), self.columns.get("rate")
+        tokens, rates = self.columns.get("tokens"), self.columns.get("lr_factor")
         return thinned(
             stage,
             key,

@@ -25,7 +25,7 @@ QUANTITIES: dict[str, tuple[str, str, int]] = {  # key: name, unit, decimals
     "preference_accuracy": ("Better answer preferred", "of pairs", 2),
     "reward_margin": ("Reward margin", "nats", 2),
     "grad_norm": ("Gradient norm", "", 3),
-    "rate": ("Learning rate", "of its highest", 2),
+    "lr_factor": ("Learning rate", "of its highest", 2),
     "tokens_per_second": ("Speed", "tokens per second", 0),
     "utilisation": ("Of the machine’s measured limit", "of the limit", 2),
 }
@@ -179,7 +179,7 @@ def _logged(events: Sequence[Event], key: str) -> list[Event]:
 
 def _curve(run: Run, stage: str, key: str, events: Sequence[Event]) -> Curve:
     found = _logged(events, key)
-    rated = _logged(events, "rate") if stage == "pretrain" else []
+    rated = _logged(events, "lr_factor") if stage == "pretrain" else []
     counts = [count for event in found if isinstance(count := event.get("tokens"), int)]
     evals = [event for event in run.of(stage, "eval") if isinstance(event.get(key), (int, float))]
     return thinned(
@@ -189,7 +189,7 @@ def _curve(run: Run, stage: str, key: str, events: Sequence[Event]) -> Curve:
         [float(event[key]) for event in found],
         tokens=counts if len(counts) == len(found) else None,
         marks=[(step, float(event[key])) for event in evals if isinstance(step := event.get("step"), int)],
-        turn=turn_of([event["step"] for event in rated], [event["rate"] for event in rated]) if rated else None,
+        turn=turn_of([event["step"] for event in rated], [event["lr_factor"] for event in rated]) if rated else None,
         steps=run.stages[stage].steps,
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from underhood.train.pictures import PictureFit, error, shifted
+from underhood.train.image_trainer import ImageTrainer, error, shifted
 
 
 def bars(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,12 +33,12 @@ def test_shifted_pictures_get_paper_at_the_edge():
     assert {int((picture == -1).sum()) for picture in found} == {0, 4, 7}
 
 
-@pytest.mark.parametrize("change", [{"squared": True, "rate": 0.5}, {"adam": True, "rate": 0.01}, {"rate": 0.5}])
+@pytest.mark.parametrize("change", [{"squared": True, "lr": 0.5}, {"adam": True, "lr": 0.01}, {"lr": 0.5}])
 def test_picture_fit_learns(change: dict):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 10))
     heard: list[float] = []
-    PictureFit(passes=20, batch=10, **change)(net, bars(100), heard.append)
+    ImageTrainer(passes=20, batch=10, **change)(net, bars(100), heard.append)
     assert error(net, *bars(50)) == 0
     assert not net.training
     assert heard == sorted(heard)

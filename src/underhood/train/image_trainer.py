@@ -19,13 +19,13 @@ Data = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFit:
+class ImageTrainer:
     """How a classifier is trained.
 
     Attributes:
         passes: over all pictures, each in a new order.
         batch: pictures per step.
-        rate: of plain stochastic gradient descent; of AdamW, whose rate falls to a third by the end, if `adam`.
+        lr: of plain stochastic gradient descent; of AdamW, whose rate falls to a third by the end, if `adam`.
         squared: squared error of tanh outputs against ±1 in place of cross-entropy.
         shifts: every picture is moved by −1, 0 or 1 pixels either way, each time anew.
         momentum: of stochastic gradient descent.
@@ -33,7 +33,7 @@ class PictureFit:
 
     passes: int
     batch: int
-    rate: float
+    lr: float
     adam: bool = False
     squared: bool = False
     shifts: bool = False
@@ -48,9 +48,9 @@ class PictureFit:
         x, y = data
         weights = list(net.parameters())
         rule = (
-            torch.optim.AdamW(weights, self.rate, fused=True)
+            torch.optim.AdamW(weights, self.lr, fused=True)
             if self.adam
-            else torch.optim.SGD(weights, self.rate, momentum=self.momentum, fused=True)
+            else torch.optim.SGD(weights, self.lr, momentum=self.momentum, fused=True)
         )
         target = F.one_hot(y, 10) * 2.0 - 1
         steps = self.passes * -(-len(y) // self.batch)
@@ -58,7 +58,7 @@ class PictureFit:
         with _plain_convolutions() if self.batch < FEW else nullcontext():
             for step, at in enumerate(self._batches(len(y))):
                 if self.adam:
-                    rule.param_groups[0]["lr"] = self.rate * (1 - 2 / 3 * step / steps)
+                    rule.param_groups[0]["lr"] = self.lr * (1 - 2 / 3 * step / steps)
                 z = net(shifted(x[at]) if self.shifts else x[at])
                 loss = ((z.tanh() - target[at]) ** 2).mean() if self.squared else F.cross_entropy(z, y[at])
                 rule.zero_grad()

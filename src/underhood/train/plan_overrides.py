@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class PlanOverrides:
     """What the user fixed; None is for the planner to decide.
 
     Attributes:

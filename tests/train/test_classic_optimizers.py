@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from underhood.train.classic import SGD, Adagrad, RMSprop
+from underhood.train.classic_optimizers import SGD, Adagrad, RMSprop
 from underhood.train.optim import Optimizer, Rule
 
 KINDS: dict[str, tuple[Callable[[Any], Rule], Callable[[Any], torch.optim.Optimizer]]] = {
