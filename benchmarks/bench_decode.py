@@ -29,7 +29,7 @@ from underhood.infer.cache import ContiguousCache
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.generate import last_logits
-from underhood.infer.quantize import prepare
+from underhood.infer.optimize import prepare
 from underhood.infer.request import Request
 from underhood.infer.session import Session
 from underhood.models.decoder import Decoder, DecoderSpec

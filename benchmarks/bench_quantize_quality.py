@@ -24,7 +24,7 @@ from underhood.data.pack import EvaluationWindows
 from underhood.evals.intervals import paired_ratio
 from underhood.evals.perplexity import LossReport, held_out_loss
 from underhood.infer.load import load
-from underhood.infer.quantize import Quantized, prepare
+from underhood.infer.optimize import Quantized, prepare
 from underhood.models.decoder import Decoder, parameter_count
 from underhood.recipes.corpus import open_shards
 from underhood.recipes.run import Run

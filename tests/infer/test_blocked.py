@@ -136,7 +136,7 @@ def test_blocked_cache_matches_attention_over_each_text(
 
 @torch.inference_mode()
 def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
-    # As the transposed product of `FewRowsLinear` leaves them.
+    # As the transposed product of `SmallBatchLinear` leaves them.
     torch.manual_seed(0)
     straight = [torch.randn(1, heads, 3, WIDTH) for heads in (HEADS, GROUPS, GROUPS)]
     apart = [x.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0) for x in straight]

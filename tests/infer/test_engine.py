@@ -14,7 +14,7 @@ from tiny_run import tiny_model, tiny_tokenizer
 from underhood.core.errors import UserError
 from underhood.infer.engine import Engine, EngineSpec
 from underhood.infer.generate import generate
-from underhood.infer.quantize import prepare
+from underhood.infer.optimize import prepare
 from underhood.infer.request import Piece, Request
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.ticket import EngineStopped, QueueFull, Ticket

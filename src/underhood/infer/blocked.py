@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underhood.infer.store import Store
+from underhood.kernels.elementwise import at_hand
+from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
 from underhood.nn.attention import attend
-from underhood.nn.compiled import at_hand
-from underhood.nn.lookback import Memory, Places, look_back
 
 MOST_PIECES = 4
 """Pieces of memory that several tokens attend to one by one; where a text lies in more, they are gathered."""
@@ -66,8 +66,8 @@ class BlockedCache:
     Before a pass, `arrange` says which texts its row is made of. Which slots are whose is not decided here (see
     `blocks`, `scheduler`).
 
-    Keys are attended to where they lie. A text's single new token goes through them in one loop (`nn.lookback`). Of
-    several new ones, each piece of the text is attended to alone, and the answers are weighed by their sums of
+    Keys are attended to where they lie. A text's single new token takes a compiled kernel (`kernels.paged_attention`).
+    Of several new ones, each piece of the text is attended to alone, and the answers are weighed by their sums of
     exponentials, which gives what one softmax over all would (Dao et al. 2022, section 3.1).
     """
 
@@ -112,13 +112,13 @@ class BlockedCache:
             for source, to in pairs:
                 store.copy(source * size, to * size, size)
 
-    def places(self, window: int | None) -> Places:
-        """See `step.PlacingCache`."""
+    def places(self, window: int | None) -> BlockTable:
+        """See `cpu_decoder.PagedCache`."""
         tokens = (span.token(place) for span in self._spans for place in range(span.start, span.end))
-        return Places.of([token.seen(window) for token in tokens])
+        return BlockTable.of([token.seen(window) for token in tokens])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
-        """See `step.PlacingCache`."""
+        """See `cpu_decoder.PagedCache`."""
         return self._keys[layer].memory, self._values[layer].memory
 
     def extend(self, count: int, positions_BT: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ class BlockedCache:
             rows, places = plan.singles
             found_NHK = torch.empty(len(rows), *y_THK.shape[1:])
             q, k, v = (x_BHTK[0, :, rows].transpose(0, 1).numpy() for x_BHTK in (q_BHTK, k_BGTK, v_BGTK))
-            look_back((q, k, v), *self.memory(layer), places, found_NHK.numpy(), scale=scale, cap=cap)
+            paged_attention((q, k, v), *self.memory(layer), places, found_NHK.numpy(), scale=scale, cap=cap)
             y_THK[rows] = found_NHK
         for chunk in plan.chunks:
             rows = slice(chunk.row, chunk.row + chunk.span.count)
@@ -202,7 +202,7 @@ class _Plan:
             else:
                 self.chunks.append(_Text(row, span, span.slots(0, span.start)))
             row += span.count
-        self.singles = (torch.tensor(rows), Places.of(seen_by_rows)) if rows else None
+        self.singles = (torch.tensor(rows), BlockTable.of(seen_by_rows)) if rows else None
 
 
 def _straight(x: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from underhood.core.errors import UserError
+from underhood.kernels.paged_attention import BlockTable, Memory, memory
 from underhood.models.decoder import Decoder
 from underhood.nn.attention import AttentionSpec
-from underhood.nn.lookback import Memory, Places, memory
 
 
 def heads_of(model: Decoder) -> list[tuple[int, int]]:
@@ -135,14 +135,14 @@ class ContiguousCache:
         values.narrow(2, start, end - start).copy_(v_BGTK.detach())
         return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
-    def places(self, window: int | None) -> Places:
-        """See `step.PlacingCache`; of a cache with a single row."""
+    def places(self, window: int | None) -> BlockTable:
+        """See `cpu_decoder.PagedCache`; of a cache with a single row."""
         ends = range(self._length - self._newest + 1, self._length + 1)
         firsts = [0 if window is None else max(0, end - window) for end in ends]
-        return Places.of([[(first, end - first)] for first, end in zip(firsts, ends, strict=True)])
+        return BlockTable.of([[(first, end - first)] for first, end in zip(firsts, ends, strict=True)])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
-        """See `step.PlacingCache`."""
+        """See `cpu_decoder.PagedCache`."""
         if self._memories is None:
             pairs = zip(self._keys, self._values, strict=True)
             self._memories = [(memory(keys[0]), memory(values[0])) for keys, values in pairs]

@@ -11,8 +11,9 @@ from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.choosing import Chooser, choose_all
 from underhood.infer.generate import device_of, last_logits, new_cache
+from underhood.infer.optimize import compiled_decoder
 from underhood.infer.request import Request
-from underhood.infer.step import MOST, Step
+from underhood.kernels.cpu_decoder import MOST
 
 CHUNK = 512
 """Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
@@ -31,7 +32,7 @@ class GrowingText:
     def __init__(self, model: LanguageModel, capacity: int):
         self.model = model
         self.read: list[int] = []
-        self._step = Step.of(model)
+        self._compiled = compiled_decoder(model)
         self._cache = new_cache(model, 1, capacity)
 
     def rewind(self, ids: Sequence[int]) -> int:
@@ -62,9 +63,9 @@ class GrowingText:
         fresh = ids[start:]
         assert fresh, "there is always a last token to read"
         new = [*fresh, *guess]
-        if self._step is not None and len(new) <= MOST:
+        if self._compiled is not None and len(new) <= MOST:
             cache.extend(len(new), None)
-            scores_TV = self._step(new, range(start, start + len(new)), cache, range(len(new))[-count:])
+            scores_TV = self._compiled(new, range(start, start + len(new)), cache, range(len(new))[-count:])
         else:
             scores_TV = last_logits(self.model, torch.tensor([new], device=device), cache, None, count)
         self.read += fresh

@@ -9,7 +9,7 @@ from underhood.core.protocols import Tokenizer
 from underhood.infer.drafts import check_draft
 from underhood.infer.growing import warm
 from underhood.infer.load import Loaded, load
-from underhood.infer.quantize import Quantized, prepare
+from underhood.infer.optimize import Quantized, prepare
 from underhood.models.decoder import Decoder, parameter_count
 
 LARGE = 20_000_000

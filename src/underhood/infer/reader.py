@@ -10,8 +10,9 @@ from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.cache import heads_of
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.generate import device_of
+from underhood.infer.optimize import compiled_decoder
 from underhood.infer.scheduler import Plan
-from underhood.infer.step import MOST, Step
+from underhood.kernels.cpu_decoder import MOST
 from underhood.models.decoder import Decoder
 
 
@@ -24,7 +25,7 @@ class Reader:
 
     def __init__(self, model: Decoder, blocks: int, spec: EngineSpec):
         self.model, self.block, self.device = model, spec.block, device_of(model)
-        self._step = Step.of(model)
+        self._compiled = compiled_decoder(model)
         self.cache = BlockedCache(
             heads_of(model),
             blocks * spec.block,
@@ -53,9 +54,9 @@ class Reader:
             runs = [(first * size, count * size) for first, count in stream.runs]
             spans.append(Span(turn.start, turn.count + len(turn.guess), runs, stream.dropped * size))
         positions_1T = self.cache.arrange(spans)
-        if self._step is not None and len(tokens) <= MOST:
+        if self._compiled is not None and len(tokens) <= MOST:
             rows = None if len(ends) == len(tokens) else ends or [0]
-            return self._step(tokens, positions_1T[0].tolist(), self.cache, rows)[: len(ends)]
+            return self._compiled(tokens, positions_1T[0].tolist(), self.cache, rows)[: len(ends)]
         tokens_1T = torch.tensor([tokens], device=self.device)
         rows = torch.tensor(ends or [0], device=self.device) if len(ends) < len(tokens) else None
         hidden_ND = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T, rows=rows)[0]

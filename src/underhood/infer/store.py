@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from underhood.nn.lookback import Memory, memory
+from underhood.kernels.paged_attention import Memory, memory
 
 
 class Store:

@@ -17,7 +17,7 @@ from underhood.infer.growing import warm
 from underhood.infer.load import Loaded, load, stages_of
 from underhood.infer.memory import share_memory
 from underhood.infer.opening import open_draft
-from underhood.infer.quantize import Quantized, prepare
+from underhood.infer.optimize import Quantized, prepare
 from underhood.infer.worker import EngineThread
 from underhood.models.decoder import parameter_count
 from underhood.web.errors import unknown_model

@@ -14,9 +14,9 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
-from underhood.nn.compiled import value
-from underhood.nn.compiling import in_parts, inner, together
-from underhood.nn.vectors import (
+from underhood.kernels.elementwise import value
+from underhood.kernels.jit import in_parts, inner, together
+from underhood.kernels.simd import (
     FEW_ROWS,
     GROUP,
     LANES,

@@ -20,7 +20,7 @@ from numba import prange, types
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiling import in_parts, inner, loop
+from underhood.kernels.jit import in_parts, inner, loop
 
 SIGMOID, ERROR, RELU, RELU2 = range(4)
 """Kinds of activations: ``x · sigmoid(a x + b x³)``, ``x · Φ(x)``, ``max(x, 0)`` and the square of that."""

@@ -1,9 +1,8 @@
-"""A pass over a few tokens, which is what writing is made of, as compiled products and loops.
+"""Forward pass of a decoder over few tokens on a CPU, as compiled kernels: what decoding is made of.
 
-It computes what the model's own forward pass does. But that has to serve any number of tokens, gradients and every
-device, and gives each of its small results memory of its own; here all of them stay where they are, so that between two
-products there is next to nothing to do (`nn.compiled` says what that is worth), and a product takes as long as reading
-its weights (`nn.product`).
+It computes what the model's own forward pass computes. That one serves any number of tokens, gradients and every
+device, and allocates each intermediate result. Here all results stay in one workspace, so almost no time passes between
+two matrix products (`kernels.elementwise`), and each product takes as long as reading its weights (`kernels.matmul`).
 """
 
 from __future__ import annotations
@@ -16,20 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from underhood.models.decoder import Decoder
-from underhood.nn import compiled
+from underhood.kernels import elementwise
+from underhood.kernels.elementwise import array
+from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
+from underhood.kernels.matmul import Weights, multiply
+from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
+from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear
+from underhood.kernels.weight_only_linear import WeightOnlyLinear
 from underhood.nn.block import Block
 from underhood.nn.centred import CentredRMSNorm
-from underhood.nn.compiled import array
 from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import Plain
-from underhood.nn.fewrows import FEW, FewRowsLinear
-from underhood.nn.fused import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
-from underhood.nn.lookback import Memory, Places, look_back
 from underhood.nn.norm import RMSNorm
-from underhood.nn.packed import PackedLinear
 from underhood.nn.position import RotarySpec
-from underhood.nn.product import Weights, multiply
 from underhood.nn.reading import Reading
 
 MOST = 64
@@ -38,14 +36,14 @@ MOST = 64
 _NONE = np.empty(0, dtype=np.float32)
 
 
-class UnknownPart(Exception):
+class UnsupportedModule(Exception):
     """The pass does not know a part of the model; the model's own forward pass does."""
 
 
-class PlacingCache(Protocol):
+class PagedCache(Protocol):
     """A cache that says where its texts lie, the tokens that are about to be read included."""
 
-    def places(self, window: int | None) -> Places:
+    def places(self, window: int | None) -> BlockTable:
         """What each of those tokens sees through a window, itself last; None sees all."""
         ...
 
@@ -54,17 +52,29 @@ class PlacingCache(Protocol):
         ...
 
 
-class Step:
-    """The pass for a model that `prepare` has made ready. It owns memory, so it belongs to one thread at a time.
+class DecoderParts(Protocol):
+    """What a decoder-only Transformer is made of."""
+
+    embed: nn.Embedding
+    position_embed: nn.Embedding | None
+    blocks: nn.ModuleList
+    norm: nn.Module
+    unembed: nn.Module
+
+
+class CpuDecoder:
+    """Forward pass over few tokens by compiled kernels, for a decoder whose layers are fused (see `fused_layers`).
+
+    It owns its workspace, so one thread at a time may call it.
 
     Raises:
-        UnknownPart: the model has a part that is not known here; see `of`.
+        UnsupportedModule: the model has a module that has no compiled kernel.
     """
 
-    def __init__(self, model: Decoder):
+    def __init__(self, model: DecoderParts):
         embed = model.embed
         if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
-            raise UnknownPart("weights that are not in float32 on a CPU")
+            raise UnsupportedModule("weights that are not in float32 on a CPU")
         self._table_VD = embed.weight.detach().numpy()
         self._scale = np.float32(embed.scale if isinstance(embed, ScaledEmbedding) else 1.0)
         learned = model.position_embed
@@ -72,29 +82,21 @@ class Step:
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
         self._norm = _Norm(model.norm)
         self._unembed = _Product(model.unembed)
-        self._width = model.spec.width
-        self._rooms: dict[int, _Room] = {}
+        self._width = embed.embedding_dim
+        self._rooms: dict[int, Workspace] = {}
         self._memory: dict[tuple[str, int], Tensor] = {}  # for any number of tokens, one pass at a time
-
-    @classmethod
-    def of(cls, model: object) -> "Step | None":
-        """The pass for a model, or None where its own forward pass has to do."""
-        try:
-            return cls(model) if isinstance(model, Decoder) else None
-        except UnknownPart:
-            return None
 
     @torch.inference_mode()
     def __call__(
-        self, tokens: Sequence[int], positions: Sequence[int], cache: PlacingCache, rows: Sequence[int] | None = None
+        self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCache, rows: Sequence[int] | None = None
     ) -> Tensor:
         """Reads at most `MOST` tokens; the scores (N, V) after each, or after those at `rows` only."""
         count = len(tokens)
-        room = self._rooms.get(count) or self._rooms.setdefault(count, _Room(count, self._memory))
+        room = self._rooms.get(count) or self._rooms.setdefault(count, Workspace(count, self._memory))
         x = room.buffer("x", self._width)
-        compiled.take_rows(self._table_VD, np.array(tokens), self._scale, x.array)
+        elementwise.take_rows(self._table_VD, np.array(tokens), self._scale, x.array)
         if self._positions_CD is not None:
-            compiled.add(self._positions_CD[list(positions)], x.array)
+            elementwise.add(self._positions_CD[list(positions)], x.array)
         reading = _Reading(positions, cache)
         for layer in self._layers:
             layer(x, room, reading)
@@ -114,7 +116,7 @@ class _Buffer(NamedTuple):
     array: np.ndarray
 
 
-class _Room:
+class Workspace:
     """Memory for the passes over `count` tokens."""
 
     def __init__(self, count: int, memory: dict[tuple[str, int], Tensor]):
@@ -135,13 +137,13 @@ class _Room:
 class _Reading:
     """What the layers of one pass share."""
 
-    def __init__(self, positions: Sequence[int], cache: PlacingCache):
+    def __init__(self, positions: Sequence[int], cache: PagedCache):
         self.cache = cache
         self._positions_N1 = np.array(positions, dtype=np.float32)[:, None]
-        self._places: dict[int | None, Places] = {}
+        self._places: dict[int | None, BlockTable] = {}
         self._turns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def places(self, window: int | None) -> Places:
+    def places(self, window: int | None) -> BlockTable:
         if window not in self._places:
             self._places[window] = self.cache.places(window)
         return self._places[window]
@@ -160,7 +162,7 @@ class _Layer:
 
     def __init__(self, number: int, block: nn.Module):
         if type(block) is not Block or not isinstance(block.mixer, FusedAttention):
-            raise UnknownPart(type(block).__name__)
+            raise UnsupportedModule(type(block).__name__)
         self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
         self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)
         self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)
@@ -169,7 +171,7 @@ class _Layer:
         known = isinstance(feed, (FusedGated, Plain))
         self.feed = _Feed(feed) if known else _OtherFeed(feed, self.mixer.qkv.inputs)
 
-    def __call__(self, x: _Buffer, room: _Room, reading: _Reading) -> None:
+    def __call__(self, x: _Buffer, room: Workspace, reading: _Reading) -> None:
         normed = self.mixer_norm(x, room.buffer("normed", self.mixer.qkv.inputs))
         self._add(self.mixer(normed, room, reading), self.mixer_post, x)
         normed = self.feed_norm(x, room.buffer("normed", self.feed.inputs))
@@ -179,7 +181,7 @@ class _Layer:
     def _add(more_ND: np.ndarray, norm: "_Norm | None", x: _Buffer) -> None:
         if norm is not None:
             norm.apply(more_ND, more_ND)
-        compiled.add(more_ND, x.array)
+        elementwise.add(more_ND, x.array)
 
 
 class _Feed:
@@ -189,12 +191,12 @@ class _Feed:
         self.gated = isinstance(feed, FusedGated)
         self.up = _Product(feed.gate_up if isinstance(feed, FusedGated) else feed.up)
         self.down = _Product(feed.down)
-        self.activation = compiled.ACTIVATIONS[feed.spec.activation]
+        self.activation = elementwise.ACTIVATIONS[feed.spec.activation]
         self.inputs = self.up.inputs
 
-    def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
+    def __call__(self, normed: _Buffer, room: Workspace) -> np.ndarray:
         hidden = room.buffer("hidden", self.down.inputs)
-        compiled.activate(self.up(normed, room), self.gated, *self.activation, hidden.array)
+        elementwise.activate(self.up(normed, room), self.gated, *self.activation, hidden.array)
         return self.down(hidden, room)
 
 
@@ -204,7 +206,7 @@ class _OtherFeed:
     def __init__(self, feed: nn.Module, inputs: int):
         self.feed, self.inputs = feed, inputs
 
-    def __call__(self, normed: _Buffer, room: _Room) -> np.ndarray:
+    def __call__(self, normed: _Buffer, room: Workspace) -> np.ndarray:
         alone = Reading(torch.zeros(1, room.count, dtype=torch.long), None, None)
         return array(self.feed(normed.tensor[None], alone)[0])
 
@@ -218,20 +220,20 @@ class _Mixer:
         self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_width
         norm = attention.head_norm()
         if norm is None:
-            raise UnknownPart(type(attention.query_norm).__name__)
+            raise UnsupportedModule(type(attention.query_norm).__name__)
         self.norm = norm
         self.frequencies = _frequencies(attention.spec.rotary, attention.head_width)
 
-    def __call__(self, normed: _Buffer, room: _Room, reading: _Reading) -> np.ndarray:
+    def __call__(self, normed: _Buffer, room: Workspace, reading: _Reading) -> np.ndarray:
         qkv_NX = self.qkv(normed, room)
         turned = room.buffer("turned", qkv_NX.shape[1]).array
         heads, groups, width = self.heads, self.groups, self.width
         angles = reading.angles(self.frequencies)
-        compiled.turn(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
+        elementwise.turn(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
         each = turned.reshape(room.count, heads + 2 * groups, width)
         new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
         found = room.buffer("found", self.output.inputs)
-        look_back(
+        paged_attention(
             new,
             *reading.cache.memory(self.number),
             reading.places(self.spec.window),
@@ -275,7 +277,7 @@ class _Norm:
             self.scale_D = norm.weight.detach().float().numpy()
             self.shift_D = _NONE if norm.bias is None else norm.bias.detach().float().numpy()
         elif not self.idle:
-            raise UnknownPart(type(norm).__name__)
+            raise UnsupportedModule(type(norm).__name__)
         self.eps = np.float32(eps)
 
     def __call__(self, x: _Buffer, y: _Buffer) -> _Buffer:
@@ -284,9 +286,9 @@ class _Norm:
 
     def apply(self, x_ND: np.ndarray, y_ND: np.ndarray) -> None:
         if self.idle:
-            compiled.copy(x_ND, y_ND)
+            elementwise.copy(x_ND, y_ND)
         else:
-            compiled.norm(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
+            elementwise.norm(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
 
 
 class _Product:
@@ -298,15 +300,15 @@ class _Product:
         self.weights: Weights | None = None
         self.bias_O: np.ndarray | None = None
         self.most = 0
-        if isinstance(layer, PackedLinear):
+        if isinstance(layer, WeightOnlyLinear):
             self.weights, self.most = layer.weights(), MOST
-        elif type(layer) in (FewRowsLinear, nn.Linear) and compiled.at_hand(weight_OI := layer.weight.detach()):  # type: ignore[operator]
+        elif type(layer) in (SmallBatchLinear, nn.Linear) and elementwise.at_hand(weight_OI := layer.weight.detach()):  # type: ignore[operator]
             self.weights, self.most = Weights(weight_OI.contiguous().numpy()), FEW
         bias = getattr(layer, "bias", None)
         if self.weights is not None and bias is not None:
             self.bias_O = bias.detach().numpy()
 
-    def __call__(self, x: _Buffer, room: _Room) -> np.ndarray:
+    def __call__(self, x: _Buffer, room: Workspace) -> np.ndarray:
         y = room.buffer("product", self.outputs)
         self.into(x, y)
         return y.array

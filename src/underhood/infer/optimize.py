@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from underhood.core.errors import UserError
+from underhood.kernels.cpu_decoder import CpuDecoder, UnsupportedModule
+from underhood.kernels.fused_layers import fuse as fuse_layers
+from underhood.kernels.small_batch_linear import use_small_batch_linears
+from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear
 from underhood.models.decoder import Decoder
-from underhood.nn.fewrows import for_few_rows
-from underhood.nn.fused import fuse as fuse_layers
-from underhood.nn.packed import Int4Linear, Int8Linear
 from underhood.nn.surgery import find_modules
 
 Quantized = Literal["int8", "int4"]
@@ -44,7 +45,7 @@ def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = T
     if fuse:
         fuse_layers(model)
     if quantize is None and model.embed.weight.device.type == "cpu":
-        for_few_rows(model)
+        use_small_batch_linears(model)
     if quantize is not None:
         for name, layer in list(find_modules(model, ("blocks.*", "unembed"), nn.Linear)):
             if type(layer) is not nn.Linear or name.endswith(".router"):  # a subclass does more than a product
@@ -52,3 +53,11 @@ def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = T
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, _PACKED[quantize](layer))
     return model
+
+
+def compiled_decoder(model: object) -> CpuDecoder | None:
+    """The compiled pass over few tokens for a model, or None where its own forward pass has to do."""
+    try:
+        return CpuDecoder(model) if isinstance(model, Decoder) else None
+    except UnsupportedModule:
+        return None

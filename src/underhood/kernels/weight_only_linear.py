@@ -1,8 +1,8 @@
-"""Linear layers with weights of 8 and 4 bits that are multiplied as they lie: what makes writing fast on a CPU.
+"""Weight-only quantised linear layers (8 and 4 bits), multiplied without widening them: fast decoding on a CPU.
 
-While one text is written, each weight is read from memory once per token and that is what takes the time; a quarter or
-an eighth of the bytes is nearly as much faster. Only the weights are rounded in earnest: activations keep 16 bits (see
-`nn.product`). (`nn.quantized` is the other kind: it saves memory in training and widens a matrix before it multiplies.)
+While one text is written, each weight is read from memory once per token, and that takes most of the time; a quarter or
+an eighth of the bytes is nearly that much faster. Only the weights are rounded coarsely: activations keep 16 bits (see
+`kernels.matmul`). `nn.quantized` is for training: it saves memory and widens a matrix before each product.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underhood.nn.compiled import array
-from underhood.nn.product import GROUP, NONE, PADDED, Weights, multiply
+from underhood.kernels.elementwise import array
+from underhood.kernels.matmul import GROUP, NONE, PADDED, Weights, multiply
 from underhood.nn.quantized import to_int8
 
 
-class PackedLinear(nn.Module):
+class WeightOnlyLinear(nn.Module):
     """``x Wᵀ + b`` with W in few bits.
 
     Args:
@@ -51,7 +51,7 @@ class PackedLinear(nn.Module):
         multiply(self.weights(), x_NI.numpy(), None if self.bias is None else self.bias.numpy(), y_NO.numpy())
         return y_NO.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> PackedLinear:
+    def _apply(self, fn: Any, recurse: bool = True) -> WeightOnlyLinear:
         """Stays as it is, where a model changes its type or place: bits are no numbers that could be converted."""
         return self
 
@@ -67,8 +67,8 @@ class PackedLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}"
 
 
-class Int8Linear(PackedLinear):
-    """`PackedLinear` with 8 bits: whole numbers up to ±127, and for each output the scale that its largest needs."""
+class Int8Linear(WeightOnlyLinear):
+    """`WeightOnlyLinear` with 8 bits: whole numbers up to ±127, and per output the scale that its largest needs."""
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -78,8 +78,8 @@ class Int8Linear(PackedLinear):
         return (self.codes.float() * self.scale)[:, : self.in_features]
 
 
-class Int4Linear(PackedLinear):
-    """`PackedLinear` with 4 bits, a scale and an offset (both bfloat16) per `GROUP` of neighbouring inputs."""
+class Int4Linear(WeightOnlyLinear):
+    """`WeightOnlyLinear` with 4 bits, a scale and an offset (both bfloat16) per `GROUP` of neighbouring inputs."""
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from underhood.infer.quantize import prepare
+from underhood.infer.optimize import prepare
+from underhood.kernels import small_batch_linear
+from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear, use_small_batch_linears
 from underhood.models.decoder import initialize, qwen3_shaped
-from underhood.nn import fewrows
-from underhood.nn.fewrows import FEW, FewRowsLinear, for_few_rows
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -24,9 +24,9 @@ def test_few_rows_linear_matches_the_plain_one(
     torch.manual_seed(0)
     linear = nn.Linear(24, 10 if bias else 384, bias=bias).requires_grad_(False)  # no block divides 10
     x = torch.randn(*shape, 24)
-    asked = Mock(wraps=fewrows.multiply)
-    monkeypatch.setattr(fewrows, "multiply", asked)
-    torch.testing.assert_close(FewRowsLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-6)
+    asked = Mock(wraps=small_batch_linear.multiply)
+    monkeypatch.setattr(small_batch_linear, "multiply", asked)
+    torch.testing.assert_close(SmallBatchLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-6)
     assert asked.called == (x.numel() // 24 <= FEW)
 
 
@@ -36,11 +36,11 @@ def test_weights_that_lie_in_columns_are_put_in_rows() -> None:
     linear.weight = nn.Parameter(torch.randn(24, 16).t(), requires_grad=False)
     for count in (2, 30):
         x = torch.randn(count, 24)
-        torch.testing.assert_close(FewRowsLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(SmallBatchLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
 def test_few_rows_results_follow_each_other_without_a_copy() -> None:
-    first, second = FewRowsLinear(nn.Linear(24, 10)), FewRowsLinear(nn.Linear(10, 24))
+    first, second = SmallBatchLinear(nn.Linear(24, 10)), SmallBatchLinear(nn.Linear(10, 24))
     x = torch.randn(1, 30, 24)
     with torch.no_grad():
         between = first(x)
@@ -54,8 +54,8 @@ def test_for_few_rows_replaces_plain_layers_and_shares_their_weights() -> None:
 
     model = nn.Sequential(nn.Linear(4, 4), Special(4, 4))
     weight = model[0].weight
-    for_few_rows(model, targets=("*",))
-    assert isinstance(model[0], FewRowsLinear)
+    use_small_batch_linears(model, targets=("*",))
+    assert isinstance(model[0], SmallBatchLinear)
     assert model[0].weight is weight
     assert type(model[1]) is Special
 

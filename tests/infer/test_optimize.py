@@ -12,13 +12,13 @@ from torch import nn
 from underhood.core.errors import UserError
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import generate
-from underhood.infer.quantize import prepare
+from underhood.infer.optimize import prepare
+from underhood.kernels.fused_layers import FusedAttention, FusedGated
+from underhood.kernels.weight_only_linear import Int4Linear, WeightOnlyLinear
 from underhood.models.decoder import Decoder
 from underhood.models.huggingface import spec_from_config
 from underhood.models.presets import CONFIGS
 from underhood.nn.cap import CappedLinear
-from underhood.nn.fused import FusedAttention, FusedGated
-from underhood.nn.packed import Int4Linear, PackedLinear
 
 FAMILIES = ["gpt2", "llama-3.2-1b", "qwen2.5-0.5b", "qwen3-0.6b", "gemma-2-2b", "gemma-3-1b", "olmo-2-1b"]
 FAMILIES += ["phi-3-mini-4k", "qwen3-30b-a3b"]
@@ -76,7 +76,7 @@ def test_quantised_model_matches_float_weights_rounded_alike(name: str, quantize
     packed = prepare(small(name), quantize, fuse=False)
     plain = small(name)
     for path, layer in packed.named_modules():
-        if isinstance(layer, PackedLinear):
+        if isinstance(layer, WeightOnlyLinear):
             at = plain.get_submodule(path)
             assert isinstance(at, nn.Linear)
             at.weight = nn.Parameter(layer.weight(), requires_grad=False)

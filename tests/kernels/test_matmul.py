@@ -18,9 +18,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from underhood.nn.compiled import array
-from underhood.nn.product import DOTS, Weights, multiply
-from underhood.nn.vectors import GROUP, LANES, pair_products
+from underhood.kernels.elementwise import array
+from underhood.kernels.matmul import DOTS, Weights, multiply
+from underhood.kernels.simd import GROUP, LANES, pair_products
 
 EDGES = [1, 2, 4, 5, DOTS, DOTS + 1, LANES, LANES + 1, 2 * LANES, 3 * LANES + 5]
 """Numbers of vectors around which the way of multiplying changes."""
@@ -176,7 +176,7 @@ def test_kernels_of_processors_with_fewer_registers(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    fewer = [sys.executable, "-c", "from underhood.nn.vectors import ROWS; assert ROWS == 4"]
+    fewer = [sys.executable, "-c", "from underhood.kernels.simd import ROWS; assert ROWS == 4"]
     subprocess.run(fewer, env=environment, check=True)
 
 

@@ -1,10 +1,10 @@
-"""Linear layers that are quick for a handful of tokens, as when texts are written, and for the few hundred of a prompt.
+"""Linear layers for small batches on a CPU: the few tokens of a decode pass, and the few hundred of a prompt.
 
-For one token a product is a reading of the weights, for hundreds it is arithmetic; in between, BLAS libraries lose time
-to copying the weights into the order that their kernels like. Up to `FEW` tokens `nn.product` is as fast as the weights
-can be read. For more, the transposed product ``W xᵀ``, in blocks of a few rows of W each, has too little to copy. Its
-result is the transpose in memory too; nothing but strides tells the difference, and a layer that takes it as its input
-has its own transpose for free. So the residual stream of a prompt is laid out like that from the embedding on.
+For one token a product is limited by reading the weights, for hundreds by arithmetic. In between, BLAS libraries lose
+time on copying the weights into the order that their kernels need. Up to `FEW` tokens `kernels.matmul` runs at memory
+speed. For more, the transposed product ``W xᵀ``, in blocks of a few rows of W, has little to copy. Its result is
+transposed in memory too; only the strides differ, and the next such layer gets its own transpose for free. So the
+residual stream of a prompt is column-major from the embedding on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underhood.nn import compiled, compiling
-from underhood.nn.product import Weights, multiply
+from underhood.kernels import elementwise, jit
+from underhood.kernels.matmul import Weights, multiply
 from underhood.nn.surgery import find_modules, replace_modules
 
 FEW, MOST = 24, 256
-"""Tokens up to which `nn.product` is the fastest, and then the transposed product."""
+"""Tokens up to which `kernels.matmul` is the fastest, and then the transposed product."""
 
 BLOCKS, LONG_BLOCKS = (64, 32, 128, 16), (128, 64, 32, 16)
 """Rows of W in a block, the best first; the first that divides them is taken. The long ones are for a prompt."""
@@ -27,7 +27,7 @@ MANY = 65
 """Tokens from which on long blocks are the faster ones."""
 
 
-class FewRowsLinear(nn.Linear):
+class SmallBatchLinear(nn.Linear):
     """``x Wᵀ + b``, by the transposed product where that is faster; shares the weights of `linear`."""
 
     def __init__(self, linear: nn.Linear):
@@ -40,7 +40,7 @@ class FewRowsLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         count = input.numel() // self.in_features
-        if count <= FEW and compiled.at_hand(self.weight) and compiled.at_hand(input):
+        if count <= FEW and elementwise.at_hand(self.weight) and elementwise.at_hand(input):
             y_NO = torch.empty(count, self.out_features)
             bias_O = None if self.bias is None else self.bias.detach().numpy()
             x_NI = input.reshape(count, self.in_features).contiguous()
@@ -65,10 +65,10 @@ class FewRowsLinear(nn.Linear):
 def _columns(x_NI: Tensor) -> Tensor:
     """Rows as columns (I, N); nothing to do where they lie like that already."""
     x_IN = x_NI.t()
-    if x_IN.is_contiguous() or not compiled.at_hand(x_NI):
+    if x_IN.is_contiguous() or not elementwise.at_hand(x_NI):
         return x_IN.contiguous()
     y_IN = torch.empty(x_IN.shape)
-    compiling.together(compiled.transpose, x_NI.numpy(), y_IN.numpy())
+    jit.together(elementwise.transpose, x_NI.numpy(), y_IN.numpy())
     return y_IN
 
 
@@ -76,7 +76,7 @@ def _first_divisor(number: int, sizes: tuple[int, ...]) -> int:
     return next((size for size in sizes if number % size == 0), number)
 
 
-def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "unembed")) -> list[str]:
+def use_small_batch_linears(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "unembed")) -> list[str]:
     """Replaces the plain linear layers among those named by `targets`, for inference on a CPU; returns their names."""
     # A subclass does more than the product.
     plain = [name for name, layer in find_modules(model, targets, nn.Linear) if type(layer) is nn.Linear]
@@ -84,7 +84,7 @@ def for_few_rows(model: nn.Module, *, targets: tuple[str, ...] = ("blocks.*", "u
         return []
     for _, embedding in find_modules(model, ("embed",), nn.Embedding):
         embedding.register_forward_hook(_in_columns)
-    return replace_modules(model, plain, lambda _, layer: FewRowsLinear(layer), nn.Linear)
+    return replace_modules(model, plain, lambda _, layer: SmallBatchLinear(layer), nn.Linear)
 
 
 def _in_columns(_: nn.Module, __: object, x_BTD: Tensor) -> Tensor:

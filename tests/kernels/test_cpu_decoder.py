@@ -15,25 +15,25 @@ import numba
 import numpy as np
 import pytest
 import torch
-from test_prepare import FAMILIES, small
+from test_optimize import FAMILIES, small
 from torch import Tensor
 
 from underhood.infer import opening
 from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.cache import ContiguousCache, heads_of
 from underhood.infer.generate import generate
-from underhood.infer.quantize import prepare
+from underhood.infer.optimize import compiled_decoder, prepare
 from underhood.infer.session import Session
-from underhood.infer.step import MOST, Step
+from underhood.kernels import elementwise, jit, paged_attention
+from underhood.kernels.cpu_decoder import MOST, CpuDecoder
 from underhood.models.decoder import Decoder
-from underhood.nn import compiled, compiling, lookback
 from underhood.nn.feedforward import ACTIVATIONS
 
 TEXT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
 
 
-def step_of(model: Decoder) -> Step:
-    step = Step.of(model)
+def step_of(model: Decoder) -> CpuDecoder:
+    step = compiled_decoder(model)
     assert step is not None
     return step
 
@@ -191,7 +191,7 @@ def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> Non
 def test_attention_of_long_texts_is_shared_out(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = prepare(small("llama-3.2-1b"))
     expected_TV = one_by_one(model, TEXT)
-    monkeypatch.setattr(lookback, "ALONE", 0)
+    monkeypatch.setattr(paged_attention, "ALONE", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -202,13 +202,13 @@ def test_attention_of_long_texts_is_shared_out(threads: int, monkeypatch: pytest
 
 
 def test_what_is_not_known_is_left_to_the_forward_pass() -> None:
-    assert Step.of(small("llama-3.2-1b")) is None  # not prepared
-    assert Step.of(prepare(small("llama-3.2-1b").double())) is None
+    assert compiled_decoder(small("llama-3.2-1b")) is None  # not prepared
+    assert compiled_decoder(prepare(small("llama-3.2-1b").double())) is None
 
     model = prepare(small("llama-3.2-1b"))
-    assert Step.of(model) is not None
+    assert compiled_decoder(model) is not None
     model.blocks[0].feedforward_norm = torch.nn.Tanh()
-    assert Step.of(model) is None
+    assert compiled_decoder(model) is None
 
 
 def test_what_is_no_number_shows() -> None:
@@ -221,24 +221,24 @@ def test_what_is_no_number_shows() -> None:
 
 def test_exp_is_right_to_the_last_bits() -> None:
     x = np.linspace(-87, 88, 200_001, dtype=np.float32)
-    off = np.array([compiled.exp(one) for one in x]) / np.exp(x.astype(np.float64)) - 1
+    off = np.array([elementwise.exp(one) for one in x]) / np.exp(x.astype(np.float64)) - 1
     assert np.abs(off).max() < 2.5e-7
-    assert np.isnan(compiled.exp(np.float32("nan")))
-    assert compiled.exp(np.float32(-1e9)) < 1e-37
+    assert np.isnan(elementwise.exp(np.float32("nan")))
+    assert elementwise.exp(np.float32(-1e9)) < 1e-37
 
 
-@pytest.mark.parametrize("kind", compiled.ACTIVATIONS)
+@pytest.mark.parametrize("kind", elementwise.ACTIVATIONS)
 @pytest.mark.parametrize("gated", [True, False])
 def test_activations_are_those_of_the_layers(kind: str, gated: bool) -> None:
     x = torch.linspace(-30, 30, 4_001)[None]
     up = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     found = torch.empty_like(x)
     both = torch.cat((x, up), dim=1) if gated else x
-    compiled.activate(both.numpy(), gated, *compiled.ACTIVATIONS[kind], found.numpy())
+    elementwise.activate(both.numpy(), gated, *elementwise.ACTIVATIONS[kind], found.numpy())
     expected = ACTIVATIONS[kind](x) * (up if gated else 1)
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
     columns = torch.empty(x.shape[1], 1)
-    compiling.together(compiled.activate_columns, both.t().numpy(), gated, *compiled.ACTIVATIONS[kind], columns.numpy())
+    jit.together(elementwise.activate_columns, both.t().numpy(), gated, *elementwise.ACTIVATIONS[kind], columns.numpy())
     torch.testing.assert_close(columns.t(), expected, rtol=2e-6, atol=2e-6)
 
 
@@ -246,7 +246,7 @@ def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-(2**31), 2**31, (1, 100_000), generator=generator).to(torch.int32).view(torch.float32)
     found = torch.empty(x.shape, dtype=torch.bfloat16)
-    compiled.copy(x.numpy(), found.view(torch.uint16).numpy())
+    elementwise.copy(x.numpy(), found.view(torch.uint16).numpy())
     finite = torch.isfinite(x)
     assert torch.equal(found[finite], x.bfloat16()[finite])
     assert torch.equal(torch.isnan(found), torch.isnan(x))
@@ -259,7 +259,7 @@ def test_survey_finds_the_likeliest_and_the_sum() -> None:
     scores_NV[2, 11] = 0.0
     scores_NV[4, 3] = torch.nan
     best_N, log_sum_N = np.empty(5, dtype=np.int64), np.empty(5, dtype=np.float32)
-    compiling.together(compiled.survey, scores_NV.numpy(), best_N, log_sum_N)
+    jit.together(elementwise.survey, scores_NV.numpy(), best_N, log_sum_N)
     assert best_N[:4].tolist() == scores_NV[:4].argmax(dim=-1).tolist()
     torch.testing.assert_close(torch.from_numpy(log_sum_N[:4]), scores_NV[:4].logsumexp(dim=-1))
     assert np.isnan(log_sum_N[4])
@@ -268,9 +268,9 @@ def test_survey_finds_the_likeliest_and_the_sum() -> None:
 
 def test_large_models_are_opened_ready_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = SimpleNamespace(model=small("llama-3.2-1b"))
-    assert Step.of(opening.ready(loaded).model) is None  # type: ignore[arg-type]
+    assert compiled_decoder(opening.ready(loaded).model) is None  # type: ignore[arg-type]
     monkeypatch.setattr(opening, "LARGE", 1_000)
-    assert Step.of(opening.ready(loaded).model) is not None  # type: ignore[arg-type]
+    assert compiled_decoder(opening.ready(loaded).model) is not None  # type: ignore[arg-type]
 
 
 def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,9 +281,9 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.Monkey
             raise RuntimeError("cannot cache function: no locator available")
         return real(**options)
 
-    monkeypatch.setattr(compiling, "njit", nowhere)
+    monkeypatch.setattr(jit, "njit", nowhere)
 
-    @compiling.loop
+    @jit.loop
     def double(x: Any) -> Any:
         return 2 * x
 
@@ -291,7 +291,7 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.Monkey
 
 
 def test_kept_code_knows_all_that_it_is_made_from() -> None:
-    assert compiled.add._cache._cache_file._source_stamp[1] == compiling._sources()  # type: ignore[attr-defined]
+    assert elementwise.add._cache._cache_file._source_stamp[1] == jit._sources()  # type: ignore[attr-defined]
 
 
 def test_the_number_of_threads_stays_what_it_was() -> None:
@@ -299,9 +299,9 @@ def test_the_number_of_threads_stays_what_it_was() -> None:
 import torch
 torch.set_num_threads(1)
 import numpy as np
-from underhood.nn import compiled, compiling
+from underhood.kernels import elementwise, jit
 assert torch.get_num_threads() == 1
-compiling.together(compiled.survey, np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32))
+jit.together(elementwise.survey, np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32))
 assert torch.get_num_threads() == 1
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -312,21 +312,21 @@ def test_a_forked_process_is_told_so() -> None:
     code = """
 import os
 import numpy as np
-from underhood.nn import compiled, compiling
+from underhood.kernels import elementwise, jit
 arguments = np.zeros((2, 3), np.float32), np.zeros(2, np.int64), np.zeros(2, np.float32)
 if os.fork():
     assert os.wait()[1] == 0  # before the first call there is nothing to miss
-    compiling.together(compiled.survey, *arguments)
+    jit.together(elementwise.survey, *arguments)
     if os.fork():
         assert os.wait()[1] == 0
     else:
         try:
-            compiling.together(compiled.survey, *arguments)
+            jit.together(elementwise.survey, *arguments)
         except RuntimeError as error:
             os._exit("spawn" not in str(error))
         os._exit(1)
 else:
-    compiling.together(compiled.survey, *arguments)
+    jit.together(elementwise.survey, *arguments)
     os._exit(0)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
@@ -337,7 +337,7 @@ def test_engines_in_several_threads_may_ask_at_once() -> None:
 
     def ask(_: int) -> list[int]:
         best_N = np.empty(8, dtype=np.int64)
-        compiling.together(compiled.survey, scores_NV, best_N, np.empty(8, dtype=np.float32))
+        jit.together(elementwise.survey, scores_NV, best_N, np.empty(8, dtype=np.float32))
         return best_N.tolist()
 
     with ThreadPoolExecutor(4) as pool:

@@ -17,9 +17,9 @@ from numba import prange
 from numba.extending import overload
 from torch import Tensor
 
-from underhood.nn.compiled import array, exp, stored, value
-from underhood.nn.compiling import in_parts, loop, together
-from underhood.nn.vectors import LINE, prefetch
+from underhood.kernels.elementwise import array, exp, stored, value
+from underhood.kernels.jit import in_parts, loop, together
+from underhood.kernels.simd import LINE, prefetch
 
 ALONE = 1 << 18
 """Products below which one thread does it all: to share them out takes as long."""
@@ -32,7 +32,7 @@ class Memory(NamedTuple):
     scale_GS: np.ndarray
 
 
-class Places(NamedTuple):
+class BlockTable(NamedTuple):
     """Where N texts lie in a memory.
 
     Attributes:
@@ -51,7 +51,7 @@ class Places(NamedTuple):
         return int(self.pieces_P2[:, 1].sum())
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[tuple[int, int]]]) -> "Places":
+    def of(cls, texts: Sequence[Sequence[tuple[int, int]]]) -> "BlockTable":
         """From each text's pieces (first slot, length), those that its newest token sees."""
         counts = [len(pieces) for pieces in texts]
         last = [pieces[-1] for pieces in texts]
@@ -73,11 +73,11 @@ def _ones(shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.float32(1.0), shape)
 
 
-def look_back(
+def paged_attention(
     qkv: tuple[np.ndarray, np.ndarray, np.ndarray],
     keys: Memory,
     values: Memory,
-    places: Places,
+    places: BlockTable,
     y_NHK: np.ndarray,
     *,
     scale: float | None,
@@ -95,19 +95,19 @@ def look_back(
     work = places.seen * heads * width
     arguments = (y_NHK, *qkv, *keys, *values, *places, factor, limit)
     if work < ALONE:
-        _look_back(0, groups, *arguments)
+        _attend(0, groups, *arguments)
     else:
-        together(_look_back_in_parts, groups, *arguments)
+        together(_attend_in_parts, groups, *arguments)
 
 
 @in_parts
-def _look_back_in_parts(parts: int, groups: int, *arguments: Any) -> None:
+def _attend_in_parts(parts: int, groups: int, *arguments: Any) -> None:
     for part in prange(parts):
-        _look_back(groups * part // parts, groups * (part + 1) // parts, *arguments)
+        _attend(groups * part // parts, groups * (part + 1) // parts, *arguments)
 
 
 @loop
-def _look_back(
+def _attend(
     first_group: int,
     end_group: int,
     y_NHK: Any,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from underhood.nn.packed import Int4Linear, Int8Linear, PackedLinear
+from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear, WeightOnlyLinear
 
 KINDS = [Int8Linear, Int4Linear]
 
@@ -18,7 +18,7 @@ KINDS = [Int8Linear, Int4Linear]
 @pytest.mark.parametrize("inputs", [1, 40, 64, 200])
 @pytest.mark.parametrize("outputs", [1, 7, 8, 63, 200])
 @torch.no_grad()
-def test_product_matches_the_rounded_weight(kind: type[PackedLinear], inputs: int, outputs: int) -> None:
+def test_product_matches_the_rounded_weight(kind: type[WeightOnlyLinear], inputs: int, outputs: int) -> None:
     torch.manual_seed(outputs)
     linear = nn.Linear(inputs, outputs)
     packed = kind(linear)
@@ -32,7 +32,7 @@ def test_product_matches_the_rounded_weight(kind: type[PackedLinear], inputs: in
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_shape_type_and_bias_are_those_of_the_plain_layer(kind: type[PackedLinear]) -> None:
+def test_shape_type_and_bias_are_those_of_the_plain_layer(kind: type[WeightOnlyLinear]) -> None:
     for bias in (True, False):
         linear = nn.Linear(96, 70, bias=bias)
         packed = copy.deepcopy(kind(linear))
@@ -47,7 +47,7 @@ def test_shape_type_and_bias_are_those_of_the_plain_layer(kind: type[PackedLinea
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_a_model_that_changes_its_type_keeps_the_bits(kind: type[PackedLinear]) -> None:
+def test_a_model_that_changes_its_type_keeps_the_bits(kind: type[WeightOnlyLinear]) -> None:
     packed = kind(nn.Linear(96, 70))
     x = torch.randn(3, 96)
     expected = packed(x)
