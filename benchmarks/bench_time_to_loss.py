@@ -38,7 +38,7 @@ from underhood.models.decoder import DecoderSpec, initialize, parameter_count
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.convolution import ShortConvolutionSpec
-from underhood.nn.feedforward import PlainSpec
+from underhood.nn.feedforward import MLPSpec
 from underhood.nn.norm import RMSNormSpec
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
@@ -60,7 +60,7 @@ class Recipe:
 
 def layers(*mixers: ShortConvolutionSpec | AttentionSpec, width: int, hidden: int) -> DecoderSpec:
     """A decoder with one layer per mixer, ReLU² feed-forwards, nothing tied."""
-    feedforward = PlainSpec(hidden=hidden, activation="relu2", bias=False)
+    feedforward = MLPSpec(hidden=hidden, activation="relu2", bias=False)
     blocks = tuple(BlockSpec(mixer=mixer, feedforward=feedforward) for mixer in mixers)
     return DecoderSpec(vocab_size=65, context=CONTEXT, width=width, layers=len(blocks), blocks=blocks)
 

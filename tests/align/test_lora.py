@@ -16,9 +16,9 @@ from underhood.align.adapter import load_adapter, names_of, save_adapter
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder, initialize, parameter_count, qwen3_shaped
 from underhood.models.hub_weights import load_decoder
-from underhood.nn.cap import soft_cap
 from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
-from underhood.nn.quantized import QuantizedLinear, quantize_linears
+from underhood.nn.qlora_linear import QuantizedLinear, quantize_linears
+from underhood.nn.softcap import softcap
 from underhood.nn.surgery import name_matches, replace_modules
 from underhood.train.optim import AdamWSpec
 
@@ -207,7 +207,7 @@ def test_surgery_passes_a_capped_unembedding_by(tied: bool):
         assert all(name.startswith("blocks.") for name in changed)
         assert built.unembed is capped
         with torch.no_grad():
-            torch.testing.assert_close(built(tokens()), soft_cap(built.hidden(tokens()) @ capped.weight.T, 0.5))
+            torch.testing.assert_close(built(tokens()), softcap(built.hidden(tokens()) @ capped.weight.T, 0.5))
             assert 0.4 < float(built(tokens()).abs().max()) <= 0.5
     fold(built)
     for refused in (

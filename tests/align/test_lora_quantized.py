@@ -11,7 +11,7 @@ from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
 from underhood.models.decoder import initialize, qwen3_shaped
 from underhood.nn.lora import LoRASpec
-from underhood.nn.quantized import Bits, QuantizedLinear, quantize_linears
+from underhood.nn.qlora_linear import Bits, QuantizedLinear, quantize_linears
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import AdamWSpec

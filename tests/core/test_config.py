@@ -20,9 +20,9 @@ from underhood.core.toml import read_toml, toml_text, write_toml
 from underhood.models.decoder import DecoderSpec, qwen3_shaped
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import GatedSpec
+from underhood.nn.feedforward import GatedMLPSpec
 from underhood.nn.norm import RMSNormSpec
-from underhood.nn.position import RotarySpec
+from underhood.nn.rope import RotarySpec
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
@@ -69,7 +69,8 @@ attentions = st.builds(
     window=st.none() | st.integers(1, 9),
     bias=st.booleans(),
 )
-blocks = st.builds(BlockSpec, mixer=attentions, feedforward=st.builds(GatedSpec, hidden=st.integers(1, 99)), norm=norms)
+feedforwards = st.builds(GatedMLPSpec, hidden=st.integers(1, 99))
+blocks = st.builds(BlockSpec, mixer=attentions, feedforward=feedforwards, norm=norms)
 decoders = st.lists(blocks, min_size=1, max_size=3).flatmap(
     lambda chosen: st.builds(
         DecoderSpec,
@@ -187,7 +188,7 @@ def test_config_type_of_another_slot_is_refused():
     with pytest.raises(UserError, match=r"config\.mixer has the wrong type; expected MixerSpec"):
         from_json(
             BlockSpec,
-            {"mixer": {"type": "underhood.nn.norm.RMSNormSpec"}, "feedforward": to_json(GatedSpec(hidden=1))},
+            {"mixer": {"type": "underhood.nn.norm.RMSNormSpec"}, "feedforward": to_json(GatedMLPSpec(hidden=1))},
         )
 
 

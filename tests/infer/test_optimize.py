@@ -13,12 +13,12 @@ from underhood.core.errors import UserError
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import generate
 from underhood.infer.optimize import prepare
-from underhood.kernels.fused_layers import FusedAttention, FusedGated
+from underhood.kernels.fused_layers import FusedAttention, FusedGatedMLP
 from underhood.kernels.weight_only_linear import Int4Linear, WeightOnlyLinear
 from underhood.models.decoder import Decoder
 from underhood.models.huggingface import spec_from_config
 from underhood.models.presets import CONFIGS
-from underhood.nn.cap import CappedLinear
+from underhood.nn.softcap import SoftcappedLinear
 
 FAMILIES = ["gpt2", "llama-3.2-1b", "qwen2.5-0.5b", "qwen3-0.6b", "gemma-2-2b", "gemma-3-1b", "olmo-2-1b"]
 FAMILIES += ["phi-3-mini-4k", "qwen3-30b-a3b"]
@@ -105,12 +105,12 @@ def test_prepare_replaces_what_it_should():
     model = prepare(small("llama-3.2-1b"), "int4")
     block = model.blocks[0]
     assert isinstance(block.mixer, FusedAttention)
-    assert isinstance(block.feedforward, FusedGated)
+    assert isinstance(block.feedforward, FusedGatedMLP)
     assert isinstance(block.mixer.qkv, Int4Linear)
     assert isinstance(model.unembed, Int4Linear)
     assert isinstance(model.embed, nn.Embedding)
     capped = prepare(small("gemma-2-2b"), "int8")
-    assert type(capped.unembed) is CappedLinear
+    assert type(capped.unembed) is SoftcappedLinear
     experts = prepare(small("qwen3-30b-a3b"), "int8")
     assert type(experts.blocks[0].feedforward.router) is nn.Linear  # type: ignore[union-attr]
 

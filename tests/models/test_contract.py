@@ -19,22 +19,22 @@ from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_sha
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import GatedSpec, PlainSpec
+from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import LayerNormSpec
-from underhood.nn.reading import Reading
 
 V, T = 31, 12
 Spec = DecoderSpec | NGramSpec
 
 
 def decoder(mixer: AttentionSpec, **change: object) -> DecoderSpec:
-    block = BlockSpec(mixer=mixer, feedforward=GatedSpec(hidden=24))
+    block = BlockSpec(mixer=mixer, feedforward=GatedMLPSpec(hidden=24))
     return DecoderSpec(**{"vocab_size": V, "context": 64, "width": 16, "layers": 2, "blocks": (block,)} | change)
 
 
 def gpt2_shaped(width: int = 16, vocab_size: int = V) -> DecoderSpec:
     attention = AttentionSpec(heads=2, rotary=None, bias=True, output_bias=True)
-    block = BlockSpec(mixer=attention, feedforward=PlainSpec(hidden=4 * width), norm=LayerNormSpec())
+    block = BlockSpec(mixer=attention, feedforward=MLPSpec(hidden=4 * width), norm=LayerNormSpec())
     return DecoderSpec(
         vocab_size=vocab_size,
         context=64,
@@ -56,7 +56,7 @@ SPECS: dict[str, Spec] = {
     "window_alternating": decoder(
         AttentionSpec(heads=2),
         blocks=tuple(
-            BlockSpec(mixer=AttentionSpec(heads=2, kv_heads=groups, window=window), feedforward=GatedSpec(hidden=24))
+            BlockSpec(mixer=AttentionSpec(heads=2, kv_heads=groups, window=window), feedforward=GatedMLPSpec(hidden=24))
             for groups, window in ((1, 3), (2, None))
         ),
     ),
@@ -285,12 +285,12 @@ def test_contract_catches_a_model_that_breaks_it(name: str, check: Callable, wro
         check(Broken(model, **wrong))
 
 
-def _no_future(reading: Reading, keep: str) -> Callable:
-    """`Reading.mask` without one of its conditions."""
-    order_S = torch.arange(reading.positions_BS.shape[1])
-    order_T = order_S[-reading.positions_BT.shape[1] :]
+def _no_future(ctx: ForwardContext, keep: str) -> Callable:
+    """`ForwardContext.mask` without one of its conditions."""
+    order_S = torch.arange(ctx.positions_BS.shape[1])
+    order_T = order_S[-ctx.positions_BT.shape[1] :]
     causal = (order_S <= order_T[:, None])[None]
-    real = (reading.positions_BS >= 0)[:, None, :]
+    real = (ctx.positions_BS >= 0)[:, None, :]
     own = order_S == order_T[:, None]
     return {"causal": causal | own, "padding": (causal & real) | own, "nothing": torch.ones_like(causal)}[keep][:, None]
 
@@ -307,9 +307,9 @@ def _no_future(reading: Reading, keep: str) -> Callable:
 def test_contract_needs_each_part_of_the_mask(keep: str, check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(SPECS["gqa"])
     check(model)
-    monkeypatch.setattr(Reading, "causal_only", lambda self, window: False)
+    monkeypatch.setattr(ForwardContext, "causal_only", lambda self, window: False)
     check(model)  # the mask alone says the same as the fast causal path
-    monkeypatch.setattr(Reading, "mask", lambda self, window: _no_future(self, keep))
+    monkeypatch.setattr(ForwardContext, "mask", lambda self, window: _no_future(self, keep))
     with pytest.raises(AssertionError):
         check(model)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from underhood.models.copying import begin_copying, can_copy
 from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_shaped
 from underhood.nn.attention import Attention
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import LayerNormSpec
-from underhood.nn.reading import Reading
 from underhood.train.plan import SIZES
 
 V, T = 1024, 64
@@ -48,7 +48,7 @@ def attention_of_head_0(model: Decoder, layer: int, tokens: Tensor) -> Tensor:
     mixer = model.blocks[layer].mixer
     assert isinstance(mixer, Attention)
 
-    def look(module: Attention, inputs: tuple[Tensor, Reading], output: Tensor) -> None:
+    def look(module: Attention, inputs: tuple[Tensor, ForwardContext], output: Tensor) -> None:
         q_BHTK, k_BGTK, _ = module.project(*inputs)
         score_BTT = q_BHTK[:, 0] @ k_BGTK[:, 0].mT / math.sqrt(module.head_width)
         later_TT = torch.ones_like(score_BTT[0], dtype=torch.bool).triu(1)

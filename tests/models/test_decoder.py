@@ -13,10 +13,10 @@ from underhood.models.decoder import Decoder, DecoderSpec, initialize, parameter
 from underhood.nn import attention
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import ACTIVATIONS, GatedSpec, PlainSpec
+from underhood.nn.feedforward import ACTIVATIONS, GatedMLPSpec, MLPSpec
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import LayerNormSpec, RMSNormSpec
-from underhood.nn.position import RotarySpec
-from underhood.nn.reading import Reading
+from underhood.nn.rope import RotarySpec
 
 
 def llama_names(layer: int) -> dict[str, str]:
@@ -157,7 +157,7 @@ GRADIENT_SPECS = {
         blocks=(
             BlockSpec(
                 mixer=AttentionSpec(heads=2, window=2, bias=True, output_bias=True),
-                feedforward=GatedSpec(hidden=3, activation="gelu_tanh", bias=True),
+                feedforward=GatedMLPSpec(hidden=3, activation="gelu_tanh", bias=True),
             ),
         ),
     ),
@@ -243,7 +243,7 @@ def test_rotary_attention_depends_on_distance_only() -> None:
 def test_rotary_tables_of_float64_are_exact() -> None:
     tokens = torch.zeros(1, 4000, dtype=torch.long)
 
-    cos, sin = RotarySpec().tables(Reading(tokens, None, None), 8, torch.float64)
+    cos, sin = RotarySpec().tables(ForwardContext(tokens, None, None), 8, torch.float64)
     angle = 3999 * 10_000.0 ** (-2 / 8)
     assert cos[0, 0, 3999, 1].item() == pytest.approx(torch.tensor(angle, dtype=torch.float64).cos().item(), abs=1e-12)
     assert sin.dtype == torch.float64
@@ -287,7 +287,7 @@ def test_decoder_spec_refuses_what_cannot_be_built(wrong) -> None:
 def test_feedforward_matches_its_equation(name) -> None:
     x = torch.randn(2, 3, 8)
 
-    reading = Reading(torch.zeros(2, 3, dtype=torch.long), None, None)
+    ctx = ForwardContext(torch.zeros(2, 3, dtype=torch.long), None, None)
     act = {
         "silu": lambda z: z / (1 + (-z).exp()),
         "gelu": lambda z: z * 0.5 * (1 + (z / 2**0.5).erf()),
@@ -295,11 +295,11 @@ def test_feedforward_matches_its_equation(name) -> None:
         "relu": lambda z: z * (z > 0),
         "relu2": lambda z: z**2 * (z > 0),
     }[name]
-    gated = GatedSpec(hidden=5, activation=name).build(8)
-    assert_same(gated(x, reading), (act(x @ gated.gate.weight.T) * (x @ gated.up.weight.T)) @ gated.down.weight.T)
-    plain = PlainSpec(hidden=5, activation=name).build(8)
+    gated = GatedMLPSpec(hidden=5, activation=name).build(8)
+    assert_same(gated(x, ctx), (act(x @ gated.gate.weight.T) * (x @ gated.up.weight.T)) @ gated.down.weight.T)
+    plain = MLPSpec(hidden=5, activation=name).build(8)
     inner = act(x @ plain.up.weight.T + plain.up.bias)
-    assert_same(plain(x, reading), inner @ plain.down.weight.T + plain.down.bias)
+    assert_same(plain(x, ctx), inner @ plain.down.weight.T + plain.down.bias)
 
 
 def test_norms_match_their_equations_in_every_type() -> None:

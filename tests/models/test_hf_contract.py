@@ -25,15 +25,15 @@ from underhood.core.config import from_json, to_json
 from underhood.models.decoder import Decoder, DecoderSpec, initialize
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.cap import soft_cap
-from underhood.nn.centred import CentredRMSNormSpec
-from underhood.nn.feedforward import GatedSpec
+from underhood.nn.feedforward import GatedMLPSpec
 from underhood.nn.moe import MoESpec
 from underhood.nn.norm import RMSNormSpec
-from underhood.nn.position import RotarySpec
-from underhood.nn.scaling import LinearScaling, Llama3Scaling, LongRopeScaling, YarnScaling
+from underhood.nn.rope import RotarySpec
+from underhood.nn.rope_scaling import LinearScaling, Llama3Scaling, LongRopeScaling, YarnScaling
+from underhood.nn.softcap import softcap
+from underhood.nn.zero_centered_norm import ZeroCenteredRMSNormSpec
 
-CENTRED = CentredRMSNormSpec()
+CENTRED = ZeroCenteredRMSNormSpec()
 
 
 def with_rotary(rotary: RotarySpec) -> DecoderSpec:
@@ -47,7 +47,7 @@ def with_block(**parts: object) -> DecoderSpec:
 
 GEMMA = BlockSpec(
     mixer=AttentionSpec(heads=4, kv_heads=2, window=3, cap=2.0, scale=0.3, qk_norm=CENTRED),
-    feedforward=GatedSpec(hidden=24, activation="gelu_tanh"),
+    feedforward=GatedMLPSpec(hidden=24, activation="gelu_tanh"),
     norm=CENTRED,
     post_norm=CENTRED,
 )
@@ -125,8 +125,8 @@ def test_initialized_layers_add_nothing_at_first() -> None:
 
 @torch.no_grad()
 def test_soft_cap_is_the_identity_for_small_scores_and_bounded_for_large_ones() -> None:
-    assert soft_cap(torch.tensor([1e-3]), 30.0).item() == pytest.approx(1e-3, rel=1e-6)
-    assert soft_cap(torch.tensor([1e6, -1e6]), 30.0).tolist() == [30.0, -30.0]
+    assert softcap(torch.tensor([1e-3]), 30.0).item() == pytest.approx(1e-3, rel=1e-6)
+    assert softcap(torch.tensor([1e6, -1e6]), 30.0).tolist() == [30.0, -30.0]
 
 
 @torch.no_grad()

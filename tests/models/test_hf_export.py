@@ -20,7 +20,7 @@ from underhood.models.huggingface import FAMILIES, spec_from_config
 from underhood.models.presets import CONFIGS, preset
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import GatedSpec
+from underhood.nn.feedforward import GatedMLPSpec
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def test_export_refuses_what_no_family_computes() -> None:
     for strange in (
         replace(spec, logit_cap=5.0),
         replace(spec, embed_scale=2.0),
-        replace(spec, blocks=(block, replace(block, feedforward=GatedSpec(hidden=48)))),
+        replace(spec, blocks=(block, replace(block, feedforward=GatedMLPSpec(hidden=48)))),
         replace(spec, blocks=(BlockSpec(mixer=AttentionSpec(heads=4, rotary=None), feedforward=block.feedforward),)),
     ):
         with pytest.raises(UserError, match="no form in transformers"):

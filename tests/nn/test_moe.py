@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from underhood.core.config import from_json, to_json
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.moe import MixtureOfExperts, MoESpec
-from underhood.nn.reading import Reading
 
 WIDTH = 12
 
@@ -29,19 +29,19 @@ def dense(model: MixtureOfExperts, x_BTD: Tensor) -> Tensor:
     weight_BTE = share_BTE * (share_BTE >= worst_BT1)
     if model.spec.normalise:
         weight_BTE = weight_BTE / weight_BTE.sum(dim=-1, keepdim=True)
-    y_BTED = torch.stack([expert(x_BTD, reading(x_BTD)) for expert in model.experts], dim=2)
+    y_BTED = torch.stack([expert(x_BTD, ctx(x_BTD)) for expert in model.experts], dim=2)
     return (weight_BTE[..., None] * y_BTED).sum(dim=2)
 
 
-def reading(x_BTD: Tensor) -> Reading:
-    return Reading(torch.zeros(x_BTD.shape[:2], dtype=torch.long), None, None)
+def ctx(x_BTD: Tensor) -> ForwardContext:
+    return ForwardContext(torch.zeros(x_BTD.shape[:2], dtype=torch.long), None, None)
 
 
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("active", [1, 2, 5])
 def test_moe_matches_the_sum_over_all_experts_forward_and_backward(normalise: bool, active: int) -> None:
     model, x = built(normalise, active), torch.randn(2, 7, WIDTH, dtype=torch.float64, requires_grad=True)
-    ours, expected = model(x, reading(x)), dense(model, x)
+    ours, expected = model(x, ctx(x)), dense(model, x)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)  # the router's softmax is fp32
     upstream = torch.randn_like(ours)
     inputs = (x, *model.parameters())
@@ -64,7 +64,7 @@ def test_moe_runs_only_the_experts_that_were_chosen() -> None:
     seen: list[Tensor] = []
     model.router.register_forward_hook(lambda module, given, out: seen.append(out))
     model.choice.register_forward_hook(lambda module, given, out: seen.append(out[1]))
-    model(x, reading(x))
+    model(x, ctx(x))
     assert sorted(ran) == sorted(seen[1][0].tolist())
     assert sorted(ran) == sorted(seen[0][0].topk(2).indices.tolist())
 
@@ -74,7 +74,7 @@ def test_moe_needs_its_weights() -> None:
     model, x = built(), torch.randn(2, 7, WIDTH, dtype=torch.float64)
     expected = dense(model, x)
     model.choice.register_forward_hook(lambda module, given, out: (torch.full_like(out[0], 0.5), out[1]))
-    assert not torch.allclose(model(x, reading(x)), expected, rtol=1e-2)
+    assert not torch.allclose(model(x, ctx(x)), expected, rtol=1e-2)
 
 
 def test_moe_spec_checks_and_round_trips() -> None:

@@ -13,9 +13,9 @@ from underhood.core.files import sha256_of
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import GatedSpec
+from underhood.nn.feedforward import GatedMLPSpec
 from underhood.nn.norm import RMSNormSpec
-from underhood.nn.position import RotarySpec
+from underhood.nn.rope import RotarySpec
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 
 TEXT = [
@@ -30,7 +30,7 @@ def spec_of(
     """Three layers; heads wider than width / heads, base 3,000, eps 1e-4."""
     norm = RMSNormSpec(eps=1e-4)
     attention = AttentionSpec(heads=4, kv_heads=2, head_width=head_width, rotary=RotarySpec(theta=3000.0), qk_norm=norm)
-    block = BlockSpec(mixer=attention, feedforward=GatedSpec(hidden=96), norm=norm)
+    block = BlockSpec(mixer=attention, feedforward=GatedMLPSpec(hidden=96), norm=norm)
     return DecoderSpec(
         vocab_size=vocab_size, context=context, width=width, layers=3, blocks=(block,), norm=norm, tied=tied
     )

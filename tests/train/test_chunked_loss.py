@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from underhood.nn.cap import CappedLinear
+from underhood.nn.softcap import SoftcappedLinear
 from underhood.train.chunked import unembedded_loss
 
 POSITIONS, WIDTH, VOCAB = 13, 6, 11
@@ -17,7 +17,7 @@ POSITIONS, WIDTH, VOCAB = 13, 6, 11
 @pytest.mark.parametrize("capped", [False, True])
 @pytest.mark.parametrize("trained", [False, True])
 def test_unembedded_loss_matches_cross_entropy_of_the_logits(rows: int, capped: bool, trained: bool):
-    unembed = (CappedLinear(WIDTH, VOCAB, 2.0) if capped else nn.Linear(WIDTH, VOCAB)).double()
+    unembed = (SoftcappedLinear(WIDTH, VOCAB, 2.0) if capped else nn.Linear(WIDTH, VOCAB)).double()
     unembed.requires_grad_(trained)
     hidden = torch.randn(POSITIONS, WIDTH, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(VOCAB, (POSITIONS,))

@@ -30,7 +30,7 @@ from underhood.core.files import storage_errors, write_text
 from underhood.infer.load import IMPORTED
 from underhood.models.huggingface import FAMILIES, Names, Turned, family_of
 from underhood.nn.lora import LoRALinear, LoRASpec, lora_layers
-from underhood.nn.quantized import QuantizedLinear
+from underhood.nn.qlora_linear import QuantizedLinear
 from underhood.text.files import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from underhood.kernels import elementwise
 from underhood.kernels.elementwise import array
-from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGated, UnitRMSNorm, scale_of
+from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGatedMLP, UnitRMSNorm, scale_of
 from underhood.kernels.matmul import Weights, multiply
 from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
 from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear
 from underhood.kernels.weight_only_linear import WeightOnlyLinear
 from underhood.nn.block import Block
-from underhood.nn.centred import CentredRMSNorm
 from underhood.nn.embedding import ScaledEmbedding
-from underhood.nn.feedforward import Plain
+from underhood.nn.feedforward import MLP
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import RMSNorm
-from underhood.nn.position import RotarySpec
-from underhood.nn.reading import Reading
+from underhood.nn.rope import RotarySpec
+from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
 
 MOST = 64
 """Tokens up to which loops that one thread runs beat those of a tensor library, which many threads share."""
@@ -97,9 +97,9 @@ class CpuDecoder:
         elementwise.take_rows(self._table_VD, np.array(tokens), self._scale, x.array)
         if self._positions_CD is not None:
             elementwise.add(self._positions_CD[list(positions)], x.array)
-        reading = _Reading(positions, cache)
+        ctx = _PassContext(positions, cache)
         for layer in self._layers:
-            layer(x, room, reading)
+            layer(x, room, ctx)
         normed = self._norm(x, room.buffer("normed", self._width))
         if rows is not None:
             some_ND = normed.tensor[[*rows]]
@@ -134,7 +134,7 @@ class Workspace:
         return found
 
 
-class _Reading:
+class _PassContext:
     """What the layers of one pass share."""
 
     def __init__(self, positions: Sequence[int], cache: PagedCache):
@@ -168,12 +168,12 @@ class _Layer:
         self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)
         self.mixer = _Mixer(number, block.mixer)
         feed = block.feedforward
-        known = isinstance(feed, (FusedGated, Plain))
+        known = isinstance(feed, (FusedGatedMLP, MLP))
         self.feed = _Feed(feed) if known else _OtherFeed(feed, self.mixer.qkv.inputs)
 
-    def __call__(self, x: _Buffer, room: Workspace, reading: _Reading) -> None:
+    def __call__(self, x: _Buffer, room: Workspace, ctx: _PassContext) -> None:
         normed = self.mixer_norm(x, room.buffer("normed", self.mixer.qkv.inputs))
-        self._add(self.mixer(normed, room, reading), self.mixer_post, x)
+        self._add(self.mixer(normed, room, ctx), self.mixer_post, x)
         normed = self.feed_norm(x, room.buffer("normed", self.feed.inputs))
         self._add(self.feed(normed, room), self.feed_post, x)
 
@@ -187,9 +187,9 @@ class _Layer:
 class _Feed:
     """The gated feed-forward or the plain one."""
 
-    def __init__(self, feed: FusedGated | Plain):
-        self.gated = isinstance(feed, FusedGated)
-        self.up = _Product(feed.gate_up if isinstance(feed, FusedGated) else feed.up)
+    def __init__(self, feed: FusedGatedMLP | MLP):
+        self.gated = isinstance(feed, FusedGatedMLP)
+        self.up = _Product(feed.gate_up if isinstance(feed, FusedGatedMLP) else feed.up)
         self.down = _Product(feed.down)
         self.activation = elementwise.ACTIVATIONS[feed.spec.activation]
         self.inputs = self.up.inputs
@@ -207,7 +207,7 @@ class _OtherFeed:
         self.feed, self.inputs = feed, inputs
 
     def __call__(self, normed: _Buffer, room: Workspace) -> np.ndarray:
-        alone = Reading(torch.zeros(1, room.count, dtype=torch.long), None, None)
+        alone = ForwardContext(torch.zeros(1, room.count, dtype=torch.long), None, None)
         return array(self.feed(normed.tensor[None], alone)[0])
 
 
@@ -224,19 +224,19 @@ class _Mixer:
         self.norm = norm
         self.frequencies = _frequencies(attention.spec.rotary, attention.head_width)
 
-    def __call__(self, normed: _Buffer, room: Workspace, reading: _Reading) -> np.ndarray:
+    def __call__(self, normed: _Buffer, room: Workspace, ctx: _PassContext) -> np.ndarray:
         qkv_NX = self.qkv(normed, room)
         turned = room.buffer("turned", qkv_NX.shape[1]).array
         heads, groups, width = self.heads, self.groups, self.width
-        angles = reading.angles(self.frequencies)
+        angles = ctx.angles(self.frequencies)
         elementwise.turn(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
         each = turned.reshape(room.count, heads + 2 * groups, width)
         new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
         found = room.buffer("found", self.output.inputs)
         paged_attention(
             new,
-            *reading.cache.memory(self.number),
-            reading.places(self.spec.window),
+            *ctx.cache.memory(self.number),
+            ctx.places(self.spec.window),
             found.array.reshape(room.count, heads, width),
             scale=self.spec.scale,
             cap=self.spec.cap,
@@ -269,7 +269,7 @@ class _Norm:
         if isinstance(norm, (UnitRMSNorm, FinalRMSNorm)):
             eps = norm.eps
             self.scale_D = norm.scale.numpy() if isinstance(norm, FinalRMSNorm) else _NONE
-        elif isinstance(norm, (RMSNorm, CentredRMSNorm)):
+        elif isinstance(norm, (RMSNorm, ZeroCenteredRMSNorm)):
             scale_D, eps = scale_of(norm), norm.spec.eps
             self.scale_D = _NONE if scale_D is None else scale_D.numpy()
         elif isinstance(norm, nn.LayerNorm):

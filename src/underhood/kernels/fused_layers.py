@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from underhood.kernels import elementwise, jit
 from underhood.nn.attention import Attention
 from underhood.nn.block import Block
-from underhood.nn.centred import CentredRMSNorm
-from underhood.nn.feedforward import ACTIVATIONS, Gated
+from underhood.nn.feedforward import ACTIVATIONS, GatedMLP
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import RMSNorm
-from underhood.nn.position import rotate
-from underhood.nn.reading import Reading
+from underhood.nn.rope import rotate
+from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
 
 
 def fuse(model: nn.Module) -> list[str]:
@@ -34,8 +34,8 @@ def fuse(model: nn.Module) -> list[str]:
         new: nn.Module
         if type(module) is Attention and _plain(module.query, module.key, module.value):
             new = FusedAttention(module)
-        elif type(module) is Gated and _plain(module.gate, module.up):
-            new = FusedGated(module)
+        elif type(module) is GatedMLP and _plain(module.gate, module.up):
+            new = FusedGatedMLP(module)
         else:
             continue
         _replace(model, name, new)
@@ -43,7 +43,7 @@ def fuse(model: nn.Module) -> list[str]:
     for module in list(model.modules()):
         if type(module) is Block and isinstance(module.mixer, FusedAttention):
             _fold_norm(module, "mixer_norm", module.mixer.qkv)
-            if isinstance(module.feedforward, FusedGated):
+            if isinstance(module.feedforward, FusedGatedMLP):
                 _fold_norm(module, "feedforward_norm", module.feedforward.gate_up)
     final: Any = getattr(model, "norm", None)
     scale = scale_of(final)
@@ -87,7 +87,7 @@ def scale_of(norm: nn.Module | None) -> Tensor | None:
     """What an RMS norm multiplies by; None for other norms."""
     if isinstance(norm, RMSNorm):
         return norm.weight.detach().float()
-    return 1 + norm.weight.detach().float() if isinstance(norm, CentredRMSNorm) else None
+    return 1 + norm.weight.detach().float() if isinstance(norm, ZeroCenteredRMSNorm) else None
 
 
 def unit_rms(x: Tensor, eps: float) -> Tensor:
@@ -162,12 +162,12 @@ class FusedAttention(Attention):
             return None
         return HeadNorm(self.head_scale.numpy(), np.float32(self.head_eps), self.spec.qk_norm_whole)
 
-    def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x_BTD: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """See `Attention.project`."""
         qkv_BTX = self.qkv(x_BTD)
         norm = self.head_norm() if len(qkv_BTX) == 1 and elementwise.at_hand(qkv_BTX) else None
         if norm is not None:
-            return self._turned(qkv_BTX[0], norm, reading)
+            return self._turned(qkv_BTX[0], norm, ctx)
         # In rows, where the product gave columns (see `SmallBatchLinear`): all that follows goes head by head.
         qkv_BTX = qkv_BTX.contiguous()
         v_BGTK = self._heads(qkv_BTX[..., self.turned :], None)
@@ -178,11 +178,11 @@ class FusedAttention(Attention):
             qk_BTNK = qkv_BTX[..., : self.turned].unflatten(-1, (-1, self.head_width))
             qk_BNTK = self._normed_heads(qk_BTNK).transpose(1, 2)
         if self.spec.rotary is not None:
-            qk_BNTK = rotate(qk_BNTK, self.spec.rotary.tables(reading, self.head_width, qk_BNTK.dtype))
+            qk_BNTK = rotate(qk_BNTK, self.spec.rotary.tables(ctx, self.head_width, qk_BNTK.dtype))
         q_BHTK, k_BGTK = qk_BNTK.split((self.spec.heads, self.spec.groups), dim=1)
         return q_BHTK, k_BGTK, v_BGTK
 
-    def _turned(self, qkv_TX: Tensor, norm: HeadNorm, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+    def _turned(self, qkv_TX: Tensor, norm: HeadNorm, ctx: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """`project` in one loop over the tokens of a text, be they rows or columns in memory."""
         (count, size), width = qkv_TX.shape, self.head_width
         cos_TR = sin_TR = np.empty((count, 0), dtype=np.float32)
@@ -190,7 +190,7 @@ class FusedAttention(Attention):
             # Both tables hold each angle twice, the first time with the sines' minus.
             cos_TR, sin_TR = (
                 table.view(count, -1).chunk(2, dim=-1)[1].numpy()
-                for table in self.spec.rotary.tables(reading, width, torch.float32)
+                for table in self.spec.rotary.tables(ctx, width, torch.float32)
             )
         y_TX = torch.empty(count, size)
         heads, groups = self.spec.heads, self.spec.groups
@@ -219,16 +219,16 @@ def _head_scale(attention: Attention) -> Tensor | None:
     return torch.cat(rows) if len(rows) == 2 else None
 
 
-class FusedGated(nn.Module):
-    """`Gated` with one product for gate and up."""
+class FusedGatedMLP(nn.Module):
+    """`GatedMLP` with one product for gate and up."""
 
-    def __init__(self, gated: Gated):
+    def __init__(self, gated: GatedMLP):
         super().__init__()
         self.spec = gated.spec
         self.gate_up = _joined(gated.gate, gated.up)
         self.down = gated.down
 
-    def forward(self, x_BTD: Tensor, reading: Reading) -> Tensor:
+    def forward(self, x_BTD: Tensor, ctx: ForwardContext) -> Tensor:
         both_BTX = self.gate_up(x_BTD)
         if len(both_BTX) == 1 and both_BTX[0].t().is_contiguous() and elementwise.at_hand(both_BTX):
             both_XT = both_BTX[0].t()

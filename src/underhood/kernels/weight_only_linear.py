@@ -2,7 +2,7 @@
 
 While one text is written, each weight is read from memory once per token, and that takes most of the time; a quarter or
 an eighth of the bytes is nearly that much faster. Only the weights are rounded coarsely: activations keep 16 bits (see
-`kernels.matmul`). `nn.quantized` is for training: it saves memory and widens a matrix before each product.
+`kernels.matmul`). `nn.qlora_linear` is for training: it saves memory and widens a matrix before each product.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from underhood.kernels.elementwise import array
 from underhood.kernels.matmul import GROUP, NONE, PADDED, Weights, multiply
-from underhood.nn.quantized import to_int8
+from underhood.nn.qlora_linear import to_int8
 
 
 class WeightOnlyLinear(nn.Module):

@@ -17,13 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from underhood.core.protocols import AttendingCache, Cache
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.cap import CappedLinear
-from underhood.nn.centred import CentredRMSNorm
 from underhood.nn.embedding import ScaledEmbedding
-from underhood.nn.feedforward import GatedSpec
+from underhood.nn.feedforward import GatedMLPSpec
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import NormSpec, RMSNormSpec
-from underhood.nn.position import RotarySpec
-from underhood.nn.reading import Reading
+from underhood.nn.rope import RotarySpec
+from underhood.nn.softcap import SoftcappedLinear
+from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def qwen3_shaped(
                     rotary=RotarySpec(theta=theta),
                     qk_norm=RMSNormSpec(),
                 ),
-                feedforward=GatedSpec(hidden=hidden or 64 * math.ceil(width * 8 / 3 / 64)),
+                feedforward=GatedMLPSpec(hidden=hidden or 64 * math.ceil(width * 8 / 3 / 64)),
             ),
         ),
     )
@@ -160,15 +160,15 @@ class Decoder(nn.Module):
             rows: which of the T tokens it is wanted for; None means all. The last layer then works out nothing for the
                 others but their keys and values, which spares a prompt three quarters of it.
         """
-        reading = Reading(tokens, positions, cache)
+        ctx = ForwardContext(tokens, positions, cache)
         x_BTD = self.embed(tokens)
         if self.position_embed is not None:
-            x_BTD = x_BTD + self.position_embed(reading.positions_BT.clamp(min=0))
+            x_BTD = x_BTD + self.position_embed(ctx.positions_BT.clamp(min=0))
         again = self.checkpointing and self.training and cache is None and torch.is_grad_enabled()
         *blocks, last = self.blocks
         for block in blocks:
-            x_BTD = checkpoint(block, x_BTD, reading, use_reentrant=False) if again else block(x_BTD, reading)
-        x_BTD = checkpoint(last, x_BTD, reading, rows, use_reentrant=False) if again else last(x_BTD, reading, rows)
+            x_BTD = checkpoint(block, x_BTD, ctx, use_reentrant=False) if again else block(x_BTD, ctx)
+        x_BTD = checkpoint(last, x_BTD, ctx, rows, use_reentrant=False) if again else last(x_BTD, ctx, rows)
         return self.norm(x_BTD)
 
 
@@ -178,10 +178,10 @@ def _embedding(spec: DecoderSpec) -> nn.Embedding:
     return ScaledEmbedding(spec.vocab_size, spec.width, spec.embed_scale)
 
 
-def _unembedding(spec: DecoderSpec) -> nn.Linear | CappedLinear:
+def _unembedding(spec: DecoderSpec) -> nn.Linear | SoftcappedLinear:
     if spec.logit_cap is None:
         return nn.Linear(spec.width, spec.vocab_size, bias=False)
-    return CappedLinear(spec.width, spec.vocab_size, spec.logit_cap)
+    return SoftcappedLinear(spec.width, spec.vocab_size, spec.logit_cap)
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -201,7 +201,7 @@ def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder
     matrices before it do not (at zero, a norm would blow their gradient up).
     """
     generator = torch.Generator().manual_seed(seed)
-    centred = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, CentredRMSNorm)}
+    centred = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, ZeroCenteredRMSNorm)}
     for name, parameter in model.named_parameters():
         post_norm = model.spec.block(int(name.split(".")[1])).post_norm if name.startswith("blocks.") else None
         if name.startswith(("embed.", "position_embed.")):

@@ -11,8 +11,8 @@ from math import log, sqrt
 from typing import Any
 
 from underhood.core.errors import UserError
-from underhood.nn.position import RotarySpec
-from underhood.nn.scaling import LinearScaling, Llama3Scaling, LongRopeScaling, RotaryScalingSpec, YarnScaling
+from underhood.nn.rope import RotarySpec
+from underhood.nn.rope_scaling import LinearScaling, Llama3Scaling, LongRopeScaling, RotaryScalingSpec, YarnScaling
 
 _HARMLESS = """
 _name_or_path _commit_hash architectures auto_map model_type dtype torch_dtype transformers_version

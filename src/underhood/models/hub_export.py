@@ -16,9 +16,9 @@ from underhood.models.hub_specs import ACTIVATIONS, shortest_pattern
 from underhood.models.huggingface import FAMILIES, spec_from_config
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import GatedSpec, PlainSpec
+from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.moe import MoESpec
-from underhood.nn.scaling import LinearScaling, Llama3Scaling, RotaryScalingSpec, YarnScaling
+from underhood.nn.rope_scaling import LinearScaling, Llama3Scaling, RotaryScalingSpec, YarnScaling
 
 Json = dict[str, Any]
 
@@ -107,7 +107,7 @@ def _values(spec: DecoderSpec) -> Json:
     if not isinstance(mixer, AttentionSpec):
         return {}
     parts = [block.feedforward for block in blocks]
-    dense = next((part for part in parts if isinstance(part, (GatedSpec, PlainSpec))), None)
+    dense = next((part for part in parts if isinstance(part, (GatedMLPSpec, MLPSpec))), None)
     experts = next((part for part in parts if isinstance(part, MoESpec)), None)
     windows = [other.window for other in mixers if isinstance(other, AttentionSpec)]
     window = next((window for window in windows if window is not None), None)

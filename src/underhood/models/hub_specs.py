@@ -13,11 +13,11 @@ from underhood.models.decoder import DecoderSpec
 from underhood.models.hub_config import Config, read_rotary
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
-from underhood.nn.centred import CentredRMSNormSpec
-from underhood.nn.feedforward import GatedSpec, PlainSpec
+from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.moe import MoESpec
 from underhood.nn.norm import LayerNormSpec, NormSpec, RMSNormSpec
-from underhood.nn.position import RotarySpec
+from underhood.nn.rope import RotarySpec
+from underhood.nn.zero_centered_norm import ZeroCenteredRMSNormSpec
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -48,7 +48,7 @@ def gpt2(c: Config) -> DecoderSpec:
         blocks=(
             BlockSpec(
                 mixer=AttentionSpec(heads=c.whole("n_head"), rotary=None, bias=True, output_bias=True),
-                feedforward=PlainSpec(hidden=c.whole("n_inner", 4 * width), activation=activation),
+                feedforward=MLPSpec(hidden=c.whole("n_inner", 4 * width), activation=activation),
                 norm=norm,
             ),
         ),
@@ -120,7 +120,7 @@ def qwen3_moe(c: Config) -> DecoderSpec:
 
 
 def _qwen3_with(
-    c: Config, head_width: int | None, windows: Sequence[int | None], parts: Sequence[GatedSpec | MoESpec]
+    c: Config, head_width: int | None, windows: Sequence[int | None], parts: Sequence[GatedMLPSpec | MoESpec]
 ) -> DecoderSpec:
     norm, bias = _norm(c), c.truth("attention_bias", False)
     rotary, context = read_rotary(c, _head_width(c, head_width))
@@ -179,8 +179,8 @@ def _gemma(
     *,
     qk_norm: bool,
 ) -> DecoderSpec:
-    norm, bias = CentredRMSNormSpec(eps=c.number("rms_norm_eps", 1e-6)), c.truth("attention_bias", False)
-    feedforward = GatedSpec(
+    norm, bias = ZeroCenteredRMSNormSpec(eps=c.number("rms_norm_eps", 1e-6)), c.truth("attention_bias", False)
+    feedforward = GatedMLPSpec(
         hidden=c.whole("intermediate_size"),
         activation=c.choice(("hidden_activation", "hidden_act"), ACTIVATIONS, "gelu_pytorch_tanh"),
     )
@@ -278,8 +278,8 @@ def _norm(c: Config, eps: float = 1e-6) -> RMSNormSpec:
     return RMSNormSpec(eps=c.number("rms_norm_eps", eps))
 
 
-def _gated(c: Config) -> GatedSpec:
-    return GatedSpec(
+def _gated(c: Config) -> GatedMLPSpec:
+    return GatedMLPSpec(
         hidden=c.whole("intermediate_size"),
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
         bias=c.truth("mlp_bias", False),

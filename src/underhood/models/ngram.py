@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Cache
-from underhood.nn.reading import Reading
+from underhood.nn.forward_context import ForwardContext
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -257,7 +257,7 @@ class NGram(nn.Module):
     def _read(self, tokens: Tensor, cache: Cache | None, positions: Tensor | None) -> list[Ints]:
         """The histories (see `_histories`) that end at each of the B × T new tokens."""
         rows, count = tokens.shape
-        reading = Reading(tokens, positions, cache)
+        ctx = ForwardContext(tokens, positions, cache)
         seen_BS = tokens
         if cache is not None:
             # Ids travel as base-256 digits, which even a bfloat16 cache stores without loss.
@@ -267,7 +267,7 @@ class NGram(nn.Module):
             seen_BS = low + (middle << 8) + (high << 16)
         window = count + self.spec.order - 1  # older tokens cannot matter
         tokens_BS = seen_BS[:, -window:].cpu().numpy()
-        positions_BS = np.broadcast_to(reading.positions_BS[:, -window:].cpu().numpy(), tokens_BS.shape)
+        positions_BS = np.broadcast_to(ctx.positions_BS[:, -window:].cpu().numpy(), tokens_BS.shape)
         starts_BS = np.ones(tokens_BS.shape, dtype=bool)
         starts_BS[:, 1:] = positions_BS[:, 1:] != positions_BS[:, :-1] + 1
         # A document that begins in sight gets its opening; one cut off on the left has a shorter history.

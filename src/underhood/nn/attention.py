@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from underhood.nn.cap import soft_cap
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import NormSpec
-from underhood.nn.position import RotarySpec, rotate
-from underhood.nn.reading import Reading
+from underhood.nn.rope import RotarySpec, rotate
+from underhood.nn.softcap import softcap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +84,20 @@ class Attention(nn.Module):
         self.query_norm = spec.qk_norm.build(normed[0]) if spec.qk_norm else None
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading, rows: Tensor | slice | None = None) -> Tensor:
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
         """What each token (B, T, D) takes from those before it; with `rows` only what those of the T tokens take."""
-        y_BHTK = self.look_back(*self.project(x_BTD, reading), reading)
+        y_BHTK = self.look_back(*self.project(x_BTD, ctx), ctx)
         if rows is not None:
             y_BHTK = y_BHTK[:, :, rows]
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
 
-    def project(self, x_BTD: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x_BTD: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, K), keys and values (B, G, T, K) of the new tokens, normalised and rotated."""
         q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
         k_BGTK = self._heads(self.key(x_BTD), self.key_norm)
         v_BGTK = self._heads(self.value(x_BTD), None)
         if self.spec.rotary is not None:
-            tables = self.spec.rotary.tables(reading, self.head_width, q_BHTK.dtype)
+            tables = self.spec.rotary.tables(ctx, self.head_width, q_BHTK.dtype)
             q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
         return q_BHTK, k_BGTK, v_BGTK
 
@@ -107,18 +107,18 @@ class Attention(nn.Module):
         x = x.unflatten(-1, (-1, self.head_width))
         return (x if norm is None else norm(x)).transpose(1, 2)
 
-    def look_back(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, reading: Reading) -> Tensor:
+    def look_back(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, ctx: ForwardContext) -> Tensor:
         """What the new tokens' queries find (B, H, T, K) among all keys, those in the cache included."""
-        if reading.attending is not None:
+        if ctx.attending is not None:
             rules = {"scale": self.spec.scale, "window": self.spec.window, "cap": self.spec.cap}
-            return reading.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
-        if reading.cache is not None:
-            k_BGTK, v_BGTK = reading.cache.update(self.layer, k_BGTK, v_BGTK)
-        return self._attend(q_BHTK, k_BGTK, v_BGTK, reading)
+            return ctx.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
+        if ctx.cache is not None:
+            k_BGTK, v_BGTK = ctx.cache.update(self.layer, k_BGTK, v_BGTK)
+        return self._attend(q_BHTK, k_BGTK, v_BGTK, ctx)
 
-    def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, reading: Reading) -> Tensor:
-        causal = self.spec.cap is None and reading.causal_only(self.spec.window)
-        mask = None if causal else reading.mask(self.spec.window)
+    def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, ctx: ForwardContext) -> Tensor:
+        causal = self.spec.cap is None and ctx.causal_only(self.spec.window)
+        mask = None if causal else ctx.mask(self.spec.window)
         return attend(q_BHTK, k_BGSK, v_BGSK, mask, causal=causal, scale=self.spec.scale, cap=self.spec.cap)
 
 
@@ -148,7 +148,7 @@ def attend(
     # Written out, for the fused kernels have no cap: softmax in fp32 at least.
     factor = q_BHTK.shape[-1] ** -0.5 if scale is None else scale
     q_BGMTK = q_BHTK.unflatten(1, (groups, -1))  # M query heads share a key head
-    score_BGMTS = soft_cap(q_BGMTK @ k_BGSK[:, :, None].mT * factor, cap)
+    score_BGMTS = softcap(q_BGMTK @ k_BGSK[:, :, None].mT * factor, cap)
     if mask is not None:
         score_BGMTS = score_BGMTS.masked_fill(~mask[:, :, None], -torch.inf)
     wide = torch.promote_types(q_BHTK.dtype, torch.float32)

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from underhood.nn.attention import Attention
+from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import NormSpec, RMSNormSpec
-from underhood.nn.reading import Reading
 
 
 class MixerSpec(Protocol):
@@ -58,15 +58,15 @@ class Block(nn.Module):
         self.feedforward = spec.feedforward.build(width)
         self.feedforward_post_norm = spec.post_norm.build(width) if spec.post_norm else None
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading, rows: Tensor | slice | None = None) -> Tensor:
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
         """The residual stream (B, T, D) after the layer; with `rows` only that of those of the T tokens."""
         normed_BTD = self.mixer_norm(x_BTD)
         if rows is None:
-            mixed_BTD = self.mixer(normed_BTD, reading)
+            mixed_BTD = self.mixer(normed_BTD, ctx)
         elif isinstance(self.mixer, Attention):
-            mixed_BTD, x_BTD = self.mixer(normed_BTD, reading, rows), x_BTD[:, rows]
+            mixed_BTD, x_BTD = self.mixer(normed_BTD, ctx, rows), x_BTD[:, rows]
         else:
-            mixed_BTD, x_BTD = self.mixer(normed_BTD, reading)[:, rows], x_BTD[:, rows]
+            mixed_BTD, x_BTD = self.mixer(normed_BTD, ctx)[:, rows], x_BTD[:, rows]
         x_BTD = x_BTD + (mixed_BTD if self.mixer_post_norm is None else self.mixer_post_norm(mixed_BTD))
-        fed_BTD = self.feedforward(self.feedforward_norm(x_BTD), reading)
+        fed_BTD = self.feedforward(self.feedforward_norm(x_BTD), ctx)
         return x_BTD + (fed_BTD if self.feedforward_post_norm is None else self.feedforward_post_norm(fed_BTD))

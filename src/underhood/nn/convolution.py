@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
-from underhood.nn.reading import Reading
+from underhood.nn.forward_context import ForwardContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +49,12 @@ class ShortConvolution(nn.Module):
         self.output = nn.Linear(width, width, bias=False)
         self.taps = nn.ParameterList(nn.Parameter(torch.ones(width)) for _ in range(spec.taps))
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
-        if reading.cache is not None:
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
+        if ctx.cache is not None:
             raise UserError("a short convolution keeps nothing in a cache", fix="generate with cache=False")
         v_BTD = self.value(x_BTD)
         mixed_BTD = v_BTD * self.taps[0]
-        whole_BT = None if reading.plain else _follows(reading.positions_BT)
+        whole_BT = None if ctx.plain else _follows(ctx.positions_BT)
         inside_BT = whole_BT
         for back in range(1, min(self.spec.taps, x_BTD.shape[1])):
             earlier_BTD = v_BTD[:, :-back]

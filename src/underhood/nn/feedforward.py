@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from underhood.nn.reading import Reading
+from underhood.nn.forward_context import ForwardContext
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 
@@ -25,48 +25,48 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatedSpec:
+class GatedMLPSpec:
     """``down(activation(gate(x)) · up(x))``: SwiGLU with silu, GeGLU with gelu_tanh."""
 
     hidden: int
     activation: Activation = "silu"
     bias: bool = False
 
-    def build(self, width: int) -> "Gated":
-        return Gated(width, self)
+    def build(self, width: int) -> "GatedMLP":
+        return GatedMLP(width, self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainSpec:
+class MLPSpec:
     """``down(activation(up(x)))``: two matrices, as in the original Transformer and GPT-2."""
 
     hidden: int
     activation: Activation = "gelu_tanh"
     bias: bool = True
 
-    def build(self, width: int) -> "Plain":
-        return Plain(width, self)
+    def build(self, width: int) -> "MLP":
+        return MLP(width, self)
 
 
-class Gated(nn.Module):
-    def __init__(self, width: int, spec: GatedSpec):
+class GatedMLP(nn.Module):
+    def __init__(self, width: int, spec: GatedMLPSpec):
         super().__init__()
         self.spec = spec
         self.gate = nn.Linear(width, spec.hidden, bias=spec.bias)
         self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
         self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         h_BTF = ACTIVATIONS[self.spec.activation](self.gate(x_BTD)) * self.up(x_BTD)
         return self.down(h_BTF)
 
 
-class Plain(nn.Module):
-    def __init__(self, width: int, spec: PlainSpec):
+class MLP(nn.Module):
+    def __init__(self, width: int, spec: MLPSpec):
         super().__init__()
         self.spec = spec
         self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
         self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
 
-    def forward(self, x_BTD: Float[Tensor, "*batch D"], reading: Reading) -> Float[Tensor, "*batch D"]:
+    def forward(self, x_BTD: Float[Tensor, "*batch D"], ctx: ForwardContext) -> Float[Tensor, "*batch D"]:
         return self.down(ACTIVATIONS[self.spec.activation](self.up(x_BTD)))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from underhood.core.errors import UserError
-from underhood.nn.quantized import QuantizedLinear
+from underhood.nn.qlora_linear import QuantizedLinear
 from underhood.nn.surgery import find_modules, replace_modules
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from underhood.nn.feedforward import Activation, GatedSpec
-from underhood.nn.reading import Reading
+from underhood.nn.feedforward import Activation, GatedMLPSpec
+from underhood.nn.forward_context import ForwardContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,10 @@ class MixtureOfExperts(nn.Module):
         self.spec = spec
         self.router = nn.Linear(width, spec.experts, bias=False)
         self.choice = Choice(spec.active, spec.normalise)
-        expert = GatedSpec(hidden=spec.hidden, activation=spec.activation)
+        expert = GatedMLPSpec(hidden=spec.hidden, activation=spec.activation)
         self.experts = nn.ModuleList(expert.build(width) for _ in range(spec.experts))
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], reading: Reading) -> Float[Tensor, "B T D"]:
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         x_ND = x_BTD.flatten(0, 1)
         weight_NA, chosen_NA = self.choice(self.router(x_ND))
         # Sorted by expert, so that each one reads all its tokens at once.
@@ -65,7 +65,7 @@ class MixtureOfExperts(nn.Module):
         for expert, count in zip(self.experts, counts, strict=True):
             if count:
                 rows, share = token_of[start : start + count], weights[start : start + count]
-                y_ND = expert(x_ND.index_select(0, rows)[None], reading)[0]
+                y_ND = expert(x_ND.index_select(0, rows)[None], ctx)[0]
                 sum_ND = sum_ND.index_add(0, rows, y_ND * share[:, None])
                 start += count
         return sum_ND.view_as(x_BTD)

@@ -27,7 +27,7 @@ from underhood.core.trial import Trial
 from underhood.grad.check import best_step, gradient_error, quotient
 from underhood.nn.lora import LoRALinear, LoRASpec
 from underhood.nn.norm import RMSNormSpec
-from underhood.nn.quantized import QuantizedLinear
+from underhood.nn.qlora_linear import QuantizedLinear
 from underhood.train.chunked import unembedded_loss
 from underhood.train.cross_entropy import cross_entropy
 

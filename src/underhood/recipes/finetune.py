@@ -36,7 +36,7 @@ from underhood.infer.load import IMPORTED, Loaded, load
 from underhood.models.decoder import Decoder, parameter_count
 from underhood.models.hub_weights import Progress, read_config
 from underhood.nn.lora import LoRASpec, fold
-from underhood.nn.quantized import quantize_linears
+from underhood.nn.qlora_linear import quantize_linears
 from underhood.text.chat import CHATML, Rendered, Template
 from underhood.train.loop import FitSpec, fit
 from underhood.train.optim import AdamWSpec

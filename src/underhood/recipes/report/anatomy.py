@@ -89,6 +89,6 @@ def _facts(spec: Any) -> dict[str, str]:
         if words := [name for name, part in marks if part is not None]:
             found["In attention"] = ", ".join(words)
     if hasattr(feedforward, "hidden"):
-        gated = "gated" if type(feedforward).__name__.startswith("Gated") else "plain"
+        gated = "gated" if type(feedforward).__name__.startswith("GatedMLP") else "plain"
         found["Feed-forward"] = f"{gated} {feedforward.activation}, {feedforward.hidden:,} wide"
     return found

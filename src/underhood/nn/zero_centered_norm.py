@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class CentredRMSNormSpec:
+class ZeroCenteredRMSNormSpec:
     """``x / sqrt(mean(x²) + eps) · (1 + weight)`` (Gemma 2024, reference code).
 
     The same function as RMSNorm, in other coordinates: weight decay pulls the scale to one, not to zero, and a bfloat16
@@ -20,14 +20,14 @@ class CentredRMSNormSpec:
 
     eps: float = 1e-6
 
-    def build(self, width: int) -> "CentredRMSNorm":
-        return CentredRMSNorm(width, self)
+    def build(self, width: int) -> "ZeroCenteredRMSNorm":
+        return ZeroCenteredRMSNorm(width, self)
 
 
-class CentredRMSNorm(nn.Module):
+class ZeroCenteredRMSNorm(nn.Module):
     """RMSNorm over the last dimension with scale ``1 + weight``, computed in fp32 at least; see the spec."""
 
-    def __init__(self, width: int, spec: CentredRMSNormSpec):
+    def __init__(self, width: int, spec: ZeroCenteredRMSNormSpec):
         super().__init__()
         self.spec = spec
         self.weight = nn.Parameter(torch.zeros(width))

@@ -17,7 +17,7 @@ from underhood.core.protocols import AttendingCache, Cache
 T = TypeVar("T")
 
 
-class Reading:
+class ForwardContext:
     """One pass over T new tokens that may look back on S ≥ T (S counts the new ones).
 
     Attributes:

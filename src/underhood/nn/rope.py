@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from underhood.nn.reading import Reading
-from underhood.nn.scaling import RotaryScalingSpec
+from underhood.nn.forward_context import ForwardContext
+from underhood.nn.rope_scaling import RotaryScalingSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +38,16 @@ class RotarySpec:
         plain = 1.0 / self.theta ** (pair / rotated)
         return plain if self.scaling is None else self.scaling.scale(plain, self.theta)
 
-    def tables(self, reading: Reading, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def tables(self, ctx: ForwardContext, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines for the new tokens of a pass, each (B, 1, T, R), computed once per pass.
 
         Both halves hold the R/2 angles, the first half of the sines with a minus: what `rotate` multiplies by. They are
         fp32 for queries of any type (large positions need it), fp64 for those of fp64.
         """
-        positions_BT = reading.positions_BT
+        positions_BT = ctx.positions_BT
         wide = torch.promote_types(dtype, torch.float32)
         amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
-        return reading.once(
+        return ctx.once(
             (self, head_width, wide),
             lambda: _tables(positions_BT, self.frequencies(head_width, positions_BT.device, wide), amplitude),
         )

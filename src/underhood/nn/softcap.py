@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def soft_cap(x: Tensor, cap: float) -> Tensor:
+def softcap(x: Tensor, cap: float) -> Tensor:
     """``cap · tanh(x / cap)``: near the identity for small scores, never beyond ±cap."""
     return cap * (x / cap).tanh()
 
 
-class CappedLinear(nn.Module):
+class SoftcappedLinear(nn.Module):
     """A linear map without bias whose outputs are softly capped: Gemma 2's unembedding.
 
     No `nn.Linear`, for it is not linear: surgery on linear layers (LoRA, quantisation) must pass it by, since what it
@@ -32,7 +32,7 @@ class CappedLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return soft_cap(F.linear(x, self.weight), self.cap)
+        return softcap(F.linear(x, self.weight), self.cap)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, cap={self.cap}"
