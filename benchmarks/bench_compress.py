@@ -24,7 +24,7 @@ from underhood.cli.compress import model_bytes
 from underhood.data.pydocs import pydocs_corpus
 from underhood.evals.compression import compressors_bytes
 from underhood.infer.compress import compress, decompress
-from underhood.infer.load import Loaded
+from underhood.infer.load import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def main() -> None:
     print_json("compress", found, threads=args.threads, round_trips="byte-exact", **machine("torch", "zstandard"))
 
 
-def measure(data: bytes, orders: tuple[int, ...], loaded: Loaded | None) -> dict[str, dict[str, Any]]:
+def measure(data: bytes, orders: tuple[int, ...], loaded: LoadedModel | None) -> dict[str, dict[str, Any]]:
     """Every compressor's size of the data; ours with the seconds of both directions, after a round trip."""
     rows = {name: row(data, size) for name, size in compressors_bytes(data).items()}
     for order in orders:
@@ -78,7 +78,7 @@ def measure(data: bytes, orders: tuple[int, ...], loaded: Loaded | None) -> dict
     return rows
 
 
-def ours(data: bytes, loaded: Loaded | None, order: int) -> dict[str, Any]:
+def ours(data: bytes, loaded: LoadedModel | None, order: int) -> dict[str, Any]:
     start = time.perf_counter()
     made = compress(data, loaded=loaded, order=order)
     packed = time.perf_counter()

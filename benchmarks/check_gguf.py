@@ -32,7 +32,7 @@ from gguf import GGMLQuantizationType
 
 from underhood.core.checkpoint import module_tensors
 from underhood.infer.generate import generate
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.models.gguf_file import gguf_name
 from underhood.recipes.export.export import export
 
@@ -94,7 +94,7 @@ def main() -> int:
     return 0 if agree else 1
 
 
-def compare(loaded: Loaded, file: Path, prompts: list[list[int]]) -> dict[str, Any]:
+def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[str, Any]:
     """Our model, with the file's weights, beside llama.cpp with the same file."""
     from llama_cpp import Llama, llama_cpp
 
@@ -152,7 +152,7 @@ def _greedy(theirs: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
     return written, logs
 
 
-def _take_weights(loaded: Loaded, file: Path) -> None:
+def _take_weights(loaded: LoadedModel, file: Path) -> None:
     """Puts what the file holds, rounded as it is, into our model."""
     held = {one.name: one for one in gguf.GGUFReader(file).tensors}
     for name, tensor in module_tensors(loaded.model).items():
@@ -161,7 +161,7 @@ def _take_weights(loaded: Loaded, file: Path) -> None:
         tensor.copy_(torch.from_numpy(values.reshape(tuple(tensor.shape)).copy()))
 
 
-def _round_inputs(loaded: Loaded, file: Path) -> None:
+def _round_inputs(loaded: LoadedModel, file: Path) -> None:
     """Makes each linear layer round its input to the type that the file stores its weight in, as llama.cpp does."""
     held = {one.name: one.tensor_type for one in gguf.GGUFReader(file).tensors}
     for name, layer in loaded.model.named_modules():
@@ -177,7 +177,7 @@ def _round_inputs(loaded: Loaded, file: Path) -> None:
         layer.register_forward_pre_hook(rounded)
 
 
-def _chat(loaded: Loaded, question: str) -> list[int]:
+def _chat(loaded: LoadedModel, question: str) -> list[int]:
     from underhood.text.chat import CHATML
 
     messages = [{"role": "user", "content": question}]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from underhood.infer.load import Loaded, load
+    from underhood.infer.load import LoadedModel, load
 
-__all__ = ["Loaded", "load"]
+__all__ = ["LoadedModel", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underhood.data.arithmetic import BITS, TOTAL_LIMIT, Decoder, Encoder, TruncatedError
+from underhood.data.arithmetic import BITS, TOTAL_LIMIT, ArithmeticDecoder, ArithmeticEncoder, TruncatedError
 
 Step = tuple[int, int, int]
 
@@ -27,14 +27,14 @@ def steps(draw: st.DrawFn) -> Step:
 
 
 def encode(message: list[Step]) -> bytes:
-    coder = Encoder()
+    coder = ArithmeticEncoder()
     for step in message:
         coder.encode(*step)
     return coder.finish()
 
 
 def check_decodes(code: bytes, message: list[Step]) -> None:
-    coder = Decoder(code)
+    coder = ArithmeticDecoder(code)
     for start, end, total in message:
         assert start <= coder.target(total) < end
         coder.decode(start, end, total)
@@ -83,7 +83,7 @@ def test_code_that_is_cut_off_is_noticed():
     code = encode(message)
 
     def read_on(cut: bytes) -> None:
-        coder = Decoder(cut)
+        coder = ArithmeticDecoder(cut)
         for _ in message:
             byte = coder.target(256)
             coder.decode(byte, byte + 1, 256)
@@ -95,7 +95,7 @@ def test_code_that_is_cut_off_is_noticed():
 
 def test_range_never_shrinks_below_half_of_its_bits():
     """The ablation: a coder that forgets to widen the range again has none left after a few symbols."""
-    coder, width = Encoder(), (1 << BITS) - 1
+    coder, width = ArithmeticEncoder(), (1 << BITS) - 1
     for _ in range(50):
         coder.encode(TOTAL_LIMIT // 2 - 1, TOTAL_LIMIT // 2 + 1, TOTAL_LIMIT)
         assert coder._range >= 1 << BITS - 1

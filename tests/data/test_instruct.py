@@ -8,7 +8,7 @@ import pytest
 
 from underhood.data.documents import Corpus, Document
 from underhood.data.instruct import generic_examples, instruction_examples, invented_functions, sentences
-from underhood.data.pydocs import Function, pydocs_functions
+from underhood.data.pydocs import DocumentedFunction, pydocs_functions
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def _frozen(examples):
 
 
 def test_too_few_functions_give_no_refusals_rather_than_false_ones():
-    lone = Function("a.f", "module a", "a", ("x",), "x", "Return the first item of the list.")
+    lone = DocumentedFunction("a.f", "module a", "a", ("x",), "x", "Return the first item of the list.")
     assert invented_functions([lone], 5, 0) == []
     assert {example.kind for example in instruction_examples([lone], seed=0)} == {"describe", "module", "parameters"}
 

@@ -6,7 +6,7 @@ import pytest
 
 from underhood.data.documents import Corpus, Document
 from underhood.data.preferences import generic_pairs, preference_pairs
-from underhood.data.pydocs import Function, pydocs_functions
+from underhood.data.pydocs import DocumentedFunction, pydocs_functions
 from underhood.data.questions import summary_questions
 
 
@@ -124,7 +124,7 @@ def test_wrong_choices_mix_modules(functions, questions):
 
 
 def test_few_functions_still_make_questions():
-    four = [Function(f"m.f{n}", "module m", "m", (), "", f"Return item number {n} of it.") for n in range(4)]
+    four = [DocumentedFunction(f"m.f{n}", "module m", "m", (), "", f"Return item number {n} of it.") for n in range(4)]
     questions = summary_questions(four, n=10, seed=0)
     assert len(questions) == 4
     assert all(len(set(question.choices)) == 4 for question in questions)

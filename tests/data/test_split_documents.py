@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from underhood.core.errors import UserError
 from underhood.data.documents import Corpus, Document
-from underhood.data.pydocs import Function, pydocs_functions
+from underhood.data.pydocs import DocumentedFunction, pydocs_functions
 from underhood.data.sources import load_corpus
 from underhood.data.split import contaminated, split_documents, split_functions
 
@@ -79,8 +79,8 @@ def test_functions_follow_their_module():
 
 def test_contaminated_finds_word_for_word_copies_only():
     functions = [
-        Function("a.f", "module a", "a", (), "", "Return the first item of the list."),
-        Function("a.g", "module a", "a", (), "", "Return the last item of the list."),
+        DocumentedFunction("a.f", "module a", "a", (), "", "Return the first item of the list."),
+        DocumentedFunction("a.g", "module a", "a", (), "", "Return the last item of the list."),
     ]
     train = Corpus((Document("Notes: return the\n    first item of the list, or None.", "n", "txt"),), "t")
     assert contaminated(functions, train) == {"a.f"}

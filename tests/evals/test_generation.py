@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underhood.evals.generation import (
-    Answer,
+    GeneratedAnswer,
     evaluate_answers,
     evaluate_refusals,
     exact_match,
@@ -66,9 +66,9 @@ def test_repetition_is_the_share_of_runs_used_before():
 
 def test_answer_report_measures_every_item():
     written = {
-        "q1": Answer("Joins paths.", True),
-        "q2": Answer("Returns the sum of all, and so on", False),
-        "q3": Answer("Something else entirely", True),
+        "q1": GeneratedAnswer("Joins paths.", True),
+        "q2": GeneratedAnswer("Returns the sum of all, and so on", False),
+        "q3": GeneratedAnswer("Something else entirely", True),
     }
     report = evaluate_answers(
         lambda prompts: [written[prompt] for prompt in prompts],
@@ -88,21 +88,23 @@ def test_refusals_are_counted_for_invented_and_for_real_things():
     known = {"os.path.join", "len", "print"}
 
     def careful(prompts):
-        return [Answer("It adds." if prompt in known else "I do not know it.", True) for prompt in prompts]
+        return [GeneratedAnswer("It adds." if prompt in known else "I do not know it.", True) for prompt in prompts]
 
     declines = lambda text: text.startswith("I do not know")  # noqa: E731
     report = evaluate_refusals(careful, ["os.magic", "len2"], ["os.path.join", "len", "abs"], declines)
     assert report.invented.value == 1
     assert report.real.value == pytest.approx(1 / 3)
     assert report.balanced == pytest.approx((1 + 2 / 3) / 2)
-    always = evaluate_refusals(lambda prompts: [Answer("I do not know", True)] * len(prompts), ["a"], ["b"], declines)
+    always = evaluate_refusals(
+        lambda prompts: [GeneratedAnswer("I do not know", True)] * len(prompts), ["a"], ["b"], declines
+    )
     assert always.balanced == 0.5
 
 
 def test_answers_must_match_their_prompts_in_number():
     with pytest.raises(ValueError, match="2 prompts, 1 answers"):
-        evaluate_answers(lambda prompts: [Answer("x", True)], ["a", "b"], ["x", "y"])
+        evaluate_answers(lambda prompts: [GeneratedAnswer("x", True)], ["a", "b"], ["x", "y"])
     with pytest.raises(ValueError, match="1 prompts, 2 references"):
-        evaluate_answers(lambda prompts: [Answer("x", True)], ["a"], ["x", "y"])
+        evaluate_answers(lambda prompts: [GeneratedAnswer("x", True)], ["a"], ["x", "y"])
     with pytest.raises(ValueError, match="no prompts"):
         evaluate_answers(lambda prompts: [], [], [])

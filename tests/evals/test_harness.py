@@ -13,10 +13,10 @@ from task_files import write_sets
 
 from recipes.export_run import export_run
 from underhood.core.errors import UserError
-from underhood.evals.likelihood import Reader
+from underhood.evals.likelihood import LikelihoodScorer
 from underhood.evals.score_tasks import score_task
 from underhood.evals.tasks import TASKS
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.recipes.export.export import export
 
 COUNT = 12
@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(run: Path) -> Loaded:
+def loaded(run: Path) -> LoadedModel:
     return load(run)
 
 
@@ -127,13 +127,17 @@ def simple_evaluate(model: Any, tasks: list[Any]) -> dict[str, Any]:
     return found
 
 
-def without_opening(loaded: Loaded) -> Reader:
+def without_opening(loaded: LoadedModel) -> LikelihoodScorer:
     """As transformers reads our export: it puts nothing in front of a text."""
-    return Reader(model=loaded.model, tokenizer=loaded.tokenizer, prefix=loaded.tokenizer.special["<|endoftext|>"])
+    return LikelihoodScorer(
+        model=loaded.model, tokenizer=loaded.tokenizer, prefix=loaded.tokenizer.special["<|endoftext|>"]
+    )
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_items_score_the_same_matches_lm_eval_on_transformers(theirs: Any, loaded: Loaded, files: Path, shots: int):
+def test_items_score_the_same_matches_lm_eval_on_transformers(
+    theirs: Any, loaded: LoadedModel, files: Path, shots: int
+):
     """Every set, every item, every choice; accuracies follow."""
     names = ["winogrande", "lambada", *PROMPTS] if shots == 0 else ["boolq", "hellaswag"]
     found = simple_evaluate(theirs, [harness_task(name, files, shots) for name in names])
@@ -162,7 +166,7 @@ def test_items_score_the_same_matches_lm_eval_on_transformers(theirs: Any, loade
                 assert values["perplexity of the word"] == pytest.approx(numbers["perplexity,none"], rel=1e-4)
 
 
-def test_written_answers_match_lm_eval_on_transformers(theirs: Any, loaded: Loaded, files: Path):
+def test_written_answers_match_lm_eval_on_transformers(theirs: Any, loaded: LoadedModel, files: Path):
     from underhood.evals.harness import UnderhoodLM
 
     both = [
@@ -176,7 +180,7 @@ def test_written_answers_match_lm_eval_on_transformers(theirs: Any, loaded: Load
     assert len(set(texts[0])) > 1
 
 
-def test_our_model_under_the_harness_scores_as_by_itself(loaded: Loaded, files: Path, run: Path):
+def test_our_model_under_the_harness_scores_as_by_itself(loaded: LoadedModel, files: Path, run: Path):
     """With the opening that its training texts had, which lm-eval's backend for transformers leaves out."""
     from underhood.evals.harness import UnderhoodLM
 
@@ -184,15 +188,15 @@ def test_our_model_under_the_harness_scores_as_by_itself(loaded: Loaded, files: 
     ours = UnderhoodLM.create_from_arg_string(f"run={run},stage=sft")
     found = simple_evaluate(ours, [harness_task(name, files, 0) for name in names])
     for name in names:
-        report = score_task(Reader.of(loaded), TASKS[name], [files])
+        report = score_task(LikelihoodScorer.of(loaded), TASKS[name], [files])
         assert report.measurements[0].value == pytest.approx(found["results"][f"local_{name}"]["acc,none"])
     plain = score_task(without_opening(loaded), TASKS["lambada"], [files])
-    opened = score_task(Reader.of(loaded), TASKS["lambada"], [files])
+    opened = score_task(LikelihoodScorer.of(loaded), TASKS["lambada"], [files])
     assert abs(plain.items[0]["log_prob"] - opened.items[0]["log_prob"]) > 1e-3  # the opening is read
 
 
 @pytest.mark.parametrize("words", [3, 60, 300])
-def test_rolling_likelihood_of_whole_texts_matches_lm_eval(theirs: Any, loaded: Loaded, words: int):
+def test_rolling_likelihood_of_whole_texts_matches_lm_eval(theirs: Any, loaded: LoadedModel, words: int):
     """Longer than the context of 400 tokens too: every token once, in windows."""
     from lm_eval.api.instance import Instance
 

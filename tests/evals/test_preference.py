@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import Bigram
 
-from underhood.evals.preference import PairScores, PreferenceItem, compare_with_reference, score_pairs
+from underhood.evals.preference import PairLogProbs, PreferenceItem, compare_with_reference, score_pairs
 
 V = 19
 
@@ -45,7 +45,7 @@ def test_policy_equal_to_its_reference_has_no_margin_and_half_the_accuracy():
 
 
 def test_likelihood_per_token_undoes_the_advantage_of_short_answers():
-    scores = PairScores(np.array([-10.0]), np.array([-6.0]), np.array([10]), np.array([2]))
+    scores = PairLogProbs(np.array([-10.0]), np.array([-6.0]), np.array([10]), np.array([2]))
     report = compare_with_reference(scores, None, beta=0.1)
     assert report.likelihood_accuracy().value == 0
     assert report.likelihood_accuracy(per_token=True).value == 1

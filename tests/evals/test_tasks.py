@@ -17,7 +17,7 @@ from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.evals import score_tasks, task_data
 from underhood.evals.gsm8k import final_number, is_right
-from underhood.evals.likelihood import Reader
+from underhood.evals.likelihood import LikelihoodScorer
 from underhood.evals.score_tasks import score_task
 from underhood.evals.task_data import load_set, with_examples
 from underhood.evals.tasks import TASKS, Item, read_item, task_named
@@ -85,7 +85,7 @@ def test_local_files_are_found_and_read_as_a_whole(name: str):
 def test_every_choice_is_scored_by_its_own_tokens_matches_the_bigram(tmp_path: Path):
     """Against log p summed by hand, for contexts that differ (WinoGrande) and choices that differ (ARC)."""
     tokenizer, model = Bytes(), Bigram(512, seed=1, positional=False)
-    reader = Reader(model=model, tokenizer=tokenizer, opening=(511,))
+    reader = LikelihoodScorer(model=model, tokenizer=tokenizer, opening=(511,))
     folder = write_sets(tmp_path)
     logs = model.table.detach().log_softmax(-1)
     for name in ("arc_easy", "winogrande"):
@@ -118,7 +118,7 @@ def test_accuracies_have_bootstrap_intervals_and_wilsons_where_all_items_agree()
 
 
 def test_a_set_whose_choices_are_equally_long_has_one_accuracy(tmp_path: Path):
-    reader = Reader(model=Bigram(512), tokenizer=Bytes(), opening=(511,))
+    reader = LikelihoodScorer(model=Bigram(512), tokenizer=Bytes(), opening=(511,))
     report = score_task(reader, TASKS["winogrande"], [write_sets(tmp_path)])
     assert [one.name for one in report.measurements] == ["accuracy"]
 
@@ -131,7 +131,7 @@ def test_last_word_counts_what_the_model_would_write_and_its_perplexity(tmp_path
         for a, b in zip(b"e oven"[:-1], b"e oven"[1:], strict=True):
             model.table[a, b] += 8.0
     model.table.data[ord("e"), ord(" ")] = 9.0  # after "the", a space; inside "oven", 'n' is second best
-    reader = Reader(model=model, tokenizer=Bytes(), opening=(511,))
+    reader = LikelihoodScorer(model=model, tokenizer=Bytes(), opening=(511,))
     file = write_records(
         tmp_path / "lambada.jsonl",
         [{"context": "the", "continuation": "ov"}, {"context": "the", "continuation": "oven"}],
@@ -218,7 +218,9 @@ class Scripted:
 def test_gsm8k_counts_the_number_of_the_written_answer(tmp_path: Path):
     write_records(tmp_path / "gsm8k.jsonl", gsm8k_records(4))
     model = Scripted(" 2+2=4\n#### 4\n\nQuestion")
-    report = score_task(Reader(model=model, tokenizer=Bytes(), opening=(511,)), TASKS["gsm8k"], [tmp_path], shots=1)
+    report = score_task(
+        LikelihoodScorer(model=model, tokenizer=Bytes(), opening=(511,)), TASKS["gsm8k"], [tmp_path], shots=1
+    )
     assert report.items[0]["text"].startswith(" 2+2=4\n#### 4\n\n")
     assert [one["right"] for one in report.items] == [False, True, False, False]
     assert report.measurements[0].value == 0.25

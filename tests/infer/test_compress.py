@@ -23,7 +23,7 @@ from underhood.core.errors import UserError
 from underhood.data.arithmetic import TOTAL_LIMIT
 from underhood.infer import token_streams
 from underhood.infer.compress import MODEL, NGRAM, STORED, Written, _opening, compress, decompress, unpack
-from underhood.infer.load import Loaded
+from underhood.infer.load import LoadedModel
 from underhood.infer.token_code import Spelling, digest_of, frequencies
 from underhood.infer.token_streams import Shape, Streams
 from underhood.models.ngram import NGramSpec
@@ -36,7 +36,7 @@ NASTY = (b"", b"x", b"\x00" * 300, bytes(range(256)), "日本語 🙂".encode()[
 
 @dataclass
 class Fake:
-    """As much of `Loaded` as compressing needs, around any model."""
+    """As much of `LoadedModel` as compressing needs, around any model."""
 
     model: Any
     tokenizer: Any
@@ -49,21 +49,21 @@ class Fake:
         return []
 
 
-def decoder(context: int = 96) -> Loaded:
+def decoder(context: int = 96) -> LoadedModel:
     tokenizer = tiny_tokenizer()
     model = tiny_model(tokenizer, 0, context)
     model.unembed.weight.data *= 0.05  # unsure enough to be of use on anything
-    return cast(Loaded, Fake(model, tokenizer))
+    return cast(LoadedModel, Fake(model, tokenizer))
 
 
-def characters() -> Loaded:
+def characters() -> LoadedModel:
     """A vocabulary of a few characters and no bytes: everything else has to be escaped."""
     tokenizer = CharacterTokenizer.from_texts(TEXT[0], ["<|endoftext|>"])
     model = NGramSpec(vocab_size=tokenizer.vocab_size, order=3).build().fit([tokenizer.encode(TEXT[0])])
-    return cast(Loaded, Fake(model, tokenizer))
+    return cast(LoadedModel, Fake(model, tokenizer))
 
 
-MODELS: dict[str, Callable[[], Loaded]] = {
+MODELS: dict[str, Callable[[], LoadedModel]] = {
     "decoder": decoder,
     "short window": lambda: decoder(context=8),
     "token n-gram": characters,
@@ -130,7 +130,7 @@ def test_a_megabyte_comes_back_from_a_model_in_many_rows_and_windows():
     draw = random.Random(1)
     words = ["".join(draw.choices("abcdefgh", k=60)) + " " for _ in range(6)]
     tokenizer = train_bpe([" ".join(words * 3)], vocab_size=720)
-    loaded = cast(Loaded, Fake(tiny_model(tokenizer, 1, 64), tokenizer))
+    loaded = cast(LoadedModel, Fake(tiny_model(tokenizer, 1, 64), tokenizer))
     loaded.model.unembed.weight.data *= 0.05
     data = "".join(draw.choices(words, k=18_000)).encode()[: (1 << 20) - 40] + draw.randbytes(40)
     made = compress(data, loaded=loaded)

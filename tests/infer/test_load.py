@@ -13,7 +13,7 @@ from tiny_run import TEXT, make_run, tiny_model, tiny_tokenizer
 import underhood
 from underhood.core.errors import UserError
 from underhood.infer.chat import Conversation
-from underhood.infer.load import Loaded
+from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
 from underhood.text.bpe import train_bpe
 from underhood.text.chat import CHATML
@@ -25,11 +25,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(run: Path) -> Loaded:
+def loaded(run: Path) -> LoadedModel:
     return underhood.load(run)
 
 
-def test_load_gives_the_weights_that_were_saved(run: Path, loaded: Loaded) -> None:
+def test_load_gives_the_weights_that_were_saved(run: Path, loaded: LoadedModel) -> None:
     tokens = torch.tensor([[1, 2, 3]])
     for seed, stage in enumerate(("base", "sft", "dpo")):
         found = underhood.load(run, stage=stage)
@@ -41,7 +41,7 @@ def test_load_gives_the_weights_that_were_saved(run: Path, loaded: Loaded) -> No
     assert underhood.load(str(loaded.path.parents[1] / "sft" / "step-00000010")).stage == "sft"
 
 
-def test_loaded_shows_itself_in_one_line(loaded: Loaded) -> None:
+def test_loaded_shows_itself_in_one_line(loaded: LoadedModel) -> None:
     assert repr(loaded).startswith("<dpo model of ")
     assert repr(loaded).endswith("runs/demo: 12,816 parameters, vocabulary 277, context 96, step 10>")
     assert "\n" not in repr(loaded)
@@ -55,7 +55,7 @@ def test_import_underhood_loads_no_torch() -> None:
         underhood.lod  # noqa: B018
 
 
-def test_generate_stream_and_complete_agree(loaded: Loaded) -> None:
+def test_generate_stream_and_complete_agree(loaded: LoadedModel) -> None:
     text = loaded.generate("The list", max_tokens=30, seed=3, temperature=1.2)
     assert text == "".join(loaded.stream("The list", max_tokens=30, seed=3, temperature=1.2))
     sampling = SamplingSpec(temperature=1.2, min_p=0.05, seed=3)
@@ -65,13 +65,13 @@ def test_generate_stream_and_complete_agree(loaded: Loaded) -> None:
     assert isinstance(loaded.generate(), str)
 
 
-def test_prompt_opens_as_documents_do_in_training(loaded: Loaded) -> None:
+def test_prompt_opens_as_documents_do_in_training(loaded: LoadedModel) -> None:
     assert loaded.prompt_ids("The")[0] == loaded.tokenizer.special["<|endoftext|>"]
     assert loaded.prompt_ids("") == [loaded.tokenizer.special["<|endoftext|>"]]
     assert loaded.prompt_ids("<|im_end|>")[1:] == loaded.tokenizer.encode("<|im_end|>")
 
 
-def test_chat_matches_generating_from_the_template(loaded: Loaded) -> None:
+def test_chat_matches_generating_from_the_template(loaded: LoadedModel) -> None:
     messages = [
         {"role": "system", "content": "Be short."},
         {"role": "user", "content": "A list?"},
@@ -109,7 +109,7 @@ def test_chat_matches_generating_from_the_template(loaded: Loaded) -> None:
         (lambda loaded, run: loaded.chat([{"role": "assistant", "content": "x"}]), "ends with the user's message"),
     ],
 )
-def test_mistakes_are_named(loaded: Loaded, run: Path, call, message: str) -> None:
+def test_mistakes_are_named(loaded: LoadedModel, run: Path, call, message: str) -> None:
     with pytest.raises(UserError, match=message):
         call(loaded, run)
 
@@ -141,7 +141,7 @@ def test_load_names_a_damaged_file_and_a_foreign_tokenizer(tmp_path: Path) -> No
 # Conversations
 
 
-def test_conversation_reads_every_turn_once(loaded: Loaded) -> None:
+def test_conversation_reads_every_turn_once(loaded: LoadedModel) -> None:
     model = tiny_model(tiny_tokenizer(), seed=0, context=512)
     talk = Conversation(model, loaded.tokenizer, system="Be short.")
     for turn in range(3):
@@ -161,7 +161,7 @@ def test_conversation_reads_every_turn_once(loaded: Loaded) -> None:
     assert talk.system == "Else."
 
 
-def test_conversation_turns_draw_differently_under_one_seed(loaded: Loaded) -> None:
+def test_conversation_turns_draw_differently_under_one_seed(loaded: LoadedModel) -> None:
     talk = loaded.conversation()
     requests = []
     write = talk.session.write
@@ -171,7 +171,7 @@ def test_conversation_turns_draw_differently_under_one_seed(loaded: Loaded) -> N
     assert first[0] == next(loaded.conversation().reply("A?", max_new_tokens=4, sampling=SamplingSpec(seed=1)))
 
 
-def test_conversation_forgets_the_oldest_turns_but_not_the_system_message(loaded: Loaded) -> None:
+def test_conversation_forgets_the_oldest_turns_but_not_the_system_message(loaded: LoadedModel) -> None:
     talk = loaded.conversation("Sys.")
     for turn in range(6):
         "".join(talk.reply(f"turn {turn}", max_new_tokens=6))
@@ -189,7 +189,7 @@ def test_conversation_forgets_the_oldest_turns_but_not_the_system_message(loaded
     assert talk.messages == before
 
 
-def test_conversation_keeps_what_was_said_before_an_interruption(loaded: Loaded) -> None:
+def test_conversation_keeps_what_was_said_before_an_interruption(loaded: LoadedModel) -> None:
     talk = loaded.conversation()
     sampling = SamplingSpec(temperature=0)
     pieces = talk.reply("A list?", max_new_tokens=30, sampling=sampling)

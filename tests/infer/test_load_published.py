@@ -14,7 +14,7 @@ import underhood
 from published import make_published
 from text.published_templates import STYLES
 from underhood.cli.main import main
-from underhood.text.foreign_chat import ForeignTemplate
+from underhood.text.hf_chat_template import ForeignTemplate
 
 ASKED = [{"role": "user", "content": "What is 2 + 2?"}]
 

@@ -17,7 +17,7 @@ from text.nasty import NASTY
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.infer.importing import import_run
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.infer.sample import GREEDY
 from underhood.nn.attention import AttentionSpec
 from underhood.recipes.export.export import export
@@ -39,7 +39,7 @@ def in_transformers(folder: Path):
     return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def largest_difference(loaded: Loaded, theirs) -> float:
+def largest_difference(loaded: LoadedModel, theirs) -> float:
     """Of the logits on random tokens, relative to the largest."""
     tokens_BT = torch.randint(loaded.spec.vocab_size, (2, 90), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

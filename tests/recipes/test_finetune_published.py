@@ -18,7 +18,7 @@ from underhood.data.render import ChatBatches
 from underhood.infer.load import load
 from underhood.recipes import finetune
 from underhood.recipes.export.export import export
-from underhood.text.foreign_chat import ForeignTemplate
+from underhood.text.hf_chat_template import ForeignTemplate
 
 COUNT = 12
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

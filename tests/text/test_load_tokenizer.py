@@ -16,7 +16,7 @@ from needs import shared_data
 from underhood.core.errors import UserError
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 from underhood.text.chat import CHATML, Template
-from underhood.text.foreign_chat import ForeignTemplate
+from underhood.text.hf_chat_template import ForeignTemplate
 from underhood.text.huggingface import HuggingFaceTokenizer
 from underhood.text.load import AnyTokenizer, load_chat_template, load_roles, load_tokenizer
 from underhood.text.sentencepiece import SentencePieceTokenizer

@@ -9,7 +9,7 @@ import torch
 from tiny_run import make_run
 
 from underhood.core.errors import UserError
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.web.checkpoint_samples import CheckpointSamples
 from underhood.web.token_view import answer_ids, ids_by_bytes, prompt_of, score, token_facts
 
@@ -22,11 +22,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(run: Path) -> Loaded:
+def loaded(run: Path) -> LoadedModel:
     return load(run)
 
 
-def test_token_view_keeps_the_tokens_that_were_written(loaded: Loaded) -> None:
+def test_token_view_keeps_the_tokens_that_were_written(loaded: LoadedModel) -> None:
     """One text, two ways to cut it; without the pieces (the ablation) the way it was written is lost."""
     tokenizer = loaded.tokenizer
     letters = [token for letter in "list" for token in tokenizer.encode(letter)]
@@ -40,7 +40,7 @@ def test_token_view_keeps_the_tokens_that_were_written(loaded: Loaded) -> None:
     assert answer_ids(tokenizer, known, "list", [b"no such token"]) == (again, False)
 
 
-def test_token_view_scores_match_a_forward_pass(loaded: Loaded) -> None:
+def test_token_view_scores_match_a_forward_pass(loaded: LoadedModel) -> None:
     prompt = prompt_of(loaded, ASK, None)
     answer = loaded.tokenizer.encode("The items of a list 🙂")
     rows = score(loaded, prompt, answer, top=5)
@@ -55,14 +55,14 @@ def test_token_view_scores_match_a_forward_pass(loaded: Loaded) -> None:
     assert b"".join(bytes.fromhex(row["hex"]) for row in rows).decode() == "The items of a list 🙂"
 
 
-def test_token_view_refuses_what_the_context_cannot_hold(loaded: Loaded) -> None:
+def test_token_view_refuses_what_the_context_cannot_hold(loaded: LoadedModel) -> None:
     assert len(score(loaded, [1] * 90, [2] * 7, top=1)) == 7  # the last token is only looked at, not read
     with pytest.raises(UserError, match="too long"):
         score(loaded, [1] * 90, [2] * 8)
     assert score(loaded, [1, 2], []) == []
 
 
-def test_token_view_shows_every_token(loaded: Loaded) -> None:
+def test_token_view_shows_every_token(loaded: LoadedModel) -> None:
     tokenizer = loaded.tokenizer
     for token in range(tokenizer.vocab_size):
         facts = token_facts(tokenizer, token)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from underhood.cli.chat import Args
     from underhood.cli.chat_loop import Chat
     from underhood.infer.chat import Conversation
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
     from underhood.infer.sample import SamplingSpec
 
 HELP = """\
@@ -76,7 +76,7 @@ def stage(chat: Chat, name: str) -> None:
     chat.notice(f"Now the {name} model.{told}")
 
 
-def talk_with(loaded: Loaded, system: str | None = None) -> Conversation:
+def talk_with(loaded: LoadedModel, system: str | None = None) -> Conversation:
     """A conversation in the model's own form; of a model that has none, only the session is used."""
     from underhood.infer.chat import Conversation
     from underhood.text.chat import CHATML

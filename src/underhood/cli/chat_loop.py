@@ -12,7 +12,7 @@ from underhood.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from underhood.cli.chat import Args
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
 
 
 class Chat:
@@ -25,7 +25,7 @@ class Chat:
         texts: with the base model, what was written and how it went on.
     """
 
-    def __init__(self, loaded: Loaded, settings: Args, *, interactive: bool):
+    def __init__(self, loaded: LoadedModel, settings: Args, *, interactive: bool):
         self.loaded, self.interactive = loaded, interactive
         self.settings = check(settings)
         self.talk = talk_with(loaded, settings.system)

@@ -13,7 +13,7 @@ from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
 
 SUFFIX = ".uh"
 
@@ -140,6 +140,6 @@ def refuse_to_replace(out: Path, force: bool) -> None:
         raise UserError(f"{out} is there already", fix="Choose another --out, or replace it with --force")
 
 
-def model_bytes(loaded: Loaded) -> int:
+def model_bytes(loaded: LoadedModel) -> int:
     """What the model's numbers take in memory, each shared one once."""
     return sum(parameter.numel() * parameter.element_size() for parameter in loaded.model.parameters())

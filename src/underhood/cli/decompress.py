@@ -12,7 +12,7 @@ from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
     from underhood.infer.compress import Written
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def run(args: Args) -> int:
     data = read(args.file)
     refuse_to_replace(out, args.force)
 
-    def load(written: Written) -> Loaded:
+    def load(written: Written) -> LoadedModel:
         if args.model is None:
             raise UserError(f"it was written with the model {written.name}", fix="Give that model with --model")
         return open_base(args.model, args.stage)

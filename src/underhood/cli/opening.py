@@ -12,10 +12,10 @@ from underhood.cli.terminal import console
 if TYPE_CHECKING:
     import torch
 
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
 
 
-def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = False) -> Loaded:
+def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = False) -> LoadedModel:
     """What `underhood.load` gives, with a bar on standard error while the weights of a published model are read.
 
     Args:
@@ -46,7 +46,7 @@ def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = F
         )
 
 
-def open_for_writing(run: str | Path, stage: str | None = None) -> Loaded:
+def open_for_writing(run: str | Path, stage: str | None = None) -> LoadedModel:
     """`open_model`, then made ready to write, with a line on standard error meanwhile.
 
     For a large model that means compiling: some seconds, once per machine.
@@ -65,7 +65,7 @@ def open_for_writing(run: str | Path, stage: str | None = None) -> Loaded:
         return ready(loaded)
 
 
-def open_base(model: str, stage: str | None = None) -> Loaded:
+def open_base(model: str, stage: str | None = None) -> LoadedModel:
     """`open_model` for those who want text predicted: a run's base model, unless another stage is named.
 
     Raises:

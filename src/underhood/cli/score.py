@@ -40,11 +40,11 @@ def score_tasks(
 
     from underhood.cli.opening import open_model
     from underhood.cli.terminal import console, table
-    from underhood.evals.likelihood import Reader
+    from underhood.evals.likelihood import LikelihoodScorer
     from underhood.evals.score_tasks import score_task
 
     loaded = open_model(model, stage)
-    reader = Reader.of(loaded)
+    reader = LikelihoodScorer.of(loaded)
     err = console(sys.stderr)
     reports = []
     for task in wanted:

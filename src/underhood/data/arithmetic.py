@@ -28,7 +28,7 @@ class TruncatedError(ValueError):
     """More was read than was ever written: the code is cut off or damaged."""
 
 
-class Encoder:
+class ArithmeticEncoder:
     """Turns a sequence of intervals into bytes: ``encode`` for every symbol, then ``finish`` once."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ class Encoder:
         self._out[at] += 1
 
 
-class Decoder:
-    """Reads what `Encoder` wrote: ``decode`` for every symbol, given the same frequencies in the same order."""
+class ArithmeticDecoder:
+    """Reads what `ArithmeticEncoder` wrote: ``decode`` per symbol, given the same frequencies in the same order."""
 
     def __init__(self, code: bytes) -> None:
         self._code, self._at = code, 4
@@ -99,7 +99,7 @@ class Decoder:
         return ((self._offset + 1) * total - 1) // self._range
 
     def decode(self, start: int, end: int, total: int) -> None:
-        """Narrows the interval as `Encoder.encode` did.
+        """Narrows the interval as `ArithmeticEncoder.encode` did.
 
         Raises:
             TruncatedError: the code ended before.

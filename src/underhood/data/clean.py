@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from underhood.data.contained import contained
+from underhood.data.containment import contained
 from underhood.data.documents import Corpus, Document
 
 SHINGLE_WORDS = 5

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from underhood.data.documents import Corpus
-from underhood.data.pydocs import Function, known_names, owners_by_short_name
+from underhood.data.pydocs import DocumentedFunction, known_names, owners_by_short_name
 
 Messages = tuple[dict[str, str], ...]
 """A conversation: ``{"role": "user" | "assistant" | "system", "content": text}``."""
@@ -71,7 +71,7 @@ def describe_question(name: str, seed: int) -> str:
     return chance(seed, "describe", name).choice(DESCRIBE).format(name=name)
 
 
-def parameters_answer(function: Function) -> str:
+def parameters_answer(function: DocumentedFunction) -> str:
     """A sentence that lists the parameters, e.g. "`os.path.join` takes `a` and `*p`."."""
     quoted = [f"`{parameter}`" for parameter in function.parameters]
     if not quoted:
@@ -80,7 +80,9 @@ def parameters_answer(function: Function) -> str:
     return f"`{function.name}` takes {listed}."
 
 
-def instruction_examples(functions: Sequence[Function], *, seed: int, refusals: float = 0.15) -> list[Example]:
+def instruction_examples(
+    functions: Sequence[DocumentedFunction], *, seed: int, refusals: float = 0.15
+) -> list[Example]:
     """Questions about these functions, in an order that depends on the seed.
 
     Every function is described; its module is asked for where the short name belongs to one module only (``join`` is
@@ -111,7 +113,9 @@ def instruction_examples(functions: Sequence[Function], *, seed: int, refusals: 
     return examples
 
 
-def invented_functions(functions: Sequence[Function], n: int, seed: int, *, avoid: Collection[str] = ()) -> list[str]:
+def invented_functions(
+    functions: Sequence[DocumentedFunction], n: int, seed: int, *, avoid: Collection[str] = ()
+) -> list[str]:
     """Plausible names of functions that don't exist, made by recombining these functions' modules and words.
 
     Half of them put one module's function into another (``textwrap.listdir``); half make a new name from words of two

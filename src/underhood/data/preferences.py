@@ -23,7 +23,7 @@ from underhood.data.instruct import (
     generic_examples,
     invented_functions,
 )
-from underhood.data.pydocs import Function
+from underhood.data.pydocs import DocumentedFunction
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Pair:
     function: str
 
 
-def preference_pairs(functions: Sequence[Function], *, seed: int, refusals: float = 0.25) -> list[Pair]:
+def preference_pairs(functions: Sequence[DocumentedFunction], *, seed: int, refusals: float = 0.25) -> list[Pair]:
     """Pairs about these functions, in an order that depends on the seed.
 
     Args:
@@ -99,25 +99,25 @@ class Similar:
     middle of its rivals: never the longest, never the shortest, and so again given away.)
     """
 
-    def __init__(self, functions: Sequence[Function]):
+    def __init__(self, functions: Sequence[DocumentedFunction]):
         self.functions = list(functions)
-        self.by_owner: dict[str, list[Function]] = defaultdict(list)
+        self.by_owner: dict[str, list[DocumentedFunction]] = defaultdict(list)
         for function in self.functions:
             self.by_owner[function.owner].append(function)
         lengths = sorted(len(function.summary) for function in self.functions)
         self._limits = (
             [] if not lengths else [lengths[len(lengths) * part // LENGTH_CLASSES] for part in range(1, LENGTH_CLASSES)]
         )
-        self.by_class: dict[int, list[Function]] = defaultdict(list)
+        self.by_class: dict[int, list[DocumentedFunction]] = defaultdict(list)
         for function in self.functions:
             self.by_class[self._class(function)].append(function)
 
-    def _class(self, function: Function) -> int:
+    def _class(self, function: DocumentedFunction) -> int:
         return bisect.bisect_right(self._limits, len(function.summary))
 
     def other(
-        self, function: Function, pick: random.Random, *, same_owner: bool, avoid: Sequence[str] = ()
-    ) -> Function | None:
+        self, function: DocumentedFunction, pick: random.Random, *, same_owner: bool, avoid: Sequence[str] = ()
+    ) -> DocumentedFunction | None:
         """A random one from the same module (from any if it has no other), or from another module; as long as this one
         where there is such a one. None when there is none at all."""
         size = self._class(function)
@@ -132,5 +132,5 @@ class Similar:
         return pick.choice(near) if near else None
 
 
-def _differs(other: Function, function: Function, avoid: Sequence[str]) -> bool:
+def _differs(other: DocumentedFunction, function: DocumentedFunction, avoid: Sequence[str]) -> bool:
     return other.name != function.name and other.summary != function.summary and other.summary not in avoid

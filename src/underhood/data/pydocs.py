@@ -31,7 +31,7 @@ LEGACY = (
 
 
 @dataclass(frozen=True)
-class Function:
+class DocumentedFunction:
     """Something one can call, with the one sentence that says what it does.
 
     Attributes:
@@ -93,28 +93,28 @@ def _described(entry: Entry) -> str:
 
 
 @lru_cache(maxsize=1)
-def pydocs_functions() -> tuple[Function, ...]:
+def pydocs_functions() -> tuple[DocumentedFunction, ...]:
     """Public functions, methods and classes with a summary that no other one has, ordered by name.
 
     Left out: names with an underscore, summaries that say nothing about this function ("See the base class."), and of
     several functions with the same summary all but the one with the shortest name, so that every question has one
     right answer.
     """
-    best: dict[str, Function] = {}
+    best: dict[str, DocumentedFunction] = {}
     for entry in _library().entries:
         if entry.kind not in {"function", "method", "class"} or _is_hidden(entry):
             continue
         summary = summary_of(entry.doc, entry.name)
         if summary is None:
             continue
-        found = Function(
+        found = DocumentedFunction(
             entry.name, f"module {entry.document}", entry.owner, entry.parameters, entry.signature, summary
         )
         key = re.sub(r"\W+", " ", summary.lower()).strip()
         rival = best.get(key)
         if rival is None or _simplicity(found) < _simplicity(rival):
             best[key] = found
-    unique: dict[str, Function] = {}
+    unique: dict[str, DocumentedFunction] = {}
     for function in sorted(best.values(), key=lambda function: function.name):
         unique.setdefault(function.name, function)
     return tuple(unique.values())
@@ -140,7 +140,7 @@ def _is_hidden(entry: Entry) -> bool:
     return any(part.startswith("_") for part in parts) or entry.document.startswith(LEGACY)
 
 
-def _simplicity(function: Function) -> tuple[int, int, str]:
+def _simplicity(function: DocumentedFunction) -> tuple[int, int, str]:
     return function.name.count("."), len(function.name), function.name
 
 

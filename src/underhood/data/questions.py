@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from underhood.data.instruct import DESCRIBE, Example, chance
 from underhood.data.preferences import Similar
-from underhood.data.pydocs import Function
+from underhood.data.pydocs import DocumentedFunction
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Question:
     function: str
 
 
-def summary_questions(functions: Sequence[Function], *, n: int, seed: int) -> list[Question]:
+def summary_questions(functions: Sequence[DocumentedFunction], *, n: int, seed: int) -> list[Question]:
     """Questions about `n` of these functions (all, if they are fewer); wrong choices come from these functions too.
 
     One wrong choice is from the same module where it has another function, two are from other modules; all are about

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from underhood.core.errors import UserError
 from underhood.data.documents import Corpus, Document
-from underhood.data.pydocs import Function
+from underhood.data.pydocs import DocumentedFunction
 
 
 def split_documents(
@@ -63,17 +63,19 @@ def _place(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest()
 
 
-def split_functions(functions: Iterable[Function], held_out: Corpus) -> tuple[list[Function], list[Function]]:
+def split_functions(
+    functions: Iterable[DocumentedFunction], held_out: Corpus
+) -> tuple[list[DocumentedFunction], list[DocumentedFunction]]:
     """Functions whose module is trained on, and functions whose module is held out."""
     names = {document.name for document in held_out.documents}
-    seen: list[Function] = []
-    unseen: list[Function] = []
+    seen: list[DocumentedFunction] = []
+    unseen: list[DocumentedFunction] = []
     for function in functions:
         (unseen if function.module in names else seen).append(function)
     return seen, unseen
 
 
-def contaminated(functions: Iterable[Function], train: Corpus) -> set[str]:
+def contaminated(functions: Iterable[DocumentedFunction], train: Corpus) -> set[str]:
     """Names of those functions whose summary stands word for word in the training text (case and spacing aside)."""
     haystack = "\n".join(_plain(document) for document in train.documents)
     return {function.name for function in functions if _squeeze(function.summary).rstrip(".") in haystack}

@@ -1,7 +1,6 @@
-"""What a model writes: does it end, does it say what it should, does it refuse when and only when it should?
+"""Evaluation of generated answers: exact match, F1, ROUGE-L, repetition, and refusals.
 
-How text is made is the caller's business: everything here takes a function from prompts to `Answer`s, or the answers
-themselves.
+The caller generates the text: everything here takes a function from prompts to `GeneratedAnswer`s, or the answers.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class Answer:
+class GeneratedAnswer:
     """One text that a model wrote.
 
     Attributes:
@@ -34,7 +33,7 @@ class Answer:
     ended: bool
 
 
-Generate = Callable[[Sequence[P]], Sequence[Answer]]
+Generate = Callable[[Sequence[P]], Sequence[GeneratedAnswer]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class AnswerReport:
         repetition_N: share of the answer's 4-word runs that it had already used.
     """
 
-    answers: tuple[Answer, ...]
+    answers: tuple[GeneratedAnswer, ...]
     ended_N: NDArray[np.float64]
     exact_N: NDArray[np.float64]
     prefix_N: NDArray[np.float64]
@@ -95,8 +94,8 @@ class RefusalReport:
 
     invented_N: NDArray[np.float64]
     real_N: NDArray[np.float64]
-    invented_answers: tuple[Answer, ...]
-    real_answers: tuple[Answer, ...]
+    invented_answers: tuple[GeneratedAnswer, ...]
+    real_answers: tuple[GeneratedAnswer, ...]
 
     @property
     def invented(self) -> Interval:
@@ -188,7 +187,7 @@ def normalised(text: str) -> list[str]:
     return [word for word in kept.split() if word not in {"a", "an", "the"}]
 
 
-def _answers(generate: Generate[P], prompts: Sequence[P]) -> tuple[Answer, ...]:
+def _answers(generate: Generate[P], prompts: Sequence[P]) -> tuple[GeneratedAnswer, ...]:
     if not prompts:
         raise ValueError("no prompts to answer")
     answers = tuple(generate(prompts))

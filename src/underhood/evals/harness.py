@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from underhood.core.errors import UserError
-from underhood.evals.likelihood import Reader
+from underhood.evals.likelihood import LikelihoodScorer
 from underhood.evals.scoring import Continuation
 from underhood.evals.writing import write_until
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
 
 try:
     from lm_eval.api.model import LM
@@ -40,14 +40,14 @@ class UnderhoodLM(LM):
         stop_ids: tokens that end what it writes.
     """
 
-    def __init__(self, reader: Reader, *, stop_ids: tuple[int, ...] = ()):
+    def __init__(self, reader: LikelihoodScorer, *, stop_ids: tuple[int, ...] = ()):
         super().__init__()
         self.reader, self.stop_ids = reader, stop_ids
 
     @classmethod
-    def of(cls, loaded: Loaded, *, batch_tokens: int = 8192, device: str = "cpu") -> UnderhoodLM:
+    def of(cls, loaded: LoadedModel, *, batch_tokens: int = 8192, device: str = "cpu") -> UnderhoodLM:
         """A loaded model, opened by `underhood.load`."""
-        reader = Reader.of(loaded, batch_tokens=batch_tokens, device=device)
+        reader = LikelihoodScorer.of(loaded, batch_tokens=batch_tokens, device=device)
         return cls(reader, stop_ids=tuple(loaded.stop_ids))
 
     @classmethod

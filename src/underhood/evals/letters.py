@@ -43,7 +43,7 @@ class TokenGuesser:
     probability of the tokens kept. Readings that also differ further back are left out; their share is tiny.
 
     Args:
-        prompt_ids: the ids of a text's beginning, opened as in the model's training (`Loaded.prompt_ids`).
+        prompt_ids: the ids of a text's beginning, opened as in the model's training (`LoadedModel.prompt_ids`).
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Callable[[str], list[int]]):

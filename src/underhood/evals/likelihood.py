@@ -20,11 +20,11 @@ from underhood.evals.scoring import Continuation, greedy_continuations, score_co
 from underhood.text.chat import CHATML
 
 if TYPE_CHECKING:
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
+class LikelihoodScorer:
     """A model with all that scoring text needs.
 
     Attributes:
@@ -41,7 +41,9 @@ class Reader:
     device: torch.device | str = "cpu"
 
     @classmethod
-    def of(cls, loaded: Loaded, *, batch_tokens: int = 8192, device: torch.device | str = "cpu") -> Reader:
+    def of(
+        cls, loaded: LoadedModel, *, batch_tokens: int = 8192, device: torch.device | str = "cpu"
+    ) -> LikelihoodScorer:
         """A loaded model's, each text opened as its training texts were."""
         return cls(
             model=loaded.model,

@@ -26,7 +26,7 @@ TIE = 1e-5
 """Scores closer than this (nats) are equal: what summing a batch in another order can change."""
 
 
-class Question(Protocol):
+class MultipleChoiceQuestion(Protocol):
     """Text of a question; `answer` is the number of the right choice."""
 
     @property
@@ -128,7 +128,7 @@ class ChoiceReport:
 
 
 def encode_choices(
-    tokenizer: Tokenizer, questions: Sequence[Question], *, opening: Sequence[int] = ()
+    tokenizer: Tokenizer, questions: Sequence[MultipleChoiceQuestion], *, opening: Sequence[int] = ()
 ) -> list[ChoiceItem]:
     """Questions as plain text: each choice follows its prompt directly (a choice brings its own space).
 
@@ -158,7 +158,10 @@ def encode_choices(
 
 
 def encode_chat_choices(
-    tokenizer: Tokenizer, questions: Sequence[Question], render: Callable[[str], Sequence[int]], end: Sequence[int] = ()
+    tokenizer: Tokenizer,
+    questions: Sequence[MultipleChoiceQuestion],
+    render: Callable[[str], Sequence[int]],
+    end: Sequence[int] = (),
 ) -> list[ChoiceItem]:
     """Questions as a chat: `render(prompt)` gives the ids up to where the assistant begins to speak.
 

@@ -36,7 +36,7 @@ class PreferenceItem:
 
 
 @dataclass(frozen=True)
-class PairScores:
+class PairLogProbs:
     """Σ log p (nats) that one model gives to both answers of every pair, and their lengths in tokens."""
 
     chosen_N: NDArray[np.float64]
@@ -55,8 +55,8 @@ class PreferenceReport:
         beta: strength of the tie to the reference, as in training.
     """
 
-    policy: PairScores
-    reference: PairScores | None
+    policy: PairLogProbs
+    reference: PairLogProbs | None
     beta: float
 
     @property
@@ -97,17 +97,17 @@ def score_pairs(
     *,
     batch_tokens: int = 8192,
     device: torch.device | str = "cpu",
-) -> PairScores:
+) -> PairLogProbs:
     """One model's log probabilities; those of the reference can be kept and used for every later stage."""
     if not items:
         raise ValueError("no pairs to score")
     pieces = [Continuation(item.prompt, answer) for item in items for answer in (item.chosen, item.rejected)]
     totals_N2 = score_continuations(model, pieces, batch_tokens=batch_tokens, device=device).reshape(-1, 2)
     lengths_N2 = np.array([len(piece.tokens) for piece in pieces]).reshape(-1, 2)
-    return PairScores(totals_N2[:, 0], totals_N2[:, 1], lengths_N2[:, 0], lengths_N2[:, 1])
+    return PairLogProbs(totals_N2[:, 0], totals_N2[:, 1], lengths_N2[:, 0], lengths_N2[:, 1])
 
 
-def compare_with_reference(policy: PairScores, reference: PairScores | None, *, beta: float) -> PreferenceReport:
+def compare_with_reference(policy: PairLogProbs, reference: PairLogProbs | None, *, beta: float) -> PreferenceReport:
     """The report of a policy; both must have scored the same pairs."""
     if reference is not None and len(reference.chosen_N) != len(policy.chosen_N):
         raise ValueError(f"{len(policy.chosen_N)} pairs of the policy, {len(reference.chosen_N)} of the reference")

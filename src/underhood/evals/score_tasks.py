@@ -13,7 +13,7 @@ import numpy as np
 
 from underhood.evals.gsm8k import STOPS, is_right
 from underhood.evals.intervals import Interval, bootstrap_mean, wilson
-from underhood.evals.likelihood import Reader
+from underhood.evals.likelihood import LikelihoodScorer
 from underhood.evals.multiple_choice import ChoiceReport, ChoiceScore
 from underhood.evals.table import Measurement, measurement
 from underhood.evals.task_data import TestSet, load_set, with_examples
@@ -53,7 +53,7 @@ class TaskReport:
 
 
 def score_task(
-    reader: Reader,
+    reader: LikelihoodScorer,
     task: Task,
     folders: Sequence[Path] = (),
     *,
@@ -87,7 +87,7 @@ def score_task(
 Found = tuple[list[Measurement], list[dict[str, Any]]]
 
 
-def _choice(reader: Reader, questions: TestSet, shots: int) -> Found:
+def _choice(reader: LikelihoodScorer, questions: TestSet, shots: int) -> Found:
     """The likeliest choice by its log probability as it is, and by the same per byte."""
     pieces, lengths = [], []
     for number, item in enumerate(questions.items):
@@ -118,7 +118,7 @@ def _choice(reader: Reader, questions: TestSet, shots: int) -> Found:
     return measurements, items
 
 
-def _last_word(reader: Reader, questions: TestSet, shots: int) -> Found:
+def _last_word(reader: LikelihoodScorer, questions: TestSet, shots: int) -> Found:
     """Would the model itself write the word, and how surprised is it by it?"""
     pieces = [
         reader.pair(with_examples(questions, number, shots)[0], item.target)
@@ -135,7 +135,7 @@ def _last_word(reader: Reader, questions: TestSet, shots: int) -> Found:
     return measurements, items
 
 
-def _generation(reader: Reader, questions: TestSet, shots: int, stop_ids: Collection[int]) -> Found:
+def _generation(reader: LikelihoodScorer, questions: TestSet, shots: int, stop_ids: Collection[int]) -> Found:
     """A worked answer, written greedily; only its final number counts."""
     prompts = [reader.open(with_examples(questions, number, shots)[0]) for number in range(len(questions.items))]
     context = reader.model.context

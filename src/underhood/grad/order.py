@@ -1,4 +1,4 @@
-"""In which order a graph is walked back."""
+"""Topological order of a computation graph, for the backward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 N = TypeVar("N")
 
 
-def inputs_first(end: N, inputs_of: Callable[[N], Iterable[N]]) -> list[N]:
+def topological_order(end: N, inputs_of: Callable[[N], Iterable[N]]) -> list[N]:
     """Everything that `end` depends on, `end` itself last, each once and after all that it was made from.
 
     Depth first and without recursion: a graph may be deeper than Python's stack.

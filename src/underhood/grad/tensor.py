@@ -1,8 +1,8 @@
-"""Reverse mode on NumPy arrays: a small PyTorch, to see that there is nothing more to it.
+"""Reverse-mode automatic differentiation on NumPy arrays: a small PyTorch.
 
-The graph is that of `grad.value`; a node holds an array, and in place of one slope per input it keeps a function that
-turns the blame of its result into the blame of that input (a vector-Jacobian product). Broadcasting repeats an input
-along some axes, so its blame is summed over them again.
+The graph is that of `grad.value`. A node holds an array; in place of one local gradient per input it keeps a
+vector-Jacobian product: a function from the adjoint of its result to the adjoint of that input. Broadcasting repeats an
+input along some axes, so the adjoint is summed over those axes again.
 
 What it does not do: in-place changes, other devices, derivatives of derivatives.
 """
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.grad.order import inputs_first
+from underhood.grad.order import topological_order
 
 Array = NDArray[Any]
-Pull = Callable[[Array], Array]
-"""From the blame of a result to the blame of one input."""
+Vjp = Callable[[Array], Array]
+"""Vector-Jacobian product: from the adjoint of a result to the adjoint of one input."""
 Axis = int | tuple[int, ...] | None
 
 
@@ -33,7 +33,7 @@ class Tensor:
 
     __array_priority__ = 100  # NumPy leaves `array * tensor` to us
 
-    def __init__(self, data: Array | Sequence[Any] | float, inputs: Sequence[tuple[Tensor, Pull]] = ()):
+    def __init__(self, data: Array | Sequence[Any] | float, inputs: Sequence[tuple[Tensor, Vjp]] = ()):
         self.data = np.asarray(data)
         if self.data.dtype.kind != "f":
             self.data = self.data.astype(np.float64)
@@ -89,14 +89,14 @@ class Tensor:
         )
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Whatever NumPy's indexing picks; an element that is picked twice is blamed twice."""
+        """Whatever NumPy's indexing picks; an element that is picked twice receives both gradients."""
 
-        def pull(g: Array) -> Array:
+        def vjp(g: Array) -> Array:
             whole = np.zeros_like(self.data)
             np.add.at(whole, index, g)
             return whole
 
-        return Tensor(self.data[index], [(self, pull)])
+        return Tensor(self.data[index], [(self, vjp)])
 
     def exp(self) -> Tensor:
         y = np.exp(self.data)
@@ -113,28 +113,28 @@ class Tensor:
         return Tensor(np.maximum(self.data, 0), [(self, lambda g: g * (self.data > 0))])
 
     def sum(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
-        def pull(g: Array) -> Array:
+        def vjp(g: Array) -> Array:
             if axis is not None and not keepdims:
                 g = np.expand_dims(g, axis)
             return np.broadcast_to(g, self.shape)
 
-        return Tensor(self.data.sum(axis=axis, keepdims=keepdims), [(self, pull)])
+        return Tensor(self.data.sum(axis=axis, keepdims=keepdims), [(self, vjp)])
 
     def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
         total = self.sum(axis, keepdims=keepdims)
         return total * (total.data.size / self.data.size)
 
     def max(self, axis: int, *, keepdims: bool = False) -> Tensor:
-        """The largest along an axis; the first of equals takes the blame."""
+        """The largest along an axis; the first of equals receives the gradient."""
         at = np.expand_dims(self.data.argmax(axis=axis), axis)
 
-        def pull(g: Array) -> Array:
+        def vjp(g: Array) -> Array:
             whole = np.zeros_like(self.data)
             np.put_along_axis(whole, at, g if keepdims else np.expand_dims(g, axis), axis)
             return whole
 
-        found = np.take_along_axis(self.data, at, axis)
-        return Tensor(found if keepdims else found.squeeze(axis), [(self, pull)])
+        largest = np.take_along_axis(self.data, at, axis)
+        return Tensor(largest if keepdims else largest.squeeze(axis), [(self, vjp)])
 
     def reshape(self, *shape: int) -> Tensor:
         return Tensor(self.data.reshape(shape), [(self, lambda g: g.reshape(self.shape))])
@@ -146,7 +146,7 @@ class Tensor:
         return Tensor(self.data.transpose(order), [(self, lambda g: g.transpose(back))])
 
     def log_softmax(self, axis: int = -1) -> Tensor:
-        """``x − log Σ exp(x)`` along an axis, one node: its slopes are the softmax that is at hand anyway."""
+        """``x − log Σ exp(x)`` along an axis, as one node: its gradient needs only the softmax."""
         shifted = self.data - self.data.max(axis=axis, keepdims=True)
         y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
         return Tensor(y, [(self, lambda g: g - np.exp(y) * g.sum(axis=axis, keepdims=True))])
@@ -155,17 +155,17 @@ class Tensor:
         """Adds d(this) / d(t) to the `grad` of every tensor t that this one, a single number, was made from.
 
         Raises:
-            ValueError: this is no single number.
+            ValueError: this holds more than one number.
         """
         if self.data.size != 1:
             raise ValueError(f"only a single number can be traced back, got shape {self.shape}")
-        blame: dict[Tensor, Array] = {self: np.ones_like(self.data)}
-        for node in reversed(inputs_first(self, _inputs)):
-            received = blame.pop(node)
+        adjoint: dict[Tensor, Array] = {self: np.ones_like(self.data)}
+        for node in reversed(topological_order(self, _inputs)):
+            received = adjoint.pop(node)
             node.grad = received.copy() if node.grad is None else node.grad + received
-            for parent, pull in node._inputs:
-                part = pull(received)
-                blame[parent] = blame[parent] + part if parent in blame else part
+            for parent, vjp in node._inputs:
+                contribution = vjp(received)
+                adjoint[parent] = adjoint[parent] + contribution if parent in adjoint else contribution
 
     def __repr__(self) -> str:
         return f"Tensor({self.data!r})"
@@ -183,12 +183,12 @@ def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The parts side by side along an axis."""
     ends = np.cumsum([part.shape[axis] for part in parts])[:-1]
 
-    def pull(number: int) -> Pull:
+    def vjp(number: int) -> Vjp:
         return lambda g: np.split(g, ends, axis=axis)[number]
 
     return Tensor(
         np.concatenate([part.data for part in parts], axis=axis),
-        [(part, pull(number)) for number, part in enumerate(parts)],
+        [(part, vjp(number)) for number, part in enumerate(parts)],
     )
 
 
@@ -196,12 +196,12 @@ def _inputs(node: Tensor) -> list[Tensor]:
     return [parent for parent, _ in node._inputs]
 
 
-def _to(operand: Tensor) -> Pull:
-    """Sums blame over the axes along which broadcasting repeated the operand."""
+def _to(operand: Tensor) -> Vjp:
+    """Sums the adjoint over the axes along which broadcasting repeated the operand."""
 
-    def pull(g: Array) -> Array:
+    def vjp(g: Array) -> Array:
         g = g.sum(axis=tuple(range(g.ndim - operand.data.ndim)))
         stretched = tuple(axis for axis, size in enumerate(operand.shape) if size == 1 != g.shape[axis])
         return g.sum(axis=stretched, keepdims=True) if stretched else g
 
-    return pull
+    return vjp

@@ -1,12 +1,12 @@
-"""Reverse mode on single numbers: every result remembers what it came from, and blame flows back.
+"""Reverse-mode automatic differentiation on scalars.
 
-Each operation notes its inputs and how fast its result moves with each of them. Walking the graph once from the end to
-the beginning, every number hands the blame that it has received on to its inputs, multiplied by those slopes: the chain
-rule, each edge used once. So the whole gradient, of however many inputs, costs a small multiple of the function alone
-(the cheap gradient principle), and memory for the graph.
+Each operation records its inputs and its local gradient with respect to each of them. The backward pass walks the graph
+once from the end to the beginning: every node multiplies its adjoint by its local gradients and adds the products to
+the adjoints of its inputs (the chain rule, each edge used once). The whole gradient, of however many inputs, costs a
+small multiple of the function alone (the cheap gradient principle), and memory for the graph.
 
 Source: Baydin et al. 2015, section 3.2; Rumelhart, Hinton & Williams 1986. Karpathy's micrograd (2020) made the form
-famous; here each node keeps its local slopes as numbers in place of a function that applies them.
+famous; here each node keeps its local gradients as numbers in place of a function that applies them.
 
 What it does not do: arrays (`grad.tensor`). Derivatives of derivatives: `grad.second`.
 """
@@ -14,22 +14,22 @@ What it does not do: arrays (`grad.tensor`). Derivatives of derivatives: `grad.s
 from __future__ import annotations
 
 from underhood.grad.elementary import apply
-from underhood.grad.order import inputs_first
+from underhood.grad.order import topological_order
 
 
 class Value:
-    """A number in a graph of numbers.
+    """A scalar node of the computation graph.
 
     Attributes:
         data: the number.
         grad: d(end) / d(this), after ``end.backward()``; calls add up.
     """
 
-    __slots__ = ("_parents", "_slopes", "data", "grad")
+    __slots__ = ("_local_gradients", "_parents", "data", "grad")
 
-    def __init__(self, data: float, parents: tuple[Value, ...] = (), slopes: tuple[float, ...] = ()):
+    def __init__(self, data: float, parents: tuple[Value, ...] = (), local_gradients: tuple[float, ...] = ()):
         self.data, self.grad = data, 0.0
-        self._parents, self._slopes = parents, slopes
+        self._parents, self._local_gradients = parents, local_gradients
 
     def __add__(self, other: Value | float) -> Value:
         other = value(other)
@@ -88,13 +88,13 @@ class Value:
 
     def backward(self) -> None:
         """Adds d(this) / d(v) to the `grad` of every number v that this one was made from."""
-        blame: dict[Value, float] = {self: 1.0}
-        for node in reversed(inputs_first(self, _parents)):
-            received = blame.pop(node)
+        adjoint: dict[Value, float] = {self: 1.0}
+        for node in reversed(topological_order(self, _parents)):
+            received = adjoint.pop(node)
             node.grad = received if node.grad == 0.0 else node.grad + received
-            for parent, slope in zip(node._parents, node._slopes, strict=True):
-                part = received if slope == 1.0 else slope * received  # a sum passes blame on as it is
-                blame[parent] = blame[parent] + part if parent in blame else part
+            for parent, local in zip(node._parents, node._local_gradients, strict=True):
+                contribution = received if local == 1.0 else local * received  # a sum passes its adjoint on as it is
+                adjoint[parent] = adjoint[parent] + contribution if parent in adjoint else contribution
 
     def __repr__(self) -> str:
         return f"Value({self.data:g}, grad={self.grad:g})"

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from underhood.core.errors import UserError
-from underhood.data.arithmetic import TOTAL_LIMIT, Decoder, Encoder, TruncatedError
+from underhood.data.arithmetic import TOTAL_LIMIT, ArithmeticDecoder, ArithmeticEncoder, TruncatedError
 from underhood.models.byte_ngram import ByteNGram
 
 if TYPE_CHECKING:
-    from underhood.infer.load import Loaded
+    from underhood.infer.load import LoadedModel
     from underhood.infer.token_streams import Shape
 
 MAGIC, VERSION = b"UHC", 1
@@ -98,7 +98,12 @@ def unpack(data: bytes) -> tuple[Written, bytes]:
 
 
 def compress(
-    data: bytes, *, loaded: Loaded | None = None, name: str = "", order: int = ORDER, progress: Progress | None = None
+    data: bytes,
+    *,
+    loaded: LoadedModel | None = None,
+    name: str = "",
+    order: int = ORDER,
+    progress: Progress | None = None,
 ) -> bytes:
     """Any bytes as a file that `decompress` turns into the same bytes again.
 
@@ -119,7 +124,7 @@ def compress(
 
 
 def decompress(
-    data: bytes, *, load: Callable[[Written], Loaded] | None = None, progress: Progress | None = None
+    data: bytes, *, load: Callable[[Written], LoadedModel] | None = None, progress: Progress | None = None
 ) -> bytes:
     """The bytes that `compress` was given.
 
@@ -145,7 +150,7 @@ def decompress(
 
 
 def _write_ngram(data: bytes, order: int, progress: Progress | None) -> bytes:
-    model, coder = ByteNGram(order), Encoder()
+    model, coder = ByteNGram(order), ArithmeticEncoder()
     for place, byte in enumerate(data):
         coder.encode(*model.interval(byte), TOTAL_LIMIT)
         model.learn(byte)
@@ -157,7 +162,7 @@ def _write_ngram(data: bytes, order: int, progress: Progress | None) -> bytes:
 def _read_ngram(code: bytes, written: Written, progress: Progress | None) -> bytes:
     if written.order > 255:
         raise UserError("this file is damaged: its beginning contradicts itself")
-    model, coder, found = ByteNGram(written.order), Decoder(code), bytearray()
+    model, coder, found = ByteNGram(written.order), ArithmeticDecoder(code), bytearray()
     while len(found) < written.length:
         byte, start, end = model.find(coder.target(TOTAL_LIMIT))
         coder.decode(start, end, TOTAL_LIMIT)
@@ -169,7 +174,7 @@ def _read_ngram(code: bytes, written: Written, progress: Progress | None) -> byt
 
 
 def _write_tokens(
-    data: bytes, checksum: bytes, loaded: Loaded, name: str, progress: Progress | None
+    data: bytes, checksum: bytes, loaded: LoadedModel, name: str, progress: Progress | None
 ) -> tuple[bytes, bytes]:
     import torch
 
@@ -195,7 +200,7 @@ def _write_tokens(
 
 
 def _read_tokens(
-    code: bytes, written: Written, load: Callable[[Written], Loaded] | None, progress: Progress | None
+    code: bytes, written: Written, load: Callable[[Written], LoadedModel] | None, progress: Progress | None
 ) -> bytes:
     from underhood.infer import token_streams
     from underhood.infer.token_code import Spelling, digest_of
@@ -217,7 +222,7 @@ def _read_tokens(
     return spelling.decode(token_streams.read(loaded.model, spelling, opening, code, written.shape, _share(progress)))
 
 
-def _opening(loaded: Loaded) -> int:
+def _opening(loaded: LoadedModel) -> int:
     """The token before a text's first: what opens a text in the model's training, or ends one."""
     return next(iter([*loaded.prompt_ids(""), *loaded.stop_ids]), 0)
 

@@ -15,7 +15,7 @@ from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.config import to_json
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
-from underhood.infer.load import IMPORTED, Loaded
+from underhood.infer.load import IMPORTED, LoadedModel
 from underhood.models.decoder import parameter_count
 from underhood.models.hub_weights import read_config
 from underhood.models.presets import active_parameter_count
@@ -73,7 +73,7 @@ class Facts:
         )
 
 
-def facts_of(loaded: Loaded) -> Facts:
+def facts_of(loaded: LoadedModel) -> Facts:
     """The facts of a model that was opened from a Hugging Face folder in its own type."""
     missing = getattr(loaded.tokenizer, "error", None)
     kind = str(missing) if missing else f"{loaded.tokenizer.vocab_size:,} tokens"
@@ -89,7 +89,7 @@ def facts_of(loaded: Loaded) -> Facts:
 
 
 @torch.inference_mode()
-def verify(loaded: Loaded) -> float:
+def verify(loaded: LoadedModel) -> float:
     """Reads a few tokens; the mean surprise in nats, for the curious.
 
     Raises:
@@ -104,7 +104,7 @@ def verify(loaded: Loaded) -> float:
     return surprise
 
 
-def import_run(loaded: Loaded, source: str, out: Path) -> Path:
+def import_run(loaded: LoadedModel, source: str, out: Path) -> Path:
     """Writes an opened published model as a run, whole or not at all.
 
     Args:

@@ -27,7 +27,7 @@ from underhood.models.decoder import Decoder, DecoderSpec, parameter_count
 from underhood.models.hub_weights import Progress, empty_decoder, load_decoder
 from underhood.text.chat import CHATML, Message, Template
 from underhood.text.load import load_chat_template, load_roles, load_tokenizer
-from underhood.text.settings import Roles
+from underhood.text.settings import SpecialTokenIds
 
 STAGES = ("base", "sft", "dpo")
 """What a build leaves behind, in order; the last one that exists is the best."""
@@ -35,12 +35,12 @@ STAGES = ("base", "sft", "dpo")
 IMPORTED = "imported.json"
 """Says where the model of a run came from, in the run of a published one; see `infer.importing`."""
 
-TALK = SamplingSpec(temperature=0.7, min_p=0.05)
+DEFAULT_SAMPLING = SamplingSpec(temperature=0.7, min_p=0.05)
 """How text is drawn where nothing else is said: lively, but without the long tail that derails a small model."""
 
 
 class Sampling(TypedDict, total=False):
-    """The fields of `SamplingSpec` as keyword arguments; what is left out comes from `TALK`."""
+    """The fields of `SamplingSpec` as keyword arguments; what is left out comes from `DEFAULT_SAMPLING`."""
 
     temperature: float
     top_k: int | None
@@ -54,7 +54,7 @@ class Sampling(TypedDict, total=False):
 
 
 @dataclass(frozen=True, repr=False)
-class Loaded:
+class LoadedModel:
     """A model with all that is needed to use it.
 
     Attributes:
@@ -77,7 +77,7 @@ class Loaded:
     run: Path
     step: int
     template: Template | None = None
-    roles: Roles | None = None
+    roles: SpecialTokenIds | None = None
 
     def __call__(self, tokens: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         """The scores (B, T, V) of the token after each of the given ids, (B, T) or one row of them (T)."""
@@ -119,7 +119,12 @@ class Loaded:
         return [*opening, *self.tokenizer.encode(text)]
 
     def complete(
-        self, texts: Sequence[str], *, max_tokens: int = 128, batch_size: int = 64, sampling: SamplingSpec = TALK
+        self,
+        texts: Sequence[str],
+        *,
+        max_tokens: int = 128,
+        batch_size: int = 64,
+        sampling: SamplingSpec = DEFAULT_SAMPLING,
     ) -> list[Completion]:
         """Continues many texts at once; see `generate`."""
         prompts = [self.prompt_ids(text) for text in texts]
@@ -147,7 +152,12 @@ class Loaded:
         return decode_stream(self.tokenizer, (token.id for token in tokens))
 
     def stream_tokens(
-        self, text: str, *, max_tokens: int = 128, sampling: SamplingSpec = TALK, session: Session | None = None
+        self,
+        text: str,
+        *,
+        max_tokens: int = 128,
+        sampling: SamplingSpec = DEFAULT_SAMPLING,
+        session: Session | None = None,
     ) -> Iterator[WrittenToken]:
         """Continues a text token by token, in a session that may have read its beginning before."""
         return (session or Session(self.model)).stream(
@@ -159,7 +169,7 @@ class Loaded:
         text: str,
         *,
         max_tokens: int = 128,
-        sampling: SamplingSpec = TALK,
+        sampling: SamplingSpec = DEFAULT_SAMPLING,
         stop: Sequence[str] = (),
         grammar: Grammar | None = None,
         session: Session | None = None,
@@ -224,7 +234,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = torch.float32,
     progress: Progress | None = None,
-) -> Loaded:
+) -> LoadedModel:
     """Opens a model: of a run, or one that others published.
 
     Args:
@@ -250,10 +260,10 @@ def load(
     model = empty_decoder(spec, dtype or torch.float32, device or "cpu")
     saved.fill(model, "model")
     template: Template | None = None
-    roles: Roles | None = None
+    roles: SpecialTokenIds | None = None
     imported = (folder / IMPORTED).exists()
     if imported:
-        tokenizer, template, roles = _read_voice(folder, spec.vocab_size)
+        tokenizer, template, roles = load_tokenizer_files(folder, spec.vocab_size)
     else:
         tokenizer = load_tokenizer(folder)
     expected, file = saved.state.get("tokenizer"), folder / "tokenizer.json"
@@ -265,7 +275,7 @@ def load(
     model.eval().requires_grad_(False)
     if stage != "base" and template is None:
         template = CHATML
-    return Loaded(
+    return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         spec=spec,
@@ -284,13 +294,13 @@ def _published(
     device: str | torch.device,
     dtype: torch.dtype | None,
     progress: Progress | None,
-) -> Loaded:
+) -> LoadedModel:
     """The model of a Hugging Face folder."""
     if stage not in (None, "base"):
         raise UserError(f"{folder} is a published model and has no stages", fix="Leave out the stage")
     model = load_decoder(folder, dtype=dtype, device=device, progress=progress)
-    tokenizer, template, roles = _read_voice(folder, model.vocab_size)
-    return Loaded(
+    tokenizer, template, roles = load_tokenizer_files(folder, model.vocab_size)
+    return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         spec=model.spec,
@@ -303,14 +313,18 @@ def _published(
     )
 
 
-def _read_voice(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | None, Roles]:
+def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | None, SpecialTokenIds]:
     """Tokenizer, chat template and the ids with a part to play; a folder without a tokenizer still gives a model."""
     try:
         tokenizer = load_tokenizer(folder)
     except UserError as error:
         # An error keeps the frames that it went through, and these the model: only what it says is kept.
         said = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
-        return MissingTokenizer(said, vocab_size), None, Roles(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
+        return (
+            MissingTokenizer(said, vocab_size),
+            None,
+            SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=()),
+        )
     return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
 
 
@@ -385,4 +399,4 @@ def _sampling(given: Sampling) -> SamplingSpec:
                 f"unknown sampling option {name!r}",
                 fix=f"Did you mean {near}?" if near else f"There are {', '.join(Sampling.__annotations__)}",
             )
-    return replace(TALK, **given)
+    return replace(DEFAULT_SAMPLING, **given)

@@ -8,7 +8,7 @@ from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.infer.drafts import check_draft
 from underhood.infer.growing import warm
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.infer.optimize import Quantized, prepare
 from underhood.models.decoder import Decoder, parameter_count
 
@@ -16,14 +16,14 @@ LARGE = 20_000_000
 """Parameters from which it pays to make a model ready: what is compiled for that takes some seconds, once."""
 
 
-def ready(loaded: Loaded) -> Loaded:
+def ready(loaded: LoadedModel) -> LoadedModel:
     """The same model; a large one is rebuilt in place to write faster (see `prepare`), and what that needs compiled."""
     if parameter_count(loaded.model) >= LARGE:
         warm(prepare(loaded.model))
     return loaded
 
 
-def open_draft(name: str | Path, models: list[Loaded], quantize: Quantized | None = None) -> Decoder:
+def open_draft(name: str | Path, models: list[LoadedModel], quantize: Quantized | None = None) -> Decoder:
     """The draft of one or several models, made ready for inference.
 
     Raises:

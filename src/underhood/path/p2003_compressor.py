@@ -20,7 +20,7 @@ from underhood.core.milestone import (
     at_most,
 )
 from underhood.core.trial import Trial
-from underhood.data.arithmetic import TOTAL_LIMIT, Decoder, Encoder
+from underhood.data.arithmetic import TOTAL_LIMIT, ArithmeticDecoder, ArithmeticEncoder
 from underhood.data.documents import Corpus
 from underhood.data.pydocs import pydocs_corpus
 from underhood.data.split import split_documents
@@ -139,8 +139,8 @@ rate, the price of a compressor for those who do not have it yet.
     ),
     minutes=Minutes(read=7, smoke=0.2, report=4),
     code=(
-        "underhood.data.arithmetic:Encoder.encode",
-        "underhood.data.arithmetic:Decoder.decode",
+        "underhood.data.arithmetic:ArithmeticEncoder.encode",
+        "underhood.data.arithmetic:ArithmeticDecoder.decode",
         "underhood.models.byte_ngram:ByteNGram.interval",
     ),
     hard="""
@@ -192,7 +192,7 @@ def run(trial: Trial) -> None:
 
 def write(trial: Trial, text: bytes, order: int) -> tuple[bytes, Bits]:
     """The code of a text, and the bits that each byte's probability asks for."""
-    model, coder, widths = ByteNGram(order), Encoder(), []
+    model, coder, widths = ByteNGram(order), ArithmeticEncoder(), []
     for place, byte in enumerate(text):
         start, end = (byte << 16, byte + 1 << 16) if trial.ablated("model") else model.interval(byte)
         coder.encode(start, end, TOTAL_LIMIT)
@@ -204,7 +204,7 @@ def write(trial: Trial, text: bytes, order: int) -> tuple[bytes, Bits]:
 
 def read(trial: Trial, code: bytes, length: int, order: int) -> bytes:
     """What somebody with the model of that order makes of a code; zeros follow it, lest it end too soon."""
-    model, coder, found = ByteNGram(order), Decoder(code.ljust(4 * length, b"\0")), bytearray()
+    model, coder, found = ByteNGram(order), ArithmeticDecoder(code.ljust(4 * length, b"\0")), bytearray()
     while len(found) < length:
         byte, start, end = model.find(coder.target(TOTAL_LIMIT))
         if trial.ablated("model"):

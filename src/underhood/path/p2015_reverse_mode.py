@@ -28,7 +28,7 @@ from underhood.core.milestone import (
 from underhood.core.trial import Trial
 from underhood.grad.check import relative_error
 from underhood.grad.counting import cost_of_forward_pass, cost_of_function, cost_of_reverse
-from underhood.grad.order import inputs_first
+from underhood.grad.order import topological_order
 from underhood.grad.programs import helmholtz, logistic, random_program, rosenbrock, survey
 from underhood.grad.programs import run as follow
 from underhood.grad.symbolic import Formula
@@ -55,8 +55,8 @@ MILESTONE = Milestone(
     idea=r"""
 Forward mode asks how everything moves when one input moves. Learning asks the opposite: how does *one* number, the
 loss, move with each of a million inputs? So turn the walk round. While the program runs, let every number remember what
-it was made from and how fast it moves with each of those: the tape. Then begin at the end, with a blame of 1, and walk
-back once. Every number hands the blame that it has received on to its inputs, times those slopes:
+it was made from and how fast it moves with each of those: the tape. Then begin at the end, with an adjoint of 1, and
+walk back once. Every number hands its adjoint on to its inputs, times those local gradients:
 
 $$\bar{u} = \sum_{v \text{ made from } u} \bar{v} \, \frac{\partial v}{\partial u}$$
 
@@ -106,17 +106,17 @@ which repeats a factor: after $n$ steps there are $2^n$ of them. The tape holds 
     ),
     ablations=(
         Ablation("backwards", "the gradient is taken forwards, one pass per input", ("cheap", "growth")),
-        Ablation("adding", "a number keeps only the last blame it receives, in place of the sum", ("reverse",)),
+        Ablation("adding", "a number keeps only the last adjoint it receives, in place of the sum", ("reverse",)),
         Ablation("tape", "every step is written out in full", ("tape",)),
     ),
     minutes=Minutes(read=8, smoke=0.1, report=0.5),
     seeds=Seeds(smoke=1, report=5),
     code=("underhood.grad.dual:Dual.__mul__", "underhood.grad.value:Value.backward"),
     hard="""
-A number that is used twice is blamed twice, and the blame must have arrived from everywhere before it is handed on:
+A number that is used twice receives two adjoints, and both must have arrived from everywhere before it is handed on:
 hence the order of the walk. The factor of 5 is that of programs, not of every operation: a quotient alone takes 6 in
 our engine (1 forwards, 3 for its two slopes, 2 to apply them), a product 3, a sum 1, and 1 more for every second use of
-a number, whose blame must be added up. Quotients are rare.
+a number, whose adjoint must be added up. Quotients are rare.
 """,
     then="The same tape with arrays in place of numbers is PyTorch: pytorch-core.",
 )
@@ -164,11 +164,12 @@ def slopes_by_torch(
 
 
 def forgetful(end: Value) -> None:
-    """The walk back, but for one thing: a number's blame is overwritten, not added up."""
-    blame = {end: 1.0}
-    for node in reversed(inputs_first(end, parents)):
-        node.grad = blame[node]
-        blame |= {parent: slope * node.grad for parent, slope in zip(node._parents, node._slopes, strict=True)}
+    """The walk back, but for one thing: a number's adjoint is overwritten, not added up."""
+    adjoint = {end: 1.0}
+    for node in reversed(topological_order(end, parents)):
+        node.grad = adjoint[node]
+        edges = zip(node._parents, node._local_gradients, strict=True)
+        adjoint |= {parent: slope * node.grad for parent, slope in edges}
 
 
 def costs(trial: Trial) -> None:
@@ -222,7 +223,7 @@ def swell(trial: Trial) -> None:
     steps = range(1, 21)
     formulas = [logistic(Formula("x"), n) for n in steps]
     slopes = [float(made.slope.length) for made in formulas]
-    tapes = [sum(bool(node._parents) for node in inputs_first(logistic(Value(0.3), n), parents)) for n in steps]
+    tapes = [sum(bool(node._parents) for node in topological_order(logistic(Value(0.3), n), parents)) for n in steps]
     written = [made.length for made in formulas] if trial.ablated("tape") else tapes
     trial.measure("swell", min(b / a for a, b in pairwise(slopes)))
     trial.measure("tape", max(b - a for a, b in pairwise(written)))

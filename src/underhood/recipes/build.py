@@ -18,7 +18,7 @@ from underhood.core.config import from_json, to_json
 from underhood.core.device import choose_device
 from underhood.core.errors import UserError
 from underhood.data.pack import EvaluationWindows
-from underhood.evals.preference import PairScores
+from underhood.evals.preference import PairLogProbs
 from underhood.evals.table import ResultsTable
 from underhood.models.decoder import parameter_count
 from underhood.recipes.corpus import open_shards, prepare_data
@@ -192,7 +192,7 @@ def evaluate_all(
     size = EvalSize.for_minutes(run.spec.minutes)
     table_baselines = baselines(run)
     found, samples = [], {}
-    reference: PairScores | None = None
+    reference: PairLogProbs | None = None
     device = hardware.device.torch
     for stage in wanted:
         model = load_model(run, stage).to(device)

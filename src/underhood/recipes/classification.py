@@ -31,7 +31,7 @@ from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.labelled import Labelled, read_labelled, split_labelled
 from underhood.evals.intervals import wilson
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.models.decoder import parameter_count
 from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
@@ -247,7 +247,7 @@ class LoadedClassifier:
     """A finished classifier, ready to use."""
 
     classifier: Classifier
-    loaded: Loaded
+    loaded: LoadedModel
 
     @property
     def labels(self) -> tuple[str, ...]:

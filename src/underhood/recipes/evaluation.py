@@ -13,11 +13,11 @@ from underhood.data.pack import EvaluationWindows
 from underhood.data.preferences import Pair
 from underhood.data.questions import Question
 from underhood.evals.compression import compressors_bits_per_byte
-from underhood.evals.generation import Answer, evaluate_answers, evaluate_refusals
+from underhood.evals.generation import GeneratedAnswer, evaluate_answers, evaluate_refusals
 from underhood.evals.intervals import wilson
 from underhood.evals.multiple_choice import ChoiceReport, encode_chat_choices, encode_choices, score_choices
 from underhood.evals.perplexity import held_out_loss
-from underhood.evals.preference import PairScores, PreferenceItem, compare_with_reference, score_pairs
+from underhood.evals.preference import PairLogProbs, PreferenceItem, compare_with_reference, score_pairs
 from underhood.evals.table import Measurement, StageResults, measurement
 from underhood.infer.generate import generate
 from underhood.models.decoder import Decoder
@@ -58,7 +58,7 @@ class Evaluated:
     """What one model scored, and what it wrote."""
 
     results: StageResults
-    samples: dict[str, Answer]
+    samples: dict[str, GeneratedAnswer]
 
 
 def baselines(run: Run) -> list[Measurement]:
@@ -92,9 +92,9 @@ def evaluate(
     size: EvalSize,
     *,
     stage: str,
-    reference: PairScores | None,
+    reference: PairLogProbs | None,
     device: Any = "cpu",
-) -> tuple[Evaluated, PairScores | None]:
+) -> tuple[Evaluated, PairLogProbs | None]:
     """Measures one model; returns its pair scores too, the next stage's reference.
 
     The base model knows no chat: where others are asked, it reads the name alone, as its documents have it.
@@ -173,30 +173,30 @@ def _opened(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 def _writer(
     model: LanguageModel, tokenizer: Tokenizer, plain: dict[str, str] | None
-) -> Callable[[Sequence[str]], list[Answer]]:
+) -> Callable[[Sequence[str]], list[GeneratedAnswer]]:
     """Answers prompts greedily: the model's own best guess, and the same every time."""
     stop = ChatTemplate().stop_ids(tokenizer)
 
-    def write(prompts: Sequence[str]) -> list[Answer]:
+    def write(prompts: Sequence[str]) -> list[GeneratedAnswer]:
         if plain is None:
             ids = [_opened(tokenizer, prompt) for prompt in prompts]
         else:
             ids = [[tokenizer.special[END], *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
         limit = (model.context or 1 << 20) - 8
         done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=SAMPLE_TOKENS, stop_ids=stop)
-        return [Answer(tokenizer.decode(one.ids).strip(), one.finish == "stop") for one in done]
+        return [GeneratedAnswer(tokenizer.decode(one.ids).strip(), one.finish == "stop") for one in done]
 
     return write
 
 
 def _written(
-    write: Callable[[Sequence[str]], list[Answer]], lessons: Lessons, size: EvalSize, seed: int, plain: bool
-) -> tuple[dict[str, Answer], list[Measurement]]:
+    write: Callable[[Sequence[str]], list[GeneratedAnswer]], lessons: Lessons, size: EvalSize, seed: int, plain: bool
+) -> tuple[dict[str, GeneratedAnswer], list[Measurement]]:
     """Answers to a share of the prompts of each kind, and what can be counted about them."""
     kinds: dict[str, list[Asked]] = {}
     for asked in lessons.answers:
         kinds.setdefault(asked.kind, []).append(asked)
-    samples: dict[str, Answer] = {}
+    samples: dict[str, GeneratedAnswer] = {}
     found: list[Measurement] = []
     picked = {kind: chosen(asked, size.answers, seed) for kind, asked in kinds.items()}
     if plain:  # the base model is shown beside the others, but it was never asked to answer anything
@@ -248,7 +248,7 @@ def _preferences(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Preference
     ]
 
 
-def _preference_measurements(scores: PairScores, reference: PairScores | None, beta: float) -> list[Measurement]:
+def _preference_measurements(scores: PairLogProbs, reference: PairLogProbs | None, beta: float) -> list[Measurement]:
     report = compare_with_reference(scores, reference, beta=beta)
     found = [
         measurement(

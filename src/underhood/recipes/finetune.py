@@ -32,7 +32,7 @@ from underhood.core.toml import read_toml, toml_text
 from underhood.data.conversations import Conversation, read_conversations, split_conversations
 from underhood.data.render import ChatBatches, padded
 from underhood.infer.importing import BESIDE
-from underhood.infer.load import IMPORTED, Loaded, load
+from underhood.infer.load import IMPORTED, LoadedModel, load
 from underhood.models.decoder import Decoder, parameter_count
 from underhood.models.hub_weights import Progress, read_config
 from underhood.nn.lora import LoRASpec, fold
@@ -242,7 +242,7 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     return done
 
 
-def template_of(loaded: Loaded) -> Template:
+def template_of(loaded: LoadedModel) -> Template:
     """How this model's conversations are written: its own template, or ChatML where it has the markers for it.
 
     Raises:
@@ -343,7 +343,7 @@ def _claim(spec: FinetuneSpec, out: Path) -> None:
     write_text(file, toml_text(to_json(spec)))
 
 
-def copy_voice(loaded: Loaded, out: Path) -> None:
+def copy_voice(loaded: LoadedModel, out: Path) -> None:
     """The tokenizer's files beside a new model, and for a published one what says how it writes and opens texts."""
     with storage_errors(out, "Free some space"):
         for name in (*BESIDE, IMPORTED):

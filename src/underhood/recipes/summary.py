@@ -15,7 +15,7 @@ import torch
 from underhood.core.config import to_json
 from underhood.core.provenance import commit, cpu_name
 from underhood.core.runlog import read_events
-from underhood.evals.generation import Answer
+from underhood.evals.generation import GeneratedAnswer
 from underhood.evals.table import ResultsTable
 from underhood.models.decoder import parameter_count
 from underhood.recipes.lessons import Lessons
@@ -96,7 +96,7 @@ def stage_facts(run: Run) -> list[dict[str, Any]]:
     return [ends[name] for name in STAGES if name in ends]
 
 
-def samples_side_by_side(lessons: Lessons, samples: dict[str, dict[str, Answer]]) -> list[dict[str, Any]]:
+def samples_side_by_side(lessons: Lessons, samples: dict[str, dict[str, GeneratedAnswer]]) -> list[dict[str, Any]]:
     """Prompts that every stage answered, with their answers: the first few of each kind."""
     shown: list[dict[str, Any]] = []
     count: dict[str, int] = {}

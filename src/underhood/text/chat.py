@@ -44,7 +44,7 @@ class Rendered:
 
 
 class Template(Protocol):
-    """Any way to write conversations: our `ChatTemplate`, or a published model's (`foreign_chat.ForeignTemplate`)."""
+    """Chat template: our `ChatTemplate`, or a published model's (`hf_chat_template.ForeignTemplate`)."""
 
     def render(
         self, tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = False

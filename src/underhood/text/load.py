@@ -12,10 +12,10 @@ from underhood.text.bpe import BytePairTokenizer
 from underhood.text.characters import CharacterTokenizer
 from underhood.text.chat import CHATML, Template
 from underhood.text.files import read_json
-from underhood.text.foreign_chat import ForeignTemplate
+from underhood.text.hf_chat_template import ForeignTemplate
 from underhood.text.huggingface import HuggingFaceTokenizer
 from underhood.text.sentencepiece import SentencePieceTokenizer
-from underhood.text.settings import Roles, TokenizerSettings, read_settings
+from underhood.text.settings import SpecialTokenIds, TokenizerSettings, read_settings
 from underhood.text.tokenizer_json import OtherKind, from_tokenizer_json
 
 AnyTokenizer = BytePairTokenizer | CharacterTokenizer | HuggingFaceTokenizer | SentencePieceTokenizer
@@ -53,7 +53,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> AnyTokenizer:
     )
 
 
-def load_roles(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Roles:
+def load_roles(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> SpecialTokenIds:
     """Which ids begin a text, end it and fill batches, by the settings in a model's folder.
 
     Raises:

@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Piece:
+class VocabularyPiece:
     """One entry of the vocabulary; its id is its place. `score` is a log-probability (unigram) or −rank (BPE)."""
 
     text: str
@@ -54,7 +54,7 @@ class SentencePieceModel:
         unknown_text: what the unknown piece decodes to.
     """
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[VocabularyPiece, ...]
     algorithm: str
     byte_fallback: bool = False
     charsmap: bytes = b""
@@ -85,7 +85,7 @@ def read_model(path: Path) -> SentencePieceModel:
 
 def parse_model(data: bytes) -> SentencePieceModel:
     """The model in the bytes of a ``.model`` file; ValueError where they are none."""
-    pieces: list[Piece] = []
+    pieces: list[VocabularyPiece] = []
     trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
     for number, value in fields(data):
@@ -159,10 +159,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _piece(data: bytes) -> Piece:
+def _piece(data: bytes) -> VocabularyPiece:
     entry = dict(fields(data))
     [score] = struct.unpack("<f", _message(entry.get(2, b"\0\0\0\0")))
-    return Piece(_message(entry.get(1, b"")).decode("utf-8"), score, Kind(_number(entry.get(3, 1))))
+    return VocabularyPiece(_message(entry.get(1, b"")).decode("utf-8"), score, Kind(_number(entry.get(3, 1))))
 
 
 def _message(value: int | bytes) -> bytes:

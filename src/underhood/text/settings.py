@@ -61,7 +61,7 @@ class TokenizerSettings:
         added = [token.content for token in self.added_tokens if token.special]
         return tuple(dict.fromkeys(name for name in [*named, *added] if name))
 
-    def roles(self, tokenizer: Tokenizer) -> "Roles":
+    def roles(self, tokenizer: Tokenizer) -> "SpecialTokenIds":
         """The settings as ids of this tokenizer."""
 
         def id_of(name: str | None) -> int | None:
@@ -73,11 +73,11 @@ class TokenizerSettings:
         prefix = getattr(tokenizer, "prefix_ids", None)
         if prefix is None:
             prefix = (bos,) if self.add_bos and bos is not None else ()
-        return Roles(bos_id=bos, end_ids=tuple(ends), pad_id=pad, prefix_ids=tuple(prefix))
+        return SpecialTokenIds(bos_id=bos, end_ids=tuple(ends), pad_id=pad, prefix_ids=tuple(prefix))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roles:
+class SpecialTokenIds:
     """Ids with a part to play.
 
     Attributes:

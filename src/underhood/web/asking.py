@@ -9,10 +9,10 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.infer.grammar import Grammar
-from underhood.infer.load import TALK
+from underhood.infer.load import DEFAULT_SAMPLING
 from underhood.infer.request import Request
 from underhood.infer.sample import SamplingSpec
-from underhood.text.foreign_chat import ForeignTemplate
+from underhood.text.hf_chat_template import ForeignTemplate
 from underhood.web.errors import ApiError, invalid
 from underhood.web.fields import Asked, JsonFormat, RegexFormat, SchemaFormat
 from underhood.web.hub import Served
@@ -208,7 +208,7 @@ def sampling_of(body: Asked) -> SamplingSpec:
     """How a request's text is drawn."""
     named = {name: getattr(body, name) for name in ("temperature", "top_p", "top_k", "min_p")}
     given = {name: value for name, value in named.items() if value is not None}
-    spec = SamplingSpec(**given) if given else TALK
+    spec = SamplingSpec(**given) if given else DEFAULT_SAMPLING
     bias = tuple((int(id), float(value)) for id, value in (body.logit_bias or {}).items())
     return replace(
         spec,

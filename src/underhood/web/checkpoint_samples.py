@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from underhood.core.errors import UserError
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
 from underhood.recipes.report.tokens import visible
@@ -24,7 +24,7 @@ class CheckpointSamples:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._open: Loaded | None = None
+        self._open: LoadedModel | None = None
         self._known: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
 
     def answer(
@@ -67,7 +67,7 @@ class CheckpointSamples:
             ],
         }
 
-    def _load(self, path: Path) -> Loaded:
+    def _load(self, path: Path) -> LoadedModel:
         if self._open is not None and self._open.path.resolve() == path.resolve():
             return self._open
         self._open = None  # its memory is free before the next one comes

@@ -38,7 +38,7 @@ class Asked(Body):
     """What chat and plain completions share.
 
     Where a request names none of `temperature`, `top_p`, `top_k` and `min_p`, text is drawn as everywhere in Underhood
-    (`infer.load.TALK`); where it names one, only those that it names count.
+    (`infer.load.DEFAULT_SAMPLING`); where it names one, only those that it names count.
     """
 
     model: str = Field(max_length=512)

@@ -14,7 +14,7 @@ from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.fetch import fetch
 from underhood.infer.growing import warm
-from underhood.infer.load import Loaded, load, stages_of
+from underhood.infer.load import LoadedModel, load, stages_of
 from underhood.infer.memory import share_memory
 from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, prepare
@@ -36,7 +36,7 @@ class Served:
     """
 
     id: str
-    loaded: Loaded
+    loaded: LoadedModel
     engine: EngineThread
     created: int
     parameters: int
@@ -106,7 +106,7 @@ class ModelHub:
             UserError: there is no such model, or two have the same name, or the draft can't guess for one of them.
         """
         spec = spec or EngineSpec()
-        found: dict[str, Loaded] = {}
+        found: dict[str, LoadedModel] = {}
         for name in models:
             for loaded, id in _open(name, stage):
                 if id in found:
@@ -152,7 +152,7 @@ class ModelHub:
         """The ids of all models, the default first."""
         return [one.id for one in self.served]
 
-    def loaded(self, name: str) -> Loaded:
+    def loaded(self, name: str) -> LoadedModel:
         """A model by its name.
 
         Raises:
@@ -176,7 +176,7 @@ class ModelHub:
             one.engine.close()
 
 
-def _open(name: str | Path, stage: str | None) -> list[tuple[Loaded, str]]:
+def _open(name: str | Path, stage: str | None) -> list[tuple[LoadedModel, str]]:
     folder = fetch(name)
     stages = stages_of(folder)
     title = folder.resolve().name
@@ -189,6 +189,6 @@ def _open(name: str | Path, stage: str | None) -> list[tuple[Loaded, str]]:
     return [(load(folder, one), f"{title}:{one}") for one in wanted]
 
 
-def _serve(loaded: Loaded, id: str, parameters: int, engine: Engine) -> Served:
+def _serve(loaded: LoadedModel, id: str, parameters: int, engine: Engine) -> Served:
     created = int(loaded.path.stat().st_mtime)
     return Served(id, loaded, EngineThread(engine, name=f"engine {id}"), created, parameters)

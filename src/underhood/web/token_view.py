@@ -9,7 +9,7 @@ import torch
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
-from underhood.infer.load import Loaded
+from underhood.infer.load import LoadedModel
 from underhood.recipes.report.tokens import visible
 
 MOST_TOP = 20
@@ -17,7 +17,7 @@ CHUNK = 512
 """Positions scored at once: a vocabulary of 150,000 takes 300 MB for as many."""
 
 
-def prompt_of(loaded: Loaded, messages: Sequence[Mapping[str, str]] | None, prompt: str | None) -> list[int]:
+def prompt_of(loaded: LoadedModel, messages: Sequence[Mapping[str, str]] | None, prompt: str | None) -> list[int]:
     """The ids that the answer followed: a conversation as the model's template writes it, or a text to continue.
 
     Raises:
@@ -55,7 +55,7 @@ def ids_by_bytes(tokenizer: Tokenizer) -> dict[bytes, int]:
     return {tokenizer.decode_bytes([token]): token for token in range(tokenizer.vocab_size) if token not in special}
 
 
-def score(loaded: Loaded, prompt: Sequence[int], answer: Sequence[int], top: int = 10) -> list[dict[str, Any]]:
+def score(loaded: LoadedModel, prompt: Sequence[int], answer: Sequence[int], top: int = 10) -> list[dict[str, Any]]:
     """Each token of `answer` under the model: its log-probability (nats), its rank, and the `top` likeliest instead.
 
     The model alone is asked: no temperature, no truncation, no penalties.

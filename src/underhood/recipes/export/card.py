@@ -13,7 +13,7 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.evals.table import ResultsTable
-from underhood.infer.load import Loaded
+from underhood.infer.load import LoadedModel
 from underhood.models.decoder import parameter_count
 from underhood.recipes.export.tuning import Tuning
 
@@ -42,7 +42,7 @@ class Card:
     """
 
     title: str
-    loaded: Loaded
+    loaded: LoadedModel
     summary: Mapping[str, Any]
     form: str
     dtype: str

@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 from underhood.core.errors import UserError, nearest
 from underhood.core.runlog import RunLog
-from underhood.infer.load import Loaded, load
+from underhood.infer.load import LoadedModel, load
 from underhood.models.hub_weights import Progress
 from underhood.recipes.export.card import Card, read_summary
 from underhood.recipes.export.huggingface import (
@@ -40,7 +40,7 @@ class Exported:
 
 
 def export(
-    run: str | Path | Loaded,
+    run: str | Path | LoadedModel,
     format: Format = "hf",
     *,
     dtype: str | None = None,
@@ -69,7 +69,7 @@ def export(
     stored = resolve_dtype(format, dtype)
     log = log or RunLog(None)
     reading, writing = (log.counter("export", f"{doing} the model") for doing in ("reading", "writing"))
-    loaded = run if isinstance(run, Loaded) else load(run, stage, progress=reading)
+    loaded = run if isinstance(run, LoadedModel) else load(run, stage, progress=reading)
     tuning = read_tuning(loaded.run)
     summary = read_summary(tuning.origin if tuning else loaded.run)
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
@@ -114,7 +114,7 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
     return found
 
 
-def _write_gguf(file: Path, loaded: Loaded, name: str, stored: str, progress: Progress) -> None:
+def _write_gguf(file: Path, loaded: LoadedModel, name: str, stored: str, progress: Progress) -> None:
     from underhood.models.gguf_file import GGUFType, Naming, write_gguf
 
     if not isinstance(loaded.tokenizer, BytePairTokenizer):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.importing import BESIDE
-from underhood.infer.load import IMPORTED, TALK, Loaded
+from underhood.infer.load import DEFAULT_SAMPLING, IMPORTED, LoadedModel
 from underhood.models.decoder import Decoder
 from underhood.models.hub_export import to_huggingface
 from underhood.models.hub_weights import Progress, layout, read_config
@@ -36,7 +36,7 @@ SHARD_BYTES = 2_000_000_000
 
 def write_folder(
     folder: Path,
-    loaded: Loaded,
+    loaded: LoadedModel,
     dtype: FloatType,
     *,
     shard_bytes: int = SHARD_BYTES,
@@ -59,7 +59,7 @@ def write_folder(
     write_weights(folder, loaded.model, family_of(config), dtype, shard_bytes=shard_bytes, progress=progress)
 
 
-def config_for(loaded: Loaded) -> dict[str, Any]:
+def config_for(loaded: LoadedModel) -> dict[str, Any]:
     """What ``config.json`` says about the architecture: the one that the model came with, or the family that has the
     function of a model made here.
 
@@ -74,7 +74,7 @@ def config_for(loaded: Loaded) -> dict[str, Any]:
     return {key: value for key, value in origin.items() if key != "dtype"}
 
 
-def origin_of(loaded: Loaded) -> dict[str, Any] | None:
+def origin_of(loaded: LoadedModel) -> dict[str, Any] | None:
     """The configuration that a published model came with; None for a model that was made here."""
     if (loaded.run / IMPORTED).exists():
         return read_json(loaded.run / IMPORTED)["config"]
@@ -113,7 +113,7 @@ def write_weights(
         _write_json(folder / "model.safetensors.index.json", index)
 
 
-def special_ids(loaded: Loaded) -> dict[str, int | None]:
+def special_ids(loaded: LoadedModel) -> dict[str, int | None]:
     """Ids of the tokens that begin, end and pad: an answer ends with its turn, a text with its document.
 
     Those of a published model are what its own files say.
@@ -131,7 +131,7 @@ def special_ids(loaded: Loaded) -> dict[str, int | None]:
     return {"bos_token_id": text, "eos_token_id": end, "pad_token_id": text}
 
 
-def tokenizer_config(loaded: Loaded) -> dict[str, Any]:
+def tokenizer_config(loaded: LoadedModel) -> dict[str, Any]:
     """What ``tokenizer.json`` leaves open: which special token is which, and how a conversation is written."""
     ids, names = special_ids(loaded), {id: name for name, id in loaded.tokenizer.special.items()}
     config: dict[str, Any] = {
@@ -147,14 +147,16 @@ def tokenizer_config(loaded: Loaded) -> dict[str, Any]:
     return config
 
 
-def generation_config(loaded: Loaded) -> dict[str, Any]:
+def generation_config(loaded: LoadedModel) -> dict[str, Any]:
     """How text is drawn where nothing else is said: as Underhood itself draws it, up to any token that ends a text."""
     ids: dict[str, Any] = {key: id for key, id in special_ids(loaded).items() if id is not None}
     stops = {"eos_token_id": loaded.stop_ids} if loaded.stop_ids else {}
-    return ids | stops | {"do_sample": True, "temperature": TALK.temperature, "min_p": TALK.min_p}
+    return (
+        ids | stops | {"do_sample": True, "temperature": DEFAULT_SAMPLING.temperature, "min_p": DEFAULT_SAMPLING.min_p}
+    )
 
 
-def _write_voice(folder: Path, loaded: Loaded) -> None:
+def _write_voice(folder: Path, loaded: LoadedModel) -> None:
     tokenizer = loaded.tokenizer
     if not isinstance(tokenizer, BytePairTokenizer):
         got = type(tokenizer).__name__

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer as Library
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
-from underhood.text import foreign_chat
+from underhood.text import hf_chat_template
 from underhood.text.bpe import train_bpe
 from underhood.text.chat import CHATML, Rendered
-from underhood.text.foreign_chat import ForeignTemplate, encode_parts, split_special
+from underhood.text.hf_chat_template import ForeignTemplate, encode_parts, split_special
 from underhood.text.huggingface import HuggingFaceTokenizer
 
 SYSTEM = {"role": "system", "content": "Answer briefly."}
@@ -181,7 +181,7 @@ def test_special_tokens_cannot_be_completed_by_the_templates_own_text():
         rendered = ForeignTemplate(source=source).render(tokenizer, [{"role": "user", "content": content or "x"}])
         assert not set(tokenizer.special.values()) & set(rendered.ids), content
     with pytest.MonkeyPatch.context() as patch:  # and without the marks they could
-        patch.setattr(foreign_chat, "_hider", lambda *_: str)
+        patch.setattr(hf_chat_template, "_hider", lambda *_: str)
         rendered = ForeignTemplate(source=source).render(tokenizer, [{"role": "user", "content": "<|im_end|"}])
         assert set(tokenizer.special.values()) & set(rendered.ids)
 

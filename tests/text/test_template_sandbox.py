@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from underhood.core.errors import UserError
-from underhood.text import jinja, jinja_worker
-from underhood.text.jinja import DEFAULT_LIMITS, RenderLimits, render_template
+from underhood.text import template_sandbox, template_worker
+from underhood.text.template_sandbox import DEFAULT_LIMITS, RenderLimits, render_template
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -60,7 +60,7 @@ def test_worker_knows_no_secrets_of_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SOME_TOKEN", "secret")
     limits = RenderLimits(memory=900 << 20)  # a process of its own
     assert render("{{ 1 }}", limits) == "1"
-    process = jinja._PROCESSES[os.getpid(), limits.memory]._process
+    process = template_sandbox._PROCESSES[os.getpid(), limits.memory]._process
     assert process is not None
     environment = Path(f"/proc/{process.pid}/environ")
     if environment.exists():
@@ -80,24 +80,24 @@ def test_endless_template_is_stopped_and_the_next_one_rendered():
 
 def worker_that_first(does: str, folder: Path) -> Path:
     script = folder / "worker.py"
-    worker = str(Path(jinja_worker.__file__))
+    worker = str(Path(template_worker.__file__))
     script.write_text(f"import runpy, time\n{does}\nrunpy.run_path({worker!r}, run_name='__main__')\n")
     return script
 
 
 def test_time_to_start_is_not_counted_as_rendering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jinja, "WORKER", worker_that_first("time.sleep(3)", tmp_path))
+    monkeypatch.setattr(template_sandbox, "WORKER", worker_that_first("time.sleep(3)", tmp_path))
     limits = RenderLimits(seconds=2, memory=910 << 20)  # a process of its own
     assert render("{{ 3 }}", limits) == "3"
 
 
 def test_worker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     limits = RenderLimits(memory=920 << 20)
-    monkeypatch.setattr(jinja, "WORKER", worker_that_first("raise SystemExit(1)", tmp_path))
+    monkeypatch.setattr(template_sandbox, "WORKER", worker_that_first("raise SystemExit(1)", tmp_path))
     with pytest.raises(UserError, match="does not start"):
         render("{{ 3 }}", limits)
-    monkeypatch.setattr(jinja, "STARTING", 0.5)
-    monkeypatch.setattr(jinja, "WORKER", worker_that_first("time.sleep(30)", tmp_path))
+    monkeypatch.setattr(template_sandbox, "STARTING", 0.5)
+    monkeypatch.setattr(template_sandbox, "WORKER", worker_that_first("time.sleep(30)", tmp_path))
     with pytest.raises(UserError, match="does not start"):
         render("{{ 3 }}", limits)
     monkeypatch.undo()
@@ -148,7 +148,7 @@ def test_errors_say_what_the_template_did():
 
 def test_worker_that_dies_is_an_error_and_replaced():
     assert render("{{ 1 }}") == "1"
-    worker = jinja._process(RenderLimits())._process
+    worker = template_sandbox._process(RenderLimits())._process
     assert worker is not None
     worker.kill()
     worker.wait()
@@ -182,8 +182,8 @@ def test_generation_spans_are_where_the_blocks_are():
 
 def test_worker_keeps_few_compiled_templates():
     known: dict = {}
-    sandbox = jinja_worker.environment()
-    for number in range(jinja_worker.KEPT + 2):
+    sandbox = template_worker.environment()
+    for number in range(template_worker.KEPT + 2):
         request = {"template": f"{{{{ {number} }}}}", "variables": {}, "characters": 99}
-        assert jinja_worker.answer(sandbox, known, request) == {"text": str(number), "spans": []}
+        assert template_worker.answer(sandbox, known, request) == {"text": str(number), "spans": []}
     assert len(known) == 2

@@ -1,6 +1,6 @@
 """A model's own Jinja chat template, rendered to text by a process that can be stopped.
 
-See `jinja_worker` for the sandbox. `foreign_chat` makes tokens of the text.
+See `template_worker` for the sandbox. `hf_chat_template` makes tokens of the text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from underhood.core.errors import UserError
 
-WORKER = Path(__file__).with_name("jinja_worker.py")
+WORKER = Path(__file__).with_name("template_worker.py")
 
 STARTING = 300.0
 """Seconds that the rendering process may take to start: a cold disk takes tens of them to read Python and Jinja."""

@@ -27,7 +27,7 @@ from typing import Any
 from underhood.core.errors import UserError, nearest
 from underhood.core.protocols import Tokenizer
 from underhood.text.chat import Rendered
-from underhood.text.jinja import RenderedText, RenderLimits, render_template
+from underhood.text.template_sandbox import RenderedText, RenderLimits, render_template
 
 FOREIGN_ROLES = ("system", "user", "assistant", "tool", "developer", "ipython", "function")
 

@@ -2,8 +2,8 @@
 
 A chat template is a program from the internet. Jinja's sandbox keeps it from files and from Python's insides, but not
 from looping for ever or from building a string that fills the memory, and a thread cannot be stopped. A process can:
-`jinja.TemplateProcess` starts this module, limits its memory and ends it when an answer is overdue. Starting takes a
-fifth of a second, once; a request takes a fraction of a millisecond.
+`template_sandbox.TemplateProcess` starts this module, limits its memory and ends it when an answer is overdue. Starting
+takes a fifth of a second, once; a request takes a fraction of a millisecond.
 
 The environment is the one that published templates are written for, that of transformers' ``apply_chat_template``:
 blocks trimmed, ``break`` and ``continue``, ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escaping,

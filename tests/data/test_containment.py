@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from underhood.data.clean import clean
-from underhood.data.contained import contained
+from underhood.data.containment import contained
 from underhood.data.documents import Corpus, Document
 
 
