@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from underhood.core.protocols import LanguageModel
-from underhood.data.arithmetic import Decoder, Encoder
+from underhood.data.arithmetic import ArithmeticDecoder, ArithmeticEncoder
 from underhood.infer.generate import device_of, last_logits, new_cache
 from underhood.infer.token_code import Frequencies, Spelling, frequencies
 
@@ -117,7 +117,7 @@ def write(
     progress: Progress | None = None,
 ) -> bytes:
     """The code of the ids (escapes included, see `Spelling`)."""
-    coder = Encoder()
+    coder = ArithmeticEncoder()
     with _steadily(model, shape.threads):
         streams = Streams(model, spelling, opening, shape)
         for step in range(shape.length):
@@ -150,7 +150,7 @@ def read(
     Raises:
         TruncatedError: the code is cut off, or was made with other probabilities.
     """
-    coder = Decoder(code)
+    coder = ArithmeticDecoder(code)
     parts: list[list[int]] = [[] for _ in range(shape.streams)]
     with _steadily(model, shape.threads):
         streams = Streams(model, spelling, opening, shape)
