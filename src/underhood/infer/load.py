@@ -319,12 +319,9 @@ def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Temp
         tokenizer = load_tokenizer(folder)
     except UserError as error:
         # An error keeps the frames that it went through, and these the model: only what it says is kept.
-        said = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
-        return (
-            MissingTokenizer(said, vocab_size),
-            None,
-            SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=()),
-        )
+        copy = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
+        unknown = SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
+        return MissingTokenizer(copy, vocab_size), None, unknown
     return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
 
 

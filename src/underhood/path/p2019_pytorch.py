@@ -52,7 +52,7 @@ MILESTONE = Milestone(
 The frameworks before PyTorch wanted the model as a graph that is built first and run later, so that it could be
 optimised as a whole. Loops and branches had to be nodes of that graph, and a mistake showed up far from its line.
 PyTorch turned that round: *run the program, and note what it does*. Every result remembers the tensors that it was made
-from and a function that turns its blame into theirs. The graph is the trace of one run, new in every step, so `if`,
+from and a function that turns its adjoint into theirs. The graph is the trace of one run, new in every step, so `if`,
 `while` and the debugger work as in any program. `backward()` walks the trace back once.
 
 Whole arrays in place of numbers make it fast: noting an operation costs some microseconds, however large the arrays
