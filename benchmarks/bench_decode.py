@@ -152,14 +152,14 @@ class Crowd:
     def __init__(self, model: Decoder, prompts: Sequence[Sequence[int]]):
         # The prompts are ids, so it only has to spell the answers.
         tokenizer = CharacterTokenizer("".join(chr(256 + id) for id in range(model.vocab_size)))
-        self.engine = Engine(model, tokenizer, EngineSpec(max_running=len(prompts), share_prefixes=False))
+        self.engine = Engine(model, tokenizer, EngineSpec(max_sequences=len(prompts), prefix_caching=False))
         self.prompts = prompts
 
     def __call__(self) -> None:
-        tickets = [self.engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in self.prompts]
+        handles = [self.engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in self.prompts]
         while self.engine.step():
             pass
-        assert all(ticket.usage.completion_tokens == WRITTEN for ticket in tickets)
+        assert all(handle.usage.completion_tokens == WRITTEN for handle in handles)
 
 
 @torch.inference_mode()

@@ -271,7 +271,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     try:
         make_run(folder / "bench")
-        served = Served(folder / "bench", "--queue", str(2 * options.connections), "--cache-mb", str(CACHE_MB))
+        served = Served(folder / "bench", "--max-waiting", str(2 * options.connections), "--cache-mb", str(CACHE_MB))
         try:
             for name, part in (("prefix", prefix), ("load", load), ("crowd", crowd)):
                 results[name] = asyncio.run(part(served, options, random.Random(options.seed)))

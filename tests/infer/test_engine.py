@@ -15,9 +15,9 @@ from underhood.core.errors import UserError
 from underhood.infer.engine import Engine, EngineSpec
 from underhood.infer.generate import generate
 from underhood.infer.optimize import prepare
-from underhood.infer.request import Piece, Request
+from underhood.infer.request import OutputChunk, Request
+from underhood.infer.request_handle import EngineStopped, QueueFull, RequestHandle
 from underhood.infer.sample import SamplingSpec
-from underhood.infer.ticket import EngineStopped, QueueFull, Ticket
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.nn.attention import AttentionSpec
 
@@ -75,16 +75,18 @@ def expected_of(kind: str) -> list[list[int]]:
     return [naive(variant(kind), prompt, WRITTEN) for prompt in ASKED]
 
 
-def run(engine: Engine, tickets: Sequence[Ticket]) -> list[list[int]]:
-    while not all(ticket.done for ticket in tickets):
+def run(engine: Engine, handles: Sequence[RequestHandle]) -> list[list[int]]:
+    while not all(handle.done for handle in handles):
         engine.step()
-    return [[token.id for piece in ticket.pieces() for token in piece.tokens] for ticket in tickets]
+    return [[token.id for chunk in handle.chunks() for token in chunk.tokens] for handle in handles]
 
 
 def spec(blocks: int = 200, **changes: int | bool) -> EngineSpec:
     """Blocks of 4 tokens of the tiny model: 2 layers × keys and values × 1 head × width 8 × 4 bytes each."""
     size = 4 * 2 * 2 * 8 * 4
-    return EngineSpec(**{"block": 4, "max_running": 8, "tokens_per_step": 32, "cache_bytes": blocks * size, **changes})
+    return EngineSpec(
+        **{"block": 4, "max_sequences": 8, "max_batched_tokens": 32, "cache_bytes": blocks * size, **changes}
+    )
 
 
 KINDS = ["grouped", "window", "mixed windows", "capped", "capped window"]
@@ -110,9 +112,9 @@ def served(kind: str) -> Decoder:
 )
 def test_engine_greedy_text_matches_the_naive_loop(kind: str, blocks: int, budget: int) -> None:
     asked = ASKED
-    engine = Engine(served(kind), TOKENIZER, spec(blocks, tokens_per_step=budget))
-    tickets = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
-    found = run(engine, tickets)
+    engine = Engine(served(kind), TOKENIZER, spec(blocks, max_batched_tokens=budget))
+    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
+    found = run(engine, handles)
     # Once more: now beginnings are in the cache.
     again = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
     expected = expected_of(kind)
@@ -128,12 +130,12 @@ def test_engine_text_behind_a_window_holds_the_blocks_of_its_window_only() -> No
     held: dict[str, int] = {}
     for kind in ("window", "mixed windows"):
         model = variant(kind)
-        engine = Engine(model, TOKENIZER, spec(share_prefixes=False))
-        ticket = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=80))
+        engine = Engine(model, TOKENIZER, spec(prefix_caching=False))
+        handle = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=80))
         held[kind] = 0
         while engine.step():
-            held[kind] = max(held[kind], engine.pool.used)
-        assert [token.id for piece in ticket.pieces() for token in piece.tokens] == naive(model, [1, 2, 3], 80)
+            held[kind] = max(held[kind], engine.block_manager.used)
+        assert [token.id for chunk in handle.chunks() for token in chunk.tokens] == naive(model, [1, 2, 3], 80)
     # 7 tokens lie in 3 blocks of 4 at most; where a layer sees everything, 82 tokens have to stay.
     assert held == {"window": 3, "mixed windows": 21}
 
@@ -145,60 +147,60 @@ def test_engine_writes_what_generate_writes_for_the_same_seed(greedy: bool) -> N
     stops = frozenset(range(0, 270, 9))
     engine = Engine(model, TOKENIZER, spec())
     requests = [Request(prompt=prompt, max_new_tokens=30, sampling=sampling, stop_ids=stops) for prompt in asked]
-    tickets = [engine.submit(request) for request in requests]
-    for ticket, prompt in zip(tickets, asked, strict=True):
+    handles = [engine.submit(request) for request in requests]
+    for handle, prompt in zip(handles, asked, strict=True):
         [expected] = generate(model, [prompt], max_new_tokens=30, sampling=sampling, stop_ids=stops)
-        pieces = collected(ticket)
-        assert [token.id for piece in pieces for token in piece.tokens] == expected.ids
-        assert ticket.finishes == {0: expected.finish}
-        logprobs = [token.logprob for piece in pieces for token in piece.tokens]
+        chunks = collected(handle)
+        assert [token.id for chunk in chunks for token in chunk.tokens] == expected.ids
+        assert handle.finishes == {0: expected.finish}
+        logprobs = [token.logprob for chunk in chunks for token in chunk.tokens]
         assert logprobs == pytest.approx(expected.logprobs, abs=1e-4)
-        assert ticket.usage.prompt_tokens == len(prompt)
-        assert ticket.usage.completion_tokens == len(expected.ids) + (expected.finish == "stop")
+        assert handle.usage.prompt_tokens == len(prompt)
+        assert handle.usage.completion_tokens == len(expected.ids) + (expected.finish == "stop")
 
 
-def collected(ticket: Ticket) -> list[Piece]:
-    return list(ticket.pieces())
+def collected(handle: RequestHandle) -> list[OutputChunk]:
+    return list(handle.chunks())
 
 
 @pytest.mark.parametrize("running", [2, 8], ids=["in turns", "at once"])
 def test_engine_choices_of_one_request_match_generate_on_copies_of_its_prompt(running: int) -> None:
     model, [prompt] = variant("grouped"), prompts(1, seed=3, longest=30)
     sampling = SamplingSpec(temperature=1.5, seed=11)
-    engine = Engine(model, TOKENIZER, spec(max_running=running))
-    ticket = engine.submit(Request(prompt=prompt, max_new_tokens=15, sampling=sampling, n=5))
+    engine = Engine(model, TOKENIZER, spec(max_sequences=running))
+    handle = engine.submit(Request(prompt=prompt, max_new_tokens=15, sampling=sampling, n=5))
     found: dict[int, list[int]] = {choice: [] for choice in range(5)}
-    for piece in ticket.pieces():
-        found[piece.choice] += [token.id for token in piece.tokens]
+    for chunk in handle.chunks():
+        found[chunk.choice] += [token.id for token in chunk.tokens]
     expected = generate(model, [prompt] * 5, max_new_tokens=15, sampling=sampling)
     assert list(found.values()) == [one.ids for one in expected]
     assert len({tuple(ids) for ids in found.values()}) == 5
-    assert ticket.usage.completion_tokens == 75
+    assert handle.usage.completion_tokens == 75
     assert engine.stats().prompt_tokens == len(prompt)
-    assert engine.pool.used == 0
+    assert engine.block_manager.used == 0
 
 
 def test_engine_best_of_returns_the_likeliest_choices_at_the_end() -> None:
     model, [prompt] = variant("grouped"), prompts(1, seed=3, longest=30)
     sampling = SamplingSpec(temperature=1.5, seed=11)
-    ticket = Engine(model, TOKENIZER, spec()).submit(
+    handle = Engine(model, TOKENIZER, spec()).submit(
         Request(prompt=prompt, max_new_tokens=15, sampling=sampling, n=2, best_of=5)
     )
-    pieces = collected(ticket)
+    chunks = collected(handle)
     every = generate(model, [prompt] * 5, max_new_tokens=15, sampling=sampling)
     best = sorted(every, key=lambda one: -sum(one.logprobs) / 15)[:2]
-    assert [[token.id for token in piece.tokens] for piece in pieces] == [one.ids for one in best]
-    assert [(piece.choice, piece.finish) for piece in pieces] == [(0, "length"), (1, "length")]
+    assert [[token.id for token in chunk.tokens] for chunk in chunks] == [one.ids for one in best]
+    assert [(chunk.choice, chunk.finish) for chunk in chunks] == [(0, "length"), (1, "length")]
 
 
 def test_engine_streams_the_text_of_the_tokens() -> None:
     model, [prompt] = variant("grouped"), prompts(1)
-    ticket = Engine(model, TOKENIZER, spec()).submit(Request(prompt=prompt, max_new_tokens=40))
-    pieces = collected(ticket)
-    ids = [token.id for piece in pieces for token in piece.tokens]
-    assert "".join(piece.text for piece in pieces) == TOKENIZER.decode(ids)
-    assert len(pieces) == 40
-    assert [piece.finish for piece in pieces] == [None] * 39 + ["length"]
+    handle = Engine(model, TOKENIZER, spec()).submit(Request(prompt=prompt, max_new_tokens=40))
+    chunks = collected(handle)
+    ids = [token.id for chunk in chunks for token in chunk.tokens]
+    assert "".join(chunk.text for chunk in chunks) == TOKENIZER.decode(ids)
+    assert len(chunks) == 40
+    assert [chunk.finish for chunk in chunks] == [None] * 39 + ["length"]
 
 
 def test_engine_quantized_cache_stays_close_in_a_quarter_of_the_memory() -> None:
@@ -206,10 +208,10 @@ def test_engine_quantized_cache_stays_close_in_a_quarter_of_the_memory() -> None
     logprobs = {}
     for quantized in (False, True):
         engine = Engine(model, TOKENIZER, spec(quantize_cache=quantized, cache_bytes=1 << 20))
-        pieces = collected(engine.submit(Request(prompt=prompt, max_new_tokens=8)))
-        logprobs[quantized] = [token.logprob for piece in pieces for token in piece.tokens]
+        chunks = collected(engine.submit(Request(prompt=prompt, max_new_tokens=8)))
+        logprobs[quantized] = [token.logprob for chunk in chunks for token in chunk.tokens]
         # 2 layers × (keys, values) × head width 8 × 4 bytes, or 1 byte each and a scale
-        assert engine.reader.cache.bytes // (engine.pool.total * 4) == (48 if quantized else 128)
+        assert engine.runner.cache.bytes // (engine.block_manager.total * 4) == (48 if quantized else 128)
     assert logprobs[True][:4] == pytest.approx(logprobs[False][:4], abs=0.2)
     assert logprobs[True] != logprobs[False]
 
@@ -220,11 +222,11 @@ def test_engine_shares_beginnings_within_a_salt_only() -> None:
     prompt = prompts(1, seed=1, common=21)[0]
     cached = []
     for salt in ("ours", "ours", "theirs", ""):
-        ticket = engine.submit(Request(prompt=prompt, max_new_tokens=4, salt=salt))
-        collected(ticket)
-        cached.append(ticket.usage.cached_tokens)
+        handle = engine.submit(Request(prompt=prompt, max_new_tokens=4, cache_salt=salt))
+        collected(handle)
+        cached.append(handle.usage.cached_tokens)
     assert cached == [0, (len(prompt) - 1) // 4 * 4, 0, 0]
-    longer = engine.submit(Request(prompt=[*prompt[:21], 1, 2, 3], max_new_tokens=4, salt="ours"))
+    longer = engine.submit(Request(prompt=[*prompt[:21], 1, 2, 3], max_new_tokens=4, cache_salt="ours"))
     collected(longer)
     assert longer.usage.cached_tokens == 20
 
@@ -233,7 +235,7 @@ def test_engine_reads_a_shared_beginning_once() -> None:
     passes: list[int] = []
     model = variant("grouped")
     model.embed.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0].shape[1]))
-    engine = Engine(model, TOKENIZER, spec(tokens_per_step=64))
+    engine = Engine(model, TOKENIZER, spec(max_batched_tokens=64))
     prompt = prompts(1, common=44, longest=4)[0]
     for _ in range(2):
         collected(engine.submit(Request(prompt=prompt, max_new_tokens=1)))
@@ -256,23 +258,23 @@ def test_engine_frees_the_blocks_of_whom_is_cancelled_or_late_within_a_step() ->
     engine._deadlines[0] = (time.monotonic() - 1, *engine._deadlines[0][1:])
     engine.step()
     assert engine.stats().running == 1
-    assert engine.pool.used == len(engine.scheduler.running[0].blocks)
+    assert engine.block_manager.used == len(engine.scheduler.running[0].blocks)
     assert leaves.finishes == {0: "cancelled", 1: "cancelled"}
     assert late.finishes == {0: "deadline"}
-    assert [token.id for piece in stays.pieces() for token in piece.tokens] == naive(model, asked[0], 30)
+    assert [token.id for chunk in stays.chunks() for token in chunk.tokens] == naive(model, asked[0], 30)
     assert engine.stats().finished == {"cancelled": 2, "deadline": 1, "length": 1}
     assert engine.idle
 
 
 def test_engine_reader_who_leaves_early_cancels() -> None:
     engine = Engine(variant("grouped"), TOKENIZER, spec())
-    ticket = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=30))
-    pieces = ticket.pieces()
-    next(pieces)
-    pieces.close()
+    handle = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=30))
+    chunks = handle.chunks()
+    next(chunks)
+    chunks.close()
     engine.step()
-    assert ticket.finishes == {0: "cancelled"}
-    assert engine.pool.used == 0
+    assert handle.finishes == {0: "cancelled"}
+    assert engine.block_manager.used == 0
 
 
 def test_engine_refuses_what_it_can_never_do_and_what_is_too_much_now() -> None:
@@ -286,7 +288,7 @@ def test_engine_refuses_what_it_can_never_do_and_what_is_too_much_now() -> None:
     with pytest.raises(UserError, match="too little memory"):
         Engine(variant("grouped"), TOKENIZER, spec(0))
     with pytest.raises(UserError, match="more than the 8 texts"):
-        spec(tokens_per_step=8)
+        spec(max_batched_tokens=8)
     for _ in range(2):
         engine.submit(Request(prompt=[1], max_new_tokens=1))
     with pytest.raises(QueueFull):
@@ -300,9 +302,9 @@ def test_engine_refuses_what_it_can_never_do_and_what_is_too_much_now() -> None:
 
 def test_engine_ends_at_once_where_nothing_is_to_be_written() -> None:
     engine = Engine(variant("grouped"), TOKENIZER, spec())
-    assert [piece.finish for piece in engine.submit(Request(prompt=[1], max_new_tokens=0)).pieces()] == ["length"]
+    assert [chunk.finish for chunk in engine.submit(Request(prompt=[1], max_new_tokens=0)).chunks()] == ["length"]
     full = engine.submit(Request(prompt=[1] * 96, max_new_tokens=9))  # the context holds 96
-    assert [len(piece.tokens) for piece in full.pieces()] == [1]
+    assert [len(chunk.tokens) for chunk in full.chunks()] == [1]
     assert engine.idle
 
 
@@ -325,26 +327,26 @@ def test_engine_text_that_breaks_the_model_ends_alone(caplog: pytest.LogCaptureF
     expected = [naive(model, prompt, 12) for prompt in asked]
     Fails(model, unlucky)
     engine = Engine(model, TOKENIZER, spec())
-    tickets = [engine.submit(Request(prompt=prompt, max_new_tokens=12)) for prompt in asked]
-    found = run(engine, tickets)
+    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=12)) for prompt in asked]
+    found = run(engine, handles)
     assert [found[0], found[2]] == [expected[0], expected[2]]
-    assert tickets[1].finishes == {0: "error"}
-    assert str(tickets[1].error) == "out of luck"
+    assert handles[1].finishes == {0: "error"}
+    assert str(handles[1].error) == "out of luck"
     assert engine.failure is None
-    assert engine.pool.used == 0
+    assert engine.block_manager.used == 0
     assert "the model failed on a text" in caplog.text
 
 
 def test_engine_gives_up_when_its_model_has_broken() -> None:
     model = variant("grouped")
     engine = Engine(model, TOKENIZER, spec())
-    tickets = [engine.submit(Request(prompt=[1, 2], max_new_tokens=12)) for _ in range(5)]
+    handles = [engine.submit(Request(prompt=[1, 2], max_new_tokens=12)) for _ in range(5)]
     engine.step()
     Fails(model, None)
     engine.step()
     assert isinstance(engine.failure, RuntimeError)
-    assert all(ticket.finishes == {0: "error"} for ticket in tickets)
-    assert (engine.idle, engine.pool.used) == (True, 0)
+    assert all(handle.finishes == {0: "error"} for handle in handles)
+    assert (engine.idle, engine.block_manager.used) == (True, 0)
     with pytest.raises(EngineStopped):
         engine.submit(Request(prompt=[1]))
 
@@ -359,7 +361,7 @@ def test_engine_choice_that_fails_ends_its_request_alone(monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise RuntimeError("no such mask")
 
-    monkeypatch.setattr("underhood.infer.choosing.Chooser.reshape", broken)
+    monkeypatch.setattr("underhood.infer.sampler.SequenceSampler.reshape", broken)
     assert run(engine, [good, bad])[0] == naive(model, [1, 2], 6)
     assert bad.finishes == {0: "error"}
     assert str(bad.error) == "no such mask"
@@ -369,11 +371,11 @@ def test_engine_embeds_the_mean_of_what_the_model_says_of_each_token() -> None:
     model = variant("grouped")
     engine = Engine(model, TOKENIZER, spec())
     rows = prompts(6, longest=25)
-    ticket = engine.submit(Request(prompt=[1, 2], max_new_tokens=6))
+    handle = engine.submit(Request(prompt=[1, 2], max_new_tokens=6))
     found = engine.embed(rows)
     with torch.inference_mode():
         expected = torch.stack([model.hidden(torch.tensor([row]))[0].mean(dim=0) for row in rows])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert [token.id for piece in ticket.pieces() for token in piece.tokens] == naive(model, [1, 2], 6)
+    assert [token.id for chunk in handle.chunks() for token in chunk.tokens] == naive(model, [1, 2], 6)
     with pytest.raises(UserError, match="empty"):
         engine.embed([[]])

@@ -212,9 +212,9 @@ def test_session_survives_an_interruption_in_the_middle_of_a_pass(where: int) ->
 
 
 def test_session_reads_long_prompts_in_chunks_and_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from underhood.infer import growing, session
+    from underhood.infer import cached_sequence, session
 
-    monkeypatch.setattr(growing, "CHUNK", 7)
+    monkeypatch.setattr(cached_sequence, "CHUNK", 7)
     monkeypatch.setattr(session, "FIRST_CAPACITY", 4)
     model = tiny_model(TOKENIZER, seed=0)
     prompt = prompts(1)[0] * 8

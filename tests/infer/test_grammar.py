@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tiny_run import tiny_model, tiny_tokenizer
 
 from underhood.core.errors import UserError
-from underhood.infer.choosing import Chooser, choose_all
 from underhood.infer.grammar import Grammar
 from underhood.infer.request import Request
 from underhood.infer.sample import GREEDY, SamplingSpec
+from underhood.infer.sampler import SequenceSampler, sample_all
 from underhood.text.characters import CharacterTokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -38,20 +38,20 @@ PERSON = {
 
 
 @torch.inference_mode()
-def answers(grammar: Grammar, sampling: SamplingSpec, n: int = 4, room: int = 300) -> list[Chooser]:
+def answers(grammar: Grammar, sampling: SamplingSpec, n: int = 4, room: int = 300) -> list[SequenceSampler]:
     request = Request(prompt=[END], max_new_tokens=room, sampling=sampling, stop_ids=STOP, grammar=grammar, n=n)
-    choosers = [Chooser(request, choice, TOKENIZER) for choice in range(n)]
-    while open := [chooser for chooser in choosers if chooser.finish is None]:
-        texts = [[END, *(token.id for token in chooser.tokens)] for chooser in open]
+    samplers = [SequenceSampler(request, choice, TOKENIZER) for choice in range(n)]
+    while open := [sampler for sampler in samplers if sampler.finish is None]:
+        texts = [[END, *(token.id for token in sampler.tokens)] for sampler in open]
         logits = torch.stack([MODEL(torch.tensor([ids]))[0, -1] for ids in texts])
-        for chooser, token in zip(open, choose_all(logits, open), strict=True):
-            chooser.push(token)
-    return choosers
+        for sampler, token in zip(open, sample_all(logits, open), strict=True):
+            sampler.push(token)
+    return samplers
 
 
-def texts_of(choosers: list[Chooser]) -> list[str]:
-    assert {chooser.finish for chooser in choosers} == {"stop"}
-    return [TOKENIZER.decode([token.id for token in chooser.tokens]) for chooser in choosers]
+def texts_of(samplers: list[SequenceSampler]) -> list[str]:
+    assert {sampler.finish for sampler in samplers} == {"stop"}
+    return [TOKENIZER.decode([token.id for token in sampler.tokens]) for sampler in samplers]
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingSpec(seed=1), SamplingSpec(temperature=3.0, seed=2)])
@@ -68,12 +68,12 @@ def test_every_answer_parses_and_keeps_to_the_schema(sampling: SamplingSpec) -> 
 
 def test_without_the_grammar_the_same_model_writes_no_json() -> None:
     request = Request(prompt=[END], max_new_tokens=60, sampling=SamplingSpec(seed=1))
-    chooser = Chooser(request, 0, TOKENIZER)
-    while chooser.finish is None:
-        ids = [END, *(token.id for token in chooser.tokens)]
-        chooser.push(choose_all(MODEL(torch.tensor([ids]))[:, -1], [chooser])[0])
+    sampler = SequenceSampler(request, 0, TOKENIZER)
+    while sampler.finish is None:
+        ids = [END, *(token.id for token in sampler.tokens)]
+        sampler.push(sample_all(MODEL(torch.tensor([ids]))[:, -1], [sampler])[0])
     with pytest.raises(json.JSONDecodeError):
-        json.loads(TOKENIZER.decode([token.id for token in chooser.tokens]))
+        json.loads(TOKENIZER.decode([token.id for token in sampler.tokens]))
 
 
 @pytest.mark.parametrize("pattern", [r"(ab|ac)+d{2,4}[0-9]", r"\d{4}-\d{2}-\d{2}", r"[A-Zé日]{3,9}\.", r"x?"])
@@ -132,11 +132,11 @@ def test_a_grammar_that_the_vocabulary_cannot_spell_is_refused_or_ends_the_text(
         ("ab", ("ab", "stop")),
         ("", ("", "stop")),
     ):
-        chooser = Chooser(Request(prompt=[0], grammar=Grammar.regex(pattern)), 0, letters)
+        sampler = SequenceSampler(Request(prompt=[0], grammar=Grammar.regex(pattern)), 0, letters)
         text = ""
-        while chooser.finish is None:
-            text += chooser.push(choose_all(torch.zeros(1, letters.vocab_size), [chooser])[0]).text
-        assert (text, chooser.finish) == expected
+        while sampler.finish is None:
+            text += sampler.push(sample_all(torch.zeros(1, letters.vocab_size), [sampler])[0]).text
+        assert (text, sampler.finish) == expected
 
 
 @pytest.mark.parametrize(

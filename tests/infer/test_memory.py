@@ -13,10 +13,10 @@ from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.memory import ROUNDS, SHARE, block_bytes, count_blocks, share_memory
 
 TOKENIZER = tiny_tokenizer()
-SPEC = EngineSpec(block=4, max_running=8, tokens_per_step=32)
+SPEC = EngineSpec(block=4, max_sequences=8, max_batched_tokens=32)
 SMALL = tiny_model(TOKENIZER, seed=0)
 LARGE = replace(SMALL.spec, layers=6, context=4 * SMALL.context).build()
-ENOUGH = [ROUNDS * SPEC.max_running * model.context // 4 * block_bytes(model, SPEC) for model in (SMALL, LARGE)]
+ENOUGH = [ROUNDS * SPEC.max_sequences * model.context // 4 * block_bytes(model, SPEC) for model in (SMALL, LARGE)]
 """What two rounds of all that can run at once need."""
 
 
@@ -29,14 +29,14 @@ def test_block_bytes_is_what_a_cache_takes() -> None:
     for quantized in (False, True):
         spec = replace(SPEC, cache_bytes=1 << 20, quantize_cache=quantized)
         engine = Engine(LARGE, TOKENIZER, spec)
-        assert engine.reader.cache.bytes == engine.pool.total * block_bytes(LARGE, spec)
-        assert engine.reader.cache.bytes <= 1 << 20 < engine.reader.cache.bytes + block_bytes(LARGE, spec)
+        assert engine.runner.cache.bytes == engine.block_manager.total * block_bytes(LARGE, spec)
+        assert engine.runner.cache.bytes <= 1 << 20 < engine.runner.cache.bytes + block_bytes(LARGE, spec)
 
 
 def test_memory_that_is_plenty_gives_everyone_what_their_texts_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
     spare(monkeypatch, 10 * sum(ENOUGH))
     assert share_memory([(SMALL, SPEC), (LARGE, SPEC)]) == ENOUGH
-    assert count_blocks(LARGE, SPEC) == ROUNDS * SPEC.max_running * LARGE.context // 4
+    assert count_blocks(LARGE, SPEC) == ROUNDS * SPEC.max_sequences * LARGE.context // 4
 
 
 def test_memory_that_is_short_is_shared_and_never_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from tiny_run import tiny_model, tiny_tokenizer
 
-from underhood.infer.choosing import Chooser, choose_all
 from underhood.infer.generate import generate
 from underhood.infer.penalties import Penalties, penalize
 from underhood.infer.request import Request, WrittenToken
 from underhood.infer.sample import SamplingSpec, choose
+from underhood.infer.sampler import SequenceSampler, sample_all
 from underhood.infer.session import Session
 
 VOCAB = 12
@@ -128,14 +128,14 @@ def test_draws_have_the_distribution_of_transformers_pipeline(name: str) -> None
     warpers += [MinPLogitsWarper(spec.min_p)] if spec.min_p else []
     probs = warpers(torch.zeros(1, 1), expected).softmax(-1)[0]
 
-    choosers = []
+    samplers = []
     for choice in range(draws):
         sampling = SamplingSpec(**{**vars(spec), "seed": 1})
-        chooser = Chooser(Request(prompt=prompt, sampling=sampling), choice, None)
+        sampler = SequenceSampler(Request(prompt=prompt, sampling=sampling), choice, None)
         for id in written:
-            chooser.push(WrittenToken(id=id, logprob=0.0))
-        choosers.append(chooser)
-    drawn = [token.id for token in choose_all(logits.expand(draws, -1), choosers)]
+            sampler.push(WrittenToken(id=id, logprob=0.0))
+        samplers.append(sampler)
+    drawn = [token.id for token in sample_all(logits.expand(draws, -1), samplers)]
     counts = torch.bincount(torch.tensor(drawn), minlength=VOCAB)
     possible = probs > 0
     assert (counts[~possible] == 0).all()

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chi2
 
 from underhood.core.errors import UserError
-from underhood.infer.drafts import Draft, DraftModel, Guess, PromptLookup
+from underhood.infer.drafts import Drafter, DraftModel, DraftTokens, NgramDrafter
 from underhood.infer.generate import generate
 from underhood.infer.sample import SamplingSpec, distribution
 from underhood.infer.session import Session
@@ -33,8 +33,8 @@ def tiny(seed: int, *, vocabulary: int = VOCABULARY, context: int = 24) -> Decod
 class Stubborn:
     """A draft that always guesses the same, right or wrong."""
 
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
-        return Guess([0, 1, 1, 0, 2][:count])
+    def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
+        return DraftTokens([0, 1, 1, 0, 2][:count])
 
 
 class Greedier(Speculation):
@@ -44,8 +44,8 @@ class Greedier(Speculation):
         return super()._round(ids, room, cache, sampling, iter([0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]))
 
 
-def drafts(seed: int = 1) -> dict[str, Draft]:
-    return {"lookup": PromptLookup(), "model": DraftModel(tiny(seed)), "stubborn": Stubborn()}
+def drafts(seed: int = 1) -> dict[str, Drafter]:
+    return {"lookup": NgramDrafter(), "model": DraftModel(tiny(seed)), "stubborn": Stubborn()}
 
 
 @pytest.mark.parametrize("kind", drafts())
@@ -67,7 +67,7 @@ def test_stop_token_ends_the_text_within_a_guess():
     for seed in range(4):
         model = tiny(seed)
         [expected] = generate(model, [[0, 1]], max_new_tokens=12, stop_ids=[2])
-        speculation = Speculation(model, DraftModel(model), count=4)  # the model itself: all guesses hold
+        speculation = Speculation(model, DraftModel(model), count=4)  # the model itself: all draft_tokens hold
         written = [token.id for token in speculation.stream([0, 1], max_new_tokens=12, stop_ids=[2])]
         assert written == expected.ids
         assert speculation.finish == expected.finish
@@ -105,7 +105,7 @@ def p_value(speculation: Speculation, sampling: SamplingSpec, draws: int = 500) 
 def test_drawn_texts_have_the_models_own_distribution(kind: str):
     speculation = Speculation(tiny(0), drafts()[kind], count=3)
     assert p_value(speculation, SamplingSpec(temperature=1.0, seed=3)) > 1e-3
-    assert speculation.guessed > speculation.kept > 0
+    assert speculation.drafted > speculation.accepted > 0
 
 
 def test_truncated_sampling_has_its_own_distribution():
@@ -122,17 +122,17 @@ def test_the_model_as_its_own_draft_is_always_right_and_saves_passes():
     model = tiny(0)
     speculation = Speculation(model, DraftModel(model), count=4)
     list(speculation.stream([0, 1], max_new_tokens=20, sampling=SamplingSpec(temperature=1.0, seed=0)))
-    assert speculation.kept == speculation.guessed == 16
+    assert speculation.accepted == speculation.drafted == 16
     assert speculation.passes == 4
 
 
 def test_prompt_lookup_guesses_what_followed_last_time():
-    lookup, none = PromptLookup(longest=3, shortest=2), iter(())
+    lookup, none = NgramDrafter(longest=3, shortest=2), iter(())
     sampling = SamplingSpec()
-    assert lookup.guess([1, 2, 3, 9, 8, 1, 2, 3], 2, sampling, none).ids == [9, 8]
-    assert lookup.guess([1, 2, 3, 9, 8, 1, 2, 3, 7, 1, 2, 3], 2, sampling, none).ids == [7, 1]  # the last time counts
-    assert lookup.guess([5, 2, 3, 4, 4, 2, 3], 3, sampling, none).ids == [4, 4, 2]  # another text, and two tokens do
-    assert lookup.guess([5, 2, 3, 4, 4, 6, 3], 3, sampling, none).ids == []  # one does not
+    assert lookup.propose([1, 2, 3, 9, 8, 1, 2, 3], 2, sampling, none).ids == [9, 8]
+    assert lookup.propose([1, 2, 3, 9, 8, 1, 2, 3, 7, 1, 2, 3], 2, sampling, none).ids == [7, 1]  # the last time counts
+    assert lookup.propose([5, 2, 3, 4, 4, 2, 3], 3, sampling, none).ids == [4, 4, 2]  # another text, and two tokens do
+    assert lookup.propose([5, 2, 3, 4, 4, 6, 3], 3, sampling, none).ids == []  # one does not
 
 
 def test_prompt_lookup_saves_passes_on_a_text_that_repeats():
@@ -143,7 +143,7 @@ def test_prompt_lookup_saves_passes_on_a_text_that_repeats():
                 parameter.zero_()
         model.embed.weight.copy_(torch.eye(VOCABULARY, 16))
         model.unembed.weight.copy_(torch.eye(VOCABULARY, 16).roll(1, 0) * 20)
-    speculation = Speculation(model, PromptLookup(), count=5)
+    speculation = Speculation(model, NgramDrafter(), count=5)
     written = [token.id for token in speculation.stream([0, 1, 2, 3, 0, 1], max_new_tokens=30)]
     assert written == [(2 + step) % VOCABULARY for step in range(30)]
     assert speculation.passes < 10
@@ -162,7 +162,7 @@ SAMPLED = SamplingSpec(temperature=1.2, top_p=0.95, seed=4, repetition_penalty=1
 def test_session_writes_the_same_with_and_without_a_draft(kind: str, sampling: SamplingSpec):
     """Not only the same distribution: with a seed the same text, penalties and stop tokens included."""
     model, prompt = tiny(0, vocabulary=6, context=40), [0, 1, 2, 3, 0, 1]
-    draft: Draft = DraftModel(tiny(1, vocabulary=6, context=40)) if kind == "model" else drafts()[kind]
+    draft: Drafter = DraftModel(tiny(1, vocabulary=6, context=40)) if kind == "model" else drafts()[kind]
     plain, guessing = Session(model), Session(model, draft, count=3)
     for turn in range(4):
         asked = [*prompt, *[turn] * turn]
@@ -172,8 +172,8 @@ def test_session_writes_the_same_with_and_without_a_draft(kind: str, sampling: S
         assert [token.id for token in written] == [token.id for token in expected]
         assert [token.logprob for token in written] == pytest.approx([one.logprob for one in expected], abs=1e-4)
         assert (guessing.finish, guessing.reused) == (plain.finish, plain.reused)
-    assert guessing.guessed > guessing.kept
-    assert plain.passes <= guessing.passes + guessing.kept <= plain.passes + 4  # a text may end with a guess
+    assert guessing.drafted > guessing.accepted
+    assert plain.passes <= guessing.passes + guessing.accepted <= plain.passes + 4  # a text may end with a guess
     if sampling.greedy and kind == "lookup":
         assert guessing.passes < plain.passes
 
@@ -201,6 +201,6 @@ def test_session_that_kept_every_guess_would_write_something_else(monkeypatch: p
 
         __hash__ = int.__hash__
 
-    monkeypatch.setattr("underhood.infer.session.certain", lambda draft, ids, count: [Yes(3)] * max(count, 0))
+    monkeypatch.setattr("underhood.infer.session.greedy_draft", lambda draft, ids, count: [Yes(3)] * max(count, 0))
     written = list(Session(model, Stubborn(), count=3).stream(prompt, max_new_tokens=20))
     assert [token.id for token in written] != expected.ids

@@ -64,16 +64,20 @@ def test_generate_prints_only_the_text(cli: Callable[..., Result], run: Path) ->
 def test_generate_writes_the_same_text_with_guesses(cli: Callable[..., Result], run: Path) -> None:
     words = ("generate", "The list of the list of the list", "--max-tokens", "30", "--seed", "2", "--n", "2", "--json")
     _, plain, _ = cli(*words)
-    for guessing in (["--speculate"], ["--draft", str(run)], ["--draft", str(run), "--stage", "base"]):
+    for guessing in (
+        ["--speculative", "ngram"],
+        ["--speculative", str(run)],
+        ["--speculative", str(run), "--stage", "base"],
+    ):
         if "base" in guessing:
             _, plain, _ = cli(*words, "--stage", "base")
         _, out, _ = cli(*words, *guessing)
         found, expected = json.loads(out)["completions"], json.loads(plain)["completions"]
         assert [one["text"] for one in found] == [one["text"] for one in expected]
         counts = json.loads(out)["speculation"]
-        assert 0 <= counts["kept"] <= counts["guessed"]
-        assert counts["passes"] + counts["kept"] >= sum(one["tokens"] for one in found)
-    assert counts["guessed"] > 0
+        assert 0 <= counts["accepted"] <= counts["drafted"]
+        assert counts["passes"] + counts["accepted"] >= sum(one["tokens"] for one in found)
+    assert counts["drafted"] > 0
 
 
 def test_draft_that_reads_other_tokens_is_refused(cli: Callable[..., Result], run: Path, tmp_path: Path) -> None:

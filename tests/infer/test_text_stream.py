@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import tiny_tokenizer
 
-from underhood.infer.text import TextDecoder, decode_stream
+from underhood.infer.text_stream import TextDecoder, decode_stream
 
 TOKENIZER = tiny_tokenizer()
 

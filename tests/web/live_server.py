@@ -14,11 +14,11 @@ from tiny_run import make_run
 
 from underhood.infer.engine_spec import EngineSpec
 from underhood.web.app import create_app
-from underhood.web.hub import ModelHub
+from underhood.web.registry import ModelRegistry
 from underhood.web.server import Server, address, listen
 from underhood.web.settings import ServeSettings
 
-SPEC = EngineSpec(max_running=8, max_waiting=64, tokens_per_step=64, cache_bytes=4 << 20)
+SPEC = EngineSpec(max_sequences=8, max_waiting=64, max_batched_tokens=64, cache_bytes=4 << 20)
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Live:
     """A running server and ways to ask it."""
 
     url: str
-    hub: ModelHub
+    registry: ModelRegistry
     settings: ServeSettings
     server: Server
     clients: list[openai.OpenAI] = field(default_factory=list)
@@ -42,15 +42,15 @@ class Live:
 
 
 @contextlib.contextmanager
-def serving(hub: ModelHub, settings: ServeSettings) -> Iterator[Live]:
-    """Runs the app over `hub` until the block ends; the hub is closed with it."""
+def serving(registry: ModelRegistry, settings: ServeSettings) -> Iterator[Live]:
+    """Runs the app over `registry` until the block ends; the registry is closed with it."""
     listening = listen(settings)
     started = threading.Event()
-    server = Server(create_app(hub, settings), settings, started.set)
+    server = Server(create_app(registry, settings), settings, started.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     assert started.wait(60), "the server did not start"
-    live = Live(address(settings, listening), hub, settings, server)
+    live = Live(address(settings, listening), registry, settings, server)
     try:
         yield live
     finally:
@@ -66,5 +66,5 @@ def tiny_server(folder: Path, *, spec: EngineSpec = SPEC, context: int = 512, **
     """Serves a run of tiny random models made in `folder`."""
     run = make_run(folder / "tiny", context=context)
     given = {"port": 0, "feedback": folder / "feedback.db", "drain_seconds": 5.0} | settings
-    with serving(ModelHub.open([run], spec=spec), ServeSettings(**given)) as live:
+    with serving(ModelRegistry.open([run], spec=spec), ServeSettings(**given)) as live:
         yield live

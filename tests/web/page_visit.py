@@ -14,7 +14,7 @@ from live_server import SPEC, Live, serving
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from needs import chromium
-from underhood.web.hub import ModelHub
+from underhood.web.registry import ModelRegistry
 from underhood.web.settings import ServeSettings
 
 FLAGS = [
@@ -53,7 +53,7 @@ def page_server(folder: Path, *, hostile: str = "", **settings: Any) -> Iterator
     for name in ("events.jsonl", "summary.json"):
         shutil.copy(runs / "whole" / name, small / name)
     given: dict[str, Any] = {"port": 0, "feedback": folder / "feedback.db", "drain_seconds": 5.0, "runs": runs}
-    with serving(ModelHub.open([small], spec=SPEC), ServeSettings(**(given | settings))) as live:
+    with serving(ModelRegistry.open([small], spec=SPEC), ServeSettings(**(given | settings))) as live:
         yield live
 
 

@@ -45,12 +45,12 @@ def client(live: Live) -> openai.OpenAI:
 
 
 def ids_of(live: Live, model: str, messages: list) -> list[int]:
-    loaded = live.hub.loaded(model)
+    loaded = live.registry.loaded(model)
     return loaded.conversation().template.render(loaded.tokenizer, messages, add_generation_prompt=True).ids
 
 
 def expected(live: Live, model: str, count: int, sampling: SamplingSpec = GREEDY):
-    loaded = live.hub.loaded(model)
+    loaded = live.registry.loaded(model)
     (done,) = generate(
         loaded.model, [ids_of(live, model, ASK)], max_new_tokens=count, sampling=sampling, stop_ids=loaded.stop_ids
     )
@@ -111,7 +111,7 @@ def test_seed_repeats_and_choice_i_draws_as_prompt_i_of_generate(live: Live, cli
         return [choice.message.content for choice in answer.choices]
 
     assert texts(5) == texts(5) != texts(6)
-    loaded = live.hub.loaded("tiny")
+    loaded = live.registry.loaded("tiny")
     done = generate(
         loaded.model,
         [ids_of(live, "tiny", ASK)] * 3,
@@ -153,7 +153,7 @@ def test_stop_string_ends_the_answer_and_is_no_part_of_it(live: Live, client: op
 
 
 def test_penalties_and_bias_reach_the_draw(live: Live, client: openai.OpenAI):
-    loaded = live.hub.loaded("tiny")
+    loaded = live.registry.loaded("tiny")
     token = loaded.tokenizer.encode("x")[0]
     bias = {str(token): 100}
     answer = client.chat.completions.create(model="tiny", messages=ASK, temperature=0, logit_bias=bias, max_tokens=5)
@@ -258,7 +258,7 @@ def test_forced_tool_call_parses_and_fits_its_schema(client: openai.OpenAI, choi
 
 
 def test_automatic_choice_gives_text_or_calls_that_parse(live: Live, client: openai.OpenAI):
-    loaded = live.hub.loaded("tiny")
+    loaded = live.registry.loaded("tiny")
     ways = set()
     for seed in range(8):
         # The mark's first character made likely: a random model would hardly ever write it.

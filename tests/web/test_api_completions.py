@@ -15,7 +15,7 @@ from live_server import SPEC, Live, serving, tiny_server
 from tiny_run import make_run
 
 from underhood.infer.generate import generate
-from underhood.web.hub import ModelHub
+from underhood.web.registry import ModelRegistry
 from underhood.web.settings import ServeSettings
 
 TEXT = "The list is a"
@@ -33,7 +33,7 @@ def client(live: Live) -> openai.OpenAI:
 
 
 def test_greedy_texts_of_several_prompts_match_the_naive_loop(live: Live, client: openai.OpenAI):
-    loaded = live.hub.loaded("base")
+    loaded = live.registry.loaded("base")
     answer = client.completions.create(model="base", prompt=[TEXT, "Naïve café"], temperature=0, max_tokens=20)
     prompts = [loaded.prompt_ids(text) for text in (TEXT, "Naïve café")]
     done = generate(loaded.model, prompts, max_new_tokens=20, stop_ids=loaded.stop_ids)
@@ -63,21 +63,23 @@ def test_stream_is_what_the_description_says(live: Live, route: str):
 @pytest.mark.parametrize("with_model", [True, False], ids=["draft model", "prompt lookup"])
 def test_server_that_guesses_gives_the_same_answers(tmp_path: Path, with_model: bool):
     run = make_run(tmp_path / "tiny", context=512)
-    hub = ModelHub.open([run], stage="base", spec=replace(SPEC, guesses=4), draft=run if with_model else None)
-    with serving(hub, ServeSettings(port=0, drain_seconds=5.0)) as live:
-        loaded = live.hub.loaded("base")
+    registry = ModelRegistry.open(
+        [run], stage="base", spec=replace(SPEC, draft_tokens=4), draft=run if with_model else None
+    )
+    with serving(registry, ServeSettings(port=0, drain_seconds=5.0)) as live:
+        loaded = live.registry.loaded("base")
         [expected] = generate(loaded.model, [loaded.prompt_ids(TEXT)], max_new_tokens=60, stop_ids=loaded.stop_ids)
         answer = live.openai().completions.create(model="base", prompt=TEXT, temperature=0, max_tokens=60)
         assert answer.choices[0].text == loaded.tokenizer.decode(expected.ids)
         metrics = live.http().get("/metrics").text
         told = dict(re.findall(r'underhood_(\w+)_tokens_total\{model="tiny:base"\} ([\d.]+)', metrics))
-    assert float(told["guessed"]) >= float(told["kept"])
+    assert float(told["draft"]) >= float(told["accepted"])
     if with_model:  # the best stage is the draft of another
-        assert float(told["guessed"]) > 0
+        assert float(told["draft"]) > 0
 
 
 def test_prompts_may_be_token_ids(live: Live, client: openai.OpenAI):
-    loaded = live.hub.loaded("base")
+    loaded = live.registry.loaded("base")
     ids = loaded.prompt_ids(TEXT)
     given = {"model": "base", "temperature": 0, "max_tokens": 10}
     by_text = client.completions.create(prompt=TEXT, **given).choices[0].text
@@ -94,7 +96,7 @@ def test_a_request_that_says_nothing_gets_sixteen_tokens_of_a_new_text(client: o
 
 
 def test_echo_scores_a_text_without_writing_matches_the_model(live: Live, client: openai.OpenAI):
-    loaded = live.hub.loaded("base")
+    loaded = live.registry.loaded("base")
     answer = client.completions.create(model="base", prompt=TEXT, max_tokens=0, echo=True, logprobs=2)
     (choice,) = answer.choices
     assert choice.text == TEXT
@@ -113,7 +115,7 @@ def test_echo_scores_a_text_without_writing_matches_the_model(live: Live, client
 
 
 def test_echo_of_token_ids_has_no_logprob_for_the_first(live: Live, client: openai.OpenAI):
-    ids = live.hub.loaded("base").tokenizer.encode(TEXT)
+    ids = live.registry.loaded("base").tokenizer.encode(TEXT)
     (choice,) = client.completions.create(model="base", prompt=ids, max_tokens=1, echo=True, logprobs=1).choices
     assert choice.logprobs.token_logprobs[0] is None
     assert choice.logprobs.top_logprobs[0] is None
@@ -161,7 +163,7 @@ def test_shared_beginning_is_read_once(client: openai.OpenAI):
 
 @pytest.mark.parametrize("encoding", ["float", "base64", None])
 def test_embeddings_are_the_mean_of_the_last_layer(live: Live, client: openai.OpenAI, encoding: str | None):
-    loaded = live.hub.loaded("base")
+    loaded = live.registry.loaded("base")
     extra = {} if encoding is None else {"encoding_format": encoding}
     answer = client.embeddings.create(model="base", input=[TEXT, "A"], **extra)
     for item, text in zip(answer.data, (TEXT, "A"), strict=True):
@@ -181,7 +183,7 @@ def test_embeddings_are_the_mean_of_the_last_layer(live: Live, client: openai.Op
 
 
 def test_tokenize_matches_the_tokenizer_and_the_template(live: Live):
-    http, loaded = live.http(), live.hub.loaded("tiny")
+    http, loaded = live.http(), live.registry.loaded("tiny")
     answer = http.post(
         "/tokenize", json={"prompt": "Naïve 🙂", "add_special_tokens": False, "return_token_strs": True}
     ).json()

@@ -55,5 +55,5 @@ def test_no_request_breaks_the_server_or_its_description(tmp_path: Path, writers
         mine = {path for path in described if bool(re.search(WRITERS, path)) == writers}
         assert {path.replace("{model}", "{model:path}") for path in mine} <= asked
         assert live.http().get("/health").json()["status"] == "ok"
-        for one in live.hub.served:
+        for one in live.registry.served:
             assert one.engine.stats().failures == 0

@@ -202,7 +202,7 @@ def test_text_that_cannot_fit_is_refused_before_it_is_tokenized(live: Live, monk
     def no(*_):
         raise AssertionError("the text was read")
 
-    for one in live.hub.served:
+    for one in live.registry.served:
         assert one.longest_token > 0
         monkeypatch.setattr(one.loaded.tokenizer, "encode", no)
     status, error = told(live, TEXT, {"model": "base", "prompt": "x" * 50_000})

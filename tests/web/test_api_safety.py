@@ -17,8 +17,8 @@ from tiny_run import make_run
 
 from underhood.core.errors import UserError
 from underhood.infer.engine_spec import EngineSpec
-from underhood.infer.scheduler import Plan
-from underhood.web.hub import ModelHub
+from underhood.infer.scheduler import ScheduledBatch
+from underhood.web.registry import ModelRegistry
 from underhood.web.settings import ServeSettings
 
 KEY = "a secret"
@@ -53,7 +53,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def endless(live: Live, model: str = "tiny:base") -> dict:
     """A request that writes until its context is full: the tokens that could end it are forbidden."""
-    stops = live.hub.loaded(model).stop_ids
+    stops = live.registry.loaded(model).stop_ids
     return LONG | {"model": model, "logit_bias": {str(id): -100 for id in stops}}
 
 
@@ -158,7 +158,7 @@ def test_listed_origin_may_ask_also_by_preflight(tmp_path: Path):
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Live]:
     """One text at a time, two may wait."""
-    spec = EngineSpec(max_running=1, max_waiting=2, tokens_per_step=32, cache_bytes=8 << 20)
+    spec = EngineSpec(max_sequences=1, max_waiting=2, max_batched_tokens=32, cache_bytes=8 << 20)
     with tiny_server(tmp_path, spec=spec, context=4096, drain_seconds=1) as live:
         yield live
 
@@ -171,7 +171,7 @@ def ask_later(live: Live, body: dict, found: list) -> threading.Thread:
 
 def test_full_queue_says_when_to_come_back_and_the_others_are_answered(narrow: Live):
     found: list[httpx.Response] = []
-    engine = narrow.hub.find("base").engine
+    engine = narrow.registry.find("base").engine
     threads = [ask_later(narrow, endless(narrow) | {"max_tokens": 300}, found)]
     wait_until(lambda: engine.stats().running == 1)
     short = endless(narrow) | {"max_tokens": 3}
@@ -189,7 +189,7 @@ def test_full_queue_says_when_to_come_back_and_the_others_are_answered(narrow: L
 
 
 def test_request_of_many_prompts_is_taken_whole_or_not_at_all(narrow: Live):
-    engine = narrow.hub.find("base").engine
+    engine = narrow.registry.find("base").engine
     answer = narrow.http().post("/v1/completions", json=endless(narrow) | {"prompt": ["a"] * 8})
     assert answer.status_code == 429
     wait_until(lambda: engine.stats().running == engine.stats().waiting == engine.stats().blocks_used == 0)
@@ -197,7 +197,7 @@ def test_request_of_many_prompts_is_taken_whole_or_not_at_all(narrow: Live):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_client_that_leaves_frees_its_blocks_within_a_step(narrow: Live, stream: bool):
-    engine = narrow.hub.find("base").engine
+    engine = narrow.registry.find("base").engine
     body = json.dumps(endless(narrow) | {"stream": stream, "max_tokens": 4000}).encode()
     with socket.create_connection(("127.0.0.1", int(narrow.url.rpartition(":")[2]))) as client:
         head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -214,7 +214,7 @@ def test_client_that_leaves_frees_its_blocks_within_a_step(narrow: Live, stream:
 
 
 def test_client_that_leaves_the_queue_is_forgotten(narrow: Live):
-    engine = narrow.hub.find("base").engine
+    engine = narrow.registry.find("base").engine
     found: list[httpx.Response] = []
     first = ask_later(narrow, endless(narrow) | {"max_tokens": 300}, found)
     wait_until(lambda: engine.stats().running == 1)
@@ -232,12 +232,12 @@ class Broken(RuntimeError):
 def test_failed_engine_is_a_503_and_unhealthy_while_other_models_answer(tmp_path: Path, monkeypatch, caplog):
     with tiny_server(tmp_path) as live:
         http = live.http()
-        broken = live.hub.find("dpo")
+        broken = live.registry.find("dpo")
 
         def fail(*_, **__):
             raise Broken("secret detail")
 
-        monkeypatch.setattr(broken.engine.engine.reader, "read", fail)
+        monkeypatch.setattr(broken.engine.engine.runner, "read", fail)
         for _ in range(4):
             answer = http.post("/v1/chat/completions", json={"model": "dpo", "messages": ASK})
             assert answer.status_code == 503
@@ -257,15 +257,15 @@ def test_failed_engine_is_a_503_and_unhealthy_while_other_models_answer(tmp_path
 
 def test_one_failing_request_leaves_the_others_of_its_step_unharmed(tmp_path: Path, monkeypatch):
     with tiny_server(tmp_path) as live:
-        served = live.hub.find("base")
+        served = live.registry.find("base")
         poison = served.loaded.tokenizer.encode("Q")[0]
-        reader = served.engine.engine.reader
+        reader = served.engine.engine.runner
         real = reader.read
 
-        def fail_on_poison(plan: Plan):
-            if any(poison in turn.stream.tokens for turn in plan.turns):
+        def fail_on_poison(batch: ScheduledBatch):
+            if any(poison in turn.sequence.tokens for turn in batch.scheduled):
                 raise Broken
-            return real(plan)
+            return real(batch)
 
         stops = {str(poison): -100}
         alone = live.openai().completions.create(
@@ -306,9 +306,9 @@ def test_bug_of_ours_is_a_500_without_a_traceback(live: Live, monkeypatch):
 
 
 def test_shutdown_finishes_what_has_begun_and_takes_nothing_new(tmp_path: Path):
-    hub = ModelHub.open([make_run(tmp_path / "tiny", context=4096)], spec=SPEC)
-    with serving(hub, ServeSettings(port=0, drain_seconds=30)) as live:
-        engine = hub.find("base").engine
+    registry = ModelRegistry.open([make_run(tmp_path / "tiny", context=4096)], spec=SPEC)
+    with serving(registry, ServeSettings(port=0, drain_seconds=30)) as live:
+        engine = registry.find("base").engine
         found: list[httpx.Response] = []
         thread = ask_later(live, endless(live) | {"max_tokens": 400}, found)
         wait_until(lambda: engine.stats().running == 1)
@@ -322,8 +322,8 @@ def test_shutdown_finishes_what_has_begun_and_takes_nothing_new(tmp_path: Path):
 
 
 def test_shutdown_does_not_wait_for_ever(tmp_path: Path):
-    hub = ModelHub.open([make_run(tmp_path / "tiny", context=4096)], spec=SPEC)
-    with serving(hub, ServeSettings(port=0, drain_seconds=0.2)) as live:
+    registry = ModelRegistry.open([make_run(tmp_path / "tiny", context=4096)], spec=SPEC)
+    with serving(registry, ServeSettings(port=0, drain_seconds=0.2)) as live:
         found: list = []
 
         def ask() -> None:
@@ -334,7 +334,7 @@ def test_shutdown_does_not_wait_for_ever(tmp_path: Path):
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
-        wait_until(lambda: hub.find("base").engine.stats().running == 1)
+        wait_until(lambda: registry.find("base").engine.stats().running == 1)
         ended = time.monotonic()
         live.server.should_exit = True
         thread.join(60)

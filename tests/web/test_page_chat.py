@@ -212,7 +212,7 @@ def test_page_chat_goes_on_from_another_token(browser: Browser, live: Live) -> N
         assert after["pieces"][2][0] != before["pieces"][2][0]
         with live.http() as client:
             prompt = client.post("/tokenize", json={"model": "small:dpo", "messages": [LIST]}).json()["tokens"]
-        tokenizer = live.hub.find("small:dpo").loaded.tokenizer
+        tokenizer = live.registry.find("small:dpo").loaded.tokenizer
         by_bytes = {tokenizer.decode_bytes([id]): id for id in range(tokenizer.vocab_size)}
         start = [by_bytes[bytes.fromhex(piece[0])] for piece in after["pieces"][:3]]
         done = live.openai().completions.create(

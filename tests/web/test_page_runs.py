@@ -124,7 +124,7 @@ def test_page_run_asks_every_checkpoint_the_same(browser: Browser, live: Live) -
         cells = page.locator(".sample-form + .sample-columns .answer")
         expect(cells).to_have_count(3)
         expect(cells.locator(".token-view")).to_have_count(3)
-        loaded = live.hub.find("small:sft").loaded
+        loaded = live.registry.find("small:sft").loaded
         wanted = loaded.chat("What is a list?", max_tokens=96, temperature=0.0)
         with live.http() as client:
             asked = {"stage": "sft", "step": 10, "prompt": "What is a list?"}

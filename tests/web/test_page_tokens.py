@@ -31,8 +31,8 @@ def test_token_view_keeps_the_tokens_that_were_written(loaded: LoadedModel) -> N
     tokenizer = loaded.tokenizer
     letters = [token for letter in "list" for token in tokenizer.encode(letter)]
     known = ids_by_bytes(tokenizer)
-    pieces = [tokenizer.decode_bytes([token]) for token in letters]
-    assert answer_ids(tokenizer, known, "list", pieces) == (letters, True)
+    chunks = [tokenizer.decode_bytes([token]) for token in letters]
+    assert answer_ids(tokenizer, known, "list", chunks) == (letters, True)
     again, exact = answer_ids(tokenizer, known, "list", None)
     assert not exact
     assert again != letters

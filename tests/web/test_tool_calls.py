@@ -1,4 +1,4 @@
-"""Calls read out of text that comes in pieces, and what a model may write."""
+"""Calls read out of text that comes in chunks, and what a model may write."""
 
 from __future__ import annotations
 

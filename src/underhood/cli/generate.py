@@ -13,7 +13,7 @@ from underhood.core.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from underhood.infer.request import Piece
+    from underhood.infer.request import OutputChunk
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,12 @@ class Args:
     schema: str | None = None
     """A JSON schema, or a file with one: the continuation is JSON that keeps to it."""
 
-    speculate: bool = False
-    """Guesses what follows from what the text has repeated before, and checks several tokens at once: the same text,
-    sooner where it quotes."""
-
-    draft: str | None = None
-    """A smaller model with the same tokenizer that does the guessing, e.g. another run."""
+    speculative: str | None = None
+    """Speculative decoding, which gives the same text sooner: ngram drafts what followed the last tokens before; a
+    smaller model with the same tokenizer, e.g. another run, drafts token by token."""
 
     stream: bool = False
-    """Prints each piece as soon as it is written."""
+    """Prints each chunk as soon as it is written."""
 
     json: bool = False
     """Prints one JSON object with texts, how they ended, and their log probabilities."""
@@ -86,7 +83,7 @@ def run(args: Args) -> int:
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
     from underhood.cli.opening import open_for_writing
     from underhood.cli.written import Written, read_grammar, read_stdin
-    from underhood.infer.drafts import Draft, DraftModel, PromptLookup
+    from underhood.infer.drafts import Drafter, DraftModel, NgramDrafter
     from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
@@ -102,14 +99,14 @@ def run(args: Args) -> int:
     )
     grammar = read_grammar(args.regex, args.schema)
     loaded = open_for_writing(args.run, args.stage)
-    draft: Draft | None = None
-    if args.draft is not None:
-        draft = DraftModel(open_draft(args.draft, [loaded]))
-    elif args.speculate:
-        draft = PromptLookup()
+    draft: Drafter | None = None
+    if args.speculative == "ngram":
+        draft = NgramDrafter()
+    elif args.speculative is not None:
+        draft = DraftModel(open_draft(args.speculative, [loaded]))
     session = Session(loaded.model, draft)
 
-    def write(choice: int) -> Iterator[Piece]:
+    def write(choice: int) -> Iterator[OutputChunk]:
         return loaded.write(
             prompt,
             max_tokens=args.max_tokens,
@@ -121,8 +118,8 @@ def run(args: Args) -> int:
         )
 
     if args.stream:
-        for piece in write(0):
-            print(piece.text, end="", flush=True)
+        for chunk in write(0):
+            print(chunk.text, end="", flush=True)
         print()
         return 0
     if grammar is None and not args.stop and draft is None:
@@ -145,6 +142,6 @@ def run(args: Args) -> int:
         ],
     }
     if draft is not None:
-        report["speculation"] = {"passes": session.passes, "guessed": session.guessed, "kept": session.kept}
+        report["speculation"] = {"passes": session.passes, "drafted": session.drafted, "accepted": session.accepted}
     print(json.dumps(report, ensure_ascii=False))
     return 0

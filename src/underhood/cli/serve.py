@@ -44,20 +44,17 @@ class Args:
     quantize_cache: bool = False
     """Keeps what has been read in 8 bits: room for nearly four times as much, and a little less exact."""
 
-    speculate: bool = False
-    """Guesses what follows from what the text has repeated before, and checks several tokens at once: the same
-    answers, sooner where they quote."""
-
-    draft: str | None = None
-    """A smaller model with the same tokenizer that does the guessing, e.g. another run."""
+    speculative: str | None = None
+    """Speculative decoding, which gives the same answers sooner: ngram drafts what followed the last tokens before; a
+    smaller model with the same tokenizer, e.g. another run, drafts token by token."""
 
     cache_mb: int | None = None
     """Memory for what has been read, in MiB per model; the models share what the machine can spare if left out."""
 
-    parallel: int = 32
-    """How many texts are written at the same time; the others wait."""
+    max_sequences: int = 32
+    """How many sequences run at the same time; the others wait."""
 
-    queue: int = 1024
+    max_waiting: int = 1024
     """How many requests may wait; more are told to come back later."""
 
     feedback: Path | None = None
@@ -76,11 +73,11 @@ class Args:
 def run(args: Args) -> int:
     if not args.model:
         raise UserError("there is nothing to serve", fix="Name a MODEL, e.g. underhood serve runs/pydocs")
-    from underhood.infer.drafts import GUESSES
+    from underhood.infer.drafts import DRAFT_TOKENS
     from underhood.infer.engine_spec import EngineSpec
     from underhood.infer.fetch import fetch
     from underhood.web.app import create_app
-    from underhood.web.hub import ModelHub
+    from underhood.web.registry import ModelRegistry
     from underhood.web.server import listen, serve
     from underhood.web.settings import ServeSettings
 
@@ -97,23 +94,29 @@ def run(args: Args) -> int:
     )
     listening = listen(settings)  # before the models are read: a taken port should not cost a minute
     spec = EngineSpec(
-        max_running=args.parallel,
-        max_waiting=args.queue,
-        tokens_per_step=max(EngineSpec.tokens_per_step, 2 * args.parallel),
+        max_sequences=args.max_sequences,
+        max_waiting=args.max_waiting,
+        max_batched_tokens=max(EngineSpec.max_batched_tokens, 2 * args.max_sequences),
         cache_bytes=None if args.cache_mb is None else args.cache_mb << 20,
         quantize_cache=args.quantize_cache,
-        guesses=GUESSES if args.speculate or args.draft else 0,
+        draft_tokens=DRAFT_TOKENS if args.speculative else 0,
     )
-    hub = ModelHub.open(args.model, stage=args.stage, quantize=args.quantize, spec=spec, draft=args.draft)
+    registry = ModelRegistry.open(
+        args.model,
+        stage=args.stage,
+        quantize=args.quantize,
+        spec=spec,
+        draft=None if args.speculative == "ngram" else args.speculative,
+    )
 
     def started(place: str) -> None:
-        for one in hub.served:
-            also = ", ".join(hub.aliases(one))
+        for one in registry.served:
+            also = ", ".join(registry.aliases(one))
             print(f"{one.id}" + (f"  (also {also})" if also else ""))
         print(f"\nPage: {place}    API: {place}/v1    Ctrl-C ends it.", flush=True)
         if settings.api_key is not None:
             print("The page asks for the API key.", flush=True)
 
-    serve(create_app(hub, settings), settings, listening, started)
+    serve(create_app(registry, settings), settings, listening, started)
     print("Stopped.", file=sys.stderr)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from underhood.core.errors import UserError
 from underhood.infer.grammar import Grammar
-from underhood.infer.request import Piece
+from underhood.infer.request import OutputChunk
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Written:
     logprobs: list[float]
 
     @classmethod
-    def of(cls, pieces: list[Piece]) -> Written:
-        logprobs = [token.logprob for piece in pieces for token in piece.tokens]
-        finish = pieces[-1].finish if pieces else "length"
-        return cls("".join(piece.text for piece in pieces), finish, logprobs)
+    def of(cls, chunks: list[OutputChunk]) -> Written:
+        logprobs = [token.logprob for chunk in chunks for token in chunk.tokens]
+        finish = chunks[-1].finish if chunks else "length"
+        return cls("".join(chunk.text for chunk in chunks), finish, logprobs)
 
 
 def read_grammar(regex: str | None, schema: str | None) -> Grammar | None:

@@ -1,8 +1,8 @@
-"""Guesses at the next few tokens, cheap to make: what speculative decoding starts from."""
+"""Drafters for speculative decoding: prompt lookup, and a smaller model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Protocol
@@ -12,17 +12,16 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel
-from underhood.infer.growing import GrowingText
+from underhood.infer.cached_sequence import CachedSequence
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, draw
-from underhood.infer.scheduler import Stream
 from underhood.models.decoder import Decoder
 
-GUESSES = 5
-"""Tokens that are guessed at a time where nothing else is said: more are seldom all right, and cost more to read."""
+DRAFT_TOKENS = 5
+"""Default draft length: longer drafts are seldom accepted whole, and cost more to verify."""
 
 
 @dataclass(frozen=True)
-class Guess:
+class DraftTokens:
     """Tokens that may come next.
 
     Attributes:
@@ -34,15 +33,15 @@ class Guess:
     chances_NV: Tensor | None = None
 
 
-class Draft(Protocol):
+class Drafter(Protocol):
     """Anything that guesses how a text goes on."""
 
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
+    def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
         """At most `count` tokens after `ids`; what is random comes from `draws`."""
         ...
 
 
-class PromptLookup:
+class NgramDrafter:
     """Guesses that what followed these last tokens before will follow them again (Saxena 2023, prompt lookup).
 
     It costs nothing, and is right where a text repeats itself: code, lists, answers that quote the question.
@@ -59,14 +58,14 @@ class PromptLookup:
         self._after: dict[tuple[int, ...], int] = {}
         self._seen: list[int] = []
 
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
-        """See `Draft.guess`."""
+    def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
+        """See `Drafter.propose`."""
         self._index(ids)
         for size in self.sizes:
             place = self._after.get(tuple(ids[-size:])) if len(ids) >= size else None
             if place is not None:
-                return Guess(list(ids[place : place + count]))
-        return Guess()
+                return DraftTokens(list(ids[place : place + count]))
+        return DraftTokens()
 
     def _index(self, ids: Sequence[int]) -> None:
         """Notes where each run of tokens ended last, those at the very end excepted: nothing has followed them yet."""
@@ -85,23 +84,23 @@ class DraftModel:
 
     def __init__(self, model: Decoder):
         self.model = model.eval()
-        self._text = GrowingText(model, model.context)
+        self._text = CachedSequence(model, model.context)
 
-    def guess(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> Guess:
-        """See `Draft.guess`."""
+    def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
+        """See `Drafter.propose`."""
         count = min(count, self.model.context - len(ids) + 1)
         if count < 1:
-            return Guess()
+            return DraftTokens()
         text, rows = list(ids), []
         self._text.rewind(text)
         for _ in range(count):
             chances_V = distribution(self._text.scores(text)[0], sampling)
             rows.append(chances_V)
             text.append(draw_one(chances_V, next(draws)))
-        return Guess(text[len(ids) :], torch.stack(rows))
+        return DraftTokens(text[len(ids) :], torch.stack(rows))
 
 
-class Drafts:
+class DrafterPool:
     """The drafts of an engine's texts: each has one of its own while there are enough.
 
     Args:
@@ -112,26 +111,26 @@ class Drafts:
 
     def __init__(self, model: Decoder | None, most: int, count: int):
         self.count = count
-        self._free: list[Draft] = [PromptLookup() if model is None else DraftModel(model) for _ in range(most)]
-        self._of: dict[Stream, Draft] = {}
+        self._free: list[Drafter] = [NgramDrafter() if model is None else DraftModel(model) for _ in range(most)]
+        self._of: dict[Hashable, Drafter] = {}
 
-    def guess(self, text: Stream, room: int) -> list[int]:
-        """At most `room` tokens that may follow a text."""
-        if text not in self._of:
+    def propose(self, owner: Hashable, tokens: Sequence[int], limit: int) -> list[int]:
+        """Greedy draft of at most `limit` tokens after the owner's `tokens`; empty when no drafter is free."""
+        if owner not in self._of:
             if not self._free:
                 return []
-            self._of[text] = self._free.pop()
-        return certain(self._of[text], text.tokens, min(room, self.count))
+            self._of[owner] = self._free.pop()
+        return greedy_draft(self._of[owner], tokens, min(limit, self.count))
 
-    def end(self, text: Stream) -> None:
-        """The text is done; another may have its draft."""
-        if text in self._of:
-            self._free.append(self._of.pop(text))
+    def release(self, owner: Hashable) -> None:
+        """Frees the owner's drafter for another sequence."""
+        if owner in self._of:
+            self._free.append(self._of.pop(owner))
 
 
-def certain(draft: Draft, ids: Sequence[int], count: int) -> list[int]:
+def greedy_draft(draft: Drafter, ids: Sequence[int], count: int) -> list[int]:
     """At most `count` tokens that the draft holds for the likeliest, without chance in them."""
-    return draft.guess(ids, count, GREEDY, repeat(0.0)).ids if count > 0 else []
+    return draft.propose(ids, count, GREEDY, repeat(0.0)).ids if count > 0 else []
 
 
 def check_draft(model: LanguageModel, draft: Decoder) -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count
 
 import torch
@@ -19,19 +19,19 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
-from underhood.infer.answer import Answer, Choice
-from underhood.infer.blocks import BlockPool
-from underhood.infer.choosing import Chooser, check_request, choose_all
-from underhood.infer.drafts import Drafts, check_draft
+from underhood.infer.block_manager import BlockManager
+from underhood.infer.drafts import DrafterPool, check_draft
 from underhood.infer.embedding import EmbeddingJob
 from underhood.infer.engine_spec import EngineSpec, EngineStats
 from underhood.infer.generate import check_prompts, room_for
 from underhood.infer.memory import count_blocks
-from underhood.infer.reader import Reader
-from underhood.infer.request import Finish, Piece, Request, WrittenToken
-from underhood.infer.ring import window_of
-from underhood.infer.scheduler import FEW, Plan, Scheduler, Stream
-from underhood.infer.ticket import EngineStopped, QueueFull, Ticket
+from underhood.infer.model_runner import ModelRunner
+from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
+from underhood.infer.request_handle import EngineStopped, QueueFull, RequestHandle
+from underhood.infer.request_output import RequestChoice, RequestOutput
+from underhood.infer.sampler import SequenceSampler, check_request, sample_all
+from underhood.infer.scheduler import DRAFT_SEQUENCES_MAX, ScheduledBatch, Scheduler, Sequence
+from underhood.infer.sliding_window_cache import window_of
 from underhood.models.decoder import Decoder
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Engine:
     """Continues many texts at once with one model.
 
     `submit` may be called from any thread at any time; `step` moves every text on by one token. An `EngineThread` runs
-    the steps of a server's engine; without one, whoever reads a ticket's pieces runs them.
+    the steps of a server's engine; without one, whoever reads a handle's chunks runs them.
 
     Args:
         draft: a smaller model with the same vocabulary, which guesses in place of a look at what the text repeats.
@@ -67,34 +67,34 @@ class Engine:
         self.threaded = False
         if draft is not None:
             check_draft(model, draft)
-        self.drafts = Drafts(draft, FEW, spec.guesses) if spec.guesses else None
+        self.drafts = DrafterPool(draft, DRAFT_SEQUENCES_MAX, spec.draft_tokens) if spec.draft_tokens else None
         blocks = count_blocks(model, spec)
-        self.reader = Reader(model, blocks, spec)
-        self.pool = BlockPool(blocks, spec.block)
+        self.runner = ModelRunner(model, blocks, spec)
+        self.block_manager = BlockManager(blocks, spec.block)
         self.scheduler = Scheduler(
-            self.pool,
-            max_running=spec.max_running,
-            tokens_per_step=spec.tokens_per_step,
-            share=spec.share_prefixes,
+            self.block_manager,
+            max_sequences=spec.max_sequences,
+            max_batched_tokens=spec.max_batched_tokens,
+            share=spec.prefix_caching,
             window=window_of(model),
         )
-        self._choices: dict[Stream, Choice] = {}
-        self._followers: dict[Stream, list[Stream]] = {}
-        self._answers: dict[Ticket, Answer] = {}
-        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._choices: dict[Sequence, RequestChoice] = {}
+        self._forks: dict[Sequence, list[Sequence]] = {}
+        self._outputs: dict[RequestHandle, RequestOutput] = {}
+        self._deadlines: list[tuple[float, int, RequestHandle]] = []
         self._numbers = count()
         self._failures_in_a_row = 0
         self._counts: Counter[str] = Counter()
         self._finished: Counter[Finish] = Counter()
         self._stopped = False
-        self._turn = threading.RLock()  # whoever holds it runs the model and may change what lies above
+        self._lock = threading.RLock()  # whoever holds it runs the model and may change what lies above
         self._gate = threading.Lock()  # whoever holds it may add to, or close, what lies below
-        self._inbox: deque[Answer] = deque()
-        self._cancelled: deque[Ticket] = deque()
+        self._inbox: deque[RequestOutput] = deque()
+        self._cancelled: deque[RequestHandle] = deque()
         self._embeddings: deque[EmbeddingJob] = deque()
         self._work = threading.Event()
 
-    def submit(self, request: Request) -> Ticket:
+    def submit(self, request: Request) -> RequestHandle:
         """Takes a request.
 
         Raises:
@@ -103,39 +103,39 @@ class Engine:
             EngineStopped: the engine is shutting down, or has failed.
         """
         self._check(request)
-        ticket = Ticket(request, on_cancel=self._on_cancel, drive=None if self.threaded else self.step)
-        answer = self._answer(ticket)
+        handle = RequestHandle(request, on_cancel=self._on_cancel, drive=None if self.threaded else self.step)
+        output = self._answer(handle)
         with self._gate:
             self._check_open()
             waiting = len(self._inbox) + len(self.scheduler.waiting)
             if waiting >= self.spec.max_waiting:
                 raise QueueFull(f"{waiting} texts are waiting already")
-            self._inbox.append(answer)
+            self._inbox.append(output)
         self.wake()
-        return ticket
+        return handle
 
     def step(self) -> bool:
         """Moves everything on by one pass through the model; False when there was nothing to do."""
-        with self._turn, torch.inference_mode():
+        with self._lock, torch.inference_mode():
             worked = self._arrivals_and_departures()
             if self._embeddings:
                 job = self._embeddings[0]
-                job.go_on(self.model, self.spec.tokens_per_step)
+                job.go_on(self.model, self.spec.max_batched_tokens)
                 if job.result.done():
                     self._embeddings.popleft()
                 worked = True
-            plan = self.scheduler.plan(None if self.drafts is None else self.drafts.guess)
-            if not plan.turns:
+            batch = self.scheduler.schedule(None if self.drafts is None else self.drafts.propose)
+            if not batch.scheduled:
                 return worked
             start = time.perf_counter()
-            self.reader.copy(plan)
-            for part, logits_NV in self._read(plan):
+            self.runner.copy(batch)
+            for part, logits_NV in self._read(batch):
                 self._go_on(part, logits_NV)
             self._counts["steps"] += 1
             self._counts["microseconds"] += int((time.perf_counter() - start) * 1e6)
             return True
 
-    def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def embed(self, rows: list[list[int]]) -> Tensor:
         """The mean of the last layer's normalised output over each row's tokens, (n, D) in fp32.
 
         Raises:
@@ -158,16 +158,16 @@ class Engine:
         return EngineStats(
             running=len(self.scheduler.running),
             waiting=len(self.scheduler.waiting) + len(self._inbox),
-            blocks_used=self.pool.used,
-            blocks_cached=self.pool.cached,
-            blocks_total=self.pool.total,
+            blocks_used=self.block_manager.used,
+            blocks_cached=self.block_manager.cached,
+            blocks_total=self.block_manager.total,
             prompt_tokens=counts["prompt_tokens"],
             cached_tokens=counts["cached_tokens"],
             completion_tokens=counts["completion_tokens"],
             prefix_hits=counts["prefix_hits"],
             preemptions=self.scheduler.preemptions,
-            guessed_tokens=counts["guessed_tokens"],
-            kept_tokens=counts["kept_tokens"],
+            draft_tokens=counts["draft_tokens"],
+            accepted_tokens=counts["accepted_tokens"],
             steps=counts["steps"],
             step_seconds=counts["microseconds"] / 1e6,
             failures=counts["failures"],
@@ -177,7 +177,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Nothing runs and nothing waits."""
-        return not (self._answers or self._inbox or self._embeddings)
+        return not (self._outputs or self._inbox or self._embeddings)
 
     def stop_accepting(self) -> None:
         """From now on `submit` and `embed` raise `EngineStopped`."""
@@ -214,7 +214,7 @@ class Engine:
         if not self.scheduler.fits(limit):
             raise UserError(
                 "the text may grow longer than the cache has room for",
-                expected=f"at most {self.pool.total * self.pool.size} tokens",
+                expected=f"at most {self.block_manager.total * self.block_manager.size} tokens",
                 got=str(limit),
                 fix="Ask for fewer tokens, or give the engine more memory",
             )
@@ -222,19 +222,21 @@ class Engine:
     def _limit(self, request: Request) -> int:
         return len(request.prompt) + room_for(self.model, len(request.prompt), request.max_new_tokens)
 
-    def _answer(self, ticket: Ticket) -> Answer:
-        request = ticket.request
-        answer = Answer(ticket, lambda finish: self._finished.update((finish,)))
+    def _answer(self, handle: RequestHandle) -> RequestOutput:
+        request = handle.request
+        output = RequestOutput(handle, lambda finish: self._finished.update((finish,)))
         length, limit = len(request.prompt), self._limit(request)
         for number in range(request.best_of or request.n):
-            leader = answer.choices[0].stream if number else None
-            stream = Stream(tokens=list(request.prompt), prompt=length, limit=limit, salt=request.salt, leader=leader)
-            chooser = Chooser(request, number, self.tokenizer, room=limit - length)
-            answer.choices.append(Choice(answer, stream, chooser))
-        return answer
+            parent = output.choices[0].sequence if number else None
+            sequence = Sequence(
+                tokens=list(request.prompt), prompt=length, limit=limit, cache_salt=request.cache_salt, parent=parent
+            )
+            sampler = SequenceSampler(request, number, self.tokenizer, room=limit - length)
+            output.choices.append(RequestChoice(output, sequence, sampler))
+        return output
 
-    def _on_cancel(self, ticket: Ticket) -> None:
-        self._cancelled.append(ticket)
+    def _on_cancel(self, handle: RequestHandle) -> None:
+        self._cancelled.append(handle)
         self.wake()
 
     def _arrivals_and_departures(self) -> bool:
@@ -251,130 +253,132 @@ class Engine:
             worked = True
         return worked
 
-    def _begin(self, answer: Answer) -> None:
-        ticket = answer.ticket
-        self._answers[ticket] = answer
-        if ticket.request.deadline is not None:
-            heapq.heappush(self._deadlines, (ticket.request.deadline, next(self._numbers), ticket))
-        leader, *followers = [choice.stream for choice in answer.choices]
-        if followers:
-            self._followers[leader] = followers
-        for choice in answer.choices:
-            if choice.chooser.finish is None:
-                self._choices[choice.stream] = choice
-                self.scheduler.add(choice.stream)
+    def _begin(self, output: RequestOutput) -> None:
+        handle = output.handle
+        self._outputs[handle] = output
+        if handle.request.deadline is not None:
+            heapq.heappush(self._deadlines, (handle.request.deadline, next(self._numbers), handle))
+        parent, *forks = [choice.sequence for choice in output.choices]
+        if forks:
+            self._forks[parent] = forks
+        for choice in output.choices:
+            if choice.sampler.finish is None:
+                self._choices[choice.sequence] = choice
+                self.scheduler.add(choice.sequence)
             else:  # there is no room for a token
-                self._put(choice, Piece(choice=choice.chooser.choice, finish=choice.chooser.finish))
+                self._put(choice, OutputChunk(choice=choice.sampler.choice, finish=choice.sampler.finish))
 
-    def _drop(self, ticket: Ticket, finish: Finish, error: Exception | None = None) -> None:
-        answer = self._answers.get(ticket)
-        if answer is None:
+    def _drop(self, handle: RequestHandle, finish: Finish, error: Exception | None = None) -> None:
+        output = self._outputs.get(handle)
+        if output is None:
             return
-        ticket.error = error
-        for choice in answer.choices:
-            if choice.chooser.finish is None:
-                self._put(choice, choice.chooser.end(finish))
+        handle.error = error
+        for choice in output.choices:
+            if choice.sampler.finish is None:
+                self._put(choice, choice.sampler.end(finish))
 
     def _end_all(self, finish: Finish, error: Exception | None) -> None:
-        with self._turn:
+        with self._lock:
             while self._inbox:
                 self._begin(self._inbox.popleft())
-            for ticket in list(self._answers):
-                self._drop(ticket, finish, error)
+            for handle in list(self._outputs):
+                self._drop(handle, finish, error)
             while self._embeddings:
                 self._embeddings.popleft().result.set_exception(error or EngineStopped("the engine has ended"))
 
-    def _put(self, choice: Choice, piece: Piece) -> None:
-        """Hands a piece on; with a finish, the choice and all it holds are gone."""
-        if piece.finish is not None:
-            if self._choices.pop(choice.stream, None) is not None:
-                self.scheduler.end(choice.stream)
+    def _put(self, choice: RequestChoice, chunk: OutputChunk) -> None:
+        """Hands a chunk on; with a finish, the choice and all it holds are gone."""
+        if chunk.finish is not None:
+            if self._choices.pop(choice.sequence, None) is not None:
+                self.scheduler.end(choice.sequence)
                 if self.drafts is not None:
-                    self.drafts.end(choice.stream)
-            self._followers.pop(choice.stream, None)
-        answer = choice.answer
-        answer.put(choice, piece)
-        if answer.ticket.done:
-            self._answers.pop(answer.ticket, None)
+                    self.drafts.release(choice.sequence)
+            self._forks.pop(choice.sequence, None)
+        output = choice.output
+        output.put(choice, chunk)
+        if output.handle.done:
+            self._outputs.pop(output.handle, None)
 
-    def _read(self, plan: Plan) -> Iterator[tuple[Plan, Tensor]]:
+    def _read(self, batch: ScheduledBatch) -> Iterator[tuple[ScheduledBatch, Tensor]]:
         """Runs the pass: scores (N, V) after the last token of each text that has been read to its end.
 
         If it fails, its texts are tried one at a time, so that one that breaks the model ends alone.
         """
         try:
-            logits_NV = self.reader.read(plan)
+            logits_NV = self.runner.read(batch)
         except Exception as error:
             self._counts["failures"] += 1
-            if len(plan.turns) > 1:
-                for turn in plan.turns:
-                    if turn.stream.state == "running":
-                        yield from self._read(Plan([turn]))
+            if len(batch.scheduled) > 1:
+                for item in batch.scheduled:
+                    if item.sequence.state == "running":
+                        yield from self._read(ScheduledBatch([item]))
                 return
             log.exception("the model failed on a text")
-            self._drop(self._choices[plan.turns[0].stream].answer.ticket, "error", error)
+            self._drop(self._choices[batch.scheduled[0].sequence].output.handle, "error", error)
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= FAILURES_TO_GIVE_UP:
                 self.fail(error)
         else:
             self._failures_in_a_row = 0
-            yield plan, logits_NV
+            yield batch, logits_NV
 
-    def _go_on(self, plan: Plan, logits_NV: Tensor) -> None:
+    def _go_on(self, batch: ScheduledBatch, logits_NV: Tensor) -> None:
         """What has been read is in the cache; texts that have been read to their end get their next token."""
-        self.scheduler.advance(plan)
-        asked: list[tuple[Choice, int, tuple[int, ...]]] = []  # who, the row of its scores, what was guessed after it
+        self.scheduler.advance(batch)
+        asked: list[tuple[RequestChoice, int, tuple[int, ...]]] = []  # choice, its row of logits, its draft
         row = 0
-        for turn in plan.turns:
-            if turn.last:
-                asked.append((self._choices[turn.stream], row, turn.guess))
-                for follower in self._followers.pop(turn.stream, ()):
-                    if follower in self._choices and self.scheduler.fork(turn.stream, follower):
-                        asked.append((self._choices[follower], row, ()))
-                self._counts["guessed_tokens"] += len(turn.guess)
-                row += 1 + len(turn.guess)
+        for item in batch.scheduled:
+            if item.last:
+                asked.append((self._choices[item.sequence], row, item.draft))
+                for fork in self._forks.pop(item.sequence, ()):
+                    if fork in self._choices and self.scheduler.fork(item.sequence, fork):
+                        asked.append((self._choices[fork], row, ()))
+                self._counts["draft_tokens"] += len(item.draft)
+                row += 1 + len(item.draft)
         while asked:
-            choices, rows, guesses = zip(*asked, strict=True)
+            choices, rows, drafts = zip(*asked, strict=True)
             scores_NV = logits_NV if [*rows] == [*range(len(logits_NV))] else logits_NV[[*rows]]
             asked = []
-            for choice, row, guess, token in zip(choices, rows, guesses, self._choose(scores_NV, choices), strict=True):
+            for choice, row, draft, token in zip(
+                choices, rows, drafts, self._choose(scores_NV, [*choices]), strict=True
+            ):
                 self._take(choice, token)
-                # What was chosen is what had been guessed, and read: the scores after it are there.
-                if guess and choice.stream.state == "running" and choice.stream.tokens[-1] == guess[0]:
-                    self.scheduler.count_read(choice.stream, 1)
-                    self._counts["kept_tokens"] += 1
-                    asked.append((choice, row + 1, guess[1:]))
+                # An accepted draft token has been read already, so its logits are in the next row.
+                if draft and choice.sequence.state == "running" and choice.sequence.tokens[-1] == draft[0]:
+                    self.scheduler.count_read(choice.sequence, 1)
+                    self._counts["accepted_tokens"] += 1
+                    asked.append((choice, row + 1, draft[1:]))
 
-    def _choose(self, logits_NV: Tensor, choices: Sequence[Choice]) -> list[WrittenToken | Exception]:
+    def _choose(self, logits_NV: Tensor, choices: list[RequestChoice]) -> list[WrittenToken | Exception]:
         try:
-            return [*choose_all(logits_NV, [choice.chooser for choice in choices])]
+            return [*sample_all(logits_NV, [choice.sampler for choice in choices])]
         except Exception as error:
             if len(choices) == 1:
                 return [error]
         return [self._choose(logits_NV[row : row + 1], [choice])[0] for row, choice in enumerate(choices)]
 
-    def _take(self, choice: Choice, token: WrittenToken | Exception) -> None:
-        ticket, stream = choice.answer.ticket, choice.stream
-        if stream.state == "done":
+    def _take(self, choice: RequestChoice, token: WrittenToken | Exception) -> None:
+        handle, sequence = choice.output.handle, choice.sequence
+        if sequence.state == "done":
             return  # another choice of the same request has failed
         try:
             if isinstance(token, Exception):
                 raise token
-            piece = choice.chooser.push(token)
+            chunk = choice.sampler.push(token)
         except Exception as error:
-            self._drop(ticket, "error", error)
+            self._drop(handle, "error", error)
             return
-        if len(stream.tokens) == stream.prompt:
+        if len(sequence.tokens) == sequence.prompt:
             self._count_beginning(choice)
-        ticket.usage.completion_tokens += 1
+        handle.usage.completion_tokens += 1
         self._counts["completion_tokens"] += 1
-        stream.tokens.append(token.id)
-        self._put(choice, piece)
+        sequence.tokens.append(token.id)
+        self._put(choice, chunk)
 
-    def _count_beginning(self, choice: Choice) -> None:
-        cached = choice.stream.cached or 0
-        if choice.chooser.choice == 0:
-            choice.answer.ticket.usage.cached_tokens = cached
-            self._counts["prompt_tokens"] += choice.stream.prompt
+    def _count_beginning(self, choice: RequestChoice) -> None:
+        cached = choice.sequence.cached or 0
+        if choice.sampler.choice == 0:
+            choice.output.handle.usage.cached_tokens = cached
+            self._counts["prompt_tokens"] += choice.sequence.prompt
             self._counts["cached_tokens"] += cached
             self._counts["prefix_hits"] += cached > 0

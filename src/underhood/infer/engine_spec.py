@@ -13,41 +13,43 @@ class EngineSpec:
     """How an engine works.
 
     Attributes:
-        max_running: texts that are written at the same time.
-        max_waiting: texts that may wait beyond those; more are refused.
-        tokens_per_step: read in one step at most, prompts and written tokens together. It bounds how long a long prompt
-            can hold up the texts that are being written.
-        block: tokens per block of the cache.
-        cache_bytes: memory for keys and values; None takes what the machine can spare.
-        share_prefixes: whether prompts that begin alike share what has been read.
-        quantize_cache: keeps keys and values in 8 bits.
-        guesses: tokens guessed at a time and checked in one pass, while few texts are written; 0 guesses nothing. What
-            is written stays the same.
+        max_sequences: sequences that run at the same time.
+        max_waiting: sequences that may wait beyond those; more are refused.
+        max_batched_tokens: tokens of a step at most, prefill and decode together. It bounds how long a long prompt
+            delays the sequences in decode.
+        block: tokens per KV block.
+        cache_bytes: memory for the KV cache; None takes what the machine can spare.
+        prefix_caching: prompts with the same prefix share its KV blocks.
+        quantize_cache: KV cache in 8 bits.
+        draft_tokens: length of the drafts of speculative decoding, used while few sequences run; 0 for none. The
+            output stays the same.
 
     Raises:
         UserError: a value outside its range.
     """
 
-    max_running: int = 32
+    max_sequences: int = 32
     max_waiting: int = 1024
-    tokens_per_step: int = 256
+    max_batched_tokens: int = 256
     block: int = 16
     cache_bytes: int | None = None
-    share_prefixes: bool = True
+    prefix_caching: bool = True
     quantize_cache: bool = False
-    guesses: int = 0
+    draft_tokens: int = 0
 
     def __post_init__(self):
-        for name in ("max_running", "max_waiting", "tokens_per_step", "block"):
+        for name in ("max_sequences", "max_waiting", "max_batched_tokens", "block"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is out of range", expected="at least 1", got=str(getattr(self, name)))
-        if self.guesses < 0:
-            raise UserError("guesses is out of range", expected="a whole number from 0 up", got=str(self.guesses))
-        if self.tokens_per_step <= self.max_running:
+        if self.draft_tokens < 0:
             raise UserError(
-                "tokens_per_step is out of range",
-                expected=f"more than the {self.max_running} texts that may run, so that prompts are read beside them",
-                got=str(self.tokens_per_step),
+                "draft_tokens is out of range", expected="a whole number from 0 up", got=str(self.draft_tokens)
+            )
+        if self.max_batched_tokens <= self.max_sequences:
+            raise UserError(
+                "max_batched_tokens is out of range",
+                expected=f"more than the {self.max_sequences} texts that may run, so that prompts are read beside them",
+                got=str(self.max_batched_tokens),
             )
 
 
@@ -62,7 +64,7 @@ class EngineStats:
         prompt_tokens, cached_tokens, completion_tokens: as in `Usage`, of all requests that have begun.
         prefix_hits: requests whose beginning was in the cache when they began.
         preemptions: times that a text was put back for want of memory.
-        guessed_tokens, kept_tokens: that a draft guessed, and of those the ones that were right.
+        draft_tokens, accepted_tokens: tokens that were drafted, and of those the accepted ones.
         steps: passes through the model.
         step_seconds: spent in them.
         failures: passes that raised.
@@ -79,8 +81,8 @@ class EngineStats:
     completion_tokens: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
-    guessed_tokens: int = 0
-    kept_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
     steps: int = 0
     step_seconds: float = 0.0
     failures: int = 0

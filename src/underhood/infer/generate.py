@@ -13,8 +13,8 @@ from underhood.core.errors import UserError
 from underhood.core.protocols import Cache, LanguageModel
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.penalties import Penalties
-from underhood.infer.ring import RingCache, window_of
 from underhood.infer.sample import GREEDY, SamplingSpec, choose, uniforms
+from underhood.infer.sliding_window_cache import SlidingWindowCache, window_of
 from underhood.models.decoder import Decoder
 from underhood.models.ngram import NGram
 
@@ -153,20 +153,23 @@ def _continue(
                 positions_BT = torch.cat((positions_BT, positions_BT[:, -1:] + 1), dim=1)
 
 
-def _cache_to_write(model: LanguageModel, batch: int, capacity: int) -> ContiguousCache | RingCache | None:
+def _cache_to_write(model: LanguageModel, batch: int, capacity: int) -> ContiguousCache | SlidingWindowCache | None:
     """A cache that is only added to: of a model that looks back through windows only, no more than they show."""
     window = window_of(model) if isinstance(model, Decoder) else None
     if isinstance(model, Decoder) and window is not None and 2 * window < capacity:
-        return RingCache.for_model(model, batch)
+        return SlidingWindowCache.for_model(model, batch)
     return new_cache(model, batch, capacity)
 
 
 def _read(
-    model: LanguageModel, tokens_BT: Tensor, cache: ContiguousCache | RingCache | None, positions_BT: Tensor | None
+    model: LanguageModel,
+    tokens_BT: Tensor,
+    cache: ContiguousCache | SlidingWindowCache | None,
+    positions_BT: Tensor | None,
 ) -> Tensor:
     """Scores (B, V) after the last of T new tokens."""
     count = tokens_BT.shape[1]
-    while isinstance(cache, RingCache) and count > cache.window:
+    while isinstance(cache, SlidingWindowCache) and count > cache.window:
         rest_BT = None if positions_BT is None else positions_BT[:, : cache.window]
         last_logits(model, tokens_BT[:, : cache.window], cache, rest_BT)
         tokens_BT, count = tokens_BT[:, cache.window :], count - cache.window

@@ -19,10 +19,10 @@ from underhood.infer.chat import Conversation
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
-from underhood.infer.request import Piece, Request, WrittenToken
+from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
-from underhood.infer.text import decode_stream
+from underhood.infer.text_stream import decode_stream
 from underhood.models.decoder import Decoder, DecoderSpec, parameter_count
 from underhood.models.hub_weights import Progress, empty_decoder, load_decoder
 from underhood.text.chat import CHATML, Message, Template
@@ -174,7 +174,7 @@ class LoadedModel:
         grammar: Grammar | None = None,
         session: Session | None = None,
         choice: int = 0,
-    ) -> Iterator[Piece]:
+    ) -> Iterator[OutputChunk]:
         """Continues a text piece by piece, up to a stop string or as a grammar wants it; see `Session.write`.
 
         Raises:

@@ -13,7 +13,7 @@ from underhood.core.errors import UserError
 from underhood.infer.cache import heads_of
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.generate import device_of
-from underhood.infer.store import Store
+from underhood.infer.kv_storage import KVStorage
 from underhood.models.decoder import Decoder
 
 SHARE = 0.5
@@ -60,7 +60,7 @@ def share_memory(engines: Sequence[tuple[Decoder, EngineSpec]]) -> list[int]:
     All get the same, but none more than its texts can use: what is left of that goes to the others.
     """
     wanted = [
-        ROUNDS * -(-spec.max_running * model.context // spec.block) * block_bytes(model, spec)
+        ROUNDS * -(-spec.max_sequences * model.context // spec.block) * block_bytes(model, spec)
         for model, spec in engines
     ]
     rest = int(SHARE * spare_memory(device_of(engines[0][0])))
@@ -74,5 +74,5 @@ def share_memory(engines: Sequence[tuple[Decoder, EngineSpec]]) -> list[int]:
 def block_bytes(model: Decoder, spec: EngineSpec) -> int:
     """Memory of a block: keys and values of its tokens in all layers."""
     dtype = model.embed.weight.dtype
-    each = (Store.bytes_per_slot(groups, width, dtype, spec.quantize_cache) for groups, width in heads_of(model))
+    each = (KVStorage.bytes_per_slot(groups, width, dtype, spec.quantize_cache) for groups, width in heads_of(model))
     return spec.block * 2 * sum(each)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
+from underhood.infer.cached_sequence import warm
 from underhood.infer.drafts import check_draft
-from underhood.infer.growing import warm
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.optimize import Quantized, prepare
 from underhood.models.decoder import Decoder, parameter_count

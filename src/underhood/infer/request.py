@@ -1,4 +1,4 @@
-"""What is asked of the engine and what it answers, piece by piece."""
+"""What is asked of the engine and what it answers, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Request:
         stop: strings that end a text and are no part of it, wherever token borders fall.
         n: choices to return.
         best_of: choices to write, of which the `n` with the highest mean log-probability are returned; None means n.
-            Only such requests give their pieces at the end.
+            Only such requests give their chunks at the end.
         logprobs: how many of the likeliest tokens to report beside each written one; None reports none, 0 only the
             written token's own.
         grammar: what the text must match, or None.
-        salt: prompts share cached beginnings only with prompts of the same salt.
+        cache_salt: prompts share cached beginnings only with prompts of the same cache_salt.
         deadline: `time.monotonic()` at which to give up, or None.
     """
 
@@ -46,7 +46,7 @@ class Request:
     best_of: int | None = None
     logprobs: int | None = None
     grammar: "Grammar | None" = None
-    salt: str = ""
+    cache_salt: str = ""
     deadline: float | None = None
 
 
@@ -65,15 +65,15 @@ class WrittenToken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class OutputChunk:
     """What is new of one choice.
 
     Attributes:
         choice: 0 to n − 1.
-        tokens: the tokens written since the last piece, stop tokens left out. Their text may still be held back, for as
+        tokens: the tokens written since the last chunk, stop tokens left out. Their text may still be held back, for as
             long as it could become part of a stop string or of a longer character.
-        text: text that is certain now; all pieces of a choice together spell its answer.
-        finish: why the choice ended, on its last piece; None before.
+        text: text that is certain now; all chunks of a choice together spell its answer.
+        finish: why the choice ended, on its last chunk; None before.
     """
 
     choice: int = 0

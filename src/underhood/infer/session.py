@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from underhood.core.protocols import LanguageModel, Tokenizer
-from underhood.infer.choosing import Chooser, check_request, choose_all
-from underhood.infer.drafts import GUESSES, Draft, DraftModel, certain, check_draft
+from underhood.infer.cached_sequence import CachedSequence
+from underhood.infer.drafts import DRAFT_TOKENS, Drafter, DraftModel, check_draft, greedy_draft
 from underhood.infer.generate import check_prompts, room_for
-from underhood.infer.growing import GrowingText
-from underhood.infer.request import Finish, Piece, Request, WrittenToken
+from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
+from underhood.infer.sampler import SequenceSampler, check_request, sample_all
 
 FIRST_CAPACITY = 256
 
@@ -39,22 +39,22 @@ class Session:
         UserError: draft and model have different vocabularies.
     """
 
-    def __init__(self, model: LanguageModel, draft: Draft | None = None, *, count: int = GUESSES):
+    def __init__(self, model: LanguageModel, draft: Drafter | None = None, *, count: int = DRAFT_TOKENS):
         if isinstance(draft, DraftModel):
             check_draft(model, draft.model)
         self.model, self.draft, self.count = model, draft, count
         self.finish: Finish | None = None
         self.reused = 0
-        self.passes = self.guessed = self.kept = 0
-        self._text = GrowingText(model, FIRST_CAPACITY)
+        self.passes = self.drafted = self.accepted = 0
+        self._text = CachedSequence(model, FIRST_CAPACITY)
 
-    def write(self, request: Request, tokenizer: Tokenizer | None = None, *, choice: int = 0) -> Iterator[Piece]:
-        """Answers one choice of a request, piece by piece: token by token, with the text that has become certain.
+    def write(self, request: Request, tokenizer: Tokenizer | None = None, *, choice: int = 0) -> Iterator[OutputChunk]:
+        """Answers one choice of a request, chunk by chunk: token by token, with the text that has become certain.
 
         The iterator may be dropped at any point, in the middle of a pass even (Ctrl-C): the session stays sound.
 
         Args:
-            tokenizer: turns tokens into text; without it pieces have none, and there are no stop strings or grammars.
+            tokenizer: turns tokens into text; without it chunks have none, and there are no stop strings or grammars.
             choice: which of the seed's streams to draw from, as prompt `choice` of a `generate` call would.
 
         Raises:
@@ -63,34 +63,34 @@ class Session:
         check_prompts(self.model, [request.prompt], request.max_new_tokens)
         check_request(request, self.model.vocab_size)
         room = room_for(self.model, len(request.prompt), request.max_new_tokens)
-        return self._write(Chooser(request, choice, tokenizer, room=room))
+        return self._write(SequenceSampler(request, choice, tokenizer, room=room))
 
-    def _write(self, chooser: Chooser) -> Iterator[Piece]:
+    def _write(self, sampler: SequenceSampler) -> Iterator[OutputChunk]:
         self.finish = None
-        ids = list(chooser.request.prompt)
+        ids = list(sampler.request.prompt)
         if isinstance(self.model, nn.Module):
             self.model.eval()
         self.reused = self._text.rewind(ids)
-        while chooser.finish is None:
-            most = min(self.count, chooser.room - 1)
+        while sampler.finish is None:
+            most = min(self.count, sampler.room - 1)
             with torch.inference_mode():
-                guess = [] if self.draft is None else certain(self.draft, ids, most)
+                guess = [] if self.draft is None else greedy_draft(self.draft, ids, most)
                 logits_TV = self._text.scores(ids, guess)
             self.passes += 1
-            self.guessed += len(guess)
+            self.drafted += len(guess)
             for place, guessed in enumerate((*guess, None)):
-                [token] = choose_all(logits_TV[place : place + 1], [chooser])
+                [token] = sample_all(logits_TV[place : place + 1], [sampler])
                 ids.append(token.id)
-                piece = chooser.push(token)
-                self.finish = chooser.finish
+                chunk = sampler.push(token)
+                self.finish = sampler.finish
                 right = token.id == guessed
-                self.kept += right
+                self.accepted += right
                 if right:
                     self._text.keep(token.id)
-                yield piece
-                if not right or chooser.finish is not None:
+                yield chunk
+                if not right or sampler.finish is not None:
                     break
-        self.finish = chooser.finish
+        self.finish = sampler.finish
 
     def stream(
         self,
@@ -103,7 +103,7 @@ class Session:
     ) -> Iterator[WrittenToken]:
         """Continues `ids` token by token; the same tokens as `generate` gives, stop token left out. See `write`."""
         asked = Request(prompt=ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=frozenset(stop_ids))
-        return (token for piece in self.write(asked, choice=request) for token in piece.tokens)
+        return (token for chunk in self.write(asked, choice=request) for token in chunk.tokens)
 
 
 def stream(

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
-from underhood.infer.drafts import Draft, DraftModel, Guess, check_draft, draw_one
+from underhood.infer.cached_sequence import CachedSequence
+from underhood.infer.drafts import Drafter, DraftModel, DraftTokens, check_draft, draw_one
 from underhood.infer.generate import check_prompts, room_for
-from underhood.infer.growing import GrowingText
 from underhood.infer.request import Finish, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, uniforms
 from underhood.models.decoder import Decoder
@@ -39,13 +39,13 @@ class Speculation:
         UserError: draft and model have different vocabularies.
     """
 
-    def __init__(self, model: Decoder, draft: Draft, *, count: int = 5):
+    def __init__(self, model: Decoder, draft: Drafter, *, count: int = 5):
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
         if isinstance(draft, DraftModel):
             check_draft(model, draft.model)
         self.model, self.draft, self.count = model.eval(), draft, count
-        self.guessed = self.kept = self.passes = 0
+        self.drafted = self.accepted = self.passes = 0
         self.finish: Finish | None = None
 
     def stream(
@@ -72,7 +72,7 @@ class Speculation:
     ) -> Iterator[WrittenToken]:
         self.finish = None
         end = len(ids) + room_for(self.model, len(ids), max_new_tokens)
-        text = GrowingText(self.model, max(end, len(ids)))
+        text = CachedSequence(self.model, max(end, len(ids)))
         draws = uniforms(sampling.seed, request)
         while len(ids) < end:
             with torch.inference_mode():
@@ -88,11 +88,11 @@ class Speculation:
         self.finish = "length"
 
     def _round(
-        self, ids: list[int], room: int, text: GrowingText, sampling: SamplingSpec, draws: Iterator[float]
+        self, ids: list[int], room: int, text: CachedSequence, sampling: SamplingSpec, draws: Iterator[float]
     ) -> list[WrittenToken]:
         """One pass of the model: the guesses that hold, and one token more."""
         most = min(self.count, room - 1)
-        guess = self.draft.guess(ids, most, sampling, draws) if most else Guess()
+        guess = self.draft.propose(ids, most, sampling, draws) if most else DraftTokens()
         logits_TV = text.scores(ids, guess.ids)
         chances_TV = distribution(logits_TV, sampling)
         written = []
@@ -111,7 +111,7 @@ class Speculation:
         else:
             written.append(draw_one(chances_TV[-1], next(draws)))
         self.passes += 1
-        self.guessed += len(guess.ids)
-        self.kept += len(written) - 1
+        self.drafted += len(guess.ids)
+        self.accepted += len(written) - 1
         logprobs_TV = logits_TV[: len(written)].float().log_softmax(dim=-1)
         return [WrittenToken(id=id, logprob=float(logprobs_TV[place, id])) for place, id in enumerate(written)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from underhood.core.protocols import Tokenizer
-from underhood.infer.text import TextDecoder
+from underhood.infer.text_stream import TextDecoder
 
 
 class StopString:

@@ -13,19 +13,19 @@ from underhood.data.feedback import FeedbackStore
 from underhood.web import errors
 from underhood.web.chat import chat_router
 from underhood.web.completions import completions_router
-from underhood.web.exchanges import Exchanges
-from underhood.web.hub import ModelHub
 from underhood.web.metrics import Metered, Metrics
 from underhood.web.pages_api import Pages, pages_router
 from underhood.web.path_pages import path_router
+from underhood.web.recent_completions import RecentCompletions
+from underhood.web.registry import ModelRegistry
 from underhood.web.routes import embeddings_router, feedback_router, models_router, tokenize_router, watching_router
 from underhood.web.run_views import Runs
-from underhood.web.running import ClientGone
 from underhood.web.security import Gate
 from underhood.web.settings import ServeSettings
+from underhood.web.streaming import ClientGone
 
 
-def create_app(hub: ModelHub, settings: ServeSettings | None = None) -> FastAPI:
+def create_app(registry: ModelRegistry, settings: ServeSettings | None = None) -> FastAPI:
     """OpenAI's API, the pages, and what watches over both, as one ASGI application.
 
     Its life span ends with the engines': at shutdown answers under way are finished, for as long as `drain_seconds`.
@@ -34,14 +34,14 @@ def create_app(hub: ModelHub, settings: ServeSettings | None = None) -> FastAPI:
         UserError: the place for feedback can't be written.
     """
     settings = settings or ServeSettings()
-    metrics, exchanges = Metrics(hub), Exchanges()
+    metrics, recent = Metrics(registry), RecentCompletions()
     store = FeedbackStore(settings.feedback) if settings.feedback is not None else None
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(hub.drain, settings.drain_seconds)
-        await asyncio.to_thread(hub.close)
+        await asyncio.to_thread(registry.drain, settings.drain_seconds)
+        await asyncio.to_thread(registry.close)
         if store is not None:
             store.close()
 
@@ -52,16 +52,16 @@ def create_app(hub: ModelHub, settings: ServeSettings | None = None) -> FastAPI:
     async def _(request: Request, error: ClientGone) -> Response:
         return Response(status_code=499)
 
-    app.include_router(models_router(hub))
-    app.include_router(chat_router(hub, settings, exchanges, metrics))
-    app.include_router(completions_router(hub, settings, exchanges, metrics))
-    app.include_router(embeddings_router(hub, settings))
-    app.include_router(tokenize_router(hub))
-    app.include_router(watching_router(hub, metrics))
+    app.include_router(models_router(registry))
+    app.include_router(chat_router(registry, settings, recent, metrics))
+    app.include_router(completions_router(registry, settings, recent, metrics))
+    app.include_router(embeddings_router(registry, settings))
+    app.include_router(tokenize_router(registry))
+    app.include_router(watching_router(registry, metrics))
     if store is not None:
-        app.include_router(feedback_router(hub, store, exchanges, metrics))
+        app.include_router(feedback_router(registry, store, recent, metrics))
     app.include_router(path_router())
-    app.include_router(pages_router(Pages(hub, Runs(_places(hub, settings)))))
+    app.include_router(pages_router(Pages(registry, Runs(_places(registry, settings)))))
     # The last one added sees a request first.
     app.add_middleware(Gate, settings=settings)
     if settings.allow_origins:
@@ -75,6 +75,6 @@ def create_app(hub: ModelHub, settings: ServeSettings | None = None) -> FastAPI:
     return app
 
 
-def _places(hub: ModelHub, settings: ServeSettings) -> list:
+def _places(registry: ModelRegistry, settings: ServeSettings) -> list:
     found = [settings.runs] if settings.runs is not None else []
-    return [*found, *dict.fromkeys(one.loaded.run for one in hub.served if (one.loaded.run / "run.toml").exists())]
+    return [*found, *dict.fromkeys(one.loaded.run for one in registry.served if (one.loaded.run / "run.toml").exists())]

@@ -13,9 +13,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from underhood.core.protocols import Tokenizer
-from underhood.infer.request import Piece, WrittenToken
-from underhood.infer.ticket import Ticket
-from underhood.web.answers import (
+from underhood.infer.request import OutputChunk, WrittenToken
+from underhood.infer.request_handle import RequestHandle
+from underhood.web.body import StrictRoute
+from underhood.web.engine_requests import ChatAsked, ask_chat
+from underhood.web.metrics import Metrics, Stopwatch
+from underhood.web.recent_completions import RecentCompletion, RecentCompletions
+from underhood.web.registry import ModelRegistry, Served
+from underhood.web.requests import ChatRequest
+from underhood.web.responses import (
     ERRORS,
     Alternative,
     ChatAnswer,
@@ -27,14 +33,8 @@ from underhood.web.answers import (
     SaidMessage,
     TokenLogprob,
 )
-from underhood.web.asking import ChatAsked, ask_chat
-from underhood.web.body import StrictRoute
-from underhood.web.exchanges import Exchange, Exchanges
-from underhood.web.hub import ModelHub, Served
-from underhood.web.metrics import Metrics, Stopwatch
-from underhood.web.requests import ChatRequest
-from underhood.web.running import EventStream, collect, finish_reason, pieces_of, submit, unless_gone, usage_of
 from underhood.web.settings import ServeSettings
+from underhood.web.streaming import EventStream, chunks_of, collect, finish_reason, submit, unless_gone, usage_of
 from underhood.web.tools import Argued, Called, CallReader, Event, Said
 
 LOWEST_LOGPROB = -9999.0
@@ -45,23 +45,25 @@ def new_id(kind: str) -> str:
     return f"{kind}-{uuid.uuid4().hex}"
 
 
-def chat_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
+def chat_router(
+    registry: ModelRegistry, settings: ServeSettings, recent: RecentCompletions, metrics: Metrics
+) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
     @router.post("/v1/chat/completions", response_model=ChatAnswer, responses=ERRORS | EventStream.description)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The answer to a conversation, at once or as a stream."""
-        served = hub.find(body.model)
+        served = registry.find(body.model)
         # Templates run in a process of their own, and long texts take time: others' streams go on meanwhile.
         asked = await asyncio.to_thread(ask_chat, body, served, settings)
-        (ticket,) = await asyncio.to_thread(submit, served, [asked.request], settings, "messages")
+        (handle,) = await asyncio.to_thread(submit, served, [asked.request], settings, "messages")
         choices = [_Choice(CallReader(asked.tools)) for _ in range(asked.request.n)]
-        talk = _Talk(served, asked, ticket, choices, metrics.stopwatch(served))
+        talk = _Talk(served, asked, handle, choices, metrics.stopwatch(served))
         if body.stream:
             wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
-            return await EventStream.begin(request, talk.stream(exchanges, with_usage=wants_usage))
-        await unless_gone(request, collect([ticket], lambda _, piece: talk.take(piece), talk.watch))
-        talk.remember(exchanges)
+            return await EventStream.begin(request, talk.stream(recent, with_usage=wants_usage))
+        await unless_gone(request, collect([handle], lambda _, chunk: talk.take(chunk), talk.watch))
+        talk.remember(recent)
         return Response(talk.answer().model_dump_json(), media_type="application/json")
 
     return router
@@ -78,11 +80,11 @@ class _Choice:
     tokens: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason | None = None
 
-    def take(self, piece: Piece) -> list[Event]:
-        """Takes a piece in; what it has made certain."""
-        self.raw += piece.text
-        events = [*self.reader.push(piece.text)]
-        if piece.finish is not None:
+    def take(self, chunk: OutputChunk) -> list[Event]:
+        """Takes a chunk in; what it has made certain."""
+        self.raw += chunk.text
+        events = [*self.reader.push(chunk.text)]
+        if chunk.finish is not None:
             events += self.reader.finish()
         for event in events:
             if isinstance(event, Said):
@@ -91,7 +93,7 @@ class _Choice:
                 self.calls.append(SaidCall(id=new_id("call"), function=SaidFunction(name=event.name, arguments="")))
             else:
                 self.calls[event.index].function.arguments += event.text
-        self.finish = finish_reason(piece)
+        self.finish = finish_reason(chunk)
         if self.finish == "stop" and self.calls:
             self.finish = "tool_calls"
         return events
@@ -103,7 +105,7 @@ class _Talk:
 
     served: Served
     asked: ChatAsked
-    ticket: Ticket
+    handle: RequestHandle
     choices: list[_Choice]
     watch: Stopwatch
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
@@ -113,11 +115,11 @@ class _Talk:
     def logprobs(self) -> bool:
         return self.asked.request.logprobs is not None
 
-    def take(self, piece: Piece) -> list[Event]:
-        choice = self.choices[piece.choice]
+    def take(self, chunk: OutputChunk) -> list[Event]:
+        choice = self.choices[chunk.choice]
         if self.logprobs:
-            choice.tokens += token_logprobs(self.served.loaded.tokenizer, piece.tokens)
-        return choice.take(piece)
+            choice.tokens += token_logprobs(self.served.loaded.tokenizer, chunk.tokens)
+        return choice.take(chunk)
 
     def answer(self) -> ChatAnswer:
         found = []
@@ -134,23 +136,23 @@ class _Talk:
             created=self.created,
             model=self.served.id,
             choices=found,
-            usage=usage_of([self.ticket]),
+            usage=usage_of([self.handle]),
             system_fingerprint=self.served.fingerprint,
         )
 
-    async def stream(self, exchanges: Exchanges, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(self, recent: RecentCompletions, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as chunks; the last one holds the usage, if wanted."""
         extra: dict[str, Any] = {"usage": None} if with_usage else {}
         begun: set[int] = set()
-        async with aclosing(pieces_of([self.ticket], self.watch)) as pieces:
-            async for _, piece in pieces:
-                number = piece.choice
+        async with aclosing(chunks_of([self.handle], self.watch)) as chunks:
+            async for _, chunk in chunks:
+                number = chunk.choice
                 if number not in begun:
                     begun.add(number)
                     yield self._chunk(number, {"role": "assistant", "content": ""}) | extra
                 choice = self.choices[number]
                 before = len(choice.tokens)
-                events = self.take(piece)
+                events = self.take(chunk)
                 logprobs = choice.tokens[before:]
                 for place, event in enumerate(events):
                     first = logprobs if place == 0 else []
@@ -159,14 +161,16 @@ class _Talk:
                     yield self._chunk(number, {"content": ""}, logprobs=logprobs) | extra
                 if choice.finish is not None:
                     yield self._chunk(number, {}, finish=choice.finish) | extra
-        self.remember(exchanges)
+        self.remember(recent)
         if with_usage:
-            usage = usage_of([self.ticket]).model_dump()
+            usage = usage_of([self.handle]).model_dump()
             yield self._frame() | {"choices": [], "usage": usage}
 
-    def remember(self, exchanges: Exchanges) -> None:
+    def remember(self, recent: RecentCompletions) -> None:
         """Keeps the exchange for a while, so that feedback can name it by its id."""
-        exchanges.add(self.id, Exchange(self.served.id, self.asked.messages, [choice.raw for choice in self.choices]))
+        recent.add(
+            self.id, RecentCompletion(self.served.id, self.asked.messages, [choice.raw for choice in self.choices])
+        )
 
     def _frame(self) -> dict[str, Any]:
         return {

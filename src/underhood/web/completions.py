@@ -11,9 +11,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from underhood.infer.request import Piece, WrittenToken
-from underhood.infer.ticket import Ticket
-from underhood.web.answers import (
+from underhood.infer.request import OutputChunk, WrittenToken
+from underhood.infer.request_handle import RequestHandle
+from underhood.web.body import StrictRoute
+from underhood.web.chat import LOWEST_LOGPROB, new_id, token_bytes
+from underhood.web.engine_requests import ask_completions
+from underhood.web.metrics import Metrics, Stopwatch
+from underhood.web.recent_completions import RecentCompletion, RecentCompletions
+from underhood.web.registry import ModelRegistry, Served
+from underhood.web.requests import CompletionRequest
+from underhood.web.responses import (
     ERRORS,
     CompletionAnswer,
     CompletionChoice,
@@ -21,25 +28,20 @@ from underhood.web.answers import (
     FinishReason,
     UsageFacts,
 )
-from underhood.web.asking import ask_completions
-from underhood.web.body import StrictRoute
-from underhood.web.chat import LOWEST_LOGPROB, new_id, token_bytes
-from underhood.web.exchanges import Exchange, Exchanges
-from underhood.web.hub import ModelHub, Served
-from underhood.web.metrics import Metrics, Stopwatch
-from underhood.web.requests import CompletionRequest
-from underhood.web.running import EventStream, collect, finish_reason, pieces_of, submit, unless_gone, usage_of
 from underhood.web.settings import ServeSettings
+from underhood.web.streaming import EventStream, chunks_of, collect, finish_reason, submit, unless_gone, usage_of
 from underhood.web.token_view import score
 
 
-def completions_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
+def completions_router(
+    registry: ModelRegistry, settings: ServeSettings, recent: RecentCompletions, metrics: Metrics
+) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
     @router.post("/v1/completions", response_model=CompletionAnswer, responses=ERRORS | EventStream.description)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """What follows a text, or several, at once or as a stream."""
-        served = hub.find(body.model)
+        served = registry.find(body.model)
         asked = await asyncio.to_thread(ask_completions, body, served, settings)
         prompts: list[_Prompt] = []
         for one in asked:
@@ -50,16 +52,16 @@ def completions_router(hub: ModelHub, settings: ServeSettings, exchanges: Exchan
                     prompt.tokens = await asyncio.to_thread(_prompt_logprobs, served, prompt.ids, one.logprobs)
             prompts.append(prompt)
         writing = [one for one in asked if one.max_new_tokens > 0]
-        tickets = await asyncio.to_thread(submit, served, writing, settings, "prompt")
+        handles = await asyncio.to_thread(submit, served, writing, settings, "prompt")
         n = asked[0].n
         wants_logprobs = body.logprobs is not None
         choices = [_Choice(served, prompt, wants_logprobs, bool(body.echo)) for prompt in prompts for _ in range(n)]
-        text = _Text(served, prompts, tickets, choices, n, metrics.stopwatch(served))
+        text = _Text(served, prompts, handles, choices, n, metrics.stopwatch(served))
         if body.stream:
             wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
-            return await EventStream.begin(request, text.stream(exchanges, with_usage=wants_usage))
-        await unless_gone(request, collect(tickets, text.take, text.watch))
-        text.remember(exchanges)
+            return await EventStream.begin(request, text.stream(recent, with_usage=wants_usage))
+        await unless_gone(request, collect(handles, text.take, text.watch))
+        text.remember(recent)
         return Response(text.answer().model_dump_json(), media_type="application/json")
 
     return router
@@ -88,10 +90,10 @@ class _Choice:
     offset: int = 0
     """Characters of the tokens whose logprobs have been told."""
 
-    def take(self, piece: Piece) -> None:
-        self.text += piece.text
-        self.tokens += piece.tokens
-        self.finish = finish_reason(piece)
+    def take(self, chunk: OutputChunk) -> None:
+        self.text += chunk.text
+        self.tokens += chunk.tokens
+        self.finish = finish_reason(chunk)
 
     def logprobs(self, tokens: Sequence[WrittenToken], *, opening: bool = False) -> CompletionLogprobs | None:
         """The log-probabilities of these tokens, after those of the prompt if they open an echo."""
@@ -124,15 +126,15 @@ class _Text:
 
     served: Served
     prompts: list[_Prompt]
-    tickets: list[Ticket]
+    handles: list[RequestHandle]
     choices: list[_Choice]
     n: int
     watch: Stopwatch
     id: str = field(default_factory=lambda: new_id("cmpl"))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def take(self, number: int, piece: Piece) -> None:
-        self.choices[number * self.n + piece.choice].take(piece)
+    def take(self, number: int, chunk: OutputChunk) -> None:
+        self.choices[number * self.n + chunk.choice].take(chunk)
 
     def answer(self) -> CompletionAnswer:
         found = []
@@ -143,32 +145,32 @@ class _Text:
         return CompletionAnswer(**self._frame(), choices=found, usage=self.usage())
 
     def usage(self) -> UsageFacts:
-        usage = usage_of(self.tickets)
+        usage = usage_of(self.handles)
         prompt = sum(len(one.ids) for one in self.prompts)  # those for which nothing was written cost something too
         return usage.model_copy(update={"prompt_tokens": prompt, "total_tokens": prompt + usage.completion_tokens})
 
-    async def stream(self, exchanges: Exchanges, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(self, recent: RecentCompletions, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as chunks; the last one holds the usage, if wanted."""
         extra: dict[str, Any] = {"usage": None} if with_usage else {}
         opened: set[int] = set()
-        if not self.tickets:
+        if not self.handles:
             for index in range(len(self.choices)):
-                yield self._chunk(index, Piece(finish="length"), opening=True) | extra
-        async with aclosing(pieces_of(self.tickets, self.watch)) as pieces:
-            async for number, piece in pieces:
-                index = number * self.n + piece.choice
-                self.take(number, piece)
-                if piece.text or piece.tokens or piece.finish is not None:
-                    yield self._chunk(index, piece, opening=index not in opened) | extra
+                yield self._chunk(index, OutputChunk(finish="length"), opening=True) | extra
+        async with aclosing(chunks_of(self.handles, self.watch)) as chunks:
+            async for number, chunk in chunks:
+                index = number * self.n + chunk.choice
+                self.take(number, chunk)
+                if chunk.text or chunk.tokens or chunk.finish is not None:
+                    yield self._chunk(index, chunk, opening=index not in opened) | extra
                     opened.add(index)
-        self.remember(exchanges)
+        self.remember(recent)
         if with_usage:
             yield self._frame() | {"choices": [], "usage": self.usage().model_dump()}
 
-    def remember(self, exchanges: Exchanges) -> None:
+    def remember(self, recent: RecentCompletions) -> None:
         """Keeps the first prompt's exchange for a while, so that feedback can name it by its id."""
         asked = [{"role": "user", "content": _text_of(self.served, self.prompts[0].ids)}]
-        exchanges.add(self.id, Exchange(self.served.id, asked, [choice.text for choice in self.choices[: self.n]]))
+        recent.add(self.id, RecentCompletion(self.served.id, asked, [choice.text for choice in self.choices[: self.n]]))
 
     def _frame(self) -> dict[str, Any]:
         return {
@@ -179,15 +181,15 @@ class _Text:
             "system_fingerprint": self.served.fingerprint,
         }
 
-    def _chunk(self, index: int, piece: Piece, *, opening: bool) -> dict[str, Any]:
+    def _chunk(self, index: int, chunk: OutputChunk, *, opening: bool) -> dict[str, Any]:
         choice = self.choices[index]
-        told = choice.logprobs(piece.tokens, opening=opening)
-        text = (choice.prompt.text if opening else "") + piece.text
+        told = choice.logprobs(chunk.tokens, opening=opening)
+        text = (choice.prompt.text if opening else "") + chunk.text
         facts = {
             "index": index,
             "text": text,
             "logprobs": told.model_dump() if told is not None else None,
-            "finish_reason": finish_reason(piece),
+            "finish_reason": finish_reason(chunk),
         }
         return self._frame() | {"choices": [facts]}
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from underhood.core.errors import UserError, nearest
-from underhood.infer.ticket import EngineStopped, QueueFull
+from underhood.infer.request_handle import EngineStopped, QueueFull
 
 log = logging.getLogger("underhood.web")
 

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from underhood.infer.request import Piece
-from underhood.web.hub import ModelHub, Served
+from underhood.infer.request import OutputChunk
+from underhood.web.registry import ModelRegistry, Served
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -22,7 +22,7 @@ class Metrics:
     Requests are counted by route and status, answers by model; how the engines do is asked when somebody looks.
     """
 
-    def __init__(self, hub: ModelHub):
+    def __init__(self, registry: ModelRegistry):
         self.registry = CollectorRegistry(auto_describe=False)
         self.requests = Counter(
             "underhood_http_requests", "Requests answered.", ("route", "status"), registry=self.registry
@@ -50,7 +50,7 @@ class Metrics:
             registry=self.registry,
         )
         self.feedback = Counter("underhood_feedback", "Feedback taken.", ("model", "kind"), registry=self.registry)
-        self.registry.register(_Engines(hub))
+        self.registry.register(_Engines(registry))
 
     def stopwatch(self, served: Served) -> "Stopwatch":
         """Starts now."""
@@ -69,10 +69,10 @@ class Stopwatch:
         self._start = time.perf_counter()
         self._last: dict[tuple[int, int], float] = {}
 
-    def piece(self, ticket: int, piece: Piece) -> None:
-        if not piece.tokens:
+    def chunk(self, handle: int, chunk: OutputChunk) -> None:
+        if not chunk.tokens:
             return
-        now, key = time.perf_counter(), (ticket, piece.choice)
+        now, key = time.perf_counter(), (handle, chunk.choice)
         if key in self._last:
             self._next.observe(now - self._last[key])
         elif not self._last:
@@ -81,8 +81,8 @@ class Stopwatch:
 
 
 class _Engines(Collector):
-    def __init__(self, hub: ModelHub):
-        self._hub = hub
+    def __init__(self, registry: ModelRegistry):
+        self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
         gauges = {
@@ -98,13 +98,13 @@ class _Engines(Collector):
             "completion_tokens": "Tokens written.",
             "prefix_hits": "Texts whose beginning was in the cache.",
             "preemptions": "Times that a text was put back for want of memory.",
-            "guessed_tokens": "Tokens guessed by a draft.",
-            "kept_tokens": "Guessed tokens that were right.",
+            "draft_tokens": "Tokens drafted by speculative decoding.",
+            "accepted_tokens": "Draft tokens that were accepted.",
             "steps": "Passes through the model.",
             "step_seconds": "Seconds in passes through the model.",
             "failures": "Passes that failed.",
         }
-        stats = [(one.id, one.engine.stats(), one.healthy) for one in self._hub.served]
+        stats = [(one.id, one.engine.stats(), one.healthy) for one in self._registry.served]
         for name, said in gauges.items():
             gauge = GaugeMetricFamily(f"underhood_{name}", said, labels=["model"])
             for model, found, _ in stats:

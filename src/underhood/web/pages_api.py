@@ -22,7 +22,7 @@ from underhood.models.decoder import parameter_count
 from underhood.recipes.report.page import asset
 from underhood.web.checkpoint_samples import CheckpointSamples
 from underhood.web.errors import ApiError
-from underhood.web.hub import ModelHub, Served
+from underhood.web.registry import ModelRegistry, Served
 from underhood.web.run_views import Runs
 from underhood.web.token_view import MOST_TOP, answer_ids, ids_by_bytes, prompt_of, score
 
@@ -57,7 +57,7 @@ class Pages:
         samples: answers of single checkpoints.
     """
 
-    models: ModelHub
+    models: ModelRegistry
     runs: Runs
     samples: CheckpointSamples = field(default_factory=CheckpointSamples)
     _bytes: dict[str, dict[bytes, int]] = field(default_factory=dict)

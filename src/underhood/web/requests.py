@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from underhood.web.fields import MOST_TOP, Asked, Body, ResponseFormat, TokenId, Whole
+from underhood.web.shared_fields import MOST_TOP, Asked, Body, ResponseFormat, TokenId, Whole
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Texts = Annotated[list[str], Field(min_length=1)]

@@ -12,7 +12,15 @@ from fastapi import APIRouter, Request, Response
 
 from underhood.core.errors import UserError
 from underhood.data.feedback import Feedback, FeedbackStore
-from underhood.web.answers import (
+from underhood.web.body import StrictRoute
+from underhood.web.chat import token_bytes
+from underhood.web.engine_requests import chat_ids, check_length, plain, prompts_of, text_ids
+from underhood.web.errors import FAILED, ApiError, invalid, translate
+from underhood.web.metrics import Metrics
+from underhood.web.recent_completions import RecentCompletions
+from underhood.web.registry import ModelRegistry, Served
+from underhood.web.requests import EmbeddingRequest, FeedbackRequest, TokenizeRequest
+from underhood.web.responses import (
     ERRORS,
     EmbeddingAnswer,
     EmbeddingFacts,
@@ -23,41 +31,33 @@ from underhood.web.answers import (
     ModelList,
     TokenizeAnswer,
 )
-from underhood.web.asking import chat_ids, check_length, plain, prompts_of, text_ids
-from underhood.web.body import StrictRoute
-from underhood.web.chat import token_bytes
-from underhood.web.errors import FAILED, ApiError, invalid, translate
-from underhood.web.exchanges import Exchanges
-from underhood.web.hub import ModelHub, Served
-from underhood.web.metrics import Metrics
-from underhood.web.requests import EmbeddingRequest, FeedbackRequest, TokenizeRequest
-from underhood.web.running import unless_gone
 from underhood.web.settings import ServeSettings
+from underhood.web.streaming import unless_gone
 
 
-def models_router(hub: ModelHub) -> APIRouter:
+def models_router(registry: ModelRegistry) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/models", response_model=ModelList, responses=ERRORS)
     async def models() -> ModelList:
         """The models that are served, the default first."""
-        return ModelList(data=[_facts(hub, one) for one in hub.served])
+        return ModelList(data=[_facts(registry, one) for one in registry.served])
 
     @router.get("/v1/models/{model:path}", response_model=ModelFacts, responses=ERRORS)
     async def model(model: str) -> ModelFacts:
         """One of them, by its id or another of its names."""
-        return _facts(hub, hub.find(model))
+        return _facts(registry, registry.find(model))
 
     return router
 
 
-def embeddings_router(hub: ModelHub, settings: ServeSettings) -> APIRouter:
+def embeddings_router(registry: ModelRegistry, settings: ServeSettings) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
     @router.post("/v1/embeddings", response_model=EmbeddingAnswer, responses=ERRORS)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Texts as vectors of length 1."""
-        served = hub.find(body.model)
+        served = registry.find(body.model)
         width = served.loaded.spec.width
         if body.dimensions not in (None, width):
             raise invalid(f"This model's vectors have {width} dimensions.", "dimensions")
@@ -79,13 +79,13 @@ def embeddings_router(hub: ModelHub, settings: ServeSettings) -> APIRouter:
     return router
 
 
-def tokenize_router(hub: ModelHub) -> APIRouter:
+def tokenize_router(registry: ModelRegistry) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
     @router.post("/tokenize", response_model=TokenizeAnswer, responses=ERRORS)
     async def tokenize(body: TokenizeRequest) -> TokenizeAnswer:
         """A text or a conversation as the model reads it."""
-        served = hub.find(body.model) if body.model is not None else hub.default
+        served = registry.find(body.model) if body.model is not None else registry.default
         if (body.prompt is None) == (body.messages is None):
             raise invalid("Give either prompt or messages.", "prompt")
         if body.messages is not None:
@@ -102,7 +102,9 @@ def tokenize_router(hub: ModelHub) -> APIRouter:
     return router
 
 
-def feedback_router(hub: ModelHub, store: FeedbackStore, exchanges: Exchanges, metrics: Metrics) -> APIRouter:
+def feedback_router(
+    registry: ModelRegistry, store: FeedbackStore, recent: RecentCompletions, metrics: Metrics
+) -> APIRouter:
     router = APIRouter(route_class=StrictRoute)
 
     @router.post("/v1/feedback", response_model=FeedbackAnswer, responses=ERRORS, status_code=201)
@@ -112,7 +114,7 @@ def feedback_router(hub: ModelHub, store: FeedbackStore, exchanges: Exchanges, m
             raise ApiError(
                 400, "Feedback needs a rating or an edit.", param="rating", code="missing_required_parameter"
             )
-        found = _feedback(hub, body, exchanges)
+        found = _feedback(registry, body, recent)
         try:
             number = await asyncio.to_thread(store.add, found)
         except UserError as error:
@@ -123,13 +125,13 @@ def feedback_router(hub: ModelHub, store: FeedbackStore, exchanges: Exchanges, m
     return router
 
 
-def watching_router(hub: ModelHub, metrics: Metrics) -> APIRouter:
+def watching_router(registry: ModelRegistry, metrics: Metrics) -> APIRouter:
     router = APIRouter()
 
     @router.get("/health", response_model=HealthAnswer, responses=ERRORS | {503: {"model": HealthAnswer}})
     async def health() -> Response:
         """Whether every model's engine works: 200, or 503 if one has failed."""
-        well = {one.id: one.healthy for one in hub.served}
+        well = {one.id: one.healthy for one in registry.served}
         states: dict[str, Any] = {name: "ok" if good else "failing" for name, good in well.items()}
         answer = HealthAnswer(status="ok" if all(well.values()) else "failing", models=states)
         return Response(answer.model_dump_json(), 200 if all(well.values()) else 503, media_type="application/json")
@@ -146,7 +148,7 @@ def watching_router(hub: ModelHub, metrics: Metrics) -> APIRouter:
     return router
 
 
-def _facts(hub: ModelHub, served: Served) -> ModelFacts:
+def _facts(registry: ModelRegistry, served: Served) -> ModelFacts:
     return ModelFacts(
         id=served.id,
         created=served.created,
@@ -154,7 +156,7 @@ def _facts(hub: ModelHub, served: Served) -> ModelFacts:
         chats=served.loaded.chats,
         context=served.context,
         parameters=served.parameters,
-        aliases=hub.aliases(served),
+        aliases=registry.aliases(served),
     )
 
 
@@ -174,8 +176,8 @@ def _encoded(vector_D: torch.Tensor, encoding: str | None) -> list[float] | str:
     return vector_D.tolist()
 
 
-def _feedback(hub: ModelHub, body: FeedbackRequest, exchanges: Exchanges) -> Feedback:
-    exchange = exchanges.get(body.id) if body.id is not None else None
+def _feedback(registry: ModelRegistry, body: FeedbackRequest, recent: RecentCompletions) -> Feedback:
+    exchange = recent.get(body.id) if body.id is not None else None
     if body.messages is None and body.answer is None and body.id is not None:
         if exchange is None:
             raise ApiError(
@@ -191,7 +193,7 @@ def _feedback(hub: ModelHub, body: FeedbackRequest, exchanges: Exchanges) -> Fee
         for name in ("model", "messages", "answer"):
             if getattr(body, name) is None:
                 raise ApiError(400, f"Missing field: {name}.", param=name, code="missing_required_parameter")
-        model = hub.find(body.model or "").id
+        model = registry.find(body.model or "").id
         messages, answer = [plain(message) for message in body.messages or ()], body.answer or ""
     return Feedback(
         model=model,

@@ -1,4 +1,4 @@
-"""The last exchanges, kept in memory for feedback that names them by their ids."""
+"""The last recent, kept in memory for feedback that names them by their ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Exchange:
+class RecentCompletion:
     """What was asked and what was answered.
 
     Attributes:
@@ -28,22 +28,22 @@ class Exchange:
         return 200 + sum(len(str(message)) for message in self.messages) + sum(map(len, self.answers))
 
 
-class Exchanges:
-    """Remembers exchanges up to a number and a size; the oldest are forgotten first."""
+class RecentCompletions:
+    """Remembers recent up to a number and a size; the oldest are forgotten first."""
 
     def __init__(self, most: int = 4096, most_characters: int = 16 << 20):
         self._most, self._most_characters = most, most_characters
-        self._kept: OrderedDict[str, Exchange] = OrderedDict()
+        self._kept: OrderedDict[str, RecentCompletion] = OrderedDict()
         self._characters = 0
         self._lock = threading.Lock()
 
-    def add(self, id: str, exchange: Exchange) -> None:
+    def add(self, id: str, exchange: RecentCompletion) -> None:
         with self._lock:
             self._kept[id] = exchange
             self._characters += exchange.size
             while len(self._kept) > self._most or self._characters > self._most_characters:
                 self._characters -= self._kept.popitem(last=False)[1].size
 
-    def get(self, id: str) -> Exchange | None:
+    def get(self, id: str) -> RecentCompletion | None:
         with self._lock:
             return self._kept.get(id)

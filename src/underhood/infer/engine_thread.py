@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 
 from torch import Tensor
 
 from underhood.infer.engine import Engine, EngineStats
 from underhood.infer.request import Request
-from underhood.infer.ticket import Ticket
+from underhood.infer.request_handle import RequestHandle
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ class EngineThread:
     """Runs an engine for a server; every method may be called from any thread.
 
     Use as a context manager, or call `close`. In an event loop:
-    ``async for piece in worker.submit(request).apieces(): …``.
+    ``async for chunk in worker.submit(request).achunks(): …``.
     """
 
     def __init__(self, engine: Engine, *, name: str = "engine"):
@@ -30,11 +29,11 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request) -> Ticket:
+    def submit(self, request: Request) -> RequestHandle:
         """See `Engine.submit`."""
         return self.engine.submit(request)
 
-    def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def embed(self, rows: list[list[int]]) -> Tensor:
         """See `Engine.embed`; blocks until the engine has found time for it between its steps."""
         return self.engine.embed(rows)
 

@@ -14,10 +14,10 @@ from underhood.infer.request import Request
 from underhood.infer.sample import SamplingSpec
 from underhood.text.hf_chat_template import ForeignTemplate
 from underhood.web.errors import ApiError, invalid
-from underhood.web.fields import Asked, JsonFormat, RegexFormat, SchemaFormat
-from underhood.web.hub import Served
+from underhood.web.registry import Served
 from underhood.web.requests import ChatRequest, CompletionRequest, Message
 from underhood.web.settings import ServeSettings
+from underhood.web.shared_fields import Asked, JsonFormat, RegexFormat, SchemaFormat
 from underhood.web.tools import OPEN, Tools, with_tools
 
 DEFAULT_TOKENS = 16
@@ -231,7 +231,7 @@ def _shared(body: Asked, served: Served, settings: ServeSettings) -> dict[str, A
         "sampling": sampling_of(body),
         "stop": tuple(stop),
         "n": body.n or 1,
-        "salt": body.cache_salt or "",
+        "cache_salt": body.cache_salt or "",
         "deadline": time.monotonic() + settings.request_seconds,
     }
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.infer.penalties import Penalties
-from underhood.infer.request import Finish, Piece, Request, WrittenToken
+from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec, choose, uniforms
 from underhood.infer.stopping import Writer
 from underhood.kernels import elementwise, jit
 
 
-class Chooser:
+class SequenceSampler:
     """One choice of a request while it is written: its draws, penalties, grammar, stop strings and text.
 
-    A step of an engine is ``choose_all(logits, choosers)`` and then ``push`` of each token to its own chooser. What is
+    A step of an engine is ``sample_all(logits, samplers)`` and then ``push`` of each token to its own sampler. What is
     written depends on the request, the choice's number and the scores alone, never on other texts in the step.
 
     Attributes:
@@ -81,7 +81,7 @@ class Chooser:
         """The choice's next draw from [0, 1)."""
         return next(self._draws)
 
-    def push(self, token: WrittenToken) -> Piece:
+    def push(self, token: WrittenToken) -> OutputChunk:
         """Takes the token that was chosen; returns what is new, and the end where it is one."""
         if self.finish is not None:
             raise ValueError("this choice has ended")
@@ -95,48 +95,48 @@ class Chooser:
         if self._matcher is not None:
             self._matcher.push(token.id)
         text = "" if self._writer is None else self._writer.push(token.id)
-        piece = Piece(choice=self.choice, tokens=(token,), text=text)
+        chunk = OutputChunk(choice=self.choice, tokens=(token,), text=text)
         if self._writer is not None and self._writer.stopped:
             self.finish = "stop"
-            return replace(piece, finish="stop")
+            return replace(chunk, finish="stop")
         complete = self._matcher is not None and self._matcher.complete
         if complete or len(self.tokens) == self._room:
             last = self.end("stop" if complete else "length")
-            return replace(piece, text=text + last.text, finish=self.finish)
-        return piece
+            return replace(chunk, text=text + last.text, finish=self.finish)
+        return chunk
 
-    def end(self, finish: Finish) -> Piece:
-        """Ends the text here; the piece holds what was held back."""
+    def end(self, finish: Finish) -> OutputChunk:
+        """Ends the text here; the chunk holds what was held back."""
         text = "" if self._writer is None else self._writer.finish()
         # The character that was never completed may, as U+FFFD, have completed a stop string.
         self.finish = "stop" if self._writer is not None and self._writer.stopped else finish
-        return Piece(choice=self.choice, text=text, finish=self.finish)
+        return OutputChunk(choice=self.choice, text=text, finish=self.finish)
 
 
 @torch.inference_mode()
-def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> list[WrittenToken]:
-    """The next token of every choice, the stop token included; `Chooser.push` comes next.
+def sample_all(logits_NV: Float[Tensor, "N V"], samplers: Sequence[SequenceSampler]) -> list[WrittenToken]:
+    """The next token of every choice, the stop token included; `SequenceSampler.push` comes next.
 
-    Rows that are drawn alike go together. Row i depends on chooser i alone.
+    Rows that are drawn alike go together. Row i depends on sampler i alone.
 
     Args:
-        logits_NV: the model's own scores, one row per chooser.
+        logits_NV: the model's own scores, one row per sampler.
     """
-    if len(choosers) != logits_NV.shape[0]:
-        raise ValueError(f"{len(choosers)} choosers for {logits_NV.shape[0]} rows of scores")
-    if not choosers:
+    if len(samplers) != logits_NV.shape[0]:
+        raise ValueError(f"{len(samplers)} samplers for {logits_NV.shape[0]} rows of scores")
+    if not samplers:
         return []
     device = logits_NV.device
     scores_NV = logits_NV
-    shaped = [row for row, chooser in enumerate(choosers) if not chooser.plain]
+    shaped = [row for row, sampler in enumerate(samplers) if not sampler.plain]
     if shaped:
         scores_NV = logits_NV.clone()
         for row in shaped:
-            scores_NV[row] = choosers[row].reshape(logits_NV[row])
+            scores_NV[row] = samplers[row].reshape(logits_NV[row])
     groups: dict[SamplingSpec, list[int]] = defaultdict(list)
-    for row, chooser in enumerate(choosers):
-        groups[_kind(chooser.request.sampling)].append(row)
-    tops = [chooser.request.logprobs or 0 for chooser in choosers]
+    for row, sampler in enumerate(samplers):
+        groups[_kind(sampler.request.sampling)].append(row)
+    tops = [sampler.request.logprobs or 0 for sampler in samplers]
     if (
         not any(tops)
         and not shaped
@@ -145,9 +145,9 @@ def choose_all(logits_NV: Float[Tensor, "N V"], choosers: Sequence[Chooser]) -> 
         and elementwise.at_hand(logits_NV)
     ):
         return _likeliest(logits_NV)
-    chosen_N = torch.empty(len(choosers), dtype=torch.int64, device=device)
+    chosen_N = torch.empty(len(samplers), dtype=torch.int64, device=device)
     for spec, rows in groups.items():
-        uniform_B = None if spec.greedy else torch.tensor([choosers[row].draw() for row in rows], device=device)
+        uniform_B = None if spec.greedy else torch.tensor([samplers[row].draw() for row in rows], device=device)
         if len(groups) == 1:
             chosen_N = choose(scores_NV, spec, uniform_B)
         else:
@@ -171,9 +171,9 @@ def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
     ]
 
 
-def best(choosers: Sequence[Chooser], n: int) -> list[Chooser]:
+def best(samplers: Sequence[SequenceSampler], n: int) -> list[SequenceSampler]:
     """The `n` choices with the highest mean log-probability, best first (best-of)."""
-    return sorted(choosers, key=lambda chooser: -chooser.mean_logprob)[:n]
+    return sorted(samplers, key=lambda sampler: -sampler.mean_logprob)[:n]
 
 
 def check_request(request: Request, vocab_size: int) -> None:

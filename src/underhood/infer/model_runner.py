@@ -6,17 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.infer.blocked import BlockedCache, Span
 from underhood.infer.cache import heads_of
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.generate import device_of
 from underhood.infer.optimize import compiled_decoder
-from underhood.infer.scheduler import Plan
+from underhood.infer.paged_cache import PagedCache, Span
+from underhood.infer.scheduler import ScheduledBatch
 from underhood.kernels.cpu_decoder import MOST
 from underhood.models.decoder import Decoder
 
 
-class Reader:
+class ModelRunner:
     """A model and the blocks of its cache.
 
     Attributes:
@@ -26,7 +26,7 @@ class Reader:
     def __init__(self, model: Decoder, blocks: int, spec: EngineSpec):
         self.model, self.block, self.device = model, spec.block, device_of(model)
         self._compiled = compiled_decoder(model)
-        self.cache = BlockedCache(
+        self.cache = PagedCache(
             heads_of(model),
             blocks * spec.block,
             dtype=model.embed.weight.dtype,
@@ -34,25 +34,25 @@ class Reader:
             quantized=spec.quantize_cache,
         )
 
-    def copy(self, plan: Plan) -> None:
+    def copy(self, batch: ScheduledBatch) -> None:
         """Copies what is about to be written by one of several texts that share it."""
-        if plan.copies:
-            self.cache.copy(plan.copies, self.block)
+        if batch.copies:
+            self.cache.copy(batch.copies, self.block)
 
-    def read(self, plan: Plan) -> Float[Tensor, "N V"]:
+    def read(self, batch: ScheduledBatch) -> Float[Tensor, "N V"]:
         """The scores after the last token of each text that is read to its end, and after each token guessed there."""
         tokens: list[int] = []
         ends: list[int] = []
         spans: list[Span] = []
         size = self.block
-        for turn in plan.turns:
-            stream = turn.stream
-            last = len(tokens) + turn.count - 1
-            tokens += (*stream.tokens[turn.start : turn.start + turn.count], *turn.guess)
-            if turn.last:
+        for item in batch.scheduled:
+            sequence = item.sequence
+            last = len(tokens) + item.count - 1
+            tokens += (*sequence.tokens[item.start : item.start + item.count], *item.draft)
+            if item.last:
                 ends.extend(range(last, len(tokens)))
-            runs = [(first * size, count * size) for first, count in stream.runs]
-            spans.append(Span(turn.start, turn.count + len(turn.guess), runs, stream.dropped * size))
+            runs = [(first * size, count * size) for first, count in sequence.runs]
+            spans.append(Span(item.start, item.count + len(item.draft), runs, sequence.dropped * size))
         positions_1T = self.cache.arrange(spans)
         if self._compiled is not None and len(tokens) <= MOST:
             rows = None if len(ends) == len(tokens) else ends or [0]

@@ -11,7 +11,7 @@ from tiny_run import tiny_model, tiny_tokenizer
 from underhood.core.protocols import Cache
 from underhood.infer import generate as generate_module
 from underhood.infer.generate import generate
-from underhood.infer.ring import RingCache, window_of
+from underhood.infer.sliding_window_cache import SlidingWindowCache, window_of
 from underhood.models.decoder import Decoder
 from underhood.nn.attention import AttentionSpec
 
@@ -47,13 +47,13 @@ def test_ring_writes_what_reading_everything_again_writes(windows: tuple[int, ..
 
 
 def test_ring_is_what_generate_uses_for_a_windowed_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[RingCache] = []
+    made: list[SlidingWindowCache] = []
 
-    def for_model(model: Decoder, batch: int) -> RingCache:
-        made.append(RingCache([(1, 8)] * 2, batch=batch, window=6))
+    def for_model(model: Decoder, batch: int) -> SlidingWindowCache:
+        made.append(SlidingWindowCache([(1, 8)] * 2, batch=batch, window=6))
         return made[-1]
 
-    monkeypatch.setattr(generate_module.RingCache, "for_model", for_model)
+    monkeypatch.setattr(generate_module.SlidingWindowCache, "for_model", for_model)
     generate(windowed(6), prompts(20), max_new_tokens=60)
     [ring] = made
     assert isinstance(ring, Cache)
@@ -63,8 +63,8 @@ def test_ring_is_what_generate_uses_for_a_windowed_model(monkeypatch: pytest.Mon
 
 
 def test_ring_refuses_more_than_a_window_at_once() -> None:
-    ring = RingCache([(1, 8)], batch=1, window=4)
+    ring = SlidingWindowCache([(1, 8)], batch=1, window=4)
     with pytest.raises(ValueError, match="at most 4 tokens"):
         ring.extend(5, None)
     with pytest.raises(ValueError, match="every layer"):
-        RingCache.for_model(windowed(5, None), 1)
+        SlidingWindowCache.for_model(windowed(5, None), 1)

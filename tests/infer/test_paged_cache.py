@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from underhood.core.protocols import AttendingCache
-from underhood.infer.blocked import MOST_PIECES, BlockedCache, Span
+from underhood.infer.paged_cache import MOST_PIECES, PagedCache, Span
 from underhood.nn.attention import attend
 
 Layout = Literal["side by side", "even", "scattered", "shared", "two pieces"]
@@ -94,7 +94,7 @@ def test_blocked_cache_matches_attention_over_each_text(
         for text in data[1:]:
             for part in (1, 2):
                 text[part][:, :, : 3 * BLOCK] = data[0][part][:, :, : 3 * BLOCK]
-    cache = BlockedCache([(GROUPS, WIDTH)], total * BLOCK, dtype=dtype, quantized=quantized)
+    cache = PagedCache([(GROUPS, WIDTH)], total * BLOCK, dtype=dtype, quantized=quantized)
     assert isinstance(cache, AttendingCache)
     done = [0] * len(lengths)
     shared_done = 3 * BLOCK if kind == "shared" else 0
@@ -143,7 +143,7 @@ def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
     assert apart[0].stride(-1) != 1
     found = []
     for q, k, v in (straight, apart):
-        cache = BlockedCache([(GROUPS, WIDTH)], 64)
+        cache = PagedCache([(GROUPS, WIDTH)], 64)
         cache.arrange([Span(0, 2, [(0, 4)]), Span(0, 1, [(8, 4)])])
         found.append(cache.attend(0, q, k, v, scale=None, window=None, cap=None))
     torch.testing.assert_close(found[0], found[1])
@@ -151,7 +151,7 @@ def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
 
 @torch.inference_mode()
 def test_blocked_cache_copies_blocks_in_the_order_given() -> None:
-    cache = BlockedCache([(1, 2)], 12, quantized=True)
+    cache = PagedCache([(1, 2)], 12, quantized=True)
     cache.arrange([Span(0, 8, [(0, 8)])])
     x = torch.arange(16.0).view(1, 1, 8, 2)
     cache.attend(0, x, x, x, scale=None, window=None, cap=None)

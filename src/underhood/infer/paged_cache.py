@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.infer.store import Store
+from underhood.infer.kv_storage import KVStorage
 from underhood.kernels.elementwise import at_hand
 from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
 from underhood.nn.attention import attend
@@ -60,7 +60,7 @@ class Span:
         return found
 
 
-class BlockedCache:
+class PagedCache:
     """Keys and values of many texts in one memory per layer; answers `core.protocols.AttendingCache`.
 
     Before a pass, `arrange` says which texts its row is made of. Which slots are whose is not decided here (see
@@ -83,8 +83,8 @@ class BlockedCache:
         quantized: bool = False,
     ):
         self.device, self.slots = torch.device(device), slots
-        self._keys = [Store(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
-        self._values = [Store(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
+        self._keys = [KVStorage(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
+        self._values = [KVStorage(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
         self._spans: Sequence[Span] = ()
         self._slots_N = torch.empty(0, dtype=torch.long)
         self._plans: dict[tuple[int | None, bool], _Plan] = {}
@@ -226,7 +226,7 @@ def _mask(span: Span, window: int | None, device: torch.device) -> Tensor:
 
 
 def _attend_chunk(
-    chunk: _Text, own: tuple[Tensor, Tensor, Tensor], keys: Store, values: Store, scale: float | None
+    chunk: _Text, own: tuple[Tensor, Tensor, Tensor], keys: KVStorage, values: KVStorage, scale: float | None
 ) -> Tensor:
     """Several tokens of a text (1, H, T, K): what came before is seen by all, themselves causally."""
     q_1HTK, k_1GTK, v_1GTK = own

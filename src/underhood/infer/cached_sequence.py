@@ -9,17 +9,17 @@ from torch import Tensor
 
 from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
-from underhood.infer.choosing import Chooser, choose_all
 from underhood.infer.generate import device_of, last_logits, new_cache
 from underhood.infer.optimize import compiled_decoder
 from underhood.infer.request import Request
+from underhood.infer.sampler import SequenceSampler, sample_all
 from underhood.kernels.cpu_decoder import MOST
 
 CHUNK = 512
 """Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
 
 
-class GrowingText:
+class CachedSequence:
     """A model's cache for one text, and which tokens are in it.
 
     Args:
@@ -91,5 +91,5 @@ def warm(model: LanguageModel) -> None:
     """Reads texts of some lengths, so that what is compiled for them is ready before somebody waits for it."""
     for length in (1, 12, 60, 80):  # a row, a tile, a long step, a prompt: all that products and attention know
         if model.context is None or length <= model.context:
-            scores_TV = GrowingText(model, length).scores([0] * length)
-            choose_all(scores_TV, [Chooser(Request(prompt=[0], max_new_tokens=1), 0, None)])
+            scores_TV = CachedSequence(model, length).scores([0] * length)
+            sample_all(scores_TV, [SequenceSampler(Request(prompt=[0], max_new_tokens=1), 0, None)])

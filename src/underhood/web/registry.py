@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 
 from underhood.core.errors import UserError
+from underhood.infer.cached_sequence import warm
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
+from underhood.infer.engine_thread import EngineThread
 from underhood.infer.fetch import fetch
-from underhood.infer.growing import warm
 from underhood.infer.load import LoadedModel, load, stages_of
 from underhood.infer.memory import share_memory
 from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, prepare
-from underhood.infer.worker import EngineThread
 from underhood.models.decoder import parameter_count
 from underhood.web.errors import unknown_model
 
@@ -65,7 +65,7 @@ class Served:
         return self.engine.healthy
 
 
-class ModelHub:
+class ModelRegistry:
     """All models of a server, the default first.
 
     A model answers to its id and, where only one does, to its run's name (the best stage) and its stage.
@@ -94,13 +94,13 @@ class ModelHub:
         quantize: Quantized | None = None,
         spec: EngineSpec | None = None,
         draft: str | Path | None = None,
-    ) -> "ModelHub":
+    ) -> "ModelRegistry":
         """Loads the models: of a run all stages, the best first, or only `stage`.
 
         Where `spec` leaves the memory for their caches open, they share what the machine can spare once all are there.
 
         Args:
-            draft: a smaller model that guesses for all of them; see `EngineSpec.guesses`.
+            draft: a smaller model that drafts for all of them; see `EngineSpec.draft_tokens`.
 
         Raises:
             UserError: there is no such model, or two have the same name, or the draft can't guess for one of them.

@@ -1,4 +1,4 @@
-"""The engine with guesses: the same text in fewer passes."""
+"""The engine with draft_tokens: the same text in fewer passes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from underhood.infer.sample import SamplingSpec
 def test_engine_greedy_text_with_guesses_matches_the_naive_loop(kind: str, blocks: int, with_model: bool) -> None:
     """Guesses are made while few texts run, so requests come in fours and then all at once."""
     draft = random_model(tiny_model(TOKENIZER, seed=0).spec, seed=0 if kind == "grouped" else 1) if with_model else None
-    engine = Engine(served(kind), TOKENIZER, spec(blocks, guesses=3), draft)
+    engine = Engine(served(kind), TOKENIZER, spec(blocks, draft_tokens=3), draft)
     found: list[list[int]] = []
     for some in (ASKED[:4], ASKED[4:8], ASKED[8:]):
         found += run(engine, [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in some])
@@ -45,9 +45,9 @@ def test_engine_greedy_text_with_guesses_matches_the_naive_loop(kind: str, block
     together = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in ASKED]
     assert run(engine, together) == expected_of(kind)
     stats = engine.stats()
-    assert stats.guessed_tokens >= stats.kept_tokens
+    assert stats.draft_tokens >= stats.accepted_tokens
     if with_model:
-        assert (stats.kept_tokens == stats.guessed_tokens > 0) == (kind == "grouped")  # there it is the model itself
+        assert (stats.accepted_tokens == stats.draft_tokens > 0) == (kind == "grouped")  # there it is the model itself
     assert stats.blocks_used == 0
 
 
@@ -56,24 +56,24 @@ def test_engine_text_drawn_with_a_seed_is_the_same_with_guesses(with_model: bool
     model, sampling = variant("grouped"), SamplingSpec(temperature=0.6, seed=5, frequency_penalty=0.3)
     asked = [[*prompt, *prompt] for prompt in prompts(3, longest=12)]  # what stands there twice is looked up
     found = []
-    for guesses in (0, 4):
-        engine = Engine(model, TOKENIZER, spec(guesses=guesses), variant("grouped") if with_model else None)
+    for draft_tokens in (0, 4):
+        engine = Engine(model, TOKENIZER, spec(draft_tokens=draft_tokens), variant("grouped") if with_model else None)
         requests = [Request(prompt=prompt, max_new_tokens=40, sampling=sampling, logprobs=2) for prompt in asked]
-        tickets = [engine.submit(request) for request in requests]
-        found.append([[token for piece in collected(ticket) for token in piece.tokens] for ticket in tickets])
+        handles = [engine.submit(request) for request in requests]
+        found.append([[token for chunk in collected(handle) for token in chunk.tokens] for handle in handles])
     assert [[token.id for token in text] for text in found[0]] == [[token.id for token in text] for text in found[1]]
     assert [len(token.top) for text in found[1] for token in text] == [2] * 120
-    assert engine.stats().guessed_tokens > 0
-    assert engine.stats().kept_tokens > 0 or not with_model
+    assert engine.stats().draft_tokens > 0
+    assert engine.stats().accepted_tokens > 0 or not with_model
     assert engine.stats().completion_tokens == 120
 
 
 def test_engine_right_guesses_save_passes() -> None:
     model, steps = variant("grouped"), []
-    for guesses in (0, 4):
-        engine = Engine(model, TOKENIZER, spec(guesses=guesses), model)
-        ticket = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=41))
-        assert [token.id for piece in collected(ticket) for token in piece.tokens] == naive(model, [1, 2, 3], 41)
+    for draft_tokens in (0, 4):
+        engine = Engine(model, TOKENIZER, spec(draft_tokens=draft_tokens), model)
+        handle = engine.submit(Request(prompt=[1, 2, 3], max_new_tokens=41))
+        assert [token.id for chunk in collected(handle) for token in chunk.tokens] == naive(model, [1, 2, 3], 41)
         steps.append(engine.stats().steps)
     assert steps == [41, 9]  # the first token, and then five at a time
 
@@ -81,4 +81,4 @@ def test_engine_right_guesses_save_passes() -> None:
 def test_engine_refuses_a_draft_that_reads_other_tokens() -> None:
     other = random_model(replace(variant("grouped").spec, vocab_size=9))
     with pytest.raises(UserError, match="vocabular"):
-        Engine(variant("grouped"), TOKENIZER, spec(guesses=3), other)
+        Engine(variant("grouped"), TOKENIZER, spec(draft_tokens=3), other)

@@ -1,4 +1,4 @@
-"""What an asker holds while the engine works: the pieces of the answer as they come, and the right to walk away."""
+"""What an asker holds while the engine works: the chunks of the answer as they come, and the right to walk away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 
-from underhood.infer.request import Finish, Piece, Request
+from underhood.infer.request import Finish, OutputChunk, Request
 
 
 class QueueFull(Exception):
@@ -35,7 +35,7 @@ class Usage:
     completion_tokens: int = 0
 
 
-class Ticket:
+class RequestHandle:
     """One submitted request. Pieces may be read from any thread, or awaited, by one reader.
 
     Attributes:
@@ -46,7 +46,7 @@ class Ticket:
     """
 
     def __init__(
-        self, request: Request, *, on_cancel: Callable[["Ticket"], None], drive: Callable[[], bool] | None = None
+        self, request: Request, *, on_cancel: Callable[["RequestHandle"], None], drive: Callable[[], bool] | None = None
     ):
         self.request = request
         self.usage = Usage(len(request.prompt))
@@ -54,13 +54,13 @@ class Ticket:
         self.finishes: dict[int, Finish] = {}
         self.cancelled = False
         self._on_cancel, self._drive = on_cancel, drive
-        self._pieces: deque[Piece] = deque()
+        self._chunks: deque[OutputChunk] = deque()
         self._change = threading.Condition()
         self._wake: Callable[[], object] | None = None
 
     @property
     def done(self) -> bool:
-        """True once every choice has ended; pieces may still lie here unread."""
+        """True once every choice has ended; chunks may still lie here unread."""
         return len(self.finishes) == self.request.n
 
     def cancel(self) -> None:
@@ -69,29 +69,29 @@ class Ticket:
             self.cancelled = True
             self._on_cancel(self)
 
-    def pieces(self) -> Generator[Piece, None, None]:
-        """The pieces of all choices as they come; blocks until there are some. Leaving early cancels.
+    def chunks(self) -> Generator[OutputChunk, None, None]:
+        """The chunks of all choices as they come; blocks until there are some. Leaving early cancels.
 
         Without a thread that runs the engine, the reader runs its steps itself.
         """
         try:
             while True:
                 if self._drive is not None:
-                    while not self._pieces and not self.done:
+                    while not self._chunks and not self.done:
                         self._drive()
                 else:
                     with self._change:
-                        self._change.wait_for(lambda: self._pieces or self.done)
-                ended = self.done  # read before the pieces, of which the last comes before it
-                while self._pieces:
-                    yield self._pieces.popleft()
+                        self._change.wait_for(lambda: self._chunks or self.done)
+                ended = self.done  # read before the chunks, of which the last comes before it
+                while self._chunks:
+                    yield self._chunks.popleft()
                 if ended:
                     return
         finally:
             if not self.done:
                 self.cancel()
 
-    async def apieces(self) -> AsyncGenerator[Piece, None]:
+    async def achunks(self) -> AsyncGenerator[OutputChunk, None]:
         """The same in an event loop, while an `EngineThread` runs the engine. Leaving early cancels."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
@@ -104,11 +104,11 @@ class Ticket:
             while True:
                 arrived.clear()
                 ended = self.done
-                if not self._pieces and not ended:
+                if not self._chunks and not ended:
                     await arrived.wait()
                     continue
-                while self._pieces:
-                    yield self._pieces.popleft()
+                while self._chunks:
+                    yield self._chunks.popleft()
                 if ended:
                     return
         finally:
@@ -116,12 +116,12 @@ class Ticket:
             if not self.done:
                 self.cancel()
 
-    def put(self, piece: Piece) -> None:
-        """The engine's side: hands a piece to the reader."""
+    def put(self, chunk: OutputChunk) -> None:
+        """The engine's side: hands a chunk to the reader."""
         with self._change:
-            self._pieces.append(piece)
-            if piece.finish is not None:
-                self.finishes[piece.choice] = piece.finish
+            self._chunks.append(chunk)
+            if chunk.finish is not None:
+                self.finishes[chunk.choice] = chunk.finish
             self._change.notify_all()
         if (wake := self._wake) is not None:
             wake()

@@ -24,7 +24,7 @@ def window_of(model: Decoder) -> int | None:
     return max(windows)
 
 
-class RingCache:
+class SlidingWindowCache:
     """Keys and values of as many tokens as a window shows; answers `core.protocols.Cache`.
 
     Memory is that of two windows, whatever the length of the text. Tokens are stored one after the other; at the end
@@ -51,7 +51,7 @@ class RingCache:
         self._seen = 0
 
     @classmethod
-    def for_model(cls, model: Decoder, batch: int) -> "RingCache":
+    def for_model(cls, model: Decoder, batch: int) -> "SlidingWindowCache":
         """A cache of the model's shapes and its widest window, on its device and in its type.
 
         Raises:

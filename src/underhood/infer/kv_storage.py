@@ -14,7 +14,7 @@ from torch import Tensor
 from underhood.kernels.paged_attention import Memory, memory
 
 
-class Store:
+class KVStorage:
     """`slots` vectors of `width` numbers for each of `groups` heads; all of a head's slots lie side by side.
 
     Args:

@@ -7,10 +7,10 @@ import torch
 from tiny_run import tiny_model, tiny_tokenizer
 
 from underhood.core.errors import UserError
-from underhood.infer.choosing import Chooser, best, check_request, choose_all
 from underhood.infer.generate import generate, room_for
-from underhood.infer.request import Piece, Request, WrittenToken
+from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
+from underhood.infer.sampler import SequenceSampler, best, check_request, sample_all
 
 TOKENIZER = tiny_tokenizer()
 MODEL = tiny_model(TOKENIZER, seed=0)
@@ -22,26 +22,26 @@ SPECS = [
 
 
 @torch.inference_mode()
-def run(requests: list[Request]) -> list[list[Piece]]:
+def run(requests: list[Request]) -> list[list[OutputChunk]]:
     """All choices of all requests in one batch; every step reads every text from its beginning."""
-    choosers = [
-        Chooser(request, choice, TOKENIZER, room=room_for(MODEL, len(request.prompt), request.max_new_tokens))
+    samplers = [
+        SequenceSampler(request, choice, TOKENIZER, room=room_for(MODEL, len(request.prompt), request.max_new_tokens))
         for request in requests
         for choice in range(request.n)
     ]
-    pieces: list[list[Piece]] = [[] for _ in choosers]
-    while open := [i for i, chooser in enumerate(choosers) if chooser.finish is None]:
+    chunks: list[list[OutputChunk]] = [[] for _ in samplers]
+    while open := [i for i, sampler in enumerate(samplers) if sampler.finish is None]:
         rows = []
         for i in open:
-            ids = [*choosers[i].request.prompt, *(token.id for token in choosers[i].tokens)]
+            ids = [*samplers[i].request.prompt, *(token.id for token in samplers[i].tokens)]
             rows.append(MODEL(torch.tensor([ids]))[0, -1])
-        for i, token in zip(open, choose_all(torch.stack(rows), [choosers[i] for i in open]), strict=True):
-            pieces[i].append(choosers[i].push(token))
-    return pieces
+        for i, token in zip(open, sample_all(torch.stack(rows), [samplers[i] for i in open]), strict=True):
+            chunks[i].append(samplers[i].push(token))
+    return chunks
 
 
-def tokens_of(pieces: list[Piece]) -> list[int]:
-    return [token.id for piece in pieces for token in piece.tokens]
+def tokens_of(chunks: list[OutputChunk]) -> list[int]:
+    return [token.id for chunk in chunks for token in chunk.tokens]
 
 
 @pytest.mark.parametrize("context_is_short", [False, True])
@@ -49,19 +49,19 @@ def test_plain_requests_in_one_batch_match_generate(context_is_short: bool) -> N
     stops = frozenset(range(0, 300, 15))
     prompt = TOKENIZER.encode("The list" * (30 if context_is_short else 1))[:94]
     requests = [Request(prompt=prompt, max_new_tokens=14, sampling=spec, stop_ids=stops, n=3) for spec in SPECS]
-    pieces = run(requests)
+    chunks = run(requests)
     finishes = set()
     for at, spec in enumerate(SPECS):
         expected = generate(MODEL, [prompt] * 3, max_new_tokens=14, sampling=spec, stop_ids=stops)
         for choice, done in enumerate(expected):
-            mine = pieces[3 * at + choice]
+            mine = chunks[3 * at + choice]
             assert tokens_of(mine) == done.ids
             assert mine[-1].finish == done.finish
-            assert "".join(piece.text for piece in mine) == TOKENIZER.decode(done.ids)
-            assert [t.logprob for piece in mine for t in piece.tokens] == pytest.approx(done.logprobs, abs=1e-5)
+            assert "".join(chunk.text for chunk in mine) == TOKENIZER.decode(done.ids)
+            assert [t.logprob for chunk in mine for t in chunk.tokens] == pytest.approx(done.logprobs, abs=1e-5)
             finishes.add(done.finish)
     assert "length" in finishes
-    assert len({tuple(tokens_of(one)) for one in pieces[3:6]}) == 3  # the choices of a seeded request differ
+    assert len({tuple(tokens_of(one)) for one in chunks[3:6]}) == 3  # the choices of a seeded request differ
 
 
 def test_alternatives_are_the_likeliest_under_the_model_itself() -> None:
@@ -72,7 +72,7 @@ def test_alternatives_are_the_likeliest_under_the_model_itself() -> None:
         Request(prompt=[1], logprobs=4, sampling=banned),
         Request(prompt=[1], logprobs=0),
     ]
-    first, second, third = choose_all(logits, [Chooser(request, 0, None) for request in requests])
+    first, second, third = sample_all(logits, [SequenceSampler(request, 0, None) for request in requests])
     expected = logits[1].log_softmax(-1).sort(descending=True)
     assert [id for id, _ in second.top] == expected.indices[:4].tolist()
     assert [value for _, value in second.top] == pytest.approx(expected.values[:4].tolist())
@@ -82,18 +82,18 @@ def test_alternatives_are_the_likeliest_under_the_model_itself() -> None:
 
 
 def test_no_room_has_ended_before_it_begins() -> None:
-    assert Chooser(Request(prompt=[1], max_new_tokens=0), 0, TOKENIZER).finish == "length"
-    assert Chooser(Request(prompt=[1]), 0, TOKENIZER, room=-1).finish == "length"
+    assert SequenceSampler(Request(prompt=[1], max_new_tokens=0), 0, TOKENIZER).finish == "length"
+    assert SequenceSampler(Request(prompt=[1]), 0, TOKENIZER, room=-1).finish == "length"
 
 
 def test_best_of_ranks_by_mean_log_probability() -> None:
-    choosers = [Chooser(Request(prompt=[1]), choice, None) for choice in range(4)]
+    samplers = [SequenceSampler(Request(prompt=[1]), choice, None) for choice in range(4)]
     written = [[-1.0, -1.0, -1.0], [-0.9], [-0.1, -2.0], []]
-    for chooser, logprobs in zip(choosers, written, strict=True):
+    for sampler, logprobs in zip(samplers, written, strict=True):
         for logprob in logprobs:
-            chooser.push(WrittenToken(id=3, logprob=logprob))
-    assert [chooser.choice for chooser in best(choosers, 4)] == [1, 0, 2, 3]
-    assert [chooser.choice for chooser in best(choosers, 2)] == [1, 0]
+            sampler.push(WrittenToken(id=3, logprob=logprob))
+    assert [sampler.choice for sampler in best(samplers, 4)] == [1, 0, 2, 3]
+    assert [sampler.choice for sampler in best(samplers, 2)] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Link(NamedTuple):
 
     Attributes:
         key: hash of everything up to there. Different texts may share a key, so it is only where to look.
-        id: number of the block's content, which no other content ever had; for the root of a chain its salt.
+        id: number of the block's content, which no other content ever had; for the root of a chain its cache_salt.
     """
 
     key: int
@@ -35,12 +35,12 @@ class Content(NamedTuple):
     tokens: tuple[int, ...]
 
 
-def root(salt: str) -> Link:
+def root(cache_salt: str) -> Link:
     """Where a text's chain begins. Texts of different salts never share."""
-    return Link(hash(("root", salt)), salt)
+    return Link(hash(("root", cache_salt)), cache_salt)
 
 
-class BlockPool:
+class BlockManager:
     """Blocks 0 … `total` − 1 of `size` tokens each: taken, shared, put on file, given back.
 
     A block that is given back with its content on file stays readable until its room is needed; the one that has been
@@ -136,13 +136,13 @@ class BlockPool:
         self._on_file[key] = block
         return link
 
-    def match(self, tokens: Sequence[int], salt: str) -> tuple[list[int], Link]:
+    def match(self, tokens: Sequence[int], cache_salt: str) -> tuple[list[int], Link]:
         """The longest beginning of `tokens` that is on file: its blocks (with a reference each) and its link.
 
         At least the last token is left over, for its scores have to be worked out. Keys say where to look; tokens and
-        the chain of contents back to the salt decide.
+        the chain of contents back to the cache_salt decide.
         """
-        link, found = root(salt), []
+        link, found = root(cache_salt), []
         for start in range(0, len(tokens) - self.size, self.size):
             chunk = tuple(tokens[start : start + self.size])
             block = self._on_file.get(hash((link.key, chunk)))

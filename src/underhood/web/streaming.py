@@ -1,4 +1,4 @@
-"""While the engine writes: pieces of several requests as one stream, and what happens when the client leaves."""
+"""While the engine writes: chunks of several requests as one stream, and what happens when the client leaves."""
 
 from __future__ import annotations
 
@@ -13,117 +13,119 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from underhood.core.errors import UserError
-from underhood.infer.request import Piece, Request
-from underhood.infer.ticket import Ticket
-from underhood.web.answers import FinishReason, PromptDetails, UsageFacts
+from underhood.infer.request import OutputChunk, Request
+from underhood.infer.request_handle import RequestHandle
 from underhood.web.errors import ApiError, engine_failed, log, translate
-from underhood.web.hub import Served
 from underhood.web.metrics import Stopwatch
+from underhood.web.registry import Served
+from underhood.web.responses import FinishReason, PromptDetails, UsageFacts
 from underhood.web.settings import ServeSettings
 
 T = TypeVar("T")
 
 
-def submit(served: Served, requests: Sequence[Request], settings: ServeSettings, param: str) -> list[Ticket]:
+def submit(served: Served, requests: Sequence[Request], settings: ServeSettings, param: str) -> list[RequestHandle]:
     """Asks the engine for all of them, or for none. A grammar takes time to work out: call it in a thread.
 
     Raises:
         ApiError: the queue is full, the engine has ended, or a request can't be met.
     """
-    tickets: list[Ticket] = []
+    handles: list[RequestHandle] = []
     try:
         for request in requests:
-            tickets.append(served.engine.submit(request))
+            handles.append(served.engine.submit(request))
     except Exception as error:
-        for ticket in tickets:
-            ticket.cancel()
+        for handle in handles:
+            handle.cancel()
         raise translate(error, param=param, retry_after=settings.retry_after) from error
-    return tickets
+    return handles
 
 
-async def pieces_of(tickets: Sequence[Ticket], watch: Stopwatch) -> AsyncGenerator[tuple[int, Piece], None]:
-    """Every ticket's pieces as they come, with the ticket's number, and timed. Leaving early cancels all.
+async def chunks_of(
+    handles: Sequence[RequestHandle], watch: Stopwatch
+) -> AsyncGenerator[tuple[int, OutputChunk], None]:
+    """Every handle's chunks as they come, with the handle's number, and timed. Leaving early cancels all.
 
     Raises:
         ApiError: the engine failed on one of them, or its time was up before it had begun.
     """
-    arriving = _numbered(tickets[0]) if len(tickets) == 1 else _merged(tickets)
+    arriving = _numbered(handles[0]) if len(handles) == 1 else _merged(handles)
     async with aclosing(arriving):
-        async for number, piece in arriving:
-            watch.piece(number, piece)
-            check(tickets[number], piece)
-            yield number, piece
+        async for number, chunk in arriving:
+            watch.chunk(number, chunk)
+            check(handles[number], chunk)
+            yield number, chunk
 
 
-async def _numbered(ticket: Ticket) -> AsyncGenerator[tuple[int, Piece], None]:
+async def _numbered(handle: RequestHandle) -> AsyncGenerator[tuple[int, OutputChunk], None]:
     try:
-        async for piece in ticket.apieces():
-            yield 0, piece
+        async for chunk in handle.achunks():
+            yield 0, chunk
     finally:
-        ticket.cancel()
+        handle.cancel()
 
 
-async def _merged(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, Piece], None]:
-    arrived: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
+async def _merged(handles: Sequence[RequestHandle]) -> AsyncGenerator[tuple[int, OutputChunk], None]:
+    arrived: asyncio.Queue[tuple[int, OutputChunk | Exception | None]] = asyncio.Queue()
 
-    async def follow(number: int, ticket: Ticket) -> None:
+    async def follow(number: int, handle: RequestHandle) -> None:
         try:
-            async for piece in ticket.apieces():
-                arrived.put_nowait((number, piece))
+            async for chunk in handle.achunks():
+                arrived.put_nowait((number, chunk))
             arrived.put_nowait((number, None))
         except Exception as error:
             arrived.put_nowait((number, error))
 
-    tasks = [asyncio.create_task(follow(number, ticket)) for number, ticket in enumerate(tickets)]
+    tasks = [asyncio.create_task(follow(number, handle)) for number, handle in enumerate(handles)]
     left = len(tasks)
     try:
         while left:
-            number, piece = await arrived.get()
-            if piece is None:
+            number, chunk = await arrived.get()
+            if chunk is None:
                 left -= 1
-            elif isinstance(piece, Exception):
-                raise piece
+            elif isinstance(chunk, Exception):
+                raise chunk
             else:
-                yield number, piece
+                yield number, chunk
     finally:
-        for task, ticket in zip(tasks, tickets, strict=True):
+        for task, handle in zip(tasks, handles, strict=True):
             task.cancel()
-            ticket.cancel()
+            handle.cancel()
 
 
-def check(ticket: Ticket, piece: Piece) -> None:
+def check(handle: RequestHandle, chunk: OutputChunk) -> None:
     """Raises what a client must hear in place of an answer."""
-    if piece.finish == "error":
-        if isinstance(ticket.error, UserError):  # the request asked for what can't be had
-            raise ApiError(400, str(ticket.error), code="invalid_value") from ticket.error
-        if ticket.error is None and ticket.request.grammar is not None:
+    if chunk.finish == "error":
+        if isinstance(handle.error, UserError):  # the request asked for what can't be had
+            raise ApiError(400, str(handle.error), code="invalid_value") from handle.error
+        if handle.error is None and handle.request.grammar is not None:
             raise ApiError(400, "The model's vocabulary can't spell what the format wants.", param="response_format")
-        log.error("the engine failed on a request", exc_info=ticket.error)
-        raise engine_failed() from ticket.error
-    if piece.finish == "cancelled":
+        log.error("the engine failed on a request", exc_info=handle.error)
+        raise engine_failed() from handle.error
+    if chunk.finish == "cancelled":
         raise ApiError(503, "The server is shutting down.", kind="server_error", code="engine_stopped")
-    if piece.finish == "deadline" and not ticket.usage.completion_tokens:
+    if chunk.finish == "deadline" and not handle.usage.completion_tokens:
         raise ApiError(
             503, "The request's time was up before it could begin.", kind="server_error", headers={"Retry-After": "10"}
         )
 
 
-def finish_reason(piece: Piece) -> FinishReason | None:
+def finish_reason(chunk: OutputChunk) -> FinishReason | None:
     """OpenAI's word for an end: out of time counts as out of length."""
-    if piece.finish is None:
+    if chunk.finish is None:
         return None
-    return "stop" if piece.finish == "stop" else "length"
+    return "stop" if chunk.finish == "stop" else "length"
 
 
-def usage_of(tickets: Sequence[Ticket]) -> UsageFacts:
+def usage_of(handles: Sequence[RequestHandle]) -> UsageFacts:
     """What requests have cost together."""
-    prompt = sum(ticket.usage.prompt_tokens for ticket in tickets)
-    completion = sum(ticket.usage.completion_tokens for ticket in tickets)
+    prompt = sum(handle.usage.prompt_tokens for handle in handles)
+    completion = sum(handle.usage.completion_tokens for handle in handles)
     return UsageFacts(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
-        prompt_tokens_details=PromptDetails(cached_tokens=sum(ticket.usage.cached_tokens for ticket in tickets)),
+        prompt_tokens_details=PromptDetails(cached_tokens=sum(handle.usage.cached_tokens for handle in handles)),
     )
 
 
@@ -227,8 +229,10 @@ def _event(data: dict[str, Any], *, last: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": f"data: {line}\n\n".encode(), "more_body": not last}
 
 
-async def collect(tickets: Sequence[Ticket], take: Callable[[int, Piece], object], watch: Stopwatch) -> None:
-    """Hands all pieces of all tickets to `take` until every choice has ended."""
-    async with aclosing(pieces_of(tickets, watch)) as pieces:
-        async for number, piece in pieces:
-            take(number, piece)
+async def collect(
+    handles: Sequence[RequestHandle], take: Callable[[int, OutputChunk], object], watch: Stopwatch
+) -> None:
+    """Hands all chunks of all handles to `take` until every choice has ended."""
+    async with aclosing(chunks_of(handles, watch)) as chunks:
+        async for number, chunk in chunks:
+            take(number, chunk)
