@@ -29,7 +29,7 @@ from underhood.data.pack import EvaluationWindows, PackedBatches
 from underhood.data.shards import TokenShards
 from underhood.evals.perplexity import held_out_loss
 from underhood.models.copying import begin_copying
-from underhood.models.decoder import Decoder, initialize, parameter_count
+from underhood.models.decoder import Decoder, parameter_count
 from underhood.recipes.corpus import open_shards, prepare_data
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
@@ -88,7 +88,7 @@ def line(values: dict[str, float]) -> str:
 
 def trained(spec: BuildSpec, shards: TokenShards, device: Device, steps: int, seed: int, copying: bool) -> Decoder:
     size = SIZES[FIRST_SIZE]
-    model = initialize(size.spec(spec.vocab_size).build(), seed=seed, embed_std=EMBED_STD)
+    model = size.spec(spec.vocab_size).initialize(seed=seed, embed_std=EMBED_STD)
     if copying:
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
     batches = PackedBatches(shards, rows=size.rows, context=size.context, seed=seed)

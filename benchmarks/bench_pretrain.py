@@ -31,7 +31,7 @@ from underhood.data.sources import load_corpus
 from underhood.data.split import split_documents
 from underhood.evals.compression import compressors_bits_per_byte
 from underhood.evals.perplexity import held_out_loss
-from underhood.models.decoder import initialize, parameter_count, qwen3_shaped
+from underhood.models.decoder import parameter_count, qwen3_shaped
 from underhood.text.bpe import train_bpe
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
@@ -132,7 +132,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     schedule = ScheduleSpec(warmup=options.warmup, decay=options.decay, shape=options.shape)
 
     def train_for(steps: int) -> tuple[torch.nn.Module, float, float]:
-        model = initialize(spec.build(), seed=options.seed, embed_std=options.embed_std)
+        model = spec.initialize(seed=options.seed, embed_std=options.embed_std)
 
         def step(number: int) -> tuple[Tensor, int, dict[str, float]]:
             batch = batches(number)

@@ -84,7 +84,7 @@ def make_run(folder: Path) -> None:
     from underhood.core.checkpoint import module_tensors, write_checkpoint
     from underhood.core.config import to_json
     from underhood.core.files import sha256_of
-    from underhood.models.decoder import initialize, qwen3_shaped
+    from underhood.models.decoder import qwen3_shaped
     from underhood.text.bpe import train_bpe
 
     draw = random.Random(0)
@@ -97,7 +97,7 @@ def make_run(folder: Path) -> None:
     spec = qwen3_shaped(
         vocab_size=tokenizer.vocab_size, context=CONTEXT, width=WIDTH, layers=LAYERS, heads=6, kv_heads=6, hidden=1024
     )
-    model = initialize(spec.build(), seed=0)
+    model = spec.initialize(seed=0)
     state = {"spec": to_json(spec), "model": "base", "tokenizer": sha256_of(folder / "tokenizer.json")}
     write_checkpoint(folder / "checkpoints" / "base", 1, {"model": module_tensors(model)}, state)
 

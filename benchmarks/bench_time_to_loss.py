@@ -34,7 +34,7 @@ from plain_gpt import PlainConfig, PlainGPT, make_optimizer, train_step
 from underhood.core.config import to_json
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
-from underhood.models.decoder import DecoderSpec, initialize, parameter_count
+from underhood.models.decoder import DecoderSpec, parameter_count
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.convolution import ShortConvolutionSpec
@@ -143,7 +143,7 @@ def train_ours(
     data: Characters, recipe: Recipe, steps: int, seed: int, evaluations: tuple[int, ...]
 ) -> list[tuple[int, float, float]]:
     """(step, training seconds so far, validation loss) at each evaluation."""
-    model = initialize(recipe.model.build(), seed=seed)
+    model = recipe.model.initialize(seed=seed)
     generator = torch.Generator().manual_seed(1000 + seed)
     seen: list[tuple[int, float, float]] = []
     evaluating = 0.0

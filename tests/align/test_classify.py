@@ -19,7 +19,7 @@ from underhood.align.classify import (
 )
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
-from underhood.models.decoder import Decoder, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.text.bpe import train_bpe
 from underhood.train.loop import FitSpec, fit
 from underhood.train.optim import AdamWSpec
@@ -34,7 +34,7 @@ WAYS: list[dict[str, Any]] = [
 
 def classifier(way: dict[str, Any], labels: tuple[str, ...] = ("bad", "good")) -> Classifier:
     spec = qwen3_shaped(vocab_size=40, context=16, width=32, layers=1, heads=2, hidden=64)
-    made = ClassifierSpec(labels=labels, **way).build(initialize(spec.build(), seed=0))
+    made = ClassifierSpec(labels=labels, **way).build(spec.initialize(seed=0))
     made.model.unembed.weight.data.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
     return made
 

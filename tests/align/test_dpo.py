@@ -26,7 +26,7 @@ from underhood.align.dpo import (
 from underhood.align.pairs import Marked, PairBatches
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
-from underhood.models.decoder import Decoder, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.train.loop import FitSpec, fit
 from underhood.train.optim import AdamWSpec
 
@@ -35,7 +35,7 @@ VOCAB, END = 20, 19
 
 def model(dtype: torch.dtype = torch.float32) -> Decoder:
     spec = qwen3_shaped(vocab_size=VOCAB, context=16, width=16, layers=1, heads=2, hidden=32)
-    made = initialize(spec.build(), seed=0)
+    made = spec.initialize(seed=0)
     with torch.no_grad():
         made.unembed.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     return made.to(dtype)

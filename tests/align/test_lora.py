@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from underhood.align.adapter import load_adapter, names_of, save_adapter
 from underhood.core.errors import UserError
-from underhood.models.decoder import Decoder, initialize, parameter_count, qwen3_shaped
+from underhood.models.decoder import Decoder, parameter_count, qwen3_shaped
 from underhood.models.hub_weights import load_decoder
 from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
 from underhood.nn.qlora_linear import QuantizedLinear, quantize_linears
@@ -29,7 +29,7 @@ def model(seed: int = 0, *, tied: bool = False, logit_cap: float | None = None) 
     spec = qwen3_shaped(
         vocab_size=50, context=16, width=32, layers=2, heads=4, kv_heads=2, head_width=8, hidden=64, tied=tied
     )
-    built = initialize(replace(spec, logit_cap=logit_cap).build(), seed=seed)
+    built = replace(spec, logit_cap=logit_cap).initialize(seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in built.parameters():  # no matrix may be zero, or nothing could be told apart
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)

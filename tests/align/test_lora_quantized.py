@@ -9,7 +9,7 @@ from torch import nn
 
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
-from underhood.models.decoder import initialize, qwen3_shaped
+from underhood.models.decoder import qwen3_shaped
 from underhood.nn.lora import LoRASpec
 from underhood.nn.qlora_linear import Bits, QuantizedLinear, quantize_linears
 from underhood.train.loop import FitSpec, fit
@@ -88,7 +88,7 @@ def test_int4_refuses_groups_that_do_not_fit():
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_adapters_learn_on_a_quantized_base_which_stays_as_it_is(bits: Bits):
-    model = initialize(qwen3_shaped(vocab_size=20, context=8, width=32, layers=2, heads=2, hidden=64).build(), seed=0)
+    model = qwen3_shaped(vocab_size=20, context=8, width=32, layers=2, heads=2, hidden=64).initialize(seed=0)
     model.unembed.weight.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     exact = model(torch.arange(8)[None]).detach()
     names = quantize_linears(model, bits, group=32)

@@ -7,7 +7,7 @@ import torch
 from underhood.align.sft import sft_step
 from underhood.core.runlog import RunLog
 from underhood.data.batch import IGNORE, Batch, Batches
-from underhood.models.decoder import Decoder, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
@@ -17,7 +17,7 @@ END = 19
 
 def model() -> Decoder:
     spec = qwen3_shaped(vocab_size=20, context=8, width=16, layers=1, heads=2, hidden=32)
-    return initialize(spec.build(), seed=0)
+    return spec.initialize(seed=0)
 
 
 def conversations(step: int) -> Batch:

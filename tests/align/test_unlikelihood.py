@@ -10,7 +10,7 @@ import torch
 from underhood.align.sft import sft_step
 from underhood.align.unlikelihood import answers_of, repetition_loss
 from underhood.data.batch import IGNORE, Batch
-from underhood.models.decoder import initialize, qwen3_shaped
+from underhood.models.decoder import qwen3_shaped
 
 
 def by_hand(logp: torch.Tensor, targets: list[int], answers: list[int]) -> float:
@@ -67,7 +67,7 @@ def test_training_with_it_makes_repetition_less_likely_than_without():
 
     def repetition_after(weight: float) -> float:
         shape = qwen3_shaped(vocab_size=16, context=12, width=32, layers=2, heads=2)
-        model = initialize(shape.build(), seed=0, embed_std=0.1)
+        model = shape.initialize(seed=0, embed_std=0.1)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         step = sft_step(model, lambda step: batch, unlikelihood=weight)
         for number in range(25):

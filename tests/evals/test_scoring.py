@@ -11,7 +11,7 @@ from underhood.core.errors import UserError
 from underhood.data.batch import IGNORE, Batch
 from underhood.evals import scoring
 from underhood.evals.scoring import Continuation, score_continuations, target_log_probs
-from underhood.models.decoder import initialize, qwen3_shaped
+from underhood.models.decoder import qwen3_shaped
 from underhood.models.ngram import NGramSpec
 
 V = 23
@@ -19,7 +19,7 @@ V = 23
 
 def decoder(context: int = 40):
     spec = qwen3_shaped(vocab_size=V, context=context, width=16, layers=2, heads=2, kv_heads=1, hidden=24)
-    model = initialize(spec.build(), seed=0)
+    model = spec.initialize(seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # nothing stays at zero, so that attention has a say
         for parameter in model.parameters():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import cast
+
 import pytest
 import torch
 from tiny_run import tiny_model, tiny_tokenizer
+from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import Cache
+from underhood.core.protocols import Cache, RecurrentCache
+from underhood.core.state import StateSpec
 from underhood.infer.cache import ContiguousCache
+from underhood.infer.generate import generate
+from underhood.infer.memory import paged_states
 from underhood.models.decoder import Decoder
+from underhood.nn.forward_context import ForwardContext
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +104,53 @@ def test_cache_carries_no_gradient(model: Decoder) -> None:
     model.zero_grad()
 
 
-def test_cache_of_a_model_without_keys_is_refused() -> None:
-    from dataclasses import dataclass, replace
+@dataclass(frozen=True)
+class AveragingSpec:
+    """A mixer with a recurrent state: an exponential moving average."""
 
-    @dataclass(frozen=True)
-    class Recurrent:
-        def build(self, width: int, layer: int):
-            return torch.nn.Identity()
+    def state_spec(self, width: int) -> StateSpec:
+        return StateSpec(recurrent=((width,),))
 
-    model = tiny_model(tiny_tokenizer(), seed=0)
-    model.spec = replace(model.spec, blocks=(replace(model.spec.blocks[0], mixer=Recurrent()),))
-    with pytest.raises(UserError, match="layer 0 has no keys and values to cache"):
-        ContiguousCache.for_model(model, 1, 4)
+    def flops(self, width: int, context: int) -> float:
+        return 3.0 * width
+
+    def build(self, width: int, layer: int) -> "Averaging":
+        return Averaging(width, layer)
+
+
+class Averaging(torch.nn.Module):
+    def __init__(self, width: int, layer: int):
+        super().__init__()
+        self.layer, self.output = layer, torch.nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor, ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
+        mean_BD = torch.zeros_like(x_BTD[:, 0])
+        if ctx.cache is not None:
+            [mean_BD] = cast(RecurrentCache, ctx.cache).recurrent(self.layer)
+        means = [mean_BD := 0.8 * mean_BD + 0.2 * x_BD for x_BD in x_BTD.unbind(1)]
+        if ctx.cache is not None:
+            cast(RecurrentCache, ctx.cache).set_recurrent(self.layer, mean_BD)
+        y_BTD = self.output(torch.stack(means, dim=1))
+        return y_BTD if rows is None else y_BTD[:, rows]
+
+
+def test_cache_keeps_recurrent_state_and_cannot_go_back() -> None:
+    small = tiny_model(tiny_tokenizer(), seed=0).spec
+    spec = replace(small, blocks=(replace(small.blocks[0], mixer=AveragingSpec()), small.blocks[0]))
+    model = spec.build().eval()
+    text = tokens(2, 9)
+    cache = ContiguousCache.for_model(model, 2, 9)
+    parts = [model(text[:, :5], cache=cache), model(text[:, 5:6], cache=cache), model(text[:, 6:], cache=cache)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(text))
+    with pytest.raises(ValueError, match="cannot go back"):
+        cache.truncate(4)
+    cache.truncate(0)
+    torch.testing.assert_close(model(text, cache=cache), model(text))
+    prompts = text[:, :4].tolist()
+    fast, slow = (generate(model, prompts, max_new_tokens=5, cache=use) for use in (True, False))
+    assert [one.ids for one in fast] == [one.ids for one in slow]
+    with pytest.raises(UserError, match="can't be served"):
+        paged_states(model)
 
 
 def test_cache_refuses_a_batch_of_another_size(model: Decoder) -> None:

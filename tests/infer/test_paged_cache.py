@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 
 from underhood.core.protocols import AttendingCache
+from underhood.core.state import StateSpec
 from underhood.infer.paged_cache import MOST_PIECES, PagedCache, Span
 from underhood.nn.attention import attend
 
 Layout = Literal["side by side", "even", "scattered", "shared", "two pieces"]
 BLOCK, HEADS, GROUPS, WIDTH = 4, 4, 2, 8
+
+
+def keys_and_values(heads: int, width: int) -> StateSpec:
+    return StateSpec(vectors=((heads, width), (heads, width)))
 
 
 def layout(kind: Layout, lengths: list[int], rng: random.Random) -> tuple[list[list[int]], int]:
@@ -94,7 +99,7 @@ def test_blocked_cache_matches_attention_over_each_text(
         for text in data[1:]:
             for part in (1, 2):
                 text[part][:, :, : 3 * BLOCK] = data[0][part][:, :, : 3 * BLOCK]
-    cache = PagedCache([(GROUPS, WIDTH)], total * BLOCK, dtype=dtype, quantized=quantized)
+    cache = PagedCache([keys_and_values(GROUPS, WIDTH)], total * BLOCK, dtype=dtype, quantized=quantized)
     assert isinstance(cache, AttendingCache)
     done = [0] * len(lengths)
     shared_done = 3 * BLOCK if kind == "shared" else 0
@@ -143,7 +148,7 @@ def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
     assert apart[0].stride(-1) != 1
     found = []
     for q, k, v in (straight, apart):
-        cache = PagedCache([(GROUPS, WIDTH)], 64)
+        cache = PagedCache([keys_and_values(GROUPS, WIDTH)], 64)
         cache.arrange([Span(0, 2, [(0, 4)]), Span(0, 1, [(8, 4)])])
         found.append(cache.attend(0, q, k, v, scale=None, window=None, cap=None))
     torch.testing.assert_close(found[0], found[1])
@@ -151,11 +156,11 @@ def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
 
 @torch.inference_mode()
 def test_blocked_cache_copies_blocks_in_the_order_given() -> None:
-    cache = PagedCache([(1, 2)], 12, quantized=True)
+    cache = PagedCache([keys_and_values(1, 2)], 12, quantized=True)
     cache.arrange([Span(0, 8, [(0, 8)])])
     x = torch.arange(16.0).view(1, 1, 8, 2)
     cache.attend(0, x, x, x, scale=None, window=None, cap=None)
     cache.copy([(0, 2), (1, 0)], 4)
-    stored = cache._keys[0].read(0, 12)
+    stored = cache._stores[0][0].read(0, 12)
     torch.testing.assert_close(stored[:, :, 8:], x[:, :, :4], rtol=0.02, atol=0.02)
     torch.testing.assert_close(stored[:, :, :4], x[:, :, 4:], rtol=0.02, atol=0.02)

@@ -9,11 +9,16 @@ import torch
 from tiny_run import tiny_model, tiny_tokenizer
 
 from underhood.core.protocols import Cache
+from underhood.core.state import StateSpec
 from underhood.infer import generate as generate_module
 from underhood.infer.generate import generate
 from underhood.infer.sliding_window_cache import SlidingWindowCache, window_of
 from underhood.models.decoder import Decoder
 from underhood.nn.attention import AttentionSpec
+
+
+def keys_and_values(heads: int, width: int) -> StateSpec:
+    return StateSpec(vectors=((heads, width), (heads, width)))
 
 
 def windowed(*windows: int | None) -> Decoder:
@@ -50,7 +55,7 @@ def test_ring_is_what_generate_uses_for_a_windowed_model(monkeypatch: pytest.Mon
     made: list[SlidingWindowCache] = []
 
     def for_model(model: Decoder, batch: int) -> SlidingWindowCache:
-        made.append(SlidingWindowCache([(1, 8)] * 2, batch=batch, window=6))
+        made.append(SlidingWindowCache([keys_and_values(1, 8)] * 2, batch=batch, window=6))
         return made[-1]
 
     monkeypatch.setattr(generate_module.SlidingWindowCache, "for_model", for_model)
@@ -63,7 +68,7 @@ def test_ring_is_what_generate_uses_for_a_windowed_model(monkeypatch: pytest.Mon
 
 
 def test_ring_refuses_more_than_a_window_at_once() -> None:
-    ring = SlidingWindowCache([(1, 8)], batch=1, window=4)
+    ring = SlidingWindowCache([keys_and_values(1, 8)], batch=1, window=4)
     with pytest.raises(ValueError, match="at most 4 tokens"):
         ring.extend(5, None)
     with pytest.raises(ValueError, match="every layer"):

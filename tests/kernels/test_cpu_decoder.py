@@ -19,7 +19,7 @@ from test_optimize import FAMILIES, small
 from torch import Tensor
 
 from underhood.infer import opening
-from underhood.infer.cache import ContiguousCache, heads_of
+from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import generate
 from underhood.infer.optimize import compiled_decoder, prepare
 from underhood.infer.paged_cache import PagedCache, Span
@@ -68,7 +68,7 @@ def test_texts_side_by_side_read_as_each_alone(name: str, texts: int) -> None:
     blocks = list(range(texts * length // size))
     rng.shuffle(blocks)
     held = [blocks[text * length // size : (text + 1) * length // size] for text in range(texts)]
-    cache = PagedCache(heads_of(model), size * len(blocks))
+    cache = PagedCache(model.state_specs, size * len(blocks))
     ids = [[rng.randrange(model.vocab_size) for _ in range(length)] for _ in range(texts)]
     read = [0] * texts
     expected = [plain(torch.tensor([text]))[0] for text in ids]
@@ -109,7 +109,7 @@ def test_a_pass_of_chunks_and_single_tokens_reads_each_text_as_alone() -> None:
         if block.mixer.spec.window:  # type: ignore[union-attr]
             object.__setattr__(block.mixer.spec, "window", 5)  # type: ignore[union-attr]
     model = prepare(copy.deepcopy(plain))
-    step, cache = step_of(model), PagedCache(heads_of(model), 64)
+    step, cache = step_of(model), PagedCache(model.state_specs, 64)
     texts = [TEXT, TEXT[::-1], TEXT[3:]]
     runs = [[(0, 16)], [(32, 8), (16, 8)], [(48, 16)]]
     read = [0, 0, 0]

@@ -11,7 +11,7 @@ from torch import nn
 from underhood.infer.optimize import prepare
 from underhood.kernels import small_batch_linear
 from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear, use_small_batch_linears
-from underhood.models.decoder import initialize, qwen3_shaped
+from underhood.models.decoder import qwen3_shaped
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -65,7 +65,7 @@ def test_for_few_rows_replaces_plain_layers_and_shares_their_weights() -> None:
 )
 @torch.no_grad()
 def test_residual_stream_lies_in_columns_from_the_embedding_on(rows: int, tokens: int, columns: bool) -> None:
-    plain = initialize(qwen3_shaped(vocab_size=20, context=32, width=16, layers=2, heads=2).build(), seed=0)
+    plain = qwen3_shaped(vocab_size=20, context=32, width=16, layers=2, heads=2).initialize(seed=0)
     for name, parameter in plain.named_parameters():
         if name.endswith((".output.weight", ".down.weight")):
             torch.nn.init.normal_(parameter, std=0.3)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from underhood.core.errors import UserError
-from underhood.models.decoder import Decoder, DecoderSpec, initialize
+from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.models.hub_export import to_huggingface
 from underhood.models.hub_weights import layout
 from underhood.models.huggingface import family_of
@@ -31,7 +31,7 @@ def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
 
 @torch.no_grad()
 def initialized(spec: DecoderSpec) -> Decoder:
-    model = initialize(spec.build(), seed=1).eval()
+    model = spec.initialize(seed=1).eval()
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)

@@ -15,7 +15,7 @@ from underhood.core.config import from_json, to_json
 from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import new_cache
-from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -229,7 +229,7 @@ def nats_per_token(model: Decoder | NGram, tokens: Tensor) -> Tensor:
 def test_decoder_overfits_one_batch(name: str) -> None:
     spec = SPECS[name]
     assert isinstance(spec, DecoderSpec)
-    model = initialize(spec.build(), seed=0)
+    model = spec.initialize(seed=0)
     tokens = random_tokens(4, T, seed=3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.0)
     for _ in range(80):

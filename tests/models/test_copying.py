@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from underhood.models.copying import begin_copying, can_copy
-from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.nn.attention import Attention
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import LayerNormSpec
@@ -25,7 +25,7 @@ def spec(*, width: int = 192, layers: int = 2, heads: int = 2, kv_heads: int | N
 
 
 def fresh(shape: DecoderSpec, *, copying: bool, seed: int = 0) -> Decoder:
-    model = initialize(shape.build(), seed=seed, embed_std=0.1).eval()
+    model = shape.initialize(seed=seed, embed_std=0.1).eval()
     return begin_copying(model, seed=seed, embed_std=0.1) if copying else model
 
 
@@ -113,4 +113,4 @@ def test_shapes_without_such_heads_are_refused():
     for shape in shapes:
         assert not can_copy(shape)
         with pytest.raises(ValueError, match="begin_copying takes"):
-            begin_copying(initialize(shape.build(), seed=0), seed=0, embed_std=0.1)
+            begin_copying(shape.initialize(seed=0), seed=0, embed_std=0.1)

@@ -22,7 +22,7 @@ from test_contract import (
 )
 
 from underhood.core.config import from_json, to_json
-from underhood.models.decoder import Decoder, DecoderSpec, initialize
+from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec
@@ -98,7 +98,7 @@ def test_open_parts_round_trip_through_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["experts", "post_norm", "whole_qk_norm", "gemma"])
 def test_open_parts_learn_from_fresh_weights(name: str) -> None:
-    model = initialize(SPECS[name].build(), seed=0)
+    model = SPECS[name].initialize(seed=0)
     tokens = random_tokens(4, 12, seed=3)
     first = nats_per_token(model, tokens)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.0)
@@ -115,7 +115,7 @@ def test_open_parts_learn_from_fresh_weights(name: str) -> None:
 def test_initialized_layers_add_nothing_at_first() -> None:
     """Whatever norms stand around them: the model begins as its embedding."""
     for name in ("post_norm", "gemma", "experts"):
-        model = initialize(SPECS[name].build(), seed=0)
+        model = SPECS[name].initialize(seed=0)
         seen: list[torch.Tensor] = []
         model.norm.register_forward_pre_hook(lambda module, given, seen=seen: seen.append(given[0]))
         tokens = random_tokens(2, 9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter, defaultdict
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +15,7 @@ from nltk.util import everygrams
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel
+from underhood.infer.cache import ContiguousCache
 from underhood.models.ngram import FALLBACK_DISCOUNTS, NGramSpec
 
 VOCAB = 12
@@ -171,10 +172,10 @@ def test_ngram_is_causal():
         torch.testing.assert_close(model(text[:, :t]), whole[:, :t])
 
 
-def test_ngram_cache_in_bfloat16_equals_no_cache():
+def test_ngram_cache_of_a_large_vocabulary_equals_no_cache():
     model = NGramSpec(vocab_size=70_000, order=3).build().fit([[65_537, 2, 69_999, 300, 2], [2, 69_999, 2]])
     text = torch.tensor([[65_537, 2, 69_999, 300], [2, 2, 69_999, 2]])
-    cache = ListCache(torch.bfloat16)
+    cache = ContiguousCache(model.state_specs, batch=2, capacity=4, dtype=torch.bfloat16)
     parts = [model(text[:, :2], cache=cache), model(text[:, 2:3], cache=cache), model(text[:, 3:], cache=cache)]
     torch.testing.assert_close(torch.cat(parts, dim=1), model(text))
 
@@ -229,21 +230,3 @@ def test_ngram_refuses_ids_outside_the_vocabulary():
         NGramSpec(vocab_size=4, order=0)
     with pytest.raises(ValueError, match="discounts"):
         NGramSpec(vocab_size=4, order=2, discounts=(0.5,))
-
-
-class ListCache:
-    """The plainest thing that answers `core.protocols.Cache`: one document per row, one layer."""
-
-    def __init__(self, dtype: torch.dtype):
-        self.dtype, self.length, self.plain = dtype, 0, True
-        self.parts: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-
-    def extend(self, count: int, positions_BT):
-        assert positions_BT is None
-        new = torch.arange(self.length, self.length + count)[None]
-        self.length += count
-        return new, torch.arange(self.length)[None]
-
-    def update(self, layer: int, k_BGTK, v_BGTK):
-        self.parts[layer].append((k_BGTK.to(self.dtype), v_BGTK.to(self.dtype)))
-        return tuple(torch.cat([part[i] for part in self.parts[layer]], dim=2) for i in (0, 1))

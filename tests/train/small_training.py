@@ -12,7 +12,7 @@ from torch import Tensor
 from underhood.core.checkpoint import module_tensors
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
-from underhood.models.decoder import Decoder, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.train.loop import FitResult, FitSpec, LossFn, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec, Optimizer
@@ -22,7 +22,7 @@ VOCAB = 24
 
 def small_model(seed: int = 0) -> Decoder:
     spec = qwen3_shaped(vocab_size=VOCAB, context=8, width=16, layers=1, heads=2, hidden=32)
-    return initialize(spec.build(), seed=seed)
+    return spec.initialize(seed=seed)
 
 
 def counting_batch(step: int) -> Batch:

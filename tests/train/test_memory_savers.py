@@ -13,7 +13,7 @@ from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.runlog import RunLog
 from underhood.data.batch import IGNORE, Batch
 from underhood.data.render import ChatBatches, padded
-from underhood.models.decoder import Decoder, initialize, qwen3_shaped
+from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.nn.lora import LoRASpec
 from underhood.text.chat import Rendered
 from underhood.train.loop import FitSpec, fit
@@ -24,7 +24,7 @@ from underhood.train.schedule import ScheduleSpec
 
 def model(layers: int = 2) -> Decoder:
     spec = qwen3_shaped(vocab_size=40, context=24, width=32, layers=layers, heads=2, hidden=64)
-    return initialize(spec.build(), seed=0)
+    return spec.initialize(seed=0)
 
 
 def examples() -> list[Rendered]:

@@ -12,7 +12,7 @@ from underhood.core.config import from_json, to_json
 from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.data.batch import Batch
-from underhood.models.decoder import initialize, qwen3_shaped
+from underhood.models.decoder import qwen3_shaped
 from underhood.train import plan as planner
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.loss import next_token_loss
@@ -28,7 +28,7 @@ def _hardware(flops: float = 1e11, dtype: str = "float32") -> Hardware:
 def test_training_flops_match_torch_flop_counter():
     """Equal to what torch counts for a real step, but for attention: torch counts the masked half too."""
     spec = qwen3_shaped(vocab_size=96, context=32, width=64, layers=2, heads=2)
-    model = initialize(spec.build(), seed=0)
+    model = spec.initialize(seed=0)
     tokens = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
     with FlopCounterMode(display=False) as counter:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from underhood.core.state import StateSpec
+
 
 @runtime_checkable
 class Cache(Protocol):
-    """Keys and values of the tokens a model has already read. It belongs to the caller, never to the model.
+    """A list of the states of a model's layers (see `core.state`). It belongs to the caller, never to the model.
 
     A forward pass calls `extend` once with the new tokens' positions, then `update` once per layer. The cache decides
     how it stores; what it returns is always in order of arrival, so that column ``s`` of the returned keys has the
@@ -36,8 +38,20 @@ class Cache(Protocol):
         """
         ...
 
-    def update(self, layer: int, k_BGTK: "Tensor", v_BGTK: "Tensor") -> tuple["Tensor", "Tensor"]:
-        """Stores one layer's new keys and values; returns all of them, shapes (B, G, S, K)."""
+    def update(self, layer: int, *new: "Tensor") -> "tuple[Tensor, ...]":
+        """Stores what one layer keeps of the new tokens (B, G, T, K); returns all of it, each (B, G, S, K)."""
+        ...
+
+
+class RecurrentCache(Cache, Protocol):
+    """A cache that also keeps recurrent states, for layers that declare one."""
+
+    def recurrent(self, layer: int) -> "tuple[Tensor, ...]":
+        """The state that the last pass left; zeros at first."""
+        ...
+
+    def set_recurrent(self, layer: int, *state: "Tensor") -> None:
+        """Replaces it."""
         ...
 
 
@@ -77,6 +91,14 @@ class AttendingCache(Protocol):
         """
         ...
 
+    def recent(self, layer: int, x_BTD: "Tensor", count: int) -> "Tensor":
+        """Stores one vector per new token; returns it after those of the `count` tokens before it.
+
+        Returns:
+            (B, T, count + 1, D), the oldest first; zeros before the beginning of a text.
+        """
+        ...
+
 
 @runtime_checkable
 class LanguageModel(Protocol):
@@ -102,8 +124,65 @@ class LanguageModel(Protocol):
         ...
 
     def __call__(
-        self, tokens_BT: "Tensor", *, cache: Cache | None = None, positions: "Tensor | None" = None
+        self, tokens_BT: "Tensor", *, cache: "Cache | AttendingCache | None" = None, positions: "Tensor | None" = None
     ) -> "Tensor": ...
+
+
+@runtime_checkable
+class HiddenStateModel(LanguageModel, Protocol):
+    """A language model whose scores are a linear map of hidden states, which may be wanted for some tokens only."""
+
+    def hidden(
+        self,
+        tokens: "Tensor",
+        *,
+        cache: "Cache | AttendingCache | None" = None,
+        positions: "Tensor | None" = None,
+        rows: "Tensor | slice | None" = None,
+    ) -> "Tensor":
+        """The hidden states (B, T, D), or those of the tokens `rows` of the T."""
+        ...
+
+    @property
+    def unembed(self) -> "Callable[[Tensor], Tensor]":
+        """Hidden states (…, D) to scores (…, V)."""
+        ...
+
+
+@runtime_checkable
+class ModelSpec(Protocol):
+    """What a language model is made of: it builds the model, and planners and caches ask it what that will cost.
+
+    The model that it builds has it as `spec`, and offers `state_specs` as well.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context(self) -> int | None: ...
+
+    @property
+    def state_specs(self) -> "tuple[StateSpec, ...]":
+        """What each layer keeps between passes: the shape of a cache."""
+        ...
+
+    @property
+    def flops_per_token(self) -> float:
+        """Floating-point operations of a forward pass per token, at the full context."""
+        ...
+
+    def build(self) -> "LanguageModel":
+        """The model with weights yet to be filled."""
+        ...
+
+    def initialize(self, *, seed: int, embed_std: float = 0.02) -> "LanguageModel":
+        """A fresh model to train, a pure function of the spec and the seed.
+
+        Args:
+            embed_std: standard deviation of the embeddings, where there are any.
+        """
+        ...
 
 
 @runtime_checkable

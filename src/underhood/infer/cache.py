@@ -1,4 +1,4 @@
-"""The key-value cache: what attention has already worked out about the tokens it has read.
+"""The cache: what a model's layers keep of the tokens they have read (keys and values, taps, recurrent state).
 
 Without it, every new token would cost a pass over the whole text so far; with it, one pass over one token.
 """
@@ -7,53 +7,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from itertools import chain
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
 
 from underhood.core.errors import UserError
+from underhood.core.protocols import LanguageModel
+from underhood.core.state import StateSpec
 from underhood.kernels.paged_attention import BlockTable, Memory, memory
-from underhood.models.decoder import Decoder
-from underhood.nn.attention import AttentionSpec
 
 
-def heads_of(model: Decoder) -> list[tuple[int, int]]:
-    """(G, K) of each layer of a model: key-value heads and the width of one.
+def states_of(model: LanguageModel) -> tuple[StateSpec, ...] | None:
+    """What each layer of a model keeps; None for a model that does not say, and so cannot be cached."""
+    return getattr(model, "state_specs", None)
 
-    Raises:
-        UserError: a layer mixes tokens in another way than attention, and so has no keys and values.
-    """
-    heads = []
-    for layer in range(model.spec.layers):
-        mixer = model.spec.block(layer).mixer
-        if not isinstance(mixer, AttentionSpec):
-            raise UserError(
-                f"layer {layer} has no keys and values to cache",
-                expected="attention",
-                got=type(mixer).__name__,
-                fix="generate with cache=False",
-            )
-        heads.append((mixer.groups, mixer.width_of_head(model.spec.width)))
-    return heads
+
+def dtype_of(model: LanguageModel) -> torch.dtype:
+    """The type of a model's weights; float32 for a model without any."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.float32 if first is None else first.dtype
+
+
+def device_of(model: LanguageModel) -> torch.device:
+    """The device of a model's weights; the CPU for a model without any."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
 
 
 class ContiguousCache:
-    """Preallocated keys and values, one block of memory per layer; answers `core.protocols.Cache`.
+    """The state of every layer in preallocated memory; answers `core.protocols.Cache`.
 
     Rows stand side by side in arrival order: a batch of prompts of unequal length is padded on the left (position −1),
     so that all rows take their next token in the same column. A prompt may arrive in chunks. Gradients do not flow
     through what is stored.
 
     Args:
-        heads: (G, K) of each layer: key-value heads and the width of one.
+        states: what each layer keeps.
         batch: rows.
         capacity: tokens per row there is room for.
     """
 
     def __init__(
         self,
-        heads: Sequence[tuple[int, int]],
+        states: Sequence[StateSpec],
         *,
         batch: int,
         capacity: int,
@@ -63,24 +61,32 @@ class ContiguousCache:
         if batch < 1 or capacity < 1:
             raise ValueError(f"batch and capacity must be at least 1, got {batch} and {capacity}")
         self.batch, self.capacity = batch, capacity
-        make = {"dtype": dtype, "device": device}
-        self._keys = [torch.empty(batch, groups, capacity, width, **make) for groups, width in heads]
-        self._values = [torch.empty(batch, groups, capacity, width, **make) for groups, width in heads]
+        self._states, self._dtype = tuple(states), dtype
+        self._vectors: list[list[Tensor]] = []  # of each layer: (B, heads, capacity, width)
+        for state in states:
+            kind = torch.int64 if state.integers else dtype
+            shapes = [(batch, heads, capacity, width) for heads, width in state.vectors]
+            self._vectors.append([torch.empty(shape, dtype=kind, device=device) for shape in shapes])
         self._device = torch.device(device)
         self._length = self._newest = 0  # tokens stored, and how many of them came with the last pass
         self._forgotten = 0  # tokens that stood before the first one stored
         self._positions_BS: Tensor | None = None  # None while `plain`: then they count on from there
         self._memories: list[tuple[Memory, Memory]] | None = None
+        self._recurrent = self._no_recurrent_state()
 
     @classmethod
-    def for_model(cls, model: Decoder, batch: int, capacity: int) -> "ContiguousCache":
+    def for_model(cls, model: LanguageModel, batch: int, capacity: int) -> "ContiguousCache":
         """A cache of the model's shapes, on its device and in its type.
 
         Raises:
-            UserError: a layer mixes tokens in another way than attention, which this cache cannot hold.
+            UserError: the model does not say what its layers keep.
         """
-        weight = model.embed.weight
-        return cls(heads_of(model), batch=batch, capacity=capacity, dtype=weight.dtype, device=weight.device)
+        states = states_of(model)
+        if states is None:
+            raise UserError(
+                f"{type(model).__name__} does not say what its layers keep", fix="generate with cache=False"
+            )
+        return cls(states, batch=batch, capacity=capacity, dtype=dtype_of(model), device=device_of(model))
 
     @property
     def length(self) -> int:
@@ -92,8 +98,21 @@ class ContiguousCache:
 
     @property
     def bytes(self) -> int:
-        """Memory held for keys and values."""
-        return sum(part.numel() * part.element_size() for part in (*self._keys, *self._values))
+        """Memory held."""
+        return sum(part.numel() * part.element_size() for part in (*self._parts, *chain(*self._recurrent)))
+
+    @property
+    def rewindable(self) -> bool:
+        """Whether it can be cut back to any length: no layer has a recurrent state."""
+        return not any(state.recurrent for state in self._states)
+
+    @property
+    def _parts(self) -> list[Tensor]:
+        return [part for parts in self._vectors for part in parts]
+
+    def _no_recurrent_state(self) -> list[tuple[Tensor, ...]]:
+        make = {"dtype": self._dtype, "device": self._device}
+        return [tuple(torch.zeros(self.batch, *shape, **make) for shape in state.recurrent) for state in self._states]
 
     def extend(self, count: int, positions_BT: Int[Tensor, "#B T"] | None) -> tuple[Tensor, Tensor]:
         """See `core.protocols.Cache`.
@@ -123,17 +142,22 @@ class ContiguousCache:
         self._length = end
         return self._positions_BS[:, start:end], self._positions_BS[:, :end]
 
-    def update(
-        self, layer: int, k_BGTK: Float[Tensor, "B G T K"], v_BGTK: Float[Tensor, "B G T K"]
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, layer: int, *new: Shaped[Tensor, "B G T K"]) -> tuple[Tensor, ...]:
         """See `core.protocols.Cache`; `extend` comes first. The returned tensors are views of the cache."""
-        if k_BGTK.shape[0] != self.batch:
-            raise ValueError(f"the cache holds {self.batch} rows, got keys of {k_BGTK.shape[0]}")
-        start, end = self._length - k_BGTK.shape[2], self._length
-        keys, values = self._keys[layer], self._values[layer]
-        keys.narrow(2, start, end - start).copy_(k_BGTK.detach())
-        values.narrow(2, start, end - start).copy_(v_BGTK.detach())
-        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
+        if new[0].shape[0] != self.batch:
+            raise ValueError(f"the cache holds {self.batch} rows, got {new[0].shape[0]}")
+        start, end = self._length - new[0].shape[2], self._length
+        for part, new_BGTK in zip(self._vectors[layer], new, strict=True):
+            part.narrow(2, start, end - start).copy_(new_BGTK.detach())
+        return tuple(part.narrow(2, 0, end) for part in self._vectors[layer])
+
+    def recurrent(self, layer: int) -> tuple[Tensor, ...]:
+        """See `core.protocols.Cache`."""
+        return self._recurrent[layer]
+
+    def set_recurrent(self, layer: int, *state: Tensor) -> None:
+        """See `core.protocols.Cache`."""
+        self._recurrent[layer] = tuple(part.detach() for part in state)
 
     def places(self, window: int | None) -> BlockTable:
         """See `cpu_decoder.PagedCache`; of a cache with a single row."""
@@ -144,26 +168,32 @@ class ContiguousCache:
     def memory(self, layer: int) -> tuple[Memory, Memory]:
         """See `cpu_decoder.PagedCache`."""
         if self._memories is None:
-            pairs = zip(self._keys, self._values, strict=True)
-            self._memories = [(memory(keys[0]), memory(values[0])) for keys, values in pairs]
+            self._memories = [(memory(keys[0]), memory(values[0])) for keys, values in self._vectors]
         return self._memories[layer]
 
     def truncate(self, length: int) -> None:
-        """Forgets everything after the first `length` tokens of every row."""
+        """Forgets everything after the first `length` tokens of every row.
+
+        Raises:
+            ValueError: not so many are stored, or the cache is not `rewindable` and `length` is neither 0 nor all.
+        """
         if not 0 <= length <= self._length:
             raise ValueError(f"cannot cut a cache of {self._length} tokens to {length}")
         if length == 0 and self._forgotten:
             raise ValueError("a cache that has forgotten its beginning cannot start anew")
+        if not self.rewindable and length not in (0, self._length):
+            raise ValueError("a recurrent state cannot go back")
         self._length = length
         if length == 0:
             self._positions_BS = None
+            self._recurrent = self._no_recurrent_state()
 
     def forget(self, count: int) -> None:
         """Forgets the first `count` tokens of every row; what follows moves to the front."""
         if not 0 <= count <= self._length:
             raise ValueError(f"cannot forget {count} of {self._length} tokens")
         stored, self._length = self._length, self._length - count
-        for part in (*self._keys, *self._values):
+        for part in self._parts:
             part[:, :, : self._length] = part[:, :, count:stored].clone()
         if self._positions_BS is not None:
             self._positions_BS[:, : self._length] = self._positions_BS[:, count:stored].clone()
@@ -176,14 +206,16 @@ class ContiguousCache:
             raise ValueError(f"cannot select rows {list(rows)} of {self.batch}")
         if moved:
             to, source = (torch.tensor(index, device=self._device) for index in zip(*moved, strict=True))
-            for part in (*self._keys, *self._values):
+            for part in self._parts:
                 part[to, :, : self._length] = part[source, :, : self._length]
             if self._positions_BS is not None:
                 self._positions_BS[to] = self._positions_BS[source]
+            index = torch.tensor(rows, device=self._device)
+            self._recurrent = [tuple(part[index] for part in parts) for parts in self._recurrent]
         self.batch = len(rows)
         self._memories = None
-        self._keys = [part[: self.batch] for part in self._keys]
-        self._values = [part[: self.batch] for part in self._values]
+        self._vectors = [[part[: self.batch] for part in parts] for parts in self._vectors]
+        self._recurrent = [tuple(part[: self.batch] for part in parts) for parts in self._recurrent]
         if self._positions_BS is not None:
             self._positions_BS = self._positions_BS[: self.batch]
 
@@ -192,8 +224,8 @@ class ContiguousCache:
         index = torch.tensor(rows, device=self._device)
         wide = copy(self)
         wide.batch, wide._memories = len(rows), None
-        wide._keys = [part[index] for part in self._keys]
-        wide._values = [part[index] for part in self._values]
+        wide._vectors = [[part[index] for part in parts] for parts in self._vectors]
+        wide._recurrent = [tuple(part[index] for part in parts) for parts in self._recurrent]
         wide._positions_BS = None if self._positions_BS is None else self._positions_BS[index]
         return wide
 
@@ -208,8 +240,7 @@ class ContiguousCache:
             return larger
 
         self._memories = None
-        self._keys = [grown(part) for part in self._keys]
-        self._values = [grown(part) for part in self._values]
+        self._vectors = [[grown(part) for part in parts] for parts in self._vectors]
         if self._positions_BS is not None:
             larger = self._positions_BS.new_empty(self.batch, capacity)
             larger[:, : self._length] = self._positions_BS[:, : self._length]

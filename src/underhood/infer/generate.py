@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import Cache, LanguageModel
-from underhood.infer.cache import ContiguousCache
+from underhood.core.protocols import AttendingCache, Cache, HiddenStateModel, LanguageModel
+from underhood.infer.cache import ContiguousCache, device_of, states_of
 from underhood.infer.penalties import Penalties
 from underhood.infer.sample import GREEDY, SamplingSpec, choose, uniforms
-from underhood.infer.sliding_window_cache import SlidingWindowCache, window_of
-from underhood.models.decoder import Decoder
-from underhood.models.ngram import NGram
+from underhood.infer.sliding_window_cache import LEAST_CHUNK, SlidingWindowCache, window_of
 
 Finish = Literal["stop", "length"]
 
@@ -155,8 +153,8 @@ def _continue(
 
 def _cache_to_write(model: LanguageModel, batch: int, capacity: int) -> ContiguousCache | SlidingWindowCache | None:
     """A cache that is only added to: of a model that looks back through windows only, no more than they show."""
-    window = window_of(model) if isinstance(model, Decoder) else None
-    if isinstance(model, Decoder) and window is not None and 2 * window < capacity:
+    window = window_of(model)
+    if window is not None and window + max(window, LEAST_CHUNK) < capacity:
         return SlidingWindowCache.for_model(model, batch)
     return new_cache(model, batch, capacity)
 
@@ -169,11 +167,11 @@ def _read(
 ) -> Tensor:
     """Scores (B, V) after the last of T new tokens."""
     count = tokens_BT.shape[1]
-    while isinstance(cache, SlidingWindowCache) and count > cache.window:
-        rest_BT = None if positions_BT is None else positions_BT[:, : cache.window]
-        last_logits(model, tokens_BT[:, : cache.window], cache, rest_BT)
-        tokens_BT, count = tokens_BT[:, cache.window :], count - cache.window
-        positions_BT = None if positions_BT is None else positions_BT[:, cache.window :]
+    while isinstance(cache, SlidingWindowCache) and count > cache.chunk:
+        rest_BT = None if positions_BT is None else positions_BT[:, : cache.chunk]
+        last_logits(model, tokens_BT[:, : cache.chunk], cache, rest_BT)
+        tokens_BT, count = tokens_BT[:, cache.chunk :], count - cache.chunk
+        positions_BT = None if positions_BT is None else positions_BT[:, cache.chunk :]
     return last_logits(model, tokens_BT, cache, positions_BT)
 
 
@@ -187,24 +185,29 @@ def _fill_gaps(keep: list[int]) -> list[int]:
 
 def new_cache(model: LanguageModel, batch: int, capacity: int) -> ContiguousCache | None:
     """A cache for the model, or None for one whose needs are not known (it then reads the whole text every time)."""
-    if isinstance(model, NGram):  # it stores each token as three digits, in place of keys
-        return ContiguousCache([(1, 3)], batch=batch, capacity=capacity)
-    return ContiguousCache.for_model(model, batch, capacity) if isinstance(model, Decoder) else None
+    return None if states_of(model) is None else ContiguousCache.for_model(model, batch, capacity)
 
 
 def last_logits(
     model: LanguageModel, tokens_BT: Tensor, cache: Cache | None, positions_BT: Tensor | None, count: int = 1
 ) -> Tensor:
-    """Scores (B · count, V) after each row's `count` last tokens; a decoder works out those of no other token."""
-    if isinstance(model, Decoder):
-        rows = slice(-count, None) if count < tokens_BT.shape[1] else None
+    """Scores (B · count, V) after each row's `count` last tokens."""
+    rows = slice(-count, None) if count < tokens_BT.shape[1] else None
+    return logits_at(model, tokens_BT, cache, positions_BT, rows)
+
+
+def logits_at(
+    model: LanguageModel,
+    tokens_BT: Tensor,
+    cache: Cache | AttendingCache | None,
+    positions_BT: Tensor | None,
+    rows: Tensor | slice | None,
+) -> Tensor:
+    """Scores (B · N, V) after N of each row's tokens, or all; where the model allows, only those are worked out."""
+    if isinstance(model, HiddenStateModel):
         return model.unembed(model.hidden(tokens_BT, cache=cache, positions=positions_BT, rows=rows).flatten(0, 1))
-    return model(tokens_BT, cache=cache, positions=positions_BT)[:, -count:].flatten(0, 1)
-
-
-def device_of(model: LanguageModel) -> torch.device:
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if first is None else first.device
+    logits_BTV = model(tokens_BT, cache=cache, positions=positions_BT)
+    return (logits_BTV if rows is None else logits_BTV[:, rows]).flatten(0, 1)
 
 
 def room_for(model: LanguageModel, length: int, max_new_tokens: int) -> int:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from underhood.kernels.paged_attention import Memory, memory
@@ -36,7 +36,7 @@ class KVStorage:
     def bytes(self) -> int:
         return sum(part.numel() * part.element_size() for part in (self._data, self._scale) if part is not None)
 
-    def write(self, slots_N: Int[Tensor, "N"], x_1GNK: Float[Tensor, "1 G N K"]) -> None:
+    def write(self, slots_N: Int[Tensor, "N"], x_1GNK: Shaped[Tensor, "1 G N K"]) -> None:
         """Stores vector n at slot ``slots_N[n]``."""
         if self._scale is None:
             self._data.index_copy_(2, slots_N, x_1GNK.to(self.dtype))
@@ -45,19 +45,24 @@ class KVStorage:
         self._data.index_copy_(2, slots_N, (x_1GNK.float() / scale).round_().to(torch.int8))
         self._scale.index_copy_(2, slots_N, scale)
 
-    def read(self, slot: int, count: int) -> Float[Tensor, "1 G N K"]:
+    def read(self, slot: int, count: int) -> Shaped[Tensor, "1 G N K"]:
         """`count` vectors from `slot` on: a view, or widened."""
         data = self._data.narrow(2, slot, count)
         if self._scale is None:
             return data
         return (data * self._scale.narrow(2, slot, count)).to(self.dtype)
 
+    def at(self, slots_N: Int[Tensor, "N"]) -> Shaped[Tensor, "1 G N K"]:
+        """The vectors of the given slots."""
+        data = self._data.index_select(2, slots_N)
+        return data if self._scale is None else (data * self._scale.index_select(2, slots_N)).to(self.dtype)
+
     @cached_property
     def memory(self) -> Memory:
         """All of it, for loops that find their way in it themselves."""
         return memory(self._data[0], None if self._scale is None else self._scale[0, :, :, 0])
 
-    def gather(self, runs: Sequence[tuple[int, int]]) -> Float[Tensor, "1 G N K"]:
+    def gather(self, runs: Sequence[tuple[int, int]]) -> Shaped[Tensor, "1 G N K"]:
         """All vectors of the runs (first slot, slots), in order."""
         if len(runs) == 1:
             return self.read(*runs[0])

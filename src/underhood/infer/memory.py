@@ -10,17 +10,21 @@ import psutil
 import torch
 
 from underhood.core.errors import UserError
-from underhood.infer.cache import heads_of
+from underhood.core.protocols import LanguageModel
+from underhood.core.state import StateSpec
+from underhood.infer.cache import device_of, dtype_of, states_of
 from underhood.infer.engine_spec import EngineSpec
-from underhood.infer.generate import device_of
 from underhood.infer.kv_storage import KVStorage
-from underhood.models.decoder import Decoder
 
 SHARE = 0.5
 """Of the memory that is free at the start, what the cache may take at most: passes need room as well."""
 
 ROUNDS = 2
 """A cache larger than this many times all that can run at once would only keep ever older prompts."""
+
+
+UNLIMITED = 4096
+"""Tokens per text that a cache has room for where the model has no longest context."""
 
 
 def spare_memory(device: torch.device) -> int:
@@ -34,7 +38,7 @@ def spare_memory(device: torch.device) -> int:
     return max(free, 0)
 
 
-def count_blocks(model: Decoder, spec: EngineSpec) -> int:
+def count_blocks(model: LanguageModel, spec: EngineSpec) -> int:
     """Blocks of a model's cache: what `spec` gives it room for, or the texts can use and the machine can spare.
 
     Raises:
@@ -54,13 +58,13 @@ def count_blocks(model: Decoder, spec: EngineSpec) -> int:
     return room // size
 
 
-def share_memory(engines: Sequence[tuple[Decoder, EngineSpec]]) -> list[int]:
+def share_memory(engines: Sequence[tuple[LanguageModel, EngineSpec]]) -> list[int]:
     """Bytes for the cache of each model of a server, together no more than the machine can spare.
 
     All get the same, but none more than its texts can use: what is left of that goes to the others.
     """
     wanted = [
-        ROUNDS * -(-spec.max_sequences * model.context // spec.block) * block_bytes(model, spec)
+        ROUNDS * -(-spec.max_sequences * (model.context or UNLIMITED) // spec.block) * block_bytes(model, spec)
         for model, spec in engines
     ]
     rest = int(SHARE * spare_memory(device_of(engines[0][0])))
@@ -71,8 +75,29 @@ def share_memory(engines: Sequence[tuple[Decoder, EngineSpec]]) -> list[int]:
     return shares
 
 
-def block_bytes(model: Decoder, spec: EngineSpec) -> int:
-    """Memory of a block: keys and values of its tokens in all layers."""
-    dtype = model.embed.weight.dtype
-    each = (KVStorage.bytes_per_slot(groups, width, dtype, spec.quantize_cache) for groups, width in heads_of(model))
-    return spec.block * 2 * sum(each)
+def block_bytes(model: LanguageModel, spec: EngineSpec) -> int:
+    """Memory of a block: what all layers keep of its tokens."""
+    dtype = dtype_of(model)
+    each = (
+        KVStorage.bytes_per_slot(heads, width, torch.int64 if state.integers else dtype, spec.quantize_cache)
+        for state in paged_states(model)
+        for heads, width in state.vectors
+    )
+    return spec.block * sum(each)
+
+
+def paged_states(model: LanguageModel) -> tuple[StateSpec, ...]:
+    """What each layer keeps per token.
+
+    Raises:
+        UserError: a layer keeps something else, which pages cannot hold.
+    """
+    states = states_of(model)
+    if states is None or any(state.recurrent for state in states):
+        raise UserError(
+            f"{type(model).__name__} can't be served by the engine",
+            expected="layers that declare what they keep per token",
+            got="a recurrent state" if states else "a model that does not say what its layers keep",
+            fix="Write with generate, one text at a time",
+        )
+    return states

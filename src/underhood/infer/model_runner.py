@@ -6,14 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.infer.cache import heads_of
+from underhood.core.protocols import LanguageModel
+from underhood.infer.cache import device_of, dtype_of
 from underhood.infer.engine_spec import EngineSpec
-from underhood.infer.generate import device_of
+from underhood.infer.generate import logits_at
+from underhood.infer.memory import paged_states
 from underhood.infer.optimize import compiled_decoder
 from underhood.infer.paged_cache import PagedCache, Span
 from underhood.infer.scheduler import ScheduledBatch
 from underhood.kernels.cpu_decoder import MOST
-from underhood.models.decoder import Decoder
 
 
 class ModelRunner:
@@ -23,13 +24,13 @@ class ModelRunner:
         cache: memory for `blocks` blocks.
     """
 
-    def __init__(self, model: Decoder, blocks: int, spec: EngineSpec):
+    def __init__(self, model: LanguageModel, blocks: int, spec: EngineSpec):
         self.model, self.block, self.device = model, spec.block, device_of(model)
         self._compiled = compiled_decoder(model)
         self.cache = PagedCache(
-            heads_of(model),
+            paged_states(model),
             blocks * spec.block,
-            dtype=model.embed.weight.dtype,
+            dtype=dtype_of(model),
             device=self.device,
             quantized=spec.quantize_cache,
         )
@@ -59,7 +60,5 @@ class ModelRunner:
             return self._compiled(tokens, positions_1T[0].tolist(), self.cache, rows)[: len(ends)]
         tokens_1T = torch.tensor([tokens], device=self.device)
         rows = torch.tensor(ends or [0], device=self.device) if len(ends) < len(tokens) else None
-        hidden_ND = self.model.hidden(tokens_1T, cache=self.cache, positions=positions_1T, rows=rows)[0]
-        if not ends:
-            return hidden_ND.new_empty(0, self.model.vocab_size)
-        return self.model.unembed(hidden_ND).contiguous()
+        logits_NV = logits_at(self.model, tokens_1T, self.cache, positions_1T, rows)
+        return logits_NV[: len(ends)].contiguous()

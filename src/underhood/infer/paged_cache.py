@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from underhood.core.state import StateSpec
 from underhood.infer.kv_storage import KVStorage
 from underhood.kernels.elementwise import at_hand
 from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
@@ -61,7 +63,7 @@ class Span:
 
 
 class PagedCache:
-    """Keys and values of many texts in one memory per layer; answers `core.protocols.AttendingCache`.
+    """The state of many texts, in one memory per layer; answers `core.protocols.AttendingCache`.
 
     Before a pass, `arrange` says which texts its row is made of. Which slots are whose is not decided here (see
     `blocks`, `scheduler`).
@@ -75,7 +77,7 @@ class PagedCache:
 
     def __init__(
         self,
-        heads: Sequence[tuple[int, int]],
+        states: Sequence[StateSpec],
         slots: int,
         *,
         dtype: torch.dtype = torch.float32,
@@ -83,16 +85,20 @@ class PagedCache:
         quantized: bool = False,
     ):
         self.device, self.slots = torch.device(device), slots
-        self._keys = [KVStorage(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
-        self._values = [KVStorage(groups, slots, width, dtype, self.device, quantized) for groups, width in heads]
+        self._stores: list[list[KVStorage]] = []  # of each layer
+        for state in states:
+            kind, small = (torch.int64, False) if state.integers else (dtype, quantized)
+            shapes = state.vectors
+            self._stores.append([KVStorage(heads, slots, width, kind, self.device, small) for heads, width in shapes])
         self._spans: Sequence[Span] = ()
         self._slots_N = torch.empty(0, dtype=torch.long)
         self._plans: dict[tuple[int | None, bool], _Plan] = {}
+        self._recent: dict[int, Tensor] = {}
 
     @property
     def bytes(self) -> int:
-        """Memory held for keys and values."""
-        return sum(store.bytes for store in (*self._keys, *self._values))
+        """Memory held."""
+        return sum(store.bytes for store in chain(*self._stores))
 
     def arrange(self, spans: Sequence[Span]) -> Tensor:
         """Says what the next pass reads; returns the positions (1, T) of its tokens."""
@@ -102,13 +108,13 @@ class PagedCache:
             positions.extend(range(span.start, span.end))
             for slot, length in span.slots(span.start, span.end):
                 slots.extend(range(slot, slot + length))
-        self._spans, self._plans = spans, {}
+        self._spans, self._plans, self._recent = spans, {}, {}
         self._slots_N = torch.tensor(slots, device=self.device)
         return torch.tensor([positions], device=self.device)
 
     def copy(self, pairs: Sequence[tuple[int, int]], size: int) -> None:
         """Copies blocks of `size` slots: (from, to) each, in turn."""
-        for store in (*self._keys, *self._values):
+        for store in chain(*self._stores):
             for source, to in pairs:
                 store.copy(source * size, to * size, size)
 
@@ -119,7 +125,8 @@ class PagedCache:
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
         """See `cpu_decoder.PagedCache`."""
-        return self._keys[layer].memory, self._values[layer].memory
+        keys, values = self._stores[layer]
+        return keys.memory, values.memory
 
     def extend(self, count: int, positions_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `core.protocols.AttendingCache`."""
@@ -138,7 +145,7 @@ class PagedCache:
         cap: float | None,
     ) -> Float[Tensor, "1 H T K"]:
         """See `core.protocols.AttendingCache`."""
-        keys, values = self._keys[layer], self._values[layer]
+        keys, values = self._stores[layer]
         q_BHTK, k_BGTK, v_BGTK = (_straight(x) for x in (q_BHTK, k_BGTK, v_BGTK))
         keys.write(self._slots_N, k_BGTK)
         values.write(self._slots_N, v_BGTK)
@@ -164,6 +171,27 @@ class PagedCache:
             y_1HTK = attend(q_BHTK[:, :, rows], k, v, whole.mask, scale=scale, cap=cap)
             y_THK[rows] = y_1HTK[0].transpose(0, 1)
         return y_THK.transpose(0, 1)[None]
+
+    def recent(self, layer: int, x_BTD: Shaped[Tensor, "1 T D"], count: int) -> Shaped[Tensor, "1 T C D"]:
+        """See `core.protocols.AttendingCache`."""
+        [store] = self._stores[layer]
+        store.write(self._slots_N, x_BTD[None])
+        slots_TC = self._recent.get(count)
+        if slots_TC is None:
+            slots_TC = self._recent[count] = _recent_slots(self._spans, count).to(self.device)
+        x_TCD = store.at(slots_TC.clamp(min=0).flatten())[0, 0].unflatten(0, slots_TC.shape)
+        return x_TCD.masked_fill((slots_TC < 0)[..., None], 0)[None]
+
+
+def _recent_slots(spans: Sequence[Span], count: int) -> Int[Tensor, "T C"]:
+    """Slots of each new token and the `count` before it, the oldest first; −1 before a text's beginning."""
+    rows = []
+    for span in spans:
+        first = span.first(count + 1)
+        slots = [slot + i for slot, length in span.slots(first, span.end) for i in range(length)]
+        before = span.start - first
+        rows.append(torch.tensor([-1] * (count - before) + slots).unfold(0, count + 1, 1))
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True)

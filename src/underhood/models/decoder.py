@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from underhood.core.protocols import AttendingCache, Cache
+from underhood.core.state import StateSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.embedding import ScaledEmbedding
@@ -64,9 +65,41 @@ class DecoderSpec:
     def block(self, layer: int) -> BlockSpec:
         return self.blocks[layer % len(self.blocks)]
 
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """What each layer keeps between passes."""
+        return tuple(self.block(layer).mixer.state_spec(self.width) for layer in range(self.layers))
+
+    @property
+    def flops_per_token(self) -> float:
+        """Two per weight that multiplies (the embedding only looks up), and those of the mixers at the full context.
+
+        Source: Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F.
+        """
+        with torch.device("meta"):
+            model = self.build()
+        multiplying = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed." not in name)
+        multiplying += self.vocab_size * self.width
+        mixers = (self.block(layer).mixer for layer in range(self.layers))
+        return 2.0 * multiplying + sum(mixer.flops(self.width, self.context) for mixer in mixers)
+
     def build(self) -> "Decoder":
         """The module, with its weights not yet initialised for training (see `initialize`)."""
         return Decoder(self)
+
+    def initialize(self, *, seed: int, embed_std: float = 0.02) -> "Decoder":
+        """The model with fresh weights for training, a pure function of the spec and the seed.
+
+        Matrices that read the residual stream are uniform with standard deviation 0.5 / sqrt(fan-in); those that write
+        to it (attention output, feed-forward down) start at zero, so that the model begins as its embedding and every
+        layer grows from nothing (Zhang et al. 2019, Fixup). An untied unembedding starts at zero as well: the first
+        loss is exactly log V. Norms start at one, biases at zero. Where a norm follows a layer's parts, it starts at
+        zero and the matrices before it do not (at zero, a norm would blow their gradient up). A module that knows
+        better has a method `initial`.
+        """
+        model = self.build()
+        _initialize(model, seed, embed_std)
+        return model
 
 
 def qwen3_shaped(
@@ -136,6 +169,10 @@ class Decoder(nn.Module):
     def context(self) -> int:
         return self.spec.context
 
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        return self.spec.state_specs
+
     def forward(
         self,
         tokens: Int[Tensor, "B T"],
@@ -190,30 +227,23 @@ def parameter_count(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def initialize(model: Decoder, *, seed: int, embed_std: float = 0.02) -> Decoder:
-    """Fresh weights for training, a pure function of the spec and the seed.
-
-    Matrices that read the residual stream are uniform with standard deviation 0.5 / sqrt(fan-in); those that write to
-    it (attention output, feed-forward down) start at zero, so that the model begins as its embedding and every layer
-    grows from nothing (Zhang et al. 2019, Fixup). The taps of short convolutions are normal with deviation 0.5, so that
-    channels start out looking at different neighbours. An untied unembedding starts at zero as well: the first loss is
-    exactly log V. Norms start at one, biases at zero. Where a norm follows a layer's parts, it starts at zero and the
-    matrices before it do not (at zero, a norm would blow their gradient up).
-    """
+def _initialize(model: Decoder, seed: int, embed_std: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     centred = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, ZeroCenteredRMSNorm)}
+    own_rules = {name: part.initial for name, part in model.named_modules() if hasattr(part, "initial")}
     for name, parameter in model.named_parameters():
+        owner = next((owner for owner in own_rules if name.startswith(f"{owner}.")), None)
+        fresh = None if owner is None else own_rules[owner](name.removeprefix(f"{owner}."), parameter, generator)
         post_norm = model.spec.block(int(name.split(".")[1])).post_norm if name.startswith("blocks.") else None
-        if name.startswith(("embed.", "position_embed.")):
+        if fresh is not None:
+            parameter.copy_(fresh)
+        elif name.startswith(("embed.", "position_embed.")):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * embed_std)
         elif name.startswith("unembed.") or (name.endswith((".output.weight", ".down.weight")) and not post_norm):
             parameter.zero_()
         elif parameter.ndim == 2:
             bound = 0.5 * math.sqrt(3.0 / parameter.shape[1])
             parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
-        elif ".taps." in name:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
         elif parameter.ndim == 1:
             scale = 0.0 if name.endswith((".bias", "_post_norm.weight")) else 1.0
             parameter.fill_(scale - 1.0 if name in centred else scale)
-    return model

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import Cache
+from underhood.core.protocols import AttendingCache, Cache
+from underhood.core.state import StateSpec
 from underhood.nn.forward_context import ForwardContext
 
 Ints = NDArray[np.int64]
@@ -71,6 +72,25 @@ class NGramSpec:
         ):
             raise ValueError(f"discounts must be {self.order} numbers from 0 to 1, got {self.discounts}")
 
+    @property
+    def context(self) -> None:
+        """No limit: what lies more than order − 1 tokens back is simply not seen."""
+        return
+
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """The ids of the last tokens."""
+        return (StateSpec(vectors=((1, 1),), window=self.order, integers=True),)
+
+    @property
+    def flops_per_token(self) -> float:
+        """None to speak of: it looks up."""
+        return 0.0
+
+    def initialize(self, *, seed: int = 0, embed_std: float = 0.0) -> "NGram":
+        """The model before it has read anything; nothing in it is random."""
+        return self.build()
+
     def build(self) -> "NGram":
         """The model before it has read anything: uniform over the vocabulary (see `NGram.fit`)."""
         return NGram(self)
@@ -102,8 +122,11 @@ class NGram(nn.Module):
 
     @property
     def context(self) -> None:
-        """No limit: what lies more than order − 1 tokens back is simply not seen."""
-        return
+        return self.spec.context
+
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        return self.spec.state_specs
 
     @property
     def ngrams(self) -> tuple[int, ...]:
@@ -142,7 +165,7 @@ class NGram(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         *,
-        cache: Cache | None = None,
+        cache: Cache | AttendingCache | None = None,
         positions: Int[Tensor, "#B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Log probabilities of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
@@ -254,20 +277,22 @@ class NGram(nn.Module):
             starting_N = ids_N
         return histories
 
-    def _read(self, tokens: Tensor, cache: Cache | None, positions: Tensor | None) -> list[Ints]:
+    def _read(self, tokens: Tensor, cache: Cache | AttendingCache | None, positions: Tensor | None) -> list[Ints]:
         """The histories (see `_histories`) that end at each of the B × T new tokens."""
-        rows, count = tokens.shape
         ctx = ForwardContext(tokens, positions, cache)
-        seen_BS = tokens
-        if cache is not None:
-            # Ids travel as base-256 digits, which even a bfloat16 cache stores without loss.
-            digits_BGTK = torch.stack([(tokens >> shift) & 255 for shift in (0, 8, 16)], dim=-1)[:, None].float()
-            stored_BGSK, _ = cache.update(0, digits_BGTK, digits_BGTK)
-            low, middle, high = stored_BGSK[:, 0].long().unbind(-1)
-            seen_BS = low + (middle << 8) + (high << 16)
-        window = count + self.spec.order - 1  # older tokens cannot matter
-        tokens_BS = seen_BS[:, -window:].cpu().numpy()
-        positions_BS = np.broadcast_to(ctx.positions_BS[:, -window:].cpu().numpy(), tokens_BS.shape)
+        if not ctx.cached:
+            positions_BS = np.broadcast_to(ctx.positions_BS.cpu().numpy(), tokens.shape)
+            return self._read_whole(tokens.cpu().numpy(), positions_BS, tokens.shape[1])
+        # Each token with those before it, as a short text of its own; ids are kept with 1 added, 0 stands for none.
+        recent_BTC = ctx.recent(0, tokens[..., None] + 1, self.spec.order - 1)[..., 0]
+        back_C = torch.arange(self.spec.order - 1, -1, -1, device=tokens.device)
+        positions_BTC = (ctx.positions_BT[..., None] - back_C).expand(recent_BTC.shape)
+        positions_BTC = positions_BTC.masked_fill(recent_BTC == 0, -1)
+        recent_NC, positions_NC = ((x.flatten(0, 1).cpu().numpy()) for x in (recent_BTC - 1, positions_BTC))
+        return self._read_whole(recent_NC, positions_NC, 1)
+
+    def _read_whole(self, tokens_BS: Ints, positions_BS: Ints, count: int) -> list[Ints]:
+        """The histories that end at each row's `count` last tokens."""
         starts_BS = np.ones(tokens_BS.shape, dtype=bool)
         starts_BS[:, 1:] = positions_BS[:, 1:] != positions_BS[:, :-1] + 1
         # A document that begins in sight gets its opening; one cut off on the left has a shorter history.
@@ -279,7 +304,7 @@ class NGram(nn.Module):
         flat_N[place_N] = np.where(positions_BS < 0, 0, tokens_BS).reshape(-1)
         flat_document_N[place_N] = document_N
         flat_document_N[place_N[opens_N] - 1] = document_N[opens_N]
-        new_N = place_N.reshape(tokens_BS.shape)[:, -count:].reshape(rows * count)
+        new_N = place_N.reshape(tokens_BS.shape)[:, -count:].reshape(-1)
         return [rows_N[new_N] for rows_N in self._histories(flat_N, flat_document_N)]
 
     def _probabilities(self, histories: list[Ints], words_N: Ints) -> Floats:

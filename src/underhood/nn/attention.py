@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from underhood.core.state import StateSpec
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import NormSpec
 from underhood.nn.rope import RotarySpec, rotate
@@ -62,6 +63,15 @@ class AttentionSpec:
         if self.head_width is None and width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got {width} and {self.heads}")
         return self.head_width or width // self.heads
+
+    def state_spec(self, width: int) -> StateSpec:
+        """Keys and values."""
+        head = (self.groups, self.width_of_head(width))
+        return StateSpec(vectors=(head, head), window=self.window)
+
+    def flops(self, width: int, context: int) -> float:
+        """Of scores and weighted sums, per token; causal order leaves half of the positions visible on average."""
+        return 2.0 * self.heads * self.width_of_head(width) * context
 
     def build(self, width: int, layer: int) -> "Attention":
         """The module of layer number `layer` (its place in the cache) for a residual stream of `width`."""

@@ -8,13 +8,21 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from underhood.nn.attention import Attention
+from underhood.core.state import StateSpec
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import NormSpec, RMSNormSpec
 
 
 class MixerSpec(Protocol):
     """A slot that takes anything that moves information between tokens: attention, recurrence, memory."""
+
+    def state_spec(self, width: int) -> StateSpec:
+        """What the layer keeps between passes."""
+        ...
+
+    def flops(self, width: int, context: int) -> float:
+        """Floating-point operations of a forward pass per token, beside those of the weight matrices."""
+        ...
 
     def build(self, width: int, layer: int) -> nn.Module: ...
 
@@ -63,10 +71,8 @@ class Block(nn.Module):
         normed_BTD = self.mixer_norm(x_BTD)
         if rows is None:
             mixed_BTD = self.mixer(normed_BTD, ctx)
-        elif isinstance(self.mixer, Attention):
-            mixed_BTD, x_BTD = self.mixer(normed_BTD, ctx, rows), x_BTD[:, rows]
         else:
-            mixed_BTD, x_BTD = self.mixer(normed_BTD, ctx)[:, rows], x_BTD[:, rows]
+            mixed_BTD, x_BTD = self.mixer(normed_BTD, ctx, rows), x_BTD[:, rows]
         x_BTD = x_BTD + (mixed_BTD if self.mixer_post_norm is None else self.mixer_post_norm(mixed_BTD))
         fed_BTD = self.feedforward(self.feedforward_norm(x_BTD), ctx)
         return x_BTD + (fed_BTD if self.feedforward_post_norm is None else self.feedforward_post_norm(fed_BTD))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from underhood.core.errors import UserError
+from underhood.core.state import StateSpec
 from underhood.nn.forward_context import ForwardContext
 
 
@@ -34,29 +34,45 @@ class ShortConvolutionSpec:
         if self.taps < 1:
             raise ValueError(f"taps must be at least 1, got {self.taps}")
 
+    def state_spec(self, width: int) -> StateSpec:
+        """Convolution taps: the values of the last tokens."""
+        return StateSpec(vectors=((1, width),), window=self.taps)
+
+    def flops(self, width: int, context: int) -> float:
+        """Of the taps, per token."""
+        return 2.0 * self.taps * width
+
     def build(self, width: int, layer: int) -> "ShortConvolution":
-        return ShortConvolution(width, self)
+        return ShortConvolution(width, layer, self)
 
 
 class ShortConvolution(nn.Module):
-    """Mixes each channel of the last few tokens; see `ShortConvolutionSpec`. Reads whole texts only, no cache."""
+    """Mixes each channel of the last few tokens; see `ShortConvolutionSpec`."""
 
-    def __init__(self, width: int, spec: ShortConvolutionSpec):
+    def __init__(self, width: int, layer: int, spec: ShortConvolutionSpec):
         super().__init__()
-        self.spec = spec
+        self.spec, self.layer = spec, layer
         self.value = nn.Linear(width, width, bias=False)
         self.gate = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.taps = nn.ParameterList(nn.Parameter(torch.ones(width)) for _ in range(spec.taps))
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
-        if ctx.cache is not None:
-            raise UserError("a short convolution keeps nothing in a cache", fix="generate with cache=False")
-        v_BTD = self.value(x_BTD)
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
+        """What each token (B, T, D) takes from its neighbours; with `rows` only what those of the T tokens take."""
+        mixed_BTD, gate_BTD = self._convolve(self.value(x_BTD), ctx), self.gate(x_BTD)
+        if rows is not None:
+            mixed_BTD, gate_BTD = mixed_BTD[:, rows], gate_BTD[:, rows]
+        return self.output(mixed_BTD * gate_BTD)
+
+    def _convolve(self, v_BTD: Tensor, ctx: ForwardContext) -> Tensor:
+        if ctx.cached:
+            recent_BTCD = ctx.recent(self.layer, v_BTD, self.spec.taps - 1)
+            taps_CD = torch.stack([*reversed(self.taps)]).to(v_BTD.dtype)
+            return (recent_BTCD * taps_CD).sum(dim=2)
         mixed_BTD = v_BTD * self.taps[0]
         whole_BT = None if ctx.plain else _follows(ctx.positions_BT)
         inside_BT = whole_BT
-        for back in range(1, min(self.spec.taps, x_BTD.shape[1])):
+        for back in range(1, min(self.spec.taps, v_BTD.shape[1])):
             earlier_BTD = v_BTD[:, :-back]
             if whole_BT is not None and inside_BT is not None:
                 if back > 1:  # all `back` steps to the left stay in the document
@@ -64,7 +80,11 @@ class ShortConvolution(nn.Module):
                 earlier_BTD = earlier_BTD * inside_BT[..., None]
             later_BTD = torch.addcmul(mixed_BTD[:, back:], earlier_BTD, self.taps[back])
             mixed_BTD = torch.cat((mixed_BTD[:, :back], later_BTD), dim=1)
-        return self.output(mixed_BTD * self.gate(x_BTD))
+        return mixed_BTD
+
+    def initial(self, name: str, parameter: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Fresh taps are normal with deviation 0.5, so that channels start out looking at different neighbours."""
+        return torch.randn(parameter.shape, generator=generator) * 0.5 if name.startswith("taps.") else None
 
 
 def _follows(positions_BT: Int[Tensor, "B T"]) -> Bool[Tensor, "B T-1"]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from underhood.core.protocols import AttendingCache, Cache
@@ -47,6 +48,11 @@ class ForwardContext:
             self.cache = cast(Cache | None, cache)
         self._memo: dict[Hashable, object] = {}
 
+    @property
+    def cached(self) -> bool:
+        """Whether layers keep state for later passes."""
+        return self.cache is not None or self.attending is not None
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()` the first time this pass asks for `key`, the same result afterwards."""
         if key not in self._memo:
@@ -68,6 +74,34 @@ class ForwardContext:
         if self.plain and count == 1 and (window is None or span <= window):
             return None
         return self.once(("mask", window), lambda: _mask(self.positions_BT, self.positions_BS, window))
+
+    def recent(self, layer: int, x_BTD: Tensor, count: int) -> Tensor:
+        """Each token's vector after those of the `count` tokens before it in its document, the cache included.
+
+        Returns:
+            (B, T, count + 1, D), the oldest first; zeros where the document begins later.
+        """
+        if self.attending is not None:
+            return self.attending.recent(layer, x_BTD, count)
+        new = x_BTD.shape[1]
+        if self.cache is not None:
+            [x_B1SD] = self.cache.update(layer, x_BTD[:, None])
+            x_BTD = x_B1SD[:, 0]
+        kept = min(x_BTD.shape[1], new + count)
+        missing = new + count - kept
+        x_BSD = F.pad(x_BTD[:, x_BTD.shape[1] - kept :], (0, 0, missing, 0))
+        x_BTCD = x_BSD.unfold(1, count + 1, 1).mT
+        positions_BS = F.pad(self.positions_BS[:, self.positions_BS.shape[1] - kept :], (missing, 0), value=-1)
+        inside_BTC = self.once(("recent", count), lambda: _same_document(positions_BS, count))
+        return x_BTCD.masked_fill(~inside_BTC[..., None], 0)
+
+
+def _same_document(positions_BS: Tensor, count: int) -> Tensor:
+    """Which of the `count` tokens before each are of its document (B, T, count + 1), the oldest first."""
+    positions_BTC = positions_BS.unfold(1, count + 1, 1)
+    follows_BTC = (positions_BTC[..., 1:] == positions_BTC[..., :-1] + 1) & (positions_BTC[..., :-1] >= 0)
+    inside_BTC = follows_BTC.flip(-1).cumprod(-1).flip(-1).bool()
+    return F.pad(inside_BTC, (0, 1), value=True)
 
 
 def _mask(positions_BT: Tensor, positions_BS: Tensor, window: int | None) -> Tensor:

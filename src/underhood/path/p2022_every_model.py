@@ -23,7 +23,7 @@ from underhood.core.milestone import (
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
 from underhood.evals.compression import compressors_bits_per_byte
-from underhood.models.decoder import initialize, parameter_count, qwen3_shaped
+from underhood.models.decoder import parameter_count, qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.train.cross_entropy import cross_entropy
 from underhood.train.optim import MuonAdamWSpec
@@ -158,7 +158,7 @@ def counted(text: Ids, order: int) -> NGram:
 def transformer(trial: Trial, text: Ids, other: Ids, count: int = 600) -> tuple[float, list[tuple[float, float]]]:
     """Trains a small decoder; its bits per letter on the held-out text, and some along the way."""
     spec = qwen3_shaped(vocab_size=27, context=CONTEXT, width=128, layers=3, heads=4)
-    model = initialize(spec.build(), seed=0)
+    model = spec.initialize(seed=0)
     rule = MuonAdamWSpec().build(model)
     rng = np.random.default_rng(0)
     data = torch.from_numpy(text)

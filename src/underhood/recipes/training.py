@@ -21,7 +21,7 @@ from underhood.core.errors import UserError
 from underhood.data.pack import PackedBatches
 from underhood.data.render import ChatBatches
 from underhood.models.copying import begin_copying, can_copy
-from underhood.models.decoder import Decoder, DecoderSpec, initialize
+from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.recipes.corpus import open_shards, tokenizer_digest
 from underhood.recipes.run import STAGE_OF, Run
 from underhood.recipes.spec import BuildSpec
@@ -54,7 +54,7 @@ def _muon_format(device: Device) -> Literal["float32", "bfloat16"]:
 def pretrain(run: Run, plan: Plan, hardware: Hardware) -> FitResult:
     """Trains a fresh model on the packed training documents."""
     spec = run.spec
-    model = initialize(plan.model.build(), seed=spec.seed, embed_std=EMBED_STD)
+    model = plan.model.initialize(seed=spec.seed, embed_std=EMBED_STD)
     if spec.copying and can_copy(plan.model):
         begin_copying(model, seed=spec.seed, embed_std=EMBED_STD)
     model.to(hardware.device.torch)

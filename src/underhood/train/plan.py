@@ -16,9 +16,9 @@ import torch
 
 from underhood.core.device import Device
 from underhood.core.errors import UserError
+from underhood.core.protocols import ModelSpec
 from underhood.data.batch import Batch
-from underhood.models.decoder import Decoder, DecoderSpec, initialize, qwen3_shaped
-from underhood.nn.attention import AttentionSpec
+from underhood.models.decoder import DecoderSpec, qwen3_shaped
 from underhood.train.hardware import Hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import OptimizerSpec
@@ -120,22 +120,9 @@ class Plan:
     reason: str
 
 
-def training_flops(spec: DecoderSpec) -> float:
-    """Floating-point operations per token of a forward and backward pass.
-
-    Six per parameter that multiplies (the embedding only looks up), and twelve per layer, head dimension and visible
-    position for attention, of which causal order leaves half (Kaplan et al. 2020, table 1; Hoffmann et al. 2022, F).
-    """
-    with torch.device("meta"):
-        model = Decoder(spec)
-    multiplying = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed." not in name)
-    multiplying += spec.vocab_size * spec.width
-    attention = sum(
-        6.0 * mixer.heads * mixer.width_of_head(spec.width) * spec.context
-        for mixer in (spec.block(layer).mixer for layer in range(spec.layers))
-        if isinstance(mixer, AttentionSpec)
-    )
-    return 6.0 * multiplying + attention
+def training_flops(spec: ModelSpec) -> float:
+    """Floating-point operations per token of a forward and backward pass: three times those of the forward pass."""
+    return 3.0 * spec.flops_per_token
 
 
 def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_size: int) -> ModelSize:
@@ -161,7 +148,7 @@ def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_si
 
 def measure_speed(spec: DecoderSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
     """Tokens per second of real training steps (forward, backward, clipping, update) on random tokens."""
-    model = initialize(spec.build(), seed=0).to(device.torch)
+    model = spec.initialize(seed=0).to(device.torch)
     stepper = optimizer.build(model)
     tokens = torch.randint(spec.vocab_size, (rows, spec.context + 1), device=device.torch)
     positions = torch.arange(spec.context, device=device.torch)[None].expand(rows, -1) % max(spec.context // 2, 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
-from underhood.models.decoder import Decoder, DecoderSpec, initialize
+from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
@@ -37,7 +37,7 @@ def train_small(
     """
     end = tokenizer.special["<|endoftext|>"]
     ids_N = torch.tensor([id for text in texts for id in (end, *tokenizer.encode(text))])
-    model = initialize(spec.build(), seed=seed)
+    model = spec.initialize(seed=seed)
     width = spec.context + 1
 
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
