@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from underhood.core.threads import limit_spinning
+
+limit_spinning()
+
 if TYPE_CHECKING:
     from underhood.infer.load import LoadedModel, load
 

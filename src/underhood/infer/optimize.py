@@ -10,6 +10,7 @@ from torch import nn
 from underhood.core.errors import UserError
 from underhood.kernels.cpu_decoder import CpuDecoder, UnsupportedModule
 from underhood.kernels.fused_layers import fuse as fuse_layers
+from underhood.kernels.jit import HAS_NUMBA
 from underhood.kernels.small_batch_linear import use_small_batch_linears
 from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear
 from underhood.models.decoder import Decoder
@@ -58,6 +59,6 @@ def prepare(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = T
 def compiled_decoder(model: object) -> CpuDecoder | None:
     """The compiled pass over few tokens for a model, or None where its own forward pass has to do."""
     try:
-        return CpuDecoder(model) if isinstance(model, Decoder) else None
+        return CpuDecoder(model) if HAS_NUMBA and isinstance(model, Decoder) else None
     except UnsupportedModule:
         return None

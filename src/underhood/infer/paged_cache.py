@@ -12,7 +12,7 @@ from torch import Tensor
 
 from underhood.core.state import StateSpec
 from underhood.infer.kv_storage import KVStorage
-from underhood.kernels.elementwise import at_hand
+from underhood.kernels.jit import runs_compiled
 from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
 from underhood.nn.attention import attend
 
@@ -150,7 +150,7 @@ class PagedCache:
         keys.write(self._slots_N, k_BGTK)
         values.write(self._slots_N, v_BGTK)
         exact = cap is not None or q_BHTK.device.type != "cpu"  # what the kernel that tells its sums cannot do
-        loops = at_hand(q_BHTK)
+        loops = runs_compiled(q_BHTK)
         plan = self._plans.get((window, exact))
         if plan is None:
             plan = self._plans[window, exact] = _Plan(self._spans, window, exact, loops, q_BHTK.device)

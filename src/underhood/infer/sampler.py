@@ -142,7 +142,7 @@ def sample_all(logits_NV: Float[Tensor, "N V"], samplers: Sequence[SequenceSampl
         and not shaped
         and all(spec.greedy for spec in groups)
         and logits_NV.is_contiguous()
-        and elementwise.at_hand(logits_NV)
+        and jit.runs_compiled(logits_NV)
     ):
         return _likeliest(logits_NV)
     chosen_N = torch.empty(len(samplers), dtype=torch.int64, device=device)
@@ -164,7 +164,7 @@ def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
     count = len(logits_NV)
     best_N, log_sum_N = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.float32)
     scores_NV = logits_NV.numpy()
-    jit.together(elementwise.survey, scores_NV, best_N, log_sum_N)
+    jit.run_parallel(elementwise.argmax_and_logsumexp, scores_NV, best_N, log_sum_N)
     logprob_N = scores_NV[np.arange(count), best_N] - log_sum_N
     return [
         WrittenToken(id=id, logprob=logprob) for id, logprob in zip(best_N.tolist(), logprob_N.tolist(), strict=True)

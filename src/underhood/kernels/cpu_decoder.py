@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from underhood.kernels import elementwise
+from underhood.kernels import elementwise, jit
 from underhood.kernels.elementwise import array
 from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGatedMLP, UnitRMSNorm, scale_of
 from underhood.kernels.matmul import Weights, multiply
@@ -94,9 +94,9 @@ class CpuDecoder:
         count = len(tokens)
         room = self._rooms.get(count) or self._rooms.setdefault(count, Workspace(count, self._memory))
         x = room.buffer("x", self._width)
-        elementwise.take_rows(self._table_VD, np.array(tokens), self._scale, x.array)
+        elementwise.gather_rows(self._table_VD, np.array(tokens), self._scale, x.array)
         if self._positions_CD is not None:
-            elementwise.add(self._positions_CD[list(positions)], x.array)
+            elementwise.add_rows(self._positions_CD[list(positions)], x.array)
         ctx = _PassContext(positions, cache)
         for layer in self._layers:
             layer(x, room, ctx)
@@ -181,7 +181,7 @@ class _Layer:
     def _add(more_ND: np.ndarray, norm: "_Norm | None", x: _Buffer) -> None:
         if norm is not None:
             norm.apply(more_ND, more_ND)
-        elementwise.add(more_ND, x.array)
+        elementwise.add_rows(more_ND, x.array)
 
 
 class _Feed:
@@ -229,7 +229,7 @@ class _Mixer:
         turned = room.buffer("turned", qkv_NX.shape[1]).array
         heads, groups, width = self.heads, self.groups, self.width
         angles = ctx.angles(self.frequencies)
-        elementwise.turn(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
+        elementwise.norm_and_rotate(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
         each = turned.reshape(room.count, heads + 2 * groups, width)
         new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
         found = room.buffer("found", self.output.inputs)
@@ -288,7 +288,7 @@ class _Norm:
         if self.idle:
             elementwise.copy(x_ND, y_ND)
         else:
-            elementwise.norm(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
+            elementwise.normalize(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
 
 
 class _Product:
@@ -302,7 +302,7 @@ class _Product:
         self.most = 0
         if isinstance(layer, WeightOnlyLinear):
             self.weights, self.most = layer.weights(), MOST
-        elif type(layer) in (SmallBatchLinear, nn.Linear) and elementwise.at_hand(weight_OI := layer.weight.detach()):  # type: ignore[operator]
+        elif type(layer) in (SmallBatchLinear, nn.Linear) and jit.runs_compiled(weight_OI := layer.weight.detach()):  # type: ignore[operator]
             self.weights, self.most = Weights(weight_OI.contiguous().numpy()), FEW
         bias = getattr(layer, "bias", None)
         if self.weights is not None and bias is not None:

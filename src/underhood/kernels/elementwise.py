@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import prange, types
-from numba.extending import overload
 from torch import Tensor
 
-from underhood.kernels.jit import in_parts, inner, loop
+from underhood.kernels.jit import inline_kernel, kernel, overload, parallel_kernel, prange, types
 
 SIGMOID, ERROR, RELU, RELU2 = range(4)
 """Kinds of activations: ``x · sigmoid(a x + b x³)``, ``x · Φ(x)``, ``max(x, 0)`` and the square of that."""
@@ -37,11 +35,6 @@ ACTIVATIONS = {
     "relu2": (RELU2, np.float32(0.0), np.float32(0.0)),
 }
 """`nn.feedforward.ACTIVATIONS` in these terms: kind, a and b."""
-
-
-def at_hand(x: Tensor) -> bool:
-    """Whether loops can take it as it is: float32 on a CPU, and no gradient wanted."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
 
 
 def array(x: Tensor) -> np.ndarray:
@@ -71,7 +64,7 @@ def _stored(like: Any, x: Any) -> Any:
     return (lambda like, x: _bfloat16(np.float32(x))) if like.dtype == types.uint16 else (lambda like, x: np.float32(x))
 
 
-@inner
+@inline_kernel
 def _bfloat16(x: Any) -> Any:
     """The upper half of the bits, rounded to the nearest and to even in the middle."""
     if x != x:
@@ -81,7 +74,7 @@ def _bfloat16(x: Any) -> Any:
     return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-@inner
+@inline_kernel
 def exp(x: Any) -> Any:
     """``eˣ`` in float32, right to its last bits, in a form that vectorises: 2ⁿ by its bits, the rest by a polynomial.
 
@@ -101,23 +94,23 @@ def exp(x: Any) -> Any:
     return (p * r * r + r + np.float32(1.0)) * power
 
 
-@loop
-def take_rows(table_VD: Any, ids_N: Any, scale: Any, x_ND: Any) -> None:
+@kernel
+def gather_rows(table_VD: Any, ids_N: Any, scale: Any, x_ND: Any) -> None:
     """``x = scale · table[ids]``."""
     for n in range(len(ids_N)):
         for i in range(x_ND.shape[1]):
             x_ND[n, i] = scale * table_VD[ids_N[n], i]
 
 
-@loop
-def add(more_ND: Any, x_ND: Any) -> None:
+@kernel
+def add_rows(more_ND: Any, x_ND: Any) -> None:
     """``x += more``."""
     for n in range(x_ND.shape[0]):
         for i in range(x_ND.shape[1]):
             x_ND[n, i] += value(more_ND[n, i])
 
 
-@loop
+@kernel
 def copy(x_ND: Any, y_ND: Any) -> None:
     """``y = x``, from and to any of the types."""
     for n in range(x_ND.shape[0]):
@@ -125,8 +118,8 @@ def copy(x_ND: Any, y_ND: Any) -> None:
             y_ND[n, i] = stored(y_ND, value(x_ND[n, i]))
 
 
-@loop
-def norm(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_ND: Any) -> None:
+@kernel
+def normalize(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_ND: Any) -> None:
     """``y = scale · (x − m) / sqrt(mean((x − m)²) + eps) + shift``; m is the mean of x, or 0 if not `centre`.
 
     An empty `scale_D` or `shift_D` stands for ones or zeros.
@@ -154,14 +147,14 @@ def norm(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_ND: An
                 y_ND[n, i] = stored(y_ND, (value(x_ND[n, i]) - middle) * factor * scale_D[i] + shift_D[i])
 
 
-@loop
+@kernel
 def activate(x_NX: Any, gated: bool, kind: int, a: Any, b: Any, y_NF: Any) -> None:
     """``y = activation(x)``, or ``activation(gate) · up`` where x holds both, one after the other."""
     for n in range(x_NX.shape[0]):
         _activate(0, y_NF.shape[1], x_NX[n], gated, kind, a, b, y_NF[n])
 
 
-@in_parts
+@parallel_kernel
 def activate_columns(parts: int, x_XN: Any, gated: bool, kind: int, a: Any, b: Any, y_FN: Any) -> None:
     """`activate` for vectors that are columns: what it reads and gives is as one long row."""
     x_X, y_F = x_XN.reshape(x_XN.size), y_FN.reshape(y_FN.size)
@@ -169,7 +162,7 @@ def activate_columns(parts: int, x_XN: Any, gated: bool, kind: int, a: Any, b: A
         _activate(len(y_F) * part // parts, len(y_F) * (part + 1) // parts, x_X, gated, kind, a, b, y_F)
 
 
-@inner
+@inline_kernel
 def _activate(first: int, end: int, x_X: Any, gated: bool, kind: int, a: Any, b: Any, y_F: Any) -> None:
     width = y_F.shape[0]
     if kind == SIGMOID:
@@ -190,8 +183,8 @@ def _activate(first: int, end: int, x_X: Any, gated: bool, kind: int, a: Any, b:
             y_F[i] = x * up
 
 
-@loop
-def turn(
+@kernel
+def norm_and_rotate(
     first: int,
     end: int,
     qkv_NX: Any,
@@ -242,14 +235,14 @@ def turn(
                 y_X[i] = x_X[i]
 
 
-@in_parts
-def turn_in_parts(parts: int, count: int, *arguments: Any) -> None:
-    """`turn` of all rows, `count` of them; its other arguments."""
+@parallel_kernel
+def norm_and_rotate_parallel(parts: int, count: int, *arguments: Any) -> None:
+    """`norm_and_rotate` of all `count` rows, with its other arguments."""
     for part in prange(parts):
-        turn(count * part // parts, count * (part + 1) // parts, *arguments)
+        norm_and_rotate(count * part // parts, count * (part + 1) // parts, *arguments)
 
 
-@inner
+@inline_kernel
 def _norm_heads(x_X: Any, heads: int, scale_HK: Any, eps: Any, whole: bool) -> None:
     count, width = scale_HK.shape
     factor_H = np.zeros(count, dtype=np.float32)
@@ -267,7 +260,7 @@ def _norm_heads(x_X: Any, heads: int, scale_HK: Any, eps: Any, whole: bool) -> N
             x_X[head * width + i] *= factor * scale_HK[head, i]
 
 
-@in_parts
+@parallel_kernel
 def transpose(parts: int, x_NI: Any, y_IN: Any) -> None:
     """``y = xᵀ``."""
     count = x_NI.shape[0]
@@ -280,8 +273,8 @@ def transpose(parts: int, x_NI: Any, y_IN: Any) -> None:
                         y_IN[i, n] = x_NI[n, i]
 
 
-@in_parts
-def survey(_: int, x_NV: Any, best_N: Any, log_sum_N: Any) -> None:
+@parallel_kernel
+def argmax_and_logsumexp(_: int, x_NV: Any, best_N: Any, log_sum_N: Any) -> None:
     """Of each row: where its largest number stands, and ``log(sum(exp(x)))``."""
     for n in prange(x_NV.shape[0]):
         most = np.float32(-np.inf)

@@ -129,7 +129,7 @@ class UnitRMSNorm(nn.Module):
 
 
 class HeadNorm(NamedTuple):
-    """Arguments of `elementwise.turn`: scale of each head (H + G, K) or nothing, epsilon, one norm for all heads."""
+    """For `elementwise.norm_and_rotate`: scale of each head (H + G, K) or nothing, epsilon, one norm for all heads."""
 
     scale_HK: np.ndarray
     eps: np.float32
@@ -155,7 +155,7 @@ class FusedAttention(Attention):
         self.head_eps: float = getattr(self.spec.qk_norm, "eps", 0.0)
 
     def head_norm(self) -> HeadNorm | None:
-        """The norm of query and key heads for `elementwise.turn`; None where they have one that it does not know."""
+        """The norm of query and key heads for `elementwise.norm_and_rotate`; None for one that it does not know."""
         if self.query_norm is None:
             return HeadNorm(np.empty((0, 0), dtype=np.float32), np.float32(0.0), False)
         if self.head_scale is None:
@@ -165,7 +165,7 @@ class FusedAttention(Attention):
     def project(self, x_BTD: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """See `Attention.project`."""
         qkv_BTX = self.qkv(x_BTD)
-        norm = self.head_norm() if len(qkv_BTX) == 1 and elementwise.at_hand(qkv_BTX) else None
+        norm = self.head_norm() if len(qkv_BTX) == 1 and jit.runs_compiled(qkv_BTX) else None
         if norm is not None:
             return self._turned(qkv_BTX[0], norm, ctx)
         # In rows, where the product gave columns (see `SmallBatchLinear`): all that follows goes head by head.
@@ -195,7 +195,7 @@ class FusedAttention(Attention):
         y_TX = torch.empty(count, size)
         heads, groups = self.spec.heads, self.spec.groups
         arguments = (qkv_TX.numpy(), heads, groups, width, *norm, cos_TR, sin_TR, y_TX.numpy())
-        jit.together(elementwise.turn_in_parts, count, *arguments)
+        jit.run_parallel(elementwise.norm_and_rotate_parallel, count, *arguments)
         q_HTK, k_GTK, v_GTK = y_TX.view(count, -1, width).transpose(0, 1).split((heads, groups, groups))
         return q_HTK[None], k_GTK[None], v_GTK[None]
 
@@ -230,11 +230,11 @@ class FusedGatedMLP(nn.Module):
 
     def forward(self, x_BTD: Tensor, ctx: ForwardContext) -> Tensor:
         both_BTX = self.gate_up(x_BTD)
-        if len(both_BTX) == 1 and both_BTX[0].t().is_contiguous() and elementwise.at_hand(both_BTX):
+        if len(both_BTX) == 1 and both_BTX[0].t().is_contiguous() and jit.runs_compiled(both_BTX):
             both_XT = both_BTX[0].t()
             hidden_FT = torch.empty(self.down.in_features, both_XT.shape[1])
             activation = elementwise.ACTIVATIONS[self.spec.activation]
-            jit.together(elementwise.activate_columns, both_XT.numpy(), True, *activation, hidden_FT.numpy())
+            jit.run_parallel(elementwise.activate_columns, both_XT.numpy(), True, *activation, hidden_FT.numpy())
             return self.down(hidden_FT.t()[None])
         gate_BTF, up_BTF = both_BTX.chunk(2, dim=-1)
         return self.down(ACTIVATIONS[self.spec.activation](gate_BTF).mul_(up_BTF))

@@ -11,11 +11,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange, types
-from numba.extending import overload
 
 from underhood.kernels.elementwise import value
-from underhood.kernels.jit import in_parts, inner, together
+from underhood.kernels.jit import inline_kernel, overload, parallel_kernel, prange, run_parallel, types
 from underhood.kernels.simd import (
     FEW_ROWS,
     GROUP,
@@ -81,10 +79,10 @@ def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO
         by = _floats_by_rows if floats else _codes_by_rows
     else:
         by = _floats_by_tiles if floats else _codes_by_tiles
-    together(by, *weights, x_NI, _NO_BIAS if bias_O is None else bias_O, y_NO)
+    run_parallel(by, *weights, x_NI, _NO_BIAS if bias_O is None else bias_O, y_NO)
 
 
-@in_parts
+@parallel_kernel
 def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     whole = inputs - inputs % LANES
@@ -99,7 +97,7 @@ def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_
                 y_NO[n, o] = y + bias_O[o] if bias_O.shape[0] else y
 
 
-@inner
+@inline_kernel
 def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, y_NO: Any) -> None:
     """The sums of products of the rows from `first` to `end`, some at a time, with all vectors, four at a time."""
     found = np.empty(4 * ROWS, dtype=np.float32)
@@ -129,7 +127,7 @@ def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, 
                 y_NO[n, o] = found[0]
 
 
-@in_parts
+@parallel_kernel
 def _floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     tiles, blocks = -(-count // LANES), -(-outputs // ROWS)
@@ -145,7 +143,7 @@ def _floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O:
                 _put(y_RC, bias_O, o, y_NO[t * LANES : (t + 1) * LANES])
 
 
-@inner
+@inline_kernel
 def _columns(x_NI: Any) -> Any:
     """Vectors as columns, in tiles (T, I, LANES)."""
     count, inputs = x_NI.shape
@@ -155,19 +153,19 @@ def _columns(x_NI: Any) -> Any:
     return x_TIC
 
 
-@inner
+@inline_kernel
 def _turn(x_NI: Any, x_IC: Any) -> None:
     for i in range(x_NI.shape[1]):
         for c in range(x_NI.shape[0]):
             x_IC[i, c] = x_NI[c, i]
 
 
-@inner
+@inline_kernel
 def _floats(rows: int, columns: int) -> Any:
     return np.zeros((rows, columns), dtype=np.float32)
 
 
-@inner
+@inline_kernel
 def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
     """A tile's results, as rows. Each is written once, for the last rows may be those of two threads."""
     for n in range(y_NO.shape[0]):
@@ -179,7 +177,7 @@ def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
                 y_NO[n, o + r] = y_RC[r, n]
 
 
-@in_parts
+@parallel_kernel
 def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, padded(codes)
     rounded_NI, factor_N, sums_NG = _rounded(x_NI, inputs, most(codes), GROUP)
@@ -192,7 +190,7 @@ def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, b
                 y_NO[n, o] = y + bias_O[o] if bias_O.shape[0] else y
 
 
-@inner
+@inline_kernel
 def _rounded(x_NI: Any, inputs: int, most: int, each: int) -> Any:
     """Whole numbers up to `most` (N, padded inputs), what they are to be multiplied by, and the sums of x by blocks."""
     (count, given), bits_NI = x_NI.shape, x_NI.view(np.int32)
@@ -215,7 +213,7 @@ def _rounded(x_NI: Any, inputs: int, most: int, each: int) -> Any:
     return rounded_NI, factor_N, sums_NB
 
 
-@inner
+@inline_kernel
 def _pairs(rounded_NI: Any, factor_N: Any, sums_NB: Any) -> Any:
     """Neighbours side by side, in columns and tiles (T, I / 2, LANES) of two each; the sums in units of the factors."""
     (count, inputs), blocks = rounded_NI.shape, sums_NB.shape[1]
@@ -230,7 +228,7 @@ def _pairs(rounded_NI: Any, factor_N: Any, sums_NB: Any) -> Any:
     return x_TJC, sums_TBC
 
 
-@in_parts
+@parallel_kernel
 def _codes_by_tiles(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, padded(codes)
     size = block_of(codes)

@@ -13,12 +13,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
-from numba.extending import overload
 from torch import Tensor
 
 from underhood.kernels.elementwise import array, exp, stored, value
-from underhood.kernels.jit import in_parts, loop, together
+from underhood.kernels.jit import kernel, overload, parallel_kernel, prange, run_parallel
 from underhood.kernels.simd import LINE, prefetch
 
 ALONE = 1 << 18
@@ -97,16 +95,16 @@ def paged_attention(
     if work < ALONE:
         _attend(0, groups, *arguments)
     else:
-        together(_attend_in_parts, groups, *arguments)
+        run_parallel(_attend_in_parts, groups, *arguments)
 
 
-@in_parts
+@parallel_kernel
 def _attend_in_parts(parts: int, groups: int, *arguments: Any) -> None:
     for part in prange(parts):
         _attend(groups * part // parts, groups * (part + 1) // parts, *arguments)
 
 
-@loop
+@kernel
 def _attend(
     first_group: int,
     end_group: int,

@@ -1,4 +1,4 @@
-"""Sums of products on vectors of sixteen numbers, and the fetching of memory ahead of need: what Numba cannot say.
+"""SIMD intrinsics in LLVM IR, for what Numba cannot express: dot products in registers, and prefetching.
 
 Compilers vectorise the sum of one row's products by themselves. Sums of many rows and vectors at a time, which share
 what they load, they leave in memory. And the processor fetches ahead only within a page of 4 KiB; told where reading
@@ -9,27 +9,14 @@ whole numbers, as ``array.ctypes.data`` gives them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core import config as _config
-from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic as _intrinsic
-
-
-def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that writes its own code; it is called without the first of its arguments."""
-    return cast(Callable[..., Any], _intrinsic(prefer_literal=True)(function))
-
+from underhood.kernels.jit import HAS_NUMBA, cgutils, intrinsic, ir, target_features, types
 
 LANES = 16
 """Numbers in a vector; of whole numbers of 16 bits there are twice as many."""
 
-_CONFIG: Any = _config
-_FEATURES = (get_host_cpu_features() if _CONFIG.CPU_FEATURES is None else _CONFIG.CPU_FEATURES).split(",")
+_FEATURES = target_features()
 """Those that Numba compiles for."""
 
 _MANY_REGISTERS = "+avx512f" in _FEATURES
@@ -46,9 +33,10 @@ LINE = 64
 GROUP = 64
 """Weights of 4 bits that share a scale. Their bytes hold the first 32 in their lower halves."""
 
-_I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_FLOATS, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
-_PAIRS, _BYTES = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I8, 2 * LANES)
+if HAS_NUMBA:
+    _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+    _FLOATS, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
+    _PAIRS, _BYTES = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I8, 2 * LANES)
 
 
 @intrinsic

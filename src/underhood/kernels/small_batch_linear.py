@@ -40,7 +40,7 @@ class SmallBatchLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         count = input.numel() // self.in_features
-        if count <= FEW and elementwise.at_hand(self.weight) and elementwise.at_hand(input):
+        if count <= FEW and jit.runs_compiled(self.weight) and jit.runs_compiled(input):
             y_NO = torch.empty(count, self.out_features)
             bias_O = None if self.bias is None else self.bias.detach().numpy()
             x_NI = input.reshape(count, self.in_features).contiguous()
@@ -65,10 +65,10 @@ class SmallBatchLinear(nn.Linear):
 def _columns(x_NI: Tensor) -> Tensor:
     """Rows as columns (I, N); nothing to do where they lie like that already."""
     x_IN = x_NI.t()
-    if x_IN.is_contiguous() or not elementwise.at_hand(x_NI):
+    if x_IN.is_contiguous() or not jit.runs_compiled(x_NI):
         return x_IN.contiguous()
     y_IN = torch.empty(x_IN.shape)
-    jit.together(elementwise.transpose, x_NI.numpy(), y_IN.numpy())
+    jit.run_parallel(elementwise.transpose, x_NI.numpy(), y_IN.numpy())
     return y_IN
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from underhood.kernels.elementwise import array
+from underhood.kernels.jit import HAS_NUMBA
 from underhood.kernels.matmul import GROUP, NONE, PADDED, Weights, multiply
 from underhood.nn.qlora_linear import to_int8
 
@@ -46,6 +47,8 @@ class WeightOnlyLinear(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        if not HAS_NUMBA:
+            return F.linear(x, self.weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         x_NI = x.detach().reshape(-1, self.in_features).float().contiguous()
         y_NO = torch.empty(len(x_NI), self.out_features)
         multiply(self.weights(), x_NI.numpy(), None if self.bias is None else self.bias.numpy(), y_NO.numpy())
