@@ -6,12 +6,11 @@ import io
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from underhood.cli.terminal import StageProgress, console, next_commands, step_line, table
-from underhood.cli.wording import beginning, ending, human_bytes, human_count, human_time, measured
+from underhood.cli.event_text import beginning, ending, measured
+from underhood.cli.progress import StageProgress, step_line
 from underhood.core.runlog import RunLog
+from underhood.ui.terminal import console, next_commands, table
 
 
 class FakeTerminal(io.StringIO):
@@ -83,11 +82,11 @@ def count(stream: io.StringIO, *, seconds: float) -> str:
 def test_counted_work_is_a_live_line_that_goes_and_plain_lines_only_where_it_takes_long():
     assert count(io.StringIO(), seconds=1) == ""
     assert count(io.StringIO(), seconds=10).splitlines() == [
-        "export     33%  reading the model  1.00 MiB of 3.00 MiB  0:20 left",
-        "export     67%  reading the model  2.00 MiB of 3.00 MiB  0:10 left",
+        "export     33%  reading the model  1.05 MB of 3.15 MB  0:20 left",
+        "export     67%  reading the model  2.10 MB of 3.15 MB  0:10 left",
     ]
     text = count(FakeTerminal(), seconds=1)
-    assert "reading the model  2.00 MiB of 3.00 MiB  0:01 left" in text
+    assert "reading the model  2.10 MB of 3.15 MB  0:01 left" in text
     assert "reading" not in text.rsplit("\x1b[2K", 1)[1]
 
 
@@ -131,7 +130,7 @@ def test_events_of_a_build_are_told_in_words():
     ]
     assert told == [
         "reading pydocs",
-        "done in 3.2 s · 678 documents, 2.20 MiB · left out 8 (1 empty, 7 duplicate) · digest 4850d7dc6ab5",
+        "done in 3.2 s · 678 documents, 2.31 MB · left out 8 (1 empty, 7 duplicate) · digest 4850d7dc6ab5",
         "learning 4,096 tokens",
         "done in 4 s · 4,096 tokens of 3.35 bytes on average · the text is 640 k of them to train on, 55.3 k held out",
         "done in 5 s · 3.34 M parameters. 150 s are left for training.",
@@ -164,34 +163,3 @@ def test_markup_in_a_users_text_is_printed_as_it_stands():
         "",
         "  underhood chat 'runs/[x]'  talk to it",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (0.42, "0.42 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (125, "2 min 05 s"),
-        (3599.7, "1 h 00 min"),
-        (3840, "1 h 04 min"),
-    ],
-)
-def test_human_time_rounds_without_impossible_units(seconds: float, text: str):
-    assert human_time(seconds) == text
-
-
-def test_human_count_and_bytes_keep_three_digits():
-    numbers = (0, 999, 1000, 41234, 999_499, 999_500, 3.3e6, 7.24e9)
-    assert [human_count(n) for n in numbers] == ["0", "999", "1.00 k", "41.2 k", "999 k", "1.00 M", "3.30 M", "7.24 B"]
-    assert [human_bytes(n) for n in (950, 1024, 2.4e6, 1e9)] == ["950 B", "1.00 KiB", "2.29 MiB", "954 MiB"]
-
-
-@given(st.floats(min_value=0, max_value=9.9e14))
-def test_human_count_is_within_half_a_percent(number: float):
-    text = human_count(number)
-    digits, _, unit = text.partition(" ")
-    value = float(digits.replace(",", "")) * {"": 1, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[unit]
-    assert value == pytest.approx(number, rel=0.0051, abs=0.51)

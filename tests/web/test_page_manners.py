@@ -18,7 +18,7 @@ from playwright.sync_api import Browser
 from tiny_run import make_run
 
 from needs import REPOSITORY
-from underhood.recipes.report import numbers
+from underhood.ui import formatting
 from underhood.web.pages_api import POLICY, SHARED
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
@@ -158,13 +158,15 @@ def test_page_numbers_read_as_in_the_report(browser: Browser, live: Live) -> Non
             }""",
             [values, pairs],
         )
-    assert found["count"] == [numbers.count(v) for v in values]
-    assert found["size"] == [numbers.size(v) for v in values]
-    assert found["whole"] == [numbers.whole(v) for v in values]
-    assert found["decimal"] == [numbers.decimal(-v, 2) for v in values]
-    assert found["duration"] == [numbers.duration(v) for v in values]
-    assert found["percent"] == [numbers.percent(min(v / 100, 1)) for v in values]
-    assert found["ticks"] == [[[t, numbers.tick(t, 0.25)] for t in numbers.nice_ticks(*pair, 4)] for pair in pairs]
+    assert found["count"] == [formatting.count(v) for v in values]
+    assert found["size"] == [formatting.size(v) for v in values]
+    assert found["whole"] == [formatting.whole(v) for v in values]
+    assert found["decimal"] == [formatting.decimal(-v, 2) for v in values]
+    assert found["duration"] == [formatting.duration(v) for v in values]
+    assert found["percent"] == [formatting.percent(min(v / 100, 1)) for v in values]
+    assert found["ticks"] == [
+        [[t, formatting.tick_label(t, 0.25)] for t in formatting.nice_ticks(*pair, 4)] for pair in pairs
+    ]
 
 
 def test_page_serves_its_own_files_and_no_others(live: Live) -> None:
@@ -197,7 +199,7 @@ def test_page_files_are_all_in_the_wheel(installed: Path) -> None:
     static = REPOSITORY / "src" / "underhood" / "web" / "static"
     wanted = [file.name for file in static.iterdir()]
     assert sorted(file.name for file in (installed / "underhood" / "web" / "static").iterdir()) == sorted(wanted)
-    assert all((installed / "underhood" / "recipes" / "report" / name).is_file() for name in SHARED)
+    assert all((installed / "underhood" / "ui" / "assets" / name).is_file() for name in SHARED)
 
 
 def test_page_of_the_installed_wheel_answers(browser: Browser, installed: Path, tmp_path: Path) -> None:

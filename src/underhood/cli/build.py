@@ -45,9 +45,10 @@ class Args(BuildSpec):
 
 
 def run(args: Args) -> int:
-    from underhood.cli.terminal import StageProgress, console, next_commands
-    from underhood.cli.wording import human_time
+    from underhood.cli.progress import StageProgress
     from underhood.recipes.run import Run
+    from underhood.ui.formatting import duration
+    from underhood.ui.terminal import console, next_commands
 
     if args.json and args.chat:
         raise UserError("--json prints one object and --chat talks", fix="Leave out one of them")
@@ -76,7 +77,7 @@ def run(args: Args) -> int:
         return 0
     out.print()
     print_results(opened, out)
-    out.print(f"\nDone in {human_time(summary['seconds'])}; peak memory {summary['peak_memory_gb']:.1f} GB.")
+    out.print(f"\nDone in {duration(summary['seconds'], ' ')}; peak memory {summary['peak_memory_gb']:.1f} GB.")
     next_commands(
         out,
         {

@@ -1,4 +1,4 @@
-"""The table "claim | paper | here | verdict", and numbers in it."""
+"""The table "claim | paper | here | verdict"."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from underhood.cli import terminal
-from underhood.cli.wording import human_time
 from underhood.core.milestone import Milestone
+from underhood.ui.formatting import exact
+from underhood.ui.terminal import table
 
 EVIDENCE = {"verified": "v", "recalled": "r", "computed": "c"}
 
@@ -20,10 +20,10 @@ def claims_table(milestone: Milestone, result: Mapping[str, Any] | None) -> Tabl
     known = {claim["key"]: claim for claim in result["claims"]} if result else {}
     for claim in milestone.claims:
         row = known.get(claim.key, {})
-        paper = "" if claim.paper is None else f"{number(claim.paper.value)} {EVIDENCE[claim.paper.evidence]}"
+        paper = "" if claim.paper is None else f"{exact(claim.paper.value)} {EVIDENCE[claim.paper.evidence]}"
         verdict = row.get("verdict") or ("" if not row else row.get("why", ""))
         rows.append([claim.statement, paper, here(row), verdict])
-    return terminal.table(["claim", "paper", "here", "verdict"], rows)
+    return table(["claim", "paper", "here", "verdict"], rows)
 
 
 def here(row: Mapping[str, Any]) -> str:
@@ -31,27 +31,7 @@ def here(row: Mapping[str, Any]) -> str:
     if row.get("middle") is None:
         return ""
     unit = f" {row['unit']}" if row.get("unit") else ""
-    text = number(row["middle"])
+    text = exact(row["middle"])
     if row.get("low") is not None and row["low"] != row["high"]:
-        text += f" ({number(row['low'])} to {number(row['high'])})"
+        text += f" ({exact(row['low'])} to {exact(row['high'])})"
     return text + unit
-
-
-def number(value: float | str) -> str:
-    """Few digits: whole numbers with groups, others to four."""
-    if isinstance(value, str):
-        return value
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
-
-
-def minutes_words(minutes: float) -> str:
-    """Minutes as a person says them: ``40 s``, ``6 min``."""
-    if minutes <= 0:
-        return "0 s"
-    return (
-        human_time(60 * minutes) if minutes < 1 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-    )

@@ -77,9 +77,10 @@ def run(args: Args) -> int:
 
 
 def _teach(args: Args) -> int:
-    from underhood.cli.terminal import StageProgress, console, next_commands, table
+    from underhood.cli.progress import StageProgress
     from underhood.recipes.classification import ClassifySpec, classify_model
     from underhood.train.loop import Interrupted
+    from underhood.ui.terminal import console, next_commands, table
 
     try:
         spec = ClassifySpec(
@@ -133,8 +134,9 @@ def _label(args: Args) -> int:
         if sys.stdin.isatty():
             raise UserError("there is nothing to label", fix="Give --text, or pipe texts in, one to a line")
         texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    from underhood.cli.terminal import StageProgress, console
+    from underhood.cli.progress import StageProgress
     from underhood.core.runlog import RunLog
+    from underhood.ui.terminal import console
 
     log = RunLog(None)
     with StageProgress(log, console(sys.stderr)):

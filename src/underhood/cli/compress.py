@@ -61,9 +61,10 @@ class Args:
 
 def run(args: Args) -> int:
     from underhood.cli.opening import open_base
-    from underhood.cli.terminal import console, share_line
+    from underhood.cli.progress import share_line
     from underhood.core.files import write_bytes
     from underhood.infer.compress import compress, decompress
+    from underhood.ui.terminal import console
 
     out = args.out or args.file.with_name(args.file.name + SUFFIX)
     data = read(args.file)
@@ -94,7 +95,7 @@ def run(args: Args) -> int:
 
 def report(args: Args, data: bytes, out: Path, sizes: dict[str, tuple[int, int]], seconds: float) -> None:
     """The table, or one line of JSON."""
-    from underhood.cli.terminal import console, table
+    from underhood.ui.terminal import console, table
 
     count = max(1, len(data))
     if args.json:

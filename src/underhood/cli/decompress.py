@@ -40,9 +40,10 @@ class Args:
 def run(args: Args) -> int:
     from underhood.cli.compress import SUFFIX, read, refuse_to_replace
     from underhood.cli.opening import open_base
-    from underhood.cli.terminal import console, share_line
+    from underhood.cli.progress import share_line
     from underhood.core.files import write_bytes
     from underhood.infer.compress import decompress, unpack
+    from underhood.ui.terminal import console
 
     out = args.out or args.file.with_suffix("")
     if args.out is None and args.file.suffix != SUFFIX:

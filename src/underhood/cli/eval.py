@@ -64,10 +64,11 @@ def run(args: Args) -> int:
         )
     if args.task_data or args.limit is not None or args.shots is not None:
         raise UserError("--task-data, --limit and --shots are for test sets", fix="Name the sets with --tasks")
+    from underhood.cli.progress import StageProgress
     from underhood.cli.results import only, print_table
-    from underhood.cli.terminal import StageProgress, console
     from underhood.recipes.run import Run
     from underhood.recipes.stages import evaluate_checkpoint, evaluate_run, locate
+    from underhood.ui.terminal import console
 
     path, checkpoint = locate(args.run)
     opened = Run.open(path)

@@ -38,9 +38,10 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli.terminal import StageProgress, console
+    from underhood.cli.progress import StageProgress
     from underhood.core.runlog import RunLog
     from underhood.recipes.export.export import export
+    from underhood.ui.terminal import console
 
     log = RunLog(None)
     wanted = {"dtype": args.dtype, "stage": args.stage, "out": args.out, "replace": args.replace}

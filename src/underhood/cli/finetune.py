@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 def train(spec: FinetuneSpec, out: Path | None, *, as_json: bool) -> int:
     """Fine-tunes and prints what it did; returns the exit code."""
-    from underhood.cli.terminal import StageProgress, console
+    from underhood.cli.progress import StageProgress
     from underhood.recipes.finetune import finetune_model
     from underhood.train.loop import Interrupted
+    from underhood.ui.terminal import console
 
     path = out or Path("runs") / f"{Path(spec.model).resolve().name}-{Path(spec.data).stem}"
     screen = console(sys.stderr if as_json else None)
@@ -32,7 +33,7 @@ def train(spec: FinetuneSpec, out: Path | None, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(asdict(done) | {"path": str(done.path)}))
         return 0
-    from underhood.cli.terminal import next_commands, table
+    from underhood.ui.terminal import next_commands, table
 
     share = done.trained_parameters / done.parameters
     screen.print(

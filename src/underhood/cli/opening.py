@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from underhood.cli.terminal import console
+from underhood.ui.terminal import console
 
 if TYPE_CHECKING:
     import torch

@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from underhood.cli import terminal
-from underhood.cli.claims import claims_table, minutes_words, number
+from underhood.cli.claims import claims_table
 from underhood.core.errors import UserError
 from underhood.curriculum import index, results, route
 from underhood.curriculum import search as finder
 from underhood.curriculum import topics as table
+from underhood.ui import terminal
+from underhood.ui.formatting import exact, minutes
 
 View = tuple[Any, Callable[[], None]]
 MARKS = {
@@ -127,7 +128,7 @@ def one(name: str, places: Sequence[Path]) -> View:
         follow = dict.fromkeys(
             topic.id for id in milestone.topics for topic in table.after(id) if topic.id not in milestone.topics
         )
-        commands = {f"underhood reproduce {milestone.stem}": f"about {minutes_words(milestone.minutes.report)}"}
+        commands = {f"underhood reproduce {milestone.stem}": f"about {minutes(milestone.minutes.report, ' ')}"}
         commands |= {f"underhood path show {id}": table.topics()[id].title for id in follow if id in index.covering()}
         terminal.next_commands(out, commands)
 
@@ -161,11 +162,11 @@ def path_to(name: str, knows: Collection[str]) -> View:
         rows = []
         for stop, step in enumerate(steps, start=1):
             title = step.topics[-1].title if step.milestone is None else step.milestone.title
-            state = "not written yet" if step.milestone is None else minutes_words(step.run)
-            rows.append([stop, ", ".join(topic.id for topic in step.topics), title, minutes_words(step.read), state])
+            state = "not written yet" if step.milestone is None else minutes(step.run, " ")
+            rows.append([stop, ", ".join(topic.id for topic in step.topics), title, minutes(step.read, " "), state])
         out.print(terminal.table(["", "topic", "", "read", "run"], rows))
         out.print()
-        out.print(f"{minutes_words(read)} of reading, {minutes_words(run)} of running on two cores.", style="dim")
+        out.print(f"{minutes(read, ' ')} of reading, {minutes(run, ' ')} of running on two cores.", style="dim")
 
     return data, text
 
@@ -223,7 +224,7 @@ def check() -> View:
             out.print(f"{one.paper}, {one.where}", style="bold", end="  ")
             out.print(one.topic, style="dim")
             word = "agrees" if one.agrees else "does not agree"
-            out.print(f"  prints {number(one.printed)} {one.what}; {one.from_}: {number(one.recomputed)}, {word}.")
+            out.print(f"  prints {exact(one.printed)} {one.what}; {one.from_}: {exact(one.recomputed)}, {word}.")
         wrong = sum(not one.agrees for one in CHECKS)
         out.print()
         out.print(f"{wrong} of {len(CHECKS)} statements contradict what the same source prints elsewhere.")

@@ -54,9 +54,9 @@ class Args:
 def run(args: Args) -> int:
     if args.game != "shannon":
         raise UserError(f"underhood play has no {args.game!r}", expected="shannon")
-    from underhood.cli import terminal
     from underhood.data.letters import plain_english
     from underhood.evals.guessing_game import choose, play
+    from underhood.ui import terminal
 
     out = terminal.console()
     train, held_out = plain_english()
@@ -113,9 +113,9 @@ def show(out: Console, passage: str, known: int, yours: list[int], players: dict
     """The table of all players on the letters that the reader guessed."""
     import numpy as np
 
-    from underhood.cli.terminal import table
     from underhood.data.letters import symbols
     from underhood.evals.guessing import bounds_intervals, ranks
+    from underhood.ui.terminal import table
 
     letters = symbols(passage)[known : known + len(yours)]
     found = {"you": yours}

@@ -76,12 +76,12 @@ def command_of(args: Args, stem: str) -> str:
 def _one(args: Args, stem: str) -> int:
     import sys
 
-    from underhood.cli import terminal
     from underhood.cli.reproduce_view import Progress, show
     from underhood.curriculum import results
     from underhood.curriculum.index import find
     from underhood.curriculum.pages.site import PAGES, refresh
     from underhood.curriculum.reproduce import failures, reproduce
+    from underhood.ui import terminal
 
     milestone = find(stem)
     out = terminal.console(sys.stderr if args.json else None)

@@ -9,11 +9,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from underhood.cli import terminal
-from underhood.cli.claims import minutes_words
 from underhood.core.milestone import SCALES
 from underhood.curriculum import index, results
 from underhood.curriculum.reproduce import digest, failures, reproduce
+from underhood.ui import terminal
+from underhood.ui.formatting import minutes
 
 if TYPE_CHECKING:
     from underhood.cli.reproduce import Args
@@ -89,7 +89,7 @@ def _work(stem: str, args: Args, told: Any) -> None:
             listener=lambda share, words: told.put((stem, share, words)),
         )
         file = results.save(Path(args.results), result)
-        took = minutes_words(result["minutes_with_ablations"])
+        took = minutes(result["minutes_with_ablations"], " ")
         wrong = failures(result)
         words = f"{result['verdict'] or 'nothing judged at this scale'}, {took} → {file}"
         told.put((stem, None, f"failed: {'; '.join(wrong)}" if wrong else words))

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from underhood.cli.charts import charts
-from underhood.cli.claims import claims_table, minutes_words
+from underhood.cli.claims import claims_table
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Milestone
 from underhood.core.trial import Listener
 from underhood.curriculum.reproduce import failures
 from underhood.curriculum.results import Result
+from underhood.ui.formatting import minutes
+from underhood.ui.terminal_charts import charts
 
 EVERY = 10.0
 """Seconds between lines where the output is no terminal."""
@@ -52,7 +53,7 @@ class Progress:
     def tell(self, name: str, share: float, what: str) -> None:
         now = time.monotonic()
         begun = self._begun.setdefault(name, now)
-        left = f", {minutes_words((now - begun) * (1 / share - 1) / 60)} left" if share > 0.02 else ""
+        left = f", {minutes((now - begun) * (1 / share - 1) / 60, ' ')} left" if share > 0.02 else ""
         self._lines[name] = f"{name}  {share:4.0%}  {what}{left}"
         if now - self._shown.get(name, begun if self.plain else float("-inf")) < (EVERY if self.plain else 0.1):
             return
@@ -96,7 +97,7 @@ def show(out: Console, milestone: Milestone, result: Result, file: Path | None, 
         out.print(f"Something is wrong: {problem}", style="bold")
     for note in result["notes"]:
         out.print(note)
-    took = minutes_words(result["minutes_with_ablations"])
+    took = minutes(result["minutes_with_ablations"], " ")
     seeds = len(result["seeds"])
     out.print(f"{seeds} seed{'s' if seeds > 1 else ''}, {took}" + (f" → {file}" if file else ""), style="dim")
     if page is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from underhood.cli.terminal import table
 from underhood.core.errors import UserError
 from underhood.evals.table import Measurement, ResultsTable
 from underhood.recipes.run import STAGE_OF, Run
+from underhood.ui.terminal import table
 
 MARKS = {"helped": "▲", "hurt": "▼", "no difference": "="}
 

@@ -39,9 +39,9 @@ def score_tasks(
     wanted = [task_named(name) for name in dict.fromkeys(names)]
 
     from underhood.cli.opening import open_model
-    from underhood.cli.terminal import console, table
     from underhood.evals.likelihood import LikelihoodScorer
     from underhood.evals.score_tasks import score_task
+    from underhood.ui.terminal import console, table
 
     loaded = open_model(model, stage)
     reader = LikelihoodScorer.of(loaded)

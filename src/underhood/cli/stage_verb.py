@@ -35,10 +35,11 @@ def train(
     """
     if steps is not None and steps < 1:
         raise UserError("--steps is out of range", expected="a whole number from 1 up", got=str(steps))
-    from underhood.cli.terminal import StageProgress, console
+    from underhood.cli.progress import StageProgress
     from underhood.recipes.run import STAGE_OF, Run
     from underhood.recipes.stages import locate, open_or_create, run_stage, steps_of
     from underhood.train.loop import Interrupted
+    from underhood.ui.terminal import console
 
     path, start = locate(place)
     run = open_or_create(path, wanted, again=again) if wanted is not None else Run.open(path)
@@ -69,7 +70,7 @@ def train(
 
 
 def _next(out: Any, path: Path, model: str) -> None:
-    from underhood.cli.terminal import next_commands
+    from underhood.ui.terminal import next_commands
 
     run = shlex.quote(str(path))
     later = {"base": ("sft", "teach it to answer"), "sft": ("dpo", "align it with preferences")}

@@ -55,7 +55,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli.terminal import console
+    from underhood.ui.terminal import console
 
     out = console(sys.stderr if args.json else None)
     given = {field.name: getattr(args, field.name) for field in fields(BuildSpec) if hasattr(args, field.name)}
@@ -67,7 +67,7 @@ def run(args: Args) -> int:
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
-    from underhood.cli.terminal import table
+    from underhood.ui.terminal import table
 
     out.print(table(["tokenizer", ""], [[key.replace("_", " "), _shown(facts[key])] for key in facts]))
     return 0
@@ -103,7 +103,7 @@ def to_file(args: Args, out: Console) -> dict[str, Any]:
 
 def to_run(path: Path, spec: BuildSpec, out: Console) -> dict[str, Any]:
     """Takes the run to the end of its tokenizer stage, if it is not there yet."""
-    from underhood.cli.terminal import StageProgress
+    from underhood.cli.progress import StageProgress
     from underhood.recipes.stages import open_or_create, tokenize
 
     opened = open_or_create(path, spec, again=False)

@@ -19,7 +19,7 @@ from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError
 from underhood.infer.load import STAGES
 from underhood.models.decoder import parameter_count
-from underhood.recipes.report.page import asset
+from underhood.ui.theme import asset
 from underhood.web.checkpoint_samples import CheckpointSamples
 from underhood.web.errors import ApiError
 from underhood.web.registry import ModelRegistry, Served
@@ -28,7 +28,7 @@ from underhood.web.token_view import MOST_TOP, answer_ids, ids_by_bytes, prompt_
 
 STATIC = Path(__file__).parent / "static"
 SHARED = ("tokens.css", "base.css", "theme.js")
-"""Files that the pages have in common with report.html, kept there."""
+"""Files of the theme that every page uses."""
 
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"

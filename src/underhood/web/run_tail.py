@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from underhood.recipes.report.curves import DRAWN, Curve, thinned, turn_of
+from underhood.recipes.report.curves import DRAWN, stage_curve
+from underhood.ui.curves import Curve
 
 Status = Literal["running", "stopped", "finished"]
 SILENCE = 300.0
@@ -76,15 +77,15 @@ class Training:
             return None
         x = [self.steps[index] for index in there]
         tokens, rates = self.columns.get("tokens"), self.columns.get("lr_factor")
-        return thinned(
+        return stage_curve(
             stage,
             key,
             x,
             [self.columns[key][index] for index in there],
+            evals=self.marks,
+            rates=(self.steps, rates) if rates else None,
             tokens=[int(tokens[index]) for index in there] if tokens and not any(map(math.isnan, tokens)) else None,
-            marks=[(mark["step"], float(mark[key])) for mark in self.marks if isinstance(mark.get(key), (int, float))],
-            turn=turn_of(self.steps, rates) if rates and stage == "pretrain" and key in DRAWN[stage] else None,
-            steps=self.planned,
+            planned=self.planned,
         )
 
 

@@ -14,10 +14,11 @@ from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import STAGES
 from underhood.recipes.report.again import resume
-from underhood.recipes.report.curves import LABELS, Curve
+from underhood.recipes.report.curves import LABELS
 from underhood.recipes.report.pipeline import TITLES
 from underhood.recipes.report.reading import PIPELINE, TRAINED, Run, read_run
 from underhood.recipes.report.results import panels
+from underhood.ui.curves import Curve
 from underhood.web.run_tail import RunTail, Training
 
 HUES = {"pretrain": "base", "sft": "sft", "dpo": "dpo"}
@@ -243,7 +244,7 @@ def _facts(run: Run, name: str) -> dict[str, Any]:
 
 def _drawable(key: str, curve: Curve) -> dict[str, Any]:
     found = asdict(curve) | {"key": key, "share": curve.share, "last": curve.last, "description": curve.description}
-    return {name: value for name, value in found.items() if name != "stage"}
+    return {name: value for name, value in found.items() if name not in ("stage", "label")}
 
 
 def _spark(curve: Curve) -> list[tuple[float, float]]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from underhood.core.files import write_text
 from underhood.core.milestone import VERDICTS
@@ -18,9 +13,9 @@ from underhood.curriculum.game import STEM, game
 from underhood.curriculum.pages import graph, story
 from underhood.curriculum.pages.prose import html, inline
 from underhood.curriculum.topics import ERAS, TIERS, topics
-from underhood.recipes.report.page import asset, policy
+from underhood.ui.theme import page_renderer, script_data
 
-HERE = Path(__file__).parent
+_render = page_renderer(Path(__file__).parent, prose=html, inline=inline)
 PAGES = "pages"
 """The folder beside the results in which their pages lie."""
 
@@ -58,10 +53,10 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
     `app` adds the way back to the web page's other places.
     """
     if name == "index":
-        return _render("map.html.j2", "map.js", app=app, **_map(places))
+        return _render("map.html.j2", ["path.css"], ["map.js"], app=app, **_map(places))
     told = story.story(index.milestones()[name], places)
-    scripts = ("figures.js", "game.js") if name == STEM else ("figures.js",)
-    return _render("milestone.html.j2", *scripts, app=app, game=game() if name == STEM else None, **told)
+    scripts = ["figures.js", "game.js"] if name == STEM else ["figures.js"]
+    return _render("milestone.html.j2", ["path.css"], scripts, app=app, game=game() if name == STEM else None, **told)
 
 
 def _map(places: Sequence[Path]) -> dict[str, Any]:
@@ -80,38 +75,5 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
         "verdicts": verdicts,
         "counts": {verdict: count for verdict, count in counts.items() if count},
         "tiers": TIERS,
-        "facts": Markup(_json(graph.facts(verdicts))),
+        "facts": script_data(graph.facts(verdicts)),
     }
-
-
-def _render(template: str, *scripts: str, **context: Any) -> str:
-    early, late = asset("theme.js"), asset("slider.js") + "".join(map(_own, scripts))
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            **context,
-            css=Markup("".join([asset("tokens.css"), asset("base.css"), _own("path.css")])),
-            early_script=Markup(early),
-            late_script=Markup(late),
-            policy=policy(early, late),
-        )
-    )
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"prose": html, "inline": inline, "data": lambda value: Markup(_json(value))}
-    return environment
-
-
-def _json(value: Any) -> str:
-    """JSON that can stand within a script element."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _own(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")

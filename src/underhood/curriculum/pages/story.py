@@ -15,9 +15,9 @@ from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Claim, Milestone
 from underhood.curriculum import index, results
 from underhood.curriculum.excerpts import excerpt
-from underhood.curriculum.pages.drawing import draw, value_words
 from underhood.curriculum.topics import ERAS, GRADES, Topic, after, topics
-from underhood.recipes.report import numbers
+from underhood.ui.formatting import compact, duration, exact, minutes
+from underhood.ui.svg_figures import draw
 
 EVIDENCE = {
     "verified": "read in the source",
@@ -58,7 +58,7 @@ def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
         "result": result,
         "measured": None if result is None else _measured(result),
         "again": f"underhood reproduce {milestone.stem}" + (" --data DATA" if result and result["data"] else ""),
-        "minutes": {"read": _minutes(milestone.minutes.read), "report": _minutes(milestone.minutes.report)},
+        "minutes": {"read": minutes(milestone.minutes.read), "report": minutes(milestone.minutes.report)},
     }
 
 
@@ -66,16 +66,16 @@ def interval(row: Mapping[str, Any]) -> str:
     """The 95 % interval of a claim's values in words; empty where there is none."""
     if row.get("low") is None or row["low"] == row["high"]:
         return ""
-    return f"{value_words(row['low'])} to {value_words(row['high'])}"
+    return f"{compact(row['low'])} to {compact(row['high'])}"
 
 
 def _claim(claim: Claim, row: Mapping[str, Any], milestone: Milestone) -> dict[str, Any]:
     paper = None
     if claim.paper is not None:
         value = claim.paper.value
-        paper = {"value": value if isinstance(value, str) else _exactly(value), "evidence": claim.paper.evidence,
+        paper = {"value": exact(value), "evidence": claim.paper.evidence,
                  "where": claim.paper.where}  # fmt: skip
-    here = None if row.get("middle") is None else _exactly(row["middle"])
+    here = None if row.get("middle") is None else exact(row["middle"])
     return {
         "key": claim.key,
         "statement": claim.statement,
@@ -93,11 +93,6 @@ def _claim(claim: Claim, row: Mapping[str, Any], milestone: Milestone) -> dict[s
     }
 
 
-def _exactly(value: float) -> str:
-    """As `value_words`, but all digits of a count."""
-    return numbers.decimal(value, 0) if value == int(value) and abs(value) < 1e15 else value_words(value)
-
-
 def _ablations(milestone: Milestone, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     measured = {one["key"]: one for one in result["ablations"]} if result else {}
     known = {claim["key"]: claim for claim in result["claims"]} if result else {}
@@ -108,8 +103,8 @@ def _ablations(milestone: Milestone, result: Mapping[str, Any] | None) -> list[d
             {
                 "statement": milestone.claim(claim["key"]).statement,
                 "with": "" if known.get(claim["key"], {}).get("middle") is None
-                else _exactly(known[claim["key"]]["middle"]),
-                "without": "" if claim["middle"] is None else _exactly(claim["middle"]),
+                else exact(known[claim["key"]]["middle"]),
+                "without": "" if claim["middle"] is None else exact(claim["middle"]),
                 "verdict": claim["verdict"],
             }
             for claim in (one["claims"] if one else ())
@@ -146,7 +141,7 @@ def _measured(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Measured", f"{result['created'][:10]}, {result['scale']} scale"),
         ("Machine", f"{machine['cpu']}, {machine['cores']} cores"),
         ("Seeds", str(len(result["seeds"]))),
-        ("Took", _minutes(result["minutes"])),
+        ("Took", duration(60 * result["minutes"])),
         ("Command", result["command"]),
     ]
     if result.get("commit"):
@@ -155,8 +150,3 @@ def _measured(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("Software", f"Python {machine['python']}, {packages}"))
     facts += [("Data", f"{name}, sha256 {digest[:12]}…") for name, digest in result["data"].items()]
     return [(name, value) for name, value in facts if value]
-
-
-def _minutes(minutes: float) -> str:
-    whole = minutes >= 3 and minutes == int(minutes)
-    return f"{minutes:.0f}{numbers.NBSP}min" if whole else numbers.duration(60 * minutes)

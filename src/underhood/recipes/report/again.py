@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from underhood.recipes.report import numbers
 from underhood.recipes.report.reading import TRAINED, Run
+from underhood.ui import formatting
 
 
 def commands(run: Run) -> list[tuple[str, str]]:
@@ -55,11 +55,11 @@ def machine(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("Computed on", f"{known['device']} in {known.get('dtype', 'float32')}{threads}"))
     if known.get("memory_gb"):
         peak = summary.get("peak_memory_gb")
-        used = f", {numbers.decimal(peak, 2)} GB used at most" if peak else ""
-        facts.append(("Memory", f"{numbers.decimal(known['memory_gb'], 1)} GB{used}"))
+        used = f", {formatting.decimal(peak, 2)} GB used at most" if peak else ""
+        facts.append(("Memory", f"{formatting.decimal(known['memory_gb'], 1)} GB{used}"))
     if known.get("peak_gflops"):
-        read = f", reads {numbers.decimal(known['read_gb_per_s'], 1)} GB/s" if known.get("read_gb_per_s") else ""
-        facts.append(("Measured limits", f"{numbers.flops(known['peak_gflops'] * 1e9)}/s{read}"))
+        read = f", reads {formatting.decimal(known['read_gb_per_s'], 1)} GB/s" if known.get("read_gb_per_s") else ""
+        facts.append(("Measured limits", f"{formatting.flops(known['peak_gflops'] * 1e9)}/s{read}"))
     return facts
 
 

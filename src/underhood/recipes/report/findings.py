@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from underhood.recipes.report import numbers
 from underhood.recipes.report.reading import TRAINED, Run
 from underhood.recipes.report.results import LONG_NAMES, NAMES, Panel, shown, stage_measurements
 from underhood.recipes.report.wording import Wording, wording_of
+from underhood.ui import formatting
 
 STAGE_NAMES = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preference training (DPO)"}
 VERDICTS = {"helped": "helped", "no difference": "no difference", "hurt": "made it worse"}
@@ -36,13 +36,13 @@ def title(run: Run, counted: int | None) -> str:
         counted: parameters of the planned model, for a run that has no summary yet.
     """
     parameters = run.summary.get("parameters") or counted
-    size = f"{numbers.count(parameters)}-parameter" if parameters else "small"
+    size = f"{formatting.count(parameters)}-parameter" if parameters else "small"
     article = "An" if size.startswith(("8", "11", "18")) else "A"
     corpus = (run.summary.get("corpus") or {}).get("name") or run.config.get("data")
     made = ", built" if stage_measurements(run.summary.get("results") or {}) else " in the making,"
     source = f"{made} from {_source(str(corpus))}" if corpus else ""
     seconds = run.summary.get("seconds")
-    spent = f" in {numbers.duration(seconds)}" if seconds else ""
+    spent = f" in {formatting.duration(seconds)}" if seconds else ""
     return f"{article} {size} language model{source}{spent}"
 
 
@@ -137,8 +137,8 @@ def gaps(run: Run) -> list[str]:
     for name in TRAINED:
         stage = run.stages[name]
         if stage.status == "stopped":
-            at = f" after step {numbers.whole(stage.step)}" if stage.step else ""
-            at += f" of {numbers.whole(stage.steps)}" if stage.step and stage.steps else ""
+            at = f" after step {formatting.whole(stage.step)}" if stage.step else ""
+            at += f" of {formatting.whole(stage.steps)}" if stage.step and stage.steps else ""
             missing.append(f"{STAGE_NAMES[name]} was interrupted{at}.")
         elif stage.status == "missing" and name in _planned(run):
             missing.append(f"{STAGE_NAMES[name]} has not been run.")
@@ -163,12 +163,12 @@ def _prediction(panel: Panel | None) -> str:
     best = min(models, key=lambda row: row.value)
     said = f"On text it has never seen, {_model(best.hue)} needs {best.text} bits per byte"
     if best.interval:
-        said += f" (95{numbers.NBSP}% interval {best.interval})"
+        said += f" (95{formatting.NBSP}% interval {best.interval})"
     if peers:
         rival = min(peers, key=lambda row: row.value)
         gap = rival.value - best.value
         relation = "better" if gap > 0 else "worse"
-        said += f", {numbers.decimal(abs(gap), 3)} {relation} than {rival.name}, the strongest baseline"
+        said += f", {formatting.decimal(abs(gap), 3)} {relation} than {rival.name}, the strongest baseline"
         if best.low is not None and best.high is not None and best.low <= rival.at <= best.high:
             said += ", a difference too small to be sure of"
     return said + "."
@@ -225,8 +225,8 @@ def _source(name: str) -> str:
 def _difference(unit: str, item: Mapping[str, Any]) -> str:
     def told(number: Any) -> str:
         if unit == "share":
-            return numbers.signed(100 * float(number), 1)
-        return numbers.signed(float(number), 2 if unit == "nats" else 3)
+            return formatting.signed(100 * float(number), 1)
+        return formatting.signed(float(number), 2 if unit == "nats" else 3)
 
     if not isinstance(item.get("difference"), (int, float)):
         return "–"

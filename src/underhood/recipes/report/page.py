@@ -1,33 +1,29 @@
 """Puts the page together: template, style, script and facts become one file that needs nothing else.
 
-Whatever comes from data is escaped by the template engine. A content security policy in the page allows its own two
-scripts by their digest and no request to anywhere, so that even a mistake of ours could not run or fetch what a corpus
-spells.
+Whatever comes from data is escaped by the template engine, and the page's content security policy allows nothing but
+its own two scripts (`ui.theme`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from underhood.core.files import write_text
-from underhood.recipes.report import findings, numbers
+from underhood.recipes.report import findings
 from underhood.recipes.report.again import commands, machine, resume
 from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
-from underhood.recipes.report.curves import LABELS, Curve, curves
+from underhood.recipes.report.curves import LABELS, curves
 from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, TITLES, WIDE, pipeline, stage_flops
 from underhood.recipes.report.reading import ALL_STAGES, TRAINED, Run, read_run
 from underhood.recipes.report.results import NAMES, panels
 from underhood.recipes.report.tokens import MOST, chips, visible
+from underhood.ui import formatting
+from underhood.ui.curves import Curve
+from underhood.ui.theme import page_renderer
 
-HERE = Path(__file__).parent
+_render = page_renderer(Path(__file__).parent, visible=lambda text: visible(str(text).encode("utf-8", "surrogatepass")))
 KINDS = {
     "seen": "Functions it has read about",
     "held-out": "Functions it has never seen",
@@ -62,18 +58,7 @@ def write_report(run: Path) -> Path:
 
 def render(run: Run) -> str:
     """The whole page."""
-    early, late = asset("theme.js"), asset("slider.js") + asset("report.js")
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            **_context(run),
-            css=Markup("".join(asset(name) for name in ("tokens.css", "base.css", "report.css"))),
-            early_script=Markup(early),
-            late_script=Markup(late),
-            policy=policy(early, late),
-        )
-    )
+    return _render("report.html.j2", ["report.css"], ["report.js"], **_context(run))
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -91,7 +76,7 @@ def _context(run: Run) -> dict[str, Any]:
     context: dict[str, Any] = {
         "run": run,
         "summary": summary,
-        "n": numbers,
+        "n": formatting,
         "title": findings.title(run, body.total if body else None),
         "lede": findings.lede(measured, judged),
         "gaps": findings.gaps(run),
@@ -133,12 +118,12 @@ def _costs(run: Run, body: Anatomy | None) -> list[dict[str, str]]:
             {
                 "name": TITLES.get(name, name.capitalize()),
                 "hue": {"pretrain": "base"}.get(name, name if name in TRAINED else "plain"),
-                "seconds": numbers.duration(stage.seconds),
-                "steps": numbers.whole(stage.step) if stage.step and name in TRAINED else "",
-                "tokens": numbers.count(stage.tokens) if stage.tokens and name in TRAINED else "",
-                "speed": f"{numbers.count(speed)}/s" if speed else "",
-                "flops": numbers.flops(spent) if spent else "",
-                "limit": numbers.percent(stage.utilisation) if stage.utilisation else "",
+                "seconds": formatting.duration(stage.seconds),
+                "steps": formatting.whole(stage.step) if stage.step and name in TRAINED else "",
+                "tokens": formatting.count(stage.tokens) if stage.tokens and name in TRAINED else "",
+                "speed": f"{formatting.count(speed)}/s" if speed else "",
+                "flops": formatting.flops(spent) if spent else "",
+                "limit": formatting.percent(stage.utilisation) if stage.utilisation else "",
             }
         )
     return rows
@@ -184,8 +169,8 @@ def _flow(corpus: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key, label in (("train", "trained on"), ("held_out", "held out")):
         part: Mapping[str, Any] = corpus.get(key) or {}
         if part.get("documents"):
-            size = numbers.size(part["bytes"]) if part.get("bytes") else ""
-            tokens = numbers.count(part["tokens"]) if part.get("tokens") else ""
+            size = formatting.size(part["bytes"]) if part.get("bytes") else ""
+            tokens = formatting.count(part["tokens"]) if part.get("tokens") else ""
             parts.append({"label": label, "hue": key, "documents": part["documents"], "size": size, "tokens": tokens})
     for why, number in (corpus.get("dropped") or {}).items():
         if number:
@@ -198,7 +183,7 @@ def _parts(body: Anatomy | None) -> list[dict[str, Any]]:
     if body is None:
         return []
     return [
-        {"key": key, "label": PARTS[key], "count": numbers.count(value), "share": 100 * value / body.total}
+        {"key": key, "label": PARTS[key], "count": formatting.count(value), "share": 100 * value / body.total}
         for key, value in body.parts.items()
     ]
 
@@ -215,9 +200,9 @@ def _planned(run: Run) -> list[dict[str, str]]:
                 {
                     "name": TITLES[name],
                     "hue": {"pretrain": "base"}.get(name, name),
-                    "planned": numbers.duration(plan["seconds"]),
-                    "real": numbers.duration(real.seconds),
-                    "off": f"{numbers.signed(100 * off, 0)}{numbers.NBSP}%",
+                    "planned": formatting.duration(plan["seconds"]),
+                    "real": formatting.duration(real.seconds),
+                    "off": f"{formatting.signed(100 * off, 0)}{formatting.NBSP}%",
                 }
             )
     return rows
@@ -234,27 +219,3 @@ def _notes(run: Run) -> list[str]:
         if skipped := len(run.of(name, "skip")):
             notes.append(f"{name}: {skipped} step{'s' if skipped > 1 else ''} without update (loss not finite)")
     return notes
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters["visible"] = lambda text: visible(str(text).encode("utf-8", "surrogatepass"))
-    return environment
-
-
-def asset(name: str) -> str:
-    """The text of a file that makes up the look; the web pages serve the same tokens.css, base.css and theme.js."""
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def policy(*scripts: str) -> str:
-    """A content security policy that lets these scripts run, by their digests, and no request leave the page."""
-    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
-    )

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from underhood.recipes.report import numbers
 from underhood.recipes.report.anatomy import Anatomy
-from underhood.recipes.report.curves import Curve
 from underhood.recipes.report.reading import PIPELINE, TRAINED, Run, Stage
 from underhood.recipes.report.tokens import Chip
+from underhood.ui import formatting
+from underhood.ui.curves import Curve
 
 TITLES = {
     "data": "Data",
@@ -119,8 +119,8 @@ def pipeline(
                 hue=HUES.get(name, "plain"),
                 status=stage.status,
                 lines=_lines(run, stage, anatomy),
-                time=numbers.duration(seconds) if stage.seconds is not None else "",
-                share=numbers.percent(seconds / (total or 1.0)),
+                time=formatting.duration(seconds) if stage.seconds is not None else "",
+                share=formatting.percent(seconds / (total or 1.0)),
                 rectangles=rectangles,
                 paths=paths,
                 start=at / (total or 1.0),
@@ -128,8 +128,8 @@ def pipeline(
             )
         )
         at += seconds
-    rest = numbers.duration(total - drawn) if total - drawn > 0.005 * total else None
-    return Pipeline(nodes, numbers.duration(total), rest)
+    rest = formatting.duration(total - drawn) if total - drawn > 0.005 * total else None
+    return Pipeline(nodes, formatting.duration(total), rest)
 
 
 def stage_flops(run: Run, name: str, anatomy: Anatomy | None) -> float | None:
@@ -151,23 +151,23 @@ def _lines(run: Run, stage: Stage, anatomy: Anatomy | None) -> list[str]:
     lines: list[str] = []
     if stage.name == "data":
         if corpus.get("documents"):
-            lines.append(f"{numbers.whole(corpus['documents'])} documents")
+            lines.append(f"{formatting.whole(corpus['documents'])} documents")
         if corpus.get("bytes"):
-            lines.append(numbers.size(corpus["bytes"]))
+            lines.append(formatting.size(corpus["bytes"]))
     elif stage.name == "tokenizer":
         if tokenizer.get("vocab_size"):
-            lines.append(f"{numbers.whole(tokenizer['vocab_size'])} tokens")
+            lines.append(f"{formatting.whole(tokenizer['vocab_size'])} tokens")
         if tokenizer.get("bytes_per_token"):
-            lines.append(f"{numbers.decimal(tokenizer['bytes_per_token'], 2)} bytes each")
+            lines.append(f"{formatting.decimal(tokenizer['bytes_per_token'], 2)} bytes each")
     elif stage.name in TRAINED:
         if stage.status == "stopped" and stage.step and stage.steps:
-            lines.append(f"stopped at {numbers.whole(stage.step)} of {numbers.whole(stage.steps)}")
+            lines.append(f"stopped at {formatting.whole(stage.step)} of {formatting.whole(stage.steps)}")
         elif stage.step:
-            lines.append(f"{numbers.whole(stage.step)} steps")
+            lines.append(f"{formatting.whole(stage.step)} steps")
         if stage.tokens:
-            lines.append(f"{numbers.count(stage.tokens)} tokens")
+            lines.append(f"{formatting.count(stage.tokens)} tokens")
         if (spent := stage_flops(run, stage.name, anatomy)) is not None:
-            lines.append(numbers.flops(spent))
+            lines.append(formatting.flops(spent))
     elif stage.name == "eval" and run.summary.get("results"):
         models = len(run.summary["results"].get("stages") or {})
         lines.append(f"{models} model{'' if models == 1 else 's'} compared")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from underhood.recipes.report import numbers
 from underhood.recipes.report.wording import WORDINGS, Wording, wording_of
+from underhood.ui import formatting
 
 NAMES = {"base": "Base", "sft": "SFT", "dpo": "DPO"}
 LONG_NAMES = {"base": "pretraining", "sft": "fine-tuning (SFT)", "dpo": "preference training (DPO)"}
@@ -92,15 +92,15 @@ def panels(results: Mapping[str, Any], functions: bool = True) -> list[Panel]:
 def shown(unit: str, value: float) -> str:
     """A value in words: shares in percent, others with three digits and without their unit."""
     if unit == "share":
-        return numbers.percent(value)
-    return numbers.decimal(value, 2 if abs(value) >= 10 or unit == "nats" else 3)
+        return formatting.percent(value)
+    return formatting.decimal(value, 2 if abs(value) >= 10 or unit == "nats" else 3)
 
 
 def between(unit: str, low: float, high: float) -> str:
     """An interval in words: ``64–71 %``, ``1.691–1.753``, ``−0.10 to 0.20``."""
     if unit == "share":
         digits = 0 if high - low >= 0.02 else 1
-        return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}{numbers.NBSP}%"
+        return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}{formatting.NBSP}%"
     return shown(unit, low) + (" to " if low < 0 else "–") + shown(unit, high)
 
 
@@ -144,10 +144,10 @@ def _panel(wording: Wording, name: str, found: Sequence[tuple[str, str, Mapping[
             )
         )
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    labels = [numbers.percent(t) if unit == "share" else numbers.tick(t, step) for t in ticks]
+    labels = [formatting.percent(t) if unit == "share" else formatting.tick_label(t, step) for t in ticks]
     reference = None
     if _finite(chance):
-        words = f"{wording.level} {numbers.percent(chance)}" if unit == "share" else wording.level
+        words = f"{wording.level} {formatting.percent(chance)}" if unit == "share" else wording.level
         reference = (at(chance), words)
     counts = sorted({int(item["n"]) for _, hue, item in found if hue != "baseline" and item.get("n", 1) > 1})
     return Panel(
@@ -159,7 +159,7 @@ def _panel(wording: Wording, name: str, found: Sequence[tuple[str, str, Mapping[
         rows=rows,
         ticks=[(at(t), label) for t, label in zip(ticks, labels, strict=True)],
         reference=reference,
-        items=" to ".join(numbers.whole(count) for count in dict.fromkeys(counts[:1] + counts[-1:])),
+        items=" to ".join(formatting.whole(count) for count in dict.fromkeys(counts[:1] + counts[-1:])),
     )
 
 
@@ -171,7 +171,7 @@ def _scale(unit: str, chance: Any, items: Sequence[Mapping[str, Any]]) -> tuple[
         ends.append(chance)
     pad = 0.06 * (max(ends) - min(ends)) or 0.05 * abs(ends[0]) or 1.0
     low, high = min(ends) - pad, max(ends) + pad
-    return low, high, numbers.nice_ticks(low, high, 4)
+    return low, high, formatting.nice_ticks(low, high, 4)
 
 
 def _finite(value: Any) -> TypeGuard[float]:

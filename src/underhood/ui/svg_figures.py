@@ -1,80 +1,23 @@
-"""Figures as what a template draws: places in percent of an area that any width can carry.
+"""SVG figures: what a template needs to draw a `core.figures.Figure`, with positions in percent of the plot area.
 
-As in the report, lines are SVG stretched over the area and all words are HTML beside it, so nothing shrinks on a phone
-and everything is there without JavaScript; the page's script only reads values off.
+Lines are SVG stretched over the area and all words are HTML beside it, so text keeps its size on a phone and
+everything shows without JavaScript; the page's script only reads values off.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from underhood.core.figures import Figure, Frames, Grid, Heat, Plot, Series, Texts
-from underhood.recipes.report import numbers
+from underhood.ui.axes import Axis, axis
+from underhood.ui.formatting import compact
 
 HUES = 7
 """Colours in turn; dash patterns are the second cue."""
 APART = 7.5
 """Percent of the area's height between two labels at the lines' ends."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Where values lie between the ends of an axis, 0 to 100."""
-
-    low: float
-    high: float
-    log: bool
-
-    def at(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(max(value, 1e-300))
-        return round(min(max(100 * (value - low) / (high - low), -2), 102), 2)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        if not self.log:
-            ticks = numbers.nice_ticks(self.low, self.high, 4)
-            step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-            return [(self.at(tick), _short(tick, step)) for tick in ticks]
-        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        steps = (1,) if last - first > 2 else (1, 2, 5)
-        ladder = [base * 10.0**power for power in range(first, last + 1) for base in steps]
-        inside = [value for value in ladder if self.low * 0.999 <= value <= self.high * 1.001]
-        every = max(1, math.ceil(len(inside) / 6))
-        return [(self.at(value), value_words(value)) for value in inside[::every]]
-
-
-def axis(values: Sequence[float], log: bool, *, pad: float = 0.04, zero: bool = False) -> Axis:
-    """An axis that holds the values; one with no spread gets some."""
-    finite = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
-    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-    if zero and not log:
-        low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
-        low, high = (low / 2, high * 2) if log else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
-    if log:
-        factor = (high / low) ** pad
-        return Axis(low / factor, high * factor, True)
-    room = pad * (high - low)
-    return Axis(0.0 if zero and low == 0 else low - room, high + room, False)
-
-
-def value_words(value: float) -> str:
-    """A number in few digits, as an axis or a read-out shows it."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "–"
-    if abs(value) >= 1e5 or abs(value) < 1e-3:
-        power = math.floor(math.log10(abs(value)))
-        base = value / 10**power
-        digits = "" if abs(base - 1) < 1e-9 else f"{base:.3g}·"
-        return f"{digits}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    if value == int(value):
-        return numbers.decimal(value, 0)
-    digits = max(0, 3 - 1 - math.floor(math.log10(abs(value))))
-    return numbers.decimal(value, digits) if digits < 4 else numbers.decimal(value, 4)
 
 
 def draw(figure: Figure) -> dict[str, Any]:
@@ -93,7 +36,7 @@ def draw(figure: Figure) -> dict[str, Any]:
     if isinstance(figure, Heat):
         return said | _heat(figure)
     if isinstance(figure, Grid):
-        rows = [[value_words(cell) if isinstance(cell, (int, float)) else cell for cell in row] for row in figure.rows]
+        rows = [[compact(cell) if isinstance(cell, (int, float)) else cell for cell in row] for row in figure.rows]
         right = [bool(figure.rows) and all(isinstance(row[i], (int, float)) for row in figure.rows)
                  for i in range(len(figure.head))]  # fmt: skip
         return said | {"kind": "grid", "head": figure.head, "rows": rows, "right": right}
@@ -114,7 +57,7 @@ def _plot(plot: Plot, x: Axis, y: Axis) -> dict[str, Any]:
     lines = [_line(series, index, plot.kind, x, y) for index, series in enumerate(plot.series)]
     levels = [{"at": round(100 - y.at(value), 2), "words": words} for value, words in plot.levels]
     places = sorted({value for series in plot.series for value in series.x})
-    words = [f"{plot.x} {value_words(place)}" for place in places]
+    words = [f"{plot.x} {compact(place)}" for place in places]
     read = {
         "x": [x.at(place) for place in places],
         "words": words,
@@ -150,9 +93,9 @@ def _values(series: Series, places: Sequence[float], y: Axis) -> dict[str, list[
         if found is None:
             words.append(None)
         elif series.low:
-            words.append(f"{value_words(found[0])} ({value_words(found[1])} to {value_words(found[2])})")
+            words.append(f"{compact(found[0])} ({compact(found[1])} to {compact(found[2])})")
         else:
-            words.append(value_words(found[0]))
+            words.append(compact(found[0]))
     return {"y": tops, "words": words}
 
 
@@ -182,7 +125,7 @@ def _line(series: Series, index: int, kind: str, x: Axis, y: Axis) -> dict[str, 
         "dots": dots,
         "whiskers": whiskers,
         "end": end,
-        "last": value_words(series.y[-1]) if series.y else "",
+        "last": compact(series.y[-1]) if series.y else "",
     }
 
 
@@ -226,13 +169,13 @@ def _bars(plot: Plot) -> dict[str, Any]:
                 "name": series.name,
                 "left": min(start, end),
                 "width": round(abs(end - start), 2),
-                "words": value_words(series.y[at]),
+                "words": compact(series.y[at]),
             }
             if series.low:
                 low, high = scale.at(series.low[at]), scale.at(series.high[at])
                 bar |= {"low": low, "spread": round(high - low, 2)}
             bars.append(bar)
-        rows.append({"name": name if isinstance(name, str) else value_words(name), "bars": bars})
+        rows.append({"name": name if isinstance(name, str) else compact(name), "bars": bars})
     return {
         "kind": "bars",
         "y": plot.y,
@@ -252,7 +195,7 @@ def _heat(heat: Heat) -> dict[str, Any]:
     cells = [
         [
             {"share": round(abs(value) / most if heat.signed else (value - low) / span, 3), "negative": value < 0,
-             "words": value_words(value)}
+             "words": compact(value)}
             for value in row
         ]
         for row in heat.values
@@ -263,8 +206,8 @@ def _heat(heat: Heat) -> dict[str, Any]:
         "rows": list(zip(heat.rows, cells, strict=True)),
         "signed": heat.signed,
         "unit": heat.unit,
-        "low": value_words(low),
-        "high": value_words(high),
+        "low": compact(low),
+        "high": compact(high),
         "shown": len(heat.columns) <= 12,
     }
 
@@ -272,13 +215,9 @@ def _heat(heat: Heat) -> dict[str, Any]:
 def _description(plot: Plot) -> str:
     """The picture in words, for those who can't see it."""
     said = [
-        f"{series.name}: {value_words(series.y[0])} at {value_words(series.x[0])}, "
-        f"{value_words(series.y[-1])} at {value_words(series.x[-1])}"
+        f"{series.name}: {compact(series.y[0])} at {compact(series.x[0])}, "
+        f"{compact(series.y[-1])} at {compact(series.x[-1])}"
         for series in plot.series
         if series.y
     ]
     return f"{plot.title}. {plot.y} against {plot.x}. " + "; ".join(said) + "."
-
-
-def _short(tick: float, step: float) -> str:
-    return value_words(tick) if abs(tick) >= 1e5 or 0 < abs(step) < 1e-3 else numbers.tick(tick, step)

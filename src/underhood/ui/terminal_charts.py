@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from underhood.cli import terminal
 from underhood.core.figures import Figure, Frames, Grid, Heat, Plot, Texts
-from underhood.curriculum.pages.drawing import Axis, axis, value_words
+from underhood.ui.axes import Axis, axis
+from underhood.ui.formatting import compact
+from underhood.ui.terminal import table
 
 ROWS = 9
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -30,8 +31,8 @@ def chart(out: Console, figure: Figure) -> None:
     elif isinstance(figure, Plot):
         _plot(out, figure)
     elif isinstance(figure, Grid):
-        rows = [[value_words(cell) if isinstance(cell, (int, float)) else cell for cell in row] for row in figure.rows]
-        out.print(terminal.table(figure.head, rows))
+        rows = [[compact(cell) if isinstance(cell, (int, float)) else cell for cell in row] for row in figure.rows]
+        out.print(table(figure.head, rows))
     elif isinstance(figure, Texts):
         for label, text in figure.texts:
             out.print(label, style="dim")
@@ -49,18 +50,18 @@ def _plot(out: Console, plot: Plot) -> None:
         return
     x = axis([value for series in plot.series for value in series.x], plot.log_x, pad=0.0)
     y = axis([value for series in plot.series for value in series.y], plot.log_y)
-    left = max(len(value_words(y.high)), len(value_words(y.low)))
+    left = max(len(compact(y.high)), len(compact(y.low)))
     width = out.width - left - 2
     for row, line in enumerate(_dots(plot, x, y, width)):
-        label = value_words(y.high) if row == 0 else value_words(y.low) if row == ROWS - 1 else ""
+        label = compact(y.high) if row == 0 else compact(y.low) if row == ROWS - 1 else ""
         out.print(f"{label:>{left}} {line}".rstrip())
-    ends = f"{value_words(x.low)}{value_words(x.high):>{max(width - len(value_words(x.low)), 1)}}"
+    ends = f"{compact(x.low)}{compact(x.high):>{max(width - len(compact(x.low)), 1)}}"
     out.print(f"{'':{left}} {ends}")
     out.print(f"{'':{left}} {plot.x} → {plot.y}", style="dim")
     for series in plot.series:
         if series.y:
             paper = " (paper)" if series.paper else ""
-            out.print(f"  {series.name}{paper}: {value_words(series.y[0])} … {value_words(series.y[-1])}")
+            out.print(f"  {series.name}{paper}: {compact(series.y[0])} … {compact(series.y[-1])}")
 
 
 def _dots(plot: Plot, x: Axis, y: Axis, width: int) -> list[str]:
@@ -88,7 +89,7 @@ def _dots(plot: Plot, x: Axis, y: Axis, width: int) -> list[str]:
 def _bars(out: Console, plot: Plot) -> None:
     values = [value for series in plot.series for value in series.y]
     scale = axis(values, plot.log_y, pad=0.0, zero=True)
-    names = [*plot.names] or [value_words(place) for place in plot.series[0].x]
+    names = [*plot.names] or [compact(place) for place in plot.series[0].x]
     words = [f"{name}{', ' + series.name if len(plot.series) > 1 else ''}" for name in names for series in plot.series]
     left = min(max(map(len, words), default=0), 36)
     for place, name in enumerate(names):
@@ -98,7 +99,7 @@ def _bars(out: Console, plot: Plot) -> None:
             value = series.y[series.x.index(place)]
             label = f"{name}{', ' + series.name if len(plot.series) > 1 else ''}"[:left]
             bar = ("░" if series.paper else "█") * max(1, round(scale.at(value) / 100 * (out.width - left - 12)))
-            out.print(f"{label:<{left}} {bar} {value_words(value)}")
+            out.print(f"{label:<{left}} {bar} {compact(value)}")
     out.print(plot.y, style="dim")
 
 

@@ -1,79 +1,26 @@
-"""How Underhood looks in a terminal: quiet tables, one live line per running stage, plain lines everywhere else.
-
-Colour never carries meaning alone. Where the output is not a terminal, or NO_COLOR is set, nothing but text is
-written: no colour, no cursor movement, and progress becomes an occasional line.
-"""
+"""Progress in the terminal: one live line per running stage; elsewhere an occasional plain line."""
 
 from __future__ import annotations
 
-import os
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from underhood.cli.wording import beginning, ending, human_bytes, human_count, measured
+from underhood.cli.event_text import beginning, ending, measured
 from underhood.core.runlog import RunLog
+from underhood.ui import formatting
+from underhood.ui.terminal import WIDTH
 
-WIDTH, STAGE_WIDTH = 80, 10
+STAGE_WIDTH = 10
 
 STAGE_STYLES = {"pretrain": "grey62", "sft": "blue", "dpo": "green"}
 """A stage keeps its colour everywhere (terminal, report, pages); the others have none."""
-
-
-def is_plain(stream: TextIO) -> bool:
-    """Whether `stream` gets text without any control code."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
-
-
-def console(stream: TextIO | None = None) -> Console:
-    """A rich console on `stream` (standard output) that obeys `is_plain`, 80 columns wide or what is there, if less.
-
-    Text is printed as it stands: neither rich's [markup] nor number colouring is applied to it.
-    """
-    target: TextIO = stream if stream is not None else sys.stdout
-    plain = is_plain(target)
-    width = WIDTH if plain else min(WIDTH, Console(file=target).width)
-    return Console(
-        file=target,
-        force_terminal=not plain,
-        color_system=None if plain else "auto",
-        width=width,
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A quiet table: no frame, dim heads, numbers to the right. Cells are shown with `str`, floats to 4 digits."""
-    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for index, head in enumerate(columns):
-        numeric = bool(cells) and all(_starts_numeric(row[index]) for row in cells)
-        found.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        found.add_row(*map(Text, row))
-    return found
-
-
-def next_commands(out: Console, commands: Mapping[str, str]) -> None:
-    """The last lines of a verb: what one would type now, each with its purpose."""
-    width = max(map(len, commands))
-    out.print()
-    for command, purpose in commands.items():
-        out.print(Text("  " + command.ljust(width), style="bold"), Text(" " + purpose, style="dim"), soft_wrap=True)
-
-
-def _starts_numeric(cell: str) -> bool:
-    return cell[:1].isdigit() or cell[:1] in "+-−–" or cell == ""
 
 
 @contextmanager
@@ -96,7 +43,7 @@ def share_line(out: Console, what: str, size: int, *, every: float = 10.0) -> It
             return
         shown, took = now, now - begun
         left = f"  {_clock(took / share * (1 - share))} left" if share > 0 else ""
-        line = Text(f"{what} {share:5.0%}  {human_bytes(share * size / took)}/s{left}")
+        line = Text(f"{what} {share:5.0%}  {formatting.size(share * size / took, ' ')}/s{left}")
         if live is None:
             out.print(line, soft_wrap=True)
         else:
@@ -219,7 +166,7 @@ def step_line(stage: str, event: Mapping[str, Any], seconds_left: float | None, 
     if event.get("bits_per_byte") is not None:
         parts.append((2, f"{event['bits_per_byte']:.2f} bits/byte"))
     if event.get("tokens_per_second") is not None:
-        parts.append((3, f"{human_count(event['tokens_per_second']).replace(' ', '')} tok/s"))
+        parts.append((3, f"{formatting.count(event['tokens_per_second'], '')} tok/s"))
     if event.get("utilisation") is not None:
         parts.append((4, f"{event['utilisation']:.0%} of peak"))
     if seconds_left is not None:
@@ -233,10 +180,11 @@ def step_line(stage: str, event: Mapping[str, Any], seconds_left: float | None, 
 
 def count_line(stage: str, event: Mapping[str, Any], seconds_left: float | None) -> str:
     """The progress of something counted, in one line."""
-    said = human_bytes if event["unit"] == "bytes" else "{:,}".format
-    words = "" if event["unit"] == "bytes" else f" {event['unit']}"
-    line = f"{stage:<{STAGE_WIDTH}}{event['done'] / max(event['total'], 1):4.0%}  {event['text']}  "
-    line += f"{said(event['done'])} of {said(event['total'])}{words}"
+    if event["unit"] == "bytes":
+        amount = f"{formatting.size(event['done'], ' ')} of {formatting.size(event['total'], ' ')}"
+    else:
+        amount = f"{event['done']:,} of {event['total']:,} {event['unit']}"
+    line = f"{stage:<{STAGE_WIDTH}}{event['done'] / max(event['total'], 1):4.0%}  {event['text']}  {amount}"
     return line if seconds_left is None else f"{line}  {_clock(seconds_left)} left"
 
 
