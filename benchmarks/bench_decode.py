@@ -11,7 +11,6 @@ model. (What 8 and 4 bits do to what a trained model writes is another question:
 
 from __future__ import annotations
 
-import copy
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from underhood.infer.cache import ContiguousCache
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.generate import last_logits
-from underhood.infer.optimize import prepare
+from underhood.infer.optimize import optimize_for_inference
 from underhood.infer.request import Request
 from underhood.infer.session import Session
 from underhood.models.decoder import Decoder, DecoderSpec
@@ -90,8 +89,8 @@ def measure(model: Decoder, shape: dict[str, Any], folder: Path, rounds: int, th
     prompt = np.random.default_rng(0).integers(0, shape["vocab_size"], PREFILL).tolist()
     peers, missing = llama_peers(write_ggufs(model, shape, folder), prompt, threads)
     read = torch.ones(sum(p.numel() for name, p in model.named_parameters() if not name.startswith("embed.")))
-    ours: dict[str, Decoder] = {kind: prepare(copy.deepcopy(model), kind) for kind in ("int8", "int4")}
-    ours["fp32"] = prepare(model)
+    ours: dict[str, Decoder] = {kind: optimize_for_inference(model, kind) for kind in ("int8", "int4")}
+    ours["fp32"] = optimize_for_inference(model)
     check_same(ours["fp32"], twin, peers.get("f32"), prompt[:PROMPT])
 
     single: dict[str, Callable[[], Any]] = {"memory read": read.sum}

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_quantize_quality.py --run runs/NAME [--stage base] [--threads 2]
 
-The model as trained is measured beside the same one through `prepare`, as `--quantize int8` and `--quantize int4`
-serve it, on the same documents. What rounding changes is a paired difference: its interval is that of drawing other
-documents. "Same choice" is how often the likeliest next token stays the same, over all held-out tokens.
+The model as trained is measured beside its copies by `optimize_for_inference`, as `--quantize int8` and `--quantize
+int4` serve it, on the same documents. What rounding changes is a paired difference: its interval is that of drawing
+other documents. "Same choice" is how often the likeliest next token stays the same, over all held-out tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from underhood.data.pack import EvaluationWindows
 from underhood.evals.intervals import paired_ratio
 from underhood.evals.perplexity import LossReport, held_out_loss
 from underhood.infer.load import load
-from underhood.infer.optimize import Quantized, prepare
+from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.models.decoder import Decoder, parameter_count
 from underhood.recipes.corpus import open_shards
 from underhood.recipes.run import Run
@@ -71,7 +71,7 @@ def measure(run: Path, stage: str) -> dict[str, Any]:
         model = load(run, stage).model
         assert isinstance(model, Decoder), "a build makes decoders"
         if kind is not None:
-            prepare(model, kind)
+            model = optimize_for_inference(model, kind)
         report, chosen = held_out_loss(model, windows), choices(model, windows)
         before, expected = before or report, expected or chosen
         change = paired_ratio((before.bits_N, before.bytes_N), (report.bits_N, report.bytes_N))

@@ -14,7 +14,7 @@ from tiny_run import tiny_model, tiny_tokenizer
 from underhood.core.errors import UserError
 from underhood.infer.engine import Engine, EngineSpec
 from underhood.infer.generate import generate
-from underhood.infer.optimize import prepare
+from underhood.infer.optimize import optimize_for_inference
 from underhood.infer.request import OutputChunk, Request
 from underhood.infer.request_handle import EngineStopped, QueueFull, RequestHandle
 from underhood.infer.sample import SamplingSpec
@@ -96,7 +96,7 @@ WHOLE, CHUNKED = 64, 9
 
 def served(kind: str) -> Decoder:
     """What the engine is given: the model made ready for it, or as it is."""
-    return variant(kind) if kind.startswith("plain ") else prepare(variant(kind))
+    return variant(kind) if kind.startswith("plain ") else optimize_for_inference(variant(kind))
 
 
 @pytest.mark.parametrize(

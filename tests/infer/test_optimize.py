@@ -1,8 +1,7 @@
-"""A prepared model computes what the plain one does; a rounded one what its rounded weights say."""
+"""An optimized copy computes what the model does, a quantised one what its rounded weights say; the model stays."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ from torch import nn
 from underhood.core.errors import UserError
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import generate
-from underhood.infer.optimize import prepare
+from underhood.infer.optimize import compiled_decoder, optimize_for_inference, select_path
+from underhood.infer.session import Session
 from underhood.kernels.fused_layers import FusedAttention, FusedGatedMLP
 from underhood.kernels.weight_only_linear import Int4Linear, WeightOnlyLinear
 from underhood.models.decoder import Decoder
@@ -52,7 +52,7 @@ def token_by_token(model: Decoder, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fused_model_matches_the_plain_one(name: str):
     plain = small(name)
-    fused = prepare(copy.deepcopy(plain))
+    fused = optimize_for_inference(plain)
     ids = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
     with torch.inference_mode():
         expected_TV = plain(torch.tensor([ids]))[0]
@@ -63,7 +63,7 @@ def test_fused_model_matches_the_plain_one(name: str):
 @pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "gemma-3-1b", "qwen3-30b-a3b"])
 def test_fused_greedy_text_is_that_of_the_naive_loop(name: str):
     plain = small(name)
-    fused = prepare(copy.deepcopy(plain))
+    fused = optimize_for_inference(plain)
     prompts = [[1, 2, 3], [7], [5, 5, 5, 5, 8]]
     expected = generate(plain, prompts, max_new_tokens=12, cache=False)
     assert [one.ids for one in generate(fused, prompts, max_new_tokens=12)] == [one.ids for one in expected]
@@ -73,7 +73,7 @@ def test_fused_greedy_text_is_that_of_the_naive_loop(name: str):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_quantised_model_matches_float_weights_rounded_alike(name: str, quantize: Any):
     """The oracle is a plain model whose matrices hold what the packed ones stand for."""
-    packed = prepare(small(name), quantize, fuse=False)
+    packed = optimize_for_inference(small(name), quantize, fuse=False)
     plain = small(name)
     for path, layer in packed.named_modules():
         if isinstance(layer, WeightOnlyLinear):
@@ -92,7 +92,7 @@ def test_quantised_model_matches_float_weights_rounded_alike(name: str, quantize
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_quantised_and_fused_stays_near_the_model(quantize: Any):
     plain = small("llama-3.2-1b")
-    packed = prepare(copy.deepcopy(plain), quantize)
+    packed = optimize_for_inference(plain, quantize)
     ids = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
     with torch.inference_mode():
         expected_TV = plain(torch.tensor([ids]))[0]
@@ -102,31 +102,86 @@ def test_quantised_and_fused_stays_near_the_model(quantize: Any):
 
 
 def test_prepare_replaces_what_it_should():
-    model = prepare(small("llama-3.2-1b"), "int4")
+    model = optimize_for_inference(small("llama-3.2-1b"), "int4")
     block = model.blocks[0]
     assert isinstance(block.mixer, FusedAttention)
     assert isinstance(block.feedforward, FusedGatedMLP)
     assert isinstance(block.mixer.qkv, Int4Linear)
     assert isinstance(model.unembed, Int4Linear)
     assert isinstance(model.embed, nn.Embedding)
-    capped = prepare(small("gemma-2-2b"), "int8")
+    capped = optimize_for_inference(small("gemma-2-2b"), "int8")
     assert type(capped.unembed) is SoftcappedLinear
-    experts = prepare(small("qwen3-30b-a3b"), "int8")
+    experts = optimize_for_inference(small("qwen3-30b-a3b"), "int8")
     assert type(experts.blocks[0].feedforward.router) is nn.Linear  # type: ignore[union-attr]
 
 
 def test_prepare_refuses_unknown_kinds_and_places():
     with pytest.raises(UserError, match="int3"):
-        prepare(small("gpt2"), "int3")  # type: ignore[arg-type]
+        optimize_for_inference(small("gpt2"), "int3")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="CPU"):
-        prepare(small("gpt2").to("meta"), "int8")
+        optimize_for_inference(small("gpt2").to("meta"), "int8")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("rows", [slice(-2, None), torch.tensor([0, 3]), None], ids=["last", "some", "all"])
 def test_rows_that_are_asked_for_are_those_of_the_whole_pass(name: str, rows: slice | torch.Tensor | None):
-    for model in (small(name), prepare(small(name))):
+    for model in (small(name), optimize_for_inference(small(name))):
         with torch.inference_mode():
             whole = model.hidden(torch.tensor([[3, 1, 4, 1, 5]]))
             found = model.hidden(torch.tensor([[3, 1, 4, 1, 5]]), rows=rows)
         torch.testing.assert_close(found, whole if rows is None else whole[:, rows], rtol=1e-5, atol=1e-5)
+
+
+def train(model: Decoder, steps: int = 3) -> list[float]:
+    """Losses of a few steps of SGD."""
+    tokens_BT = torch.randint(0, model.vocab_size, (2, 12), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(tokens_BT)[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_a_served_model_trains_like_one_that_was_never_served(quantize: Any):
+    served, twin = small("llama-3.2-1b").train(), small("llama-3.2-1b").train()
+    optimized = optimize_for_inference(served, quantize)
+    assert len(list(Session(optimized).stream([3, 1, 4], max_new_tokens=5))) == 5
+    assert served.training
+    assert all(parameter.requires_grad for parameter in served.parameters())
+    assert list(served.state_dict()) == list(twin.state_dict())
+    assert train(served) == train(twin)
+    for trained, expected in zip(served.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(trained, expected)
+
+
+def test_weights_that_stay_the_same_are_shared():
+    model = small("llama-3.2-1b")
+    optimized = optimize_for_inference(model)
+    known = {parameter.data_ptr() for parameter in model.parameters()}
+    shared = {name for name, parameter in optimized.named_parameters() if parameter.data_ptr() in known}
+    assert {"embed.table.weight", "blocks.0.mixer.output.weight", "blocks.0.feedforward.down.weight"} <= shared
+    if model.spec.tied:
+        assert optimized.unembed.weight is optimized.embed.weight
+
+
+def test_hooks_choose_the_eager_path():
+    model = small("llama-3.2-1b")
+    optimized = optimize_for_inference(model)
+    compiled = compiled_decoder(optimized)
+    assert select_path(model, None, 1, 1) == ("eager", model)
+    assert select_path(optimized, compiled, 1, 1) == ("compiled", optimized)
+    assert select_path(optimized, None, 1, 1) == ("fused", optimized)
+    assert select_path(optimized, compiled, 2, 1) == ("fused", optimized)
+    assert select_path(optimized, compiled, 1, 500) == ("fused", optimized)
+    seen: list[tuple[int, ...]] = []
+    hook = model.blocks[1].register_forward_hook(lambda _, __, y: seen.append(tuple(y.shape)))
+    assert select_path(optimized, compiled, 1, 1) == ("eager", model)
+    hook.remove()
+    assert select_path(optimized, compiled, 1, 1) == ("compiled", optimized)
+    optimized.blocks[0].register_forward_hook(lambda *_: seen.append(()))
+    assert select_path(optimized, compiled, 1, 1) == ("fused", optimized)

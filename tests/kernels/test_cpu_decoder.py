@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -22,7 +21,7 @@ from torch import Tensor
 from underhood.infer import opening
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import generate
-from underhood.infer.optimize import compiled_decoder, prepare
+from underhood.infer.optimize import compiled_decoder, optimize_for_inference
 from underhood.infer.paged_cache import PagedCache, Span
 from underhood.infer.session import Session
 from underhood.kernels import elementwise, jit, paged_attention
@@ -55,7 +54,7 @@ def test_one_text_reads_as_the_plain_model_reads_it(name: str) -> None:
     plain = small(name)
     with torch.inference_mode():
         expected_TV = plain(torch.tensor([TEXT]))[0]
-    torch.testing.assert_close(one_by_one(prepare(copy.deepcopy(plain)), TEXT), expected_TV, rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(one_by_one(optimize_for_inference(plain), TEXT), expected_TV, rtol=2e-4, atol=2e-4)
 
 
 @torch.inference_mode()
@@ -63,7 +62,7 @@ def test_one_text_reads_as_the_plain_model_reads_it(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_texts_side_by_side_read_as_each_alone(name: str, texts: int) -> None:
     plain = small(name)
-    model = prepare(copy.deepcopy(plain))
+    model = optimize_for_inference(plain)
     step, rng = step_of(model), random.Random(texts)
     size, length = 4, 20
     blocks = list(range(texts * length // size))
@@ -90,7 +89,7 @@ def test_texts_side_by_side_read_as_each_alone(name: str, texts: int) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_several_tokens_of_a_text_see_what_came_before_them(name: str) -> None:
     plain = small(name)
-    model = prepare(copy.deepcopy(plain))
+    model = optimize_for_inference(plain)
     expected_TV = plain(torch.tensor([TEXT]))[0]
     step, cache = step_of(model), ContiguousCache.for_model(model, 1, len(TEXT))
     found, parts = [], [range(2), range(2, 9), range(9, 10), range(10, len(TEXT))]
@@ -109,7 +108,7 @@ def test_a_pass_of_chunks_and_single_tokens_reads_each_text_as_alone() -> None:
     for block in plain.blocks:
         if block.mixer.spec.window:  # type: ignore[union-attr]
             object.__setattr__(block.mixer.spec, "window", 5)  # type: ignore[union-attr]
-    model = prepare(copy.deepcopy(plain))
+    model = optimize_for_inference(plain)
     step, cache = step_of(model), PagedCache(model.state_specs, 64)
     texts = [TEXT, TEXT[::-1], TEXT[3:]]
     runs = [[(0, 16)], [(32, 8), (16, 8)], [(48, 16)]]
@@ -130,13 +129,13 @@ def test_a_pass_of_chunks_and_single_tokens_reads_each_text_as_alone() -> None:
 def test_a_session_writes_the_text_of_the_naive_loop(name: str) -> None:
     plain = small(name)
     expected = generate(plain, [TEXT], max_new_tokens=12, cache=False)[0].ids
-    session = Session(prepare(copy.deepcopy(plain)))
+    session = Session(optimize_for_inference(plain))
     assert [token.id for token in session.stream(TEXT, max_new_tokens=12)] == expected
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 def test_rounded_weights_read_as_their_own_forward_pass_does(quantize: str) -> None:
-    model = prepare(small("llama-3.2-1b"), quantize)  # type: ignore[arg-type]
+    model = optimize_for_inference(small("llama-3.2-1b"), quantize)  # type: ignore[arg-type]
     cache = ContiguousCache.for_model(model, 1, len(TEXT))
     with torch.inference_mode():
         expected_TV = torch.stack([model(torch.tensor([[id]]), cache=cache)[0, 0] for id in TEXT])
@@ -146,7 +145,7 @@ def test_rounded_weights_read_as_their_own_forward_pass_does(quantize: str) -> N
 
 
 def test_a_window_hides_what_it_should() -> None:
-    model = prepare(small("gemma-2-2b"))
+    model = optimize_for_inference(small("gemma-2-2b"))
     windows = [model.spec.block(layer).mixer.window for layer in range(2)]  # type: ignore[attr-defined]
     assert any(windows)
     assert all(window is None or window > len(TEXT) for window in windows)
@@ -156,13 +155,13 @@ def test_a_window_hides_what_it_should() -> None:
             object.__setattr__(block.mixer.spec, "window", 4)  # type: ignore[union-attr]
     with torch.inference_mode():
         expected_TV = narrow(torch.tensor([TEXT]))[0]
-    found_TV = one_by_one(prepare(copy.deepcopy(narrow)), TEXT)
+    found_TV = one_by_one(optimize_for_inference(narrow), TEXT)
     torch.testing.assert_close(found_TV, expected_TV, rtol=2e-4, atol=2e-4)
     assert not torch.allclose(found_TV, one_by_one(model, TEXT), atol=0.01)
 
 
 def test_passes_of_all_sizes_share_their_memory() -> None:
-    model = prepare(small("llama-3.2-1b"))
+    model = optimize_for_inference(small("llama-3.2-1b"))
     step, cache = step_of(model), ContiguousCache.for_model(model, 1, 200)
     sizes = []
     for count in (MOST, 1, 7, 33):
@@ -174,7 +173,7 @@ def test_passes_of_all_sizes_share_their_memory() -> None:
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> None:
-    model = prepare(small("llama-3.2-1b"), quantize)
+    model = optimize_for_inference(small("llama-3.2-1b"), quantize)
     ids = [(7 * place) % model.vocab_size for place in range(MOST)]
     with torch.inference_mode():
         expected_TV = model(torch.tensor([ids]))[0].float()
@@ -190,7 +189,7 @@ def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> Non
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_attention_of_long_texts_is_shared_out(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = prepare(small("llama-3.2-1b"))
+    model = optimize_for_inference(small("llama-3.2-1b"))
     expected_TV = one_by_one(model, TEXT)
     monkeypatch.setattr(paged_attention, "ALONE", 0)
     before = torch.get_num_threads()
@@ -204,16 +203,16 @@ def test_attention_of_long_texts_is_shared_out(threads: int, monkeypatch: pytest
 
 def test_what_is_not_known_is_left_to_the_forward_pass() -> None:
     assert compiled_decoder(small("llama-3.2-1b")) is None  # not prepared
-    assert compiled_decoder(prepare(small("llama-3.2-1b").double())) is None
+    assert compiled_decoder(optimize_for_inference(small("llama-3.2-1b").double())) is None
 
-    model = prepare(small("llama-3.2-1b"))
+    model = optimize_for_inference(small("llama-3.2-1b"))
     assert compiled_decoder(model) is not None
     model.blocks[0].feedforward_norm = torch.nn.Tanh()
     assert compiled_decoder(model) is None
 
 
 def test_what_is_no_number_shows() -> None:
-    model = prepare(small("llama-3.2-1b"))
+    model = optimize_for_inference(small("llama-3.2-1b"))
     model.embed.weight.data[7, 3] = torch.nan
     assert torch.isnan(one_by_one(model, [1, 7])[1]).all()
     others = [id for id in range(model.vocab_size) if id != 7]  # the unembedding is the same matrix
@@ -268,8 +267,15 @@ def test_survey_finds_the_likeliest_and_the_sum() -> None:
     assert 0 <= best_N[4] < 1_003
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What `opening.ready` needs of a loaded model."""
+
+    model: Decoder
+
+
 def test_large_models_are_opened_ready_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = SimpleNamespace(model=small("llama-3.2-1b"))
+    loaded = Loaded(small("llama-3.2-1b"))
     assert compiled_decoder(opening.ready(loaded).model) is None  # type: ignore[arg-type]
     monkeypatch.setattr(opening, "LARGE", 1_000)
     assert compiled_decoder(opening.ready(loaded).model) is not None  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from underhood.infer.optimize import prepare
+from underhood.infer.optimize import optimize_for_inference
 from underhood.kernels import small_batch_linear
 from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear, use_small_batch_linears
 from underhood.models.decoder import qwen3_shaped
@@ -71,7 +71,7 @@ def test_residual_stream_lies_in_columns_from_the_embedding_on(rows: int, tokens
             torch.nn.init.normal_(parameter, std=0.3)
     ids = torch.arange(rows * tokens).view(rows, tokens) % 20
     expected = plain.hidden(ids)
-    ready = prepare(plain)
+    ready = optimize_for_inference(plain)
     seen: list[torch.Tensor] = []
     for block in ready.blocks:
         block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

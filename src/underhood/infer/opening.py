@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from underhood.core.errors import UserError
@@ -9,17 +10,18 @@ from underhood.core.protocols import Tokenizer
 from underhood.infer.cached_sequence import warm
 from underhood.infer.drafts import check_draft
 from underhood.infer.load import LoadedModel, load
-from underhood.infer.optimize import Quantized, prepare
+from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.models.decoder import Decoder, parameter_count
 
 LARGE = 20_000_000
-"""Parameters from which it pays to make a model ready: what is compiled for that takes some seconds, once."""
+"""Parameters from which it pays to optimize a model: compiling the kernels takes some seconds, once."""
 
 
 def ready(loaded: LoadedModel) -> LoadedModel:
-    """The same model; a large one is rebuilt in place to write faster (see `prepare`), and what that needs compiled."""
+    """The same model; of a large one a copy that decodes faster, with its kernels compiled."""
     if parameter_count(loaded.model) >= LARGE:
-        warm(prepare(loaded.model))
+        loaded = replace(loaded, model=optimize_for_inference(loaded.model))
+        warm(loaded.model)
     return loaded
 
 
@@ -37,7 +39,7 @@ def open_draft(name: str | Path, models: list[LoadedModel], quantize: Quantized 
                 f"{name} reads other tokens than {one.run}, so it can't guess for it",
                 fix="Take a draft that was trained with the same tokenizer",
             )
-    return prepare(draft.model, quantize)
+    return optimize_for_inference(draft.model, quantize)
 
 
 def _same_tokens(one: Tokenizer, other: Tokenizer) -> bool:

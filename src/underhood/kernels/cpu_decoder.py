@@ -23,7 +23,6 @@ from underhood.kernels.paged_attention import BlockTable, Memory, paged_attentio
 from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear
 from underhood.kernels.weight_only_linear import WeightOnlyLinear
 from underhood.nn.block import Block
-from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import MLP
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import RMSNorm
@@ -76,7 +75,7 @@ class CpuDecoder:
         if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
             raise UnsupportedModule("weights that are not in float32 on a CPU")
         self._table_VD = embed.weight.detach().numpy()
-        self._scale = np.float32(embed.scale if isinstance(embed, ScaledEmbedding) else 1.0)
+        self._scale = np.float32(getattr(embed, "scale", 1.0))
         learned = model.position_embed
         self._positions_CD = None if learned is None else learned.weight.detach().numpy()
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]

@@ -62,6 +62,24 @@ class SmallBatchLinear(nn.Linear):
             y_ON += self.bias[:, None]
 
 
+class SmallBatchEmbedding(nn.Module):
+    """`nn.Embedding` that lays small batches out in columns, and so their sums and norms."""
+
+    def __init__(self, table: nn.Embedding):
+        super().__init__()
+        self.table, self.embedding_dim, self.scale = table, table.embedding_dim, getattr(table, "scale", 1.0)
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return self.table.weight
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x_BTD = self.table(tokens_BT)
+        if not FEW < tokens_BT.numel() <= MOST:
+            return x_BTD
+        return x_BTD.view(tokens_BT.numel(), -1).t().contiguous().t().view(x_BTD.shape)
+
+
 def _columns(x_NI: Tensor) -> Tensor:
     """Rows as columns (I, N); nothing to do where they lie like that already."""
     x_IN = x_NI.t()
@@ -82,14 +100,6 @@ def use_small_batch_linears(model: nn.Module, *, targets: tuple[str, ...] = ("bl
     plain = [name for name, layer in find_modules(model, targets, nn.Linear) if type(layer) is nn.Linear]
     if not plain:
         return []
-    for _, embedding in find_modules(model, ("embed",), nn.Embedding):
-        embedding.register_forward_hook(_in_columns)
+    for name, embedding in list(find_modules(model, ("embed",), nn.Embedding)):
+        replace_modules(model, name, lambda *_, table=embedding: SmallBatchEmbedding(table), nn.Embedding)
     return replace_modules(model, plain, lambda _, layer: SmallBatchLinear(layer), nn.Linear)
-
-
-def _in_columns(_: nn.Module, __: object, x_BTD: Tensor) -> Tensor:
-    """Behind an embedding: where vectors are few, each becomes a column in memory, and so do their sums and norms."""
-    count = x_BTD.shape[0] * x_BTD.shape[1]
-    if not FEW < count <= MOST:
-        return x_BTD
-    return x_BTD.view(count, -1).t().contiguous().t().view(x_BTD.shape)

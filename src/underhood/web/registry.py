@@ -18,7 +18,7 @@ from underhood.infer.fetch import fetch
 from underhood.infer.load import LoadedModel, load, stages_of
 from underhood.infer.memory import share_memory
 from underhood.infer.opening import open_draft
-from underhood.infer.optimize import Quantized, prepare
+from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.models.decoder import parameter_count
 from underhood.web.errors import unknown_model
 
@@ -113,8 +113,9 @@ class ModelRegistry:
                     raise UserError(f"two models are called {id}", fix="Rename one of the folders")
                 found[id] = loaded
         parameters = [parameter_count(one.model) for one in found.values()]  # packed weights no longer count as such
-        for one in found.values():
-            warm(prepare(one.model, quantize))
+        for id, loaded in found.items():
+            found[id] = replace(loaded, model=optimize_for_inference(loaded.model, quantize))
+            warm(found[id].model)
         helper = None if draft is None else open_draft(draft, [*found.values()], quantize)
         rooms: list[int | None] = [spec.cache_bytes] * len(found)
         if spec.cache_bytes is None:
