@@ -8,11 +8,11 @@ import math
 import pytest
 
 from underhood.core.errors import UserError
-from underhood.core.milestone import Exactly
+from underhood.core.verdicts import parse_rule
 from underhood.curriculum import index, results
 from underhood.curriculum.checks import CHECKS, chinchilla_ratio, zipf_entropy
 from underhood.curriculum.excerpts import excerpt
-from underhood.curriculum.reproduce import failures, reproduce
+from underhood.curriculum.reproduce import failures, is_sound, recompute, reproduce
 from underhood.curriculum.route import path_to
 from underhood.curriculum.search import UNWRITTEN, postings, search, terms
 from underhood.curriculum.topics import ERAS, GRADES, TIERS, after, before, depths, topic, topics
@@ -108,13 +108,6 @@ def test_finding_takes_stem_row_or_word():
         index.find("markof-1913")
 
 
-def test_reading_a_milestone_runs_nothing_else(tmp_path):
-    text = index.source("p1913_markov").read_text(encoding="utf-8")
-    copy = tmp_path / "p1913_markov.py"
-    copy.write_text("raise SystemExit\n" + text, encoding="utf-8")
-    assert index.read(copy) == index.milestones()["p1913_markov"]
-
-
 def test_excerpt_is_the_source_without_its_docstring():
     found = excerpt("underhood.curriculum.topics:after")
     assert found.file == "underhood/curriculum/topics.py"
@@ -155,19 +148,7 @@ def test_ablation_that_breaks_nothing_is_found_out():
         run(trial)
 
     result = reproduce(milestone, "smoke", seeds=2, run=stubborn)
-    assert any("held all the same" in problem for problem in failures(result))
-
-
-def test_row_verdict_is_that_of_its_own_claims():
-    claims = [
-        {"key": "a", "verdict": "exact", "topic": "huffman"},
-        {"key": "b", "verdict": "holds", "topic": ""},
-        {"key": "c", "verdict": "does not hold here", "topic": "", "aside": True},
-        {"key": "d", "verdict": None, "topic": ""},
-    ]
-    assert results.verdict_of({"claims": claims}) == "holds"
-    assert results.verdict_of({"claims": claims}, "huffman") == "exact"
-    assert results.verdict_of({"claims": claims}, "entropy") == "holds"
+    assert any("is not refuted" in problem for problem in failures(result))
 
 
 def test_shannons_word_model_sums_to_one_where_the_harmonic_sum_says():
@@ -194,5 +175,34 @@ def test_checks_name_rows_and_find_contradictions():
     assert any(one.agrees for one in CHECKS)
 
 
-def test_rule_in_words_says_its_numbers():
-    assert Exactly(9760).words == "exactly 9,760"
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"exactly": 9760}, "exactly 9,760"),
+        ({"near": 1.0, "within": 1e-6}, "1 ± 1e-06"),
+        ({"near": 2, "within": 1, "shape": 2}, "1 to 3; in shape 0 to 4"),
+    ],
+)
+def test_rule_in_words_says_its_numbers(rule, words):
+    assert parse_rule(rule).words == words
+
+
+def test_verdicts_of_a_stored_result_follow_the_present_rules():
+    milestone = index.find("markov-1913")
+    result = reproduce(milestone, "smoke", seeds=2)
+    old = json.loads(json.dumps(result))
+    for claim in old["claims"]:
+        if "values" in claim:
+            claim |= {"verdict": "does not hold here", "rule": "another"}
+    assert recompute(milestone, old)["claims"] == json.loads(json.dumps(result["claims"]))
+    assert recompute(milestone, old)["ablations"] == old["ablations"]
+
+
+def test_ablation_counts_only_if_its_claims_hold_with_the_idea_and_fail_without():
+    def claims(intact, ablated):
+        return [{"with": {"verdict": intact}, "without": {"verdict": ablated}}]
+
+    assert is_sound(claims("holds", "does not hold here")) is True
+    assert is_sound(claims("holds", "inconclusive")) is False
+    assert is_sound(claims("inconclusive", "does not hold here")) is False
+    assert is_sound(claims("not measurable here", "not measurable here")) is None

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from underhood.cli.claims import claims_table
+from underhood.cli.claims import claims_table, summary_lines
 from underhood.core.errors import UserError
+from underhood.core.verdicts import verdict_of
 from underhood.curriculum import index, results, route
 from underhood.curriculum import search as finder
 from underhood.curriculum import topics as table
@@ -17,7 +18,8 @@ from underhood.ui.formatting import exact, minutes
 
 View = tuple[Any, Callable[[], None]]
 MARKS = {
-    "exact": "=", "holds": "+", "holds in shape": "~", "not measurable here": "?", "does not hold here": "−",
+    "exact": "=", "holds": "+", "holds in shape": "~",
+    "inconclusive": "?", "not measurable here": "/", "does not hold here": "−",
 }  # fmt: skip
 
 
@@ -32,7 +34,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
             states[id] = None
             continue
         file, result = found.get(one.stem, (None, None))
-        verdict = None if result is None else results.verdict_of(result, id)
+        verdict = None if result is None else verdict_of(result["claims"], id)
         states[id] = {
             "milestone": one.stem,
             "verdict": verdict,
@@ -46,7 +48,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
             "topics": list(one.topics),
             "question": one.question,
             "minutes": {"read": one.minutes.read, "smoke": one.minutes.smoke, "report": one.minutes.report},
-            "verdict": results.verdict_of(found[one.stem][1]) if one.stem in found else None,
+            "verdict": verdict_of(found[one.stem][1]["claims"]) if one.stem in found else None,
         }
         for one in index.milestones().values()
     ]
@@ -116,6 +118,8 @@ def one(name: str, places: Sequence[Path]) -> View:
             out.print("Not measured yet.", style="dim")
         else:
             result = found[1]
+            for line in summary_lines(result):
+                out.print(line)
             out.print(
                 f"Measured {result['created'][:10]} on {result['machine']['cpu']}: {_short(found[0])}", style="dim"
             )

@@ -26,7 +26,7 @@ def run_all(args: Args) -> int:
     from underhood.cli.reproduce_view import Progress
 
     out = terminal.console()
-    waiting = [stem for stem in index.milestones() if args.again or not up_to_date(stem, args)]
+    waiting = [stem for stem in index.milestones() if args.restart or not up_to_date(stem, args)]
     known = len(index.milestones()) - len(waiting)
     if known:
         out.print(f"{known} of {len(index.milestones())} are up to date.", style="dim")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from underhood.cli.claims import claims_table
+from underhood.cli.claims import claims_table, summary_lines
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Milestone
 from underhood.core.trial import Listener
@@ -81,16 +81,18 @@ def show(out: Console, milestone: Milestone, result: Result, file: Path | None, 
     out.print(milestone.question, style="dim")
     out.print()
     out.print(claims_table(milestone, result))
+    for line in summary_lines(result):
+        out.print(line)
     if any(claim.paper for claim in milestone.claims):
         out.print("paper: v read in the source, r from memory, c computed from what it prints", style="dim")
     for oracle in result["oracles"]:
-        detail = f": {oracle['detail']}" if oracle["detail"] else ""
-        out.print(f"{oracle['name']} {'agrees' if oracle['agrees'] else 'DISAGREES'}{detail}")
-    for one in result["ablations"]:
-        fell = [claim["key"] for claim in one["claims"] if claim["key"] not in one["unmeasured"]]
-        if one["broke"] and fell:
+        detail = f" ({oracle['detail']})" if oracle["detail"] else ""
+        out.print(f"{'Confirmed' if oracle['agrees'] else 'NOT CONFIRMED'}: {oracle['name']}{detail}")
+    for ablation in result["ablations"]:
+        fell = [claim["key"] for claim in ablation["claims"] if claim["without"]["verdict"] == "does not hold here"]
+        if ablation["sound"]:
             word = "fails" if len(fell) == 1 else "fail"
-            out.print(f"Without {one['key']} ({one['removes']}): {', '.join(fell)} {word}.")
+            out.print(f"Without {ablation['key']} ({ablation['removes']}): {', '.join(fell)} {word}.")
     charts(out, [figure_from_json(figure) for figure in result["figures"]])
     out.print()
     for problem in failures(result):

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from underhood.core.figures import Figure
-from underhood.core.milestone import Measured, Milestone, Scale, Verdict, judge, measured
+from underhood.core.milestone import Claim, Milestone, Scale
+from underhood.core.verdicts import Estimate, Verdict, estimate, judge
 
 T = TypeVar("T")
 Listener = Callable[[float, str], None]
@@ -149,12 +150,13 @@ class Trial:
                 self.digests[path] = hashlib.file_digest(stream, "sha256").hexdigest()
         return found
 
-    def values(self, key: str) -> Measured | None:
-        """What was measured for a claim so far."""
-        found = self._values.get(key)
-        if not found:
+    def estimate(self, key: str) -> Estimate | None:
+        """What was measured for a claim so far, with its 95 % interval."""
+        values = self._values.get(key)
+        if not values:
             return None
-        return measured(found, self.milestone.claim(key).middle, self._intervals.get(key))
+        claim = self.milestone.claim(key)
+        return estimate(values, claim.summary, self._intervals.get(key), fixed=claim.deterministic)
 
     def verdict(self, key: str) -> Verdict | None:
         """The verdict on a claim; None where this scale does not judge it.
@@ -163,36 +165,42 @@ class Trial:
         """
         if not self._judged(key):
             return None
-        found = self.values(key)
+        found = self.estimate(key)
         if found is None:
             assert key in self.missing, f"{self.milestone.stem}: run() left the claim {key} open"
             return "not measurable here"
-        return judge(self.milestone.claim(key).judge, found)
+        return judge(self.milestone.claim(key).rule, found)
 
     def _judged(self, key: str) -> bool:
         return self.scale == "report" or self.milestone.claim(key).scale == "smoke"
 
     def as_json(self) -> list[dict[str, Any]]:
         """Every claim with its values, interval and verdict, as a result file holds it."""
-        rows = []
+        claims = []
         for claim in self.milestone.claims:
             if self.is_ablation and claim.key not in self._wanted:
                 continue
-            verdict, found = self.verdict(claim.key), self.values(claim.key)
-            row: dict[str, Any] = {"key": claim.key, "statement": claim.statement, "unit": claim.unit}
-            if claim.paper is not None:
-                row |= {"paper": claim.paper.value, "evidence": claim.paper.evidence, "where": claim.paper.where}
-            row |= {"rule": claim.judge.words, "how": claim.middle, "topic": claim.topic, "aside": claim.aside}
-            if found is not None and verdict is not None:
-                row |= {"middle": _json(found.middle), "low": _json(found.low), "high": _json(found.high)}
-                row |= {"spread": _json(found.spread), "values": [_json(value) for value in found.values]}
-            row["verdict"] = verdict
+            verdict, found = self.verdict(claim.key), self.estimate(claim.key)
             if verdict is None:
-                row["why"] = "judged at report scale only"
-            elif found is None:
-                row["why"] = self.missing[claim.key]
-            rows.append(row)
-        return rows
+                why = "judged at report scale only"
+            else:
+                why = "" if found is not None else self.missing[claim.key]
+            claims.append(claim_json(claim, None if verdict is None else found, verdict, why))
+        return claims
+
+
+def claim_json(claim: Claim, found: Estimate | None, verdict: Verdict | None, why: str = "") -> dict[str, Any]:
+    """One claim as a result file holds it: what it says, its rule, what was measured, and the verdict."""
+    row: dict[str, Any] = {"key": claim.key, "statement": claim.statement, "headline": claim.headline}
+    row |= {"unit": claim.unit, "topic": claim.topic}
+    if claim.paper is not None:
+        row |= {"paper": claim.paper.value, "evidence": claim.paper.evidence, "where": claim.paper.where}
+    row |= {"rule": claim.rule.words, "how": claim.summary, "deterministic": claim.deterministic}
+    if found is not None:
+        row |= {"middle": _json(found.middle), "low": _json(found.low), "high": _json(found.high)}
+        row |= {"spread": _json(found.spread), "values": [_json(value) for value in found.values]}
+    row["verdict"] = verdict
+    return row | ({"why": why} if why else {})
 
 
 def _json(value: float | None) -> float | None:

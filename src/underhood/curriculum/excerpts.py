@@ -20,7 +20,7 @@ class Excerpt:
 
 
 def excerpt(name: str) -> Excerpt:
-    """The source of ``"underhood.models.ngram:NGram._discount"``, its docstring left out but for the first line.
+    """The source of ``"underhood.models.ngram:NGram._discount"`` without its docstrings.
 
     The file is parsed, not imported. LookupError if there is no such thing.
     """
@@ -32,15 +32,12 @@ def excerpt(name: str) -> Excerpt:
         node = _inside(node, part, name)
     assert isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign))
     lines = text.splitlines()
-    decorators = getattr(node, "decorator_list", [])
-    first = min([node.lineno, *(one.lineno for one in decorators)])
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
     assert node.end_lineno is not None
-    taken = {number: lines[number - 1] for number in range(first, node.end_lineno + 1)}
-    for inner_node in ast.walk(node):
-        for number in _docstring(inner_node):
-            taken.pop(number, None)
-    indent = min((len(line) - len(line.lstrip()) for line in taken.values() if line.strip()), default=0)
-    shown = tuple(line[indent:].rstrip() for line in taken.values())
+    dropped = {number for inner_node in ast.walk(node) for number in _docstring(inner_node, lines)}
+    taken = [lines[number - 1] for number in range(first, node.end_lineno + 1) if number not in dropped]
+    indent = min((len(line) - len(line.lstrip()) for line in taken if line.strip()), default=0)
+    shown = tuple(line[indent:].rstrip() for line in taken)
     return Excerpt(name, file.relative_to(Path(underhood.__file__).parents[1]).as_posix(), first, shown)
 
 
@@ -65,12 +62,13 @@ def _inside(node: ast.AST, part: str, name: str) -> ast.AST:
     raise LookupError(f"{name}: there is no {part}")
 
 
-def _docstring(node: ast.AST) -> range:
-    """The lines of a docstring but its first, which says what the thing is for."""
+def _docstring(node: ast.AST, lines: list[str]) -> range:
+    """The line numbers of a node's docstring and of the empty line after it."""
     if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or ast.get_docstring(node) is None:
         return range(0)
     text = node.body[0]
     assert text.end_lineno is not None
-    if text.end_lineno == text.lineno:
-        return range(0)
-    return range(text.lineno + 1, text.end_lineno + 1)
+    if len(node.body) == 1:
+        return range(0)  # nothing else is in it
+    after = text.end_lineno
+    return range(text.lineno, after + 1 + (not lines[after].strip()))

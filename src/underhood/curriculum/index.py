@@ -1,23 +1,18 @@
-"""Which milestones there are: read from their files without running them, so that the map opens at once.
-
-A milestone file assigns ``MILESTONE = Milestone(…)``. Only that expression, the plain values it names and its imports
-from `underhood.core.milestone` are evaluated here; the rest of the file, torch and all, waits for ``reproduce``.
-"""
+"""Index of the milestones: read from their folders without importing their code, so that the map opens at once."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import underhood.path
 from underhood.core.errors import UserError, nearest
-from underhood.core.milestone import Milestone
+from underhood.core.milestone import Milestone, read_milestone
 from underhood.core.trial import Trial
+from underhood.curriculum.topics import topics
 
 STEM = re.compile(r"p[0-9]{4}_[a-z0-9_]+")
 
@@ -25,48 +20,15 @@ STEM = re.compile(r"p[0-9]{4}_[a-z0-9_]+")
 @lru_cache(maxsize=1)
 def milestones() -> dict[str, Milestone]:
     """All milestones by stem, in the order of the path (that of their main topics)."""
-    from underhood.curriculum.topics import topics
-
-    found = [read(file) for file in sorted(folder().glob("p[0-9]*.py")) if STEM.fullmatch(file.stem)]
     order = {id: place for place, id in enumerate(topics())}
-    return {one.stem: one for one in sorted(found, key=lambda one: (order[one.topics[0]], one.stem))}
+    folders = [folder for folder in path_folder().iterdir() if STEM.fullmatch(folder.name)]
+    listed = sorted(map(read_milestone, folders), key=lambda milestone: (order[milestone.topics[0]], milestone.stem))
+    return {milestone.stem: milestone for milestone in listed}
 
 
-def folder() -> Path:
-    """Where the milestones' files lie."""
+def path_folder() -> Path:
+    """The folder with one folder per milestone."""
     return Path(underhood.path.__path__[0])
-
-
-def read(file: Path) -> Milestone:
-    """The milestone that a file describes, without importing the file.
-
-    AssertionError if the file has none, or builds it from more than data: a bug of the milestone's author.
-    """
-    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    assigned: dict[str, ast.stmt] = {}
-    needed: list[ast.stmt] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            assigned[node.targets[0].id] = node
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            assigned[node.target.id] = node
-        elif isinstance(node, ast.ImportFrom) and node.module == "underhood.core.milestone":
-            needed.append(node)
-    assert "MILESTONE" in assigned, f"{file.name} assigns no MILESTONE"
-    wanted, todo = {"MILESTONE"}, ["MILESTONE"]
-    while todo:
-        for node in ast.walk(assigned[todo.pop()]):
-            if isinstance(node, ast.Name) and node.id in assigned and node.id not in wanted:
-                wanted.add(node.id)
-                todo.append(node.id)
-    needed += [node for name, node in assigned.items() if name in wanted]
-    needed.sort(key=lambda node: node.lineno)
-    space: dict[str, Any] = {}
-    exec(compile(ast.Module(body=needed, type_ignores=[]), str(file), "exec"), space)
-    one = space["MILESTONE"]
-    assert isinstance(one, Milestone), f"{file.name}: MILESTONE is no Milestone"
-    assert one.stem == file.stem, f"{file.name}: its stem is {one.stem!r}"
-    return one
 
 
 def find(name: str) -> Milestone:
@@ -75,32 +37,32 @@ def find(name: str) -> Milestone:
     Raises:
         UserError: there is none; the message has the nearest.
     """
-    from underhood.curriculum.topics import topics
-
     known = milestones()
     if name in known:
         return known[name]
-    fitting = [one for one in known.values() if name in one.topics]
-    fitting = fitting or [one for one in known.values() if one.stem.partition("_")[2] == name]
-    if fitting:
-        return fitting[0]
+    matches = [milestone for milestone in known.values() if name in milestone.topics]
+    matches = matches or [milestone for milestone in known.values() if milestone.stem.partition("_")[2] == name]
+    if matches:
+        return matches[0]
     if name in topics():
-        raise UserError(f"the topic {name} has no milestone yet", fix=f"underhood path to {name} shows the way there")
-    near = nearest(name, [*known, *(id for one in known.values() for id in one.topics)])
+        raise UserError(
+            f"the topic {name} has no milestone yet", fix=f"underhood path to {name} lists what to read first"
+        )
+    near = nearest(name, [*known, *(id for milestone in known.values() for id in milestone.topics)])
     fix = f"Did you mean {near}?" if near else "underhood path lists them"
     raise UserError(f"no milestone {name!r}", fix=fix)
 
 
 def covering() -> dict[str, Milestone]:
     """The milestone of each topic that has one."""
-    return {id: one for one in milestones().values() for id in one.topics}
+    return {id: milestone for milestone in milestones().values() for id in milestone.topics}
 
 
 def runner(stem: str) -> Callable[[Trial], None]:
-    """The milestone's ``run``; imports its file and all that it needs."""
-    return importlib.import_module(f"underhood.path.{stem}").run
+    """The milestone's ``run``; imports its code and all that it needs."""
+    return importlib.import_module(f"underhood.path.{stem}.run").run
 
 
-def source(stem: str) -> Path:
-    """The milestone's file."""
-    return folder() / f"{stem}.py"
+def sources(stem: str) -> list[Path]:
+    """The files that decide what a milestone measures."""
+    return [path_folder() / stem / name for name in ("milestone.toml", "run.py")]

@@ -1,4 +1,4 @@
-"""Runs a milestone: measures its claims, then takes each of its ideas away, and writes down all that was found."""
+"""Runner of milestones: measures the claims, takes each idea away, and writes down all that was found."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import underhood
 from underhood.core.figures import figure_to_json
 from underhood.core.milestone import Milestone, Scale
 from underhood.core.provenance import commit, cpu_name
-from underhood.core.trial import Listener, Trial
+from underhood.core.trial import Listener, Trial, claim_json
+from underhood.core.verdicts import HELD, estimate, judge, verdict_of
 from underhood.curriculum import index
-from underhood.curriculum.results import Result, verdict_of
+from underhood.curriculum.results import Result
 
 PACKAGES = ("numpy", "torch")
-HELD = ("exact", "holds", "holds in shape")
+Run = Callable[[Trial], None]
 
 
 def reproduce(
@@ -32,7 +33,7 @@ def reproduce(
     data: Path | None = None,
     command: str = "",
     listener: Listener | None = None,
-    run: Callable[[Trial], None] | None = None,
+    run: Run | None = None,
 ) -> Result:
     """Everything that a milestone finds at one scale, as the JSON of a result file.
 
@@ -45,16 +46,15 @@ def reproduce(
     run = run or index.runner(milestone.stem)
     count = seeds or getattr(milestone.seeds, scale)
     begun = time.perf_counter()
-    share = 1.0 if not milestone.ablations else 0.7 if scale == "smoke" else 0.9
+    share = 1.0 if not milestone.ablations else 0.5 if scale == "smoke" else 0.9
     trial = Trial(milestone, scale, seeds=range(count), data=data, listener=_within(listener, 0.0, share))
     run(trial)
     claims = trial.as_json()
     minutes = (time.perf_counter() - begun) / 60
-    ablations = []
-    for number, one in enumerate(milestone.ablations):
-        start = share + (1 - share) * number / len(milestone.ablations)
-        told = _within(listener, start, start + (1 - share) / len(milestone.ablations), f"without {one.key}")
-        ablations.append(ablate(milestone, one.key, data=data, listener=told, run=run))
+    same = scale == "smoke" and count == milestone.seeds.smoke
+    ablations = run_ablations(
+        milestone, data=data, intact=claims if same else None, listener=_within(listener, share, 1.0), run=run
+    )
     return {
         "milestone": milestone.stem,
         "topics": list(milestone.topics),
@@ -69,7 +69,7 @@ def reproduce(
         "minutes": round(minutes, 3),
         "minutes_with_ablations": round((time.perf_counter() - begun) / 60, 3),
         "data": trial.digests,
-        "verdict": verdict_of({"claims": claims}),
+        "verdict": verdict_of(claims),
         "claims": claims,
         "oracles": [{"name": name, "agrees": agrees, "detail": detail} for name, agrees, detail in trial.oracles],
         "ablations": ablations,
@@ -78,27 +78,82 @@ def reproduce(
     }
 
 
-def ablate(
+def run_ablations(
     milestone: Milestone,
-    key: str,
     *,
     data: Path | None = None,
+    intact: Sequence[dict[str, Any]] | None = None,
     listener: Listener | None = None,
-    run: Callable[[Trial], None] | None = None,
-) -> dict[str, Any]:
-    """Takes one idea away at smoke scale; ``broke`` says whether all the claims that rest on it then failed."""
-    one = next(one for one in milestone.ablations if one.key == key)
-    trial = Trial(milestone, "smoke", seeds=range(milestone.seeds.smoke), removed={key}, data=data, listener=listener)
-    (run or index.runner(milestone.stem))(trial)
-    claims = [claim for claim in trial.as_json() if claim["key"] in one.breaks]
-    unmeasured = [claim["key"] for claim in claims if "why" in claim]
-    return {
-        "key": one.key,
-        "removes": one.removes,
-        "broke": all(claim["verdict"] not in HELD for claim in claims if "why" not in claim),
-        "unmeasured": unmeasured,
-        "claims": [{name: claim.get(name) for name in ("key", "middle", "low", "high", "verdict")} for claim in claims],
-    }
+    run: Run | None = None,
+) -> list[dict[str, Any]]:
+    """Measures the claims at smoke scale with each idea and without it, with the same seeds.
+
+    Args:
+        intact: the claims with the idea, if they were measured already at smoke scale.
+    """
+    run = run or index.runner(milestone.stem)
+    seeds = range(milestone.seeds.smoke)
+    parts = len(milestone.ablations) + (intact is None)
+    if intact is None:
+        trial = Trial(milestone, "smoke", seeds=seeds, data=data, listener=_within(listener, 0.0, 1 / parts))
+        run(trial)
+        intact = trial.as_json()
+    known = {claim["key"]: claim for claim in intact}
+    measured = []
+    for number, ablation in enumerate(milestone.ablations, start=parts - len(milestone.ablations)):
+        told = _within(listener, number / parts, (number + 1) / parts, f"without {ablation.key}")
+        trial = Trial(milestone, "smoke", seeds=seeds, removed={ablation.key}, data=data, listener=told)
+        run(trial)
+        claims = [
+            {"key": claim["key"], "with": _outcome(known[claim["key"]]), "without": _outcome(claim)}
+            for claim in trial.as_json()
+            if claim["key"] in ablation.breaks
+        ]
+        measured.append({"key": ablation.key, "removes": ablation.removes, "sound": is_sound(claims), "claims": claims})
+    return measured
+
+
+def is_sound(claims: Sequence[dict[str, Any]]) -> bool | None:
+    """Whether an ablation counts: every claim holds with the idea and fails without it; None if none was measured."""
+    measured = [
+        claim
+        for claim in claims
+        if "not measurable here" not in (claim["with"]["verdict"], claim["without"]["verdict"])
+    ]
+    if not measured:
+        return None
+    return all(
+        claim["with"]["verdict"] in HELD and claim["without"]["verdict"] == "does not hold here" for claim in measured
+    )
+
+
+def _outcome(claim: dict[str, Any]) -> dict[str, Any]:
+    return {name: claim.get(name) for name in ("middle", "low", "high", "verdict")}
+
+
+def recompute(milestone: Milestone, result: Result, *, data: Path | None = None) -> Result:
+    """A result with its verdicts judged anew from the values that it holds, by the milestone's present rules.
+
+    Claims that the result does not hold stay unmeasured. Ablations without the values of the intact run are measured
+    again, at smoke scale.
+    """
+    stored = {claim["key"]: claim for claim in result["claims"]}
+    claims = []
+    for claim in milestone.claims:
+        old = stored.get(claim.key, {"why": "not measured in this result", "verdict": "not measurable here"})
+        if "values" not in old:
+            claims.append(claim_json(claim, None, old["verdict"], old.get("why", "")))
+            continue
+        values = [float("nan") if value is None else value for value in old["values"]]
+        found = estimate(values, claim.summary, fixed=claim.deterministic)
+        claims.append(claim_json(claim, found, judge(claim.rule, found)))
+    ablations = result["ablations"]
+    current = [(ablation.key, list(ablation.breaks)) for ablation in milestone.ablations]
+    if current != [
+        (ablation["key"], [claim["key"] for claim in ablation["claims"] if "with" in claim]) for ablation in ablations
+    ]:
+        ablations = run_ablations(milestone, data=data)
+    return result | {"verdict": verdict_of(claims), "claims": claims, "ablations": ablations}
 
 
 def machine() -> dict[str, Any]:
@@ -115,11 +170,13 @@ def machine() -> dict[str, Any]:
 
 
 def digest(stem: str) -> str:
-    """A digest of the milestone's file: a result of the same file need not be measured again."""
-    return hashlib.sha256(index.source(stem).read_bytes()).hexdigest()[:16]
+    """A digest of the milestone's rules and code: a result of the same need not be measured again."""
+    content = b"\0".join(file.read_bytes() for file in index.sources(stem))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def underhood_version() -> str:
+    """The version of the installed package, or of the sources."""
     return _version("underhood") or getattr(underhood, "__version__", "unknown")
 
 
@@ -140,11 +197,18 @@ def _within(listener: Listener | None, start: float, end: float, prefix: str = "
     return told
 
 
-def failures(result: Result) -> Sequence[str]:
-    """What a sound result would not have: an oracle that disagrees, an ablation that broke nothing."""
-    found = [f"{one['name']} disagrees: {one['detail']}" for one in result["oracles"] if not one["agrees"]]
-    for one in result["ablations"]:
-        if not one["broke"]:
-            still = [claim["key"] for claim in one["claims"] if claim["verdict"] in HELD]
-            found.append(f"without {one['key']} {', '.join(still)} held all the same")
+def failures(result: Result) -> list[str]:
+    """What a sound result would not have: an oracle that disagrees, an ablation that does not count."""
+    found = [
+        f"not confirmed: {oracle['name']} ({oracle['detail']})" for oracle in result["oracles"] if not oracle["agrees"]
+    ]
+    for ablation in result["ablations"]:
+        for claim in ablation["claims"]:
+            intact, ablated = claim["with"]["verdict"], claim["without"]["verdict"]
+            if "not measurable here" in (intact, ablated):
+                continue
+            if ablated != "does not hold here":
+                found.append(f"without {ablation['key']}, {claim['key']} is not refuted ({ablated})")
+            elif intact not in HELD:
+                found.append(f"the ablation {ablation['key']} shows nothing: with the idea, {claim['key']} is {intact}")
     return found

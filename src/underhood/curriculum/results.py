@@ -10,7 +10,7 @@ from typing import Any
 import underhood
 from underhood.core.errors import UserError
 from underhood.core.files import write_text
-from underhood.core.milestone import SCALES, Milestone, Verdict, worst
+from underhood.core.milestone import SCALES, Milestone
 
 Result = dict[str, Any]
 """What a result file holds; `underhood.curriculum.reproduce` writes it."""
@@ -49,8 +49,13 @@ def save(folder: Path, result: Result) -> Path:
     target = path_for(folder, result)
     if result["scale"] == "smoke":
         target = target.with_name(target.stem + "_smoke.json")
-    write_text(target, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    write(target, result)
     return target
+
+
+def write(file: Path, result: Result) -> None:
+    """Writes a result file (UserError if the place can't be written)."""
+    write_text(file, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
 def load(file: Path) -> Result:
@@ -68,24 +73,15 @@ def load(file: Path) -> Result:
     return found
 
 
+def all_of(stem: str, folder: Path) -> list[tuple[Path, Result]]:
+    """Every result of a milestone in one folder, the oldest first."""
+    return [(file, load(file)) for file in sorted((folder / stem).glob("*.json"))]
+
+
 def latest(stem: str, folders: Iterable[Path]) -> tuple[Path, Result] | None:
     """The result that speaks for a milestone: a report before a smoke test, then the newest; None if there is none."""
-    found = [(file, load(file)) for folder in folders for file in sorted((folder / stem).glob("*.json"))]
+    found = [entry for folder in folders for entry in all_of(stem, folder)]
     return max(found, key=lambda one: (SCALES.index(one[1]["scale"]), one[1]["created"]), default=None)
-
-
-def verdict_of(result: Result, topic: str | None = None) -> Verdict | None:
-    """The verdict on a milestone, or on one of its topics: the worst of the claims that count for it."""
-    claims = [claim for claim in result["claims"] if claim["verdict"] is not None and not claim.get("aside")]
-    if topic is not None:
-        claims = [claim for claim in claims if claim.get("topic") == topic] or [c for c in claims if not c.get("topic")]
-    return worst([claim["verdict"] for claim in claims])
-
-
-def sound(result: Result) -> bool:
-    """Whether every oracle agreed and every ablation broke its claims."""
-    oracles = all(oracle["agrees"] for oracle in result.get("oracles", ()))
-    return oracles and all(ablation["broke"] for ablation in result.get("ablations", ()))
 
 
 def overview(milestones: Iterable[Milestone], folders: Iterable[Path]) -> dict[str, tuple[Path, Result]]:

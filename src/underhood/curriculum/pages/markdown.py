@@ -41,7 +41,7 @@ def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
         source = f"../../src/{one['file']}"
         parts.append(f"`{one['name']}` in [{one['file']}]({source}):")
         parts.append(f"```text\n{one['text']}\n```")
-    parts += ["## Claims", _claims(told)]
+    parts += ["## Claims", *_verdict(told), _claims(told)]
     if result:
         parts += [_checked(result)] if result["oracles"] else []
         parts += result["notes"]
@@ -70,28 +70,40 @@ def _claims(told: dict[str, Any]) -> str:
         here = claim["why"] if claim["here"] is None else claim["here"] + (f" {claim['unit']}" if claim["unit"] else "")
         if claim["interval"]:
             here += f" ({claim['interval']})"
-        cells = (claim["statement"], paper, here, claim["rule"], claim["verdict"] or "not measured yet")
+        statement = f"**{claim['statement']}**" if claim["headline"] else claim["statement"]
+        cells = (statement, paper, here, claim["rule"], claim["verdict"] or "not measured yet")
         rows.append("| " + " | ".join(_safe(cell) for cell in cells) + " |")
     return "\n".join(rows)
+
+
+def _verdict(told: dict[str, Any]) -> list[str]:
+    """The verdict, how many claims hold, and which do not; headline claims are bold in the table."""
+    if told["held"] is None:
+        return []
+    held, judged = told["held"]
+    text = f"Headline claims (bold): **{told['verdict']}**. {held} of {judged} claims hold."
+    failing = [f"- {claim['statement']}: {claim['verdict']}" for claim in told["failing"]]
+    return [text + (" Not these:\n\n" + "\n".join(failing) if failing else "")]
 
 
 def _checked(result: dict[str, Any]) -> str:
     lines = []
     for oracle in result["oracles"]:
-        word = "agrees" if oracle["agrees"] else "disagrees"
-        lines.append(f"- {oracle['name']} {word}" + (f": {oracle['detail']}" if oracle["detail"] else ""))
+        word = "Confirmed" if oracle["agrees"] else "Not confirmed"
+        lines.append(f"- {word}: {oracle['name']}" + (f" ({oracle['detail']})" if oracle["detail"] else ""))
     return "Checked against others:\n\n" + "\n".join(lines)
 
 
 def _without(told: dict[str, Any]) -> list[str]:
     parts = []
-    for one in told["ablations"]:
+    for ablation in told["ablations"]:
         lines = [
-            f"- {line['statement']}: {line['with'] or 'not measured'} with it, "
+            f"- {line['statement']}: {line['with'] or 'not measured'} with it ({line['intact']}), "
             f"{line['without'] or 'not measured'} without ({line['verdict']})"
-            for line in one["lines"]
+            for line in ablation["lines"]
         ]
-        parts.append(f"Taken away: {one['removes']}." + ("\n\n" + "\n".join(lines) if lines else ""))
+        unsound = "\n\nThis ablation shows nothing here." if ablation["sound"] is False else ""
+        parts.append(f"Taken away: {ablation['removes']}." + ("\n\n" + "\n".join(lines) if lines else "") + unsound)
     return parts
 
 

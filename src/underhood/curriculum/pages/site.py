@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.files import write_text
-from underhood.core.milestone import VERDICTS
+from underhood.core.verdicts import VERDICTS, verdict_of
 from underhood.curriculum import index, results
 from underhood.curriculum.game import STEM, game
 from underhood.curriculum.pages import graph, story
@@ -63,7 +63,7 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
     found = results.overview(index.milestones().values(), places)
     verdicts: dict[str, str | None] = {}
     for id, one in index.covering().items():
-        verdicts[id] = results.verdict_of(found[one.stem][1], id) if one.stem in found else None
+        verdicts[id] = verdict_of(found[one.stem][1]["claims"], id) if one.stem in found else None
     drawn = graph.draw(verdicts)
     counts = {verdict: sum(verdict == one for one in verdicts.values()) for verdict in VERDICTS}
     return {

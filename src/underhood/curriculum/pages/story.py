@@ -13,6 +13,7 @@ from pygments.lexers import PythonLexer
 
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Claim, Milestone
+from underhood.core.verdicts import HELD, count_held
 from underhood.curriculum import index, results
 from underhood.curriculum.excerpts import excerpt
 from underhood.curriculum.topics import ERAS, GRADES, Topic, after, topics
@@ -28,11 +29,14 @@ HUES = {
     "exact": "good",
     "holds": "good",
     "holds in shape": "shape",
-    "not measurable here": "unknown",
+    "inconclusive": "unknown",
+    "not measurable here": "missing",
     "does not hold here": "bad",
     None: "open",
 }
-"""How a verdict looks; its word always stands beside it."""
+"""How a verdict looks; its word is always beside it."""
+HOW = {"mean": "mean", "median": "median", "max": "every value", "min": "every value"}
+"""What of several seeds is judged."""
 
 
 def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
@@ -46,7 +50,9 @@ def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
         "era": ERAS[topics()[milestone.topics[0]].section],
         "topics": [topics()[id] for id in milestone.topics],
         "grades": {topics()[id].grade: GRADES[topics()[id].grade] for id in milestone.topics},
-        "verdict": None if result is None else results.verdict_of(result),
+        "verdict": None if result is None else result["verdict"],
+        "held": None if result is None else count_held(result["claims"]),
+        "failing": [claim for claim in known.values() if claim["verdict"] is not None and claim["verdict"] not in HELD],
         "hues": HUES,
         "claims": [_claim(claim, known.get(claim.key, {}), milestone) for claim in milestone.claims],
         "evidence": EVIDENCE,
@@ -57,14 +63,14 @@ def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
         "next": _neighbours({topic.id for id in milestone.topics for topic in after(id)} - set(milestone.topics)),
         "result": result,
         "measured": None if result is None else _measured(result),
-        "again": f"underhood reproduce {milestone.stem}" + (" --data DATA" if result and result["data"] else ""),
+        "command": f"underhood reproduce {milestone.stem}" + (" --data DATA" if result and result["data"] else ""),
         "minutes": {"read": minutes(milestone.minutes.read), "report": minutes(milestone.minutes.report)},
     }
 
 
 def interval(row: Mapping[str, Any]) -> str:
     """The 95 % interval of a claim's values in words; empty where there is none."""
-    if row.get("low") is None or row["low"] == row["high"]:
+    if row.get("low") is None or compact(row["low"]) == compact(row["high"]):
         return ""
     return f"{compact(row['low'])} to {compact(row['high'])}"
 
@@ -84,33 +90,36 @@ def _claim(claim: Claim, row: Mapping[str, Any], milestone: Milestone) -> dict[s
         "interval": interval(row),
         "seeds": len(row.get("values", ())),
         "unit": claim.unit,
-        "rule": claim.judge.words,
-        "how": claim.middle,
+        "rule": claim.rule.words,
+        "how": HOW[claim.summary],
+        "headline": claim.headline,
         "verdict": row.get("verdict"),
         "why": row.get("why", ""),
         "topic": topics()[claim.topic].title if claim.topic and len(milestone.topics) > 1 else "",
-        "aside": claim.aside,
     }
 
 
 def _ablations(milestone: Milestone, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    measured = {one["key"]: one for one in result["ablations"]} if result else {}
-    known = {claim["key"]: claim for claim in result["claims"]} if result else {}
-    found = []
+    measured = {ablation["key"]: ablation for ablation in result["ablations"]} if result else {}
+    told = []
     for ablation in milestone.ablations:
-        one = measured.get(ablation.key)
+        stored = measured.get(ablation.key, {"sound": None, "claims": ()})
         lines = [
             {
                 "statement": milestone.claim(claim["key"]).statement,
-                "with": "" if known.get(claim["key"], {}).get("middle") is None
-                else exact(known[claim["key"]]["middle"]),
-                "without": "" if claim["middle"] is None else exact(claim["middle"]),
-                "verdict": claim["verdict"],
+                "with": _value(claim["with"]),
+                "without": _value(claim["without"]),
+                "intact": claim["with"]["verdict"],
+                "verdict": claim["without"]["verdict"],
             }
-            for claim in (one["claims"] if one else ())
-        ]  # fmt: skip
-        found.append({"key": ablation.key, "removes": ablation.removes, "lines": lines, "broke": one and one["broke"]})
-    return found
+            for claim in stored["claims"]
+        ]
+        told.append({"key": ablation.key, "removes": ablation.removes, "lines": lines, "sound": stored["sound"]})
+    return told
+
+
+def _value(outcome: Mapping[str, Any]) -> str:
+    return "" if outcome["middle"] is None else exact(outcome["middle"])
 
 
 def _code(name: str) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""MacKay 2003: a language model is a compressor, and a compressor a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from underhood.core.figures import Grid, Plot, Series
+from underhood.core.trial import Trial
+from underhood.data.arithmetic import TOTAL_LIMIT, ArithmeticDecoder, ArithmeticEncoder
+from underhood.data.documents import Corpus
+from underhood.data.pydocs import pydocs_corpus
+from underhood.data.split import split_documents
+from underhood.evals.compression import compressors_bytes
+from underhood.infer import token_streams
+from underhood.infer.token_code import Spelling
+from underhood.models.byte_ngram import ByteNGram
+from underhood.models.decoder import parameter_count, qwen3_shaped
+from underhood.text.bpe import train_bpe
+from underhood.train.small_lm import train_small
+
+Bits = NDArray[np.float64]
+
+
+def run(trial: Trial) -> None:
+    topics = "\n".join(one.text for one in pydocs_corpus().documents if one.kind == "topic").encode()
+    text = topics[: trial.by_scale(smoke=30_000, report=len(topics))]
+    others = compressors_bytes(text)
+    measured: dict[int, Bits] = {}
+    for order in trial.each(trial.by_scale(smoke=(5,), report=tuple(range(7))), "order"):
+        code, measured[order] = write(trial, text, order)
+        trial.measure("excess", 8 * len(code) - measured[order].sum())
+        if order == 5:
+            trial.measure("gzip", len(code) / others["gzip"])
+            trial.measure("copying", len(code) / min(others["bz2"], others["xz"]))
+            found = read(trial, code, len(text), 4 if trial.ablated("agreement") else order)
+            trial.measure("lossless", sum(a != b for a, b in zip(text, found, strict=True)))
+    trial.measure("table", 48.0 + 100 * 140 / 1)
+    if trial.wants("best_order"):
+        trial.measure("best_order", min(measured, key=lambda order: measured[order].sum()))
+    if trial.wants("network", "adjusted"):
+        network(trial, *split_documents(pydocs_corpus(), held_out=0.1, seed=0))
+    ours = {f"n-gram, {order} bytes back": bits.sum() / 8 for order, bits in measured.items()}
+    table(trial, "Python's language reference", text, others | ours, 0)
+    show(trial, measured)
+
+
+def write(trial: Trial, text: bytes, order: int) -> tuple[bytes, Bits]:
+    """The code of a text, and the bits that each byte's probability asks for."""
+    model, coder, widths = ByteNGram(order), ArithmeticEncoder(), []
+    for place, byte in enumerate(text):
+        start, end = (byte << 16, byte + 1 << 16) if trial.ablated("model") else model.interval(byte)
+        coder.encode(start, end, TOTAL_LIMIT)
+        widths.append(end - start)
+        model.learn(byte)
+        trial.progress(place / len(text), f"order {order}")
+    return coder.finish(), -np.log2(np.array(widths) / TOTAL_LIMIT)
+
+
+def read(trial: Trial, code: bytes, length: int, order: int) -> bytes:
+    """What somebody with the model of that order makes of a code; zeros follow it, lest it end too soon."""
+    model, coder, found = ByteNGram(order), ArithmeticDecoder(code.ljust(4 * length, b"\0")), bytearray()
+    while len(found) < length:
+        byte, start, end = model.find(coder.target(TOTAL_LIMIT))
+        if trial.ablated("model"):
+            byte = coder.target(TOTAL_LIMIT) >> 16
+            start, end = byte << 16, byte + 1 << 16
+        coder.decode(start, end, TOTAL_LIMIT)
+        model.learn(byte)
+        found.append(byte)
+    return bytes(found)
+
+
+def network(trial: Trial, train: Corpus, held_out: Corpus) -> None:
+    """Trains a small decoder on some documents and sends the others through it, there and back."""
+    texts = [one.text for one in train.documents]
+    tokenizer = train_bpe(texts, vocab_size=2048)
+    spec = qwen3_shaped(vocab_size=2048, context=192, width=128, layers=3, heads=2)
+    model = train_small(texts, tokenizer, spec, steps=450, progress=lambda share: trial.progress(share / 2, "training"))
+    data = "\n".join(one.text for one in held_out.documents).encode()
+    spelling, end = Spelling(tokenizer, 2048), tokenizer.special["<|endoftext|>"]
+    ids = spelling.encode(data)
+    shape = token_streams.Shape.of(model, len(ids))
+    trial.progress(0.5, "writing and reading")
+    code = token_streams.write(model, spelling, end, ids, shape)
+    trial.measure("lossless", int(spelling.decode(token_streams.read(model, spelling, end, code, shape)) != data))
+    others, weights = compressors_bytes(data), 2 * parameter_count(model)
+    trial.measure("network", len(code) / others["xz"])
+    trial.measure("adjusted", (len(code) + weights) / len(data))
+    table(trial, "Documents that the network never saw", data, others | {"network": len(code)}, weights)
+
+
+def table(trial: Trial, title: str, data: bytes, found: Mapping[str, float], weights: int) -> None:
+    extra = {"network": weights}
+    ordered = sorted(found.items(), key=lambda item: item[1])
+    rows = tuple(
+        (name, round(size), round(8 * size / len(data), 3), f"{100 * (size + extra.get(name, 0)) / len(data):,.1f} %")
+        for name, size in ordered
+    )
+    note = f"{len(data):,} bytes. Adjusted: with the model's own bytes, as a share of the text's."
+    trial.figure(Grid(title=title, head=("", "bytes", "bits per byte", "adjusted"), rows=rows, note=note))
+
+
+def show(trial: Trial, measured: dict[int, Bits]) -> None:
+    if len(measured) > 1:
+        each = Series("n-gram", tuple(map(float, measured)), tuple(float(bits.mean()) for bits in measured.values()))
+        trial.figure(Plot(title="How far back to look", x="bytes of context", y="bits per byte", series=(each,)))
+    lines = []
+    for order in {0, 2, 5} & measured.keys():
+        parts = np.array_split(measured[order], 24)
+        read = np.cumsum([len(part) / 1000 for part in parts]).round(1).tolist()
+        lines.append(Series(f"{order} bytes back", tuple(read), tuple(float(part.mean()) for part in parts)))
+    title = "What a byte costs while the n-gram learns"
+    trial.figure(Plot(title=title, x="kB read", y="bits per byte", series=tuple(lines)))
