@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Perceptron
 from sklearn.svm import SVC
 
-from underhood.path.p1958_perceptron import XOR, XOR_Y, learn, separable, squares_and_circles
+from underhood.path.p1958_perceptron.run import XOR, XOR_Y, learn, separable, squares_and_circles
 
 
 @pytest.mark.parametrize("seed", range(3))

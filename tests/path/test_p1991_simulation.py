@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from underhood.path.p1991_simulation import exact_digits, first_digits, gap
+from underhood.path.p1991_simulation.run import exact_digits, first_digits, gap
 
 
 @pytest.mark.parametrize("k", range(1, 7))

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from needs import REPOSITORY
-from underhood.path.p2006_gradcheck import operation_error, operations
+from underhood.path.p2006_gradcheck.run import operation_error, operations
 
 
 @pytest.mark.parametrize("name", sorted(operations()))

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from underhood.data.digits import digits
-from underhood.path.p2016_linear_algebra import at_right_angles, decomposed, determinant, stretched_most
+from underhood.path.p2016_linear_algebra.run import at_right_angles, decomposed, determinant, stretched_most
 
 
 def test_components_of_digits_match_scikit_learn():

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underhood.path.p2021_secret_sharing import LARGE, at_zero, shares, through
+from underhood.path.p2021_secret_sharing.run import LARGE, at_zero, shares, through
 
 
 @given(

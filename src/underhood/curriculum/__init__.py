@@ -1,1 +1,1 @@
-"""The atlas of the path: its rows, routes and results, the runner, and the pages."""
+"""The path as a whole: topics, routes, search, results, the runner of milestones, and the pages."""

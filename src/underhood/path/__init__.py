@@ -1,1 +1,1 @@
-"""The path: one file per milestone, each a question, an idea and claims that it measures. They never import another."""
+"""The path: one folder per milestone, each a question, an idea and claims that it measures."""

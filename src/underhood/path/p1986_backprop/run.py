@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from underhood.core.figures import Frames, Plot, Series
 from underhood.core.trial import Trial
+from underhood.path.lib.sigmoid_layers import sigmoid, with_bias
 
 Floats = NDArray[np.float64]
 RATE, MOMENTUM, START, SWEEPS = 0.1, 0.9, 0.3, 10_000
@@ -99,14 +100,6 @@ def difference_from_autograd(weights: list[Floats], stop: bool) -> float:
     (0.5 * (output - torch.from_numpy(Y)) ** 2).sum().backward()
     ours = gradients(weights, stop)
     return max(float(np.abs(g - c.grad.numpy()).max()) for g, c in zip(ours, copies, strict=True) if c.grad is not None)
-
-
-def with_bias(x: Floats) -> Floats:
-    return np.concatenate([x, np.ones((*x.shape[:-1], 1))], axis=-1)
-
-
-def sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-x))
 
 
 def drawn(history: list[tuple[int, Floats]], net: int) -> list[tuple[str, Plot]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from underhood.core.figures import Grid, Heat
 from underhood.core.trial import Trial
 from underhood.data.family import ENGLISH, GENERATION, ITALIAN, PEOPLE, RELATIONS, questions
+from underhood.path.lib.sigmoid_layers import sigmoid, with_bias
 
 Floats = NDArray[np.float64]
 Inputs = tuple[Floats, Floats]
@@ -50,10 +51,10 @@ def started(seed: int) -> list[Floats]:
 
 def forward(weights: list[Floats], inputs: Inputs) -> list[Floats]:
     """Activities of every layer for all questions; nets along the first axis."""
-    person, relation = (sigmoid(bias(x) @ w) for x, w in zip(inputs, weights[:2], strict=True))
+    person, relation = (sigmoid(with_bias(x) @ w) for x, w in zip(inputs, weights[:2], strict=True))
     layers = [np.concatenate([person, relation], axis=-1)]
     for w in weights[2:]:
-        layers.append(sigmoid(bias(layers[-1]) @ w))
+        layers.append(sigmoid(with_bias(layers[-1]) @ w))
     return layers
 
 
@@ -62,10 +63,10 @@ def gradients(weights: list[Floats], inputs: Inputs, error: Floats, layers: list
     found: list[Floats] = []
     for w, below, above in zip(weights[:1:-1], layers[-2::-1], layers[:0:-1], strict=True):
         error = error * above * (1 - above)
-        found.insert(0, bias(below).swapaxes(-1, -2) @ error)
+        found.insert(0, with_bias(below).swapaxes(-1, -2) @ error)
         error = error @ w[:, :-1].swapaxes(-1, -2)
     error = error * layers[0] * (1 - layers[0])
-    return [bias(inputs[0]).T @ error[..., :6], bias(inputs[1]).T @ error[..., 6:], *found]
+    return [with_bias(inputs[0]).T @ error[..., :6], with_bias(inputs[1]).T @ error[..., 6:], *found]
 
 
 def train(
@@ -129,14 +130,6 @@ def difference_from_autograd(weights: list[Floats], inputs: Inputs, answers: Flo
     layers = forward(weights, inputs)
     ours = gradients(weights, inputs, (layers[-1] - answers) * keep, layers)
     return max(float(np.abs(g - c.grad.numpy()).max()) for g, c in zip(ours, copies, strict=True) if c.grad is not None)
-
-
-def bias(x: Floats) -> Floats:
-    return np.concatenate([x, np.ones((*x.shape[:-1], 1))], axis=-1)
-
-
-def sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-x))
 
 
 def show(trial: Trial, weights: list[Floats], inputs: Inputs, answers: Floats, held: NDArray[np.int64]) -> None:

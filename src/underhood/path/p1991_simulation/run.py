@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from underhood.core.figures import Frames, Plot, Series
 from underhood.core.trial import Trial
+from underhood.path.lib.log_slope import log_slope
 
 Floats = NDArray[np.floating]
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -59,7 +60,7 @@ def width(means: Floats) -> float:
 
 def power(values: list[float]) -> float:
     """The exponent of n that fits the values best, for n from 4 on."""
-    return float(np.polyfit(np.log(SIZES[2:]), np.log(values[2:]), 1)[0])
+    return log_slope(SIZES[2:], values[2:])
 
 
 def gaps_to_the_bell(draw: Callable[[int], Floats], many: int = 1_000_000) -> list[float]:

@@ -15,6 +15,7 @@ from underhood.grad.check import best_step, gradient_error, quotient
 from underhood.nn.lora import LoRALinear, LoRASpec
 from underhood.nn.norm import RMSNormSpec
 from underhood.nn.qlora_linear import QuantizedLinear
+from underhood.path.lib.log_slope import log_slope
 from underhood.train.chunked import unembedded_loss
 from underhood.train.cross_entropy import cross_entropy
 
@@ -64,7 +65,7 @@ def difference_errors(x: Floats, steps: Floats, both: bool = True) -> Floats:
 
 def slope(errors: Floats, of: NDArray[np.bool_]) -> float:
     """The straight line through the errors at some of the steps, on log-log axes."""
-    return float(np.polyfit(np.log(STEPS[of]), np.log(errors[of]), 1)[0])
+    return log_slope(STEPS[of], errors[of])
 
 
 def loss(points: Sequence[Floats]) -> float:

@@ -21,6 +21,7 @@ from underhood.grad.programs import run as follow
 from underhood.grad.symbolic import Formula
 from underhood.grad.tensor import Tensor
 from underhood.grad.value import Value
+from underhood.path.lib.log_slope import log_slope
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +91,7 @@ def costs(trial: Trial) -> None:
             found.setdefault(f"{name}, backwards", []).append(cost_of_reverse(f, point) / alone)
     way = "forwards" if trial.ablated("backwards") else "backwards"
     trial.measure("cheap", max(max(found[f"{name}, {way}"]) for name in sizes))
-    trial.measure("growth", float(np.polyfit(np.log(sizes["valley"]), np.log(found[f"valley, {way}"]), 1)[0]))
+    trial.measure("growth", log_slope(sizes["valley"], found[f"valley, {way}"]))
     trial.figure(
         Plot(
             title="What a gradient costs",

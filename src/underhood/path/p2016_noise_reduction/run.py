@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from underhood.core.figures import Plot, Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits
+from underhood.path.lib.log_slope import log_slope
 from underhood.train.finite_sum import Descent, Logistic, saga, stochastic, svrg
 
 Floats = NDArray[np.float64]
@@ -76,7 +77,7 @@ def averaged(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, Des
         runs = slice(8 * at, 8 * at + 8)
         gaps, others = (found.values_TR[:, runs].mean(axis=1) - best for found in (mean, last))
         trial.measure("average", others[-20:].mean() / gaps[-20:].mean())
-        trial.measure("average_rate", np.polyfit(np.log(mean.passes[late]), np.log(gaps[late]), 1)[0])
+        trial.measure("average_rate", log_slope(mean.passes[late], gaps[late]))
     return {"mean of the iterates": mean, "the last of them": last}
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from underhood.core.figures import Plot, Series
 from underhood.core.trial import Trial
+from underhood.path.lib.log_slope import log_slope
 from underhood.train.curvature import lbfgs
 from underhood.train.finite_sum import Descent, Logistic, full, stochastic
 
@@ -61,9 +62,9 @@ def run(trial: Trial) -> None:
         falls = [(gaps(sgd, 0) - gaps(sgd, passes))[at] for passes in (1, 10)]
         trial.measure("slowdown", falls[0] / falls[1])
         trial.measure("floor", floors[0][at] / floors[1][at])
-        trial.measure("rate", slope(shrunk.passes[late] * n + gamma, shrunk.values_TR[late, at] - best))
-        trial.measure("examples", slope(SIZES, looked["stochastic"][:, at]))
-        trial.measure("examples_full", slope(SIZES, looked["full"][:, at]))
+        trial.measure("rate", log_slope(shrunk.passes[late] * n + gamma, shrunk.values_TR[late, at] - best))
+        trial.measure("examples", log_slope(SIZES, looked["stochastic"][:, at]))
+        trial.measure("examples_full", log_slope(SIZES, looked["full"][:, at]))
         compared = zip(passes, batch, strict=True)
         ahead = [float(p) for p, value in compared if 0 < p < 20 and value - best < gaps(sgd, p)[at]]
         trial.measure("overtaken", min(ahead, default=np.inf))
@@ -111,10 +112,6 @@ def examples(name: str, runs: int, rng: np.random.Generator, trial: Trial) -> Fl
         reached = (descent.values_TR - best < GAP).argmax(axis=0)
         found.append(descent.passes[reached] * n)
     return np.array(found)
-
-
-def slope(x: Floats | tuple[int, ...], y: Floats) -> float:
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def show(

@@ -41,7 +41,7 @@ def recipes(trial: Trial) -> dict[str, ImageTrainer]:
 
     def adam(passes: int, shifts: bool = False) -> ImageTrainer:
         return ImageTrainer(
-            passes=passes // trial.by_scale(smoke=2, report=1), batch=16, rate=1.2e-3, adam=True, shifts=shifts
+            passes=passes // trial.by_scale(smoke=2, report=1), batch=16, lr=1.2e-3, adam=True, shifts=shifts
         )
 
     entropy = ImageTrainer(passes=23 // less, batch=batch, lr=0.01 * batch**0.5)

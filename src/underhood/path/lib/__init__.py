@@ -1,0 +1,1 @@
+"""Code that only milestones share; they import it and never each other."""
