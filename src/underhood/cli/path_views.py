@@ -73,7 +73,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
                 )
         out.print()
         legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-        out.print(f"{legend}; no mark: not measured yet", style="dim")
+        out.print(f"{legend}.", style="dim")
         terminal.next_commands(
             out,
             {

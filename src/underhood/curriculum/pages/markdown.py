@@ -50,7 +50,7 @@ def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
         parts += ["## What was hard", milestone.hard.strip()]
     if milestone.errata:
         parts += ["## What sources get wrong", "\n".join(f"- {one}" for one in milestone.errata)]
-    parts += ["## Run it again", f"```text\n{told['again']}\n```"]
+    parts += ["## Run it again", f"```text\n{told['command']}\n```"]
     if told["measured"]:
         parts.append("\n".join(f"- {name}: {_safe(value)}" for name, value in told["measured"]))
     parts += ["## Sources", "\n".join(f"- {p.authors} ({p.year}). [{p.title}]({p.link})." for p in milestone.papers)]
