@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from underhood.kernels import elementwise, jit
+from underhood.kernels.adaptive_threads import AdaptiveThreads
 from underhood.kernels.elementwise import array
 from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGatedMLP, UnitRMSNorm, scale_of
 from underhood.kernels.matmul import Weights, multiply
@@ -82,6 +83,7 @@ class CpuDecoder:
         self._norm = _Norm(model.norm)
         self._unembed = _Product(model.unembed)
         self._width = embed.embedding_dim
+        self._threads = AdaptiveThreads()
         self._rooms: dict[int, Workspace] = {}
         self._memory: dict[tuple[str, int], Tensor] = {}  # for any number of tokens, one pass at a time
 
@@ -90,6 +92,12 @@ class CpuDecoder:
         self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCache, rows: Sequence[int] | None = None
     ) -> Tensor:
         """Reads at most `MOST` tokens; the scores (N, V) after each, or after those at `rows` only."""
+        with self._threads.measured(len(tokens)):
+            return self._read(tokens, positions, cache, rows)
+
+    def _read(
+        self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCache, rows: Sequence[int] | None
+    ) -> Tensor:
         count = len(tokens)
         room = self._rooms.get(count) or self._rooms.setdefault(count, Workspace(count, self._memory))
         x = room.buffer("x", self._width)
