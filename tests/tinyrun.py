@@ -62,7 +62,7 @@ def quick_builds() -> Iterator[None]:
     hardware = Hardware(device=Device(name="cpu"), flops=1e11, read_bytes=1e10)
     size = EvalSize(questions=8, pairs=6, answers=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("underhood.recipes.build.measure_hardware", lambda name, dtype=None: hardware)
+        patch.setattr("underhood.recipes.preparation.measure_hardware", lambda name, dtype=None: hardware)
         patch.setattr("underhood.train.plan.measure_speed", lambda *_: 5000.0)
         patch.setattr(EvalSize, "for_minutes", lambda minutes: size)
         yield

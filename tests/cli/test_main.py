@@ -17,7 +17,9 @@ import pytest
 
 from underhood.cli import main as cli
 from underhood.cli.options import help_page, options_of
+from underhood.cli.train_stage import args_of
 from underhood.core.errors import UserError
+from underhood.recipes.stages.registry import all_stages, find_stage
 
 ALL_VERBS = [verb for group in cli.VERBS.values() for verb in group]
 
@@ -58,7 +60,7 @@ def test_help_names_every_verb_with_its_purpose_in_80_columns(capsys: pytest.Cap
     assert cli.main(["--help"]) == 0
     page = capsys.readouterr().out
     assert max(map(len, page.splitlines())) <= 80
-    for verbs in cli.VERBS.values():
+    for verbs in cli.verbs().values():
         for name, purpose in verbs.items():
             assert f"  {name:<12}  {purpose}\n" in page
 
@@ -83,12 +85,16 @@ def test_verb_module_keeps_the_contract(name: str):
     assert lines <= 150, f"cli/{name}.py has {lines} lines: what it does belongs on a lower floor"
 
 
-@pytest.mark.parametrize("name", ALL_VERBS)
+@pytest.mark.parametrize("name", [*ALL_VERBS, *(stage.name for stage in all_stages())])
 def test_verb_help_explains_every_option_in_80_columns(name: str):
-    module = importlib.import_module(f"underhood.cli.{cli.MODULES.get(name, name)}")
-    page = help_page(module.Args, f"underhood {name}")
+    stage = find_stage(name)
+    if stage is None:
+        args = importlib.import_module(f"underhood.cli.{cli.MODULES.get(name, name)}").Args
+    else:
+        args = args_of(stage)
+    page = help_page(args, f"underhood {name}")
     assert max(map(len, page.splitlines())) <= 80
-    for option in options_of(module.Args):
+    for option in options_of(args):
         assert option.help.endswith("."), f"--{option.name} needs a docstring that ends with a full stop"
 
 

@@ -49,7 +49,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> str:
 def test_sft_of_a_published_model_shows_its_reading_and_scoring(
     published: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    words = ["sft", "--model", str(published), "--data", str(data), "--steps", "1", "--out", str(tmp_path / "out")]
+    words = ["finetune", str(published), "--data", str(data), "--steps", "1", "--out", str(tmp_path / "out")]
     shown = watched(monkeypatch, words)
     for line in ("reading the model", "validation before", "test after"):
         assert line in shown

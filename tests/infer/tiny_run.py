@@ -41,6 +41,12 @@ def make_run(folder: Path, stages: tuple[str, ...] = ("base", "sft", "dpo"), con
     (folder / "run.toml").write_text("", encoding="utf-8")
     for seed, stage in enumerate(stages):
         model = tiny_model(tokenizer, seed, context)
-        state = {"spec": to_json(model.spec), "model": stage, "tokenizer": sha256_of(folder / "tokenizer.json")}
+        state = {
+            "spec": to_json(model.spec),
+            "model": stage,
+            "order": seed,
+            "chats": stage != "base",
+            "tokenizer": sha256_of(folder / "tokenizer.json"),
+        }
         write_checkpoint(folder / "checkpoints" / stage, 10, {"model": module_tensors(model)}, state)
     return folder

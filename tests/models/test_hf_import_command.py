@@ -84,7 +84,7 @@ def test_verbs_that_need_a_run_say_what_does_it_for_a_published_folder(spoken: P
     for words in (["eval"], ["dpo"], ["sft"]):
         assert main([*words, str(spoken)]) == 2
         error = capsys.readouterr().err
-        assert "not built here: sft --model --data trains it, eval --tasks measures it" in error
+        assert "not built here: finetune trains it, eval --tasks measures it" in error
         assert error.count("\n") == 1
 
 

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ from tinytext import write_notes
 from underhood.cli.main import main
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.runlog import RunLog, read_events
-from underhood.recipes.run import MODEL_STAGES
 from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stages.registry import all_stages
+
+MODELS = [stage.model for stage in all_stages()]
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 
@@ -101,7 +102,7 @@ def test_build_stopped_by_ctrl_c_resumes_to_the_same_weights(
     assert len(said) == 2
     assert not (place / out / "summary.json").exists()
     assert build(place, out, "--resume") == 0
-    for model in MODEL_STAGES:
+    for model in MODELS:
         expected, found = tensors(whole, model), tensors(place / out, model)
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[name], found[name]) for name in expected), model
@@ -128,7 +129,7 @@ def options_of_the_run() -> list[str]:
     """What was typed, in the order of the settings."""
     given = ("--data", "notes", *TINY)
     pairs = dict(zip(given[::2], given[1::2], strict=True))
-    order = ["--" + field.name.replace("_", "-") for field in fields(BuildSpec)]
+    order = ["--" + name.replace("_", "-") for name in BuildSpec().flat()]
     return [word for flag in order if flag in pairs for word in (flag, pairs[flag])]
 
 
@@ -180,16 +181,16 @@ def test_summary_says_everything(whole: Path):
     assert names == ["data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report"]
     assert all(stage["seconds"] >= 0 for stage in summary["stages"])
     results = summary["results"]
-    assert [stage["stage"] for stage in results["stages"]] == list(MODEL_STAGES)
+    assert [stage["stage"] for stage in results["stages"]] == MODELS
     assert {one["name"] for one in results["baselines"]} >= {"gzip", "bz2", "xz"}
     assert summary["samples"]
     for sample in summary["samples"]:
         assert sample.keys() == {"prompt", "kind", "expected", "answers"}
-        assert sample["answers"].keys() == set(MODEL_STAGES)
+        assert sample["answers"].keys() == set(MODELS)
 
 
 def test_build_leaves_the_files_it_promises(whole: Path):
     there = {str(file.relative_to(whole)) for file in whole.rglob("*")}
     assert there >= {"run.toml", "events.jsonl", "tokenizer.json", "summary.json", "report.html", "data/train"}
-    assert there >= {f"checkpoints/{stage}" for stage in MODEL_STAGES}
+    assert there >= {f"checkpoints/{stage}" for stage in MODELS}
     assert not [name for name in there if ".making" in name]

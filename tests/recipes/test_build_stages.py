@@ -107,27 +107,27 @@ def test_more_steps_go_on_and_remove_what_was_built_on_fewer(run: Path, verb: Ve
 
 def test_fewer_steps_than_done_are_refused(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "has had 4 steps already" in complaint(capsys, "pretrain", run, "--steps", "3")
-    assert "--steps is out of range" in complaint(capsys, "pretrain", run, "--steps", "0")
+    assert "steps must be at least 1, got 0" in complaint(capsys, "pretrain", run, "--steps", "0")
 
 
 def test_again_starts_over_and_repeats_exactly(run: Path, verb: Verb):
     before = weights(run, "base")
-    assert verb("pretrain", run, "--again")["before"] == 0
+    assert verb("pretrain", run, "--restart")["before"] == 0
     assert torch.equal(weights(run, "base"), before)
     verb("sft", run)
     first = weights(run, "sft")
-    verb("sft", run, "--again", "--lr-scale", "0.01")
+    verb("sft", run, "--restart", "--lr-scale", "0.01")
     assert not torch.equal(weights(run, "sft"), first)
 
 
 def test_other_settings_need_again_and_those_of_the_data_another_run(run: Path, capsys: pytest.CaptureFixture[str]):
-    assert "Give --again" in complaint(capsys, "pretrain", run, "--width", "64")
-    assert "Make another run" in complaint(capsys, "pretrain", run, "--vocab-size", "500", "--again")
+    assert "Give --restart" in complaint(capsys, "pretrain", run, "--width", "64")
+    assert "Make another run" in complaint(capsys, "pretrain", run, "--vocab-size", "500", "--restart")
     assert "Make another run" in complaint(capsys, "tokenizer", run, "--vocab-size", "500")
 
 
 def test_again_with_another_width_makes_another_model(run: Path, verb: Verb):
-    verb("pretrain", run, "--again", "--width", "48")
+    verb("pretrain", run, "--restart", "--width", "48")
     state = read_checkpoint(Path(verb("pretrain", run)["checkpoint"])).state
     assert state["spec"]["width"] == 48
     assert "width = 48" in (run / "run.toml").read_text()
@@ -137,7 +137,7 @@ def test_stage_starts_from_a_named_checkpoint(run: Path, verb: Verb, capsys: pyt
     first = next((run / "checkpoints" / "base").glob("step-*"))
     from_run = verb("sft", run)["loss"]
     assert "has a sft model already" in complaint(capsys, "sft", first)
-    assert verb("sft", first, "--again")["loss"] == from_run
+    assert verb("sft", first, "--restart")["loss"] == from_run
     assert "can't start from" in complaint(capsys, "pretrain", first)
     assert "can't start from" in complaint(capsys, "sft", newest(run / "checkpoints" / "sft") or "")
     skipped = verb("dpo", first)  # alignment right after pretraining
@@ -154,7 +154,7 @@ def test_eval_measures_the_models_there_are_once(run: Path, verb: Verb, capsys: 
     assert one["stages"][0]["measurements"] == found["stages"][0]["measurements"]
     assert (run / "results.json").stat().st_mtime_ns == written
     assert "has no finished sft model" in complaint(capsys, "eval", run, "--stage", "sft")
-    assert verb("eval", run, "--again")["stages"] == found["stages"]
+    assert verb("eval", run, "--restart")["stages"] == found["stages"]
     assert (run / "results.json").stat().st_mtime_ns > written
 
 

@@ -16,8 +16,9 @@ from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.data.labelled import read_labelled
 from underhood.infer.load import load
-from underhood.recipes.classification import ClassifySpec, baselines, classify_model, load_classifier, rates_of
+from underhood.recipes.classification import baselines, classify_model, load_classifier, rates_of
 from underhood.recipes.finetune import default_rate
+from underhood.recipes.finetune_spec import ClassifySpec
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
 from underhood.infer.load import load
 from underhood.recipes import finetune
-from underhood.recipes.finetune import Finetuned, FinetuneSpec, default_rate, finetune_model
+from underhood.recipes.finetune import Finetuned, default_rate, finetune_model
+from underhood.recipes.finetune_spec import FinetuneSpec
 
 QUICK: dict[str, Any] = {"epochs": 6.0, "rows": 2, "lr": 0.02, "context": 96}
 

@@ -67,7 +67,7 @@ def test_sft_command_teaches_a_published_model_its_answers_only(
 
     monkeypatch.setattr(finetune, "ChatBatches", Seen)
     words = ["--lora-rank", "4", "--lr", "0.03", "--steps", "12", "--validation", "0", "--test", "0.25", "--json"]
-    assert main(["sft", "--model", str(folder), "--data", str(data), "--out", str(out), *words]) == 0
+    assert main(["finetune", str(folder), "--data", str(data), "--out", str(out), *words]) == 0
     said = capsys.readouterr()
     assert f"{COUNT} conversations in the form {form}" in said.err.replace("\n          ", " ")
     report = json.loads(said.out)
@@ -107,7 +107,7 @@ def test_sft_command_names_the_bad_row_and_a_model_without_a_template(
     rows = [openai(n) for n in range(4)]
     rows[2]["messages"].insert(0, {"role": "system", "content": "Count."})  # which this template refuses
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    words = ["sft", "--model", str(folder), "--data", str(data)]
+    words = ["finetune", str(folder), "--data", str(data)]
     assert main([*words, "--out", str(tmp_path / "a")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "chat.jsonl line 3: the chat template of" in error

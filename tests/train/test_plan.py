@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,16 @@ from underhood.train import plan as planner
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
-from underhood.train.plan import SIZES, ModelSize, Plan, check_overrides, choose_size, make_plan, training_flops
+from underhood.train.plan import (
+    SIZES,
+    ModelSize,
+    Plan,
+    StageRequest,
+    check_overrides,
+    choose_size,
+    make_plan,
+    training_flops,
+)
 from underhood.train.plan_overrides import PlanOverrides
 
 
@@ -75,6 +86,16 @@ def steady(monkeypatch):
     monkeypatch.setattr(planner, "measure_speed", lambda *_: 10_000.0 / planner.SUSTAINED)
 
 
+def requests(sft_tokens: int = 10_000_000, pairs: int = 1_000_000, **steps: int) -> list[StageRequest]:
+    """A stage of endless data, one whose data is read six times at most, and one of examples with rows of their own."""
+    stages = [
+        StageRequest(stage="first", share=0.62),
+        StageRequest(stage="second", share=0.33, tokens=sft_tokens, epochs=6.0),
+        StageRequest(stage="third", share=0.05, tokens=100 * pairs, row_tokens=100, epochs=1.0, cost=4 / 3),
+    ]
+    return [replace(request, steps=steps.get(request.stage)) for request in stages if request.tokens]
+
+
 def _plan(**changes) -> Plan:
     usual = {
         "seconds": 300.0,
@@ -82,44 +103,40 @@ def _plan(**changes) -> Plan:
         "optimizer": MuonAdamWSpec(),
         "vocab_size": 512,
         "overrides": PlanOverrides(),
-        "sft_tokens": 10_000_000,
-        "pairs": 1_000_000,
-        "pair_tokens": 100,
+        "stages": requests(),
     }
     return make_plan(**(usual | changes))
 
 
 def test_plan_fills_the_budget_and_keeps_the_reserve(steady):
     plan = _plan(reserve=lambda speed: 200_000 / speed)
-    assert plan.sft is not None
-    assert plan.dpo is not None
-    total = plan.pretrain.seconds + plan.sft.seconds + plan.dpo.seconds
-    assert total == pytest.approx(280, rel=0.02)
-    assert plan.pretrain.seconds == pytest.approx(280 * planner.SHARES["pretrain"], rel=0.02)
-    assert plan.pretrain.tokens == pytest.approx(10_000 * plan.pretrain.seconds, rel=1e-6)
+    first, second, third = plan.stages
+    assert first.seconds + second.seconds + third.seconds == pytest.approx(280, rel=0.02)
+    assert first.seconds == pytest.approx(280 * 0.62, rel=0.02)
+    assert first.tokens == pytest.approx(10_000 * first.seconds, rel=1e-6)
+    assert third.tokens * 4 / 3 == pytest.approx(10_000 * third.seconds, rel=1e-6)
 
 
-def test_plan_gives_pretraining_what_a_short_set_leaves_over(steady):
-    short = _plan(sft_tokens=1_000)
-    assert short.sft is not None
-    assert short.sft.steps * short.sft.rows * short.sft.context <= planner.SFT_EPOCHS * 1_000 + 4096
-    assert short.pretrain.steps > _plan().pretrain.steps
+def test_plan_gives_the_stage_of_endless_data_what_a_short_set_leaves_over(steady):
+    short = _plan(stages=requests(sft_tokens=1_000))
+    first, second, _ = short.stages
+    assert second.steps * second.rows * second.context <= 6 * 1_000 + 4096
+    assert first.steps > _plan().stages[0].steps
 
 
-def test_plan_leaves_out_stages_without_data(steady):
-    plan = _plan(sft_tokens=0, pairs=0)
-    assert (plan.sft, plan.dpo) == (None, None)
-    assert plan.pretrain.seconds == pytest.approx(300, rel=0.02)
+def test_plan_leaves_out_stages_that_are_not_requested(steady):
+    plan = _plan(stages=requests(sft_tokens=0, pairs=0))
+    assert plan.find("second") is None
+    [only] = plan.stages
+    assert only.seconds == pytest.approx(300, rel=0.02)
 
 
-def test_plan_obeys_overrides(steady):
-    plan = _plan(
-        overrides=PlanOverrides(width=64, layers=2, context=32, rows=3, pretrain_steps=7, sft_steps=5, dpo_steps=2)
-    )
-    assert plan.sft is not None
-    assert plan.dpo is not None
+def test_plan_obeys_overrides_and_fixed_steps(steady):
+    overrides = PlanOverrides(width=64, layers=2, context=32, rows=3)
+    plan = _plan(overrides=overrides, stages=requests(first=7, second=5, third=2))
     assert (plan.model.width, plan.model.layers, plan.model.context) == (64, 2, 32)
-    assert (plan.pretrain.steps, plan.pretrain.rows, plan.sft.steps, plan.dpo.steps) == (7, 3, 5, 2)
+    assert [stage.steps for stage in plan.stages] == [7, 5, 2]
+    assert plan.stages[0].rows == 3
 
 
 def test_plan_survives_json(steady):
@@ -134,8 +151,8 @@ def test_overrides_that_contradict_each_other_are_refused():
 
 def test_training_always_gets_its_least_share(steady):
     plan = _plan(seconds=10.0, reserve=lambda speed: 1e6)
-    assert plan.pretrain.seconds > 0
-    assert plan.pretrain.steps >= 1
+    assert plan.stages[0].seconds > 0
+    assert plan.stages[0].steps >= 1
 
 
 def test_measured_hardware_is_plausible_and_obeys_dtype():

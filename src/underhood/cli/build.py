@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -103,7 +103,7 @@ def resumed(path: Path, args: Args) -> Run:
     run = Run.open(path)
     for name, value in differences(run, args.settings).items():
         raise UserError(
-            f"{path} was begun with {name.replace('_', '-')} {getattr(run.spec, name)}",
+            f"{path} was begun with {name.replace('_', '-')} {run.spec.flat()[name]}",
             got=str(value),
             fix="Leave it out to go on, or begin another run",
         )
@@ -122,9 +122,11 @@ def default_name(data: str) -> str:
 
 def command_for(run: Run) -> str:
     """The command that makes such a run from nothing, however this one was come by (a file of options, a resume)."""
-    words = ["underhood", "build"]
-    for field in fields(BuildSpec):
-        value, flag = getattr(run.spec, field.name), "--" + field.name.replace("_", "-")
-        if field.name == "minutes" or value != field.default:
-            words += [flag] if value is True else [flag, f"{value:g}" if type(value) is float else str(value)]
+    words, default = ["underhood", "build"], BuildSpec().flat()
+    for name, value in run.spec.flat().items():
+        flag = "--" + name.replace("_", "-")
+        if name == "minutes" or value != default[name]:
+            off = f"--no-{flag[2:]}"
+            given = f"{value:g}" if type(value) is float else str(value)
+            words += [flag if value else off] if isinstance(value, bool) else [flag, given]
     return shlex.join([*words, "--out", str(run.path)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from underhood.cli.chat_loop import Chat
 from underhood.cli.options import Positional
@@ -22,7 +21,7 @@ class Args:
     run: Positional[Path]
     """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Which of the run's models; the last one if left out."""
 
     system: str | None = None

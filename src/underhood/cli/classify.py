@@ -7,21 +7,21 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
+from underhood.recipes.finetune_spec import ClassifySpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(ClassifySpec):
     """Teaches a model to label texts from examples in --data, and says how well
     it does beside a bag of words; or labels texts with a model so taught.
 
     A file of examples is TSV, CSV, JSON lines or Parquet with a text and a label.
     """
 
-    model: Positional[Path]
+    model: Positional[str]
     """Folder of a run or a model; to label texts, of a classifier."""
 
     data: tuple[str, ...] = ()
@@ -33,41 +33,12 @@ class Args:
     out: Path | None = None
     """Folder of the classifier; runs/MODEL-DATA if left out."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
-    """Which of a run's models to teach; the last one if left out."""
-
-    text_column: str | None = None
-    """Column that holds the text, if not called text, sentence, review and the like."""
-
-    label_column: str | None = None
-    """Column that holds the label, if not called label, class, sentiment and the like."""
-
-    how: Literal["head", "token"] = "head"
-    """By a new layer on top, or by the scores of one token per label."""
-
-    pool: Literal["last", "mean"] = "mean"
-    """What the new layer reads: the last token's hidden state, or the mean of all."""
-
-    lora_rank: int | None = None
-    """Rank of LoRA adapters; 0 trains all weights. Left out: 16, or 0 for a small model."""
-
-    epochs: float = 4.0
-    """How often the examples are read."""
-
-    batch: int = 16
-    """Texts per update."""
-
-    lr: float | None = None
-    """Learning rate of everything; head, embedding and blocks have their own if left out."""
-
-    test: float = 0.2
-    """Share of the examples that is held out to measure by."""
-
-    seed: int = 0
-    """Of the split, the order and the start."""
-
     json: bool = False
     """Prints JSON instead of a table."""
+
+    def __post_init__(self):
+        if self.data:
+            super().__post_init__()
 
 
 def run(args: Args) -> int:
@@ -78,31 +49,13 @@ def run(args: Args) -> int:
 
 def _teach(args: Args) -> int:
     from underhood.cli.progress import StageProgress
-    from underhood.recipes.classification import ClassifySpec, classify_model
+    from underhood.recipes.classification import classify_model
     from underhood.train.loop import Interrupted
     from underhood.ui.terminal import console, next_commands, table
 
-    try:
-        spec = ClassifySpec(
-            model=str(args.model),
-            data=args.data,
-            model_stage=args.stage,
-            text_column=args.text_column,
-            label_column=args.label_column,
-            how=args.how,
-            pool=args.pool,
-            lora_rank=args.lora_rank,
-            epochs=args.epochs,
-            batch=args.batch,
-            lr=args.lr,
-            test=args.test,
-            seed=args.seed,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    out = args.out or Path("runs") / f"{args.model.resolve().name}-{Path(args.data[0]).stem}"
+    out = args.out or Path("runs") / f"{Path(args.model).resolve().name}-{Path(args.data[0]).stem}"
     screen = console(sys.stderr if args.json else None)
-    log, work = classify_model(spec, out)
+    log, work = classify_model(args.settings, out)
     try:
         with StageProgress(log, screen):
             done = work()
@@ -127,7 +80,7 @@ def _teach(args: Args) -> int:
 def _label(args: Args) -> int:
     from underhood.recipes.classification import is_classifier, load_classifier
 
-    if not is_classifier(args.model):
+    if not is_classifier(Path(args.model)):
         raise UserError(f"{args.model} is no classifier", fix="Give --data FILE with labelled texts to teach it")
     texts = list(args.text)
     if not texts:
@@ -140,7 +93,7 @@ def _label(args: Args) -> int:
 
     log = RunLog(None)
     with StageProgress(log, console(sys.stderr)):
-        answers = load_classifier(args.model).predict(texts, log.counter("classify", "labelling", "texts"))
+        answers = load_classifier(Path(args.model)).predict(texts, log.counter("classify", "labelling", "texts"))
     for text, found in zip(texts, answers, strict=True):
         best = max(found, key=found.__getitem__)
         if args.json:

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
@@ -33,7 +33,7 @@ class Args:
     model: str | None = None
     """A run's folder, another model's, or hf:OWNER/NAME; left out, the n-gram, which needs no file."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Which of a run's models; left out, base, which has learnt to predict text."""
 
     order: int = 5

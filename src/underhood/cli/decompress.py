@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
@@ -27,7 +27,7 @@ class Args:
     model: str | None = None
     """The model it was written with; files of the n-gram need none."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Which of a run's models; left out, base."""
 
     out: Path | None = None

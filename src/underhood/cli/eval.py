@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
@@ -39,10 +38,10 @@ class Args:
     shots: int | None = None
     """With --tasks: worked examples in front of each question; 5 for gsm8k, else 0, if left out."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Shows one model only."""
 
-    again: bool = False
+    restart: bool = False
     """Measures anew."""
 
     json: bool = False
@@ -66,15 +65,16 @@ def run(args: Args) -> int:
         raise UserError("--task-data, --limit and --shots are for test sets", fix="Name the sets with --tasks")
     from underhood.cli.progress import StageProgress
     from underhood.cli.results import only, print_table
+    from underhood.recipes.evaluate_run import evaluate_checkpoint, evaluate_run
     from underhood.recipes.run import Run
-    from underhood.recipes.stages import evaluate_checkpoint, evaluate_run, locate
+    from underhood.recipes.stage_jobs import locate
     from underhood.ui.terminal import console
 
     path, checkpoint = locate(args.run)
     opened = Run.open(path)
     out = console(sys.stderr if args.json else None)
     with StageProgress(opened.log, out):
-        found = evaluate_checkpoint(opened, checkpoint) if checkpoint else evaluate_run(opened, again=args.again)
+        found = evaluate_checkpoint(opened, checkpoint) if checkpoint else evaluate_run(opened, restart=args.restart)
     if args.stage is not None:
         found = only(found, args.stage, path)
     if args.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from underhood.recipes.stages.registry import find_stage
 from underhood.ui.formatting import count, duration, size
 
 
@@ -29,7 +30,8 @@ def ending(event: Mapping[str, Any]) -> str:
     """How a stage ended, from its ``end`` event."""
     took = f"done in {duration(event['seconds'], ' ')}"
     try:
-        words = _ENDINGS.get(str(event["stage"]), facts_of)(event)
+        stage = str(event["stage"])
+        words = (_training if find_stage(stage) else _ENDINGS.get(stage, facts_of))(event)
     except KeyError:
         words = facts_of(event)
     return " · ".join(filter(None, [took, words]))
@@ -79,9 +81,6 @@ _ENDINGS = {
     "data": _data,
     "tokenizer": _tokenizer,
     "plan": _plan,
-    "pretrain": _training,
-    "sft": _training,
-    "dpo": _training,
 }
 
 

@@ -27,7 +27,7 @@ class Args:
     dtype: str | None = None
     """How to store weights: float32, float16, bfloat16; for gguf also q8_0. Left out, hf is float32, gguf float16."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Which of the run's models; the last one if left out."""
 
     out: Path | None = None

@@ -1,51 +1,69 @@
-"""What ``underhood sft --model MODEL --data FILE`` does: fine-tuning any model on a file of conversations."""
+"""``underhood finetune``: fine-tunes any model on a file of conversations."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from underhood.recipes.finetune import Finetuned, FinetuneSpec
+from underhood.cli.options import Positional
+from underhood.recipes.finetune_spec import FinetuneSpec
 
 
-def train(spec: FinetuneSpec, out: Path | None, *, as_json: bool) -> int:
-    """Fine-tunes and prints what it did; returns the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class Args(FinetuneSpec):
+    """Fine-tunes any model on a file of conversations and makes a run of its own.
+    Only the answers are learnt. What is interrupted goes on.
+
+    The file is JSON lines, JSON or Parquet in OpenAI's, ShareGPT's or Alpaca's
+    form, or prompts with responses.
+    """
+
+    FIRST: ClassVar = ("model", "data", "out", "stage", "lora_rank", "epochs", "steps", "json")
+    REST: ClassVar = "Settings of the training"
+
+    model: Positional[str]
+    """A run, a Hugging Face folder or hf:OWNER/NAME."""
+
+    out: Path | None = None
+    """Folder of the run to make; runs/MODEL-DATA if left out."""
+
+    json: bool = False
+    """Prints one JSON object about the result; progress goes to standard error."""
+
+
+def run(args: Args) -> int:
     from underhood.cli.progress import StageProgress
     from underhood.recipes.finetune import finetune_model
     from underhood.train.loop import Interrupted
-    from underhood.ui.terminal import console
+    from underhood.ui.terminal import console, next_commands, table
 
-    path = out or Path("runs") / f"{Path(spec.model).resolve().name}-{Path(spec.data).stem}"
-    screen = console(sys.stderr if as_json else None)
-    log, work = finetune_model(spec, path)
+    path = args.out or Path("runs") / f"{Path(args.model).resolve().name}-{Path(args.data).stem}"
+    screen = console(sys.stderr if args.json else None)
+    log, work = finetune_model(args.settings, path)
     try:
         with StageProgress(log, screen):
-            done: Finetuned = work()
+            done = work()
     except Interrupted as stop:
         print(f"Stopped after step {stop.step:,}; the work so far is kept.", file=sys.stderr)
         print("Go on with the same command.", file=sys.stderr)
         return 130
-    if as_json:
+    if args.json:
         print(json.dumps(asdict(done) | {"path": str(done.path)}))
         return 0
-    from underhood.ui.terminal import next_commands, table
-
     share = done.trained_parameters / done.parameters
     screen.print(
-        f"\nTrained {done.trained_parameters:,} numbers ({share:.1%} of the model's) for {done.steps:,} steps."
+        f"\nTrained {done.trained_parameters:,} parameters ({share:.1%} of the model's) for {done.steps:,} steps."
     )
     rows = [
-        [name, one.loss, done.after[name].loss, f"{one.accuracy:.1%}", f"{done.after[name].accuracy:.1%}"]
-        for name, one in done.before.items()
+        [name, before.loss, done.after[name].loss, f"{before.accuracy:.1%}", f"{done.after[name].accuracy:.1%}"]
+        for name, before in done.before.items()
     ]
     if rows:
         screen.print()
         screen.print(table(["held out", "loss before", "after", "right tokens before", "after"], rows))
-    run = shlex.quote(str(path))
-    next_commands(screen, {f"underhood chat {run}": "talk with it"})
+    next_commands(screen, {f"underhood chat {shlex.quote(str(path))}": "talk with it"})
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
@@ -29,7 +29,7 @@ class Args:
     prompt: Positional[str | None] = None
     """The text to continue."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Which of the run's models; the last one if left out."""
 
     n: int = 1

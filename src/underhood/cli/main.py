@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from underhood.core.errors import UserError, nearest
+from underhood.recipes.stages.registry import all_stages, find_stage
 
 VERBS: dict[str, dict[str, str]] = {
     "Make": {
@@ -20,12 +21,11 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "One stage of it": {
         "tokenizer": "Reads text and learns a tokenizer from it.",
-        "pretrain": "Pretrains the base model of a run.",
-        "sft": "Fine-tunes it on conversations.",
-        "dpo": "Aligns it with preferences.",
+        # The training stages stand here: see `verbs`.
         "eval": "Measures what each model can do.",
     },
     "Other work": {
+        "finetune": "Fine-tunes any model on a file of conversations.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
         "compress": "Makes a file small with a language model, losing nothing.",
         "decompress": "Makes such a file whole again.",
@@ -56,6 +56,16 @@ VERBS: dict[str, dict[str, str]] = {
 MODULES = {"import": "import_model"}
 """Verbs whose module can't be called like them."""
 
+
+def verbs() -> dict[str, dict[str, str]]:
+    """`VERBS` with the training stages, each between the tokenizer and the evaluation."""
+    groups = {group: dict(purposes) for group, purposes in VERBS.items()}
+    stages = groups["One stage of it"]
+    evaluation = stages.pop("eval")
+    stages |= {stage.name: stage.command for stage in all_stages()} | {"eval": evaluation}
+    return groups
+
+
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
 MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -76,17 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     """Runs the command that `words` begin with, or prints the overview."""
-    verbs = {name for group in VERBS.values() for name in group}
+    known = {name for group in verbs().values() for name in group}
     if not words or words[0] in ("-h", "--help", "help"):
-        if words[1:2] and words[1] in verbs:
+        if words[1:2] and words[1] in known:
             words = [words[1], "--help"]
         else:
             print(overview())
             return 0
     if words[0] == "--version":
         words[0] = "version"
-    if words[0] not in verbs:
-        near = nearest(words[0], verbs)
+    if words[0] not in known:
+        near = nearest(words[0], known)
         kind = "option" if words[0].startswith("-") else "command"
         hint = f"did you mean {near}?" if near else "underhood --help lists what there is"
         return _complain(f"underhood: unknown {kind} {words[0]}; {hint}")
@@ -96,8 +106,8 @@ def _dispatch(words: list[str]) -> int:
 def overview() -> str:
     """What ``underhood --help`` prints: every verb with its purpose, by group."""
     lines = ["usage: underhood COMMAND [options]", "", "Builds small language models, talks to them and looks inside."]
-    for group, verbs in VERBS.items():
-        lines += ["", group, *(f"  {name:<12}  {purpose}" for name, purpose in verbs.items())]
+    for group, purposes in verbs().items():
+        lines += ["", group, *(f"  {name:<12}  {purpose}" for name, purpose in purposes.items())]
     return "\n".join([*lines, "", "underhood COMMAND --help explains one command."])
 
 
@@ -105,6 +115,11 @@ def _run(verb: str, words: list[str]) -> int:
     from underhood.cli.options import HelpRequested, UsageError, parse
 
     try:
+        stage = find_stage(verb)
+        if stage is not None:
+            from underhood.cli.train_stage import args_of, run_stage_command
+
+            return run_stage_command(stage, parse(args_of(stage), words, prog=f"underhood {verb}"))
         module = importlib.import_module(f"underhood.cli.{MODULES.get(verb, verb)}")
         return module.run(parse(module.Args, words, prog=f"underhood {verb}"))
     except HelpRequested as page:

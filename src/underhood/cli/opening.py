@@ -66,13 +66,13 @@ def open_for_writing(run: str | Path, stage: str | None = None) -> LoadedModel:
 
 
 def open_base(model: str, stage: str | None = None) -> LoadedModel:
-    """`open_model` for those who want text predicted: a run's base model, unless another stage is named.
+    """`open_model` for those who want text predicted: a run's first model, unless another is named.
 
     Raises:
         UserError: as `underhood.load`.
     """
     from underhood.infer.load import stages_of
 
-    if stage is None and "base" in stages_of(Path(model)):
-        stage = "base"
+    if stage is None and (models := stages_of(Path(model))):
+        stage = models[0]
     return open_model(model, stage)

@@ -14,9 +14,10 @@ a field without a default is required::
         '''How many tokens to write at most.'''
 
 Types: str, int, float, bool, Path, Literal[...], tuple[T, ...] and ``T | None``. A bool becomes ``--name`` and
-``--no-name``. A field of any other type (a nested spec) can only be set in a TOML file. If the class has a field
-``config``, the file it names is read first, and what stands on the command line wins over it. Class variables ``FIRST``
-(names of fields) and ``REST`` (a heading) divide a long help page.
+``--no-name``. A field of any other type can only be set in a TOML file, unless the class variable ``NESTED`` says
+which tables it holds, by a function that gives the dataclass of each: then ``--table-name`` sets one of their fields.
+If the class has a field ``config``, the file it names is read first, and what stands on the command line wins over it.
+Class variables ``FIRST`` (names of fields) and ``REST`` (a heading) divide a long help page.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Option:
         many: takes any number of words (a tuple).
         takes: what it takes, in words, for errors: ``"a number"``.
         metavar: the same for help: ``"NUMBER"``.
+        table: the field and the key of the table that holds it, for an option of ``NESTED``.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Option:
     many: bool
     takes: str
     metavar: str
+    table: tuple[str, str] | None = None
 
     @property
     def flag(self) -> str:
@@ -85,7 +88,7 @@ class Option:
 
     @property
     def switch(self) -> bool:
-        return self.hint is bool
+        return _without_none(self.hint) is bool
 
     @property
     def required(self) -> bool:
@@ -121,6 +124,7 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str) -> T:
     values = dict(given)
     if "config" in {option.name for option in options} and given.get("config") is not None:
         values = load_toml_over(cls, Path(given["config"]), given)
+    values = _into_tables(options, values)
     missing = [option.shown for option in options if option.required and option.name not in values]
     if missing:
         raise UsageError(f"{prog}: {' and '.join(missing)} missing; usage: {usage(cls, prog)}")
@@ -128,6 +132,18 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str) -> T:
         return cls(**values)
     except ValueError as error:  # the class's own validation
         raise UsageError(f"{prog}: {error}") from error
+
+
+def _into_tables(options: Sequence[Option], values: dict[str, Any]) -> dict[str, Any]:
+    """The values with those of nested options moved into their tables."""
+    moved = dict(values)
+    for option in options:
+        if option.table is not None and option.name in moved:
+            field, key = option.table
+            tables = {name: dict(table) for name, table in moved.get(field, {}).items()}
+            tables.setdefault(key, {})[option.name.removeprefix(f"{key}_")] = moved.pop(option.name)
+            moved[field] = tables
+    return moved
 
 
 def load_toml_over(cls: type, path: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -157,9 +173,20 @@ def load_toml_over(cls: type, path: Path, given: dict[str, Any]) -> dict[str, An
 
 
 def options_of(cls: type) -> list[Option]:
-    """The fields of an Args class in order, positionals first."""
+    """The fields of an Args class in order, positionals first, those of nested tables last."""
+    options = _own_options(cls)
+    for field, tables in getattr(cls, "NESTED", {}).items():
+        for key, table in tables().items():
+            options += [
+                dataclasses.replace(option, name=f"{key}_{option.name}", table=(field, key))
+                for option in _own_options(table)
+            ]
+    return sorted(options, key=lambda option: not option.positional)
+
+
+def _own_options(cls: type) -> list[Option]:
     hints, docs = typing.get_type_hints(cls, include_extras=True), field_docs(cls)
-    found = []
+    options = []
     for field in dataclasses.fields(cast(Any, cls)):
         hint, positional = hints[field.name], False
         if get_origin(hint) is Annotated:
@@ -172,10 +199,10 @@ def options_of(cls: type) -> list[Option]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        found.append(
+        options.append(
             Option(field.name, docs.get(field.name, ""), hint, default, positional, convert, many, takes, metavar),
         )
-    return sorted(found, key=lambda option: not option.positional)
+    return options
 
 
 def usage(cls: type, prog: str) -> str:

@@ -14,13 +14,17 @@ from rich.text import Text
 
 from underhood.cli.event_text import beginning, ending, measured
 from underhood.core.runlog import RunLog
+from underhood.recipes.stages.registry import find_stage
 from underhood.ui import formatting
 from underhood.ui.terminal import WIDTH
 
 STAGE_WIDTH = 10
 
-STAGE_STYLES = {"pretrain": "grey62", "sft": "blue", "dpo": "green"}
-"""A stage keeps its colour everywhere (terminal, report, pages); the others have none."""
+
+def stage_style(stage: str) -> str:
+    """A training stage keeps its colour everywhere (terminal, report, pages); the others have none."""
+    record = find_stage(stage)
+    return record.terminal_colour if record else ""
 
 
 @contextmanager
@@ -120,7 +124,7 @@ class StageProgress:
         left = event.get("seconds_left")
         if left is None and step > first_step:
             left = (now - first_time) / (step - first_step) * (steps - step)
-        self._lines[stage] = Text(step_line(stage, event, left, self.out.width), style=STAGE_STYLES.get(stage, ""))
+        self._lines[stage] = Text(step_line(stage, event, left, self.out.width), style=stage_style(stage))
         if now - self._shown.get(stage, float("-inf")) < self.every and step < steps:
             return
         self._shown[stage] = now
@@ -154,7 +158,7 @@ class StageProgress:
     def _say(self, stage: str, text: str, style: str = "") -> None:
         """A lasting line, above the live ones, wrapped under itself."""
         for index, line in enumerate(textwrap.wrap(text, self.out.width - STAGE_WIDTH) or [""]):
-            name = Text(f"{stage if index == 0 else '':<{STAGE_WIDTH}}", style=style or STAGE_STYLES.get(stage, ""))
+            name = Text(f"{stage if index == 0 else '':<{STAGE_WIDTH}}", style=style or stage_style(stage))
             self.out.print((name + Text(line)) if line else name, soft_wrap=True)
 
 

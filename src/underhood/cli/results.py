@@ -9,7 +9,8 @@ from rich.console import Console
 
 from underhood.core.errors import UserError
 from underhood.evals.table import Measurement, ResultsTable
-from underhood.recipes.run import STAGE_OF, Run
+from underhood.recipes.run import Run
+from underhood.recipes.stages.registry import stage_of_model
 from underhood.ui.terminal import table
 
 MARKS = {"helped": "▲", "hurt": "▼", "no difference": "="}
@@ -51,7 +52,8 @@ def only(found: ResultsTable, stage: str, run: Path) -> ResultsTable:
     """
     kept = tuple(one for one in found.stages if one.stage == stage)
     if not kept:
-        raise UserError(f"{run} has no finished {stage} model", fix=f"Make it with underhood {STAGE_OF[stage]} {run}")
+        verb = stage_of_model(stage).name
+        raise UserError(f"{run} has no finished {stage} model", fix=f"Make it with underhood {verb} {run}")
     return replace(found, stages=kept, comparisons=tuple(one for one in found.comparisons if one.after == stage))
 
 

@@ -35,7 +35,7 @@ class Args:
     api_key: str | None = None
     """What every request must bring. UNDERHOOD_API_KEY works too, and shows in no list of processes."""
 
-    stage: Literal["base", "sft", "dpo"] | None = None
+    stage: str | None = None
     """Serves only this one of a run's models."""
 
     quantize: Literal["int8", "int4"] | None = None

@@ -104,9 +104,9 @@ def to_file(args: Args, out: Console) -> dict[str, Any]:
 def to_run(path: Path, spec: BuildSpec, out: Console) -> dict[str, Any]:
     """Takes the run to the end of its tokenizer stage, if it is not there yet."""
     from underhood.cli.progress import StageProgress
-    from underhood.recipes.stages import open_or_create, tokenize
+    from underhood.recipes.stage_jobs import open_or_create, tokenize
 
-    opened = open_or_create(path, spec, again=False)
+    opened = open_or_create(path, spec, restart=False)
     with StageProgress(opened.log, out):
         noted = tokenize(opened)
     train, held_out = noted["train"], noted["held_out"]

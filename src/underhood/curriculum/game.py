@@ -64,7 +64,7 @@ def main(run: Path) -> None:
     from underhood.data.letters import plain
     from underhood.data.pydocs import pydocs_corpus
     from underhood.evals.letters import TokenGuesser, ngram_guesser
-    from underhood.infer.load import load
+    from underhood.infer.load import load, stages_of
 
     held_out = set(json.loads((run / "data.json").read_text(encoding="utf-8"))["held_out_names"])
     texts = {one.name: plain(one.text) for one in pydocs_corpus().documents}
@@ -74,7 +74,7 @@ def main(run: Path) -> None:
         if name not in held_out or start < 0:
             raise UserError(f"{name} is not among the documents that {run} held out, or reads otherwise")
         passages.append((name, texts[name][start : start + KNOWN + GUESSED]))
-    loaded = load(run, "base")
+    loaded = load(run, stages_of(Path(run))[0])
     players = {
         "n-gram": ngram_guesser([text for name, text in texts.items() if name not in held_out]),
         "our model": TokenGuesser(loaded.model, loaded.tokenizer, loaded.prompt_ids),

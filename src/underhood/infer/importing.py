@@ -15,7 +15,7 @@ from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.config import to_json
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
-from underhood.infer.load import IMPORTED, LoadedModel
+from underhood.infer.load import IMPORTED, PUBLISHED, LoadedModel
 from underhood.models.decoder import parameter_count
 from underhood.models.hub_weights import read_config
 from underhood.models.presets import active_parameter_count
@@ -133,7 +133,7 @@ def import_run(loaded: LoadedModel, source: str, out: Path) -> Path:
             write_text(making / IMPORTED, json.dumps(about, indent=1) + "\n")
             tokenizer = making / "tokenizer.json"
             state = {"spec": to_json(loaded.spec), "tokenizer": sha256_of(tokenizer) if tokenizer.exists() else None}
-            write_checkpoint(making / "checkpoints" / "base", 0, {"model": module_tensors(loaded.model)}, state)
+            write_checkpoint(making / "checkpoints" / PUBLISHED, 0, {"model": module_tensors(loaded.model)}, state)
             os.rename(making, out)
         finally:
             shutil.rmtree(making, ignore_errors=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ from underhood.text.chat import CHATML, Message, Template
 from underhood.text.load import load_chat_template, load_roles, load_tokenizer
 from underhood.text.settings import SpecialTokenIds
 
-STAGES = ("base", "sft", "dpo")
-"""What a build leaves behind, in order; the last one that exists is the best."""
+PUBLISHED = "published"
+"""What a model that others published is called where runs have the names of their models."""
 
 IMPORTED = "imported.json"
 """Says where the model of a run came from, in the run of a published one; see `infer.importing`."""
@@ -61,7 +62,7 @@ class LoadedModel:
         model: the decoder, in evaluation mode.
         tokenizer: what it reads and writes; one that can't be read complains when it is used.
         spec: what it is made of.
-        stage: "base", "sft" or "dpo"; a published model is "base" here.
+        stage: the name of a run's model, e.g. "base"; `PUBLISHED` for a model of others.
         path: the checkpoint it was read from.
         run: the run's folder, or that of the published model.
         step: training steps of its stage.
@@ -219,9 +220,9 @@ class LoadedModel:
             UserError: the model has not learnt to chat.
         """
         if self.template is None:
-            have = [stage for stage in stages_of(self.run) if stage != "base"]
+            have = [name for name, state in _states(self.run) if state.get("chats")]
             raise UserError(
-                "the base model has not learnt to chat",
+                f"the {self.stage} model has not learnt to chat",
                 fix=f"Load the stage {have[-1]!r}, or continue a text with generate" if have else "Use generate",
             )
         return Conversation(self.model, self.tokenizer, system=system, template=self.template)
@@ -239,7 +240,7 @@ def load(
 
     Args:
         run: a run's folder, the folder of one checkpoint in it, a Hugging Face folder, or ``hf:OWNER/NAME``.
-        stage: "base", "sft" or "dpo"; None takes the last one that there is.
+        stage: which of a run's models, e.g. "base"; None takes the last one that there is.
         device: where to put the model; None means the CPU.
         dtype: of the weights in memory; None keeps a published model's own.
         progress: told the bytes read so far and in all, for a published model.
@@ -273,7 +274,7 @@ def load(
             f"{file} is not the tokenizer that {path} was trained with", fix="Put the run's own tokenizer.json back"
         )
     model.eval().requires_grad_(False)
-    if stage != "base" and template is None:
+    if saved.state.get("chats") and template is None:
         template = CHATML
     return LoadedModel(
         model=model,
@@ -296,7 +297,7 @@ def _published(
     progress: Progress | None,
 ) -> LoadedModel:
     """The model of a Hugging Face folder."""
-    if stage not in (None, "base"):
+    if stage not in (None, PUBLISHED):
         raise UserError(f"{folder} is a published model and has no stages", fix="Leave out the stage")
     model = load_decoder(folder, dtype=dtype, device=device, progress=progress)
     tokenizer, template, roles = load_tokenizer_files(folder, model.vocab_size)
@@ -304,7 +305,7 @@ def _published(
         model=model,
         tokenizer=tokenizer,
         spec=model.spec,
-        stage="base",
+        stage=PUBLISHED,
         path=folder,
         run=folder,
         step=0,
@@ -351,10 +352,24 @@ class MissingTokenizer:
 
 
 def stages_of(run: Path) -> list[str]:
-    """The stages of a run that have a model, in order of training."""
+    """The models of a run by the name of their checkpoint folders, in order of training: the last one is the best."""
+    return [name for name, _ in _states(run)]
+
+
+def _states(run: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The models of a run in order of training, each with the state of its newest checkpoint."""
     folder = run / "checkpoints"
-    found = [path.name for path in sorted(folder.iterdir()) if newest(path)] if folder.is_dir() else []
-    return sorted(found, key=lambda name: STAGES.index(name) if name in STAGES else -1)
+    newest_of = {path.name: newest(path) for path in folder.iterdir()} if folder.is_dir() else {}
+    states = [(name, _read_state(path)) for name, path in sorted(newest_of.items()) if path is not None]
+    return sorted(states, key=lambda named: named[1].get("order", -1))
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """The state of a checkpoint without its checksums; empty if it is damaged, which `load` explains."""
+    try:
+        return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _find(folder: Path, stage: str | None) -> tuple[str, Path]:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,73 +21,30 @@ from underhood.align.classify import (
     encode_texts,
     label_tokens,
 )
-from underhood.core.checkpoint import load_module, module_tensors, newest, read_checkpoint, write_checkpoint
+from underhood.core.checkpoint import load_module, module_tensors, newest, read_checkpoint
 from underhood.core.config import from_json, to_json
-from underhood.core.device import choose_device
+from underhood.core.device import Device, choose_device
 from underhood.core.errors import UserError
-from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.core.files import write_text
 from underhood.core.runlog import RunLog
-from underhood.core.toml import read_toml, toml_text
 from underhood.data.labelled import Labelled, read_labelled, split_labelled
 from underhood.evals.intervals import wilson
 from underhood.infer.load import LoadedModel, load
-from underhood.models.decoder import parameter_count
 from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
-from underhood.recipes.finetune import SMALL_MODEL, copy_voice, default_rate
-from underhood.train.loop import FitSpec, fit
+from underhood.recipes.finetune import default_rate
+from underhood.recipes.finetune_spec import ClassifySpec
+from underhood.recipes.training import Trainer
+from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
+from underhood.train.loop import FitSpec
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
 SETTINGS, STAGE = "classify.toml", "classify"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassifySpec:
-    """Everything that decides what a classification fine-tuning does.
-
-    Attributes:
-        model: a run's folder or a model's.
-        data: files of labelled texts (see `data.labelled`).
-        model_stage: which of a run's models; the last one if None.
-        text_column, label_column: the columns' names, if not the usual ones.
-        how: a new head on the hidden states, or the scores of one token per label.
-        pool: what the head reads: the last token's hidden state, or the mean.
-        lora_rank: rank of the adapters; 0 trains all weights; None takes 16, or 0 for a small model.
-        epochs: how often the texts are read.
-        batch: texts per update.
-        lr: of all that learns. None goes by what it is: see `rates_of`.
-        test: share of the texts that is held out.
-        seed: of everything that is random.
-        device: where to compute.
-    """
-
-    model: str
-    data: tuple[str, ...]
-    model_stage: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
-    how: Literal["head", "token"] = "head"
-    pool: Literal["last", "mean"] = "mean"
-    lora_rank: int | None = None
-    epochs: float = 4.0
-    batch: int = 16
-    lr: float | None = None
-    test: float = 0.2
-    seed: int = 0
-    device: str | None = None
-
-    def __post_init__(self):
-        if not self.data:
-            raise ValueError("data must name at least one file")
-        if not 0 < self.test < 1:
-            raise ValueError(f"test is a share between 0 and 1, got {self.test}")
-        if not self.epochs > 0 or self.batch < 1:
-            raise ValueError(f"epochs and batch must be positive, got {self.epochs} and {self.batch}")
-
-
 @dataclass(frozen=True)
-class Row:
+class ClassifierRow:
     """One line of the table.
 
     Attributes:
@@ -111,29 +67,21 @@ class Classified:
     labels: tuple[str, ...]
     learnt_from: int
     tested_on: int
-    rows: tuple[Row, ...]
+    rows: tuple[ClassifierRow, ...]
     notes: tuple[str, ...] = ()
 
 
 def classify_model(spec: ClassifySpec, out: Path) -> tuple[RunLog, Callable[[], Classified]]:
     """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    file = out / SETTINGS
-    if file.exists():
-        if from_json(ClassifySpec, read_toml(file), where=str(file)) != spec:
-            raise UserError(f"{out} holds another classifier", fix="Choose another --out")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty", fix="Choose another --out")
-    with storage_errors(out, "Choose another --out"):
-        out.mkdir(parents=True, exist_ok=True)
-    write_text(file, toml_text(to_json(spec)))
+    claim_folder(spec, out, SETTINGS)
     log = RunLog(out / "events.jsonl")
     return log, lambda: _classify(spec, out, log)
 
 
 def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
-    device = torch.device(choose_device(spec.device))
+    device = Device(name=choose_device(spec.device))
     reading = log.counter(STAGE, "reading the model")
-    loaded = load(spec.model, spec.model_stage, device=device, progress=reading)
+    loaded = load(spec.model, spec.stage, device=device.torch, progress=reading)
     examples = [
         one for path in spec.data for one in read_labelled(Path(path), text=spec.text_column, label=spec.label_column)
     ]
@@ -143,7 +91,7 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     ids = label_tokens(loaded.tokenizer, labels) if spec.how == "token" else ()
     described = ClassifierSpec(labels=labels, how=spec.how, pool=spec.pool, label_ids=ids)
     model = loaded.model
-    rank = spec.lora_rank if spec.lora_rank is not None else (0 if parameter_count(model) <= SMALL_MODEL else 16)
+    rank = rank_of(spec, model)
     if rank:
         LoRASpec(rank=rank, alpha=2.0 * rank).apply(model, seed=spec.seed)
     else:
@@ -161,46 +109,35 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     truth, test_truth = [number[one.label] for one in learn], [number[one.label] for one in test]
     steps = max(1, math.ceil(spec.epochs * len(learn) / spec.batch))
     trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    log.event(STAGE, "start", steps=steps, trained_parameters=trained, lora_rank=rank)
-    result = fit(
-        classifier,
-        classification_step(classifier, rows, truth, batch=spec.batch, seed=spec.seed),
-        rates_of(spec, model.spec.width, rank).build(classifier),
-        FitSpec(
+    trainer = Trainer(
+        name=STAGE,
+        optimizer=rates_of(spec, model.spec.width, rank),
+        fit=FitSpec(
             steps=steps,
             schedule=ScheduleSpec(warmup=0.1, decay=0.9),
             save_every=200,
             keep=1,
             trained_only=True,
         ),
-        stage=STAGE,
+        device=device,
         log=log,
         checkpoints=out / "training",
+        announced={"trained_parameters": trained, "lora_rank": rank},
     )
+    loss = classification_step(classifier, rows, truth, batch=spec.batch, seed=spec.seed)
+    result = trainer.train(classifier, loss)
     found = class_probabilities(classifier, test_rows, progress=log.counter(STAGE, "testing", "texts"))
     answers = found.argmax(-1).tolist()
     base, notes = baselines(learn, test)
     name = f"{Path(spec.model).name}, {'a head' if spec.how == 'head' else 'its own tokens'}"
     table = (_row(name, [a == b for a, b in zip(answers, test_truth, strict=True)], trained), *base)
     fold(model)
-    copy_voice(loaded, out)
-    file = out / "tokenizer.json"
-    facts = {
-        "spec": to_json(model.spec),
-        "classifier": to_json(described),
-        "stage": STAGE,
-        "model": STAGE,
-        "step": steps,
-        "steps": steps,
-        "tokenizer": sha256_of(file) if file.exists() else None,
-    }
-    groups = {"model": module_tensors(model)}
-    if classifier.head is not None:
-        groups["head"] = module_tensors(classifier.head)
-    write_checkpoint(out / "checkpoints" / STAGE, steps, groups, facts, keep=1)
+    groups = {} if classifier.head is None else {"head": module_tensors(classifier.head)}
+    facts = {"classifier": to_json(described)}
+    write_model(loaded, out, STAGE, steps, chats=loaded.chats, groups=groups, facts=facts)
     done = Classified(out, labels, len(learn), len(test), table, tuple(notes))
     write_text(out / "results.json", json.dumps(asdict(done) | {"path": str(out)}, indent=1, ensure_ascii=False))
-    shutil.rmtree(out / "training", ignore_errors=True)
+    shutil.rmtree(trainer.checkpoints, ignore_errors=True)
     log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, accuracy=table[0].accuracy)
     return done
 
@@ -221,7 +158,7 @@ def rates_of(spec: ClassifySpec, width: int, rank: int) -> AdamWSpec:
     return AdamWSpec(lr=default_rate(width, False) / 4, weight_decay=0.01, rates=rates)
 
 
-def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list[Row], list[str]]:
+def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list[ClassifierRow], list[str]]:
     """What needs no language model: logistic regression on counts of words, and the commonest label."""
     rows, notes = [], []
     try:
@@ -290,6 +227,6 @@ def load_classifier(folder: Path, *, device: str | None = None) -> LoadedClassif
     return LoadedClassifier(classifier.eval(), loaded)
 
 
-def _row(name: str, right: Sequence[bool], parameters: int) -> Row:
+def _row(name: str, right: Sequence[bool], parameters: int) -> ClassifierRow:
     found = wilson(sum(right), len(right))
-    return Row(name, found.value, found.low, found.high, parameters)
+    return ClassifierRow(name, found.value, found.low, found.high, parameters)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
-from underhood.core.files import sha256_of
-from underhood.core.protocols import Tokenizer
 from underhood.data.clean import clean
 from underhood.data.documents import Corpus, require_enough
 from underhood.data.shards import TokenShards, write_shards
 from underhood.data.sources import load_corpus
 from underhood.data.split import split_documents
-from underhood.recipes.lessons import make_lessons, write_lessons
 from underhood.recipes.run import Run
+from underhood.recipes.training_data import make_stage_data, write_stage_data
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 
 END = "<|endoftext|>"
@@ -33,13 +32,21 @@ def prepare_data(run: Run) -> None:
         return
     started = time.perf_counter()
     run.log.event("data", "start", data=run.spec.data)
-    train, held_out, facts = read_documents(run)
+    spec = run.spec
+    train, held_out, facts = read_documents(
+        spec.data, text_field=spec.text_field, share_held_out=spec.held_out, seed=spec.seed
+    )
     run.log.event("data", "end", seconds=time.perf_counter() - started, **facts)
     started = time.perf_counter()
-    tokenizer = train_tokenizer(run, train)
+    if run.tokenizer_file.exists():
+        tokenizer = run.tokenizer
+    else:
+        run.log.event("tokenizer", "start", vocab_size=spec.vocab_size)
+        tokenizer = train_bpe((document.text for document in train.documents), vocab_size=spec.vocab_size)
+        tokenizer.save(run.tokenizer_file)
     tokenizer_seconds = time.perf_counter() - started
     for part, corpus in (("train", train), ("held_out", held_out)):
-        shards = write_documents(run, part, corpus, tokenizer)
+        shards = write_documents(run.shards(part), corpus, tokenizer, tokenizer_digest=run.tokenizer_digest)
         facts[part] = {"documents": len(corpus), "bytes": corpus.bytes, "tokens": shards.tokens}
     per_token = facts["train"]["bytes"] / facts["train"]["tokens"]
     shown = next((d.text for d in held_out.documents if len(d.text) > 400), held_out.documents[0].text)[:600]
@@ -50,7 +57,7 @@ def prepare_data(run: Run) -> None:
         "seconds": tokenizer_seconds,
         "sample": [[number, piece.hex()] for number, piece in tokenizer.pieces(shown)],
     }
-    write_lessons(run.path / "data", make_lessons(run.spec.data, train, held_out, seed=run.spec.seed))
+    write_stage_data(run.path / "data", make_stage_data(run.spec.data, train, held_out, seed=run.spec.seed))
     facts["held_out_names"] = [document.name for document in held_out.documents]
     run.log.event(
         "tokenizer",
@@ -64,12 +71,14 @@ def prepare_data(run: Run) -> None:
     run.write_note("data", facts)
 
 
-def read_documents(run: Run) -> tuple[Corpus, Corpus, dict[str, Any]]:
+def read_documents(
+    data: str, *, text_field: str | None, share_held_out: float, seed: int
+) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Training and held-out documents, and what there is to say about them."""
-    corpus = load_corpus(run.spec.data, text_field=run.spec.text_field)
+    corpus = load_corpus(data, text_field=text_field)
     cleaned, report = clean(corpus)
     require_enough(cleaned, SMALLEST_CORPUS)
-    train, held_out = split_documents(cleaned, held_out=run.spec.held_out, seed=run.spec.seed, keep=ALWAYS_TRAINED)
+    train, held_out = split_documents(cleaned, held_out=share_held_out, seed=seed, keep=ALWAYS_TRAINED)
     facts: dict[str, Any] = {
         "name": corpus.name,
         "digest": corpus.digest,
@@ -83,32 +92,14 @@ def read_documents(run: Run) -> tuple[Corpus, Corpus, dict[str, Any]]:
     return train, held_out, facts
 
 
-def train_tokenizer(run: Run, train: Corpus) -> BytePairTokenizer:
-    """Learns the merges on the training documents and saves ``tokenizer.json``; an existing one is kept."""
-    if run.tokenizer_file.exists():
-        return BytePairTokenizer.load(run.tokenizer_file)
-    run.log.event("tokenizer", "start", vocab_size=run.spec.vocab_size)
-    tokenizer = train_bpe((document.text for document in train.documents), vocab_size=run.spec.vocab_size)
-    tokenizer.save(run.tokenizer_file)
-    return tokenizer
-
-
-def write_documents(run: Run, part: str, corpus: Corpus, tokenizer: Tokenizer) -> TokenShards:
-    """Writes a part's token shards."""
+def write_documents(
+    folder: Path, corpus: Corpus, tokenizer: BytePairTokenizer, *, tokenizer_digest: str
+) -> TokenShards:
+    """Writes the documents as token shards."""
     return write_shards(
-        run.shards(part),
+        folder,
         tokenizer.encode_batch([document.text for document in corpus.documents]),
         eot_id=tokenizer.special[END],
-        tokenizer_digest=tokenizer_digest(run),
+        tokenizer_digest=tokenizer_digest,
         byte_counts=[document.bytes for document in corpus.documents],
     )
-
-
-def tokenizer_digest(run: Run) -> str:
-    """Identifies the run's tokenizer: shards and checkpoints name it, so that they are never read with another."""
-    return sha256_of(run.tokenizer_file)
-
-
-def open_shards(run: Run, part: str) -> TokenShards:
-    """The shards of a part, their checksums verified."""
-    return TokenShards.open(run.shards(part), tokenizer_digest=tokenizer_digest(run))

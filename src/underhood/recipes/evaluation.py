@@ -12,6 +12,7 @@ from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.data.pack import EvaluationWindows
 from underhood.data.preferences import Pair
 from underhood.data.questions import Question
+from underhood.data.shards import TokenShards
 from underhood.evals.compression import compressors_bits_per_byte
 from underhood.evals.generation import GeneratedAnswer, evaluate_answers, evaluate_refusals
 from underhood.evals.intervals import wilson
@@ -22,14 +23,16 @@ from underhood.evals.table import Measurement, StageResults, measurement
 from underhood.infer.generate import generate
 from underhood.models.decoder import Decoder
 from underhood.models.ngram import NGramSpec
-from underhood.recipes.corpus import END, open_shards
-from underhood.recipes.lessons import SEEN, Asked, Lessons, chosen, is_refusal
-from underhood.recipes.run import Run
+from underhood.recipes.corpus import END
+from underhood.recipes.stages.registry import Stage
+from underhood.recipes.training_data import SEEN, Asked, StageData, chosen, is_refusal
 from underhood.text.chat import ChatTemplate
 
 BITS, ENDS = "bits per byte", "answers that end"
 NGRAM_ORDER = 5
 SAMPLE_TOKENS = 96
+REWARD_BETA = 0.1
+"""Scale of the reward margin of a stage that has no β of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,11 @@ class Evaluated:
     samples: dict[str, GeneratedAnswer]
 
 
-def baselines(run: Run) -> list[Measurement]:
+def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -> list[Measurement]:
     """Bits per byte of the held-out text for compressors primed with the training text, and for an n-gram.
 
     The texts are decoded from the shards, which hold them byte for byte.
     """
-    train, held_out = open_shards(run, "train"), open_shards(run, "held_out")
-    tokenizer = run.tokenizer
     texts = [
         [tokenizer.decode_bytes(shards.document(n)[:-1].tolist()).decode() for n in range(len(shards))]
         for shards in (train, held_out)
@@ -79,53 +80,58 @@ def baselines(run: Run) -> list[Measurement]:
     model = NGramSpec(order=NGRAM_ORDER, vocab_size=tokenizer.vocab_size).build()
     start = tokenizer.special[END]  # what the windows of `EvaluationWindows` open a document with
     model.fit(np.concatenate([[start], train.document(n)]) for n in range(len(train)))
-    report = held_out_loss(model, _windows(run, 1024))
+    report = held_out_loss(model, _windows(held_out, 1024))
     name = f"Kneser–Ney {NGRAM_ORDER}-gram"
     found.append(measurement(name, report.interval(), unit="bits/byte", higher_is_better=False))
     return found
 
 
 def evaluate(
-    run: Run,
+    stage: Stage,
     model: Decoder,
-    lessons: Lessons,
+    data: StageData,
+    held_out: TokenShards,
+    tokenizer: Tokenizer,
     size: EvalSize,
     *,
-    stage: str,
-    reference: PairLogProbs | None,
+    seed: int,
+    beta: float,
+    reference: PairLogProbs | None = None,
     device: Any = "cpu",
 ) -> tuple[Evaluated, PairLogProbs | None]:
-    """Measures one model; returns its pair scores too, the next stage's reference.
+    """Measures the model that a stage made; returns its pair scores too, the next stage's reference.
 
-    The base model knows no chat: where others are asked, it reads the name alone, as its documents have it.
+    A model that has not learnt to chat reads the name alone where others are asked, as its documents have it.
+
+    Args:
+        beta: scales the reward margin.
     """
-    tokenizer, seed = run.tokenizer, run.spec.seed
-    plain = stage == "base"
-    found = [_bits_per_byte(run, model, device)]
-    for part, questions in lessons.questions.items():
+    plain = not stage.chats
+    found = [_bits_per_byte(held_out, model, device)]
+    for part, questions in data.questions.items():
         asked = chosen(questions, size.questions, seed)
-        report = _chosen_over_prior(model, tokenizer, asked, lessons, plain, device)
+        report = _chosen_over_prior(model, tokenizer, asked, data, plain, device)
         credit = report.credit("raw")
         found.append(
             measurement(f"multiple choice, {part}", report.accuracy("raw"), chance=report.chance, numerators=credit)
         )
-    writer = _writer(model, tokenizer, lessons.plain if plain else None)
-    samples, written = _written(writer, lessons, size, seed, plain)
+    writer = _writer(model, tokenizer, data.plain if plain else None)
+    samples, written = _written(writer, data, size, seed, plain)
     found += written
     scores = None
-    if lessons.held_out_pairs and not plain:
-        items = _preferences(tokenizer, chosen(lessons.held_out_pairs, size.pairs, seed))
+    if data.held_out_pairs and not plain:
+        items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed))
         items = [
             item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= model.context
         ]
         if items:
             scores = score_pairs(model, items, device=device)
-            found += _preference_measurements(scores, reference, run.spec.beta)
-    return Evaluated(StageResults(stage=stage, measurements=tuple(found)), samples), scores
+            found += _preference_measurements(scores, reference, beta)
+    return Evaluated(StageResults(stage=stage.model, measurements=tuple(found)), samples), scores
 
 
-def _bits_per_byte(run: Run, model: Decoder, device: Any) -> Measurement:
-    report = held_out_loss(model, _windows(run, model.context), device=device)
+def _bits_per_byte(held_out: TokenShards, model: Decoder, device: Any) -> Measurement:
+    report = held_out_loss(model, _windows(held_out, model.context), device=device)
     return measurement(
         BITS,
         report.interval(),
@@ -136,20 +142,20 @@ def _bits_per_byte(run: Run, model: Decoder, device: Any) -> Measurement:
     )
 
 
-def _windows(run: Run, context: int) -> EvaluationWindows:
+def _windows(held_out: TokenShards, context: int) -> EvaluationWindows:
     # A quarter of each window is context only: nearly all that a longer overlap would give, at half its cost.
-    return EvaluationWindows.of_shards(open_shards(run, "held_out"), context=context, stride=max(1, context * 3 // 4))
+    return EvaluationWindows.of_shards(held_out, context=context, stride=max(1, context * 3 // 4))
 
 
 def _chosen_over_prior(
-    model: LanguageModel, tokenizer: Tokenizer, asked: Sequence[Question], lessons: Lessons, plain: bool, device: Any
+    model: LanguageModel, tokenizer: Tokenizer, asked: Sequence[Question], data: StageData, plain: bool, device: Any
 ) -> ChoiceReport:
     """Choices scored by what the question adds to them: the same choices after a neutral question are the prior."""
-    neutral = [replace(question, prompt=lessons.neutral[0]) for question in asked]
+    neutral = [replace(question, prompt=data.neutral[0]) for question in asked]
     reports = [
         score_choices(
             model,
-            _choices(tokenizer, questions, lessons.plain | dict([lessons.neutral]) if plain else None),
+            _choices(tokenizer, questions, data.plain | dict([data.neutral]) if plain else None),
             device=device,
         )
         for questions in (asked, neutral)
@@ -190,11 +196,11 @@ def _writer(
 
 
 def _written(
-    write: Callable[[Sequence[str]], list[GeneratedAnswer]], lessons: Lessons, size: EvalSize, seed: int, plain: bool
+    write: Callable[[Sequence[str]], list[GeneratedAnswer]], data: StageData, size: EvalSize, seed: int, plain: bool
 ) -> tuple[dict[str, GeneratedAnswer], list[Measurement]]:
     """Answers to a share of the prompts of each kind, and what can be counted about them."""
     kinds: dict[str, list[Asked]] = {}
-    for asked in lessons.answers:
+    for asked in data.answers:
         kinds.setdefault(asked.kind, []).append(asked)
     samples: dict[str, GeneratedAnswer] = {}
     found: list[Measurement] = []

@@ -2,7 +2,7 @@
 
 A few dozen opinions alone would pull a model away from everything else it was aligned with, so they fill at most half
 of what alignment reads, each pair a few times at most; the rest stays the text's own pairs. The pairs are kept in the
-run's folder, beside its other lessons: an interrupted alignment goes on with the same ones.
+run's folder, beside its other training data: an interrupted alignment goes on with the same ones.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from underhood.core.errors import UserError
 from underhood.core.files import write_text
 from underhood.data.feedback import feedback_pairs, read_feedback
 from underhood.data.preferences import Pair
-from underhood.recipes.lessons import Lessons, chosen
-from underhood.recipes.run import Run
+from underhood.recipes.training_data import StageData, chosen
 
 MOST_TIMES = 4
 """How often one pair of feedback is read at most in an alignment."""
 
 
 def learn_from_feedback(
-    run: Run, lessons: Lessons, feedback: Path | None, *, reads: int, had: int, again: bool
-) -> Lessons:
-    """The lessons with feedback among their pairs.
+    data: StageData, feedback: Path | None, kept: Path, *, reads: int, had: int, restart: bool, seed: int
+) -> tuple[StageData, str | None]:
+    """The data with feedback among its pairs, and a note for the log if there is new feedback.
 
     Args:
+        kept: file of the pairs that an alignment has begun with.
         feedback: a file that `underhood serve` wrote; None goes on with what an interrupted alignment had.
         reads: pairs that alignment will read.
         had: steps that the aligned model has had.
-        again: it starts anew, without earlier feedback unless that is given again.
+        restart: it starts anew, without earlier feedback unless that is given again.
 
     Raises:
         UserError: the feedback makes no pair, or the model was aligned by other pairs.
     """
-    kept = run.path / "data" / "feedback.jsonl"
     if feedback is None:
-        if again or not had:
+        if restart or not had:
             kept.unlink(missing_ok=True)
         if not kept.exists():
-            return lessons
+            return data, None
         rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
         pairs = [Pair(**row | {"prompt": tuple(row["prompt"])}) for row in rows]
-        return replace(lessons, pairs=mixed(pairs, lessons.pairs, reads=reads, seed=run.spec.seed))
+        return replace(data, pairs=mixed(pairs, data.pairs, reads=reads, seed=seed)), None
     found = read_feedback(feedback)
     pairs = feedback_pairs(found)
     if not pairs:
@@ -54,13 +53,13 @@ def learn_from_feedback(
             fix="Edit an answer, or rate two answers to the same question up and down",
         )
     text = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
-    if had and not again and (not kept.exists() or kept.read_text(encoding="utf-8") != text):
+    if had and not restart and (not kept.exists() or kept.read_text(encoding="utf-8") != text):
         raise UserError(
-            f"{run.path} was aligned without this feedback", fix="Give --again to start the alignment anew with it"
+            f"the alignment was begun without {feedback}", fix="Give --restart to start the alignment anew with it"
         )
     write_text(kept, text)
-    run.log.event("dpo", "note", text=f"{len(pairs)} pairs from {len(found)} opinions in {feedback.name}")
-    return replace(lessons, pairs=mixed(pairs, lessons.pairs, reads=reads, seed=run.spec.seed))
+    note = f"{len(pairs)} pairs from {len(found)} opinions in {feedback.name}"
+    return replace(data, pairs=mixed(pairs, data.pairs, reads=reads, seed=seed)), note
 
 
 def mixed(feedback: Sequence[Pair], others: Sequence[Pair], *, reads: int, seed: int) -> list[Pair]:

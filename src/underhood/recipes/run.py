@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,14 @@ from typing import Any
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
-from underhood.core.files import storage_errors, write_text
+from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
+from underhood.data.shards import TokenShards
 from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stages.registry import Stage
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.plan import Plan
-
-MODEL_STAGES = ("base", "sft", "dpo")
-"""The models that a build leaves behind, in order; also the names of their checkpoint folders."""
-
-STAGE_OF = {"base": "pretrain", "sft": "sft", "dpo": "dpo"}
-"""The stage of the job that makes each model."""
 
 CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", "data")
 """What a run holds before its first model is there."""
@@ -100,8 +96,12 @@ class Run:
         return cls(path, spec, RunLog(path / "events.jsonl"))
 
     def update(self, **changes: Any) -> "Run":
-        """The same run under settings of which some differ from now on; ``run.toml`` says so."""
-        spec = replace(self.spec, **changes)
+        """The same run under settings of which some differ from now on; ``run.toml`` says so.
+
+        Args:
+            changes: by the names of `BuildSpec.flat`.
+        """
+        spec = self.spec.changed(changes)
         write_text(self.path / "run.toml", toml_text(to_json(spec)))
         return replace(self, spec=spec)
 
@@ -117,28 +117,37 @@ class Run:
     def tokenizer(self) -> BytePairTokenizer:
         return BytePairTokenizer.load(self.tokenizer_file)
 
+    @property
+    def tokenizer_digest(self) -> str:
+        """Identifies the tokenizer: shards and checkpoints name it, so that they are never read with another."""
+        return sha256_of(self.tokenizer_file)
+
     def shards(self, part: str) -> Path:
         """Folder of the token shards of ``train`` or ``held_out``."""
         return self.path / "data" / part
 
-    def checkpoints(self, stage: str) -> Path:
-        return self.path / "checkpoints" / stage
+    def open_shards(self, part: str) -> TokenShards:
+        """The token shards of a part, their checksums verified."""
+        return TokenShards.open(self.shards(part), tokenizer_digest=self.tokenizer_digest)
 
-    def finished(self, stage: str) -> bool:
-        """True when the stage's newest checkpoint is its last, also by the plan as it is now."""
-        path = newest(self.checkpoints(stage))
+    def checkpoints(self, model: str) -> Path:
+        return self.path / "checkpoints" / model
+
+    def finished(self, stage: Stage) -> bool:
+        """True when the newest checkpoint of the stage's model is its last, also by the plan as it is now."""
+        path = newest(self.checkpoints(stage.model))
         if path is None:
             return False
         state = read_checkpoint(path).state
-        planned = getattr(self.plan, STAGE_OF[stage], None)
+        planned = self.plan.find(stage.name) if self.plan is not None else None
         return state.get("step") == state.get("steps") and (planned is None or state["step"] >= planned.steps)
 
-    def forget(self, *stages: str) -> None:
-        """Removes the models of `stages`, and what was measured: it no longer holds."""
+    def forget(self, *models: str) -> None:
+        """Removes `models` and what was measured: it no longer holds."""
         for name in ("results.json", "summary.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)
-        for stage in reversed(stages):
-            shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        for model in reversed(models):
+            shutil.rmtree(self.checkpoints(model), ignore_errors=True)
 
     # What is decided or found out once and needed by a resumed run: small JSON files in the folder.
 
@@ -162,16 +171,12 @@ class Run:
 
 def differences(run: Run, wanted: BuildSpec) -> dict[str, Any]:
     """The settings in `wanted` that were given (differ from the defaults) and that the run does not have."""
-    found = {}
-    for field in fields(BuildSpec):
-        value = getattr(wanted, field.name)
-        if value not in (field.default, getattr(run.spec, field.name)):
-            found[field.name] = value
-    return found
+    default, existing = BuildSpec().flat(), run.spec.flat()
+    return {name: value for name, value in wanted.flat().items() if value not in (default[name], existing[name])}
 
 
 def _others(path: Path) -> str | None:
     if any((path / name).exists() for name in ("config.json", "checkpoints")):
-        return "It holds a model that was not built here: sft --model --data trains it, eval --tasks measures it"
+        return "It holds a model that was not built here: finetune trains it, eval --tasks measures it"
     runs = sorted(found.parent.name for found in path.parent.glob("*/run.toml")) if path.parent.is_dir() else []
     return f"There are: {', '.join(runs[:8])}" if runs else "Make one with underhood build"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
 
+from underhood.core.config import from_json
+from underhood.core.errors import UserError
+from underhood.recipes.stages.registry import Stage, StageSettings, all_stages, get_stage
 from underhood.train.plan_overrides import PlanOverrides
 
 
@@ -23,16 +27,15 @@ class BuildSpec(PlanOverrides):
         dtype: the format of matrix products; if left out, bfloat16 where that is faster.
         threads: CPU threads; if left out, PyTorch decides.
         compile: compiles the model with torch.compile: slow to start, worth it on a GPU and for long runs.
-        copying: if off, pretraining begins without two heads that copy from the context (see `models.copying`).
         matrix_lr: pretraining's learning rate for matrices (Muon).
         lr: pretraining's learning rate for embeddings and norms (AdamW).
         unembed_lr: pretraining's learning rate for the unembedding (AdamW).
-        sft_lr_scale: fine-tuning's learning rates as a share of pretraining's.
-        unlikelihood: weight of fine-tuning's loss on what an answer has said before (see `align.unlikelihood`).
-        dpo_lr_scale: alignment's learning rates as a share of pretraining's.
-        beta: DPO's β: how strongly the model is held to what it was before.
         save_seconds: about how often a checkpoint is written, in seconds of planned time.
+        stages: settings of single stages that differ from their defaults, e.g. ``{"sft": {"lr_scale": 0.2}}``.
     """
+
+    NESTED: ClassVar = {"stages": lambda: {stage.name: stage.settings for stage in all_stages()}}
+    """Makes options like ``--sft-lr-scale`` of the tables in a field (see `cli.options`)."""
 
     data: str = "pydocs"
     text_field: str | None = None
@@ -44,15 +47,11 @@ class BuildSpec(PlanOverrides):
     dtype: Literal["float32", "bfloat16"] | None = None
     threads: int | None = None
     compile: bool = False
-    copying: bool = True
     matrix_lr: float = 0.013
     lr: float = 0.02
     unembed_lr: float = 0.004
-    sft_lr_scale: float = 0.4
-    unlikelihood: float = 5.0
-    dpo_lr_scale: float = 0.02
-    beta: float = 0.1
     save_seconds: float = 30.0
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.minutes > 0:
@@ -63,16 +62,44 @@ class BuildSpec(PlanOverrides):
             )
         if not 0 < self.held_out < 0.9:
             raise ValueError(f"held_out is a share between 0 and 0.9, got {self.held_out}")
-        for field in fields(PlanOverrides):
-            value = getattr(self, field.name)
+        for each in fields(PlanOverrides):
+            value = getattr(self, each.name)
             if value is not None and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+                raise ValueError(f"{each.name} must be at least 1, got {value}")
+        try:
+            for name in self.stages:
+                self.stage_settings(get_stage(name))
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    def stage_settings(self, stage: Stage) -> StageSettings:
+        """The settings of one stage: its defaults, and what `stages` says otherwise."""
+        return from_json(stage.settings, self.stages.get(stage.name, {}), where=f"stages.{stage.name}")
 
     @property
     def overrides(self) -> PlanOverrides:
-        return PlanOverrides(**{field.name: getattr(self, field.name) for field in fields(PlanOverrides)})
+        return PlanOverrides(**{each.name: getattr(self, each.name) for each in fields(PlanOverrides)})
 
     @property
     def settings(self) -> "BuildSpec":
-        """These settings alone, where a subclass (the options of a verb) holds more."""
-        return BuildSpec(**{field.name: getattr(self, field.name) for field in fields(BuildSpec)})
+        """These settings alone, where a subclass (the options of a command) holds more."""
+        return BuildSpec(**{each.name: getattr(self, each.name) for each in fields(BuildSpec)})
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by name; those of stages as ``sft_lr_scale``."""
+        values = {each.name: getattr(self, each.name) for each in fields(BuildSpec) if each.name != "stages"}
+        for stage in all_stages():
+            settings = self.stage_settings(stage)
+            values |= {f"{stage.name}_{each.name}": getattr(settings, each.name) for each in fields(settings)}
+        return values
+
+    def changed(self, changes: Mapping[str, Any]) -> "BuildSpec":
+        """The same settings with some replaced, by the names of `flat`."""
+        own = {name: value for name, value in changes.items() if name in {each.name for each in fields(BuildSpec)}}
+        stages = {name: dict(table) for name, table in self.stages.items()}
+        for stage in all_stages():
+            prefix = f"{stage.name}_"
+            table = {name.removeprefix(prefix): value for name, value in changes.items() if name.startswith(prefix)}
+            if table:
+                stages[stage.name] = stages.get(stage.name, {}) | table
+        return replace(self, **own | {"stages": stages})

@@ -18,12 +18,12 @@ from underhood.core.runlog import read_events
 from underhood.evals.generation import GeneratedAnswer
 from underhood.evals.table import ResultsTable
 from underhood.models.decoder import parameter_count
-from underhood.recipes.lessons import Lessons
 from underhood.recipes.run import Run
+from underhood.recipes.stages.display import job_stages
+from underhood.recipes.training_data import StageData
 from underhood.train.hardware import Hardware
 from underhood.train.plan import Plan
 
-STAGES = ("data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report")
 LIBRARIES = ("torch", "numpy", "safetensors", "tiktoken", "tokenizers", "pyarrow")
 SHOWN_PER_KIND = 4
 
@@ -56,11 +56,7 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
         "plan": {
             "reason": plan.reason,
             "tokens_per_second": plan.tokens_per_second,
-            "stages": {
-                name: to_json(part) | {"tokens": part.tokens}
-                for name, part in (("pretrain", plan.pretrain), ("sft", plan.sft), ("dpo", plan.dpo))
-                if part is not None
-            },
+            "stages": {stage.stage: to_json(stage) | {"tokens": stage.tokens} for stage in plan.stages},
         },
         "stages": stage_facts(run),
         "results": table.to_json(),
@@ -93,14 +89,14 @@ def stage_facts(run: Run) -> list[dict[str, Any]]:
             ends[stage] = facts | {"name": stage}
             begun.pop(stage, None)
         last[stage] = event if kind == "step" else last.get(stage, {}) | {"time": event["time"]}
-    return [ends[name] for name in STAGES if name in ends]
+    return [ends[name] for name in job_stages() if name in ends]
 
 
-def samples_side_by_side(lessons: Lessons, samples: dict[str, dict[str, GeneratedAnswer]]) -> list[dict[str, Any]]:
+def samples_side_by_side(data: StageData, samples: dict[str, dict[str, GeneratedAnswer]]) -> list[dict[str, Any]]:
     """Prompts that every stage answered, with their answers: the first few of each kind."""
     shown: list[dict[str, Any]] = []
     count: dict[str, int] = {}
-    for asked in lessons.answers:
+    for asked in data.answers:
         answers = {stage: done[asked.prompt] for stage, done in samples.items() if asked.prompt in done}
         if len(answers) == len(samples) and answers and count.get(asked.kind, 0) < SHOWN_PER_KIND:
             count[asked.kind] = count.get(asked.kind, 0) + 1

@@ -1,6 +1,6 @@
 """The one dial: from minutes to a model and step counts that fill them on this machine.
 
-The planner knows three things: how much of the time goes to what, which size of model suits how much compute
+The planner knows three things: how much of the time each stage gets, which size of model suits how much compute
 (`SIZES`), and how fast this machine really runs a training step of that size, which it measures. The result is a
 plan of fixed step counts: a resumed run follows it to the letter, however fast the machine is by then.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,7 +27,7 @@ from underhood.train.plan_overrides import PlanOverrides
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """One of the model sizes the planner chooses from, with its batch size."""
+    """A rung of the ladder: the model's proportions and the batch it likes."""
 
     width: int
     layers: int
@@ -57,28 +57,44 @@ SIZES = (
     ModelSize(width=768, layers=12, heads=12, kv_heads=4, context=1024, rows=32),
     ModelSize(width=1024, layers=16, heads=16, kv_heads=8, context=1024, rows=64),
 )
-"""Model sizes, ascending. The small ones have few, wide heads: on a CPU attention's cost is mostly per head."""
+"""Shapes by size. The small ones have few, wide heads: on a CPU attention's cost is mostly per head."""
 
 TOKENS_PER_PARAMETER = 0.25
-"""A size is taken when the budget shows each parameter that multiplies at least this many tokens. Far fewer than the
+"""A rung is taken when the budget shows each parameter that multiplies at least this many tokens. Far fewer than the
 20 of Hoffmann et al. 2022, which minimise the loss at the end of very long runs over data that never repeat."""
 
 FIRST_SIZE = 1
-"""Where the search for the largest size within reach begins: small enough for any machine to time in a second."""
+"""Where the search for the largest rung within reach begins: small enough for any machine to time in a second."""
 
 SUSTAINED = 0.95
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
 shared server cores 0.78 to 1.3 was measured in five-minute runs."""
 
-SHARES = {"pretrain": 0.62, "sft": 0.33, "dpo": 0.05}
-"""How the training time is split between the stages."""
-
 LEAST_TRAINING = 0.25
 """Share of the remaining time that training always gets, even when evaluation will then overrun the budget."""
 
-SFT_EPOCHS = 6.0
-DPO_EPOCHS = 1.0
-"""The most often that each stage reads its data; time that is left goes to pretraining."""
+
+@dataclass(frozen=True, kw_only=True)
+class StageRequest:
+    """What a training stage asks of the planner.
+
+    Attributes:
+        stage: its name.
+        share: of the training time, relative to the other stages.
+        tokens: of its data, each read once; infinite if it never runs out.
+        row_tokens: tokens of an example that gets a row of its own; None packs rows of the model's context.
+        epochs: how often the data is read at most. Time that is left goes to a stage whose data is infinite.
+        cost: time per token, as a multiple of a pretraining step's.
+        steps: fixed by the user; None for the planner to decide.
+    """
+
+    stage: str
+    share: float
+    tokens: float = math.inf
+    row_tokens: int | None = None
+    epochs: float = math.inf
+    cost: float = 1.0
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +102,13 @@ class StagePlan:
     """What a training stage will do, and the seconds that should take.
 
     Attributes:
-        steps: updates.
+        stage: its name.
+        steps: optimiser steps.
         rows: rows of tokens per update; preference pairs, for alignment.
         context: tokens per row, or per pair.
     """
 
+    stage: str
     steps: int
     rows: int
     context: int
@@ -107,17 +125,23 @@ class Plan:
 
     Attributes:
         model: the decoder's spec.
-        pretrain, sft, dpo: the stages; None when the job leaves the stage out.
+        stages: of training, in order.
         tokens_per_second: measured speed of a training step of this model here.
         reason: why, in sentences for the user.
     """
 
     model: DecoderSpec
-    pretrain: StagePlan
-    sft: StagePlan | None
-    dpo: StagePlan | None
+    stages: tuple[StagePlan, ...]
     tokens_per_second: float
     reason: str
+
+    def find(self, stage: str) -> StagePlan | None:
+        """The plan of one stage; None if the job leaves it out."""
+        return next((plan for plan in self.stages if plan.stage == stage), None)
+
+    def with_stage(self, changed: StagePlan) -> "Plan":
+        """The same plan with one stage replaced."""
+        return replace(self, stages=tuple(changed if p.stage == changed.stage else p for p in self.stages))
 
 
 def training_flops(spec: ModelSpec) -> float:
@@ -126,24 +150,24 @@ def training_flops(spec: ModelSpec) -> float:
 
 
 def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_size: int) -> ModelSize:
-    """The largest size whose parameters see enough tokens in `seconds` of pretraining.
+    """The largest rung whose parameters see enough tokens in `seconds` of pretraining.
 
-    A timed step of one size tells how many operations per second training reaches here; by that the largest size
+    A timed step of one rung tells how many operations per second training reaches here; by that the largest rung
     within reach is guessed, timed in its turn, and so on until a guess is one that was timed already. The limit of
     the matrix products would be cheaper to measure and no guide: it varied threefold within an hour on a machine whose
     training steps varied by half.
 
     Args:
-        speed_of: tokens per second of a training step of a size.
+        speed_of: tokens per second of a training step of a rung.
     """
     flops = [training_flops(size.spec(vocab_size)) for size in SIZES]
     timed: dict[int, float] = {}
-    size = FIRST_SIZE
-    while size not in timed:
-        timed[size] = seconds * speed_of(SIZES[size]) * flops[size]  # operations within reach
-        fits = [timed.get(i, timed[size]) >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(SIZES))]
-        size = max((i for i, fit in enumerate(fits) if fit), default=0)
-    return SIZES[size]
+    rung = FIRST_SIZE
+    while rung not in timed:
+        timed[rung] = seconds * speed_of(SIZES[rung]) * flops[rung]  # operations within reach
+        fits = [timed.get(i, timed[rung]) >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(SIZES))]
+        rung = max((i for i, fit in enumerate(fits) if fit), default=0)
+    return SIZES[rung]
 
 
 def measure_speed(spec: DecoderSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
@@ -180,9 +204,7 @@ def make_plan(
     optimizer: OptimizerSpec,
     vocab_size: int,
     overrides: PlanOverrides,
-    sft_tokens: int,
-    pairs: int,
-    pair_tokens: int,
+    stages: Sequence[StageRequest],
     reserve: Callable[[float], float] = lambda speed: 0.0,
     probe_seconds: float = 3.0,
 ) -> Plan:
@@ -190,25 +212,23 @@ def make_plan(
 
     Args:
         seconds: what is left of the job, the probe included.
-        sft_tokens: tokens of all conversations together; 0 leaves fine-tuning out.
-        pairs, pair_tokens: preference pairs, and tokens of an average one; no pairs leave alignment out.
+        stages: what each stage asks for, in order. The first decides how large the model may be.
         reserve: seconds to keep for what follows training, given the speed of training in tokens per second.
         probe_seconds: how long to time training steps.
 
     Raises:
-        UserError: the fixed proportions don't fit each other.
+        UserError: the wished-for proportions don't fit each other.
     """
-    stages = [name for name, amount in (("pretrain", 1), ("sft", sft_tokens), ("dpo", pairs)) if amount]
-    total = sum(SHARES[name] for name in stages)
+    total = sum(request.share for request in stages)
     started = time.perf_counter()
 
     def speed_of(size: ModelSize, least: float) -> float:
         return SUSTAINED * measure_speed(size.spec(vocab_size), optimizer, size.rows, hardware.device, least)
 
     try:
-        pretraining = 0.8 * seconds * SHARES["pretrain"] / total
+        first = 0.8 * seconds * stages[0].share / total
         size = _with_overrides(
-            choose_size(pretraining, lambda size: speed_of(size, probe_seconds / 3), vocab_size), overrides
+            choose_size(first, lambda size: speed_of(size, probe_seconds / 3), vocab_size), overrides
         )
         spec = size.spec(vocab_size)
         speed = speed_of(size, probe_seconds)
@@ -216,36 +236,34 @@ def make_plan(
         raise UserError(f"the model can't have these proportions: {error}") from error
     training = seconds - (time.perf_counter() - started) - reserve(speed)
     training = max(training, LEAST_TRAINING * seconds, 1.0)
-    budget = {name: training * SHARES[name] / total for name in stages}
+    plans, unused = [], 0.0
+    # Those whose data runs out first: what they leave goes to the one whose data does not.
+    for request in sorted(stages, key=lambda request: math.isinf(request.tokens)):
+        budget = training * request.share / total
+        budget += unused if math.isinf(request.tokens) else 0.0
+        plan = _plan_stage(request, budget, size, speed)
+        unused = 0.0 if math.isinf(request.tokens) else unused + max(0.0, budget - plan.seconds)
+        plans.append(plan)
+    order = [request.stage for request in stages]
+    plans = tuple(sorted(plans, key=lambda plan: order.index(plan.stage)))
+    reason = _reason(training, hardware, spec, speed, plans[0])
+    return Plan(model=spec, stages=plans, tokens_per_second=speed, reason=reason)
 
-    def stage(name: str, rows: int, row_tokens: int, most: float, wished: int | None, extra: float = 1.0) -> StagePlan:
-        per_step = rows * row_tokens * extra / speed
-        steps = wished or max(1, round(min(budget[name] / per_step, most)))
-        return StagePlan(steps=steps, rows=rows, context=row_tokens, seconds=steps * per_step)
 
-    sft = dpo = None
-    if sft_tokens:
-        most = SFT_EPOCHS * sft_tokens / (size.rows * size.context)
-        sft = stage("sft", size.rows, size.context, most, overrides.sft_steps)
-        budget["pretrain"] += max(0.0, budget["sft"] - sft.seconds)
-    if pairs:
-        rows = max(1, min(pairs, size.rows * size.context // pair_tokens))
-        # The frozen reference reads each pair once more, forwards only: a third of a training step.
-        dpo = stage("dpo", rows, pair_tokens, DPO_EPOCHS * pairs / rows, overrides.dpo_steps, extra=4 / 3)
-        budget["pretrain"] += max(0.0, budget["dpo"] - dpo.seconds)
-    pretrain = stage("pretrain", size.rows, size.context, math.inf, overrides.pretrain_steps)
-    return Plan(
-        model=spec,
-        pretrain=pretrain,
-        sft=sft,
-        dpo=dpo,
-        tokens_per_second=speed,
-        reason=_reason(training, hardware, spec, speed, pretrain),
-    )
+def _plan_stage(request: StageRequest, seconds: float, size: ModelSize, speed: float) -> StagePlan:
+    """As many steps as fit into `seconds`, and as the stage's data is worth."""
+    rows, row_tokens = size.rows, size.context
+    if request.row_tokens is not None:
+        row_tokens = request.row_tokens
+        rows = max(1, min(int(request.tokens) // row_tokens, size.rows * size.context // row_tokens))
+    per_step = rows * row_tokens * request.cost / speed
+    most = request.epochs * request.tokens / (rows * row_tokens)
+    steps = request.steps or max(1, round(min(seconds / per_step, most)))
+    return StagePlan(stage=request.stage, steps=steps, rows=rows, context=row_tokens, seconds=steps * per_step)
 
 
 def check_overrides(overrides: PlanOverrides, vocab_size: int) -> None:
-    """Finds out before any work whether the fixed proportions fit each other at any size.
+    """Finds out before any work whether the wished-for proportions fit each other on any rung of the ladder.
 
     Raises:
         UserError: they don't.
@@ -272,11 +290,11 @@ def _with_overrides(size: ModelSize, overrides: PlanOverrides) -> ModelSize:
     return replace(size, **fixed)
 
 
-def _reason(seconds: float, hardware: Hardware, spec: DecoderSpec, speed: float, pretrain: StagePlan) -> str:
+def _reason(seconds: float, hardware: Hardware, spec: DecoderSpec, speed: float, first: StagePlan) -> str:
     flops = training_flops(spec)
     return (
         f"{seconds:.0f} s are left for training. A {spec.layers}-layer model of width {spec.width} trains at "
         f"{speed:,.0f} tokens/s here ({100 * speed * flops / hardware.flops:.0f} % of the measured "
-        f"{hardware.flops / 1e9:.0f} GFLOP/s), so pretraining gets {pretrain.steps} steps or "
-        f"{pretrain.tokens:,} tokens."
+        f"{hardware.flops / 1e9:.0f} GFLOP/s), so {first.stage} gets {first.steps} steps or "
+        f"{first.tokens:,} tokens."
     )

@@ -16,9 +16,6 @@ class PlanOverrides:
         kv_heads: its key-value heads; as many as query heads if left out.
         context: tokens per row, and the longest text it is trained for.
         rows: rows per training step.
-        pretrain_steps: steps of pretraining.
-        sft_steps: steps of fine-tuning on instructions.
-        dpo_steps: steps of preference alignment.
     """
 
     width: int | None = None
@@ -27,6 +24,3 @@ class PlanOverrides:
     kv_heads: int | None = None
     context: int | None = None
     rows: int | None = None
-    pretrain_steps: int | None = None
-    sft_steps: int | None = None
-    dpo_steps: int | None = None

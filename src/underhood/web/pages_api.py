@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError
-from underhood.infer.load import STAGES
+from underhood.infer.load import stages_of
 from underhood.models.decoder import parameter_count
+from underhood.recipes.stages.display import model_hue, page_data, stage_css
 from underhood.ui.theme import asset
 from underhood.web.checkpoint_samples import CheckpointSamples
 from underhood.web.errors import ApiError
@@ -118,6 +119,14 @@ def pages_router(pages: Pages) -> APIRouter:
             raise ApiError(404, f"There is no file {path}.")
         return _file(file)
 
+    @router.get("/ui/stages")
+    def stages() -> dict[str, Any]:
+        return {"stages": page_data()}
+
+    @router.get("/ui/stages.css")
+    def stage_colours() -> Response:
+        return Response(stage_css(), media_type=TYPES[".css"], headers=HEADERS)
+
     @router.get("/ui/models")
     def models() -> dict[str, Any]:
         return {"models": [card(one) for one in pages.models.served]}
@@ -150,9 +159,11 @@ def pages_router(pages: Pages) -> APIRouter:
 
     @router.post("/ui/runs/{name}/sample")
     def sample(name: str, asked: SampleAsked) -> dict[str, Any]:
-        if asked.stage not in STAGES:
-            raise UserError(f"there is no stage {asked.stage!r}", expected=" or ".join(STAGES))
-        path = pages.runs.folder(name) / "checkpoints" / asked.stage / f"step-{asked.step:08d}"
+        folder = pages.runs.folder(name)
+        models = stages_of(folder)
+        if asked.stage not in models:
+            raise UserError(f"there is no model {asked.stage!r} in {name}", expected=" or ".join(models))
+        path = folder / "checkpoints" / asked.stage / f"step-{asked.step:08d}"
         if not STEP_NAME.fullmatch(path.name) or not path.is_dir():
             raise UserError(
                 f"the checkpoint of step {asked.step} is gone", fix="Of every stage only the newest are kept"
@@ -182,7 +193,7 @@ def card(one: Served) -> dict[str, Any]:
         "id": one.id,
         "run": loaded.run.resolve().name,
         "stage": loaded.stage,
-        "hue": loaded.stage if loaded.stage in STAGES and loaded.roles is None else "imported",
+        "hue": model_hue(loaded.stage) if loaded.roles is None else "imported",
         "step": loaded.step,
         "chats": loaded.chats,
         "context": one.context,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from underhood.recipes.report.curves import DRAWN, stage_curve
+from underhood.recipes.report.curves import stage_curve
+from underhood.recipes.stages.registry import find_stage
 from underhood.ui.curves import Curve
 
 Status = Literal["running", "stopped", "finished"]
@@ -66,7 +67,8 @@ class Training:
 
     def curves(self, stage: str) -> dict[str, Curve]:
         """Everything drawable, by quantity: first what the report draws too, then the rest in the order logged."""
-        first = DRAWN.get(stage, ("loss",))
+        record = find_stage(stage)
+        first = record.curves if record else ("loss",)
         keys = [*(key for key in first if key in self.columns), *self.columns]
         drawn = {key: self._curve(stage, key) for key in dict.fromkeys(keys) if key not in NOT_DRAWN}
         return {key: curve for key, curve in drawn.items() if curve is not None}

@@ -12,16 +12,14 @@ from typing import Any
 
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError, nearest
-from underhood.infer.load import STAGES
 from underhood.recipes.report.again import resume
-from underhood.recipes.report.curves import LABELS
-from underhood.recipes.report.pipeline import TITLES
-from underhood.recipes.report.reading import PIPELINE, TRAINED, Run, read_run
+from underhood.recipes.report.reading import RecordedRun, read_run
 from underhood.recipes.report.results import panels
+from underhood.recipes.stages.display import drawn_stages, hue_of, model_hue, short_title_of, title_of
+from underhood.recipes.stages.registry import all_stages, find_stage
 from underhood.ui.curves import Curve
 from underhood.web.run_tail import RunTail, Training
 
-HUES = {"pretrain": "base", "sft": "sft", "dpo": "dpo"}
 SIGNS = ("events.jsonl", "summary.json", "run.toml")
 SPARK = 40
 """Points of the small curve in the list."""
@@ -87,7 +85,7 @@ class Runs:
             "folder": str(folder),
             "status": tail.status(),
             "stage": tail.open or stage,
-            "hue": HUES.get(stage or "", "plain"),
+            "hue": hue_of(stage or ""),
             "step": training.steps[-1] if training.steps else None,
             "steps": training.planned,
             "seconds_left": training.seconds_left if tail.open == stage else None,
@@ -111,8 +109,8 @@ class Runs:
             "stages": [
                 {
                     "stage": stage,
-                    "label": LABELS.get(stage, stage),
-                    "hue": HUES.get(stage, "plain"),
+                    "label": title_of(stage),
+                    "hue": hue_of(stage),
                     "step": training.steps[-1],
                     "steps": training.planned,
                     "seconds_left": training.seconds_left if tail.open == stage else None,
@@ -141,11 +139,11 @@ class Runs:
             "pipeline": [
                 {
                     "stage": stage,
-                    "title": TITLES.get(stage, stage),
-                    "hue": HUES.get(stage, "plain"),
+                    "title": short_title_of(stage),
+                    "hue": hue_of(stage),
                     **_facts(run, stage),
                 }
-                for stage in PIPELINE
+                for stage in drawn_stages()
             ],
             "settings": settings(run),
             "checkpoints": checkpoints(folder),
@@ -165,7 +163,7 @@ class Runs:
         return {"settings": rows, "results": _pairs(measured[0], measured[1])}
 
 
-def settings(run: Run) -> dict[str, Any]:
+def settings(run: RecordedRun) -> dict[str, Any]:
     """All that was decided about a run as flat ``key: value``: its settings, then its plan, model and machine."""
     told: dict[str, Any] = dict(_flat(_toml(run.path / "finetune.toml") or run.config))
     summary = run.summary
@@ -183,7 +181,8 @@ def checkpoints(folder: Path) -> list[dict[str, Any]]:
     found = []
     known = folder / "checkpoints"
     stages = [path for path in known.iterdir() if path.is_dir()] if known.is_dir() else []
-    for stage in sorted(stages, key=lambda path: (STAGES.index(path.name) if path.name in STAGES else -1, path.name)):
+    order = [stage.model for stage in all_stages()]
+    for stage in sorted(stages, key=lambda path: (order.index(path.name) if path.name in order else -1, path.name)):
         steps = sorted(
             (int(match[1]), path)
             for path in stage.iterdir()
@@ -194,7 +193,7 @@ def checkpoints(folder: Path) -> list[dict[str, Any]]:
             found.append(
                 {
                     "stage": stage.name,
-                    "hue": stage.name if stage.name in STAGES else "plain",
+                    "hue": model_hue(stage.name),
                     "step": step,
                     "name": path.name,
                     "bytes": weights.stat().st_size if weights.is_file() else None,
@@ -204,7 +203,7 @@ def checkpoints(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def results(run: Run) -> list[dict[str, Any]]:
+def results(run: RecordedRun) -> list[dict[str, Any]]:
     """Every measurement, in the report's words and order."""
     table: Mapping[str, Any] = run.summary.get("results") or {}
     functions = (run.summary.get("corpus") or {}).get("name") == "pydocs"
@@ -234,12 +233,12 @@ def _pairs(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[di
     return list(cells.values())
 
 
-def _facts(run: Run, name: str) -> dict[str, Any]:
+def _facts(run: RecordedRun, name: str) -> dict[str, Any]:
     stage = run.stages[name]
     known = {
         key: value for key, value in asdict(stage).items() if key in ("status", "seconds", "tokens", "step", "steps")
     }
-    return known if name in TRAINED else known | {"tokens": None, "step": None, "steps": None}
+    return known if find_stage(name) else known | {"tokens": None, "step": None, "steps": None}
 
 
 def _drawable(key: str, curve: Curve) -> dict[str, Any]:

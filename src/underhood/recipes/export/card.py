@@ -16,13 +16,7 @@ from underhood.evals.table import ResultsTable
 from underhood.infer.load import LoadedModel
 from underhood.models.decoder import parameter_count
 from underhood.recipes.export.tuning import Tuning
-
-STAGE_NAMES = {
-    "base": "pretrained to continue text",
-    "sft": "fine-tuned to answer questions (SFT)",
-    "dpo": "fine-tuned to answer questions, then aligned with preferences (DPO)",
-}
-_UPTO = {"base": ("pretrain",), "sft": ("pretrain", "sft"), "dpo": ("pretrain", "sft", "dpo")}
+from underhood.recipes.stages.registry import all_stages, find_model, stages_before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +62,12 @@ class Card:
         return self.summary.get("corpus", {}).get("name")
 
     def _what(self) -> str:
-        spec, stage = self.loaded.spec, self.loaded.stage
+        spec, stage = self.loaded.spec, find_model(self.loaded.stage)
+        done = self.loaded.stage if stage is None else stage.model_description
         if not self.published:
-            said = f"{STAGE_NAMES.get(stage, stage)}. It was made with Underhood in the shape of {self.family}"
+            said = f"{done}. It was made with Underhood in the shape of {self.family}"
         else:
-            worked = "" if stage == "base" else f" and {STAGE_NAMES.get(stage, stage)} there"
+            worked = "" if stage is None else f" and {done} there"
             said = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
         return (
             f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {spec.layers} layers of "
@@ -160,11 +155,12 @@ class Card:
         if summary.get("command"):
             lines.append(f"- command: `{summary['command']}` (seed {summary.get('seed')})")
         stages = summary.get("plan", {}).get("stages", {})
-        upto = self.loaded.stage if self.tuning is None else self.tuning.spec.model_stage or "dpo"
-        for name in _UPTO.get(upto, ()):
-            if name in stages:
-                one = stages[name]
-                lines.append(f"- {name}: {one['steps']:,} steps, {one['tokens']:,} tokens")
+        made_by = find_model(self.loaded.stage)
+        if self.tuning is not None:
+            made_by = find_model(self.tuning.spec.stage) if self.tuning.spec.stage else all_stages()[-1]
+        for stage in () if made_by is None else (*stages_before(made_by), made_by):
+            if plan := stages.get(stage.name):
+                lines.append(f"- {stage.name}: {plan['steps']:,} steps, {plan['tokens']:,} tokens")
         if self.tuning:
             lines = [f"- the run that it started from: {line.removeprefix('- ')}" for line in lines]
             lines += self.tuning.making()

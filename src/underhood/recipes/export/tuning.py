@@ -14,7 +14,9 @@ from typing import Any
 from underhood.core.config import from_json
 from underhood.core.errors import UserError
 from underhood.core.toml import read_toml
-from underhood.recipes.finetune import SETTINGS, FinetuneSpec
+from underhood.recipes.finetune import SETTINGS
+from underhood.recipes.finetune_spec import FinetuneSpec
+from underhood.recipes.stages.sft import STAGE as SFT
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Tuning:
     def making(self) -> list[str]:
         """How it was fine-tuned, a line each."""
         results, spec = self.results, self.spec
-        stage = f", its {spec.model_stage} model" if spec.model_stage else ""
+        stage = f", its {spec.stage} model" if spec.stage else ""
         lines = [f"- started from: `{spec.model}`{stage}"]
         if results["lora_rank"]:
             alpha = spec.lora_alpha if spec.lora_alpha is not None else 2 * results["lora_rank"]
@@ -75,7 +77,7 @@ class Tuning:
         lines.append(f"- trained: {how} ({trained})")
         tokens = f"{spec.rows * spec.accumulate} rows of {results['context']:,} tokens"
         lines.append(
-            f"- sft: {results['steps']:,} steps of {tokens}, learning rate {results['lr']:.3g}, seed {spec.seed}"
+            f"- {SFT.name}: {results['steps']:,} steps of {tokens}, learning rate {results['lr']:.3g}, seed {spec.seed}"
         )
         lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items()))
         if results.get("commit"):

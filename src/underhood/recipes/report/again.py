@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from underhood.recipes.report.reading import TRAINED, Run
+from underhood.recipes.report.reading import RecordedRun
+from underhood.recipes.stages.display import trained_stages
+from underhood.recipes.stages.registry import all_stages
 from underhood.ui import formatting
 
 
-def commands(run: Run) -> list[tuple[str, str]]:
+def commands(run: RecordedRun) -> list[tuple[str, str]]:
     """Commands to copy, each with its purpose."""
     found = []
     if run.summary.get("command"):
@@ -25,18 +27,18 @@ def commands(run: Run) -> list[tuple[str, str]]:
                 "The same plan on any machine",
             )
         )
-    if any(run.stages[name].status == "done" for name in TRAINED):
+    if any(run.stages[name].status == "done" for name in trained_stages()):
         found.append((f"underhood chat {place(run)}", "Talk to it"))
     found.append((f"underhood report {place(run)}", "Write this page again"))
     return found
 
 
-def resume(run: Run) -> str:
+def resume(run: RecordedRun) -> str:
     """The command that goes on with a build that was stopped."""
     return f"underhood build --out {place(run)} --resume"
 
 
-def place(run: Run) -> str:
+def place(run: RecordedRun) -> str:
     """The run's folder as one would type it: relative if it lies below the current folder."""
     return shlex.quote(str(_short(run.path)))
 
@@ -63,11 +65,12 @@ def machine(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _fixed(run: Run) -> list[str]:
+def _fixed(run: RecordedRun) -> list[str]:
     """Options that fix what the planner chose from this machine's speed."""
     plan: Mapping[str, Any] = (run.summary.get("plan") or {}).get("stages") or {}
     spec: Mapping[str, Any] = run.summary.get("spec") or {}
-    if "pretrain" not in plan or not spec.get("blocks"):
+    first = all_stages()[0].name
+    if first not in plan or not spec.get("blocks"):
         return []
     mixer = spec["blocks"][0].get("mixer") or {}
     values = {
@@ -75,10 +78,10 @@ def _fixed(run: Run) -> list[str]:
         "layers": spec.get("layers"),
         "heads": mixer.get("heads"),
         "kv-heads": mixer.get("kv_heads"),
-        "context": plan["pretrain"].get("context"),
-        "rows": plan["pretrain"].get("rows"),
+        "context": plan[first].get("context"),
+        "rows": plan[first].get("rows"),
     }
-    values |= {f"{name}-steps": plan[name].get("steps") for name in TRAINED if name in plan}
+    values |= {f"{name}-steps": plan[name].get("steps") for name in trained_stages() if name in plan}
     options = [f"--{name} {value}" for name, value in values.items() if isinstance(value, int)]
     dtype = (run.summary.get("machine") or {}).get("dtype")
     return [*options, f"--dtype {shlex.quote(str(dtype))}"] if dtype else options

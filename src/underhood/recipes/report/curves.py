@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from underhood.recipes.report.reading import Event, Run, steps_of
+from underhood.recipes.report.reading import Event, RecordedRun, steps_of
+from underhood.recipes.stages.display import title_of
+from underhood.recipes.stages.registry import find_stage, get_stage
 from underhood.ui.curves import Curve, smoothed_curve, turn_of
 
-LABELS = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preferences (DPO)"}
-DRAWN = {
-    "pretrain": ("bits_per_byte", "loss"),
-    "sft": ("loss", "answer_accuracy"),
-    "dpo": ("preference_accuracy", "reward_margin"),
-}
-"""What is drawn of each stage. DPO's loss falls whenever its margin grows: the margin says it in plainer units."""
 
-
-def curves(run: Run, stage: str) -> list[Curve]:
+def curves(run: RecordedRun, stage: str) -> list[Curve]:
     """All curves of one training stage, the most telling first; empty where nothing was logged."""
     events = steps_of(run, stage)
-    keys = [key for key in DRAWN[stage] if len(_logged(events, key)) >= 2]
-    if stage == "pretrain" and len(keys) == 2:
-        keys = keys[:1]  # the loss is the same curve in another unit
+    record = get_stage(stage)
+    keys = [key for key in record.curves if len(_logged(events, key)) >= 2][: record.first_curves]
     return [_curve(run, stage, key, events) for key in keys]
 
 
@@ -40,22 +33,23 @@ def stage_curve(
 
     Args:
         evals: held-out evaluations; those that measured `key` become marks.
-        rates: steps and learning rates, to mark in pretraining where the rate begins to fall.
+        rates: steps and learning rates, to mark where the rate begins to fall after a plateau.
         tokens: tokens read at each step; planned: steps planned.
     """
-    pretraining = stage == "pretrain" and key in DRAWN["pretrain"]
+    record = find_stage(stage)
+    main = record if record is not None and key in record.curves else None
     marks = [(step, float(event[key])) for event in _logged(evals, key) if isinstance(step := event.get("step"), int)]
     return smoothed_curve(
         stage,
-        LABELS.get(stage, stage),
+        title_of(stage),
         key,
         steps,
         values,
         tokens=tokens,
         marks=marks,
-        turn=turn_of(*rates) if rates and pretraining else None,
+        turn=turn_of(*rates) if rates and main and main.has_plateau else None,
         planned=planned,
-        log=pretraining,
+        log=main is not None and main.log_scale,
     )
 
 
@@ -63,7 +57,7 @@ def _logged(events: Sequence[Event], key: str) -> list[Event]:
     return [event for event in events if isinstance(event.get(key), (int, float))]
 
 
-def _curve(run: Run, stage: str, key: str, events: Sequence[Event]) -> Curve:
+def _curve(run: RecordedRun, stage: str, key: str, events: Sequence[Event]) -> Curve:
     logged, rated = _logged(events, key), _logged(events, "lr_factor")
     counts = [count for event in logged if isinstance(count := event.get("tokens"), int)]
     return stage_curve(

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from underhood.recipes.report.reading import TRAINED, Run
-from underhood.recipes.report.results import LONG_NAMES, NAMES, Panel, shown, stage_measurements
+from underhood.recipes.report.reading import RecordedRun
+from underhood.recipes.report.results import Panel, shown, stage_measurements
 from underhood.recipes.report.wording import Wording, wording_of
+from underhood.recipes.stages.display import model_hue, model_title, title_of, trained_stages
+from underhood.recipes.stages.registry import find_model
 from underhood.ui import formatting
 
-STAGE_NAMES = {"pretrain": "Pretraining", "sft": "Fine-tuning (SFT)", "dpo": "Preference training (DPO)"}
 VERDICTS = {"helped": "helped", "no difference": "no difference", "hurt": "made it worse"}
 
 
@@ -29,7 +30,7 @@ class Change:
     word: str
 
 
-def title(run: Run, counted: int | None) -> str:
+def title(run: RecordedRun, counted: int | None) -> str:
     """What was built: ``A 3.34 M-parameter language model, built from pydocs in 4 min 56 s``.
 
     Args:
@@ -64,8 +65,8 @@ def changes(results: Mapping[str, Any], functions: bool = True) -> list[Change]:
         verdict = str(item.get("verdict"))
         rows.append(
             Change(
-                stage=NAMES.get(after, after),
-                hue=after if after in NAMES else "plain",
+                stage=model_title(after),
+                hue=model_hue(after),
                 quantity=wording_of(name, functions).short,
                 before=shown(unit, values[name, before]) if (name, before) in values else "–",
                 after=shown(unit, values[name, after]) if (name, after) in values else "–",
@@ -94,8 +95,8 @@ def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judge
     first = _first_measured(results, functions)
     found = []
     for stage, kinds in by_stage.items():
-        name = LONG_NAMES.get(stage, stage)
-        name = name[:1].upper() + name[1:]
+        record = find_model(stage)
+        name = record.title if record else stage
         better, worse, same = kinds["helped"], kinds["hurt"], kinds["no difference"]
         if better:
             said = f"{name} made {_and(better)} better"
@@ -131,32 +132,32 @@ def _wording(measurement: Mapping[str, Any], functions: bool) -> Wording:
     return wording_of(str(measurement.get("name")), functions)
 
 
-def gaps(run: Run) -> list[str]:
+def gaps(run: RecordedRun) -> list[str]:
     """What this run lacks, a sentence each."""
     missing = []
-    for name in TRAINED:
+    for name in trained_stages():
         stage = run.stages[name]
         if stage.status == "stopped":
             at = f" after step {formatting.whole(stage.step)}" if stage.step else ""
             at += f" of {formatting.whole(stage.steps)}" if stage.step and stage.steps else ""
-            missing.append(f"{STAGE_NAMES[name]} was interrupted{at}.")
+            missing.append(f"{title_of(name)} was interrupted{at}.")
         elif stage.status == "missing" and name in _planned(run):
-            missing.append(f"{STAGE_NAMES[name]} has not been run.")
+            missing.append(f"{title_of(name)} has not been run.")
     if not stage_measurements(run.summary.get("results") or {}):
         missing.append("Nothing has been measured yet.")
     return missing
 
 
-def _planned(run: Run) -> set[str]:
+def _planned(run: RecordedRun) -> set[str]:
     """The training stages of this run: those that its plan holds, or all where there is no plan yet."""
     stages = (run.summary.get("plan") or {}).get("stages")
-    return set(stages) if stages else set(TRAINED)
+    return set(stages) if stages else set(trained_stages())
 
 
 def _prediction(panel: Panel | None) -> str:
     if panel is None:
         return ""
-    models = [row for row in panel.rows if row.hue in NAMES]
+    models = [row for row in panel.rows if find_model(row.hue)]
     peers = [row for row in panel.rows if row.hue == "baseline"]
     if not models:
         return ""
@@ -210,12 +211,13 @@ def _manners(by_key: Mapping[str, Panel]) -> str:
 
 def _last(panel: Panel | None) -> str | None:
     """The most trained model of a panel."""
-    stages = [row.hue for row in panel.rows if row.hue in NAMES] if panel else []
+    stages = [row.hue for row in panel.rows if find_model(row.hue)] if panel else []
     return stages[-1] if stages else None
 
 
 def _model(hue: str) -> str:
-    return {"base": "the base model", "sft": "the SFT model", "dpo": "the DPO model"}.get(hue, hue)
+    name = model_title(hue)
+    return f"the {name if name.isupper() else name.lower()} model" if find_model(hue) else hue
 
 
 def _source(name: str) -> str:

@@ -10,15 +10,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from underhood.core.files import write_text
 from underhood.recipes.report import findings
 from underhood.recipes.report.again import commands, machine, resume
 from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
-from underhood.recipes.report.curves import LABELS, curves
-from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, TITLES, WIDE, pipeline, stage_flops
-from underhood.recipes.report.reading import ALL_STAGES, TRAINED, Run, read_run
-from underhood.recipes.report.results import NAMES, panels
+from underhood.recipes.report.curves import curves
+from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, WIDE, pipeline, stage_flops
+from underhood.recipes.report.reading import RecordedRun, read_run
+from underhood.recipes.report.results import panels
 from underhood.recipes.report.tokens import MOST, chips, visible
+from underhood.recipes.stages.display import (
+    hue_of,
+    job_stages,
+    marks,
+    model_hue,
+    model_title,
+    short_title_of,
+    stage_css,
+    title_of,
+    trained_stages,
+)
+from underhood.recipes.stages.registry import find_model
 from underhood.ui import formatting
 from underhood.ui.curves import Curve
 from underhood.ui.theme import page_renderer
@@ -56,23 +70,23 @@ def write_report(run: Path) -> Path:
     return target
 
 
-def render(run: Run) -> str:
+def render(run: RecordedRun) -> str:
     """The whole page."""
     return _render("report.html.j2", ["report.css"], ["report.js"], **_context(run))
 
 
-def _context(run: Run) -> dict[str, Any]:
+def _context(run: RecordedRun) -> dict[str, Any]:
     summary = run.summary
     body = anatomy(summary.get("spec"))
     functions = ((summary.get("corpus") or {}).get("name") or run.config.get("data")) == "pydocs"
     tokenizer: Mapping[str, Any] = summary.get("tokenizer") or {}
     results: Mapping[str, Any] = summary.get("results") or {}
     strip = chips(tokenizer.get("sample") or [], tokenizer.get("vocab_size") or 0)
-    drawn = {stage: curves(run, stage) for stage in TRAINED}
+    drawn = {stage: curves(run, stage) for stage in trained_stages()}
     losses: dict[str, Curve] = {stage: found[0] for stage, found in drawn.items() if found}
     measured, judged = panels(results, functions), findings.judgements(results, functions)
     choice = next((panel for key in ("choice-seen", "choice-held-out") for panel in measured if panel.key == key), None)
-    accuracies = [(row.hue, row.value) for row in choice.rows if row.hue in NAMES] if choice else []
+    accuracies = [(row.hue, row.value) for row in choice.rows if find_model(row.hue)] if choice else []
     context: dict[str, Any] = {
         "run": run,
         "summary": summary,
@@ -84,8 +98,11 @@ def _context(run: Run) -> dict[str, Any]:
         "pipeline": pipeline(run, body, losses, strip, accuracies),
         "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
         "costs": _costs(run, body),
-        "curves": [curve for stage in TRAINED for curve in drawn[stage]],
-        "curve_labels": LABELS,
+        "curves": [curve for stage in trained_stages() for curve in drawn[stage]],
+        "curve_labels": {stage: title_of(stage) for stage in drawn},
+        "marks": marks(),
+        "hue_of": hue_of,
+        "stage_css": Markup(stage_css()),
         "panels": measured,
         "changes": findings.changes(results, functions),
         "judgements": judged,
@@ -106,21 +123,21 @@ def _context(run: Run) -> dict[str, Any]:
     return context | {"sections": [(key, label) for key, label, needs in SECTIONS if needs is None or context[needs]]}
 
 
-def _costs(run: Run, body: Anatomy | None) -> list[dict[str, str]]:
+def _costs(run: RecordedRun, body: Anatomy | None) -> list[dict[str, str]]:
     rows = []
-    for name in ALL_STAGES:
+    for name in job_stages():
         stage = run.stages[name]
         if stage.status == "missing" or stage.seconds is None:
             continue
         spent = stage_flops(run, name, body)
-        speed = stage.tokens / stage.seconds if stage.tokens and stage.seconds and name in TRAINED else None
+        speed = stage.tokens / stage.seconds if stage.tokens and stage.seconds and name in trained_stages() else None
         rows.append(
             {
-                "name": TITLES.get(name, name.capitalize()),
-                "hue": {"pretrain": "base"}.get(name, name if name in TRAINED else "plain"),
+                "name": short_title_of(name),
+                "hue": hue_of(name),
                 "seconds": formatting.duration(stage.seconds),
-                "steps": formatting.whole(stage.step) if stage.step and name in TRAINED else "",
-                "tokens": formatting.count(stage.tokens) if stage.tokens and name in TRAINED else "",
+                "steps": formatting.whole(stage.step) if stage.step and name in trained_stages() else "",
+                "tokens": formatting.count(stage.tokens) if stage.tokens and name in trained_stages() else "",
                 "speed": f"{formatting.count(speed)}/s" if speed else "",
                 "flops": formatting.flops(spent) if spent else "",
                 "limit": formatting.percent(stage.utilisation) if stage.utilisation else "",
@@ -139,8 +156,8 @@ def _samples(summary: Mapping[str, Any], functions: bool) -> list[dict[str, Any]
             ended = answer.get("ended")
             answers.append(
                 {
-                    "stage": NAMES.get(stage, stage),
-                    "hue": stage if stage in NAMES else "plain",
+                    "stage": model_title(stage),
+                    "hue": model_hue(stage),
                     "text": text if len(text) <= LONG_ANSWER * 1.25 else text[:LONG_ANSWER],
                     "rest": "" if len(text) <= LONG_ANSWER * 1.25 else text[LONG_ANSWER:],
                     "end": "" if ended is None else "ended by itself" if ended else "cut off at the length limit",
@@ -188,18 +205,18 @@ def _parts(body: Anatomy | None) -> list[dict[str, Any]]:
     ]
 
 
-def _planned(run: Run) -> list[dict[str, str]]:
+def _planned(run: RecordedRun) -> list[dict[str, str]]:
     """Planned and real seconds of each training stage."""
     stages: Mapping[str, Any] = (run.summary.get("plan") or {}).get("stages") or {}
     rows = []
-    for name in TRAINED:
+    for name in trained_stages():
         plan, real = stages.get(name) or {}, run.stages[name]
         if plan.get("seconds") and real.seconds and real.status == "done":
             off = real.seconds / plan["seconds"] - 1
             rows.append(
                 {
-                    "name": TITLES[name],
-                    "hue": {"pretrain": "base"}.get(name, name),
+                    "name": short_title_of(name),
+                    "hue": hue_of(name),
                     "planned": formatting.duration(plan["seconds"]),
                     "real": formatting.duration(real.seconds),
                     "off": f"{formatting.signed(100 * off, 0)}{formatting.NBSP}%",
@@ -208,14 +225,14 @@ def _planned(run: Run) -> list[dict[str, str]]:
     return rows
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(run: RecordedRun) -> list[str]:
     """What happened on the way that a reader should know: resumptions, steps without update, notes of the stages."""
     notes = [
         f"{event['stage']}: {event['text']}"
         for event in run.events
         if event.get("kind") == "note" and event.get("text") and event.get("stage")
     ]
-    for name in TRAINED:
+    for name in trained_stages():
         if skipped := len(run.of(name, "skip")):
             notes.append(f"{name}: {skipped} step{'s' if skipped > 1 else ''} without update (loss not finite)")
     return notes

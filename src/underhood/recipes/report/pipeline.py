@@ -12,28 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from underhood.recipes.report.anatomy import Anatomy
-from underhood.recipes.report.reading import PIPELINE, TRAINED, Run, Stage
+from underhood.recipes.report.reading import RecordedRun, RecordedStage
 from underhood.recipes.report.tokens import Chip
+from underhood.recipes.stages.display import drawn_stages, hue_of, purpose_of, short_title_of, trained_stages
 from underhood.ui import formatting
 from underhood.ui.curves import Curve
 
-TITLES = {
-    "data": "Data",
-    "tokenizer": "Tokenizer",
-    "pretrain": "Pretrain",
-    "sft": "SFT",
-    "dpo": "DPO",
-    "eval": "Evaluate",
-}
-PURPOSES = {
-    "data": "text, cleaned",
-    "tokenizer": "text to numbers",
-    "pretrain": "learns the language",
-    "sft": "learns to answer",
-    "dpo": "learns to prefer",
-    "eval": "on unseen text",
-}
-HUES = {"pretrain": "base", "sft": "sft", "dpo": "dpo"}
 WIDE, NODE, GLYPH_WIDTH, GLYPH_HEIGHT = 1040, 172, 136, 52
 ROW, FAN_TOP, BAR_TOP = 98, 182, 228
 
@@ -43,7 +27,7 @@ class Node:
     """A stage in the picture.
 
     Attributes:
-        hue: the CSS name of its colour: base, sft, dpo or plain.
+        hue: the CSS class of its colour.
         lines: what it made, then its time, then its cost.
         glyph: rectangles (x, y, width, height, class) and paths (d, class) in a 136 × 52 box.
         start, end: its part of the time, as shares from 0 to 1; equal when it took none.
@@ -92,7 +76,7 @@ class Pipeline:
 
 
 def pipeline(
-    run: Run,
+    run: RecordedRun,
     anatomy: Anatomy | None,
     losses: Mapping[str, Curve],
     sample: Sequence[Chip],
@@ -104,19 +88,19 @@ def pipeline(
         losses: each training stage's loss curve, where there is one.
         accuracies: (stage hue, share) of the last measured models on held-out multiple choice, for the last drawing.
     """
-    drawn = sum(run.stages[name].seconds or 0.0 for name in PIPELINE)
+    drawn = sum(run.stages[name].seconds or 0.0 for name in drawn_stages())
     total = max(float(run.summary.get("seconds") or 0.0), sum(stage.seconds or 0.0 for stage in run.stages.values()))
     nodes, at = [], 0.0
-    for name in PIPELINE:
+    for name in drawn_stages():
         stage = run.stages[name]
         seconds = stage.seconds or 0.0
         rectangles, paths = _glyph(run, name, losses, sample, accuracies)
         nodes.append(
             Node(
                 name=name,
-                title=TITLES[name],
-                purpose=PURPOSES[name],
-                hue=HUES.get(name, "plain"),
+                title=short_title_of(name),
+                purpose=purpose_of(name),
+                hue=hue_of(name),
                 status=stage.status,
                 lines=_lines(run, stage, anatomy),
                 time=formatting.duration(seconds) if stage.seconds is not None else "",
@@ -132,18 +116,18 @@ def pipeline(
     return Pipeline(nodes, formatting.duration(total), rest)
 
 
-def stage_flops(run: Run, name: str, anatomy: Anatomy | None) -> float | None:
+def stage_flops(run: RecordedRun, name: str, anatomy: Anatomy | None) -> float | None:
     """Floating-point operations of a training stage: logged, or tokens times the cost of a token."""
     stage = run.stages[name]
     logged = stage.facts.get("flops")
     if isinstance(logged, (int, float)):
         return float(logged)
-    if anatomy is None or not stage.tokens or name not in TRAINED:
+    if anatomy is None or not stage.tokens or name not in trained_stages():
         return None
     return anatomy.training_flops * stage.tokens
 
 
-def _lines(run: Run, stage: Stage, anatomy: Anatomy | None) -> list[str]:
+def _lines(run: RecordedRun, stage: RecordedStage, anatomy: Anatomy | None) -> list[str]:
     if stage.status == "missing":
         return ["not run"]
     corpus: Any = run.summary.get("corpus") or stage.facts
@@ -159,7 +143,7 @@ def _lines(run: Run, stage: Stage, anatomy: Anatomy | None) -> list[str]:
             lines.append(f"{formatting.whole(tokenizer['vocab_size'])} tokens")
         if tokenizer.get("bytes_per_token"):
             lines.append(f"{formatting.decimal(tokenizer['bytes_per_token'], 2)} bytes each")
-    elif stage.name in TRAINED:
+    elif stage.name in trained_stages():
         if stage.status == "stopped" and stage.step and stage.steps:
             lines.append(f"stopped at {formatting.whole(stage.step)} of {formatting.whole(stage.steps)}")
         elif stage.step:
@@ -176,7 +160,7 @@ def _lines(run: Run, stage: Stage, anatomy: Anatomy | None) -> list[str]:
 
 
 def _glyph(
-    run: Run,
+    run: RecordedRun,
     name: str,
     losses: Mapping[str, Curve],
     sample: Sequence[Chip],
@@ -194,7 +178,7 @@ def _glyph(
         ]
         thinned = points[:: max(1, len(points) // 60)] + points[-1:]
         line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in thinned)
-        return [], [(f"{line}V{GLYPH_HEIGHT}H0Z", f"under {HUES[name]}"), (line, f"stroke {HUES[name]}")]
+        return [], [(f"{line}V{GLYPH_HEIGHT}H0Z", f"under {hue_of(name)}"), (line, f"stroke {hue_of(name)}")]
     if name == "eval" and accuracies:
         height = GLYPH_HEIGHT / len(accuracies)
         bars = [
@@ -206,7 +190,7 @@ def _glyph(
     return [], []
 
 
-def _data_glyph(run: Run) -> list[tuple[float, float, float, float, str]]:
+def _data_glyph(run: RecordedRun) -> list[tuple[float, float, float, float, str]]:
     """Documents as an area: trained on, held out, dropped."""
     corpus: Any = run.summary.get("corpus") or {}
     parts = [

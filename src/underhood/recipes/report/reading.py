@@ -11,17 +11,14 @@ from typing import Any, Literal
 
 from underhood.core.errors import UserError
 from underhood.core.runlog import read_events
-
-TRAINED = ("pretrain", "sft", "dpo")
-PIPELINE = ("data", "tokenizer", "pretrain", "sft", "dpo", "eval")
-ALL_STAGES = ("data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report")
+from underhood.recipes.stages.display import job_stages
 
 Event = dict[str, Any]
 Status = Literal["done", "stopped", "missing"]
 
 
 @dataclass(frozen=True)
-class Stage:
+class RecordedStage:
     """One stage of a run.
 
     Attributes:
@@ -44,7 +41,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """Everything that was read from a run folder.
 
     Attributes:
@@ -58,7 +55,7 @@ class Run:
     summary: Mapping[str, Any]
     events: list[Event]
     config: Mapping[str, Any]
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, RecordedStage]
 
     @property
     def name(self) -> str:
@@ -69,7 +66,7 @@ class Run:
         return [event for event in self.events if event.get("stage") == stage and event.get("kind") == kind]
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RecordedRun:
     """Reads a run folder, complete or not.
 
     Raises:
@@ -82,11 +79,11 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path} is not a run folder", expected="summary.json, events.jsonl or run.toml in it")
     summary = _json(path / "summary.json") or _notes(path)
     events = list(read_events(path / "events.jsonl"))
-    stages = {name: _stage(name, summary, events) for name in ALL_STAGES}
-    return Run(path=path, summary=summary, events=events, config=_read_config(path / "run.toml"), stages=stages)
+    stages = {name: _stage(name, summary, events) for name in job_stages()}
+    return RecordedRun(path=path, summary=summary, events=events, config=_read_config(path / "run.toml"), stages=stages)
 
 
-def steps_of(run: Run, stage: str) -> list[Event]:
+def steps_of(run: RecordedRun, stage: str) -> list[Event]:
     """The `step` events of a stage, each step once and rising.
 
     A run that was killed and resumed, or a stage that was run again, logs steps twice: the later ones count, and
@@ -138,7 +135,7 @@ def _read_config(file: Path) -> Mapping[str, Any]:
         raise UserError(f"{file} is damaged: {error}", fix="Delete it; the report does without it") from error
 
 
-def _stage(name: str, summary: Mapping[str, Any], events: list[Event]) -> Stage:
+def _stage(name: str, summary: Mapping[str, Any], events: list[Event]) -> RecordedStage:
     own = [event for event in events if event.get("stage") == name]
     recorded = next((dict(item) for item in summary.get("stages") or [] if item.get("name") == name), None)
     begun = max((index for index, event in enumerate(own) if event.get("kind") == "start"), default=0)
@@ -151,12 +148,12 @@ def _stage(name: str, summary: Mapping[str, Any], events: list[Event]) -> Stage:
         if "steps" in facts:  # of a finished stage
             known["step"] = facts["steps"]
         merged = known | facts
-        return Stage(name, "done", **_typed(merged), facts=facts)
+        return RecordedStage(name, "done", **_typed(merged), facts=facts)
     if own:
         spent = _number(own[-1].get("time")) - _number(own[begun].get("time"))
         facts = {key: value for key, value in own[begun].items() if key not in ("time", "stage", "kind")}
-        return Stage(name, "stopped", **_typed(facts | known | {"seconds": spent}), facts=facts)
-    return Stage(name, "missing")
+        return RecordedStage(name, "stopped", **_typed(facts | known | {"seconds": spent}), facts=facts)
+    return RecordedStage(name, "missing")
 
 
 def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:

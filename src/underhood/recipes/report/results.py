@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from underhood.recipes.report.wording import WORDINGS, Wording, wording_of
+from underhood.recipes.stages.display import model_hue, model_title
 from underhood.ui import formatting
-
-NAMES = {"base": "Base", "sft": "SFT", "dpo": "DPO"}
-LONG_NAMES = {"base": "pretraining", "sft": "fine-tuning (SFT)", "dpo": "preference training (DPO)"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Row:
     """One model's measurement: in words, and where it is drawn (percent of the scale).
 
     Attributes:
-        hue: the CSS name of its colour: base, sft, dpo, baseline or plain.
+        hue: the CSS class of its colour: of a stage, baseline or plain.
         best: the best of its panel.
     """
 
@@ -80,7 +78,7 @@ def panels(results: Mapping[str, Any], functions: bool = True) -> list[Panel]:
         for item in _measured(measurements):
             key = wording_of(str(item["name"])).key
             names.setdefault(key, str(item["name"]))
-            found.setdefault(key, []).append((NAMES.get(stage, stage), stage if stage in NAMES else "plain", item))
+            found.setdefault(key, []).append((model_title(stage), model_hue(stage), item))
     order = [*(wording.key for wording in WORDINGS), *found]
     return [
         _panel(wording_of(names.get(key, "bits per byte"), functions), names.get(key, ""), found[key])

@@ -5,6 +5,7 @@ import { box, h, typing } from "./dom.js";
 import { compareRuns } from "./compare.js";
 import { runPage } from "./run.js";
 import { runsPage } from "./runs.js";
+import { loadStages } from "./stages.js";
 import { go, read, start } from "./state.js";
 
 document.documentElement.classList.add("js");
@@ -83,4 +84,5 @@ document.querySelector(".help").addEventListener("click", help);
 
 document.querySelector(".bar nav").append(...PLACES.filter((place) => place.name).map((place) => h("a", { href: place.address }, place.name)));
 start(move);
+await loadStages().catch(() => {}); // a server that does not answer says so in the place that is drawn
 move();

@@ -163,11 +163,11 @@ class Chat {
     this.marks.setAttribute("aria-pressed", String(this.marked));
     const turns = talks.path(this.talk);
     this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.missing, (prompt) => this.send(prompt))]));
-    const base = this.active.every((lane) => !this.card(lane).chats);
-    this.field.placeholder = base ? "Begin a text" : "Ask";
-    this.composer.querySelector(".composer-note").textContent = base
-      ? "The base model has learnt no conversation: it goes on with your text."
-      : this.active.some((lane) => !this.card(lane).chats) ? "The base model goes on with your text; it has learnt no conversation." : "";
+    const continues = this.active.every((lane) => !this.card(lane).chats);
+    this.field.placeholder = continues ? "Begin a text" : "Ask";
+    this.composer.querySelector(".composer-note").textContent = continues
+      ? "This model has learnt no conversation: it goes on with your text."
+      : this.active.some((lane) => !this.card(lane).chats) ? "A model that has learnt no conversation goes on with your text." : "";
     this.#drawSender();
   }
 

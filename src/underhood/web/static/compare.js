@@ -6,6 +6,7 @@ import { h, stageName } from "./dom.js";
 import { plain } from "./numbers.js";
 import { part, scrolling } from "./parts.js";
 import { poll } from "./poll.js";
+import { firstCurves } from "./stages.js";
 import { go, note } from "./state.js";
 
 export function compareRuns(root, { query }) {
@@ -32,7 +33,7 @@ export function compareRuns(root, { query }) {
     const stages = runs[0].stages.filter((stage) => runs[1].stages.some((other) => other.stage === stage.stage));
     const sections = stages.map((stage) => {
       const other = runs[1].stages.find((one) => one.stage === stage.stage);
-      const shared = stage.curves.filter((curve) => other.curves.some((one) => one.key === curve.key)).slice(0, stage.stage === "pretrain" ? 1 : 2);
+      const shared = stage.curves.filter((curve) => other.curves.some((one) => one.key === curve.key)).slice(0, firstCurves(stage.stage));
       const boxes = shared.map((curve) => {
         const key = `${stage.stage}.${curve.key}`;
         if (!figures.has(key)) figures.set(key, curveFigure(stage.hue));

@@ -1,5 +1,7 @@
 // Making elements. Text goes in as text, never as markup; styles go through the object model, which the policy allows.
 
+import { markOf } from "./stages.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(element, properties, children) {
@@ -56,13 +58,9 @@ export function iconButton(name, label, act, properties) {
 
 // The mark of a stage: colour and shape, with its name beside it.
 export function stageName(name, hue) {
-  const shape = {
-    sft: () => s("rect", { x: 1, y: 1, width: 10, height: 10 }),
-    dpo: () => s("path", { d: "M6 0.5 12 11H0Z" }),
-    imported: () => s("path", { d: "M6 0 12 6 6 12 0 6Z" }),
-  }[hue] ?? (() => s("circle", { cx: 6, cy: 6, r: 5.25 }));
+  const path = hue === "imported" ? "M6 0 12 6 6 12 0 6Z" : markOf(hue);
   return h("span", { class: `stage-name ${hue}` },
-    s("svg", { class: `shape ${hue}`, viewBox: "0 0 12 12", "aria-hidden": "true" }, shape()), name);
+    s("svg", { class: `shape ${hue}`, viewBox: "0 0 12 12", "aria-hidden": "true" }, path ? s("path", { d: path }) : s("circle", { cx: 6, cy: 6, r: 5.25 })), name);
 }
 
 // Says something to those who do not see it happen.

@@ -2,9 +2,6 @@
 
 import { h } from "./dom.js";
 
-// The models that a build leaves behind.
-export const MODELS = { base: "Base", sft: "SFT", dpo: "DPO" };
-
 // A part of a page under its heading, with words about it if there are any.
 export function part(title, element, words = null) {
   const id = title.toLowerCase();

@@ -1,7 +1,7 @@
 // Which model answers, and which second one beside it.
 
 import { h, iconButton, stageName } from "./dom.js";
-import { MODELS } from "./parts.js";
+import { modelTitle } from "./stages.js";
 
 // `lanes` maps "a" and "b" to ids of models; `onPick(lane, id)` is told when another is picked, or null for b.
 export function modelPicker(cards, lanes, onPick) {
@@ -10,7 +10,7 @@ export function modelPicker(cards, lanes, onPick) {
   const runs = Map.groupBy(cards, (card) => card.run);
 
   function pick(lane, name) {
-    const label = (card) => (card.hue === "imported" ? card.id : `${MODELS[card.stage] ?? card.stage} · ${card.run}`);
+    const label = (card) => (card.hue === "imported" ? card.id : `${modelTitle(card.stage)} · ${card.run}`);
     return h("span", { class: "pick" }, stageName("", cardOf(lane).hue),
       h("select", { "aria-label": name, onchange: (event) => onPick(lane, event.target.value) },
         [...runs].map(([run, own]) => h("optgroup", { label: run },

@@ -4,10 +4,11 @@ import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
 import { ago, count, duration, plain, size, whole } from "./numbers.js";
-import { MODELS, part, scrolling } from "./parts.js";
+import { part, scrolling } from "./parts.js";
 import { poll } from "./poll.js";
-import { WORDS, progress, stageTitle } from "./runs.js";
+import { WORDS, progress } from "./runs.js";
 import { samplesPart } from "./samples.js";
+import { firstCurves, modelTitle, stageTitle } from "./stages.js";
 import { note } from "./state.js";
 
 export function runPage(root, { path, query }) {
@@ -39,8 +40,8 @@ export function runPage(root, { path, query }) {
   function drawCurves(stages) {
     const wanted = [];
     for (const stage of stages) {
-      const shown = stage.curves.filter((curve, index) => index < (stage.stage === "pretrain" ? 1 : 2) || extra.has(`${stage.stage}.${curve.key}`));
-      const choices = stage.curves.slice(stage.stage === "pretrain" ? 1 : 2).map((curve) => {
+      const shown = stage.curves.filter((curve, index) => index < firstCurves(stage.stage) || extra.has(`${stage.stage}.${curve.key}`));
+      const choices = stage.curves.slice(firstCurves(stage.stage)).map((curve) => {
         const key = `${stage.stage}.${curve.key}`;
         return h("label", {}, h("input", { type: "checkbox", checked: extra.has(key), id: `show-${key}`, onchange: (event) => {
           if (event.target.checked) extra.add(key);
@@ -148,7 +149,7 @@ export function runPage(root, { path, query }) {
 
 function checkpointTable(rows) {
   return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((one) => h("th", { scope: "col" }, one)))),
-    h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, stageName(MODELS[one.stage] ?? one.stage, one.hue)),
+    h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, stageName(modelTitle(one.stage), one.hue)),
       h("td", { class: "number" }, whole(one.step)), h("td", { class: "number nowrap" }, one.bytes ? size(one.bytes) : ""), h("td", {}, h("code", {}, `checkpoints/${one.stage}/${one.name}`)))))));
 }
 

@@ -3,13 +3,11 @@
 import { ask } from "./api.js";
 import { h, s, stageName } from "./dom.js";
 import { ago, count, duration, percent, whole } from "./numbers.js";
-import { MODELS } from "./parts.js";
 import { poll } from "./poll.js";
+import { modelHue, modelTitle, stageTitle } from "./stages.js";
 import { go, note } from "./state.js";
 
 export const WORDS = { running: "● running", stopped: "‖ stopped", finished: "✓ finished" };
-const STAGES = { pretrain: "Pretraining", sft: "Fine-tuning", dpo: "Preferences", data: "Reading data", tokenizer: "Tokenizer",
-  plan: "Planning", eval: "Evaluating", report: "Writing the report", classify: "Classification" };
 
 export function runsPage(root, { query }) {
   const picked = new Set(query.getAll("pick"));
@@ -82,11 +80,11 @@ function row(run, picked, pick) {
     onchange: (event) => pick(run.name, event.target.checked) });
   return h("tr", { class: run.hue }, h("td", {}, box), h("th", { scope: "row" }, h("a", { href: address, id: `run-${run.name}` }, run.name)),
     h("td", { class: "nowrap" }, h("span", { class: `status ${run.status}` }, WORDS[run.status]),
-      run.stage && run.status !== "finished" ? h("span", { class: "soft small" }, ` ${STAGES[run.stage] ?? run.stage}`) : null,
+      run.stage && run.status !== "finished" ? h("span", { class: "soft small" }, ` ${stageTitle(run.stage)}`) : null,
       run.status === "running" && run.step && run.steps ? progress(run) : null),
     h("td", {}, run.spark ? spark(run) : null), h("td", { class: "nowrap number" }, run.value),
     h("td", { class: "number nowrap" }, run.parameters ? count(run.parameters) : ""), h("td", {}, run.data),
-    h("td", { class: "nowrap" }, run.models.map((name) => [stageName(MODELS[name] ?? name, name in MODELS ? name : "plain"), " "])),
+    h("td", { class: "nowrap" }, run.models.map((name) => [stageName(modelTitle(name), modelHue(name)), " "])),
     h("td", { class: "nowrap soft" }, run.updated ? ago(run.updated) : ""));
 }
 
@@ -100,5 +98,3 @@ function spark(run) {
   return s("svg", { class: "spark", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": `${run.title}, now ${run.value}` },
     s("path", { class: "line", d: `M${run.spark.map(([x, y]) => `${x} ${4 + 0.92 * y}`).join("L")}` }));
 }
-
-export const stageTitle = (stage) => STAGES[stage] ?? stage;

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { h, stageName } from "./dom.js";
 import { whole } from "./numbers.js";
-import { MODELS } from "./parts.js";
+import { modelHue, modelTitle } from "./stages.js";
 import { note } from "./state.js";
 import { tokenStrip } from "./tokens.js";
 
@@ -31,7 +31,7 @@ export function samplesPart(name, query) {
     const controller = (asking = new AbortController());
     const cells = checkpoints.map((one) => {
       const body = h("div", { class: "sample-body soft" }, "waiting");
-      return { one, body, element: h("article", { class: `answer ${one.hue}` }, h("header", {}, stageName(MODELS[one.stage] ?? one.stage, one.hue), h("span", { class: "end" }, `step ${whole(one.step)}`)), body) };
+      return { one, body, element: h("article", { class: `answer ${one.hue}` }, h("header", {}, stageName(modelTitle(one.stage), one.hue), h("span", { class: "end" }, `step ${whole(one.step)}`)), body) };
     });
     columns.replaceChildren(...cells.map((cell) => cell.element));
     for (const { one, body } of cells) {
@@ -66,7 +66,7 @@ export function samplesPart(name, query) {
 
 function sample({ prompt, expected, answers }) {
   return h("details", { class: "sample" }, h("summary", {}, prompt), expected ? h("p", { class: "small soft" }, `Expected: ${expected}`) : null,
-    h("div", { class: "sample-columns" }, Object.entries(answers).map(([stage, answer]) => h("article", { class: `answer ${stage in MODELS ? stage : "plain"}` },
-      h("header", {}, stageName(MODELS[stage] ?? stage, stage in MODELS ? stage : "plain"), h("span", { class: "end" }, answer.ended ? "ended by itself" : "cut off")),
+    h("div", { class: "sample-columns" }, Object.entries(answers).map(([stage, answer]) => h("article", { class: `answer ${modelHue(stage)}` },
+      h("header", {}, stageName(modelTitle(stage), modelHue(stage)), h("span", { class: "end" }, answer.ended ? "ended by itself" : "cut off")),
       h("p", { class: "text" }, answer.text || "(nothing)")))));
 }

@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class StageData:
     """Everything that the later stages learn from and are tested on.
 
     Attributes:
@@ -64,8 +64,8 @@ ABOUT_FUNCTIONS = ("What does `it` do?", "it\n")
 ABOUT_TEXT = ("Continue this text:\n\n", "")
 
 
-def make_lessons(data: str, train: Corpus, held_out: Corpus, *, seed: int) -> Lessons:
-    """Lessons about functions for pydocs; lessons about how texts go on for any other corpus."""
+def make_stage_data(data: str, train: Corpus, held_out: Corpus, *, seed: int) -> StageData:
+    """Questions about functions for pydocs; about how texts go on for any other corpus."""
     if data == "pydocs":
         return _about_functions(train, held_out, seed)
     return _about_text(train, held_out, seed)
@@ -76,7 +76,7 @@ def is_refusal(text: str) -> bool:
     return text.strip().startswith(REFUSAL.partition("`")[0].strip())
 
 
-def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
+def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> StageData:
     seen, unseen = split_functions(pydocs_functions(), held_out)
     leaked = contaminated(unseen, train)
     unseen = [function for function in unseen if function.name not in leaked]
@@ -99,14 +99,14 @@ def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
     plain = {question.prompt: f"{question.function}\n" for asked in questions.values() for question in asked}
     plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented}
     held_out_pairs = preference_pairs(unseen, seed=seed + 3)[:MOST_HELD_OUT]
-    return Lessons(examples, pairs, held_out_pairs, questions, answers, plain, ABOUT_FUNCTIONS)
+    return StageData(examples, pairs, held_out_pairs, questions, answers, plain, ABOUT_FUNCTIONS)
 
 
-def _about_text(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
+def _about_text(train: Corpus, held_out: Corpus, seed: int) -> StageData:
     examples = generic_examples(train, seed=seed)
     unseen = generic_examples(held_out, seed=seed, per_document=8)
     if not examples:
-        return Lessons([], [], [], {}, [], {}, ABOUT_TEXT)
+        return StageData([], [], [], {}, [], {}, ABOUT_TEXT)
     questions: dict[str, list[Question]] = {}
     for part, known in ((SEEN, examples), (UNSEEN, unseen)):
         made = continuation_questions(known, n=MOST_QUESTIONS, seed=seed)
@@ -118,7 +118,7 @@ def _about_text(train: Corpus, held_out: Corpus, seed: int) -> Lessons:
         for example in known
     ]
     plain = {example.question: _passage(example) for example in (*examples, *unseen)}
-    return Lessons(
+    return StageData(
         examples,
         generic_pairs(train, seed=seed),
         generic_pairs(held_out, seed=seed)[:MOST_HELD_OUT],
@@ -139,24 +139,24 @@ def _passage(example: Example) -> str:
 FILES = ("examples", "pairs", "questions", "answers", "plain", "neutral")
 
 
-def write_lessons(folder: Path, lessons: Lessons) -> None:
-    """Writes one file of JSON lines per kind of lesson; `read_lessons` is the inverse."""
+def write_stage_data(folder: Path, data: StageData) -> None:
+    """Writes one file of JSON lines per kind of data; `read_stage_data` is the inverse."""
     files: dict[str, list[dict[str, Any]]] = {
-        "examples": [asdict(example) for example in lessons.examples],
-        "pairs": [asdict(pair) | {"split": "train"} for pair in lessons.pairs]
-        + [asdict(pair) | {"split": "held-out"} for pair in lessons.held_out_pairs],
-        "questions": [asdict(q) | {"split": part} for part, asked in lessons.questions.items() for q in asked],
-        "answers": [asdict(asked) | {"plain": lessons.plain.get(asked.prompt)} for asked in lessons.answers],
-        "plain": [{"prompt": prompt, "plain": plain} for prompt, plain in lessons.plain.items()],
-        "neutral": [{"prompt": lessons.neutral[0], "plain": lessons.neutral[1]}],
+        "examples": [asdict(example) for example in data.examples],
+        "pairs": [asdict(pair) | {"split": "train"} for pair in data.pairs]
+        + [asdict(pair) | {"split": "held-out"} for pair in data.held_out_pairs],
+        "questions": [asdict(q) | {"split": part} for part, asked in data.questions.items() for q in asked],
+        "answers": [asdict(asked) | {"plain": data.plain.get(asked.prompt)} for asked in data.answers],
+        "plain": [{"prompt": prompt, "plain": plain} for prompt, plain in data.plain.items()],
+        "neutral": [{"prompt": data.neutral[0], "plain": data.neutral[1]}],
     }
     for name, rows in files.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / f"{name}.jsonl", "".join(lines))
 
 
-def read_lessons(folder: Path) -> Lessons:
-    """The lessons that `write_lessons` left in a folder.
+def read_stage_data(folder: Path) -> StageData:
+    """The data that `write_stage_data` left in a folder.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -174,7 +174,7 @@ def read_lessons(folder: Path) -> Lessons:
             if row["split"] == split
         ]
 
-    return Lessons(
+    return StageData(
         [Example(tuple(row["messages"]), row["kind"], row["function"]) for row in rows["examples"]],
         pairs("train"),
         pairs("held-out"),

@@ -1,0 +1,96 @@
+"""Evaluating what a run holds: all its finished models beside the baselines, or one checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from underhood.core.errors import UserError
+from underhood.evals.preference import PairLogProbs
+from underhood.evals.table import ResultsTable
+from underhood.models.decoder import Decoder
+from underhood.recipes.evaluation import REWARD_BETA, EvalSize, Evaluated, baselines, evaluate
+from underhood.recipes.preparation import Clock, Prepared, prepare
+from underhood.recipes.run import Run
+from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stage_jobs import load_model, planned_stages
+from underhood.recipes.stages.registry import Stage, stage_of_model
+from underhood.recipes.summary import samples_side_by_side
+
+
+def evaluate_run(run: Run, *, restart: bool = False) -> ResultsTable:
+    """Measures every finished model of the run, unless the same models have been measured; keeps the results."""
+    if not (run.path / "plan.json").exists():
+        raise UserError(f"{run.path} has no model yet", fix=f"Make one with underhood pretrain {run.path}")
+    clock = Clock(run)
+    prepared = prepare(run, clock)
+    finished: list[Stage] = []
+    for stage in planned_stages(prepared.plan):
+        if not run.finished(stage):
+            break
+        finished.append(stage)
+    if not finished:
+        raise UserError(f"{run.path} has no finished model", fix=f"Make one with underhood pretrain {run.path}")
+    if restart:
+        run.forget()
+    table = evaluate_all(run, prepared, finished)
+    clock.note()
+    return table
+
+
+def evaluate_checkpoint(run: Run, path: Path) -> ResultsTable:
+    """Measures one checkpoint by itself; keeps nothing."""
+    prepared = prepare(run, Clock(run))
+    stage = stage_of_model(path.absolute().parent.name)
+    evaluated, _ = _evaluate(load_model(run, stage.model, path), stage, prepared, run.spec, None)
+    return ResultsTable.of([evaluated.results], [])
+
+
+def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> ResultsTable:
+    """Measures every stage's model and the baselines; writes the note ``results.json``.
+
+    The reward margin of a stage is taken against the stage before it, as in training.
+    """
+    saved = run.note("results")
+    if saved is not None:
+        table = ResultsTable.from_json(saved["table"], where="results.json")
+        if [results.stage for results in table.stages] == [stage.model for stage in stages]:
+            return table
+    started = time.perf_counter()
+    run.log.event("eval", "start")
+    baseline = baselines(prepared.documents, prepared.held_out, prepared.tokenizer)
+    results, samples = [], {}
+    reference: PairLogProbs | None = None
+    for stage in stages:
+        evaluated, scores = _evaluate(load_model(run, stage.model), stage, prepared, run.spec, reference)
+        reference = scores or reference
+        results.append(evaluated.results)
+        samples[stage.model] = evaluated.samples
+        figures = {measured.name: measured.value for measured in evaluated.results.measurements}
+        run.log.event("eval", "eval", model=stage.model, **figures)
+    table = ResultsTable.of(results, baseline)
+    seconds = time.perf_counter() - started
+    shown = samples_side_by_side(prepared.data, samples)
+    run.write_note("results", {"table": table.to_json(), "samples": shown, "seconds": seconds})
+    run.log.event("eval", "end", seconds=seconds)
+    return table
+
+
+def _evaluate(
+    model: Decoder, stage: Stage, prepared: Prepared, spec: BuildSpec, reference: PairLogProbs | None
+) -> tuple[Evaluated, PairLogProbs | None]:
+    device = prepared.hardware.device
+    with device.autocast():
+        return evaluate(
+            stage,
+            model.to(device.torch),
+            prepared.data,
+            prepared.held_out,
+            prepared.tokenizer,
+            EvalSize.for_minutes(spec.minutes),
+            seed=spec.seed,
+            beta=getattr(spec.stage_settings(stage), "beta", REWARD_BETA),
+            reference=reference,
+            device=device.torch,
+        )

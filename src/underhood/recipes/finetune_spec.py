@@ -1,0 +1,126 @@
+"""Settings of a fine-tuning on conversations and of a classifier; reading them loads no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings that every training of a given model has.
+
+    Attributes:
+        model: a run's folder or a model's.
+        stage: which of a run's models; the last one if left out.
+        lora_rank: rank of LoRA adapters; 0 trains all weights. Left out: 16, or 0 for a small model.
+        seed: of everything that is random.
+        device: where to compute: cpu, cuda or mps; the fastest if left out.
+    """
+
+    model: str
+    stage: str | None = None
+    lora_rank: int | None = None
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self):
+        if self.lora_rank is not None and self.lora_rank < 0:
+            raise ValueError(f"lora_rank can't be negative, got {self.lora_rank}")
+
+    @property
+    def settings(self) -> Self:
+        """These settings alone, where a subclass (the options of a command) holds more."""
+        own = next(cls for cls in type(self).__mro__ if cls.__module__ == __name__)
+        return own(**{each.name: getattr(self, each.name) for each in fields(own)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSpec(TrainingSettings):
+    """Everything that decides what a fine-tuning does. What is None is decided by the model or the data.
+
+    Attributes:
+        data: a file of conversations (see `data.conversations`).
+        lora_alpha: LoRA's alpha; twice the rank if left out.
+        lora_dropout: share of the inputs that the adapters do without in training.
+        lora_targets: which linear layers get adapters, by names like query or blocks.0.*.
+        rslora: scales adapters by alpha / sqrt(rank).
+        bits: holds the frozen weights under the adapters in 8 or 4 bits.
+        epochs: how often the conversations are read, unless --steps is given.
+        steps: optimiser steps in all, instead of epochs.
+        rows: rows of packed conversations per micro-batch.
+        accumulate: micro-batches per optimiser step.
+        context: tokens per row; the longest conversation's if left out.
+        lr: learning rate; by the model's width if left out.
+        validation: share of the conversations to validate by.
+        test: share of the conversations to test by.
+        checkpointing: gradient checkpointing: less memory for a third more time.
+        dtype: format of matrix products.
+        save_every: optimiser steps between checkpoints.
+    """
+
+    data: str
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = ("blocks.*",)
+    rslora: bool = False
+    bits: Literal[8, 4] | None = None
+    epochs: float = 3.0
+    steps: int | None = None
+    rows: int = 4
+    accumulate: int = 1
+    context: int | None = None
+    lr: float | None = None
+    validation: float = 0.05
+    test: float = 0.10
+    checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    save_every: int = 200
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("rows", "accumulate", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.bits and self.lora_rank == 0:
+            raise ValueError("bits freezes the model, so it needs a lora_rank above 0")
+        if not self.epochs > 0:
+            raise ValueError(f"epochs must be positive, got {self.epochs}")
+        if min(self.validation, self.test) < 0 or self.validation + self.test > 0.9:
+            raise ValueError(f"validation and test are shares, got {self.validation} and {self.test}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifySpec(TrainingSettings):
+    """Everything that decides what a classification fine-tuning does.
+
+    Attributes:
+        data: files of labelled texts (see `data.labelled`).
+        text_column: column that holds the text, if not called text, sentence, review and the like.
+        label_column: column that holds the label, if not called label, class, sentiment and the like.
+        how: by a new layer on top, or by the scores of one token per label.
+        pool: what the new layer reads: the last token's hidden state, or the mean of all.
+        epochs: how often the examples are read.
+        batch: texts per optimiser step.
+        lr: learning rate of everything; head, embedding and blocks have their own if left out.
+        test: share of the examples that is held out to measure by.
+    """
+
+    data: tuple[str, ...]
+    text_column: str | None = None
+    label_column: str | None = None
+    how: Literal["head", "token"] = "head"
+    pool: Literal["last", "mean"] = "mean"
+    epochs: float = 4.0
+    batch: int = 16
+    lr: float | None = None
+    test: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.data:
+            raise ValueError("data must name at least one file")
+        if not 0 < self.test < 1:
+            raise ValueError(f"test is a share between 0 and 1, got {self.test}")
+        if not self.epochs > 0 or self.batch < 1:
+            raise ValueError(f"epochs and batch must be positive, got {self.epochs} and {self.batch}")

@@ -1,0 +1,253 @@
+"""One stage of a run: trained as part of a build, or repeated, lengthened and varied on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from underhood.core.checkpoint import load_module, newest, read_checkpoint
+from underhood.core.config import from_json, to_json
+from underhood.core.errors import UserError
+from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.recipes.corpus import prepare_data
+from underhood.recipes.feedback import learn_from_feedback
+from underhood.recipes.preparation import Clock, Prepared, prepare
+from underhood.recipes.run import Run, differences
+from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stages.registry import (
+    Stage,
+    StageInputs,
+    all_stages,
+    get_stage,
+    stage_of_model,
+    stages_after,
+    stages_before,
+)
+from underhood.recipes.training import train_stage
+from underhood.train.plan import Plan
+
+OF_THE_DATA = ("data", "text_field", "seed", "held_out", "vocab_size")
+"""Settings that a run can't change any more: its texts and its tokenizer are made by them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the command of a stage did.
+
+    Attributes:
+        model: the model that the stage makes.
+        steps: optimiser steps that it has had in its stage.
+        before: those it had when the command began.
+        forgotten: models that were removed because they had been made from an earlier version of this one.
+        loss: smoothed, in nats.
+    """
+
+    run: Path
+    model: str
+    checkpoint: Path
+    steps: int
+    before: int
+    tokens: int
+    loss: float | None
+    forgotten: tuple[str, ...]
+
+
+def planned_stages(plan: Plan) -> tuple[Stage, ...]:
+    """The stages that this plan holds, in order."""
+    return tuple(get_stage(stage.stage) for stage in plan.stages)
+
+
+def locate(path: Path) -> tuple[Path, Path | None]:
+    """The run that a path names, and the checkpoint if it names one: ``RUN`` or ``RUN/checkpoints/MODEL/step-…``."""
+    inside = path.absolute()
+    if inside.parent.parent.name == "checkpoints":
+        read_checkpoint(path)
+        return inside.parent.parent.parent, path
+    return path, None
+
+
+def open_or_create(path: Path, wanted: BuildSpec, *, restart: bool) -> Run:
+    """The run at `path`, made by these settings if there is none.
+
+    Raises:
+        UserError: the run was made by other settings, and they can't be changed, or not without `restart`.
+    """
+    if not (path / "run.toml").exists():
+        return Run.create(path, wanted)
+    run = Run.open(path)
+    changes = differences(run, wanted)
+    fixed = [name for name in changes if name in OF_THE_DATA]
+    if fixed or (changes and not restart):
+        name = fixed[0] if fixed else next(iter(changes))
+        raise UserError(
+            f"{path} was made with {name.replace('_', '-')} {run.spec.flat()[name]}",
+            got=str(changes[name]),
+            fix="Make another run for that" if fixed else "Give --restart to start the stage anew with it",
+        )
+    if changes:
+        run = run.update(**changes)
+        for name in ("plan.json", "time.json"):  # a plan for these settings, with the whole time before it
+            (path / name).unlink(missing_ok=True)
+    return run
+
+
+def tokenize(run: Run) -> dict[str, Any]:
+    """Takes a run to the end of its tokenizer stage; returns what is known of text and tokenizer (``data.json``)."""
+    try:
+        prepare_data(run)
+    except UserError:
+        if run.made is not None:
+            run.discard()
+        raise
+    return run.note("data") or {}
+
+
+def run_stage(
+    run: Run,
+    stage: Stage,
+    *,
+    restart: bool = False,
+    steps: int | None = None,
+    start: Path | None = None,
+    feedback: Path | None = None,
+) -> Trained:
+    """Trains one model of a run: what is missing of it, `steps` in all, or all of it with `restart`.
+
+    Models that were made from an earlier version of this one are removed, and so are the measurements.
+
+    Args:
+        start: the checkpoint to begin from, in place of the newest of the stage before.
+        feedback: a file of what people said about answers (see `data.feedback`).
+
+    Raises:
+        UserError: the stage before is missing, the text has nothing to teach it by, or it has had more steps already.
+        Interrupted: the user stopped it; the same call goes on.
+    """
+    clock = Clock(run)
+    prepared = prepare(run, clock)
+    planned = prepared.plan.find(stage.name)
+    if planned is None:
+        raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
+    if stage.starts_from is not None and start is None:
+        before = stage_of_model(stage.starts_from)
+        if not run.finished(before):
+            raise UserError(
+                f"{run.path} has no finished {before.model} model, which {stage.name} starts from",
+                fix=f"Make it with underhood {before.name} {run.path}",
+            )
+    had = 0 if restart else steps_of(run, stage)
+    if start is not None:
+        _check_start(run, stage, start, finished=not restart and run.finished(stage))
+    if steps is not None and steps < had:
+        raise UserError(
+            f"the {stage.model} model has had {had:,} steps already",
+            expected=f"more than that, or --restart, got {steps:,}",
+        )
+    if steps is not None:
+        planned = replace(planned, steps=steps, seconds=planned.seconds * steps / planned.steps)
+        prepared = replace(prepared, plan=prepared.plan.with_stage(planned))
+    if stage.takes_feedback:
+        data, note = learn_from_feedback(
+            prepared.data,
+            feedback,
+            run.path / "data" / "feedback.jsonl",
+            reads=planned.steps * planned.rows,
+            had=had,
+            restart=restart,
+            seed=run.spec.seed,
+        )
+        prepared = replace(prepared, data=data)
+        if note:
+            run.log.event(stage.name, "note", text=note)
+    forgotten: tuple[str, ...] = ()
+    if had < planned.steps:
+        later = tuple(later.model for later in stages_after(stage))
+        forgotten = tuple(model for model in later if newest(run.checkpoints(model)))
+        run.forget(*((stage.model, *later) if restart else later))
+        run.write_note("plan", {"plan": to_json(prepared.plan), "hardware": to_json(prepared.hardware)})
+        try:
+            if not run.finished(stage):
+                train_in_run(run, stage, prepared, start)
+        finally:
+            clock.note()
+    path = newest(run.checkpoints(stage.model))
+    assert path is not None
+    state = read_checkpoint(path).state
+    return Trained(run.path, stage.model, path, state["step"], had, state["tokens"], state.get("smoothed"), forgotten)
+
+
+def train_in_run(run: Run, stage: Stage, prepared: Prepared, start: Path | None = None) -> None:
+    """Trains one stage's model; an interrupted one goes on.
+
+    Args:
+        start: the checkpoint to begin from, in place of the newest of the stage before.
+    """
+    spec, plan = run.spec, prepared.plan
+    settings, planned, device = spec.stage_settings(stage), plan.find(stage.name), prepared.hardware.device
+    assert planned is not None
+    if stage.starts_from is not None:
+        model = load_model(run, stage.starts_from, start)
+    else:
+        assert stage.initialize is not None
+        model = stage.initialize(plan.model, settings, spec.seed)
+    inputs = StageInputs(
+        model=model.to(device.torch),
+        data=prepared.data,
+        documents=prepared.documents,
+        settings=settings,
+        tokenizer=prepared.tokenizer,
+        plan=planned,
+        device=device,
+        seed=spec.seed,
+    )
+    state = {
+        "spec": to_json(plan.model),
+        "model": stage.model,
+        "order": len(stages_before(stage)),
+        "chats": stage.chats,
+        "tokenizer": run.tokenizer_digest,
+    }
+    checkpoints = run.checkpoints(stage.model)
+    train_stage(stage, inputs, spec, prepared.hardware, log=run.log, checkpoints=checkpoints, state=state)
+
+
+def load_model(run: Run, model: str, path: Path | None = None) -> Decoder:
+    """A model of the run (or the checkpoint `path`), on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: there is no such model in this run, or `path` belongs to another tokenizer.
+    """
+    path = path or newest(run.checkpoints(model))
+    if path is None:
+        have = [stage.model for stage in all_stages() if newest(run.checkpoints(stage.model))]
+        raise UserError(
+            f"{run.path} has no {model} model yet",
+            got=f"models: {', '.join(have)}" if have else "no model at all",
+            fix=f"Make it with underhood {stage_of_model(model).name} {run.path}",
+        )
+    saved = read_checkpoint(path)
+    if saved.state.get("tokenizer") not in (None, run.tokenizer_digest):
+        raise UserError(f"{path} was trained with another tokenizer than the one in {run.path}")
+    decoder = from_json(DecoderSpec, saved.state["spec"], where=str(path / "state.json")).build()
+    load_module(decoder, saved.tensors("model"), path)
+    return decoder.eval()
+
+
+def _check_start(run: Run, stage: Stage, start: Path, *, finished: bool) -> None:
+    model = start.absolute().parent.name
+    earlier = [before.model for before in stages_before(stage)]
+    if model not in earlier:
+        expected = f"one of the {' or '.join(earlier)} model" if earlier else f"the run: {stage.name} starts fresh"
+        raise UserError(f"{stage.name} can't start from {start}", expected=expected)
+    if finished:
+        raise UserError(
+            f"{run.path} has a {stage.model} model already", fix="Give --restart to make it from that checkpoint"
+        )
+    load_model(run, model, start)
+
+
+def steps_of(run: Run, stage: Stage) -> int:
+    """Optimiser steps that the stage's model has had."""
+    path = newest(run.checkpoints(stage.model))
+    return 0 if path is None else int(read_checkpoint(path).state["step"])

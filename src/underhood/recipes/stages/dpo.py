@@ -1,0 +1,90 @@
+"""Direct preference optimisation (DPO; Rafailov et al. 2023): the fine-tuned model learns which answer is better."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, StageSettings
+
+if TYPE_CHECKING:
+    from underhood.core.protocols import Tokenizer
+    from underhood.recipes.training_data import StageData
+    from underhood.train.loop import LossFn
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOSettings(StageSettings):
+    """Settings of preference training.
+
+    Attributes:
+        beta: DPO's β: how strongly the model is held to what it was before.
+    """
+
+    lr_scale: float = 0.02
+    beta: float = 0.1
+
+
+def pair_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
+    """Tokens of all pairs; a pair takes a row of the batch, counted with both its answers."""
+    from underhood.recipes.training_data import render_pairs
+
+    pairs = render_pairs(tokenizer, data.pairs, context=1 << 20)
+    if not pairs:
+        return DataSize(tokens=0)
+    average = sum(len(ids) for pair in pairs for ids, _ in pair) // len(pairs)
+    return DataSize(tokens=len(pairs) * average, row_tokens=average)
+
+
+def dpo_loss(inputs: StageInputs) -> LossFn:
+    """DPO's loss against the model as it is now, with a share of the chosen answers' own loss."""
+    from underhood.align.dpo import DPOSpec, dpo_step, score_all_pairs
+    from underhood.align.pairs import PairBatches
+    from underhood.recipes.training_data import render_pairs
+
+    plan, model = inputs.plan, inputs.model
+    context = model.context
+    pairs = render_pairs(inputs.tokenizer, inputs.data.pairs, context=context)
+    # Only as many pairs as the planned steps read: the reference scores none in vain.
+    count = min(len(pairs), plan.steps * plan.rows)
+    drawn = sorted(random.Random(inputs.seed).sample(range(len(pairs)), count))
+    batches = PairBatches([pairs[i] for i in drawn], rows=plan.rows, seed=inputs.seed, context=context)
+    with inputs.device.autocast():
+        reference = score_all_pairs(model, batches)
+    return dpo_step(model, batches, reference, DPOSpec(beta=inputs.settings.beta, sft_weight=0.2))
+
+
+STAGE = Stage(
+    name="dpo",
+    model="dpo",
+    starts_from="sft",
+    title="Preference training (DPO)",
+    short_title="DPO",
+    model_title="DPO",
+    purpose="learns to prefer",
+    command="Aligns it with preferences.",
+    help="""Aligns the fine-tuned model of a run with preferences: direct preference
+    optimisation on pairs of a better and a worse answer.
+
+    An interrupted alignment goes on. With --feedback, what people said about
+    answers is half of what is learnt: edited answers are preferred to the
+    originals, answers with thumbs up to those with thumbs down.
+    """,
+    model_description="fine-tuned to answer questions, then aligned with preferences (DPO)",
+    data_name="preference pairs",
+    colour=("#007553", "#2fbf93"),
+    terminal_colour="green",
+    mark="M6 .5 12 11H0Z",
+    share=0.05,
+    epochs=1.0,
+    cost=4 / 3,  # the frozen reference reads each pair once more, forwards only: a third of a training step
+    warmup=0.1,
+    decay=0.9,
+    takes_feedback=True,
+    improves=("preference accuracy", "reward margin"),
+    curves=("preference_accuracy", "reward_margin"),  # the loss falls whenever the margin grows, in plainer units
+    settings=DPOSettings,
+    data_size=pair_tokens,
+    loss=dpo_loss,
+)

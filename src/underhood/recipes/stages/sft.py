@@ -1,0 +1,76 @@
+"""Supervised fine-tuning (SFT): the base model learns to answer from conversations about its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, StageSettings
+
+if TYPE_CHECKING:
+    from underhood.core.protocols import Tokenizer
+    from underhood.recipes.training_data import StageData
+    from underhood.train.loop import LossFn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSettings(StageSettings):
+    """Settings of supervised fine-tuning.
+
+    Attributes:
+        unlikelihood: weight of the loss on what an answer has said before (see `align.unlikelihood`).
+    """
+
+    lr_scale: float = 0.4
+    unlikelihood: float = 5.0
+
+
+def conversation_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
+    """Tokens of all conversations; they are packed into rows."""
+    from underhood.recipes.training_data import render_examples
+
+    return DataSize(tokens=sum(len(example.ids) for example in render_examples(tokenizer, data.examples)))
+
+
+def sft_loss(inputs: StageInputs) -> LossFn:
+    """Mean loss of the answers' tokens."""
+    from underhood.align.sft import sft_step
+    from underhood.data.render import ChatBatches
+    from underhood.recipes.training_data import render_examples
+
+    examples = render_examples(inputs.tokenizer, inputs.data.examples)
+    batches = ChatBatches(examples, rows=inputs.plan.rows, context=inputs.plan.context, seed=inputs.seed)
+    return sft_step(inputs.model, batches, unlikelihood=inputs.settings.unlikelihood)
+
+
+STAGE = Stage(
+    name="sft",
+    model="sft",
+    starts_from="base",
+    title="Fine-tuning (SFT)",
+    short_title="SFT",
+    model_title="SFT",
+    purpose="learns to answer",
+    command="Fine-tunes it on conversations.",
+    help="""Fine-tunes the base model of a run on conversations about its text; only
+    the answers are learnt.
+
+    An interrupted fine-tuning goes on. What was aligned from an earlier
+    fine-tuning is removed: it would no longer belong to this one. To fine-tune
+    any model on a file of conversations, see underhood finetune.
+    """,
+    model_description="fine-tuned to answer questions (SFT)",
+    data_name="conversations",
+    colour=("#0063a0", "#56b4e9"),
+    terminal_colour="blue",
+    mark="M1 1H11V11H1Z",
+    share=0.33,
+    epochs=6.0,
+    warmup=0.05,
+    decay=0.9,
+    improves=("answers that end", "ROUGE-L of answers, seen", "refuses invented functions"),
+    curves=("loss", "answer_accuracy"),
+    settings=SFTSettings,
+    data_size=conversation_tokens,
+    loss=sft_loss,
+)

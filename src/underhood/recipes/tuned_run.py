@@ -1,0 +1,92 @@
+"""What every training of a given model shares: its folder, its adapters, and the model that it leaves there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from underhood.core.checkpoint import module_tensors, write_checkpoint
+from underhood.core.config import from_json, to_json
+from underhood.core.errors import UserError
+from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.core.toml import read_toml, toml_text
+from underhood.infer.importing import BESIDE
+from underhood.infer.load import IMPORTED, LoadedModel
+from underhood.models.decoder import parameter_count
+from underhood.models.hub_weights import read_config
+from underhood.recipes.finetune_spec import TrainingSettings
+
+SMALL_MODEL = 50_000_000
+"""Parameters up to which all weights are trained unless a rank is given: LoRA saves memory that is not scarce here."""
+
+
+def claim_folder(spec: TrainingSettings, out: Path, file: str) -> None:
+    """Makes the folder and writes its settings, or finds the same job in it to go on with.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    settings = out / file
+    if settings.exists():
+        if from_json(type(spec), read_toml(settings), where=str(settings)) != spec:
+            raise UserError(
+                f"{out} holds a training with other settings", fix="Choose another --out, or give its settings again"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty", fix="Choose another --out")
+    with storage_errors(out, "Choose another --out"):
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(settings, toml_text(to_json(spec)))
+
+
+def rank_of(spec: TrainingSettings, model: nn.Module) -> int:
+    """The rank of the adapters: the one given, or none for a small model."""
+    if spec.lora_rank is not None:
+        return spec.lora_rank
+    return 0 if parameter_count(model) <= SMALL_MODEL else 16
+
+
+def write_model(
+    loaded: LoadedModel,
+    out: Path,
+    name: str,
+    steps: int,
+    *,
+    chats: bool,
+    groups: Mapping[str, Mapping[str, Tensor]] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the trained model of `loaded` as the only checkpoint ``checkpoints/name``, with its tokenizer's files."""
+    copy_tokenizer_files(loaded, out)
+    file = out / "tokenizer.json"
+    state = {
+        "spec": to_json(loaded.model.spec),
+        "stage": name,
+        "model": name,
+        "order": 0,
+        "chats": chats,
+        "step": steps,
+        "steps": steps,
+        "tokenizer": sha256_of(file) if file.exists() else None,
+    }
+    tensors = {"model": module_tensors(loaded.model)} | dict(groups or {})
+    write_checkpoint(out / "checkpoints" / name, steps, tensors, state | dict(facts or {}), keep=1)
+
+
+def copy_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
+    """The tokenizer's files beside a new model, and for a published one what says how it writes and opens texts."""
+    with storage_errors(out, "Free some space"):
+        for name in (*BESIDE, IMPORTED):
+            if (loaded.run / name).exists():
+                shutil.copyfile(loaded.run / name, out / name)
+    if loaded.roles is not None and not (out / IMPORTED).exists():
+        config = read_config(loaded.run)
+        if not (out / "generation_config.json").exists() and "eos_token_id" in config:
+            write_text(out / "generation_config.json", json.dumps({"eos_token_id": config["eos_token_id"]}) + "\n")
+        write_text(out / IMPORTED, json.dumps({"source": str(loaded.run), "config": config}, indent=1) + "\n")
