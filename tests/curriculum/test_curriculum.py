@@ -134,7 +134,7 @@ def test_result_survives_the_disk_and_a_report_speaks_before_smoke(tmp_path):
 def test_damaged_result_is_said_to_be_one(tmp_path):
     (tmp_path / "p1913_markov").mkdir()
     (tmp_path / "p1913_markov" / "2026.json").write_text("{")
-    with pytest.raises(UserError, match="is no result"):
+    with pytest.raises(UserError, match="is not a result"):
         results.latest("p1913_markov", [tmp_path])
 
 

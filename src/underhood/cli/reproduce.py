@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,14 +90,6 @@ def _recompute(args: Args, stems: list[str]) -> int:
     return 1 if problems else 0
 
 
-def command_of(args: Args, stem: str) -> str:
-    """The command that repeats one result; where the data lay is nobody's business."""
-    words = ["underhood", "reproduce", stem, "--scale", args.scale]
-    words += ["--seeds", str(args.seeds)] if args.seeds is not None else []
-    words += ["--data", "DATA"] if args.data is not None else []
-    return shlex.join(words)
-
-
 def _one(args: Args, stem: str) -> int:
     import sys
 
@@ -117,7 +108,6 @@ def _one(args: Args, stem: str) -> int:
             args.scale,
             seeds=args.seeds,
             data=args.data,
-            command=command_of(args, stem),
             listener=progress.of(stem),
         )
     file = results.save(args.results, result)

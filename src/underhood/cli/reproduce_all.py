@@ -77,15 +77,12 @@ def up_to_date(stem: str, args: Args) -> bool:
 
 def _work(stem: str, args: Args, told: Any) -> None:
     """Measures one milestone in a process of its own; says ``(stem, None, words)`` at the end."""
-    from underhood.cli.reproduce import command_of
-
     try:
         result = reproduce(
             index.find(stem),
             args.scale,
             seeds=args.seeds,
             data=args.data,
-            command=command_of(args, stem),
             listener=lambda share, words: told.put((stem, share, words)),
         )
         file = results.save(Path(args.results), result)

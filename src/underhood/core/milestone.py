@@ -215,13 +215,13 @@ def _sections(text: str) -> dict[str, Any]:
     title, _, idea = head.strip().partition("\n")
     if not title.startswith("# "):
         raise ValueError("idea.md begins with its title, a line '# …'")
-    found: dict[str, Any] = {"title": title[2:].strip(), "idea": idea.strip()}
+    sections: dict[str, Any] = {"title": title[2:].strip(), "idea": idea.strip()}
     for section in later:
         heading, _, words = section.partition("\n")
         if heading.strip() not in SECTIONS:
             raise ValueError(f"idea.md has a section {heading.strip()!r}, expected {', '.join(SECTIONS)}")
-        found[SECTIONS[heading.strip()]] = words.strip()
-    if "errata" in found:
-        items = re.split(r"^- ", found["errata"], flags=re.MULTILINE)[1:]
-        found["errata"] = tuple(" ".join(item.split()) for item in items)
-    return found
+        sections[SECTIONS[heading.strip()]] = words.strip()
+    if "errata" in sections:
+        items = re.split(r"^- ", sections["errata"], flags=re.MULTILINE)[1:]
+        sections["errata"] = tuple(" ".join(item.split()) for item in items)
+    return sections

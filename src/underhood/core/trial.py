@@ -142,13 +142,13 @@ class Trial:
 
     def file(self, path: str) -> Path | None:
         """A data file (or folder) below the folder given by ``--data``, or None; files' digests go into the result."""
-        found = None if self.folder is None else self.folder / path
-        if found is None or not found.exists():
+        file = None if self.folder is None else self.folder / path
+        if file is None or not file.exists():
             return None
-        if found.is_file():
-            with found.open("rb") as stream:
+        if file.is_file():
+            with file.open("rb") as stream:
                 self.digests[path] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return found
+        return file
 
     def estimate(self, key: str) -> Estimate | None:
         """What was measured for a claim so far, with its 95 % interval."""
@@ -165,11 +165,11 @@ class Trial:
         """
         if not self._judged(key):
             return None
-        found = self.estimate(key)
-        if found is None:
+        estimated = self.estimate(key)
+        if estimated is None:
             assert key in self.missing, f"{self.milestone.stem}: run() left the claim {key} open"
             return "not measurable here"
-        return judge(self.milestone.claim(key).rule, found)
+        return judge(self.milestone.claim(key).rule, estimated)
 
     def _judged(self, key: str) -> bool:
         return self.scale == "report" or self.milestone.claim(key).scale == "smoke"
@@ -180,25 +180,25 @@ class Trial:
         for claim in self.milestone.claims:
             if self.is_ablation and claim.key not in self._wanted:
                 continue
-            verdict, found = self.verdict(claim.key), self.estimate(claim.key)
+            verdict, estimated = self.verdict(claim.key), self.estimate(claim.key)
             if verdict is None:
                 why = "judged at report scale only"
             else:
-                why = "" if found is not None else self.missing[claim.key]
-            claims.append(claim_json(claim, None if verdict is None else found, verdict, why))
+                why = "" if estimated is not None else self.missing[claim.key]
+            claims.append(claim_json(claim, None if verdict is None else estimated, verdict, why))
         return claims
 
 
-def claim_json(claim: Claim, found: Estimate | None, verdict: Verdict | None, why: str = "") -> dict[str, Any]:
+def claim_json(claim: Claim, estimated: Estimate | None, verdict: Verdict | None, why: str = "") -> dict[str, Any]:
     """One claim as a result file holds it: what it says, its rule, what was measured, and the verdict."""
     row: dict[str, Any] = {"key": claim.key, "statement": claim.statement, "headline": claim.headline}
     row |= {"unit": claim.unit, "topic": claim.topic}
     if claim.paper is not None:
         row |= {"paper": claim.paper.value, "evidence": claim.paper.evidence, "where": claim.paper.where}
     row |= {"rule": claim.rule.words, "how": claim.summary, "deterministic": claim.deterministic}
-    if found is not None:
-        row |= {"middle": _json(found.middle), "low": _json(found.low), "high": _json(found.high)}
-        row |= {"spread": _json(found.spread), "values": [_json(value) for value in found.values]}
+    if estimated is not None:
+        row |= {"middle": _json(estimated.middle), "low": _json(estimated.low), "high": _json(estimated.high)}
+        row |= {"spread": _json(estimated.spread), "values": [_json(value) for value in estimated.values]}
     row["verdict"] = verdict
     return row | ({"why": why} if why else {})
 

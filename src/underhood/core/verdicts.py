@@ -39,7 +39,7 @@ class ExactRule:
 
 @dataclass(frozen=True)
 class RangeRule:
-    """The quantity lies between `low` and `high`; `shape` is a wider range that still shows the paper's effect."""
+    """The quantity is between `low` and `high`; `shape` is a wider range that still shows the paper's effect."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -122,25 +122,25 @@ def estimate(
     return Estimate(tuple(values), middle, low, high, spread, every=how in ("max", "min"))
 
 
-def judge(rule: Rule, found: Estimate) -> Verdict:
+def judge(rule: Rule, estimated: Estimate) -> Verdict:
     """The verdict on an estimate: it holds only if the whole 95 % interval is on the right side of the threshold.
 
     Values that are not finite never hold. An interval that crosses the threshold, or too few seeds for an interval,
     is inconclusive.
     """
-    if not all(map(math.isfinite, found.values)):
+    if not all(map(math.isfinite, estimated.values)):
         return "does not hold here"
     if isinstance(rule, ExactRule):
-        agrees = all(abs(value - rule.value) <= rule.within for value in found.values)
+        agrees = all(abs(value - rule.value) <= rule.within for value in estimated.values)
         return "exact" if agrees else "does not hold here"
-    if found.low is None or found.high is None:
+    if estimated.low is None or estimated.high is None:
         return "inconclusive"
-    if rule.low <= found.low and found.high <= rule.high:
+    if rule.low <= estimated.low and estimated.high <= rule.high:
         return "holds"
     low, high = rule.shape or (rule.low, rule.high)
-    if low <= found.low and found.high <= high:
+    if low <= estimated.low and estimated.high <= high:
         return "holds in shape"
-    return "does not hold here" if found.every or found.high < low or found.low > high else "inconclusive"
+    return "does not hold here" if estimated.every or estimated.high < low or estimated.low > high else "inconclusive"
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict | None:

@@ -1,4 +1,4 @@
-"""The lines of the library that are an idea, taken from the source as it stands, never copied."""
+"""Excerpts: functions and classes cut out of the library's source for the pages of the path."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def excerpt(name: str) -> Excerpt:
     file = _file(module)
     text = file.read_text(encoding="utf-8")
     node: ast.AST = ast.parse(text)
-    for part in inner.split("."):
-        node = _inside(node, part, name)
+    for attribute in inner.split("."):
+        node = _inside(node, attribute, name)
     assert isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign))
     lines = text.splitlines()
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
@@ -44,22 +44,22 @@ def excerpt(name: str) -> Excerpt:
 def _file(module: str) -> Path:
     parts = module.split(".")
     if parts[0] != "underhood":
-        raise LookupError(f"{module} is no module of underhood")
-    place = Path(underhood.__file__).parent.joinpath(*parts[1:])
-    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        raise LookupError(f"{module} is not a module of underhood")
+    base = Path(underhood.__file__).parent.joinpath(*parts[1:])
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
         if file.is_file():
             return file
     raise LookupError(f"there is no module {module}")
 
 
-def _inside(node: ast.AST, part: str, name: str) -> ast.AST:
+def _inside(node: ast.AST, attribute: str, name: str) -> ast.AST:
     for child in getattr(node, "body", ()):
-        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and child.name == part:
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and child.name == attribute:
             return child
         targets = child.targets if isinstance(child, ast.Assign) else [getattr(child, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == part for target in targets):
+        if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
             return child
-    raise LookupError(f"{name}: there is no {part}")
+    raise LookupError(f"{name}: there is no {attribute}")
 
 
 def _docstring(node: ast.AST, lines: list[str]) -> range:

@@ -1,6 +1,6 @@
 """Shannon's guessing game for the page: passages, and how many guesses each of their letters takes the machines.
 
-A page has no model to ask, so the machines play beforehand; what they guessed lies in ``pages/game.json`` beside the
+A page has no model to ask, so the machines play beforehand. Their guesses are in ``pages/game.json`` beside the
 page's script. ``python -m underhood.curriculum.game RUN`` makes that file anew, from documents that were held out
 of the run's training and that the n-gram does not read either.
 """
@@ -50,7 +50,7 @@ def played(passages: Sequence[tuple[str, str]], players: Mapping[str, Guesser], 
     for name, text in passages:
         letters = symbols(text)[known:]
         guesses = [
-            ranks(np.array([guesser(text[: known + place]) for place in range(len(letters))]), letters).tolist()
+            ranks(np.array([guesser(text[: known + position]) for position in range(len(letters))]), letters).tolist()
             for guesser in players.values()
         ]
         listed.append({"name": name, "known": text[:known], "hidden": text[known:], "guesses": guesses})
@@ -67,7 +67,7 @@ def main(run: Path) -> None:
     from underhood.infer.load import load, stages_of
 
     held_out = set(json.loads((run / "data.json").read_text(encoding="utf-8"))["held_out_names"])
-    texts = {one.name: plain(one.text) for one in pydocs_corpus().documents}
+    texts = {document.name: plain(document.text) for document in pydocs_corpus().documents}
     passages = []
     for name, beginning in PASSAGES:
         start = texts.get(name, "").find(beginning)

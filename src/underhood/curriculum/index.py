@@ -20,7 +20,7 @@ STEM = re.compile(r"p[0-9]{4}_[a-z0-9_]+")
 @lru_cache(maxsize=1)
 def milestones() -> dict[str, Milestone]:
     """All milestones by stem, in the order of the path (that of their main topics)."""
-    order = {id: place for place, id in enumerate(topics())}
+    order = {id: position for position, id in enumerate(topics())}
     folders = [folder for folder in path_folder().iterdir() if STEM.fullmatch(folder.name)]
     listed = sorted(map(read_milestone, folders), key=lambda milestone: (order[milestone.topics[0]], milestone.stem))
     return {milestone.stem: milestone for milestone in listed}

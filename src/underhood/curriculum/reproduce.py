@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +32,6 @@ def reproduce(
     *,
     seeds: int | None = None,
     data: Path | None = None,
-    command: str = "",
     listener: Listener | None = None,
     run: Run | None = None,
 ) -> Result:
@@ -60,7 +60,7 @@ def reproduce(
         "topics": list(milestone.topics),
         "scale": scale,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command,
+        "command": command_line(milestone.stem, scale, seeds, data),
         "commit": commit(),
         "source": digest(milestone.stem),
         "underhood": underhood_version(),
@@ -145,8 +145,8 @@ def recompute(milestone: Milestone, result: Result, *, data: Path | None = None)
             claims.append(claim_json(claim, None, old["verdict"], old.get("why", "")))
             continue
         values = [float("nan") if value is None else value for value in old["values"]]
-        found = estimate(values, claim.summary, fixed=claim.deterministic)
-        claims.append(claim_json(claim, found, judge(claim.rule, found)))
+        estimated = estimate(values, claim.summary, fixed=claim.deterministic)
+        claims.append(claim_json(claim, estimated, judge(claim.rule, estimated)))
     ablations = result["ablations"]
     current = [(ablation.key, list(ablation.breaks)) for ablation in milestone.ablations]
     if current != [
@@ -154,6 +154,14 @@ def recompute(milestone: Milestone, result: Result, *, data: Path | None = None)
     ]:
         ablations = run_ablations(milestone, data=data)
     return result | {"verdict": verdict_of(claims), "claims": claims, "ablations": ablations}
+
+
+def command_line(stem: str, scale: Scale, seeds: int | None, data: Path | None) -> str:
+    """The command that repeats a result; the data folder's own path is left out."""
+    words = ["underhood", "reproduce", stem, "--scale", scale]
+    words += ["--seeds", str(seeds)] if seeds is not None else []
+    words += ["--data", "DATA"] if data is not None else []
+    return shlex.join(words)
 
 
 def machine() -> dict[str, Any]:
@@ -165,7 +173,7 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: number for name in PACKAGES if (number := _version(name)) is not None},
     }
 
 
@@ -199,7 +207,7 @@ def _within(listener: Listener | None, start: float, end: float, prefix: str = "
 
 def failures(result: Result) -> list[str]:
     """What a sound result would not have: an oracle that disagrees, an ablation that does not count."""
-    found = [
+    problems = [
         f"not confirmed: {oracle['name']} ({oracle['detail']})" for oracle in result["oracles"] if not oracle["agrees"]
     ]
     for ablation in result["ablations"]:
@@ -208,7 +216,9 @@ def failures(result: Result) -> list[str]:
             if "not measurable here" in (intact, ablated):
                 continue
             if ablated != "does not hold here":
-                found.append(f"without {ablation['key']}, {claim['key']} is not refuted ({ablated})")
+                problems.append(f"without {ablation['key']}, {claim['key']} is not refuted ({ablated})")
             elif intact not in HELD:
-                found.append(f"the ablation {ablation['key']} shows nothing: with the idea, {claim['key']} is {intact}")
-    return found
+                problems.append(
+                    f"the ablation {ablation['key']} shows nothing: with the idea, {claim['key']} is {intact}"
+                )
+    return problems

@@ -19,20 +19,20 @@ Result = dict[str, Any]
 def published() -> Path | None:
     """The results that came with the code: in a checkout ``results/``, in an installed package a folder of its own."""
     package = Path(underhood.__file__).parent
-    for place in (package / "results", package.parents[1] / "results"):
-        if place.is_dir():
-            return place
+    for folder in (package / "results", package.parents[1] / "results"):
+        if folder.is_dir():
+            return folder
     return None
 
 
 def places(own: Path | None) -> list[Path]:
     """Where results are looked for: the user's own folder first."""
     mine = own if own is not None else Path("results")
-    found = [mine] if mine.is_dir() else []
+    folders = [mine] if mine.is_dir() else []
     shipped = published()
-    if shipped is not None and not any(one.resolve() == shipped.resolve() for one in found):
-        found.append(shipped)
-    return found
+    if shipped is not None and not any(folder.resolve() == shipped.resolve() for folder in folders):
+        folders.append(shipped)
+    return folders
 
 
 def path_for(folder: Path, result: Result) -> Path:
@@ -62,15 +62,15 @@ def load(file: Path) -> Result:
     """A result file.
 
     Raises:
-        UserError: it is no result.
+        UserError: it is not one.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no result of a milestone: {error}") from None
-    if not isinstance(found, dict) or not {"milestone", "scale", "created", "claims"} <= set(found):
-        raise UserError(f"{file} is no result of a milestone", expected="milestone, scale, created and claims in it")
-    return found
+        raise UserError(f"{file} is not a result of a milestone: {error}") from None
+    if not isinstance(result, dict) or not {"milestone", "scale", "created", "claims"} <= set(result):
+        raise UserError(f"{file} is not a result of a milestone", expected="milestone, scale, created and claims in it")
+    return result
 
 
 def all_of(stem: str, folder: Path) -> list[tuple[Path, Result]]:
@@ -80,12 +80,12 @@ def all_of(stem: str, folder: Path) -> list[tuple[Path, Result]]:
 
 def latest(stem: str, folders: Iterable[Path]) -> tuple[Path, Result] | None:
     """The result that speaks for a milestone: a report before a smoke test, then the newest; None if there is none."""
-    found = [entry for folder in folders for entry in all_of(stem, folder)]
-    return max(found, key=lambda one: (SCALES.index(one[1]["scale"]), one[1]["created"]), default=None)
+    stored = [entry for folder in folders for entry in all_of(stem, folder)]
+    return max(stored, key=lambda entry: (SCALES.index(entry[1]["scale"]), entry[1]["created"]), default=None)
 
 
 def overview(milestones: Iterable[Milestone], folders: Iterable[Path]) -> dict[str, tuple[Path, Result]]:
     """The latest result of each milestone that has one."""
     folders = list(folders)
-    found = {one.stem: latest(one.stem, folders) for one in milestones}
-    return {stem: result for stem, result in found.items() if result is not None}
+    newest = {milestone.stem: latest(milestone.stem, folders) for milestone in milestones}
+    return {stem: result for stem, result in newest.items() if result is not None}

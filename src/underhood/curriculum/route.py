@@ -1,4 +1,4 @@
-"""The way to a topic: everything it rests on, in an order that never asks for what comes later, with its minutes."""
+"""Route to a topic: its prerequisites in topological order, with minutes of reading and running."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ READING = 6.0
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stop: the topics it covers of those needed, its milestone if it is written, and its minutes."""
+class RouteStop:
+    """One stop of a route: the needed topics that it covers, its milestone if it is written, and its minutes."""
 
     topics: tuple[Topic, ...]
     milestone: Milestone | None
@@ -23,30 +23,30 @@ class Step:
     run: float
 
 
-def path_to(name: str, knows: Collection[str] = ()) -> list[Step]:
+def path_to(name: str, knows: Collection[str] = ()) -> list[RouteStop]:
     """The stops to the topic `name`, itself last. Topics known already, and what only they need, are left out."""
     needed = _needed(name, set(knows))
     built = covering()
     steps: dict[str, list[Topic]] = {}
     for topic in before(name):
         if topic.id in needed:
-            one = built.get(topic.id)
-            steps.setdefault(topic.id if one is None else one.stem, []).append(topic)
-    found = []
+            milestone = built.get(topic.id)
+            steps.setdefault(topic.id if milestone is None else milestone.stem, []).append(topic)
+    stops = []
     for members in steps.values():
-        one = built.get(members[0].id)
-        read, run = (READING, 0.0) if one is None else (one.minutes.read, one.minutes.report)
-        found.append(Step(tuple(members), one, read, run))
-    return found
+        milestone = built.get(members[0].id)
+        read, run = (READING, 0.0) if milestone is None else (milestone.minutes.read, milestone.minutes.report)
+        stops.append(RouteStop(tuple(members), milestone, read, run))
+    return stops
 
 
 def _needed(name: str, knows: set[str]) -> set[str]:
     table = {topic.id: topic for topic in before(name)}
-    found: set[str] = set()
+    needed: set[str] = set()
     todo = [name]
     while todo:
         id = todo.pop()
-        if id not in found and (id not in knows or id == name):
-            found.add(id)
+        if id not in needed and (id not in knows or id == name):
+            needed.add(id)
             todo += table[id].needs
-    return found
+    return needed

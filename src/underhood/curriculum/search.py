@@ -33,16 +33,16 @@ STOP = frozenset(
 
 def terms(text: str) -> list[str]:
     """The words of a text that carry meaning, each followed by its first letters where it is longer."""
-    found = []
+    tokens = []
     for word in re.findall(r"[a-z0-9]+", text.lower()):
         if word in STOP:
             continue
-        found.append(word)
+        tokens.append(word)
         if len(word) > STEM:
-            found.append(word[:STEM] + "~")
+            tokens.append(word[:STEM] + "~")
         elif len(word) == STEM:
-            found.append(word + "~")
-    return found
+            tokens.append(word + "~")
+    return tokens
 
 
 @lru_cache(maxsize=1)
@@ -55,13 +55,13 @@ def postings() -> Mapping[str, Mapping[str, float]]:
     holding: Counter[str] = Counter()
     for counts in texts.values():
         holding.update(counts.keys())
-    found: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, float]] = {}
     for id, counts in texts.items():
         for term, count in counts.items():
             rarity = math.log(1 + (len(texts) - holding[term] + 0.5) / (holding[term] + 0.5))
             score = rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * lengths[id] / mean))
-            found.setdefault(term, {})[id] = round(score if id in built else UNWRITTEN * score, 3)
-    return found
+            table.setdefault(term, {})[id] = round(score if id in built else UNWRITTEN * score, 3)
+    return table
 
 
 def search(question: str, most: int = 8) -> list[tuple[str, float]]:
@@ -78,17 +78,20 @@ def search(question: str, most: int = 8) -> list[tuple[str, float]]:
 
 
 def _texts() -> dict[str, str]:
-    """What is said of each topic. A milestone's main topic carries its words; titles and questions count thrice."""
+    """The text that describes each topic.
+
+    A milestone's main topic carries its words; titles and questions count thrice.
+    """
     built = covering()
     texts = {}
     for id, topic in topics().items():
         parts = [topic.title] * 3 + [id.replace("-", " ")] * 2 + [topic.module, ERAS[topic.section]]
-        one = built.get(id)
-        if one is not None:
-            if id == one.topics[0]:
-                parts += [*[one.title, one.question, *one.asks] * 3, one.idea]
-                parts += [claim.statement for claim in one.claims if claim.topic in ("", id)]
+        milestone = built.get(id)
+        if milestone is not None:
+            if id == milestone.topics[0]:
+                parts += [*[milestone.title, milestone.question, *milestone.asks] * 3, milestone.idea]
+                parts += [claim.statement for claim in milestone.claims if claim.topic in ("", id)]
             else:
-                parts += [claim.statement for claim in one.claims if claim.topic == id]
+                parts += [claim.statement for claim in milestone.claims if claim.topic == id]
         texts[id] = " ".join(parts)
     return texts

@@ -1,6 +1,6 @@
-"""The topics of the path: everything that the history of language models is told from, and what needs what.
+"""Topics of the path and their prerequisites, in the order of the path.
 
-`topics.tsv` holds one topic per line. A milestone (a file in `underhood.path`) covers one topic or several.
+`topics.tsv` holds one topic per line. A milestone (a folder of `underhood.path`) covers one topic or several.
 """
 
 from __future__ import annotations
@@ -94,32 +94,32 @@ def before(name: str) -> list[Topic]:
     There is no shorter way: all of them are needed. Among those that could come next, the path's order decides.
     """
     known = topics()
-    found: dict[str, Topic] = {}
+    ordered: dict[str, Topic] = {}
 
     def visit(id: str) -> None:
-        if id not in found:
+        if id not in ordered:
             for need in sorted(known[id].needs, key=list(known).index):
                 visit(need)
-            found[id] = known[id]
+            ordered[id] = known[id]
 
     visit(name)
-    return list(found.values())
+    return list(ordered.values())
 
 
 def after(name: str) -> list[Topic]:
     """The topics that need this one directly."""
-    return [one for one in topics().values() if name in one.needs]
+    return [other for other in topics().values() if name in other.needs]
 
 
 def depths() -> dict[str, int]:
     """How many steps of prerequisites lie before each topic: 0 for one that needs nothing."""
-    found: dict[str, int] = {}
+    levels: dict[str, int] = {}
 
     def depth(id: str) -> int:
-        if id not in found:
-            found[id] = 1 + max((depth(need) for need in topics()[id].needs), default=-1)
-        return found[id]
+        if id not in levels:
+            levels[id] = 1 + max((depth(need) for need in topics()[id].needs), default=-1)
+        return levels[id]
 
     for id in topics():
         depth(id)
-    return found
+    return levels

@@ -18,7 +18,7 @@ WIDTH = COLUMN - 2 * EDGE - 24
 
 
 @dataclass(frozen=True)
-class Node:
+class MapNode:
     """A topic at its place."""
 
     topic: Topic
@@ -35,36 +35,36 @@ def draw(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
     nodes = []
     for id, (x, y) in placed.items():
         topic = topics()[id]
-        one = built.get(id)
-        nodes.append(Node(topic, x, y, None if one is None else f"{one.stem}.html", verdicts.get(id)))
+        milestone = built.get(id)
+        nodes.append(MapNode(topic, x, y, None if milestone is None else f"{milestone.stem}.html", verdicts.get(id)))
     edges = [
         {"from": need, "to": id, "path": _curve(placed[need], placed[id]), "built": need in built and id in built}
         for id in placed
         for need in topics()[id].needs
     ]
     height = max(y for _, y in placed.values()) + NODE + 16
-    eras = [{"key": key, "title": title, "x": COLUMN * place} for place, (key, title) in enumerate(ERAS.items())]
+    eras = [{"key": key, "title": title, "x": COLUMN * column} for column, (key, title) in enumerate(ERAS.items())]
     return {"nodes": nodes, "edges": edges, "eras": eras, "width": COLUMN * len(ERAS), "height": height}
 
 
 def place() -> dict[str, tuple[float, float]]:
     """The left upper corner of every node, in the order in which arrow keys go down a column.
 
-    Within an era what needs less stands higher; among equals, near the mean height of what they need.
+    Within an era, topics with fewer prerequisites are higher; equals are near the mean height of what they need.
     """
     depth = depths()
-    found: dict[str, tuple[float, float]] = {}
+    corners: dict[str, tuple[float, float]] = {}
     for number, key in enumerate(ERAS):
         members = [topic for topic in topics().values() if topic.section == key]
         inner = _inner_depths(members)
 
         def height(topic: Topic, inner: Mapping[str, int] = inner) -> tuple[float, float, int]:
-            known = [found[need][1] for need in topic.needs if need in found]
+            known = [corners[need][1] for need in topic.needs if need in corners]
             return inner[topic.id], sum(known) / len(known) if known else 0.0, depth[topic.id]
 
         for line, topic in enumerate(sorted(members, key=height)):
-            found[topic.id] = (COLUMN * number + EDGE, TOP + line * (NODE + GAP))
-    return found
+            corners[topic.id] = (COLUMN * number + EDGE, TOP + line * (NODE + GAP))
+    return corners
 
 
 def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
@@ -72,19 +72,19 @@ def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
     built = covering()
     table = {}
     for id, topic in topics().items():
-        one = built.get(id)
-        first = one is not None and one.topics[0] == id
+        milestone = built.get(id)
+        first = milestone is not None and milestone.topics[0] == id
         table[id] = {
             "title": topic.title,
             "year": topic.year,
             "needs": topic.needs,
             "tier": topic.tier,
-            "page": None if one is None else f"{one.stem}.html",
-            "question": None if one is None else one.question,
+            "page": None if milestone is None else f"{milestone.stem}.html",
+            "question": None if milestone is None else milestone.question,
             "verdict": verdicts.get(id),
-            # A milestone of several topics is read once: its minutes stand at its main topic.
-            "read": READING if one is None else one.minutes.read if first else 0,
-            "run": one.minutes.report if one is not None and first else 0,
+            # A milestone of several topics is read once: its minutes count at its main topic.
+            "read": READING if milestone is None else milestone.minutes.read if first else 0,
+            "run": milestone.minutes.report if milestone is not None and first else 0,
         }
     return {"topics": table, "postings": postings(), "stem": STEM, "stop": sorted(STOP)}
 
@@ -92,16 +92,16 @@ def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
 def _inner_depths(members: list[Topic]) -> dict[str, int]:
     """Steps of prerequisites within an era."""
     ids = {topic.id: topic for topic in members}
-    found: dict[str, int] = {}
+    levels: dict[str, int] = {}
 
     def depth(id: str) -> int:
-        if id not in found:
-            found[id] = 1 + max((depth(need) for need in ids[id].needs if need in ids), default=-1)
-        return found[id]
+        if id not in levels:
+            levels[id] = 1 + max((depth(need) for need in ids[id].needs if need in ids), default=-1)
+        return levels[id]
 
     for id in ids:
         depth(id)
-    return found
+    return levels
 
 
 def _curve(start: tuple[float, float], end: tuple[float, float]) -> str:

@@ -21,9 +21,9 @@ def write_docs(folder: Path, places: Sequence[Path]) -> list[Path]:
         UserError: the place can't be written.
     """
     written = []
-    for one in index.milestones().values():
-        target = folder / f"{one.stem}.md"
-        write_text(target, markdown(one, places))
+    for milestone in index.milestones().values():
+        target = folder / f"{milestone.stem}.md"
+        write_text(target, markdown(milestone, places))
         written.append(target)
     return written
 
@@ -37,10 +37,10 @@ def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
         f"{told['era']}, {milestone.year}. {told['minutes']['read']} to read, {told['minutes']['report']} to run."
     )
     parts.append(milestone.idea.strip())
-    for one in told["code"]:
-        source = f"../../src/{one['file']}"
-        parts.append(f"`{one['name']}` in [{one['file']}]({source}):")
-        parts.append(f"```text\n{one['text']}\n```")
+    for code in told["code"]:
+        source = f"../../src/{code['file']}"
+        parts.append(f"`{code['name']}` in [{code['file']}]({source}):")
+        parts.append(f"```text\n{code['text']}\n```")
     parts += ["## Claims", *_verdict(told), _claims(told)]
     if result:
         parts += [_checked(result)] if result["oracles"] else []
@@ -49,15 +49,19 @@ def markdown(milestone: Milestone, places: Sequence[Path]) -> str:
     if milestone.hard.strip():
         parts += ["## What was hard", milestone.hard.strip()]
     if milestone.errata:
-        parts += ["## What sources get wrong", "\n".join(f"- {one}" for one in milestone.errata)]
+        parts += ["## What sources get wrong", "\n".join(f"- {erratum}" for erratum in milestone.errata)]
     parts += ["## Run it again", f"```text\n{told['command']}\n```"]
     if told["measured"]:
         parts.append("\n".join(f"- {name}: {_safe(value)}" for name, value in told["measured"]))
     parts += ["## Sources", "\n".join(f"- {p.authors} ({p.year}). [{p.title}]({p.link})." for p in milestone.papers)]
-    follow = [f"[{one['title']}]({one['page'].replace('.html', '.md')})" for one in told["next"] if one["page"]]
+    follow = [
+        f"[{neighbour['title']}]({neighbour['page'].replace('.html', '.md')})"
+        for neighbour in told["next"]
+        if neighbour["page"]
+    ]
     if follow:
         parts.append(f"Next: {', '.join(follow)}.")
-    return "\n\n".join(part.strip() for part in parts if part.strip()).replace("\u00a0", " ") + "\n"
+    return "\n\n".join(block.strip() for block in parts if block.strip()).replace("\u00a0", " ") + "\n"
 
 
 def _claims(told: dict[str, Any]) -> str:

@@ -22,13 +22,13 @@ def mathml(tex: str, *, block: bool = False) -> Markup:
     ValueError if it holds a command that the converter does not know: it would be shown as ``\command``.
     """
     try:
-        found = convert(" ".join(tex.split()), display="block" if block else "inline")
+        markup = convert(" ".join(tex.split()), display="block" if block else "inline")
     except Exception as error:  # the converter has a class per mistake and no common one
         raise ValueError(f"not TeX that can be shown: {tex!r} ({type(error).__name__})") from error
-    unknown = re.search(r"\\[A-Za-z]+", found)
+    unknown = re.search(r"\\[A-Za-z]+", markup)
     if unknown:
         raise ValueError(f"TeX that can't be shown: {unknown.group()} in {tex!r}")
-    return Markup(found)
+    return Markup(markup)
 
 
 def inline(text: str) -> Markup:
@@ -48,10 +48,10 @@ def html(text: str) -> Markup:
 
 def blocks(text: str) -> list[str]:
     """Paragraphs, lists and displayed equations, each as one string."""
-    found = []
-    for part in re.split(r"(\$\$.+?\$\$)", text.strip(), flags=re.DOTALL):
-        found += [part] if part.startswith("$$") else [block.strip() for block in re.split(r"\n\s*\n", part)]
-    return [block for block in found if block]
+    listed = []
+    for piece in re.split(r"(\$\$.+?\$\$)", text.strip(), flags=re.DOTALL):
+        listed += [piece] if piece.startswith("$$") else [block.strip() for block in re.split(r"\n\s*\n", piece)]
+    return [block for block in listed if block]
 
 
 def plain(text: str) -> str:

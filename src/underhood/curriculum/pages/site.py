@@ -60,12 +60,12 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
 
 
 def _map(places: Sequence[Path]) -> dict[str, Any]:
-    found = results.overview(index.milestones().values(), places)
+    latest = results.overview(index.milestones().values(), places)
     verdicts: dict[str, str | None] = {}
-    for id, one in index.covering().items():
-        verdicts[id] = verdict_of(found[one.stem][1]["claims"], id) if one.stem in found else None
+    for id, milestone in index.covering().items():
+        verdicts[id] = verdict_of(latest[milestone.stem][1]["claims"], id) if milestone.stem in latest else None
     drawn = graph.draw(verdicts)
-    counts = {verdict: sum(verdict == one for one in verdicts.values()) for verdict in VERDICTS}
+    counts = {verdict: sum(verdict == given for given in verdicts.values()) for verdict in VERDICTS}
     return {
         "graph": drawn,
         "eras": [

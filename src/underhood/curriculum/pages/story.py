@@ -41,8 +41,8 @@ HOW = {"mean": "mean", "median": "median", "max": "every value", "min": "every v
 
 def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
     """Everything the page of one milestone shows."""
-    found = results.latest(milestone.stem, places)
-    result = None if found is None else found[1]
+    latest = results.latest(milestone.stem, places)
+    result = None if latest is None else latest[1]
     known = {claim["key"]: claim for claim in result["claims"]} if result else {}
     figures = [draw(figure_from_json(figure)) for figure in result["figures"]] if result else []
     return {
@@ -123,13 +123,13 @@ def _value(outcome: Mapping[str, Any]) -> str:
 
 
 def _code(name: str) -> dict[str, Any]:
-    found = excerpt(name)
-    text = highlight("\n".join(found.lines), PythonLexer(), HtmlFormatter(nowrap=True, classprefix="py-"))
+    code = excerpt(name)
+    text = highlight("\n".join(code.lines), PythonLexer(), HtmlFormatter(nowrap=True, classprefix="py-"))
     return {
         "name": name.rpartition(":")[2],
-        "file": found.file,
-        "first": found.first,
-        "text": "\n".join(found.lines),
+        "file": code.file,
+        "first": code.first,
+        "text": "\n".join(code.lines),
         "html": Markup(text),
     }
 

@@ -40,7 +40,7 @@ def run(trial: Trial) -> None:
 
 
 def binary(text: str, vowels: str) -> NDArray[np.int64]:
-    """The letters of a text as 1 for a vowel and 0 for any other letter; what is no letter is passed over."""
+    """The letters of a text as 1 for a vowel and 0 for any other letter; other characters are left out."""
     return np.array([letter in vowels for letter in text if letter.isalpha()], dtype=np.int64)
 
 

@@ -60,7 +60,7 @@ def run(trial: Trial) -> None:
 
 
 def pairs(text: Ints, distance: int) -> Ints:
-    """How often each letter stands at a distance before each, (27, 27)."""
+    """How often each letter precedes each other letter at a distance, (27, 27)."""
     return np.bincount(text[:-distance] * 27 + text[distance:], minlength=27 * 27).reshape(27, 27)
 
 

@@ -74,9 +74,9 @@ def draw(model: NGram, count: int, length: int, seed: int) -> Ids:
 
 
 def word_share(sample: Ids, common: set[str]) -> float:
-    """Which part of what stands between two spaces is a word; the cut ends of each text are left out."""
-    found = [piece for row in sample for piece in spelled(row).split(" ")[1:-1] if piece]
-    return sum(piece in common for piece in found) / max(len(found), 1)
+    """The share of strings between two spaces that are words; the cut ends of each text are left out."""
+    pieces = [piece for row in sample for piece in spelled(row).split(" ")[1:-1] if piece]
+    return sum(piece in common for piece in pieces) / max(len(pieces), 1)
 
 
 def surprise(sample: Ids, model: NGram) -> tuple[bool, str]:
@@ -95,7 +95,7 @@ def surprise(sample: Ids, model: NGram) -> tuple[bool, str]:
 def cross_entropy(text: Ids, held_out: tuple[str, ...], order: int) -> float:
     """Bits per symbol of held-out text under Kneser-Ney, which lets unseen contexts fall back on shorter ones."""
     model = NGramSpec(vocab_size=27, order=order).build().fit([text])
-    return float(-np.concatenate(model.log_probs([symbols(one) for one in held_out])).mean() / np.log(2))
+    return float(-np.concatenate(model.log_probs([symbols(text) for text in held_out])).mean() / np.log(2))
 
 
 def show(trial: Trial, samples: dict[str, str], shares: NDArray[np.float64], bits: list[float]) -> None:

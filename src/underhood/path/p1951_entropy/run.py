@@ -19,7 +19,7 @@ LONGEST = 8
 
 def run(trial: Trial) -> None:
     train, held_out = plain_english(only_topics=trial.scale == "smoke")
-    text, other = symbols(" ".join(train)), [symbols(one) for one in held_out]
+    text, other = symbols(" ".join(train)), [symbols(passage) for passage in held_out]
     topics = " ".join(text for half in plain_english(only_topics=True) for text in half)
     blind = trial.ablated("context")
     counted = [conditional_entropy(symbols(topics), 1 if blind else n) for n in range(1, LONGEST + 1)]
@@ -70,13 +70,13 @@ def play(model: NGram, text: Ids, any_order: bool) -> tuple[Ids, float]:
 
 
 def distance(value: float, around: tuple[float, float]) -> float:
-    """How far a value lies inside an interval; negative outside."""
+    """How far a value is inside an interval; negative outside."""
     return min(value - around[0], around[1] - value)
 
 
 def show(trial: Trial, counted: list[float], fresh: list[float], played: list[tuple[Ids, float]]) -> None:
     orders = tuple(map(float, range(1, LONGEST + 1)))
-    found = [bounds(shares(guesses)) for guesses, _ in played]
+    intervals = [bounds(shares(guesses)) for guesses, _ in played]
     trial.figure(
         Plot(
             title="What is left to guess",
@@ -85,8 +85,8 @@ def show(trial: Trial, counted: list[float], fresh: list[float], played: list[tu
             series=(
                 Series("counted on the same text", orders, tuple(counted)),
                 Series("on other text", orders, tuple(fresh)),
-                Series("upper bound from its guesses", orders, tuple(high for _, high in found)),
-                Series("lower bound from its guesses", orders, tuple(low for low, _ in found)),
+                Series("upper bound from its guesses", orders, tuple(high for _, high in intervals)),
+                Series("lower bound from its guesses", orders, tuple(low for low, _ in intervals)),
                 Series("Shannon's tables", (1.0, 2.0, 3.0), (4.03, 3.32, 3.1), paper=True),
             ),
             levels=((0.6, "his reader, lower bound"), (1.3, "his reader, upper bound")),

@@ -61,10 +61,10 @@ def ranks_in_binary(counts: Ints) -> list[str]:
 
 def wrong_letters(bits: str, words: list[str], text: list[int]) -> int:
     try:
-        found = decode(bits, words)
+        decoded = decode(bits, words)
     except ValueError:
         return len(text)
-    return sum(a != b for a, b in zip(found, text, strict=False)) + abs(len(found) - len(text))
+    return sum(a != b for a, b in zip(decoded, text, strict=False)) + abs(len(decoded) - len(text))
 
 
 def mean_length(p: Floats | Ints, code: list[int]) -> float:
@@ -78,7 +78,7 @@ def cost(counts: Ints, n: int, pick: Pick | None) -> tuple[float, float]:
 
 
 def slack(p: Floats, pick: Pick | None) -> float:
-    """How far the mean length lies inside H to H + 1; negative outside."""
+    """How far the mean length is inside H to H + 1; negative outside."""
     over = mean_length(p, lengths(p.tolist(), pick)) - entropy(p)
     return min(over, 1 - over)
 

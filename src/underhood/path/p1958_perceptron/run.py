@@ -21,15 +21,15 @@ def run(trial: Trial) -> None:
     rows, bounds = [], []
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
-        found = []
+        counted = []
         for gamma in MARGINS:
             x, y, margin = separable(rng, gamma)
             _, errors, _ = learn(
                 x, y, sweeps=trial.by_scale(smoke=2000, report=4000) if moves else 500, moves=moves, rng=rng
             )
-            found.append((sum(errors), (np.linalg.norm(x, axis=1).max() / margin) ** 2))
-        bounds.append(found)
-        trial.measure("bound", max(mistakes / bound for mistakes, bound in found))
+            counted.append((sum(errors), (np.linalg.norm(x, axis=1).max() / margin) ** 2))
+        bounds.append(counted)
+        trial.measure("bound", max(mistakes / bound for mistakes, bound in counted))
         _, errors, period = learn(XOR, XOR_Y, sweeps=1000, moves=moves, rng=rng)
         trial.measure("xor", sum(error > 0 for error in errors))
         trial.measure("cycle", period or np.inf)

@@ -32,10 +32,10 @@ def run(trial: Trial) -> None:
             draws = range(trial.by_scale(smoke={10: 400, 20: 60, 50: 2}, report={10: 200, 20: 100, 50: 16})[k])
             of_seed[k] = np.array([holds(trial, k, rng) for _ in draws])
             held[k] += of_seed[k].tolist()
-        trial.measure("learnt", np.concatenate([found >= 2 * k for k, found in of_seed.items()]).mean())
-        trial.measure("bits", np.concatenate([found / k for k, found in of_seed.items()]).mean())
-    drawn = {k: np.array(found) for k, found in held.items()}
-    trial.measure("law", max(gap(found, k) for k, found in drawn.items() if len(found) > 50))
+        trial.measure("learnt", np.concatenate([counts >= 2 * k for k, counts in of_seed.items()]).mean())
+        trial.measure("bits", np.concatenate([counts / k for k, counts in of_seed.items()]).mean())
+    drawn = {k: np.array(counts) for k, counts in held.items()}
+    trial.measure("law", max(gap(counts, k) for k, counts in drawn.items() if len(counts) > 50))
     if not trial.is_ablation:
         closed = [separable_labellings(n, k) for n in range(2, 30) for k in range(2, 30)]
         steps = [
@@ -71,18 +71,18 @@ def holds(trial: Trial, k: int, rng: np.random.Generator) -> int:
     return fine
 
 
-def gap(found: NDArray[np.int64], k: int) -> float:
+def gap(counts: NDArray[np.int64], k: int) -> float:
     """The largest difference between the shares of sequences held at N points, as found and by Cover's formula."""
-    return max(abs(float((found >= n).mean()) - float(share(n, k))) for n in range(1, 4 * k + 1))
+    return max(abs(float((counts >= n).mean()) - float(share(n, k))) for n in range(1, 4 * k + 1))
 
 
 def show(trial: Trial, drawn: dict[int, NDArray[np.int64]]) -> None:
     ratios = np.linspace(1, 3, 41)
     series = []
-    for k, found in drawn.items():
+    for k, counts in drawn.items():
         points = [round(ratio * k) for ratio in ratios]
         places = tuple(n / k for n in points)
-        series.append(Series(f"{k} weights, tried", places, tuple(float((found >= n).mean()) for n in points)))
+        series.append(Series(f"{k} weights, tried", places, tuple(float((counts >= n).mean()) for n in points)))
         series.append(Series(f"{k} weights, formula", places, tuple(float(share(n, k)) for n in points), paper=True))
     trial.figure(
         Plot(

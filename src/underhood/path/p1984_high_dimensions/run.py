@@ -28,12 +28,12 @@ RARE = (1.0, 0.3, 0.1, 0.03, 0.01)
 def run(trial: Trial) -> None:
     flat = trial.ablated("dimensions")
     trial.measure("tokens", TOKENS * (TOKENS - 1) / 2 * space.share_beyond(GPT3, 0.06))
-    found: dict[float, list[int]] = {}
+    features_kept: dict[float, list[int]] = {}
     for seed in trial.each_seed():
         rng = np.random.default_rng(seed)
         if trial.wants("mean_cosine", "gpt3", "sample"):
             near_by = {d: np.abs(space.cosines(space.random_directions(500, 3 if flat else d, rng))) for d in DRAWN}
-            trial.measure("mean_cosine", worst(one.mean() / space.mean_cosine(d) for d, one in near_by.items()))
+            trial.measure("mean_cosine", worst(cosines.mean() / space.mean_cosine(d) for d, cosines in near_by.items()))
             trial.measure("gpt3", near_by[GPT3].mean())
             trial.measure("sample", (near_by[GPT3] > 0.02).mean() / space.share_beyond(GPT3, 0.02))
         if trial.wants("growth"):
@@ -46,9 +46,9 @@ def run(trial: Trial) -> None:
             trial.measure("concentrate", away.max() / away.min())
         if trial.wants("variance", "scaled"):
             products = {d: products_of(rng, d) for d in KEYS}
-            trial.measure("variance", worst(one.var() / d for d, one in products.items()))
+            trial.measure("variance", worst(product.var() / d for d, product in products.items()))
             scores = [torch.from_numpy(products[d] / (1 if trial.ablated("root") else d**0.5)) for d in (8, 512)]
-            low, high = (one.softmax(dim=-1).amax(dim=-1).mean().item() for one in scores)
+            low, high = (score.softmax(dim=-1).amax(dim=-1).mean().item() for score in scores)
             trial.measure("scaled", high / low)
         if trial.wants("projection"):
             x = texts(trial.scale == "smoke")
@@ -62,14 +62,14 @@ def run(trial: Trial) -> None:
                 W, b = squeeze(
                     FEATURES, AXES, chance, seed=seed, relu=relu, steps=trial.by_scale(smoke=300, report=1500)
                 )
-                found.setdefault(on, []).append(kept(W, b, relu))
-            trial.measure("superposition", found[0.01][-1])
+                features_kept.setdefault(on, []).append(kept(W, b, relu))
+            trial.measure("superposition", features_kept[0.01][-1])
             if not trial.is_ablation:
-                trial.measure("dense", found[1.0][-1])
+                trial.measure("dense", features_kept[1.0][-1])
     if not trial.is_ablation:
         third = space.share_beyond(3, 0.4)
         trial.oracle("on an ordinary sphere the share is 1 − t (Archimedes)", abs(third - 0.6) < 1e-9, f"{third:.9f}")
-        show(trial, found)
+        show(trial, features_kept)
 
 
 def products_of(rng: np.random.Generator, d: int) -> Floats:
@@ -91,12 +91,12 @@ def texts(only_topics: bool) -> Floats:
     return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
-def show(trial: Trial, found: dict[float, list[int]]) -> None:
+def show(trial: Trial, features_kept: dict[float, list[int]]) -> None:
     rng = np.random.default_rng(0)
     edges = np.linspace(0, 1, 51)
     middles = tuple((edges[1:] - 0.01).tolist())
     drawn = {d: np.abs(space.cosines(space.random_directions(500, d, rng))) for d in DRAWN}
-    angles = {d: np.histogram(one, edges)[0] / len(one) for d, one in drawn.items()}
+    angles = {d: np.histogram(angle, edges)[0] / len(angle) for d, angle in drawn.items()}
     trial.figure(
         Plot(
             title="In many dimensions directions are nearly at right angles",
@@ -116,9 +116,9 @@ def show(trial: Trial, found: dict[float, list[int]]) -> None:
             y="largest relative error",
             log_x=True,
             log_y=True,
-            series=tuple(Series(name, sizes, tuple(one)) for name, one in errors.items()),
+            series=tuple(Series(name, sizes, tuple(error)) for name, error in errors.items()),
         )
     )
-    rows = tuple((f"{on:.0%}", round(float(np.mean(counts)), 1)) for on, counts in found.items())
+    rows = tuple((f"{on:.0%}", round(float(np.mean(counts)), 1)) for on, counts in features_kept.items())
     title = f"Of {FEATURES} features through {AXES} dimensions, so many come back at half of their value or more"
     trial.figure(Grid(title=title, head=("each is on", "kept"), rows=rows))

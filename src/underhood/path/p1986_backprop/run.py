@@ -88,15 +88,15 @@ def shape_of(hidden: Floats) -> tuple[float, float, float]:
     size = np.sort((np.abs(left) + np.abs(right)) / 2, axis=1)
     mirror = np.abs(left + right).max(axis=(1, 2)) / size[:, -1].max(axis=1)
     codes = np.array([[1, 2, 4], [1, 1.5, 2]])[:, None, :, None]
-    found = (np.abs(size / size[:, :1] / codes - 1) < 0.05).all(axis=(2, 3)).mean(axis=1)
-    return float(np.median(mirror)), float(found[0]), float(found[1])
+    shares = (np.abs(size / size[:, :1] / codes - 1) < 0.05).all(axis=(2, 3)).mean(axis=1)
+    return float(np.median(mirror)), float(shares[0]), float(shares[1])
 
 
 def difference_from_autograd(weights: list[Floats], stop: bool) -> float:
     copies = [torch.tensor(w, requires_grad=True) for w in weights]
     ones = torch.ones(1, 64, 1, dtype=torch.float64)
-    x, one = torch.from_numpy(with_bias(X)), ones.expand(len(weights[0]), -1, -1)
-    output = torch.sigmoid(torch.cat([torch.sigmoid(x @ copies[0]), one], dim=-1) @ copies[1])
+    x, ones_column = torch.from_numpy(with_bias(X)), ones.expand(len(weights[0]), -1, -1)
+    output = torch.sigmoid(torch.cat([torch.sigmoid(x @ copies[0]), ones_column], dim=-1) @ copies[1])
     (0.5 * (output - torch.from_numpy(Y)) ** 2).sum().backward()
     ours = gradients(weights, stop)
     return max(float(np.abs(g - c.grad.numpy()).max()) for g, c in zip(ours, copies, strict=True) if c.grad is not None)

@@ -60,13 +60,13 @@ def forward(weights: list[Floats], inputs: Inputs) -> list[Floats]:
 
 def gradients(weights: list[Floats], inputs: Inputs, error: Floats, layers: list[Floats]) -> list[Floats]:
     """Backpropagation through all layers of dE/dy at the output."""
-    found: list[Floats] = []
+    moved: list[Floats] = []
     for w, below, above in zip(weights[:1:-1], layers[-2::-1], layers[:0:-1], strict=True):
         error = error * above * (1 - above)
-        found.insert(0, with_bias(below).swapaxes(-1, -2) @ error)
+        moved.insert(0, with_bias(below).swapaxes(-1, -2) @ error)
         error = error @ w[:, :-1].swapaxes(-1, -2)
     error = error * layers[0] * (1 - layers[0])
-    return [with_bias(inputs[0]).T @ error[..., :6], with_bias(inputs[1]).T @ error[..., 6:], *found]
+    return [with_bias(inputs[0]).T @ error[..., :6], with_bias(inputs[1]).T @ error[..., 6:], *moved]
 
 
 def train(
@@ -89,8 +89,8 @@ def train(
         y = layers[-1]
         settled = ((answers > 0.5) & (y > 0.8)) | ((answers < 0.5) & (y < 0.2))
         slopes = gradients(weights, inputs, np.where(settled, 0.0, y - answers) * keep, layers)
-        for place, (w, v, g) in enumerate(zip(weights, speed, slopes, strict=True)):
-            if frozen and place == 0:
+        for layer, (w, v, g) in enumerate(zip(weights, speed, slopes, strict=True)):
+            if frozen and layer == 0:
                 continue
             v *= alpha
             v -= rate * epsilon * g
@@ -104,11 +104,11 @@ def held_out_right(weights: list[Floats], inputs: Inputs, answers: Floats, held:
     y = forward(weights, inputs)[-1]
     right = []
     for net, places in enumerate(held):
-        found = 0
-        for place in places:
-            named = np.argsort(-y[net, place])[: int(answers[place].sum())]
-            found += set(named) == set(np.flatnonzero(answers[place]))
-        right.append(found)
+        solved = 0
+        for question in places:
+            named = np.argsort(-y[net, question])[: int(answers[question].sum())]
+            solved += set(named) == set(np.flatnonzero(answers[question]))
+        right.append(solved)
     return right
 
 
@@ -123,7 +123,7 @@ def difference_from_autograd(weights: list[Floats], inputs: Inputs, answers: Flo
     def layer(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(x @ w[:, :-1] + w[:, -1:])
 
-    x = torch.cat([layer(torch.from_numpy(part), w) for part, w in zip(inputs, copies[:2], strict=True)], dim=-1)
+    x = torch.cat([layer(torch.from_numpy(block), w) for block, w in zip(inputs, copies[:2], strict=True)], dim=-1)
     for w in copies[2:]:
         x = layer(x, w)
     (0.5 * (x - torch.from_numpy(answers)) ** 2 * torch.from_numpy(keep)).sum().backward()
@@ -136,16 +136,16 @@ def show(trial: Trial, weights: list[Floats], inputs: Inputs, answers: Floats, h
     best = int(np.argmax(held_out_right(weights, inputs, answers, held)))
     codes = weights[0][best, :24].T
     names = tuple(f"unit {u + 1}" for u in range(6))
-    for title, part, people in (("English", codes[:, :12], ENGLISH), ("Italian", codes[:, 12:], ITALIAN)):
-        values = tuple(tuple(map(float, row)) for row in part)
+    for title, block, people in (("English", codes[:, :12], ENGLISH), ("Italian", codes[:, 12:], ITALIAN)):
+        values = tuple(tuple(map(float, row)) for row in block)
         trial.figure(
             Heat(title=f"{title} people as six numbers", values=values, rows=names, columns=tuple(people), signed=True)
         )
     y = forward(weights, inputs)[-1][best]
     rows = []
-    for place in held[best]:
-        person, relation = PEOPLE[int(inputs[0][place].argmax())], RELATIONS[int(inputs[1][place].argmax())]
-        fits = np.flatnonzero(answers[place])
-        named = np.argsort(-y[place])[: len(fits)]
+    for question in held[best]:
+        person, relation = PEOPLE[int(inputs[0][question].argmax())], RELATIONS[int(inputs[1][question].argmax())]
+        fits = np.flatnonzero(answers[question])
+        named = np.argsort(-y[question])[: len(fits)]
         rows.append((f"{person}'s {relation}", ", ".join(PEOPLE[q] for q in named), ", ".join(PEOPLE[q] for q in fits)))
     trial.figure(Grid(title="Questions it was never asked", head=("question", "its answer", "right"), rows=tuple(rows)))

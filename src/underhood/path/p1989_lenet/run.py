@@ -19,7 +19,7 @@ AS_IN_1989 = {"passes": 23, "batch": 1, "lr": 0.03}
 def run(trial: Trial) -> None:
     torch.manual_seed(0)
     net = LeNet()
-    layers = [sum(p.numel() for p in part) for part in ((net.h1, net.b1), (net.h2, net.b2), (net.h3, net.b3))]
+    layers = [sum(p.numel() for p in layer) for layer in ((net.h1, net.b1), (net.h2, net.b2), (net.h3, net.b3))]
     connections = 768 * (25 + 1) + 192 * (200 + 1) + 30 * (192 + 1) + 10 * (30 + 1)
     trial.measure("weights", connections if trial.ablated("sharing") else sum(p.numel() for p in net.parameters()))
     trial.measure("connections", connections)
@@ -34,8 +34,8 @@ def run(trial: Trial) -> None:
         dense = nn.Sequential(nn.Flatten(), nn.Linear(256, 36), nn.Tanh(), nn.Linear(36, 10))
         net = LeNet()
         how = ImageTrainer(passes=23, batch=4, lr=0.06, squared=True)
-        for name, one in trial.each((("LeNet", net), ("fully connected", dense)), "net"):
-            errors[name].append(error(how(one, train, trial.progress), *test))
+        for name, model in trial.each((("LeNet", net), ("fully connected", dense)), "net"):
+            errors[name].append(error(how(model, train, trial.progress), *test))
         trial.measure("neighbours", errors["fully connected"][-1] - errors["LeNet"][-1])
         trial.measure("test", errors["LeNet"][-1])
     if trial.wants("mnist"):
@@ -50,8 +50,8 @@ def moved(net: LeNet, pictures: Pictures, shared: bool) -> float:
     x = F.pad(x[..., 2:-4], (2, 4), value=PAPER)  # paper left and right, so that nothing leaves the picture
     weights = net.h1.detach().view(12, 25, 1) if shared else torch.randn(12, 25, 64)
     here, there = (
-        (F.unfold(F.pad(one, (2, 2, 2, 2), value=PAPER), 5, stride=2)[:, None] * weights).sum(2).view(-1, 12, 8, 8)
-        for one in (x, x.roll(2, dims=-1))
+        (F.unfold(F.pad(picture, (2, 2, 2, 2), value=PAPER), 5, stride=2)[:, None] * weights).sum(2).view(-1, 12, 8, 8)
+        for picture in (x, x.roll(2, dims=-1))
     )
     assert not shared or torch.allclose(
         here, F.conv2d(F.pad(x, (2, 2, 2, 2), value=PAPER), net.h1.detach(), stride=2), atol=1e-5
@@ -77,7 +77,7 @@ def show(trial: Trial, errors: dict[str, list[float]], net: LeNet) -> None:
     )
     trial.figure(Grid(title="New digits wrong", head=("net", "mean", "over seeds"), rows=table))
     names = tuple(str(n + 1) for n in range(5))
-    for place in (0, 1, 2):
-        values = tuple(tuple(map(float, row)) for row in net.h1[place, 0].detach())
-        title = f"A feature it learned: map {place + 1}"
+    for number in (0, 1, 2):
+        values = tuple(tuple(map(float, row)) for row in net.h1[number, 0].detach())
+        title = f"A feature it learned: map {number + 1}"
         trial.figure(Heat(title=title, values=values, rows=names, columns=names, signed=True))

@@ -47,8 +47,8 @@ def run(trial: Trial) -> None:
         trial.oracle(
             "exact shares of first digits sum to one", all(abs(exact_digits(k).sum() - 1) < 1e-12 for k in FACTORS)
         )
-        found = [0.2687, 0.0759, 0.0208, 0.0090, 0.0031, 0.0010]
-        trial.oracle("their distances to the law, as worked out elsewhere", np.allclose(apart, found, atol=6e-5))
+        published = [0.2687, 0.0759, 0.0208, 0.0090, 0.0031, 0.0010]
+        trial.oracle("their distances to the law, as worked out elsewhere", np.allclose(apart, published, atol=6e-5))
         show(trial, np.array(spreads), np.array(gaps), np.array(digits))
 
 
@@ -65,12 +65,12 @@ def power(values: list[float]) -> float:
 
 def gaps_to_the_bell(draw: Callable[[int], Floats], many: int = 1_000_000) -> list[float]:
     """For each size n: the gap between the bell and the distribution of a sum of n, less its mean n, over sqrt(n)."""
-    total, found = np.zeros(many), []
+    total, gaps = np.zeros(many), []
     for n in range(1, SIZES[-1] + 1):
         total += draw(many)
         if n in SIZES:
-            found.append(gap((total - n) / n**0.5))
-    return found
+            gaps.append(gap((total - n) / n**0.5))
+    return gaps
 
 
 def gap(standardised: Floats) -> float:

@@ -21,7 +21,7 @@ def run(trial: Trial) -> None:
     table: dict[tuple[str, int], list[dict[str, float]]] = {}
     for seed in trial.each_seed():
         train, held_out = (" ".join(half) for half in plain_english(only_topics=topics, seed=seed))
-        found = {}
+        bits = {}
         for kind, (text, other, size), orders in trial.each(
             (
                 (
@@ -35,13 +35,13 @@ def run(trial: Trial) -> None:
         ):
             counted = [count(text, n, size) for n in range(1, max(orders) + 1)]
             for n in trial.each(orders, "order"):
-                found[kind, n] = compare(trial, text, other, size, counted[:n])
-                table.setdefault((kind, n), []).append(found[kind, n])
+                bits[kind, n] = compare(trial, text, other, size, counted[:n])
+                table.setdefault((kind, n), []).append(bits[kind, n])
             if kind == "words":
                 seen = counted[2].of(numbers(other, 3, size))
                 trial.measure("zeros", float((seen == 0).mean()))
         margins = {
-            name: {at: row[name] - row["Kneser-Ney, three discounts"] for at, row in found.items()} for name in ROWS
+            name: {at: row[name] - row["Kneser-Ney, three discounts"] for at, row in bits.items()} for name in ROWS
         }
         for key, of in (("witten_bell", "words"), ("letters", "letters")):
             trial.measure(key, min(margin for (kind, _), margin in margins["Witten-Bell"].items() if kind == of))
@@ -84,7 +84,7 @@ def compare(trial: Trial, text: Ids, other: Ids, size: int, counted: list[Counts
 def words(train: str, held_out: str) -> tuple[Ids, Ids, int]:
     """Both texts as word numbers; words that the first does not have twice are number 0."""
     known, counts = np.unique(train.split(), return_counts=True)
-    number = {word: place for place, word in enumerate(known[counts > 1].tolist(), start=1)}
+    number = {word: rank for rank, word in enumerate(known[counts > 1].tolist(), start=1)}
     first, second = (np.array([number.get(word, 0) for word in half.split()]) for half in (train, held_out))
     return first, second, len(number) + 1
 

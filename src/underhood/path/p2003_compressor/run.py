@@ -25,7 +25,7 @@ Bits = NDArray[np.float64]
 
 
 def run(trial: Trial) -> None:
-    topics = "\n".join(one.text for one in pydocs_corpus().documents if one.kind == "topic").encode()
+    topics = "\n".join(document.text for document in pydocs_corpus().documents if document.kind == "topic").encode()
     text = topics[: trial.by_scale(smoke=30_000, report=len(topics))]
     others = compressors_bytes(text)
     measured: dict[int, Bits] = {}
@@ -35,8 +35,8 @@ def run(trial: Trial) -> None:
         if order == 5:
             trial.measure("gzip", len(code) / others["gzip"])
             trial.measure("copying", len(code) / min(others["bz2"], others["xz"]))
-            found = read(trial, code, len(text), 4 if trial.ablated("agreement") else order)
-            trial.measure("lossless", sum(a != b for a, b in zip(text, found, strict=True)))
+            decoded = read(trial, code, len(text), 4 if trial.ablated("agreement") else order)
+            trial.measure("lossless", sum(a != b for a, b in zip(text, decoded, strict=True)))
     trial.measure("table", 48.0 + 100 * 140 / 1)
     if trial.wants("best_order"):
         trial.measure("best_order", min(measured, key=lambda order: measured[order].sum()))
@@ -50,36 +50,36 @@ def run(trial: Trial) -> None:
 def write(trial: Trial, text: bytes, order: int) -> tuple[bytes, Bits]:
     """The code of a text, and the bits that each byte's probability asks for."""
     model, coder, widths = ByteNGram(order), ArithmeticEncoder(), []
-    for place, byte in enumerate(text):
+    for position, byte in enumerate(text):
         start, end = (byte << 16, byte + 1 << 16) if trial.ablated("model") else model.interval(byte)
         coder.encode(start, end, TOTAL_LIMIT)
         widths.append(end - start)
         model.learn(byte)
-        trial.progress(place / len(text), f"order {order}")
+        trial.progress(position / len(text), f"order {order}")
     return coder.finish(), -np.log2(np.array(widths) / TOTAL_LIMIT)
 
 
 def read(trial: Trial, code: bytes, length: int, order: int) -> bytes:
     """What somebody with the model of that order makes of a code; zeros follow it, lest it end too soon."""
-    model, coder, found = ByteNGram(order), ArithmeticDecoder(code.ljust(4 * length, b"\0")), bytearray()
-    while len(found) < length:
+    model, coder, decoded = ByteNGram(order), ArithmeticDecoder(code.ljust(4 * length, b"\0")), bytearray()
+    while len(decoded) < length:
         byte, start, end = model.find(coder.target(TOTAL_LIMIT))
         if trial.ablated("model"):
             byte = coder.target(TOTAL_LIMIT) >> 16
             start, end = byte << 16, byte + 1 << 16
         coder.decode(start, end, TOTAL_LIMIT)
         model.learn(byte)
-        found.append(byte)
-    return bytes(found)
+        decoded.append(byte)
+    return bytes(decoded)
 
 
 def network(trial: Trial, train: Corpus, held_out: Corpus) -> None:
     """Trains a small decoder on some documents and sends the others through it, there and back."""
-    texts = [one.text for one in train.documents]
+    texts = [document.text for document in train.documents]
     tokenizer = train_bpe(texts, vocab_size=2048)
     spec = qwen3_shaped(vocab_size=2048, context=192, width=128, layers=3, heads=2)
     model = train_small(texts, tokenizer, spec, steps=450, progress=lambda share: trial.progress(share / 2, "training"))
-    data = "\n".join(one.text for one in held_out.documents).encode()
+    data = "\n".join(document.text for document in held_out.documents).encode()
     spelling, end = Spelling(tokenizer, 2048), tokenizer.special["<|endoftext|>"]
     ids = spelling.encode(data)
     shape = token_streams.Shape.of(model, len(ids))
@@ -92,9 +92,9 @@ def network(trial: Trial, train: Corpus, held_out: Corpus) -> None:
     table(trial, "Documents that the network never saw", data, others | {"network": len(code)}, weights)
 
 
-def table(trial: Trial, title: str, data: bytes, found: Mapping[str, float], weights: int) -> None:
+def table(trial: Trial, title: str, data: bytes, sizes: Mapping[str, float], weights: int) -> None:
     extra = {"network": weights}
-    ordered = sorted(found.items(), key=lambda item: item[1])
+    ordered = sorted(sizes.items(), key=lambda item: item[1])
     rows = tuple(
         (name, round(size), round(8 * size / len(data), 3), f"{100 * (size + extra.get(name, 0)) / len(data):,.1f} %")
         for name, size in ordered
@@ -110,7 +110,7 @@ def show(trial: Trial, measured: dict[int, Bits]) -> None:
     lines = []
     for order in {0, 2, 5} & measured.keys():
         parts = np.array_split(measured[order], 24)
-        read = np.cumsum([len(part) / 1000 for part in parts]).round(1).tolist()
-        lines.append(Series(f"{order} bytes back", tuple(read), tuple(float(part.mean()) for part in parts)))
+        read = np.cumsum([len(chunk) / 1000 for chunk in parts]).round(1).tolist()
+        lines.append(Series(f"{order} bytes back", tuple(read), tuple(float(chunk.mean()) for chunk in parts)))
     title = "What a byte costs while the n-gram learns"
     trial.figure(Plot(title=title, x="kB read", y="bits per byte", series=tuple(lines)))

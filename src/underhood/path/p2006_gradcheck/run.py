@@ -45,8 +45,8 @@ def run(trial: Trial) -> None:
         trial.measure("best32", STEPS[COARSE][single.argmin()] / best_step(2**-23))
         trial.measure("two_sided", one_way.min() / both.min())
         points = [rng.standard_normal(shape) for shape in ((5, 3), (3, 4), (4,), (4, 4))]
-        found = gradients(points, "tanh′ left out" if trial.ablated("chain") else "")
-        trial.measure("chain", gradient_error(loss, found, points))
+        backward = gradients(points, "tanh′ left out" if trial.ablated("chain") else "")
+        trial.measure("chain", gradient_error(loss, backward, points))
         errors = {name: gradient_error(loss, gradients(points, name), points) for name in MISTAKES}
         trial.measure("missed", sum(error < (1e-2 if trial.ablated("strict") else 1e-6) for error in errors.values()))
         checks = {name: operation_error(f) for name, f in operations().items()}
@@ -122,18 +122,18 @@ def operation_error(f: Callable[[Tensor], Tensor]) -> tuple[float, bool]:
     """How far its backward pass is from central differences, and whether torch's own check passes it."""
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     weights = torch.randn_like(f(x))
-    (found,) = torch.autograd.grad((f(x) * weights).sum(), x)
+    (gradient,) = torch.autograd.grad((f(x) * weights).sum(), x)
 
     def called(arrays: Sequence[Floats]) -> float:
         copy = torch.from_numpy(arrays[0].copy()).requires_grad_()  # some work their gradient out on the way forward
         return float((f(copy) * weights).sum().detach())
 
-    ours = gradient_error(called, [found.numpy()], [x.detach().numpy()])
+    ours = gradient_error(called, [gradient.numpy()], [x.detach().numpy()])
     return ours, torch.autograd.gradcheck(f, (x,), raise_exception=False)
 
 
 def show(trial: Trial, curves: dict[str, list[Floats]], table: dict[str, float]) -> None:
-    drawn = {name: tuple(map(float, np.mean(found, axis=0))) for name, found in curves.items()}
+    drawn = {name: tuple(map(float, np.mean(errors, axis=0))) for name, errors in curves.items()}
     steps = tuple(map(float, STEPS))
     trial.figure(
         Plot(

@@ -37,22 +37,22 @@ def run(trial: Trial) -> None:
             for name in counted:
                 act = nn.Tanh if name == "tanh" else nn.ReLU
                 counted[name].append([steps(act, train, seed, rate, most) for rate in trial.each(rates, "rate")])
-            best = {name: min(found[-1]) for name, found in counted.items()}
+            best = {name: min(steps_of[-1]) for name, steps_of in counted.items()}
             trial.measure("relu", best["tanh"] / best["ReLU"])
         if trial.wants("dropout", "augmentation"):
             few = (train[0][:300], train[1][:300])
             passes = trial.by_scale(smoke=20, report=60)
             for name, drop, shifts in (("plain", 0.0, False), ("dropout", 0.5, False), ("shifts", 0.0, True)):
                 how = ImageTrainer(passes=passes, batch=25, lr=1e-3, adam=True, shifts=shifts)
-                found = learn(trial, lambda drop=drop: dense(drop), how, few, test, seed)
-                errors.setdefault(name, []).append(found)
+                wrong = learn(trial, lambda drop=drop: dense(drop), how, few, test, seed)
+                errors.setdefault(name, []).append(wrong)
             trial.measure("dropout", errors["plain"][-1] - errors["dropout"][-1])
             trial.measure("augmentation", errors["plain"][-1] - errors["shifts"][-1])
         if trial.wants("normalisation"):
             how = ImageTrainer(passes=15, batch=16, lr=2e-3, adam=True)
             for name, norm, window in (("net", False, 3), ("normalised", True, 3), ("apart", False, 2)):
-                found = learn(trial, lambda norm=norm, window=window: pooled(norm, window), how, train, test, seed)
-                errors.setdefault(name, []).append(found)
+                wrong = learn(trial, lambda norm=norm, window=window: pooled(norm, window), how, train, test, seed)
+                errors.setdefault(name, []).append(wrong)
             trial.measure("normalisation", errors["net"][-1] - errors["normalised"][-1])
             trial.measure("pooling", errors["apart"][-1] - errors["net"][-1])
     if not trial.is_ablation:

@@ -79,12 +79,12 @@ def compare(trial: Trial, seed: int) -> None:
 
 def timed(way: Callable[[Weights, Floats, NDArray[np.int64]], Weights], weights: Weights, x: Floats, y, most: int):
     """Median seconds of one gradient, and the gradient."""
-    found, seconds = way(weights, x, y), []
+    gradient, seconds = way(weights, x, y), []
     for _ in range(most if way is not by_loop else min(most, 2)):
         begun = time.perf_counter()
         way(weights, x, y)
         seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds)), found
+    return float(np.median(seconds)), gradient
 
 
 def by_loop(weights: Weights, x: Floats, y: NDArray[np.int64]) -> Weights:
@@ -148,7 +148,7 @@ def show(trial: Trial, sizes: tuple[int, ...], errors: Floats) -> None:
         )
     )
     ways = {"loop over numbers": by_loop, "matrices, gradient by hand": by_matrices, "automatic gradient": by_autodiff}
-    found = trial.estimate("speed")
-    times = ("1", f"{found.middle:,.0f}" if found else "", "")
+    estimated = trial.estimate("speed")
+    times = ("1", f"{estimated.middle:,.0f}" if estimated else "", "")
     rows = tuple((name, length(way), speed) for (name, way), speed in zip(ways.items(), times, strict=True))
     trial.figure(Grid(title="One gradient, three programs", head=("program", "lines", "times as fast"), rows=rows))

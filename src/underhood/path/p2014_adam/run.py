@@ -39,7 +39,7 @@ def run(trial: Trial) -> None:
 
 
 def without(trial: Trial) -> Callable[..., Rule]:
-    """Adam, or what is left of it."""
+    """Adam, or Adam without the ablated idea."""
 
     def build(named: Named, *, lr: float = 0.01, eps: float = 1e-8) -> Rule:
         if trial.ablated("square"):
@@ -65,7 +65,7 @@ PAIRS: tuple[tuple[str, Callable[..., Rule], Callable[..., torch.optim.Optimizer
 
 def parity() -> dict[str, float]:
     """The largest difference from torch.optim after 100 steps on random gradients, for each optimiser."""
-    found = {}
+    differences = {}
     for name, ours_of, theirs_of, options in PAIRS:
         ours, theirs = (nn.Parameter(torch.linspace(-2, 2, 12, dtype=torch.float64)) for _ in range(2))
         rule, oracle = ours_of([("p", ours)], **options), theirs_of([theirs], **options)
@@ -75,8 +75,8 @@ def parity() -> dict[str, float]:
             ours.grad, theirs.grad = g, g.clone()
             rule.step(1.0)
             oracle.step()
-        found[name] = float((ours - theirs).detach().abs().max())
-    return found
+        differences[name] = float((ours - theirs).detach().abs().max())
+    return differences
 
 
 def path(build: Build, scale: float) -> Tensor:

@@ -41,12 +41,12 @@ def from_torch(program: Program, rng: np.random.Generator, ablated: bool) -> flo
     f: Callable[[Sequence[Any]], Any] = lambda xs: follow(program, xs)  # noqa: E731
     if ablated:
         at = lambda s: dual_value(f, point + s[0] * direction)  # noqa: E731
-        found = float(central(at, np.zeros(1))[0])
+        derivative = float(central(at, np.zeros(1))[0])
     else:
-        found = directional(lambda *xs: f(xs), point.tolist(), direction.tolist())[1]
+        derivative = directional(lambda *xs: f(xs), point.tolist(), direction.tolist())[1]
     tensors = torch.from_numpy(point), torch.from_numpy(direction)
     truth = torch.func.jvp(lambda x: f(list(x)), tensors[:1], tensors[1:])[1]
-    return relative_error(np.array(found), truth.numpy(), floor=1.0)
+    return relative_error(np.array(derivative), truth.numpy(), floor=1.0)
 
 
 def dual_value(f: Callable[[Sequence[Any]], Any], point: Any) -> float:
@@ -57,11 +57,11 @@ def lost_digits(rng: np.random.Generator, ablated: bool) -> float:
     """Root mean square error of the best differences over that of forward mode, for the survey's example."""
     x1_N, x2 = rng.uniform(0.5, 4, 200), 5.0
     truth_N = 1 / x1_N + x2
-    error = lambda found: float(np.sqrt(np.mean((found - truth_N) ** 2)))  # noqa: E731
+    error = lambda forward_N: float(np.sqrt(np.mean((forward_N - truth_N) ** 2)))  # noqa: E731
     plain = lambda x: np.log(x) + x * x2 - math.sin(x2)  # noqa: E731
     best = min(error(quotient(plain, x1_N, step)) for step in np.logspace(-9, -1, 40))
-    found = np.array([directional(survey, (x, x2), (1.0, 0.0))[1] for x in x1_N.tolist()])
-    return best / (best if ablated else max(error(found), np.finfo(np.float64).eps / 10))
+    forward_N = np.array([directional(survey, (x, x2), (1.0, 0.0))[1] for x in x1_N.tolist()])
+    return best / (best if ablated else max(error(forward_N), np.finfo(np.float64).eps / 10))
 
 
 def costs(trial: Trial) -> None:
@@ -93,5 +93,5 @@ def trace() -> Grid:
     x1, x2 = Dual(2.0, 1.0), Dual(5.0)
     steps = [("x₁", x1), ("x₂", x2), ("ln x₁", x1.log()), ("x₁ x₂", x1 * x2), ("sin x₂", x2.sin())]
     steps += [("ln x₁ + x₁ x₂", x1.log() + x1 * x2), ("ln x₁ + x₁ x₂ − sin x₂", survey(x1, x2))]
-    rows = tuple((name, one.value, one.slope) for name, one in steps)
+    rows = tuple((name, dual.value, dual.slope) for name, dual in steps)
     return Grid(title="Both parts, step by step", head=("step", "value", "slope in x₁"), rows=rows)

@@ -53,9 +53,11 @@ def from_torch(trial: Trial, rng: np.random.Generator, programs: int) -> float:
         arrays = [rng.standard_normal(shape) for shape in ((3, 1, 2), (4, 1), ())]
         tensors = [Tensor(array) for array in arrays]
         follow(program, tensors).sum().backward()
-        found = [np.array(x.grad) for x in ours] + [np.zeros(t.shape) if t.grad is None else t.grad for t in tensors]
+        gradients = [np.array(x.grad) for x in ours] + [
+            np.zeros(t.shape) if t.grad is None else t.grad for t in tensors
+        ]
         truth = slopes_by_torch(program, [np.array(x) for x in point]) + slopes_by_torch(program, arrays)
-        worst = max(worst, *(relative_error(a, b, floor=1.0) for a, b in zip(found, truth, strict=True)))
+        worst = max(worst, *(relative_error(a, b, floor=1.0) for a, b in zip(gradients, truth, strict=True)))
     return worst
 
 
@@ -82,16 +84,16 @@ def costs(trial: Trial) -> None:
         "valley": trial.by_scale(smoke=(10, 100, 1000), report=(10, 100, 1000, 10_000)),
         "mixed fluid": (10, 30, 100),
     }
-    found: dict[str, list[float]] = {}
+    costs_of: dict[str, list[float]] = {}
     for name, f in (("valley", rosenbrock), ("mixed fluid", helmholtz)):
         for n in sizes[name]:
             point = [1.0 + 0.1 * math.sin(i) for i in range(n)]
             alone = cost_of_function(f, point)
-            found.setdefault(f"{name}, forwards", []).append(n * cost_of_forward_pass(f, point) / alone)
-            found.setdefault(f"{name}, backwards", []).append(cost_of_reverse(f, point) / alone)
+            costs_of.setdefault(f"{name}, forwards", []).append(n * cost_of_forward_pass(f, point) / alone)
+            costs_of.setdefault(f"{name}, backwards", []).append(cost_of_reverse(f, point) / alone)
     way = "forwards" if trial.ablated("backwards") else "backwards"
-    trial.measure("cheap", max(max(found[f"{name}, {way}"]) for name in sizes))
-    trial.measure("growth", log_slope(sizes["valley"], found[f"valley, {way}"]))
+    trial.measure("cheap", max(max(costs_of[f"{name}, {way}"]) for name in sizes))
+    trial.measure("growth", log_slope(sizes["valley"], costs_of[f"valley, {way}"]))
     trial.figure(
         Plot(
             title="What a gradient costs",
@@ -101,7 +103,7 @@ def costs(trial: Trial) -> None:
             log_y=True,
             series=tuple(
                 Series(name, tuple(map(float, sizes[name.split(",")[0]])), tuple(ratios))
-                for name, ratios in found.items()
+                for name, ratios in costs_of.items()
             ),
         )
     )

@@ -16,7 +16,7 @@ COMPONENTS = 30
 
 
 def run(trial: Trial) -> None:
-    pictures = np.concatenate([part.x for part in digits(0)]).reshape(-1, 64).astype(float)
+    pictures = np.concatenate([half.x for half in digits(0)]).reshape(-1, 64).astype(float)
     mean = 0.0 if trial.ablated("centre") else pictures.mean(axis=0)
     cloud = pictures - mean
     covariance = cloud.T @ cloud / len(cloud)
@@ -38,15 +38,15 @@ def run(trial: Trial) -> None:
         trial.measure("powers", repeated(rng))
         if trial.wants("svd"):
             U, stretch, V = decomposed(A, rng, angles)
-            turned = max(np.abs(one.T @ one - np.eye(5)).max() for one in (U, V))
+            turned = max(np.abs(basis.T @ basis - np.eye(5)).max() for basis in (U, V))
             trial.measure("svd", max(np.abs(U * stretch @ V.T - A).max(), turned))
         if trial.wants("best"):
             planes = (np.linalg.qr(rng.standard_normal((64, 2)))[0] for _ in range(1000))
             held = max(float(np.trace(plane.T @ covariance @ plane)) for plane in planes)
             trial.measure("best", shares[1] - held / np.trace(covariance))
     if not trial.is_ablation:
-        found = np.linalg.svd(cloud, compute_uv=False)[:10] ** 2 / len(cloud)
-        trial.oracle("singular values of the cloud, squared (LAPACK)", np.allclose(values[:10], found, rtol=1e-8))
+        squared = np.linalg.svd(cloud, compute_uv=False)[:10] ** 2 / len(cloud)
+        trial.oracle("singular values of the cloud, squared (LAPACK)", np.allclose(values[:10], squared, rtol=1e-8))
         show(trial, cloud, vectors, shares)
 
 
@@ -110,10 +110,10 @@ def show(trial: Trial, cloud: Floats, vectors: Floats, shares: Floats) -> None:
     turn = np.linspace(0, 2 * np.pi, 73)
     circle = np.stack([np.cos(turn), np.sin(turn)])
     frames = []
-    for part in (0, 0.25, 0.5, 0.75, 1):
-        x, y = ((1 - part) * np.eye(2) + part * SHEAR) @ circle
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x, y = ((1 - share) * np.eye(2) + share * SHEAR) @ circle
         series = (Series("circle", tuple(circle[0]), tuple(circle[1])), Series("its image", tuple(x), tuple(y)))
-        frames.append((f"{part:.0%}", Plot(title="A matrix at work", x="x", y="y", kind="points", series=series)))
+        frames.append((f"{share:.0%}", Plot(title="A matrix at work", x="x", y="y", kind="points", series=series)))
     trial.figure(Frames(title="What a matrix does to a circle", control="how far", frames=tuple(frames)))
     counts = tuple(map(float, range(1, COMPONENTS + 1)))
     trial.figure(
@@ -128,7 +128,7 @@ def show(trial: Trial, cloud: Floats, vectors: Floats, shares: Floats) -> None:
         )
     )
     flat = cloud @ vectors[:, :2]
-    labels = np.concatenate([part.y for part in digits(0)])
+    labels = np.concatenate([half.y for half in digits(0)])
     shown = [np.flatnonzero(labels == digit)[:60] for digit in (0, 1, 4, 6)]
     series = tuple(
         Series(str(digit), tuple(flat[at, 0]), tuple(flat[at, 1]))

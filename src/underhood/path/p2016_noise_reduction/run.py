@@ -45,7 +45,7 @@ def corrected(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, De
     gamma = beta * problem.example_smoothness
     plain = stochastic(problem, start_RD, lambda k: beta / (gamma + k), 30, rng)
     for at, _ in enumerate(trial.each_seed()):
-        svrgs, sagas = (np.maximum(found.values_TR[:, at] - best, 1e-16) for found in (by_svrg, by_saga))
+        svrgs, sagas = (np.maximum(descent.values_TR[:, at] - best, 1e-16) for descent in (by_svrg, by_saga))
         trial.measure("svrg", svrgs[-1] / svrgs[0])
         trial.measure("saga", sagas[-1] / sagas[0])
         trial.measure("straight", min(explained(by_svrg.passes, svrgs), explained(by_saga.passes, sagas)))
@@ -59,7 +59,7 @@ def outnumbered(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, 
     grown = stochastic(problem, start_RD, lambda k: step, 30, rng, batch=batch)
     single = stochastic(problem, start_RD, lambda k: step, 30, rng)
     for at, _ in enumerate(trial.each_seed()):
-        ends = [found.values_TR[-10:, at].mean() - best for found in (single, grown)]
+        ends = [descent.values_TR[-10:, at].mean() - best for descent in (single, grown)]
         trial.measure("batches", ends[0] / ends[1])
     return {"SGD, fixed step": single, "growing batches": grown}
 
@@ -75,7 +75,7 @@ def averaged(trial: Trial, problem: Logistic, start_RD: Floats) -> dict[str, Des
     late = mean.passes > 20
     for at, _ in enumerate(trial.each_seed()):
         runs = slice(8 * at, 8 * at + 8)
-        gaps, others = (found.values_TR[:, runs].mean(axis=1) - best for found in (mean, last))
+        gaps, others = (descent.values_TR[:, runs].mean(axis=1) - best for descent in (mean, last))
         trial.measure("average", others[-20:].mean() / gaps[-20:].mean())
         trial.measure("average_rate", log_slope(mean.passes[late], gaps[late]))
     return {"mean of the iterates": mean, "the last of them": last}
@@ -99,17 +99,17 @@ def over_bound(problem: Logistic, start_RD: Floats, best: float) -> list[float]:
     step, inner = 0.1 / steepest, round(50 * steepest / problem.ridge)
     bound = (1 / (inner * step * problem.ridge) + 2 * steepest * step) / (1 - 2 * step * steepest)
     passes = 2 * (1 + 2 * inner / len(problem)) - 1
-    found = svrg(problem, start_RD, step, passes, np.random.default_rng(3), inner=inner)
-    gaps_T = found.values_TR.mean(axis=1) - best
+    descent = svrg(problem, start_RD, step, passes, np.random.default_rng(3), inner=inner)
+    gaps_T = descent.values_TR.mean(axis=1) - best
     return [float(factor) / bound for factor in gaps_T[1:] / gaps_T[:-1]]
 
 
 def show(trial: Trial, curves: dict[str, Descent], best: float) -> None:
     series = []
-    for name, found in curves.items():
-        gap_T = found.values_TR.mean(axis=1) - best
+    for name, descent in curves.items():
+        gap_T = descent.values_TR.mean(axis=1) - best
         seen = gap_T > 1e-13
-        series.append(Series(name, tuple(found.passes[seen].tolist()), tuple(gap_T[seen].tolist())))
+        series.append(Series(name, tuple(descent.passes[seen].tolist()), tuple(gap_T[seen].tolist())))
     trial.figure(
         Plot(
             title="Straight lines down, and what crawls",

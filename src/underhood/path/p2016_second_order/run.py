@@ -86,8 +86,8 @@ def from_torch(rng: np.random.Generator, programs: int) -> float:
         point, direction = rng.uniform(-2, 2, 3), rng.standard_normal(3)
         _, ours = hessian_vector(lambda *xs, p=program: follow(p, xs), point.tolist(), direction.tolist())
         f = lambda x, p=program: follow(p, list(x))  # noqa: E731
-        found = torch.autograd.functional.hvp(f, torch.from_numpy(point), torch.from_numpy(direction))
-        worst = max(worst, relative_error(np.array(ours), np.asarray(found[1]), floor=1.0))
+        theirs = torch.autograd.functional.hvp(f, torch.from_numpy(point), torch.from_numpy(direction))
+        worst = max(worst, relative_error(np.array(ours), np.asarray(theirs[1]), floor=1.0))
     return worst
 
 
@@ -113,8 +113,8 @@ def descent_steps(h: Floats, w: Floats) -> int:
 
 
 def lbfgs_steps(h: Floats, w: Floats, memory: int) -> int:
-    found = lbfgs(lambda w: float(0.5 * w @ h @ w), lambda w: h @ w, w, steps=min(50 * len(w), 3000), memory=memory)
-    slopes = np.array([np.linalg.norm(h @ w) for w in found])
+    points = lbfgs(lambda w: float(0.5 * w @ h @ w), lambda w: h @ w, w, steps=min(50 * len(w), 3000), memory=memory)
+    slopes = np.array([np.linalg.norm(h @ w) for w in points])
     reached = slopes <= 1e-8 * slopes[0]
     return int(reached.argmax()) if reached.any() else 10**6
 

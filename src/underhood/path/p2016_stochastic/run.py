@@ -29,13 +29,13 @@ def run(trial: Trial) -> None:
     start_RD = np.zeros((8 * len(trial.seeds), FEATURES))
 
     def descend(step: Callable[[int], float], passes: float) -> Descent:
-        found = full(problem, start_RD, 1 / problem.smoothness, int(passes))
+        descent = full(problem, start_RD, 1 / problem.smoothness, int(passes))
         if not trial.ablated("sampling"):
-            found = stochastic(problem, start_RD, step, passes, rng, marks=200)
-        return replace(found, values_TR=found.values_TR.reshape(len(found.passes), -1, 8).mean(axis=2))
+            descent = stochastic(problem, start_RD, step, passes, rng, marks=200)
+        return replace(descent, values_TR=descent.values_TR.reshape(len(descent.passes), -1, 8).mean(axis=2))
 
-    def gaps(found: Descent, passes: float) -> Floats:
-        return found.values_TR[np.searchsorted(found.passes, passes - 1e-6)] - best
+    def gaps(descent: Descent, passes: float) -> Floats:
+        return descent.values_TR[np.searchsorted(descent.passes, passes - 1e-6)] - best
 
     def fixed(step: float, passes: float) -> Descent:
         return descend(lambda k: step, passes)
@@ -56,7 +56,7 @@ def run(trial: Trial) -> None:
     passes, batch = counted_lbfgs(problem, 20)
     late = shrunk.passes * n > 2 * gamma
     looked = {name: examples(name, len(trial.seeds), rng, trial) for name in ("stochastic", "full")}
-    floors = [found.values_TR[found.passes > 10].mean(axis=0) - best for found in (higher, halved)]
+    floors = [descent.values_TR[descent.passes > 10].mean(axis=0) - best for descent in (higher, halved)]
     for at, _ in enumerate(trial.each_seed()):
         trial.measure("early", (gaps(whole, 1) / gaps(sgd, 1))[at])
         falls = [(gaps(sgd, 0) - gaps(sgd, passes))[at] for passes in (1, 10)]
@@ -83,17 +83,17 @@ def made(n: int) -> Logistic:
 
 def counted_lbfgs(problem: Logistic, passes: int) -> tuple[Floats, Floats]:
     """Passes (values and gradients that are asked for at one point count once) and F after every iteration."""
-    asked: list[bytes] = []
+    requests: list[bytes] = []
     used: dict[bytes, int] = {}
 
     def gradient(w: Floats) -> Floats:
-        asked.append(w.tobytes())
+        requests.append(w.tobytes())
         return problem.gradient(w)
 
-    found = lbfgs(lambda w: float(problem.value(w)), gradient, np.zeros(FEATURES), steps=passes)
-    for key in asked:
+    points = lbfgs(lambda w: float(problem.value(w)), gradient, np.zeros(FEATURES), steps=passes)
+    for key in requests:
         used.setdefault(key, len(used))
-    return np.array([float(used[w.tobytes()]) for w in found]), np.array([float(problem.value(w)) for w in found])
+    return np.array([float(used[w.tobytes()]) for w in points]), np.array([float(problem.value(w)) for w in points])
 
 
 SIZES = (250, 1000, 4000)
@@ -101,7 +101,7 @@ SIZES = (250, 1000, 4000)
 
 def examples(name: str, runs: int, rng: np.random.Generator, trial: Trial) -> Floats:
     """How many examples are looked at until the gap is `GAP`, for data of every size, (sizes, runs)."""
-    found = []
+    counted = []
     for n in SIZES:
         problem = made(n)
         start_RD, best = np.zeros((runs, FEATURES)), problem.best()[1]
@@ -110,16 +110,16 @@ def examples(name: str, runs: int, rng: np.random.Generator, trial: Trial) -> Fl
         else:
             descent = stochastic(problem, start_RD, lambda k: FIXED, 4000 / n, rng, marks=800)
         reached = (descent.values_TR - best < GAP).argmax(axis=0)
-        found.append(descent.passes[reached] * n)
-    return np.array(found)
+        counted.append(descent.passes[reached] * n)
+    return np.array(counted)
 
 
 def show(
     trial: Trial, curves: dict[str, Descent], passes: Floats, batch: Floats, best: float, looked: dict[str, Floats]
 ) -> None:
     series = [
-        Series(name, tuple(map(float, found.passes)), tuple(map(float, found.values_TR.mean(axis=1) - best)))
-        for name, found in curves.items()
+        Series(name, tuple(map(float, descent.passes)), tuple(map(float, descent.values_TR.mean(axis=1) - best)))
+        for name, descent in curves.items()
     ]
     near_enough = batch - best > 1e-6
     series.append(

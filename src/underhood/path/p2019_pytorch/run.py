@@ -138,7 +138,7 @@ def left_over() -> int:
 
 
 def alive() -> int:
-    return sum(type(one) is Tensor for one in gc.get_objects())
+    return sum(type(thing) is Tensor for thing in gc.get_objects())
 
 
 def refused() -> int:

@@ -60,14 +60,14 @@ def shares(f: Sequence[int], n: int, p: int) -> list[int]:
 
 def through(points: Sequence[tuple[Fraction | int, Fraction | int]], at: Fraction | int) -> Fraction:
     """The value at a place of the lowest polynomial through these points, in exact fractions (Lagrange)."""
-    found = Fraction(0)
+    total = Fraction(0)
     for x, y in points:
         term = Fraction(y)
         for other, _ in points:
             if other != x:
                 term *= Fraction(at - other) / (x - other)
-        found += term
-    return found
+        total += term
+    return total
 
 
 def at_zero(points: Sequence[tuple[int, int]], p: int) -> int:
@@ -106,7 +106,7 @@ def net(inputs: int, seed: int) -> list[Linear]:
 
 def learn(trial: Trial, train: Pictures, test: Pictures, *, passes: int, share: float, seed: int) -> float:
     """The book's recipe on the ones and sevens of these pictures: the share of test pictures that are right."""
-    train, test = (part.at(np.flatnonzero((part.y == 1) | (part.y == 7))) for part in (train, test))
+    train, test = (half.at(np.flatnonzero((half.y == 1) | (half.y == 7))) for half in (train, test))
     layers, rng = net(train.x[0].size, seed), np.random.default_rng(seed)
 
     def output(x: np.ndarray) -> Tensor:

@@ -67,26 +67,26 @@ def nearby(p: Floats, rng: np.random.Generator) -> Floats:
 def as_added(seen: Floats) -> list[tuple[float, float]]:
     """For each weight decay, what must be added to all counts to come closest to the network's table."""
     tables = [(k, np.log(counted(seen + k))) for k in ADDED]
-    found = []
+    pairs_of = []
     for decay in DECAYS:
         W, _ = descend(seen, np.zeros((27, 27)), steps=3000, decay=decay)
         q = softmax(W)
         weight = seen.sum(axis=1, keepdims=True) / seen.sum() * q
-        found.append((decay, min(tables, key=lambda table: float((weight * (np.log(q) - table[1])).sum()))[0]))
-    return found
+        pairs_of.append((decay, min(tables, key=lambda table: float((weight * (np.log(q) - table[1])).sum()))[0]))
+    return pairs_of
 
 
 def agrees_with_torch(seen: Floats) -> tuple[bool, str]:
     """Our slope against autograd's through 27 one-hot rows, each pair an example of its own."""
-    first, second = (torch.from_numpy(place.repeat(seen.ravel().astype(int))) for place in np.indices(seen.shape))
+    first, second = (torch.from_numpy(index.repeat(seen.ravel().astype(int))) for index in np.indices(seen.shape))
     W = torch.zeros(27, 27, dtype=torch.float64, requires_grad=True)
     one_hot = torch.nn.functional.one_hot(first, 27).double()
-    found = torch.nn.functional.cross_entropy(one_hot @ W, second)
-    found.backward()
+    theirs = torch.nn.functional.cross_entropy(one_hot @ W, second)
+    theirs.backward()
     assert W.grad is not None
     moved, losses = descend(seen, np.zeros((27, 27)), steps=1)
     worst = float(np.abs(moved + 50 * W.grad.numpy()).max())
-    return worst < 1e-10 and abs(losses[0] - float(found.detach())) < 1e-10, f"largest difference {worst:.1e}"
+    return worst < 1e-10 and abs(losses[0] - float(theirs.detach())) < 1e-10, f"largest difference {worst:.1e}"
 
 
 def show(trial: Trial, seen: Floats, curves: Floats, lowest: float, alike: list[tuple[float, float]]) -> None:

@@ -24,7 +24,7 @@ CONTEXT, BATCH = 128, 16
 
 def run(trial: Trial) -> None:
     train, held_out = plain_english(only_topics=trial.scale == "smoke")
-    text, other = symbols(" ".join(train)), [symbols(one) for one in held_out]
+    text, other = symbols(" ".join(train)), [symbols(passage) for passage in held_out]
     bits: dict[str, float] = {}
     for name, order in trial.each(tuple(COUNTING.items()), "model"):
         model = counted(text, min(order, 1) if trial.ablated("past") else order)
@@ -89,9 +89,9 @@ def transformer(trial: Trial, text: Ids, other: Ids, count: int = 600) -> tuple[
         if step % 100 == 0:
             curve.append((float(step), judged(model, other[: 40 * CONTEXT])))
         trial.progress(step / count, "Transformer")
-    found = judged(model, other)
+    judgement = judged(model, other)
     trial.note(f"The Transformer has {parameter_count(model):,} weights and read {count * BATCH * CONTEXT:,} letters.")
-    return found, [*curve, (float(count), found)]
+    return judgement, [*curve, (float(count), judgement)]
 
 
 @torch.inference_mode()
@@ -100,8 +100,8 @@ def judged(model: torch.nn.Module, other: Ids) -> float:
     half = CONTEXT // 2
     rows = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(other, CONTEXT + 1)[::half].copy())
     total, letters = 0.0, 0
-    for part in rows.split(64):
-        logits = model(part[:, :-1])[:, half:]
-        total += float(cross_entropy(logits.flatten(0, 1), part[:, 1 + half :].flatten())) * logits[..., 0].numel()
+    for chunk in rows.split(64):
+        logits = model(chunk[:, :-1])[:, half:]
+        total += float(cross_entropy(logits.flatten(0, 1), chunk[:, 1 + half :].flatten())) * logits[..., 0].numel()
         letters += logits[..., 0].numel()
     return total / letters / np.log(2)

@@ -25,7 +25,7 @@ def run(trial: Trial) -> None:
             last = name == "dropout, ReLU" and not trial.ablated("recipes")
             net = LeNet(act=nn.ReLU(), dropout=0.25) if last else LeNet()
             errors[name].append(error(how(net, framed(few, 16), trial.progress), *framed(test, 16)))
-        now = {name: max(found[-1], 0.5 / len(test)) for name, found in errors.items()}  # half a picture for none
+        now = {name: max(wrong[-1], 0.5 / len(test)) for name, wrong in errors.items()}  # half a picture for none
         trial.measure("ladder", now["dropout, ReLU"] / now["1989"])
         trial.measure("shifts", now["shifts"] / now["AdamW"])
         trial.measure("entropy_alone", now["cross-entropy"] / now["1989"])
@@ -49,7 +49,7 @@ def recipes(trial: Trial) -> dict[str, ImageTrainer]:
 
 
 def show(trial: Trial, errors: dict[str, list[float]]) -> None:
-    means = {name: float(np.mean(found)) for name, found in errors.items()}
+    means = {name: float(np.mean(wrong)) for name, wrong in errors.items()}
     places = tuple(map(float, range(len(means))))
     base = max(means["1989"], 1e-9)
     trial.figure(
