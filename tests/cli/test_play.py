@@ -40,7 +40,7 @@ def test_play_gives_a_letter_away_by_going_through_the_common_ones():
 def test_play_counts_no_letter_twice_and_refuses_digits():
     guesses, said = game("abz", 2, "xx", "x", "7", "z")
     assert guesses == [2]
-    assert "7 is no letter" in said
+    assert "7 is not a letter" in said
 
 
 def test_play_ends_at_an_empty_line_and_keeps_what_was_played():

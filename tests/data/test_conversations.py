@@ -83,8 +83,8 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path: Path):
 GOOD = {"messages": list(TURNS)}
 BAD: list[tuple[Any, str]] = [
     ({"massages": []}, r"line 3 lacks the field 'messages'.*'massages'"),
-    ("text", r"line 3 is no JSON object"),
-    ({"messages": []}, r"line 3: messages is no list of turns"),
+    ("text", r"line 3 is not a JSON object"),
+    ({"messages": []}, r"line 3: messages is not a list of turns"),
     ({"messages": [{"role": "user", "content": "x"}]}, r"line 3 has no answer"),
     (
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}]},
@@ -114,9 +114,9 @@ def test_unreadable_files_are_explained(tmp_path: Path):
     broken.write_text('{"prompt": "a", "response": "b"}\n{"prompt": \n')
     with pytest.raises(UserError, match=r"line 2 is not JSON"):
         read_conversations(broken)
-    with pytest.raises(UserError, match=r"line 1 is no conversation; got the fields a, b.*ShareGPT.*Alpaca"):
+    with pytest.raises(UserError, match=r"line 1 is not a conversation; got the fields a, b.*ShareGPT.*Alpaca"):
         read_conversations(written(tmp_path / "b.jsonl", [{"a": 1, "b": 2}]))
-    with pytest.raises(UserError, match=r"no list of records"):
+    with pytest.raises(UserError, match=r"not a list of records"):
         read_conversations(written(tmp_path / "c.json", {"prompt": "a"}))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"expected \.jsonl or \.json or \.parquet, got \.csv"):
         read_conversations(tmp_path / "d.csv")
@@ -125,7 +125,7 @@ def test_unreadable_files_are_explained(tmp_path: Path):
     with pytest.raises(UserError, match=r"holds no conversation"):
         read_conversations(written(tmp_path / "f.json", []))
     (tmp_path / "g.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match=r"no readable Parquet"):
+    with pytest.raises(UserError, match=r"not a readable Parquet"):
         read_conversations(tmp_path / "g.parquet")
 
 

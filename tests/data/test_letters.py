@@ -70,5 +70,5 @@ def test_mnist_says_what_is_wrong_with_a_file(tmp_path: Path):
     with pytest.raises(UserError, match="is missing"):
         mnist(tmp_path)
     (tmp_path / MNIST_FILES[0]).write_bytes(gzip.compress(b"abc"))
-    with pytest.raises(UserError, match="no idx file"):
+    with pytest.raises(UserError, match="not an idx file"):
         mnist(tmp_path)

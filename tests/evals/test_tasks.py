@@ -248,13 +248,13 @@ def test_mistakes_are_named(tmp_path: Path):
         task_named("helaswag")
     with pytest.raises(UserError, match="arc_easy is not in"):
         load_set(TASKS["arc_easy"], [tmp_path])
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         load_set(TASKS["arc_easy"], [tmp_path / "none"])
     write_records(tmp_path / "piqa.jsonl", [{"goal": "x", "sol1": "y"}])
-    with pytest.raises(UserError, match="record 1 is no record of piqa; expected a field 'sol2', got goal, sol1"):
+    with pytest.raises(UserError, match="record 1 is not a record of piqa; expected a field 'sol2', got goal, sol1"):
         load_set(TASKS["piqa"], [tmp_path])
     write_records(tmp_path / "boolq.jsonl", [*RECORDS["boolq"](1), {"query": "q", "choices": ["no", "yes"], "gold": 2}])
-    with pytest.raises(UserError, match="record 2 is no record of boolq"):
+    with pytest.raises(UserError, match="record 2 is not a record of boolq"):
         load_set(TASKS["boolq"], [tmp_path])
     (tmp_path / "lambada.jsonl").write_text(json.dumps({"context": "a", "continuation": "b"}) + "\n{oops\n")
     with pytest.raises(UserError, match=r"lambada.jsonl line 2 is not JSON"):

@@ -33,10 +33,10 @@ def tensors_changed(change: Callable[[dict[str, torch.Tensor]], object]) -> Call
 NORM = "model.layers.1.input_layernorm.weight"
 UP = "model.layers.0.mlp.up_proj.weight"
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "truncated": (lambda folder: truncate(folder / "model.safetensors"), r"no readable safetensors file"),
+    "truncated": (lambda folder: truncate(folder / "model.safetensors"), r"not a readable safetensors file"),
     "no safetensors": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"PK\x03\x04" * 9),
-        r"no readable safetensors file",
+        r"not a readable safetensors file",
     ),
     "pickled": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
@@ -102,7 +102,7 @@ SHARDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a shard is truncated": (
         lambda folder: truncate(sorted(folder.glob("model-*.safetensors"))[1]),
-        r"no readable safetensors file",
+        r"not a readable safetensors file",
     ),
     "a place outside": (
         lambda folder: (folder / "model.safetensors.index.json").write_text(

@@ -247,7 +247,7 @@ def test_refused_and_wrong_conversations_are_named():
         ([{"content": "x"}], "message 0 is not a chat message"),
         ([{"role": "usr", "content": "x"}], "unknown role.*did you mean 'user'"),
         ([{"role": "user", "content": None}], "message 0 has no text"),
-        ([{"role": "user", "content": {1, 2}}], "no JSON"),
+        ([{"role": "user", "content": {1, 2}}], "JSON cannot express"),
     ]:
         with pytest.raises(UserError, match=message):
             template("qwen2").text(messages)  # type: ignore[arg-type]

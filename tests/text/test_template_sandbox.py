@@ -142,7 +142,7 @@ def test_errors_say_what_the_template_did():
     ]:
         with pytest.raises(UserError, match=message):
             render(source)
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="JSON cannot express"):
         render("", value=object())
 
 

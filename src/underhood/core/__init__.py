@@ -1,1 +1,1 @@
-"""What every floor shares: specs, protocols, errors, the run log, checkpoints."""
+"""Shared by all layers: specs, protocols, errors, the run log, checkpoints."""

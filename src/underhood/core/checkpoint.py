@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a flipped bit can't turn into a lie.
+"""Crash-safe checkpoints: complete and verified, or not read at all.
 
 A checkpoint is a folder ``step-00000123`` of safetensors files, one ``state.json``, and a ``manifest.json`` with the
 SHA-256 of every other file and of itself, written last. It is made under a temporary name, flushed to disk and renamed
@@ -96,7 +96,7 @@ def write_checkpoint(
             raise
         fsync_folder(folder)
     for old in _complete(folder)[:-keep]:
-        with suppress(OSError):  # the new one stands; an old one too many does no harm
+        with suppress(OSError):  # the new one is complete; a leftover old one does no harm
             _remove(old)
     return final
 

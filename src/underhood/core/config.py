@@ -187,9 +187,9 @@ def _spec_class(path: str, where: str) -> type:
     if not module_name.startswith("underhood."):
         raise UserError(f"{where} names a type outside underhood", got=repr(path))
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        spec_class = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError):
-        found = None
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        spec_class = None
+    if not (isinstance(spec_class, type) and dataclasses.is_dataclass(spec_class)):
         raise UserError(f"{where} names an unknown type", got=repr(path))
-    return found
+    return spec_class

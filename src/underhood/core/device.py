@@ -1,4 +1,4 @@
-"""Where and in which number format to compute."""
+"""Compute device and number format (dtype, autocast)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from underhood.core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A place to compute and the format of its matrix products.
+    """A compute device and the dtype of its matrix products.
 
     Attributes:
         name: ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``.
@@ -46,11 +46,11 @@ class Device:
 
 
 def available_devices() -> list[str]:
-    """What this machine can compute on, the fastest kind first."""
-    found = ["cuda"] if torch.cuda.is_available() else []
+    """The device kinds of this machine, the fastest first."""
+    kinds = ["cuda"] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
+        kinds.append("mps")
+    return [*kinds, "cpu"]
 
 
 def choose_device(name: str | None) -> str:

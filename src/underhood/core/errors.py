@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""`UserError`, the exception for mistakes that a user can mend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UserError(Exception):
             parts.append(f"expected {expected}")
         elif got is not None:
             parts.append(f"got {got}")
-        message = "; ".join(" ".join(part.split()) for part in parts)
+        message = "; ".join(" ".join(phrase.split()) for phrase in parts)
         if fix is not None:
             message += ". " + " ".join(fix.split())
         super().__init__(message if message.endswith("?") else message.rstrip(".") + ".")
@@ -36,5 +36,5 @@ class UserError(Exception):
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like `name`, or None when nothing is close (difflib ratio below 0.5)."""
-    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the whole of the new or the whole of the old."""
+"""Atomic file writes: a reader sees the old file or the whole new one."""
 
 from __future__ import annotations
 

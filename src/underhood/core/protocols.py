@@ -1,4 +1,4 @@
-"""The thin contracts between floors: what every language model, cache and tokenizer answers to."""
+"""Protocols between layers: language model, KV cache, tokenizer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Cache(Protocol):
-    """A list of the states of a model's layers (see `core.state`). It belongs to the caller, never to the model.
+    """KV cache: a list of the states of a model's layers (see `core.state`). The caller owns it, never the model.
 
     A forward pass calls `extend` once with the new tokens' positions, then `update` once per layer. The cache decides
-    how it stores; what it returns is always in order of arrival, so that column ``s`` of the returned keys has the
+    how it stores; the result is always in order of arrival, so that column ``s`` of the returned keys has the
     position ``positions_BS[:, s]``.
     """
 
@@ -27,7 +27,7 @@ class Cache(Protocol):
 
     @property
     def plain(self) -> bool:
-        """True while every row is one unpadded document read from its start: then causal order is the whole mask."""
+        """True while every row is one unpadded document from its start, so that the causal mask suffices."""
         ...
 
     def extend(self, count: int, positions_BT: "Tensor | None") -> tuple["Tensor", "Tensor"]:
@@ -57,7 +57,7 @@ class RecurrentCache(Cache, Protocol):
 
 @runtime_checkable
 class AttendingCache(Protocol):
-    """A cache that also works out attention, for passes whose one row holds the tokens of many texts.
+    """Paged KV cache: it also computes attention, for passes whose one row holds the tokens of many sequences.
 
     Everything in a model but attention treats each token alone, so texts of any lengths can go through it side by side
     in a single row (1, T) without padding. Only the cache knows which keys belong to which text. A pass calls `extend`

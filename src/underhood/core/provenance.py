@@ -1,4 +1,4 @@
-"""Where a number comes from: the commit of this code, and the machine's processor."""
+"""Provenance of a result: the commit of this code, and the machine's processor."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class RunLog:
         return record
 
     def counter(self, stage: str, text: str, unit: str = "bytes") -> Callable[[int, int], None]:
-        """What is called with how much of a stage's work is done and how much there is; for who watches, not for later.
+        """A progress callback for a stage: called with the work done and the total; shown live, not written to the log.
 
         Args:
             text: what is being done, e.g. "reading the model".

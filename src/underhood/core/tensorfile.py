@@ -20,7 +20,7 @@ AT_ONCE = 16 * 2**20
 
 
 class opened:
-    """An open safetensors file, for ``with``; what is wrong with it becomes one line (`UserError`)."""
+    """Context manager for an open safetensors file; read errors become a one-line `UserError`."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -39,14 +39,14 @@ class opened:
 
     def _explained(self, error: Exception) -> UserError:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return UserError(f"{self.file} is no readable safetensors file ({line})", fix="Download or make it again")
+        return UserError(f"{self.file} is not a readable safetensors file ({line})", fix="Download or make it again")
 
 
 def names_in(file: Path) -> list[str]:
     """The names of a file's tensors.
 
     Raises:
-        UserError: it is no safetensors file, or damaged.
+        UserError: it is not a safetensors file, or damaged.
     """
     with opened(file) as source:
         return list(source.keys())

@@ -1,1 +1,1 @@
-"""Documents in, token shards and batches out."""
+"""Data pipeline: documents, cleaning, splitting, token shards, packed batches."""

@@ -1,4 +1,4 @@
-"""Arithmetic coding: probabilities become bits, and bits become what had those probabilities.
+"""Arithmetic coding: a message as about −log2 of its probability in bits.
 
 A message is an interval of [0, 1). Each symbol narrows it to the part that its probability earns, so the interval of
 the whole message is as wide as the message is likely, and naming a point in it takes about −log2 of that many bits
@@ -10,7 +10,7 @@ wrong, and each has its cure:
 
 - *Carry.* `low` may grow past what was written. The one is added to the bytes that are out already, through any bytes
   of 255 (Martin 1979).
-- *Underflow.* An interval that lies across a border stays across it however narrow it gets, and its first bits stay
+- *Underflow.* An interval that spans a border stays across it however narrow it gets, and its first bits stay
   unknown. Here `range` is kept by itself and never shrinks with them: 2³¹ or more is left before every symbol, so that
   with frequencies that sum to 2²⁴ or less none is ever rounded to nothing.
 """
@@ -29,11 +29,11 @@ class TruncatedError(ValueError):
 
 
 class ArithmeticEncoder:
-    """Turns a sequence of intervals into bytes: ``encode`` for every symbol, then ``finish`` once."""
+    """Arithmetic encoder: ``encode`` for every symbol, then ``finish`` once."""
 
     def __init__(self) -> None:
         self._low, self._range = 0, TOP - 1
-        self._bits = 0  # how many bits stand in `low` above its 32, waiting to be whole bytes
+        self._bits = 0  # how many bits `low` holds above its 32, waiting to be whole bytes
         self._out = bytearray()
 
     def encode(self, start: int, end: int, total: int) -> None:
@@ -75,8 +75,8 @@ class ArithmeticEncoder:
         self._low &= (1 << rest) - 1
         self._bits -= 8 * whole
 
-    def _carry(self, one: int) -> None:
-        if not one:
+    def _carry(self, carry: int) -> None:
+        if not carry:
             return
         at = len(self._out) - 1
         while self._out[at] == 255:
@@ -86,7 +86,7 @@ class ArithmeticEncoder:
 
 
 class ArithmeticDecoder:
-    """Reads what `ArithmeticEncoder` wrote: ``decode`` per symbol, given the same frequencies in the same order."""
+    """Arithmetic decoder: ``decode`` per symbol, given the encoder's frequencies in the same order."""
 
     def __init__(self, code: bytes) -> None:
         self._code, self._at = code, 4

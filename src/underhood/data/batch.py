@@ -1,4 +1,4 @@
-"""The unit that a training step reads, and the rule by which steps find their batch."""
+"""Training batches: token ids with targets, looked up by step number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cleaning: one way to write each text, no empty documents, no document twice.
+"""Corpus cleaning: Unicode normalization, removal of empty documents, exact and near deduplication (MinHash).
 
 Training on duplicates wastes time and lets a model recite; a held-out document whose twin was trained on measures
 nothing. Near-duplicates are found by MinHash (Broder 1997, "On the resemblance and containment of documents"): the
@@ -140,17 +140,19 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> 
     signatures_NP = np.stack([signature(words.shingles(texts[number])) for number in numbers])
     bands = _band_keys(signatures_NP)
     seen: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
-    found: dict[int, tuple[int, float]] = {}
-    for place, number in enumerate(numbers):
-        keys = bands[place]
+    duplicates: dict[int, tuple[int, float]] = {}
+    for position, number in enumerate(numbers):
+        keys = bands[position]
         candidates = sorted({other for band, key in enumerate(keys) for other in seen[band].get(key, ())})
-        twin = _first_twin(texts, words, number, [(numbers[c], c) for c in candidates], signatures_NP, place, threshold)
+        twin = _first_twin(
+            texts, words, number, [(numbers[c], c) for c in candidates], signatures_NP, position, threshold
+        )
         if twin is not None:
-            found[number] = twin
+            duplicates[number] = twin
             continue
         for band, key in enumerate(keys):
-            seen[band][key].append(place)
-    return found
+            seen[band][key].append(position)
+    return duplicates
 
 
 def _first_twin(
@@ -159,7 +161,7 @@ def _first_twin(
     number: int,
     candidates: list[tuple[int, int]],
     signatures_NP: np.ndarray,
-    place: int,
+    position: int,
     threshold: float,
 ) -> tuple[int, float] | None:
     """The earliest candidate that is truly similar. A cheap look at the estimate (4 standard errors of slack) first."""
@@ -168,7 +170,7 @@ def _first_twin(
     slack = 4 * (threshold * (1 - threshold) / PERMUTATIONS) ** 0.5
     shingles = None
     for other, row in candidates:
-        if float(np.mean(signatures_NP[row] == signatures_NP[place])) < threshold - slack:
+        if float(np.mean(signatures_NP[row] == signatures_NP[position])) < threshold - slack:
             continue
         shingles = words.shingles(texts[number]) if shingles is None else shingles
         similarity = jaccard(shingles, words.shingles(texts[other]))

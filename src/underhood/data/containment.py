@@ -1,8 +1,8 @@
-"""Documents that stand almost whole inside longer ones.
+"""Containment deduplication: documents found almost whole inside longer ones.
 
-Jaccard similarity can't see them: a page of which every word also stands in a chapter is a small part of the chapter.
+Jaccard similarity can't see them: a page whose every word is also in a chapter is a small part of the chapter.
 If one of the two were held out, the other would give its text away. So documents are taken from the longest down, and
-one whose paragraphs mostly stood in those taken before adds nothing.
+one whose paragraphs are mostly in those taken before adds nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHORTEST_PARAGRAPH = 40
 
 
 def contained(texts: Sequence[str], share: float) -> dict[int, tuple[int, float]]:
-    """Texts of which at least `share` (by characters) stands in longer ones, paragraph by paragraph.
+    """Texts of which at least `share` (by characters) is also in longer ones, paragraph by paragraph.
 
     Spacing and case are set aside. Time and memory grow with the number of paragraphs.
 
@@ -23,7 +23,7 @@ def contained(texts: Sequence[str], share: float) -> dict[int, tuple[int, float]
         The text's number → the number of the text that holds most of it, and the share found in all longer ones.
     """
     home: dict[bytes, int] = {}
-    found: dict[int, tuple[int, float]] = {}
+    holders: dict[int, tuple[int, float]] = {}
     for number in sorted(range(len(texts)), key=lambda n: (-len(texts[n]), n)):
         paragraphs = _paragraphs(texts[number])
         inside: dict[int, int] = {}
@@ -32,11 +32,11 @@ def contained(texts: Sequence[str], share: float) -> dict[int, tuple[int, float]
                 inside[home[key]] = inside.get(home[key], 0) + length
         total = sum(length for _, length in paragraphs)
         if total and sum(inside.values()) >= share * total:
-            found[number] = (max(inside, key=lambda n: inside[n]), sum(inside.values()) / total)
+            holders[number] = (max(inside, key=lambda n: inside[n]), sum(inside.values()) / total)
             continue
         for key, _ in paragraphs:
             home.setdefault(key, number)
-    return found
+    return holders
 
 
 def _paragraphs(text: str) -> list[tuple[bytes, int]]:

@@ -1,4 +1,4 @@
-"""Conversations to fine-tune on, from the forms in which they are found.
+"""Conversation files for supervised fine-tuning, in four common formats.
 
 Four forms are known by the fields of a record:
 
@@ -62,7 +62,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """Who said what.
+    """One conversation: its messages and where it was read.
 
     Attributes:
         messages: ``{"role": "system" | "user" | "assistant", "content": str}`` in order; at least one is the
@@ -102,14 +102,14 @@ def read_conversations(path: Path) -> Conversations:
         )
     read: Callable[[Any, str], list[dict[str, str]]] | None = None
     form = ""
-    found = []
+    conversations = []
     for where, record in _records(path, kind):
         if read is None:
             form, read = _form(record, where)
-        found.append(Conversation(_checked(read(record, where), where), where.replace(str(path), path.name, 1)))
-    if not found:
+        conversations.append(Conversation(_checked(read(record, where), where), where.replace(str(path), path.name, 1)))
+    if not conversations:
         raise UserError(f"{path} holds no conversation")
-    return Conversations(tuple(found), form)
+    return Conversations(tuple(conversations), form)
 
 
 def split_conversations(
@@ -134,13 +134,13 @@ def split_conversations(
     parts: list[list[Conversation]] = [[] for _ in shares]
     for group in order:
         # Into the part that lacks most: small parts fill exactly, and none stays empty for want of luck.
-        neediest = max(range(len(parts)), key=lambda part: (wanted[part] - len(parts[part])) / max(wanted[part], 1e-9))
+        neediest = max(range(len(parts)), key=lambda k: (wanted[k] - len(parts[k])) / max(wanted[k], 1e-9))
         parts[neediest].extend(group)
     return parts
 
 
 def _opening(conversation: Conversation) -> str:
-    first = next((one["content"] for one in conversation.messages if one["role"] == "user"), "")
+    first = next((message["content"] for message in conversation.messages if message["role"] == "user"), "")
     return " ".join(first.split()).casefold()
 
 
@@ -156,7 +156,7 @@ def _records(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
         except json.JSONDecodeError as error:
             raise UserError(f"{path} line {error.lineno} is not JSON ({error.msg} at column {error.colno})") from None
         if not isinstance(records, list):
-            raise UserError(f"{path} is no list of records", expected="a JSON array", got=type(records).__name__)
+            raise UserError(f"{path} is not a list of records", expected="a JSON array", got=type(records).__name__)
         for number, record in enumerate(records, start=1):
             yield f"{path} record {number}", record
         return
@@ -185,62 +185,64 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
                     yield f"{path} row {number}", record
     except (pa.ArrowException, OSError) as error:
         short = " ".join(str(error).split())[:100]
-        raise UserError(f"{path} is no readable Parquet file ({short})") from error
+        raise UserError(f"{path} is not a readable Parquet file ({short})") from error
 
 
 def _form(record: Any, where: str) -> tuple[str, Callable[[Any, str], list[dict[str, str]]]]:
     """The form of a file, from its first record: its name, and how such a record is read."""
     if isinstance(record, Mapping):
         if "messages" in record:
-            return "messages (role, content)", partial(_turns, field="messages", speaker="role", said="content")
+            return "messages (role, content)", partial(_turns, field="messages", speaker="role", content_key="content")
         if "conversations" in record:
             turns = record["conversations"]
             theirs = isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "role" in turns[0]
-            speaker, said = ("role", "content") if theirs else ("from", "value")
-            name = f"sharegpt (conversations with {speaker}, {said})"
-            return name, partial(_turns, field="conversations", speaker=speaker, said=said)
-        for asked, more, answer in ALPACA:
-            if asked in record and answer in record:
-                read = partial(_alpaca, asked=asked, more=more, answer=answer)
-                return f"alpaca ({asked}, {more}, {answer})", read
-        for asked, answer in PAIRS:
-            if asked in record and answer in record:
-                return f"pairs ({asked}, {answer})", partial(_pair, asked=asked, answer=answer)
+            speaker, content_key = ("role", "content") if theirs else ("from", "value")
+            name = f"sharegpt (conversations with {speaker}, {content_key})"
+            return name, partial(_turns, field="conversations", speaker=speaker, content_key=content_key)
+        for question_key, more, answer in ALPACA:
+            if question_key in record and answer in record:
+                read = partial(_alpaca, question_key=question_key, more=more, answer=answer)
+                return f"alpaca ({question_key}, {more}, {answer})", read
+        for question_key, answer in PAIRS:
+            if question_key in record and answer in record:
+                return f"pairs ({question_key}, {answer})", partial(_pair, question_key=question_key, answer=answer)
     got = (
         f"the fields {', '.join(map(str, record)) or 'none'}" if isinstance(record, Mapping) else type(record).__name__
     )
-    raise UserError(f"{where} is no conversation", got=got, fix=f"Known forms are {'; '.join(FORMS)}")
+    raise UserError(f"{where} is not a conversation", got=got, fix=f"Known forms are {'; '.join(FORMS)}")
 
 
-def _turns(record: Any, where: str, field: str, speaker: str, said: str) -> list[dict[str, str]]:
+def _turns(record: Any, where: str, field: str, speaker: str, content_key: str) -> list[dict[str, str]]:
     turns = _field(record, field, where)
     if not isinstance(turns, (list, tuple)) or not turns:
-        raise UserError(f"{where}: {field} is no list of turns", got=_short(turns))
+        raise UserError(f"{where}: {field} is not a list of turns", got=_short(turns))
     messages = []
     for number, turn in enumerate(turns, start=1):
-        place = f"{where}, turn {number}"
-        role, content = _field(turn, speaker, place), _field(turn, said, place)
+        where_turn = f"{where}, turn {number}"
+        role, content = _field(turn, speaker, where_turn), _field(turn, content_key, where_turn)
         if isinstance(content, list):  # OpenAI's parts: [{"type": "text", "text": …}]
-            content = "".join(_text_part(part, place) for part in content)
+            content = "".join(_text_part(piece, where_turn) for piece in content)
         if role not in SPEAKERS:
             near = nearest(str(role), [*SPEAKERS])
             fix = f"Did you mean {near}?" if near else None
-            raise UserError(f"{place} has an unknown {speaker}", expected=" | ".join(ROLES), got=repr(role), fix=fix)
-        messages.append({"role": SPEAKERS[role], "content": _text(content, said, place)})
+            raise UserError(
+                f"{where_turn} has an unknown {speaker}", expected=" | ".join(ROLES), got=repr(role), fix=fix
+            )
+        messages.append({"role": SPEAKERS[role], "content": _text(content, content_key, where_turn)})
     return messages
 
 
-def _alpaca(record: Any, where: str, asked: str, more: str, answer: str) -> list[dict[str, str]]:
-    question = _text(_field(record, asked, where), asked, where)
+def _alpaca(record: Any, where: str, question_key: str, more: str, answer: str) -> list[dict[str, str]]:
+    question = _text(_field(record, question_key, where), question_key, where)
     context = _text(record.get(more) or "", more, where)
     if context.strip():
         question = f"{question}\n\n{context}"
     return [_message("user", question), _message("assistant", _text(_field(record, answer, where), answer, where))]
 
 
-def _pair(record: Any, where: str, asked: str, answer: str) -> list[dict[str, str]]:
+def _pair(record: Any, where: str, question_key: str, answer: str) -> list[dict[str, str]]:
     return [
-        _message("user", _text(_field(record, asked, where), asked, where)),
+        _message("user", _text(_field(record, question_key, where), question_key, where)),
         _message("assistant", _text(_field(record, answer, where), answer, where)),
     ]
 
@@ -265,7 +267,7 @@ def _checked(messages: list[dict[str, str]], where: str) -> tuple[dict[str, str]
 
 def _field(record: Any, name: str, where: str) -> Any:
     if not isinstance(record, Mapping):
-        raise UserError(f"{where} is no JSON object", expected=f"an object with {name}", got=_short(record))
+        raise UserError(f"{where} is not a JSON object", expected=f"an object with {name}", got=_short(record))
     if name not in record:
         near = nearest(name, [str(key) for key in record])
         fix = f"Is {near!r} a slip?" if near else f"It has: {', '.join(map(str, record)) or 'nothing'}"
@@ -279,10 +281,10 @@ def _text(value: Any, name: str, where: str) -> str:
     return value
 
 
-def _text_part(part: Any, where: str) -> str:
-    if not isinstance(part, Mapping) or part.get("type") != "text":
-        raise UserError(f"{where} holds something other than text", got=_short(part), fix="Leave such records out")
-    return _text(part.get("text"), "text", where)
+def _text_part(piece: Any, where: str) -> str:
+    if not isinstance(piece, Mapping) or piece.get("type") != "text":
+        raise UserError(f"{where} holds something other than text", got=_short(piece), fix="Leave such records out")
+    return _text(piece.get("text"), "text", where)
 
 
 def _short(value: Any) -> str:

@@ -55,9 +55,9 @@ def digits(seed: int = 0, *, test: int = 359) -> tuple[Pictures, Pictures]:
         raise UserError(
             "the digits come with scikit-learn, which is missing", fix="pip install scikit-learn"
         ) from error
-    found: Any = load_digits()
-    order = np.random.default_rng(seed).permutation(len(found.target))
-    whole = Pictures((found.images / 16).astype(np.float32)[order], found.target.astype(np.int64)[order])
+    bundle: Any = load_digits()
+    order = np.random.default_rng(seed).permutation(len(bundle.target))
+    whole = Pictures((bundle.images / 16).astype(np.float32)[order], bundle.target.astype(np.int64)[order])
     return whole.at(slice(test, None)), whole.at(slice(None, test))
 
 
@@ -77,7 +77,7 @@ def mnist(folder: Path) -> tuple[Pictures, Pictures]:
             shape = np.frombuffer(data, ">i4", dimensions, 4)
             values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
         except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"{name} is no idx file of {dimensions} dimensions", got=str(error)) from error
+            raise UserError(f"{name} is not an idx file of {dimensions} dimensions", got=str(error)) from error
         parts.append((values / np.float32(255)) if dimensions == 3 else values.astype(np.int64))
     return Pictures(parts[0], parts[1]), Pictures(parts[2], parts[3])
 
@@ -97,5 +97,5 @@ def framed(pictures: Pictures, side: int | None = None) -> tuple[Tensor, Tensor]
     """Pictures as a tensor (N, 1, side, side) from −1 (paper) to 1 (ink), and their labels (N)."""
     import torch
 
-    found = pictures if side is None else resized(pictures, side)
-    return torch.from_numpy(np.ascontiguousarray(found.x) * 2 - 1)[:, None], torch.from_numpy(pictures.y)
+    scaled = pictures if side is None else resized(pictures, side)
+    return torch.from_numpy(np.ascontiguousarray(scaled.x) * 2 - 1)[:, None], torch.from_numpy(pictures.y)

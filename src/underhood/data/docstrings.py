@@ -93,7 +93,7 @@ class Entry:
         document: the module whose document holds it, e.g. ``asyncio.tasks`` for ``asyncio.gather``.
         owner: the module that the name starts with, e.g. ``asyncio`` for ``asyncio.gather``.
         kind: module, class, function, method or property.
-        signature: what stands between the parentheses, or None where it is unknown or there are none.
+        signature: the text between the parentheses, or None where it is unknown or there are none.
         parameters: their names, with stars, without self.
         doc: the docstring, dedented.
     """
@@ -160,7 +160,7 @@ def _parse_sources() -> tuple[list[Entry], dict[str, str], set[str]]:
         try:
             trees[".".join(parts)] = _without_bodies(ast.parse(path.read_bytes()))
         except (SyntaxError, ValueError, OSError):
-            continue  # lib2to3 and encodings keep a few files that are no valid Python 3
+            continue  # lib2to3 and encodings keep a few files that are not valid Python 3
     entries: list[Entry] = []
     names: set[str] = set(trees)
     for module, tree in trees.items():
@@ -265,7 +265,7 @@ def _last_name(node: ast.expr) -> str:
 
 def _exports(trees: dict[str, ast.Module], packages: set[str]) -> dict[str, str]:
     """What a package's ``__init__`` imports from its own modules: ``asyncio.tasks.gather`` → ``asyncio.gather``."""
-    found: dict[str, str] = {}
+    exports: dict[str, str] = {}
     for package in sorted(packages):
         for node in trees[package].body if package in trees else ():
             if not isinstance(node, ast.ImportFrom):
@@ -277,8 +277,8 @@ def _exports(trees: dict[str, ast.Module], packages: set[str]) -> dict[str, str]
                 names = _all_names(trees[source]) if alias.name == "*" else [alias.name]
                 for name in names:
                     shown = alias.asname if alias.asname and alias.name != "*" else name
-                    found.setdefault(f"{source}.{name}", f"{package}.{shown}")
-    return found
+                    exports.setdefault(f"{source}.{name}", f"{package}.{shown}")
+    return exports
 
 
 def _all_names(tree: ast.Module) -> list[str]:
@@ -354,11 +354,13 @@ def _c_entry(thing: Any, name: str, module: str, kind: str) -> Iterator[Entry]:
     signature, parameters = None, ()
     if kind != "property":
         try:
-            found = inspect.signature(thing)
+            declared = inspect.signature(thing)
         except Exception:  # inspect evaluates the text that C code carries, and some of it can't be (curses)
             pass
         else:
-            kept = [p for p in found.parameters.values() if p.name not in {"self", "cls", "type"} or kind == "function"]
+            kept = [
+                p for p in declared.parameters.values() if p.name not in {"self", "cls", "type"} or kind == "function"
+            ]
             signature = ", ".join(c_parameter(p) for p in kept)
             stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
             parameters = tuple(stars.get(p.kind, "") + p.name for p in kept)

@@ -1,4 +1,4 @@
-"""A document and a corpus of documents: what every source delivers and every later stage reads."""
+"""`Document` and `Corpus`, the output of every text source."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def digest_of(documents: Iterable[Document]) -> str:
     """SHA-256 over every name and text, each preceded by its length so that no two corpora read alike."""
     sha = hashlib.sha256()
     for document in documents:
-        for part in (document.name.encode("utf-8", "surrogatepass"), document.text.encode("utf-8", "surrogatepass")):
-            sha.update(len(part).to_bytes(8, "little"))
-            sha.update(part)
+        for entry in (document.name.encode("utf-8", "surrogatepass"), document.text.encode("utf-8", "surrogatepass")):
+            sha.update(len(entry).to_bytes(8, "little"))
+            sha.update(entry)
     return sha.hexdigest()
 
 

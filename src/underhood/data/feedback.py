@@ -1,4 +1,4 @@
-"""What people think of answers: kept in SQLite, and turned into preference pairs.
+"""Human feedback on answers: stored in SQLite, turned into preference pairs.
 
 An edited answer is preferred to the one that was edited; to the same question, an answer with thumbs up (or an edited
 one) is preferred to every one with thumbs down. A thumb alone makes no pair: there is nothing to compare it with.
@@ -46,7 +46,7 @@ INSERT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
-    """One exchange and what somebody thought of it.
+    """Feedback on one answer: the conversation, the answer, a thumb, an edited answer.
 
     Attributes:
         model: the id of the model that answered.
@@ -88,7 +88,7 @@ class FeedbackStore:
             raise UserError(f"can't keep feedback in {path}: {error}", fix="Choose another file") from error
 
     def add(self, feedback: Feedback) -> int:
-        """Keeps it; returns its number."""
+        """Stores one piece of feedback; returns its row number."""
         row = (
             feedback.time or time.time(),
             feedback.model,
@@ -148,33 +148,33 @@ def feedback_pairs(feedback: Sequence[Feedback]) -> list[Pair]:
     Of several opinions on one answer the last counts. Conversations with functions are passed over: pairs are rendered
     in our own form, which has no such turns.
     """
-    asked: dict[str, tuple[dict[str, str], ...]] = {}
+    prompts: dict[str, tuple[dict[str, str], ...]] = {}
     ratings: dict[str, dict[str, Rating | None]] = {}
     edits: dict[str, dict[str, str]] = {}
-    for one in feedback:
-        prompt = _prompt(one.messages)
+    for opinion in feedback:
+        prompt = _prompt(opinion.messages)
         if prompt is None:
             continue
         key = json.dumps(prompt)
-        asked[key] = prompt
-        answer = one.answer.strip()
-        if one.rating is not None:
-            ratings.setdefault(key, {})[answer] = one.rating
-        if one.edit is not None and one.edit.strip() and one.edit.strip() != answer:
-            edits.setdefault(key, {})[answer] = one.edit.strip()
+        prompts[key] = prompt
+        answer = opinion.answer.strip()
+        if opinion.rating is not None:
+            ratings.setdefault(key, {})[answer] = opinion.rating
+        if opinion.edit is not None and opinion.edit.strip() and opinion.edit.strip() != answer:
+            edits.setdefault(key, {})[answer] = opinion.edit.strip()
     pairs: list[Pair] = []
-    for key, prompt in asked.items():
+    for key, prompt in prompts.items():
         edited, rated = edits.get(key, {}), ratings.get(key, {})
         better = [
             *edited.values(),
             *(answer for answer, rating in rated.items() if rating == "up" and answer not in edited),
         ]
         worse = [answer for answer, rating in rated.items() if rating == "down"]
-        found = [(edit, answer) for answer, edit in edited.items()]
-        found += [(good, bad) for good in better for bad in worse]
-        for chosen, rejected in dict.fromkeys(found):
+        compared = [(edit, answer) for answer, edit in edited.items()]
+        compared += [(good, bad) for good in better for bad in worse]
+        for chosen, rejected in dict.fromkeys(compared):
             # Somebody may have turned an answer down that somebody else wrote as an edit: that compares nothing.
-            if chosen != rejected and (rejected, chosen) not in found and rejected:
+            if chosen != rejected and (rejected, chosen) not in compared and rejected:
                 pairs.append(Pair(prompt, chosen, rejected, "feedback", ""))
     return pairs
 
@@ -182,8 +182,8 @@ def feedback_pairs(feedback: Sequence[Feedback]) -> list[Pair]:
 def _prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], ...] | None:
     if not messages or messages[-1].get("role") != "user":
         return None
-    if any(one.get("role") not in ROLES or not isinstance(one.get("content"), str) for one in messages):
+    if any(message.get("role") not in ROLES or not isinstance(message.get("content"), str) for message in messages):
         return None
-    if any(one["role"] == "system" for one in messages[1:]):
+    if any(message["role"] == "system" for message in messages[1:]):
         return None
-    return tuple({"role": one["role"], "content": one["content"]} for one in messages)
+    return tuple({"role": message["role"], "content": message["content"]} for message in messages)

@@ -1,4 +1,4 @@
-"""Text files of four kinds → documents, with errors that name the place."""
+"""Text files (.txt, .md, .jsonl, .parquet) as documents; errors name file and line."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def _jsonl(path: Path, name: str, field: str | None) -> Iterator[Document]:
             yield Document(record, f"{name}#{number}", "jsonl")
             continue
         if not isinstance(record, dict):
-            raise UserError(f"{path} line {number} is no JSON object", expected="an object or a string", got=line[:40])
+            raise UserError(
+                f"{path} line {number} is not a JSON object", expected="an object or a string", got=line[:40]
+            )
         chosen = field if field is not None else next((key for key in TEXT_FIELDS if key in record), None)
         if chosen is None or chosen not in record:
             raise _missing(f"{path} line {number}", chosen, list(record), "field")
@@ -131,7 +133,7 @@ def _parquet(path: Path, name: str, field: str | None) -> Iterator[Document]:
                     if isinstance(value, str):
                         yield Document(value, f"{name}#{number}", "parquet")
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is no readable Parquet file ({_short(error, 100)})") from error
+        raise UserError(f"{path} is not a readable Parquet file ({_short(error, 100)})") from error
 
 
 def _text_column(schema: Any, path: Path, field: str | None) -> str:
@@ -147,12 +149,12 @@ def _text_column(schema: Any, path: Path, field: str | None) -> str:
         if field in schema.names:
             raise UserError(f"{path}: column {field!r} is not text", got=str(schema.field(field).type))
         raise _missing(str(path), field, schema.names, "column")
-    found = next((name for name in TEXT_FIELDS if name in texts), texts[0] if len(texts) == 1 else None)
-    if found is None and not texts:
+    chosen = next((name for name in TEXT_FIELDS if name in texts), texts[0] if len(texts) == 1 else None)
+    if chosen is None and not texts:
         raise UserError(f"{path} has no text column", got=f"columns {', '.join(schema.names) or '(none)'}")
-    if found is None:
+    if chosen is None:
         raise UserError(f"{path} has several text columns: {', '.join(texts)}", fix="Choose one with --text-field")
-    return found
+    return chosen
 
 
 def _missing(where: str, field: str | None, there: Sequence[str], noun: str) -> UserError:

@@ -109,8 +109,8 @@ _SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
 def _of_split(repo: str, files: list[str], split: str) -> list[str]:
     by_split: dict[str, list[str]] = {}
     for file in files:
-        found = _SPLIT.findall(file)
-        name = found[-1].lower() if found else ""
+        splits = _SPLIT.findall(file)
+        name = splits[-1].lower() if splits else ""
         if re.search(rf"(?:^|[/_.-]){re.escape(split)}(?=[/_.-]|$)", file):
             name = split
         by_split.setdefault(_SAME.get(name, name), []).append(file)

@@ -1,4 +1,4 @@
-"""Huffman's code (1952): the shortest code in which every symbol has its own string of bits and none begins another's.
+"""Huffman coding (1952): the optimal prefix code with whole bits per symbol.
 
 The two rarest symbols differ in their last bit only. So they may be taken for one symbol, and so on until only one is
 left; every merge puts one more bit in front of all that was merged.
@@ -70,13 +70,13 @@ def decode(bits: str, words: Sequence[str]) -> list[int]:
     """
     known = {word: symbol for symbol, word in enumerate(words)}
     longest = max(map(len, words))
-    found, begin, end = [], 0, 1
+    decoded, begin, end = [], 0, 1
     while begin < len(bits):
         symbol = known.get(bits[begin:end])
         if symbol is not None:
-            found.append(symbol)
+            decoded.append(symbol)
             begin = end
         elif end - begin >= longest or end > len(bits):
             raise ValueError(f"bit {begin} begins no word of this code")
         end += 1
-    return found
+    return decoded

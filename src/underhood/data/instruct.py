@@ -1,4 +1,4 @@
-"""Questions and answers for fine-tuning, made from documentation whose answers can be checked.
+"""Synthetic instruction data: questions and checkable answers made from documentation.
 
 Four kinds about functions: what does it do (``describe``: its summary), which ``module`` has it, what are its
 ``parameters``, and ``refusal`` for functions that don't exist. Two kinds from any text: ``continue`` it, and what comes
@@ -129,13 +129,13 @@ def invented_functions(
     words_used = {name.rpartition(".")[2] for name in known}
     owners = sorted({function.owner for function in functions if function.owner != "builtins"})
     plain = sorted({f.name.rpartition(".")[2] for f in functions if f.short_name.islower() and "." not in f.short_name})
-    parts = sorted({part for tail in plain for part in tail.split("_") if len(part) >= 3 and part.isalpha()})
+    parts = sorted({word for tail in plain for word in tail.split("_") if len(word) >= 3 and word.isalpha()})
     pick = chance(seed, "invented", str(len(functions)))
-    found: dict[str, None] = {}
+    invented: dict[str, None] = {}
     if not owners or len(plain) < 2:
         return []
     for attempt in range(40 * n):
-        if len(found) >= n:
+        if len(invented) >= n:
             break
         if attempt % 2:
             tail = pick.choice(plain)
@@ -145,8 +145,8 @@ def invented_functions(
                 continue
         name = f"{pick.choice(owners)}.{tail}"
         if name not in known and name not in avoid:
-            found[name] = None
-    return list(found)
+            invented[name] = None
+    return list(invented)
 
 
 def generic_examples(corpus: Corpus, *, seed: int, per_document: int = 2) -> list[Example]:
@@ -184,9 +184,9 @@ def _passages(text: str, pick: random.Random, count: int) -> Iterable[tuple[str,
     pieces = sentences(text)
     starts = list(range(max(0, len(pieces) - 1)))
     pick.shuffle(starts)
-    found = 0
+    count_so_far = 0
     for start in starts:
-        if found == count:
+        if count_so_far == count:
             return
         lead = pieces[start]
         after = start + 1
@@ -197,7 +197,7 @@ def _passages(text: str, pick: random.Random, count: int) -> Iterable[tuple[str,
         if after + 1 < len(pieces) and len(rest) < 60:
             rest += " " + pieces[after + 1]
         if 20 <= len(lead) <= 400 and 10 <= len(rest) <= 300:
-            found += 1
+            count_so_far += 1
             yield lead, rest
 
 

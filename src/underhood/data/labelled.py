@@ -1,4 +1,4 @@
-"""Texts with a label each, from tables: TSV, CSV, JSON lines or Parquet.
+"""Labelled texts for classification, from tables: TSV, CSV, JSON lines or Parquet.
 
 Columns are found by name (``text`` and ``label`` or their usual synonyms). A table without a header has two columns;
 the one with fewer different values is the label.
@@ -25,7 +25,7 @@ LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "i
 
 @dataclass(frozen=True)
 class Labelled:
-    """One text and what it is.
+    """One text and its label.
 
     Attributes:
         source: file and line.
@@ -62,24 +62,24 @@ def read_labelled(path: Path, *, text: str | None = None, label: str | None = No
         _column(path, names, text, TEXT_NAMES, "text"),
         _column(path, names, label, LABEL_NAMES, "label"),
     )
-    found = []
+    examples = []
     for where, record in rows:
-        said, marked = record.get(text_name), record.get(label_name)
-        if not isinstance(said, str) or not said.strip():
-            raise UserError(f"{where} has no text in {text_name!r}", got=repr(said))
+        content, marked = record.get(text_name), record.get(label_name)
+        if not isinstance(content, str) or not content.strip():
+            raise UserError(f"{where} has no text in {text_name!r}", got=repr(content))
         if marked is None or not str(marked).strip():
             raise UserError(f"{where} has no label in {label_name!r}", got=repr(marked))
-        found.append(Labelled(said.strip(), str(marked).strip(), where.replace(str(path), path.name, 1)))
-    return found
+        examples.append(Labelled(content.strip(), str(marked).strip(), where.replace(str(path), path.name, 1)))
+    return examples
 
 
 def split_labelled(examples: Sequence[Labelled], *, test: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    """Learning and test part, drawn at random within each label; equal texts stay together.
+    """Training and test set, drawn at random within each label; equal texts stay together.
 
     Raises:
         UserError: fewer than two labels, or a part that would be empty.
     """
-    labels = sorted({one.label for one in examples})
+    labels = sorted({example.label for example in examples})
     if len(labels) < 2:
         raise UserError(
             "there is nothing to tell apart", expected="at least two labels", got=", ".join(labels) or "none"
@@ -88,12 +88,12 @@ def split_labelled(examples: Sequence[Labelled], *, test: float, seed: int) -> t
     parts: tuple[list[Labelled], list[Labelled]] = ([], [])
     seen: dict[str, int] = {}
     for label in labels:
-        mine = [one for one in examples if one.label == label]
+        mine = [example for example in examples if example.label == label]
         draw.shuffle(mine)
         wanted = round(test * len(mine))
-        for place, one in enumerate(mine):
-            part = seen.setdefault(" ".join(one.text.split()).casefold(), int(place < wanted))
-            parts[part].append(one)
+        for number, example in enumerate(mine):
+            share = seen.setdefault(" ".join(example.text.split()).casefold(), int(number < wanted))
+            parts[share].append(example)
     if not all(parts):
         raise UserError("too few examples to hold some out", got=f"{len(examples)}")
     draw.shuffle(parts[0])
@@ -134,7 +134,7 @@ def _jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno})") from None
         if not isinstance(record, dict):
-            raise UserError(f"{where} is no JSON object", expected='e.g. {"text": "…", "label": "…"}')
+            raise UserError(f"{where} is not a JSON object", expected='e.g. {"text": "…", "label": "…"}')
         rows.append((where, record))
     return rows
 
@@ -147,7 +147,7 @@ def _parquet(path: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         records = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is no readable Parquet file ({' '.join(str(error).split())[:100]})") from error
+        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())[:100]})") from error
     if not records:
         raise UserError(f"{path} is empty", expected="labelled texts")
     return [(f"{path} row {number}", record) for number, record in enumerate(records, start=1)]
@@ -161,12 +161,12 @@ def _column(path: Path, names: Sequence[str], given: str | None, usual: Sequence
         fix = f"Did you mean {near!r}?" if near else f"It has: {', '.join(names)}"
         raise UserError(f"{path} has no column {given!r}", fix=fix)
     folded = {name.casefold(): name for name in names}
-    found = next((folded[name] for name in usual if name in folded), None)
-    if found is None:
+    column = next((folded[name] for name in usual if name in folded), None)
+    if column is None:
         raise UserError(
             f"{path} has no column that is known to hold the {noun}",
             expected=f"one of {', '.join(usual)}",
             got=", ".join(names),
             fix=f"Name it with --{noun}-column",
         )
-    return found
+    return column

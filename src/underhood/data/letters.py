@@ -1,4 +1,4 @@
-"""Text as Shannon saw it: 26 letters and the space, nothing else."""
+"""Shannon's 27-symbol alphabet: text as 26 letters and the space."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def symbols(text: str) -> NDArray[np.int64]:
 
 
 def spelled(ids: NDArray[np.int64]) -> str:
-    """The text that ids stand for: the inverse of `symbols`."""
+    """The text of the ids: the inverse of `symbols`."""
     return "".join(ALPHABET[number] for number in ids.tolist())
 
 
@@ -59,9 +59,9 @@ def plain_english(only_topics: bool = False, seed: int = 0) -> tuple[tuple[str, 
 def _cleaned(only_topics: bool) -> Corpus:
     whole = pydocs_corpus()
     if only_topics:
-        whole = whole.with_documents((one for one in whole.documents if one.kind == "topic"), name="topics")
+        whole = whole.with_documents((page for page in whole.documents if page.kind == "topic"), name="topics")
     return clean(whole)[0]
 
 
 def _plain(corpus: Corpus) -> tuple[str, ...]:
-    return tuple(text for one in corpus.documents if (text := plain(one.text)))
+    return tuple(text for document in corpus.documents if (text := plain(document.text)))

@@ -1,4 +1,4 @@
-"""Documents cut into rows for training, and into windows for a fair score.
+"""Sequence packing: documents as training rows, and as sliding windows for evaluation.
 
 Both read a document as ``[eot, t1 … tn]`` with the targets ``[t1 … tn, eot]``: the end-of-text token that closes one
 document also opens the next (as in GPT-2), so a model learns how texts begin, every stored token is a target exactly
@@ -104,7 +104,7 @@ def fit_rows(lengths: Sequence[int], capacity: int, *, open_rows: int = 32) -> l
     for number, length in enumerate(lengths):
         if length > capacity:
             raise ValueError(f"piece {number} has {length} tokens, a row holds {capacity}")
-        chosen = next((place for place, (room, _) in enumerate(open_) if room >= length), None)
+        chosen = next((index for index, (room, _) in enumerate(open_) if room >= length), None)
         room, pieces = (capacity, []) if chosen is None else open_.pop(chosen)
         pieces.append(number)
         room -= length
@@ -150,7 +150,7 @@ class EvaluationWindows:
             raise ValueError(f"{len(documents)} documents, {len(byte_counts)} byte counts")
         stride = max(1, context // 2) if stride is None else stride
         if not 1 <= stride <= context:
-            raise ValueError(f"stride lies between 1 and the context {context}, got {stride}")
+            raise ValueError(f"stride must be between 1 and the context {context}, got {stride}")
         self._documents = [np.asarray(ids, dtype=np.int64) for ids in documents]
         self.eot_id, self.context, self.rows = eot_id, context, rows
         self.byte_counts_N = np.asarray(byte_counts, dtype=np.int64)

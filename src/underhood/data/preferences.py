@@ -1,4 +1,4 @@
-"""Preference pairs for alignment: the same question with a right and a wrong answer.
+"""Synthetic preference pairs for DPO: a question with a chosen and a rejected answer.
 
 Three kinds about functions, so that no shortcut wins: ``wrong-function`` (its own summary / another function's, from
 the same module where possible), ``invented`` (a refusal / a confident description of something that doesn't exist) and
@@ -106,7 +106,7 @@ class Similar:
             self.by_owner[function.owner].append(function)
         lengths = sorted(len(function.summary) for function in self.functions)
         self._limits = (
-            [] if not lengths else [lengths[len(lengths) * part // LENGTH_CLASSES] for part in range(1, LENGTH_CLASSES)]
+            [] if not lengths else [lengths[len(lengths) * k // LENGTH_CLASSES] for k in range(1, LENGTH_CLASSES)]
         )
         self.by_class: dict[int, list[DocumentedFunction]] = defaultdict(list)
         for function in self.functions:

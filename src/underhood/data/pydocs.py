@@ -1,4 +1,4 @@
-"""The default corpus: what this Python installation knows about itself, read without any download.
+"""pydocs, the default corpus: the documentation inside this Python installation, no download.
 
 Two sources, both English prose: the language reference by topic (`pydoc_data.topics`) and one document per module of
 the standard library with its docstrings, each under the name and signature of what it describes. Because every function
@@ -32,7 +32,7 @@ LEGACY = (
 
 @dataclass(frozen=True)
 class DocumentedFunction:
-    """Something one can call, with the one sentence that says what it does.
+    """A documented function, method or class with its one-sentence summary.
 
     Attributes:
         name: what a user would type, e.g. ``textwrap.dedent``, ``os.path.join``, ``str.split``.
@@ -107,13 +107,13 @@ def pydocs_functions() -> tuple[DocumentedFunction, ...]:
         summary = summary_of(entry.doc, entry.name)
         if summary is None:
             continue
-        found = DocumentedFunction(
+        candidate = DocumentedFunction(
             entry.name, f"module {entry.document}", entry.owner, entry.parameters, entry.signature, summary
         )
         key = re.sub(r"\W+", " ", summary.lower()).strip()
         rival = best.get(key)
-        if rival is None or _simplicity(found) < _simplicity(rival):
-            best[key] = found
+        if rival is None or _simplicity(candidate) < _simplicity(rival):
+            best[key] = candidate
     unique: dict[str, DocumentedFunction] = {}
     for function in sorted(best.values(), key=lambda function: function.name):
         unique.setdefault(function.name, function)
@@ -128,16 +128,16 @@ def known_names() -> frozenset[str]:
 @lru_cache(maxsize=1)
 def owners_by_short_name() -> dict[str, frozenset[str]]:
     """Modules that document something of this name: ``join`` → os.path, shlex; a question needs exactly one."""
-    found: dict[str, set[str]] = {}
+    owners_of: dict[str, set[str]] = {}
     for entry in _library().entries:
         if entry.kind != "module":
-            found.setdefault(entry.name.removeprefix(entry.owner + "."), set()).add(entry.owner)
-    return {name: frozenset(owners) for name, owners in found.items()}
+            owners_of.setdefault(entry.name.removeprefix(entry.owner + "."), set()).add(entry.owner)
+    return {name: frozenset(owners) for name, owners in owners_of.items()}
 
 
 def _is_hidden(entry: Entry) -> bool:
     parts = f"{entry.document}.{entry.name}".split(".")
-    return any(part.startswith("_") for part in parts) or entry.document.startswith(LEGACY)
+    return any(segment.startswith("_") for segment in parts) or entry.document.startswith(LEGACY)
 
 
 def _simplicity(function: DocumentedFunction) -> tuple[int, int, str]:

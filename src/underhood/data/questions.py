@@ -47,8 +47,8 @@ def summary_questions(functions: Sequence[DocumentedFunction], *, n: int, seed: 
     questions: list[Question] = []
     for function, position in zip(chosen, positions, strict=True):
         wrong: list[str] = []
-        for place in range(3):
-            other = similar.other(function, pick, same_owner=place == 0, avoid=wrong)
+        for attempt in range(3):
+            other = similar.other(function, pick, same_owner=attempt == 0, avoid=wrong)
             if other is None:  # bad luck in drawing, or nearly all functions share one module
                 rest = [f for f in functions if f.summary != function.summary and f.summary not in wrong]
                 if not rest:
@@ -73,9 +73,9 @@ def continuation_questions(examples: Sequence[Example], *, n: int, seed: int) ->
     for example in examples:
         by_kind.setdefault(example.kind, []).append(example)
     pick = chance(seed, "continuation questions")
-    asked = pick.sample(list(examples), min(n, len(examples)))
+    drawn = pick.sample(list(examples), min(n, len(examples)))
     questions: list[Question] = []
-    for example in asked:
+    for example in drawn:
         pool = pick.sample(by_kind[example.kind], min(24, len(by_kind[example.kind])))
         pool.sort(key=lambda other: (other.function == example.function, abs(len(other.answer) - len(example.answer))))
         wrong = list(dict.fromkeys(other.answer for other in pool if other.answer != example.answer))[:3]

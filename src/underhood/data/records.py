@@ -1,4 +1,4 @@
-"""Records with several fields, from a local file or the Hub: test sets, unlike text, are more than one column."""
+"""Records with several fields (test sets), from a local file or the Hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_records(path: Path, *, limit: int | None = None) -> list[Record]:
     """The records of a ``.jsonl`` (one object per line) or ``.parquet`` file, the first `limit` of them.
 
     Raises:
-        UserError: no such file, another kind of file, or a line that is no JSON object (it is named).
+        UserError: no such file, another kind of file, or a line that is not a JSON object (it is named).
     """
     if path.suffix == ".jsonl":
         return list(islice(_jsonl(path), limit))
@@ -52,7 +52,7 @@ def _jsonl(path: Path) -> Iterator[Record]:
         except json.JSONDecodeError as error:
             raise UserError(f"{path} line {number} is not JSON ({error.msg} at column {error.colno})") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path} line {number} is no JSON object", got=line[:40])
+            raise UserError(f"{path} line {number} is not a JSON object", got=line[:40])
         yield record
 
 
@@ -65,4 +65,4 @@ def _parquet(path: Path) -> Iterator[Record]:
             for batch in file.iter_batches(batch_size=1024):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is no readable Parquet file ({' '.join(str(error).split())[:100]})") from error
+        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())[:100]})") from error

@@ -1,4 +1,4 @@
-"""Conversations as batches: several to a row, each apart, with loss on the answers only.
+"""Packed chat batches: several conversations per row, attention apart, loss on the answers only.
 
 A rendered conversation (`text.chat.Rendered`) is a list of ids and a mask of the same length that is true for the
 tokens the model should learn to say. Token i is predicted from the tokens before it, so the pair becomes inputs

@@ -1,4 +1,4 @@
-"""Token shards: documents as numbers on disk, memory-mapped, checked, and replaced all at once or not at all.
+"""Token shards: memory-mapped files of token ids, checked by digest and replaced atomically.
 
 A folder holds ``index.json`` and one or more files ``tokens-NNNNN-DIGEST.bin``::
 
@@ -99,8 +99,8 @@ def _write_shard(
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in documents])]).astype("<u8")
     payload = [offsets.tobytes(), np.asarray(byte_counts, dtype="<u8").tobytes(), tokens.tobytes()]
     sha = hashlib.sha256()
-    for part in payload:
-        sha.update(part)
+    for array in payload:
+        sha.update(array)
     facts = {
         "dtype": "uint16" if tokens.dtype.itemsize == 2 else "uint32",
         "tokens": len(tokens),
@@ -121,8 +121,8 @@ def _replace(path: Path, parts: list[bytes]) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
         with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
+            for chunk in parts:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -253,11 +253,11 @@ class TokenShards:
 
     @property
     def bytes(self) -> int:
-        """Bytes of text that the tokens stand for."""
+        """Bytes of text that the tokens spell."""
         return int(self.byte_counts_N.sum())
 
     def document(self, number: int) -> np.ndarray:
-        """Ids of one document as they lie on disk, the end-of-text token last."""
+        """Ids of one document as stored on disk, the end-of-text token last."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         which = int(np.searchsorted(self._first_document, number, side="right")) - 1
@@ -266,15 +266,15 @@ class TokenShards:
 
     def gather(self, places: np.ndarray) -> np.ndarray:
         """Tokens at these places of the joined sequence of all documents in order of storage, as int64."""
-        found = np.empty(places.shape, dtype=np.int64)
+        tokens = np.empty(places.shape, dtype=np.int64)
         for number, shard in enumerate(self._shards):
             low, high = self._first_token[number], self._first_token[number + 1]
             if len(self._shards) == 1:
                 return shard.ids[places].astype(np.int64)
             here = (places >= low) & (places < high)
             if here.any():
-                found[here] = shard.ids[places[here] - low]
-        return found
+                tokens[here] = shard.ids[places[here] - low]
+        return tokens
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

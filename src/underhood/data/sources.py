@@ -1,4 +1,4 @@
-"""The one door for text: the embedded corpus, a file, a folder, or a Hugging Face data set."""
+"""Text sources: the embedded corpus, a file, a folder, or a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _folder(folder: Path, text_field: str | None, limit: int | None) -> Corpus:
     visible = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not any(segment.startswith(".") for segment in path.relative_to(folder).parts)
     )
     wanted = [path for path in visible if path.suffix.lower() in SUPPORTED]
     if not wanted:
@@ -74,10 +74,10 @@ def _folder(folder: Path, text_field: str | None, limit: int | None) -> Corpus:
 
 
 def _corpus(documents: Iterator[Document], name: str, limit: int | None, facts: dict[str, Any]) -> Corpus:
-    found = tuple(islice(documents, limit))
-    if not any(document.text.strip() for document in found):
+    taken = tuple(islice(documents, limit))
+    if not any(document.text.strip() for document in taken):
         raise UserError(f"{name} holds no text", expected="at least one document that isn't empty")
-    return Corpus(found, name, facts=facts)
+    return Corpus(taken, name, facts=facts)
 
 
 def _kinds(paths: list[Path]) -> str:

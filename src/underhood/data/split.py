@@ -1,4 +1,4 @@
-"""Training and held-out text: divided by document, never by line, and checked for answers that leak across."""
+"""Held-out split by document, and a contamination check for answers that leak across."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def split_functions(
 
 
 def contaminated(functions: Iterable[DocumentedFunction], train: Corpus) -> set[str]:
-    """Names of those functions whose summary stands word for word in the training text (case and spacing aside)."""
+    """Names of those functions whose summary is word for word in the training text (case and spacing aside)."""
     haystack = "\n".join(_plain(document) for document in train.documents)
     return {function.name for function in functions if _squeeze(function.summary).rstrip(".") in haystack}
 

@@ -1,4 +1,4 @@
-"""Made word pairs whose words are as rare as real ones: the r-th most frequent has a share in proportion to 1/r."""
+"""Synthetic word pairs with Zipf-distributed frequencies: the r-th word has a share in proportion to 1/r."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Measuring a model."""
+"""Evaluation: perplexity, multiple choice, generation, preference, with confidence intervals."""

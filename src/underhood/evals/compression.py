@@ -1,4 +1,4 @@
-"""What ordinary compressors make of the held-out text after "reading" the training text: a floor for a model.
+"""Compression baselines: bits per byte of gzip, bzip2 and xz on the held-out text, primed with the training text.
 
 Each compressor is primed as far as its format allows, and pays for the held-out text only:
 
@@ -44,10 +44,10 @@ def compressors_bits_per_byte(train: Iterable[str], held_out: Iterable[str]) -> 
             name: (pool.submit(size, before + after), pool.submit(size, before))
             for name, size in (("bz2", _bz2_size), ("xz", _xz_size(len(before) + len(after))))
         }
-        found = {"gzip": deflated.result()} | {
-            name: both.result() - one.result() for name, (both, one) in sizes.items()
+        sizes_by_name = {"gzip": deflated.result()} | {
+            name: both.result() - alone.result() for name, (both, alone) in sizes.items()
         }
-    return {name: 8 * size / text_bytes for name, size in found.items()}
+    return {name: 8 * size / text_bytes for name, size in sizes_by_name.items()}
 
 
 def gzip_primed(before: bytes, after: bytes) -> int:
@@ -71,8 +71,8 @@ def compressors_bytes(data: bytes) -> dict[str, int]:
 
         size["zstd"] = lambda: zstandard.ZstdCompressor(level=19).compress(data)
     with ThreadPoolExecutor() as pool:
-        found = {name: pool.submit(make) for name, make in size.items()}
-        return {name: len(made.result()) for name, made in found.items()}
+        packed = {name: pool.submit(make) for name, make in size.items()}
+        return {name: len(made.result()) for name, made in packed.items()}
 
 
 def _bz2_size(data: bytes) -> int:

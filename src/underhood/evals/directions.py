@@ -1,4 +1,4 @@
-"""Directions in many dimensions: how near to each other random ones lie, and what a projection keeps.
+"""Directions in many dimensions: angles between random ones, and distances under random projection.
 
 For two independent random directions in d dimensions, the cosine of their angle has the density
 
@@ -83,8 +83,8 @@ def enough_dimensions(points: int, error: float) -> int:
 def distances(x_ND: Floats) -> Floats:
     """Euclidean distances of all pairs of rows, each pair once."""
     squares = (x_ND**2).sum(axis=1)
-    found = squares[:, None] + squares - 2 * x_ND @ x_ND.T
-    return np.sqrt(np.maximum(found[np.triu_indices(len(x_ND), 1)], 0))
+    squared = squares[:, None] + squares - 2 * x_ND @ x_ND.T
+    return np.sqrt(np.maximum(squared[np.triu_indices(len(x_ND), 1)], 0))
 
 
 def projected(x_ND: Floats, dimensions: int, rng: np.random.Generator) -> Floats:

@@ -196,11 +196,11 @@ def _answers(generate: Generate[P], prompts: Sequence[P]) -> tuple[GeneratedAnsw
     return answers
 
 
-def _longest_common_subsequence(one: Sequence[str], two: Sequence[str]) -> int:
-    best = [0] * (len(two) + 1)
-    for word in one:
+def _longest_common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+    best = [0] * (len(right) + 1)
+    for word in left:
         diagonal = 0
-        for j, other in enumerate(two, start=1):
+        for j, other in enumerate(right, start=1):
             diagonal, best[j] = best[j], diagonal + 1 if word == other else max(best[j], best[j - 1])
     return best[-1]
 

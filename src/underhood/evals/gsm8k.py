@@ -1,4 +1,4 @@
-"""GSM8K's rule: the number behind ``####`` at the end of a worked answer, right or wrong, nothing in between.
+"""GSM8K scoring: exact match of the number behind ``####`` at the end of a worked answer.
 
 Source: Cobbe et al. 2021, and the script published with the set: thousands separators are dropped, and the numbers are
 compared as they are written. An answer without the mark is wrong, whatever it says.
@@ -15,8 +15,8 @@ STOPS = ("Question:", "</s>", "<|im_end|>")
 
 def final_number(text: str) -> str | None:
     """The number behind the first ``####``, without thousands separators and a closing full stop; None without one."""
-    found = MARK.search(text)
-    return None if found is None else found[1].replace(",", "").removesuffix(".")
+    match = MARK.search(text)
+    return None if match is None else match[1].replace(",", "").removesuffix(".")
 
 
 def is_right(answer: str, reference: str) -> bool:

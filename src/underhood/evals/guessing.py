@@ -1,8 +1,8 @@
-"""Shannon's guessing game: how many guesses the next letter takes, and what that says about entropy (Shannon 1951).
+"""Entropy bounds from Shannon's guessing game: how many guesses the next letter takes (Shannon 1951).
 
 A reader who knows the text so far guesses the next letter until it is right. Another reader with the same mind could
 restore the text from the numbers of guesses alone, so these carry all of its information. With q(i) the share of
-letters that took i guesses, the entropy F per letter, given what was known, lies between (sections 5 and 6)::
+letters that took i guesses, the entropy F per letter, given the known text, is bounded by (sections 5 and 6)::
 
     Σ i (q(i) − q(i+1)) log2 i  ≤  F  ≤  −Σ q(i) log2 q(i)
 

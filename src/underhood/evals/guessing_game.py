@@ -32,25 +32,25 @@ def choose(texts: Sequence[str], *, known: int, letters: int, seed: int | None) 
 def play(passage: str, known: int, reads: Callable[[str], str | None], says: Callable[[str], object]) -> list[int]:
     """Lets the reader guess; returns how many guesses each letter took, up to where the reader stopped."""
     guesses: list[int] = []
-    for place in range(known, len(passage)):
+    for position in range(known, len(passage)):
         tried: list[str] = []
-        says("…" + passage[max(0, place - 66) : place].replace(" ", "_") + "▁")
-        while passage[place] not in tried:
+        says("…" + passage[max(0, position - 66) : position].replace(" ", "_") + "▁")
+        while passage[position] not in tried:
             line = reads(f"{len(tried) + 1}> ")
             if not line:
                 return guesses
             wanted = USUAL if line.strip() == "?" else line.strip().lower().replace("_", " ") or " "
             unknown = [symbol for symbol in wanted if symbol not in USUAL]
             if unknown:
-                says(f"  {unknown[0]} is no letter; there are a to z and _")
+                says(f"  {unknown[0]} is not a letter; there are a to z and _")
                 continue
             for symbol in wanted:
                 if symbol not in tried:
                     tried.append(symbol)
-                if symbol == passage[place]:
+                if symbol == passage[position]:
                     break
             else:
                 says("  no: " + "".join(sorted(tried)).replace(" ", "_"))
         guesses.append(len(tried))
-        says(f"  {passage[place].replace(' ', '_')}, guess {len(tried)}")
+        says(f"  {passage[position].replace(' ', '_')}, guess {len(tried)}")
     return guesses

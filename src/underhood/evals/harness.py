@@ -1,4 +1,4 @@
-"""Our models under EleutherAI's evaluation harness: any of its tasks, with its prompts and its arithmetic.
+"""Adapter for EleutherAI's lm-evaluation-harness: our models on any of its tasks.
 
 It needs the package ``lm-eval``. In Python::
 
@@ -57,7 +57,7 @@ class UnderhoodLM(LM):
         Raises:
             UserError: no run is named, or it can't be loaded.
         """
-        return cls.create_from_arg_obj(dict(part.split("=", 1) for part in arg_string.split(",") if "=" in part))
+        return cls.create_from_arg_obj(dict(pair.split("=", 1) for pair in arg_string.split(",") if "=" in pair))
 
     @classmethod
     def create_from_arg_obj(
@@ -74,8 +74,8 @@ class UnderhoodLM(LM):
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Σ log p of each continuation after its context, and whether the model would write it itself."""
         pieces = [self.reader.pair(*request.args) for request in requests]
-        found = zip(self.reader.score(pieces).tolist(), self.reader.greedy(pieces).tolist(), strict=True)
-        return [(float(log), bool(greedy)) for log, greedy in found]
+        scores = zip(self.reader.score(pieces).tolist(), self.reader.greedy(pieces).tolist(), strict=True)
+        return [(float(log), bool(greedy)) for log, greedy in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """log p of whole texts, in windows of the model's context that overlap only where the last one has room."""
@@ -95,8 +95,8 @@ class UnderhoodLM(LM):
             UserError: a task asks for sampling, which would not be repeatable.
         """
         alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
-        asked: list[tuple[str, dict[str, Any]]] = [request.args for request in requests]  # pyright: ignore[reportAssignmentType]
-        for number, (_, options) in enumerate(asked):
+        contexts: list[tuple[str, dict[str, Any]]] = [request.args for request in requests]  # pyright: ignore[reportAssignmentType]
+        for number, (_, options) in enumerate(contexts):
             if options.get("do_sample"):
                 raise UserError("this task asks for sampled answers", expected="do_sample: false")
             stops = options.get("until") or ()
@@ -104,7 +104,7 @@ class UnderhoodLM(LM):
             alike.setdefault((stops, int(options.get("max_gen_toks", MAX_NEW_TOKENS))), []).append(number)
         answers = [""] * len(requests)
         for (stops, tokens), numbers in alike.items():
-            prompts = [self.reader.open(asked[number][0]) for number in numbers]
+            prompts = [self.reader.open(contexts[number][0]) for number in numbers]
             texts = write_until(
                 self.reader.model,
                 self.reader.tokenizer,

@@ -1,4 +1,4 @@
-"""Shannon's measures in bits: entropy, cross-entropy, divergence, mutual information; and what small samples hide.
+"""Information measures in bits: entropy, cross-entropy, KL divergence, mutual information, small-sample bias.
 
 Source: Shannon 1948, sections 6 and 7; Cover & Thomas 2005, chapter 2. Arguments are probabilities or counts of any
 scale: each function divides by the sum first. 0 · log 0 is 0.
@@ -57,12 +57,12 @@ def missing_bits(counts: ArrayLike) -> float:
 
     K is the number of different symbols in the sample: too few while rare ones are still to come (Miller 1955).
     """
-    found = np.asarray(counts, dtype=np.float64)
-    return float((np.count_nonzero(found) - 1) / (2 * found.sum() * np.log(2)))
+    counts_K = np.asarray(counts, dtype=np.float64)
+    return float((np.count_nonzero(counts_K) - 1) / (2 * counts_K.sum() * np.log(2)))
 
 
 def _shares(p: ArrayLike) -> Floats:
-    found = np.asarray(p, dtype=np.float64)
-    if not found.size or found.min() < 0 or not found.sum() > 0:
+    weights = np.asarray(p, dtype=np.float64)
+    if not weights.size or weights.min() < 0 or not weights.sum() > 0:
         raise ValueError("a distribution is at least one number, none negative, not all zero")
-    return found / found.sum()
+    return weights / weights.sum()

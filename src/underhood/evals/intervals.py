@@ -1,9 +1,9 @@
-"""How sure a measured number is, and whether one stage really differs from another.
+"""Confidence intervals: Wilson for proportions, bootstrap for means and ratios, paired differences.
 
 Proportions get Wilson's score interval (1927), which stays sensible at 0 %, at 100 % and with few trials. Means and
 ratios get the percentile bootstrap (Efron 1979): draw as many items as there are, with replacement, many times, and
-read the interval off the sorted results. What is drawn is the unit that was sampled in the first place: a document for
-bits per byte, a question for accuracy — never a token, for the tokens of one document rise and fall together.
+read the interval off the sorted results. The unit drawn is the one sampled in the first place: a document for bits per
+byte, a question for accuracy — never a token, because the tokens of one document rise and fall together.
 
 Two models measured on the same items are compared item by item: the bootstrap draws the same items for both, so that
 what is hard for both cancels out.
@@ -45,7 +45,7 @@ class Interval:
     level: float = 0.95
 
     def excludes(self, value: float) -> bool:
-        """True when `value` lies outside the interval, e.g. the 25 % of a guess among four."""
+        """True when `value` is outside the interval, e.g. the 25 % of a guess among four."""
         return value < self.low or value > self.high
 
 
@@ -117,8 +117,8 @@ def verdict(difference: Interval, *, higher_is_better: bool) -> Verdict:
     return "helped" if (difference.low > 0) == higher_is_better else "hurt"
 
 
-def _arrays(one: Values, two: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    one_N, two_N = np.asarray(one, dtype=np.float64), np.asarray(two, dtype=np.float64)
+def _arrays(first: Values, second: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    one_N, two_N = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one_N.ndim != 1 or one_N.shape != two_N.shape or not len(one_N):
         raise ValueError(f"expected two rows of as many items, at least one, got {one_N.shape} and {two_N.shape}")
     return one_N, two_N

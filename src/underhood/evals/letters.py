@@ -1,4 +1,4 @@
-"""Who guesses letters: an n-gram, or any token model asked for its next letter.
+"""Letter predictors for the guessing game: an n-gram, or any token model asked for its next letter.
 
 A guesser gets a plain text (`data.letters`) and gives a score to each of the 27 symbols that may come next.
 """
@@ -57,20 +57,20 @@ class TokenGuesser:
         ids = self._prompt_ids(text)
         ids = ids[-(self._model.context or len(ids)) :]
         logs_TV = self._model(torch.tensor([ids]))[0].float().log_softmax(-1).double().numpy()
-        found = np.zeros(len(ALPHABET))
+        p_S = np.zeros(len(ALPHABET))
         taken, weight = b"", 0.0  # weight: log of P(tokens kept), up to a constant that all cuts share
         for kept in range(len(ids), 0, -1):
             p_V = np.exp(logs_TV[kept - 1] + weight)
             for id, spelling in enumerate(self._spelled):
                 if len(spelling) > len(taken) and spelling.startswith(taken):
-                    found[_symbol(spelling[len(taken)])] += p_V[id]
+                    p_S[_symbol(spelling[len(taken)])] += p_V[id]
             if kept == 1 or not self._spelled[ids[kept - 1]]:
                 break
             taken = self._spelled[ids[kept - 1]] + taken
             if len(taken) > FURTHEST_CUT:
                 break
             weight -= logs_TV[kept - 2, ids[kept - 1]]
-        return found / found.sum()
+        return p_S / p_S.sum()
 
 
 def _symbol(byte: int) -> int:

@@ -1,7 +1,7 @@
-"""Text after text: how likely a model finds a continuation, in the tokens it would meet it in.
+"""Log-likelihood of continuations: where context and continuation are divided into tokens.
 
 The borders are EleutherAI's (lm-eval's): both texts are encoded as one, and divided where the context's own tokens end;
-white space at the end of a context belongs to the continuation, for that is where tokenizers put it. Where a token
+white space at the end of a context belongs to the continuation, where tokenizers put it. Where a token
 straddles the border all the same, it belongs to the continuation.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodScorer:
-    """A model with all that scoring text needs.
+    """Scores texts with a model: tokenizer, opening tokens, batch size and device.
 
     Attributes:
         opening: ids that every text begins with, as in training (the end-of-text token, or none).
@@ -67,7 +67,7 @@ class LikelihoodScorer:
         bare = context.rstrip()
         continuation = context[len(bare) :] + continuation
         alone, whole = self.tokenizer.encode(bare), self.tokenizer.encode(bare + continuation)
-        shared = next((at for at, (one, two) in enumerate(zip(alone, whole, strict=False)) if one != two), len(alone))
+        shared = next((at for at, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), len(alone))
         shared = min(shared, len(whole) - 1)  # something is scored, even if it is all one token
         front = self.opening if self.opening or shared else self._front()
         return Continuation((*front, *alone[:shared]), tuple(whole[shared:]))

@@ -1,4 +1,4 @@
-"""Multiple choice by likelihood: the model never writes, it says how probable it finds each choice after the prompt.
+"""Multiple choice by likelihood: each choice is scored after the prompt, nothing is generated.
 
 Which choice counts as the model's answer depends on how lengths are treated: the plain sum of log probabilities favours
 short choices, the mean per token depends on the tokenizer, the mean per byte on neither (the "acc_norm" of EleutherAI's
@@ -115,8 +115,8 @@ class ChoiceReport:
             raise ValueError("the prior must have scored the same items")
         scores = tuple(
             tuple(
-                replace(one, log_prob=one.log_prob - without.log_prob)
-                for one, without in zip(choices, others, strict=True)
+                replace(choice, log_prob=choice.log_prob - without.log_prob)
+                for choice, without in zip(choices, others, strict=True)
             )
             for choices, others in zip(self.scores, prior.scores, strict=True)
         )
@@ -133,7 +133,7 @@ def encode_choices(
     """Questions as plain text: each choice follows its prompt directly (a choice brings its own space).
 
     Prompt and choice are encoded as one text, as a model would meet it, and divided where the prompt's own tokens end.
-    Spaces at the end of a prompt belong to the choice, for that is where the tokenizer puts them.
+    Spaces at the end of a prompt belong to the choice, where the tokenizer puts them.
 
     Args:
         opening: ids before every prompt, e.g. the end-of-text token that opens a document.
@@ -199,6 +199,6 @@ def score_choices(
     return ChoiceReport(scores, tuple(item.answer for item in items))
 
 
-def _common(one: Sequence[int], two: Sequence[int]) -> int:
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
     """How many ids both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

@@ -1,4 +1,4 @@
-"""Preference on held-out pairs: does the model prefer the better answer, and by how much more than it used to?
+"""Preference accuracy and reward margins on held-out pairs.
 
 DPO reads a reward out of the policy itself (Rafailov et al. 2023, section 4, equation 5 without the term that all
 answers to one prompt share)::

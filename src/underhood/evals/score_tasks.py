@@ -45,8 +45,13 @@ class TaskReport:
     def to_json(self, *, items: bool = False) -> dict[str, Any]:
         """Plain values; `items` keeps what was found for every question."""
         numbers = {
-            one.name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.chance}
-            for one in self.measurements
+            m.name: {
+                "value": m.value,
+                "low": m.low,
+                "high": m.high,
+                "chance": m.chance,
+            }
+            for m in self.measurements
         }
         head = {"task": self.task.name, "shots": self.shots, "questions": len(self.items), "source": self.source}
         return head | {"results": numbers} | ({"items": list(self.items)} if items else {})
@@ -131,7 +136,7 @@ def _last_word(reader: LikelihoodScorer, questions: TestSet, shots: int) -> Foun
         _accuracy("accuracy", greedy.astype(float), None),
         measurement("perplexity of the word", perplexity, unit="", higher_is_better=False),
     ]
-    items = [{"log_prob": log, "greedy": said} for log, said in zip(logs.tolist(), greedy.tolist(), strict=True)]
+    items = [{"log_prob": log, "greedy": best} for log, best in zip(logs.tolist(), greedy.tolist(), strict=True)]
     return measurements, items
 
 
@@ -142,7 +147,7 @@ def _generation(reader: LikelihoodScorer, questions: TestSet, shots: int, stop_i
     tokens = MAX_ANSWER if context is None else min(MAX_ANSWER, context // 2)
     texts = write_until(reader.model, reader.tokenizer, prompts, STOPS, max_new_tokens=tokens, stop_ids=stop_ids)
     right = [is_right(text, item.target) for text, item in zip(texts, questions.items, strict=True)]
-    items = [{"text": text, "right": one} for text, one in zip(texts, right, strict=True)]
+    items = [{"text": text, "right": correct} for text, correct in zip(texts, right, strict=True)]
     return [_accuracy("exact match", np.array(right, dtype=float), None)], items
 
 

@@ -1,4 +1,4 @@
-"""What one model gives to given tokens: the measurement that loss, multiple choice and preference all rest on."""
+"""Log-probabilities of given tokens, the measurement under loss, multiple choice and preference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGITS_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens to be scored, and what stands before them (at least one token).
+    """Tokens to be scored, and their context (at least one token).
 
     Attributes:
         context: read, not scored.
@@ -96,7 +96,7 @@ def greedy_continuations(
     Raises:
         UserError: as there.
     """
-    lengths_N = np.array([len(one.tokens) for one in continuations])
+    lengths_N = np.array([len(continuation.tokens) for continuation in continuations])
     return _sums(model, continuations, target_is_best, batch_tokens, device) == lengths_N
 
 
@@ -108,7 +108,7 @@ def _sums(
     device: torch.device | str,
 ) -> NDArray[np.float64]:
     """Σ of a measure of every target (B, T) over each continuation."""
-    rows = [_row(number, one, model.context) for number, one in enumerate(continuations)]
+    rows = [_row(number, continuation, model.context) for number, continuation in enumerate(continuations)]
     totals_N = np.zeros(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     with evaluating(model):
@@ -145,17 +145,17 @@ def _log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return -F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
 
 
-def _row(number: int, one: Continuation, context: int | None) -> list[int]:
-    if not one.context or not one.tokens:
-        what = "context" if not one.context else "continuation"
+def _row(number: int, continuation: Continuation, context: int | None) -> list[int]:
+    if not continuation.context or not continuation.tokens:
+        what = "context" if not continuation.context else "continuation"
         raise UserError(f"item {number} has an empty {what}", expected="at least one token")
-    if context is not None and len(one.tokens) > context:
+    if context is not None and len(continuation.tokens) > context:
         raise UserError(
             f"the continuation of item {number} is longer than the model's context",
             expected=f"at most {context} tokens",
-            got=str(len(one.tokens)),
+            got=str(len(continuation.tokens)),
         )
-    row = [*one.context, *one.tokens]
+    row = [*continuation.context, *continuation.tokens]
     return row if context is None else row[-(context + 1) :]  # the last token is scored, never read
 
 

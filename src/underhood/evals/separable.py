@@ -1,4 +1,4 @@
-"""Can a plane through zero tell two sets of points apart? Decided with a proof either way.
+"""Linear separability of two sets of points by a plane through zero, decided with a proof either way.
 
 Turn every point of class −1 around, ``a = y x``. A separating w has ``a · w > 0`` for all; there is one exactly if zero
 is not in the convex hull of the a (Gordan 1873). So look for the mixture z ≥ 0 of points that comes nearest to zero:

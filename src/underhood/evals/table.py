@@ -1,4 +1,4 @@
-"""The table of results: what was measured at each stage, how sure it is, and whether the stage helped.
+"""Results table: measurements with intervals for each stage, and the verdict on each stage.
 
 One table serves the report, the command line and ``summary.json``. A verdict is never written by hand: it follows from
 the interval of the difference between a stage and the one before it, item by item where both measured the same items.
@@ -46,7 +46,7 @@ class Measurement:
 
     @property
     def above_chance(self) -> bool | None:
-        """Whether the interval lies wholly on the better side of chance; None where there is no chance or interval."""
+        """Whether the interval is wholly on the better side of chance; None where there is no chance or interval."""
         if self.chance is None or self.low is None or self.high is None:
             return None
         return self.low > self.chance if self.higher_is_better else self.high < self.chance
@@ -109,15 +109,15 @@ class ResultsTable:
     @classmethod
     def of(cls, stages: Sequence[StageResults], baselines: Sequence[Measurement] = ()) -> "ResultsTable":
         """The table with each stage compared to the nearest earlier one that measured the same thing."""
-        found = []
+        comparisons = []
         for number, stage in enumerate(stages):
             for after in stage.measurements:
                 for earlier in reversed(stages[:number]):
                     before = earlier.get(after.name)
                     if before is not None:
-                        found.append(compare(before, after, stages=(earlier.stage, stage.stage)))
+                        comparisons.append(compare(before, after, stages=(earlier.stage, stage.stage)))
                         break
-        return cls(stages=tuple(stages), baselines=tuple(baselines), comparisons=tuple(found))
+        return cls(stages=tuple(stages), baselines=tuple(baselines), comparisons=tuple(comparisons))
 
     @property
     def names(self) -> list[str]:
@@ -198,15 +198,15 @@ def compare(before: Measurement, after: Measurement, *, stages: tuple[str, str])
     low = high = None
     if before.numerators and before.denominators == after.denominators:
         paired = paired_ratio((before.numerators, before.denominators), (after.numerators, after.denominators))
-        said = verdict(paired, higher_is_better=after.higher_is_better)
+        outcome = verdict(paired, higher_is_better=after.higher_is_better)
         if math.isfinite(paired.low):
             low, high = paired.low, paired.high
     elif before.low is None or before.high is None or after.low is None or after.high is None:
-        said = "no difference"
+        outcome = "no difference"
     else:
-        said = "no difference"
+        outcome = "no difference"
         if after.low > before.high or after.high < before.low:
-            said = "helped" if (difference > 0) == after.higher_is_better else "hurt"
+            outcome = "helped" if (difference > 0) == after.higher_is_better else "hurt"
     return Comparison(
-        name=after.name, before=stages[0], after=stages[1], difference=difference, low=low, high=high, verdict=said
+        name=after.name, before=stages[0], after=stages[1], difference=difference, low=low, high=high, verdict=outcome
     )

@@ -1,4 +1,4 @@
-"""Finding a test set on disk or on the Hub, and the worked examples that stand in front of its questions."""
+"""Finding a test set on disk or on the Hub, and its few-shot examples."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def _examples(task: Task, items: tuple[Item, ...], training: Path | None, shots:
 def _find(task: Task, folders: Sequence[Path]) -> Path:
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder", expected="a folder with the sets' .jsonl files")
+            raise UserError(f"{folder} is not a folder", expected="a folder with the sets' .jsonl files")
         for name in task.files:
-            found = [folder / name, *sorted(folder.rglob(name))]
-            for path in found:
+            candidates = [folder / name, *sorted(folder.rglob(name))]
+            for path in candidates:
                 if path.is_file():
                     return path
     searched = " or ".join(map(str, folders))

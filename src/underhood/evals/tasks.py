@@ -236,8 +236,8 @@ def read_item(task: Task, record: Record, where: str) -> Item:
     except KeyError as error:
         got = ", ".join(record)
         raise UserError(
-            f"{where} is no record of {task.name}", expected=f"a field {error.args[0]!r}", got=got
+            f"{where} is not a record of {task.name}", expected=f"a field {error.args[0]!r}", got=got
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{where} is no record of {task.name}: {error}") from None
+        raise UserError(f"{where} is not a record of {task.name}: {error}") from None
     return item

@@ -1,4 +1,4 @@
-"""Greedy text up to a stop string: what question sets with a written answer ask of a model."""
+"""Greedy decoding up to a stop string, for test sets with a written answer."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def write_until(
             batch_size=batch_size,
         )
         still = []
-        for number, one in zip(open_, done, strict=True):
-            written[number] += one.ids
+        for number, completion in zip(open_, done, strict=True):
+            written[number] += completion.ids
             text, stopped = _cut(tokenizer.decode(written[number]), stops)
             texts[number] = text
-            if not stopped and one.finish == "length":
+            if not stopped and completion.finish == "length":
                 still.append(number)
         open_ = still
         if not open_:
@@ -63,5 +63,5 @@ def write_until(
 
 def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """The text before the first stop string, and whether there was one."""
-    found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
-    return (text[: min(found)], True) if found else (text, False)
+    ends = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)

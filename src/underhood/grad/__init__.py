@@ -1,1 +1,1 @@
-"""Life before PyTorch: derivatives worked out by our own engines, forwards and backwards."""
+"""Automatic differentiation without PyTorch: forward and reverse mode, on scalars and arrays."""

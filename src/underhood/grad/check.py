@@ -1,4 +1,4 @@
-"""Is a gradient right? Move every input a little, both ways, and see.
+"""Gradient checking by central finite differences.
 
 A derivative is what the quotient ``(f(x + h) − f(x − h)) / 2h`` tends to, and a computer can take it for a small h.
 Two errors fight over the size of h: the quotient is off by about h² (what Taylor's series leaves out), and the function
@@ -41,7 +41,7 @@ def forward(f: Callable[[Floats], float], point: Floats, step: float) -> Floats:
 
 
 def relative_error(ours: Floats, theirs: Floats, *, floor: float = 1e-6) -> float:
-    """The largest ``|a − b| / (|a| + |b|)``; slopes that are both smaller than `floor` count as if they were as large.
+    """The largest ``|a − b| / (|a| + |b|)``; where both are below `floor`, they count as `floor`.
 
     Differences can't tell a slope of 0 from one of 1e-12, hence the floor. A NaN anywhere gives infinity.
     """
@@ -61,11 +61,11 @@ def gradient_error(
     A right gradient in float64 stays below 1e-6 unless the function has a kink or an edge within the step.
     """
 
-    def of(place: int) -> Callable[[Floats], float]:
-        return lambda x: f([*points[:place], x, *points[place + 1 :]])
+    def of(number: int) -> Callable[[Floats], float]:
+        return lambda x: f([*points[:number], x, *points[number + 1 :]])
 
     pairs = zip(gradients, points, strict=True)
-    return max(relative_error(g, central(of(place), point)) for place, (g, point) in enumerate(pairs))
+    return max(relative_error(g, central(of(number), point)) for number, (g, point) in enumerate(pairs))
 
 
 def quotient(f: Callable[[Any], Any], x: Any, step: float, *, both: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""What a derivative costs, in operations: numbers that count what is done with them.
+"""Operation counts of derivatives: numbers that count the arithmetic done with them.
 
 Seconds depend on the machine and on Python; operations don't. Each sum, product, quotient, power, change of sign and
 elementary function counts as one.
@@ -65,7 +65,7 @@ def cost_of_reverse(f: Callable[..., Any], point: Sequence[float]) -> int:
 
 
 def cost_of_forward_pass(f: Callable[..., Any], point: Sequence[float]) -> int:
-    """Operations of the function and its slope in one direction (`grad.dual`); a gradient takes one pass per input."""
+    """Operations of the function and its directional derivative (`grad.dual`); a gradient takes one pass per input."""
     inputs = [Dual(Counted(x), Counted(1.0)) for x in point]
     return operations(lambda: f(*inputs))
 

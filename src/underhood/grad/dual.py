@@ -1,6 +1,6 @@
-"""Forward mode: numbers that carry their slope along.
+"""Forward-mode automatic differentiation: dual numbers.
 
-``a + b ε`` with ε² = 0 obeys the ordinary rules of arithmetic, and what stands before ε at the end is the derivative of
+``a + b ε`` with ε² = 0 obeys the ordinary rules of arithmetic, and the coefficient of ε at the end is the derivative of
 the whole program in one direction of its inputs: exact, no matter how the program loops or branches. One pass gives one
 direction; a gradient of n inputs takes n passes, which is what reverse mode (`grad.value`) does away with.
 
@@ -17,7 +17,7 @@ from underhood.grad.elementary import apply
 
 @dataclass(frozen=True)
 class Dual:
-    """A number and its derivative in the direction that is being followed."""
+    """Dual number: a value and its directional derivative."""
 
     value: float
     slope: float = 0.0
@@ -84,7 +84,7 @@ class Dual:
 
 
 def dual(number: Dual | float) -> Dual:
-    """A constant, unless it carries a slope already."""
+    """A constant, unless it is a dual number already."""
     return number if isinstance(number, Dual) else Dual(number)
 
 

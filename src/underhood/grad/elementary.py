@@ -1,4 +1,4 @@
-"""The functions of one number, for every kind of number: a float's come from `math`, others bring their own.
+"""Elementary functions for every kind of number: floats use `math`, other types bring their own method.
 
 That lets our engines be put into each other: a graph of dual numbers carries second derivatives (`grad.second`), and a
 graph of counted numbers tells what it costs (`grad.counting`).

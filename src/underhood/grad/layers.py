@@ -1,4 +1,4 @@
-"""Layers over `grad.tensor`: enough for the networks of the twentieth century."""
+"""Neural network layers over `grad.tensor`: linear, convolution, cross-entropy, gradient descent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Linear:
 class Convolution:
     """The same small `Linear` at every place of a picture (LeCun et al. 1989): (B, C, Y, X) to (B, outputs, Y', X').
 
-    Each place's window is gathered into a row, and one matrix product serves all rows. What lies beyond the picture
-    reads as `beyond`.
+    Each place's window is gathered into a row, and one matrix product serves all rows. Positions outside the picture
+    read as `beyond`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ def cross_entropy(scores_BC: Tensor, truth_B: Array) -> Tensor:
 
 
 def descend(parameters: Iterable[Tensor], rate: float) -> None:
-    """One step down the gradient, which is forgotten afterwards."""
+    """One step of gradient descent; clears the gradients."""
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.data = parameter.data - rate * parameter.grad

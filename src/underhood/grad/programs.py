@@ -1,4 +1,4 @@
-"""Programs to differentiate: random ones, and those that the literature uses. They run on any kind of number."""
+"""Test programs for automatic differentiation, random and from the literature, for any kind of number."""
 
 from __future__ import annotations
 

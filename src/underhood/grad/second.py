@@ -1,8 +1,8 @@
-"""Second derivatives without second derivatives: reverse mode on numbers that carry their slope along.
+"""Hessian-vector products: reverse mode on dual numbers.
 
 The Hessian H of a function of n inputs has n² entries, too many to write down. Its product with a vector v is the
 derivative of the gradient in the direction of v. So the graph of `grad.value` is made of dual numbers that move along
-v: the gradient that comes out carries H v in its slopes, for a small multiple of the cost of the function.
+v: the gradient that comes out carries H v in its dual components, for a small multiple of the cost of the function.
 
 Source: Pearlmutter 1994 ("Fast exact multiplication by the Hessian"); Baydin et al. 2015, section 3.2.
 """
@@ -24,5 +24,5 @@ def hessian_vector(
         raise ValueError(f"the point has {len(point)} coordinates and the direction {len(direction)}")
     inputs = [Value(cast(float, Dual(x, v))) for x, v in zip(point, direction, strict=True)]
     f(*inputs).backward()
-    found = [dual(x.grad) for x in inputs]
-    return [g.value for g in found], [g.slope for g in found]
+    gradients = [dual(x.grad) for x in inputs]
+    return [g.value for g in gradients], [g.slope for g in gradients]

@@ -1,4 +1,4 @@
-"""Differentiating formulas: how one learns it at school, and why no program does it that way.
+"""Symbolic differentiation, and why its formulas explode (expression swell).
 
 The rules for sums and products make a formula of a formula. Written out, the derivative of a program of n steps can be
 exponentially long, for every product repeats both of its factors (*expression swell*). The same rules applied to
@@ -23,7 +23,7 @@ class Formula:
 
     def __init__(self, sign: str, *parts: Formula):
         self.sign, self.parts = sign, parts
-        self.length: int = sum(part.length for part in parts) + bool(parts)
+        self.length: int = sum(operand.length for operand in parts) + bool(parts)
 
     def __add__(self, other: Formula | float) -> Formula:
         return Formula("+", self, formula(other))
@@ -62,7 +62,7 @@ class Formula:
             if not self.parts:
                 known[self] = values[self.sign] if self.sign.isidentifier() else float(self.sign)
             else:
-                a, b = (part._at(values, known) for part in self.parts)
+                a, b = (operand._at(values, known) for operand in self.parts)
                 known[self] = {"+": a + b, "-": a - b, "*": a * b}[self.sign]
         return known[self]
 

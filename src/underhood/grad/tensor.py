@@ -181,14 +181,14 @@ def tensor(number: Operand) -> Tensor:
 
 def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The parts side by side along an axis."""
-    ends = np.cumsum([part.shape[axis] for part in parts])[:-1]
+    ends = np.cumsum([array.shape[axis] for array in parts])[:-1]
 
     def vjp(number: int) -> Vjp:
         return lambda g: np.split(g, ends, axis=axis)[number]
 
     return Tensor(
-        np.concatenate([part.data for part in parts], axis=axis),
-        [(part, vjp(number)) for number, part in enumerate(parts)],
+        np.concatenate([array.data for array in parts], axis=axis),
+        [(array, vjp(number)) for number, array in enumerate(parts)],
     )
 
 

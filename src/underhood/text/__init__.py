@@ -1,1 +1,1 @@
-"""Text to token ids and back: tokenizers and chat templates."""
+"""Tokenizers and chat templates."""

@@ -1,8 +1,8 @@
-"""Byte-level BPE as a tokenizer: train it on text, encode fast, save it for everyone else's libraries.
+"""Byte-level BPE tokenizer: training, fast encoding, saving as ``tokenizer.json``.
 
 The idea is in two other files: `split` cuts text into pieces, `merges` learns and applies merges inside a piece.
-Here they become a class that answers `core.protocols.Tokenizer`. Two encoders live side by side: `encode_plainly` is
-the readable one and the definition; `encode` gives the same ids through tiktoken's Rust core.
+This class implements `core.protocols.Tokenizer` with them. There are two encoders: `encode_plainly` is the
+readable definition; `encode` gives the same ids through tiktoken's Rust core.
 
 Not handled here: normalisation (bytes stay what they are), and vocabularies that are not byte-level.
 """
@@ -66,7 +66,7 @@ def train_bpe(
         pieces.update(split(mend_surrogates(text)))
     if not pieces:
         raise UserError("there is no text to train a tokenizer on")
-    symbol = {byte: place for place, byte in enumerate(BYTE_TO_CHARACTER)}
+    symbol = {byte: index for index, byte in enumerate(BYTE_TO_CHARACTER)}
     words = {tuple(symbol[byte] for byte in piece.encode()): number for piece, number in pieces.items()}
     learnt = learn_merges(words, vocab_size - least, min_frequency=min_frequency, progress=progress)
 
@@ -76,7 +76,7 @@ def train_bpe(
         merges.append((tokens[left], tokens[right]))
         tokens.append(tokens[left] + tokens[right])
     ids = {token: id for id, token in enumerate(tokens)}
-    named = {name: len(tokens) + place for place, name in enumerate(special)}
+    named = {name: len(tokens) + index for index, name in enumerate(special)}
     return BytePairTokenizer(Vocabulary(ids=ids, merges=tuple(merges), special=named))
 
 
@@ -137,10 +137,10 @@ class BytePairTokenizer:
         if threads == 1 or len(texts) < 2 or sum(map(len, texts)) < THREAD_WORTH:
             return [self.encode(text) for text in texts]
         self.encode("")  # builds the encoder once, not in every thread
-        share = max(1, -(-len(texts) // (threads * 8)))  # several shares per thread even out long documents
-        shares = [texts[start : start + share] for start in range(0, len(texts), share)]
+        size = max(1, -(-len(texts) // (threads * 8)))  # several shares per thread even out long documents
+        shares = [texts[start : start + size] for start in range(0, len(texts), size)]
         with ThreadPoolExecutor(threads) as pool:
-            return [ids for done in pool.map(lambda part: [self.encode(text) for text in part], shares) for ids in done]
+            return [ids for done in pool.map(lambda share: [*map(self.encode, share)], shares) for ids in done]
 
     # Decoding
 
@@ -223,7 +223,7 @@ class BytePairTokenizer:
         """Whether tiktoken's rule gives our ids.
 
         tiktoken merges any neighbours whose joined bytes are a token; BPE merges only pairs that were learnt. Both do
-        the same steps if each token's own bytes encode to that token: then the bytes of a token, wherever they stand
+        the same steps if each token's own bytes encode to that token: then the bytes of a token, wherever they are
         between token edges, have been merged in the one way that makes it. Training guarantees this; a file that was
         edited by hand may not.
         """

@@ -1,4 +1,4 @@
-"""One id per character: the tokenizer of character models (Bengio 2003's successors, nanoGPT's Shakespeare)."""
+"""Character-level tokenizer: one id per character, as in nanoGPT's Shakespeare model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMAT = "underhood characters 1"
 
 
 class CharacterTokenizer:
-    """Ids in the order of `characters`, special tokens behind them. Answers `core.protocols.Tokenizer`.
+    """Ids in the order of `characters`, special tokens behind them. Implements `core.protocols.Tokenizer`.
 
     Args:
         characters: the vocabulary, each a single character, none twice.
@@ -28,24 +28,24 @@ class CharacterTokenizer:
     def __init__(self, characters: Sequence[str], special: Sequence[str] = ()):
         if not characters:
             raise UserError("there are no characters to make a tokenizer from")
-        for place, character in enumerate(characters):
-            if len(character) != 1 or character in characters[:place] or "\ud800" <= character <= "\udfff":
+        for index, character in enumerate(characters):
+            if len(character) != 1 or character in characters[:index] or "\ud800" <= character <= "\udfff":
                 raise UserError("the vocabulary is broken", expected="distinct characters", got=_name(character))
-        for place, name in enumerate(special):
-            if len(name) < 2 or name in special[:place]:
+        for index, name in enumerate(special):
+            if len(name) < 2 or name in special[:index]:
                 raise UserError("special tokens need distinct names of two characters or more", got=repr(name))
         self.characters = "".join(characters)
         self._id = {character: id for id, character in enumerate(characters)}
-        self._special = {name: len(self.characters) + place for place, name in enumerate(special)}
+        self._special = {name: len(self.characters) + index for index, name in enumerate(special)}
         self._texts = [*characters, *special]
 
     @classmethod
     def from_texts(cls, texts: str | Iterable[str], special: Sequence[str] = ()) -> CharacterTokenizer:
         """The vocabulary of all characters of one or several texts, in code point order."""
-        found: set[str] = set()
+        alphabet: set[str] = set()
         for text in [texts] if isinstance(texts, str) else texts:
-            found.update(text)
-        return cls(sorted(found), special)
+            alphabet.update(text)
+        return cls(sorted(alphabet), special)
 
     @property
     def vocab_size(self) -> int:
@@ -64,7 +64,7 @@ class CharacterTokenizer:
         """One id per character.
 
         Raises:
-            UserError: a character is not in the vocabulary; the message names it and where it stands.
+            UserError: a character is not in the vocabulary; the message names it and its position.
         """
         try:
             return [self._id[character] for character in text]
@@ -129,5 +129,5 @@ class CharacterTokenizer:
 
 
 def _name(character: str) -> str:
-    names = [f"U+{ord(one):04X} {unicodedata.name(one, '')}".strip() for one in character[:3]]
+    names = [f"U+{ord(point):04X} {unicodedata.name(point, '')}".strip() for point in character[:3]]
     return f"{character!r} ({', '.join(names)})"

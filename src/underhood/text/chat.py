@@ -1,4 +1,4 @@
-"""Conversations as tokens: who speaks, where a turn ends, and which tokens the model should learn to say.
+"""ChatML chat template: a conversation as tokens with a loss mask.
 
 The form is ChatML as Qwen writes it::
 
@@ -88,16 +88,16 @@ class ChatTemplate:
         ids: list[int] = []
         mask: list[bool] = []
 
-        def add(new: list[int], said: bool = False) -> None:
+        def add(new: list[int], learnt: bool = False) -> None:
             ids.extend(new)
-            mask.extend([said] * len(new))
+            mask.extend([learnt] * len(new))
 
         for message in messages:
             role, content = message["role"], message["content"]
             add([start])
             if role == "assistant":
                 add(tokenizer.encode("assistant\n"))
-                add([*tokenizer.encode(content.lstrip()), end], said=True)
+                add([*tokenizer.encode(content.lstrip()), end], learnt=True)
             else:
                 add([*tokenizer.encode(f"{role}\n{content}"), end])
             add(line_feed)

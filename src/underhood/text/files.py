@@ -1,4 +1,4 @@
-"""Reading and writing the JSON files of this floor, with errors that name the file."""
+"""JSON files of tokenizers, read and written with errors that name the file."""
 
 from __future__ import annotations
 

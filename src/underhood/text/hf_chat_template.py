@@ -1,6 +1,6 @@
-"""Conversations in a published model's own form: its Jinja template makes text, this makes ids and a loss mask of it.
+"""Chat template of a Hugging Face model: Jinja renders text, this module makes ids and a loss mask of it.
 
-Two things a text cannot say have to be found out.
+Rendered text leaves two questions open.
 
 *Which special tokens are real.* A template writes ``<|im_end|>`` around what users write, and users can write
 ``<|im_end|>`` too. Before rendering, every special spelling inside a message gets a mark behind its first character
@@ -12,7 +12,7 @@ special token together from what is left. None of the published ones does.
 *Which tokens the assistant says.* Where the template has ``{% generation %}`` blocks, it says so itself. Elsewhere an
 answer begins where the conversation before it, rendered with the generation prompt, ends; that is exactly what the
 model will have read when it has to answer. It ends behind the template's end-of-turn token. A template for which the
-first rule fails (its prompt is no beginning of the whole) gets the answer's content alone.
+first rule fails (its prompt is not a prefix of the whole) gets the answer's content alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Parts = list[str | int]
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignTemplate:
-    """A published chat template. Answers what `chat.ChatTemplate` answers.
+    """A published chat template. Has the interface of `chat.ChatTemplate`.
 
     Attributes:
         source: the Jinja source.
@@ -149,15 +149,15 @@ class ForeignTemplate:
         mark: str,
         prompted: bool,
     ) -> list[tuple[int, int]]:
-        """Where the answers stand in the rendered text."""
-        said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        starts = [self._start(number, messages, text, text_of, mark, prompted) for number in said]
+        """Character spans of the answers in the rendered text."""
+        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        starts = [self._start(number, messages, text, text_of, mark, prompted) for number in answers]
         stops = set(self.stop_ids(tokenizer))
         names = [name for name, id in tokenizer.special.items() if id in stops]
         end_token = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
         spans: list[tuple[int, int]] = []
-        for place, (number, start) in enumerate(zip(said, starts, strict=True)):
-            limit = starts[place + 1] if place + 1 < len(said) else len(text)
+        for index, (number, start) in enumerate(zip(answers, starts, strict=True)):
+            limit = starts[index + 1] if index + 1 < len(answers) else len(text)
             if match := end_token.search(text, start, limit):
                 spans.append((start, match.end()))
                 continue
@@ -178,11 +178,11 @@ class ForeignTemplate:
     ) -> int:
         """Where the answer that is message `number` begins in the rendered text."""
         try:
-            asked = text_of(messages[:number], True).text if number else None
+            prompt = text_of(messages[:number], True).text if number else None
         except UserError:  # templates may refuse what is only a part of a conversation
-            asked = None
-        if asked is not None and text.startswith(asked):
-            return len(asked)
+            prompt = None
+        if prompt is not None and text.startswith(prompt):
+            return len(prompt)
         content = messages[number].get("content")
         other = [*messages]
         other[number] = {**messages[number], "content": mark + (content if isinstance(content, str) else "")}
@@ -225,8 +225,8 @@ def split_special(text: str, special: Mapping[str, int], mark: str = "") -> Part
         at = match.end()
     parts.append(text[at:])
     if mark:
-        parts = [part.replace(mark, "") if isinstance(part, str) else part for part in parts]
-    return [part for part in parts if part != ""]
+        parts = [piece.replace(mark, "") if isinstance(piece, str) else piece for piece in parts]
+    return [piece for piece in parts if piece != ""]
 
 
 def encode_parts(tokenizer: Tokenizer, parts: Sequence[str | int]) -> list[int]:
@@ -234,7 +234,7 @@ def encode_parts(tokenizer: Tokenizer, parts: Sequence[str | int]) -> list[int]:
     own = getattr(tokenizer, "encode_parts", None)
     if own is not None:
         return own(parts)
-    return [id for part in parts for id in ([part] if isinstance(part, int) else tokenizer.encode(part))]
+    return [id for piece in parts for id in ([piece] if isinstance(piece, int) else tokenizer.encode(piece))]
 
 
 @functools.lru_cache(maxsize=64)
@@ -280,7 +280,7 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
             key if str(key).isidentifier() else change(str(key)): _map_strings(v, change) for key, v in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_map_strings(one, change) for one in value]
+        return [_map_strings(item, change) for item in value]
     return value
 
 
@@ -291,12 +291,12 @@ def _unused_character(texts: Sequence[str]) -> str:
     return next(chr(code) for code in choices if chr(code) not in used)
 
 
-def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+def _common(left: Sequence[Any], right: Sequence[Any]) -> int:
     """How many elements two sequences share at the beginning."""
-    shortest = min(len(one), len(other))
-    if one[:shortest] == other[:shortest]:
+    shortest = min(len(left), len(right))
+    if left[:shortest] == right[:shortest]:
         return shortest
-    return next(place for place in range(shortest) if one[place] != other[place])
+    return next(index for index in range(shortest) if left[index] != right[index])
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Any published ``tokenizer.json``, through Hugging Face's own `tokenizers` library.
+"""Tokenizer for any published ``tokenizer.json``, on Hugging Face's `tokenizers` library.
 
 The format describes a pipeline (added tokens → normaliser → pre-tokeniser → model → decoder) with hundreds of
 combinations in the wild. Ids must be those the model was trained with, so the pipeline runs in the library that
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 class HuggingFaceTokenizer:
-    """A tokenizer of any kind that a ``tokenizer.json`` can describe. Answers `core.protocols.Tokenizer`.
+    """A tokenizer of any kind that a ``tokenizer.json`` can describe. Implements `core.protocols.Tokenizer`.
 
     What `special` holds: the file's added tokens that are marked special, and whatever the settings beside it name as
     such. Added tokens that are not special (``<think>``, runs of spaces) are ordinary vocabulary: text may spell them.
@@ -98,15 +98,15 @@ class HuggingFaceTokenizer:
         return self._safe.encode(mend_surrogates(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self._safe.encode_batch_fast([mend_surrogates(text) for text in texts], add_special_tokens=False)
-        return [one.ids for one in found]
+        encodings = self._safe.encode_batch_fast([mend_surrogates(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """The ids of a text in which special tokens stand as their ids: ``["Hi", 2, "\\n"]``.
+        """The ids of a text in which special tokens are given as ids: ``["Hi", 2, "\\n"]``.
 
         The same as the library gives for the joined text, its rules about spaces around special tokens included.
         """
-        joined = "".join(part if isinstance(part, str) else self._spelling[part] for part in parts)
+        joined = "".join(piece if isinstance(piece, str) else self._spelling[piece] for piece in parts)
         return self._safe.encode(mend_surrogates(joined), add_special_tokens=False).ids
 
     # Decoding
@@ -179,7 +179,7 @@ class HuggingFaceTokenizer:
 def _parse(data: Json, where: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(data))
-    except BaseException as error:  # the library's panics are no Exceptions
+    except BaseException as error:  # the library's panics are not Exceptions
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{where} is not a tokenizer that the tokenizers library reads: {error}") from error

@@ -1,4 +1,4 @@
-"""Opens whichever tokenizer a file or folder holds, ours or a published model's, its settings and chat template."""
+"""Loading a tokenizer, its special-token settings and chat template, ours or a published model's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_roles(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> SpecialT
 def load_chat_template(
     folder: str | os.PathLike[str], tokenizer: Tokenizer, *, name: str = "default"
 ) -> Template | None:
-    """The form in which a model's conversations are written; None for a model that has none.
+    """The chat template of a model; None for a model without one.
 
     Args:
         folder: of a run or a model.

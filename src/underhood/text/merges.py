@@ -1,4 +1,4 @@
-"""Byte-pair encoding itself, on plain integers: how merges are learnt, and how they are applied.
+"""Byte-pair encoding on integers: learning merges and applying them.
 
 A text is a sequence of bytes. Learning repeats one step: find the pair of neighbouring symbols that occurs most often
 and give it a symbol of its own (Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with

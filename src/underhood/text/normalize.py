@@ -1,4 +1,4 @@
-"""SentencePiece's normalisation: replace character sequences by others, then settle the spaces.
+"""SentencePiece normalization: compiled character replacements, then white space.
 
 The rules (``nmt_nfkc`` and its like: full-width letters become ordinary ones, tabs become spaces, control characters
 go) are compiled into the model file as a trie in two arrays folded into one (Aoe 1989, "An Efficient Digital Search
@@ -37,19 +37,19 @@ class Charsmap:
     def longest(self, text: bytes, at: int) -> tuple[int, str] | None:
         """The length of the longest rule that matches at `at`, and its replacement; None if there is none."""
         cells = self._cells
-        found = None
+        match = None
         node = _offset(cells[0])
-        for place in range(at, len(text)):
-            node ^= text[place]
-            if node >= len(cells) or cells[node] & 0x800000FF != text[place]:
+        for index in range(at, len(text)):
+            node ^= text[index]
+            if node >= len(cells) or cells[node] & 0x800000FF != text[index]:
                 break
             cell = cells[node]
             node ^= _offset(cell)
             if cell >> 8 & 1 and node < len(cells):
-                found = place + 1 - at, cells[node] & 0x7FFFFFFF
-        if found is None:
+                match = index + 1 - at, cells[node] & 0x7FFFFFFF
+        if match is None:
             return None
-        length, start = found
+        length, start = match
         return length, self._texts[start : self._texts.index(b"\0", start)].decode("utf-8")
 
 
@@ -74,7 +74,7 @@ class Normalizer:
         model = self._model
         units = self._units(text)
         if model.remove_extra_whitespaces:
-            start = next((place for place, unit in enumerate(units) if unit != " "), len(units))
+            start = next((index for index, unit in enumerate(units) if unit != " "), len(units))
             units = units[start:]
         if not units:
             return ""
@@ -104,8 +104,8 @@ class Normalizer:
             if self._kept and (length := self._kept.longest(text, at)):
                 unit = text[at : at + length]
                 width = len(unit.encode())
-            elif self._rules is not None and (found := self._rules.longest(data, byte)) is not None:
-                width, unit = found
+            elif self._rules is not None and (match := self._rules.longest(data, byte)) is not None:
+                width, unit = match
                 length = len(data[byte : byte + width].decode())
             else:
                 unit, length = text[at], 1

@@ -1,8 +1,8 @@
-"""Byte-pair encoding as SentencePiece applies it: on characters, with a score for each piece instead of a merge list.
+"""SentencePiece BPE: merges on characters, ordered by a score per piece instead of a merge list.
 
 Any neighbours whose join is in the vocabulary may merge; the join with the highest score goes first, the leftmost of
-equals. A heap of candidates and a linked list of what is left make it n log n for n characters (Kudo and Richardson
-2018, section 3.1), which matters because no word boundaries keep the stretches short.
+equals. A heap of candidates and a linked list of the remaining symbols make it n log n for n characters (Kudo and
+Richardson 2018, section 3.1), which matters because no word boundaries keep the stretches short.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class ScoredMerger:
                 if joined in self._unused:
                     parts[joined] = symbols[first], symbols[second]
 
-        for place in range(len(symbols) - 1):
-            consider(place, place + 1)
+        for index in range(len(symbols) - 1):
+            consider(index, index + 1)
         while heap:
             _, first, second, length = heapq.heappop(heap)
             if not symbols[first] or not symbols[second] or len(symbols[first]) + len(symbols[second]) != length:
@@ -79,6 +79,6 @@ class ScoredMerger:
         def apart(piece: str) -> list[str]:
             if piece not in self._unused or piece not in parts:
                 return [piece]
-            return [one for part in parts[piece] for one in apart(part)]
+            return [leaf for half in parts[piece] for leaf in apart(half)]
 
-        return tuple(one for symbol in symbols if symbol for one in apart(symbol))
+        return tuple(leaf for symbol in symbols if symbol for leaf in apart(symbol))

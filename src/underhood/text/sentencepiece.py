@@ -1,4 +1,4 @@
-"""SentencePiece models as a tokenizer: normalise, cut by the model's algorithm, spell the rest as bytes.
+"""SentencePiece tokenizer: normalization, unigram or BPE segmentation, byte fallback.
 
 What the two algorithms do is in `unigram` and `scored_merges`; what happens to the text before is in `normalize`.
 Unlike byte-level BPE, a model may change the text (``ﬁ`` becomes ``fi``, runs of spaces one), and one without byte
@@ -22,7 +22,7 @@ from underhood.text.unigram import UnigramSegmenter
 
 
 class SentencePieceTokenizer:
-    """A ``tokenizer.model`` of Llama, Mistral, Gemma, T5 … Answers `core.protocols.Tokenizer`.
+    """A ``tokenizer.model`` of Llama, Mistral, Gemma, T5 … Implements `core.protocols.Tokenizer`.
 
     `special` holds the control pieces, the unknown one, and whatever pieces the settings call special. `encode` gives
     none of them but the unknown one, and that only for a character that the model cannot spell.
@@ -99,18 +99,18 @@ class SentencePieceTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """The ids of a text in which special tokens stand as their ids: ``[1, "[INST] Hi [/INST]"]``.
+        """The ids of a text in which special tokens are given as ids: ``[1, "[INST] Hi [/INST]"]``.
 
         Only a text at the very beginning gets the space that the model puts in front. Where the settings say
         ``legacy: true``, as those of the first Mistral do, every text behind a special token gets one too.
         """
         ids: list[int] = []
         first = True
-        for part in parts:
-            if isinstance(part, int):
-                ids.append(part)
-            elif part:
-                normal = self._normalize(mend_surrogates(part))
+        for piece in parts:
+            if isinstance(piece, int):
+                ids.append(piece)
+            elif piece:
+                normal = self._normalize(mend_surrogates(piece))
                 prefixed = self.model.add_dummy_prefix and not self.model.space_at_the_end
                 if prefixed and not self._legacy and not first:
                     normal = normal.removeprefix(SPACE if self.model.escape_whitespaces else " ")
@@ -155,16 +155,16 @@ class SentencePieceTokenizer:
         self.decode_bytes(ids)  # checks them
         pieces = [self._bytes[id] for id in ids]
         at_start = self.model.add_dummy_prefix or self.model.remove_extra_whitespaces
-        for place, id in enumerate(ids):
+        for index, id in enumerate(ids):
             if not at_start:
                 break
             if self._is_special(id) and id != self._unknown:
                 continue
-            spaced = id != self._unknown and pieces[place].startswith(b" ")
+            spaced = id != self._unknown and pieces[index].startswith(b" ")
             if spaced:
-                pieces[place] = pieces[place][1:]
+                pieces[index] = pieces[index][1:]
             # Where the model removes further spaces, so does the library: one for each piece until something is left.
-            at_start = not pieces[place] and (self.model.remove_extra_whitespaces or not spaced)
+            at_start = not pieces[index] and (self.model.remove_extra_whitespaces or not spaced)
         return b"".join(pieces).decode("utf-8", errors="replace")
 
     def pieces(self, text: str) -> list[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""Reading SentencePiece's ``.model`` file: a protocol buffer with scored pieces and the rules that prepare a text.
+"""Parser for SentencePiece's ``.model`` file: a protocol buffer of scored pieces and normalization rules.
 
 Kudo and Richardson 2018, "SentencePiece: A simple and language independent subword tokenizer and detokenizer for
 Neural Text Processing", section 3.4: everything needed to encode is inside the one file, normalisation included.
@@ -19,7 +19,7 @@ from underhood.core.errors import UserError
 
 
 class Kind(IntEnum):
-    """What a piece is for."""
+    """Type of a vocabulary piece."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -50,7 +50,7 @@ class SentencePieceModel:
         add_dummy_prefix: a space is put in front, so that a first word is the same piece as a later one.
         remove_extra_whitespaces: spaces at both ends go, runs become one.
         escape_whitespaces: spaces are written ``▁``.
-        space_at_the_end: the space of a word stands behind it, and so does the added one.
+        space_at_the_end: the space of a word is behind it, and so does the added one.
         unknown_text: what the unknown piece decodes to.
     """
 
@@ -123,7 +123,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     and messages.
 
     Raises:
-        ValueError: the bytes are no message, or end too early.
+        ValueError: the bytes are not a message, or end too early.
     """
     at = 0
     while at < len(data):

@@ -1,8 +1,8 @@
-"""What the small files beside a tokenizer say: which tokens begin and end a text, and how a chat is written.
+"""Tokenizer settings of a Hugging Face folder: special token ids and chat templates.
 
 A published folder spreads this over ``tokenizer_config.json``, ``special_tokens_map.json``, ``generation_config.json``,
-``config.json`` and, of late, ``chat_template.jinja``. Later files of this list know better than earlier ones only
-where this module says so.
+``config.json`` and, of late, ``chat_template.jinja``. Earlier files of this list win,
+unless this module says otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AddedToken:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSettings:
-    """See `read_settings`.
+    """Settings read from the files beside a tokenizer; see `read_settings`.
 
     Attributes:
         bos, eos, pad, unk: spelling of the tokens with these parts, or None.
@@ -78,7 +78,7 @@ class TokenizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokenIds:
-    """Ids with a part to play.
+    """Special token ids: beginning of text, end of text, padding, prefix.
 
     Attributes:
         bos_id: begins a text, or None.
@@ -97,7 +97,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
     """The settings of a published folder; files that are not there say nothing.
 
     Raises:
-        UserError: a file is no JSON, or an entry is of the wrong kind.
+        UserError: a file is not JSON, or an entry is of the wrong kind.
     """
     config = _object(folder / "tokenizer_config.json")
     special = _object(folder / "special_tokens_map.json")
@@ -176,26 +176,26 @@ def _ids(value: Any) -> tuple[int, ...]:
 def _templates(folder: Path, value: Any) -> dict[str, str]:
     """One string, a list of named ones, or files; a file of its own is the newer way and wins."""
     where = folder / "tokenizer_config.json"
-    found: dict[str, str] = {}
+    templates: dict[str, str] = {}
     if isinstance(value, str):
-        found["default"] = value
+        templates["default"] = value
     elif isinstance(value, list):
         for entry in value:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "template")):
                 raise UserError(f"{where}: chat_template is broken", expected="name and template", got=repr(entry))
-            found[entry["name"]] = entry["template"]
+            templates[entry["name"]] = entry["template"]
     elif value is not None:
         raise UserError(f"{where}: chat_template is broken", expected="a template", got=type(value).__name__)
     legacy = _object(folder / "chat_template.json").get("chat_template")
     if isinstance(legacy, str):
-        found["default"] = legacy
+        templates["default"] = legacy
     extra = folder / "additional_chat_templates"
     files = [("default", folder / "chat_template.jinja")]
     files += [(path.stem, path) for path in sorted(extra.glob("*.jinja"))] if extra.is_dir() else []
     for name, path in files:
         if path.is_file():
             try:
-                found[name] = path.read_text(encoding="utf-8")
+                templates[name] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"cannot read {path}: {error}") from error
-    return found
+    return templates

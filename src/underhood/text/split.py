@@ -1,4 +1,4 @@
-"""Cutting text into pieces before byte-pair encoding: no token ever crosses a piece's edge.
+"""Pre-tokenization: splitting text into pieces by a regular expression; no token crosses a piece's edge.
 
 Without the cut, frequent pairs such as ``. T`` or ``dog!`` would become tokens and the same word would have a dozen
 spellings (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2). Three published

@@ -1,4 +1,4 @@
-"""A model's own Jinja chat template, rendered to text by a process that can be stopped.
+"""Sandboxed rendering of Jinja chat templates, in a subprocess with time and memory limits.
 
 See `template_worker` for the sandbox. `hf_chat_template` makes tokens of the text.
 """
@@ -76,7 +76,7 @@ def render_template(
     try:
         line = json.dumps(request).encode() + b"\n"
     except (TypeError, ValueError) as error:
-        raise UserError(f"the conversation holds values that are no JSON: {error}") from error
+        raise UserError(f"the conversation holds values that JSON cannot express: {error}") from error
     answer = json.loads(_process(limits).ask(line, limits.seconds, where))
     kind, message = answer.get("error"), answer.get("message", "")
     if kind is None:
@@ -135,7 +135,7 @@ class TemplateProcess:
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            # -P: this folder's modules must not stand in for the standard library's. And what the environment may
+            # -P: this folder's modules must not shadow the standard library's. And what the environment may
             # hold of secrets is none of a template's business.
             command = [sys.executable, "-P", str(WORKER), str(self._memory)]
             kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}

@@ -1,4 +1,4 @@
-"""The process that renders chat templates: reads one JSON request per line, writes one JSON answer per line.
+"""Worker process of the template sandbox: one JSON request per line in, one JSON answer per line out.
 
 A chat template is a program from the internet. Jinja's sandbox keeps it from files and from Python's insides, but not
 from looping for ever or from building a string that fills the memory, and a thread cannot be stopped. A process can:
@@ -38,7 +38,7 @@ class OutputTooLong(Exception):
 
 
 class Generation(Extension):
-    """``{% generation %} … {% endgeneration %}``: notes where the assistant's own words stand in the output.
+    """``{% generation %} … {% endgeneration %}``: records the spans of the assistant's words in the output.
 
     A block's text is only known to be at a place of the output once everything in front of it is written, so the
     block's edges are written as marks, which `render` takes out again.

@@ -1,4 +1,4 @@
-"""The file format: Hugging Face's ``tokenizer.json``, so that `transformers` and `tokenizers` load our vocabularies.
+"""Hugging Face's ``tokenizer.json`` format for our byte-level BPE, so that `transformers` loads our vocabularies.
 
 The format describes a pipeline (normaliser → pre-tokeniser → model → decoder). Byte-level BPE as built here is one
 point in that space, and only that point is read back: a step that we would have to ignore would change ids silently.
@@ -67,7 +67,7 @@ def from_tokenizer_json(data: Any, where: str) -> Vocabulary:
         where: how errors call the file.
 
     Raises:
-        UserError: the content is no byte-level BPE of the kind that `to_tokenizer_json` writes, or is damaged.
+        UserError: the content is not a byte-level BPE of the kind that `to_tokenizer_json` writes, or is damaged.
     """
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise UserError(f"{where} is not a tokenizer.json: it has no 'model'")

@@ -1,4 +1,4 @@
-"""Unigram language model segmentation: of all ways to cut a text into pieces, the most probable.
+"""Unigram segmentation: the most probable way to cut a text into pieces, by the Viterbi algorithm.
 
 Kudo 2018, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates",
 section 3.2: each piece has a probability, a cut's probability is the product of its pieces' (equation 6), and the best

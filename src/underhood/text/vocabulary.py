@@ -1,4 +1,4 @@
-"""What a byte-level BPE tokenizer knows: which bytes each id stands for, and which pairs merge in which order."""
+"""Vocabulary of a byte-level BPE tokenizer: the bytes of each id, and the merges in order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from underhood.text.split import PATTERNS
 def _byte_characters() -> dict[int, str]:
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + index) for index, byte in enumerate(hidden)}
 
 
 BYTE_TO_CHARACTER: Mapping[int, str] = _byte_characters()
-"""GPT-2's way to write bytes in a text file: visible Latin-1 characters stand for themselves, the 68 others (space,
+"""GPT-2's way to write bytes in a text file: visible Latin-1 characters are themselves, the 68 others (space,
 control codes, …) are shifted to U+0100 and up; a space reads ``Ġ``, a line feed ``Ċ``. In GPT-2's id order."""
 
 CHARACTER_TO_BYTE: Mapping[str, int] = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
@@ -35,7 +35,7 @@ def unspell(token: str) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Checked once, so that everything that uses it may rely on it.
+    """Byte-level BPE vocabulary: token bytes, merges and special tokens, checked on construction.
 
     Attributes:
         ids: id of each token's bytes; holds all 256 single bytes.
@@ -57,7 +57,7 @@ class Vocabulary:
             raise UserError("unknown split pattern", expected=" | ".join(PATTERNS), got=repr(self.pattern))
         used = sorted([*self.ids.values(), *self.special.values()])
         if used != list(range(len(used))):
-            wrong = next(place for place, value in enumerate(used) if place != value)
+            wrong = next(index for index, value in enumerate(used) if index != value)
             got = f"id {used[wrong]} where {wrong} was due"
             raise UserError("the vocabulary's ids have gaps or repeats", expected=f"0 … {len(used) - 1}", got=got)
         missing = [byte for byte in range(256) if bytes([byte]) not in self.ids]
@@ -69,9 +69,9 @@ class Vocabulary:
             )
         known = {bytes([byte]) for byte in range(256)}
         for number, (left, right) in enumerate(self.merges):
-            for part in (left, right):
-                if part not in known:
-                    raise UserError(f"merge {number} uses {spell(part)!r} before any merge has made it")
+            for symbol in (left, right):
+                if symbol not in known:
+                    raise UserError(f"merge {number} uses {spell(symbol)!r} before any merge has made it")
             if left + right not in self.ids:
                 raise UserError(f"merge {number} makes {spell(left + right)!r}, which is not in the vocabulary")
             known.add(left + right)
@@ -98,8 +98,8 @@ def check_special(names: Iterable[str]) -> tuple[str, ...]:
     from underhood.text.split import split
 
     names = tuple(names)
-    for place, name in enumerate(names):
-        if not name or name in names[:place]:
+    for index, name in enumerate(names):
+        if not name or name in names[:index]:
             raise UserError(f"special tokens need distinct, non-empty names, got {name!r}")
         if len(split(name)) < 2:
             raise UserError(
