@@ -108,3 +108,20 @@ def test_reproduce_all_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch,
     assert run(*words) == 0
     assert "1 of 1 are up to date" in capsys.readouterr().out
     assert file.stat().st_mtime_ns == written
+
+
+def test_recompute_judges_stored_values_again_by_the_present_rules(tmp_path: Path, capsys):
+    words = ("markov-1913", "--scale", "smoke", "--results", str(tmp_path))
+    assert run("reproduce", *words) == 0
+    (file,) = (tmp_path / "p1913_markov").glob("*.json")
+    result = json.loads(file.read_text(encoding="utf-8"))
+    verdicts = {claim["key"]: claim["verdict"] for claim in result["claims"]}
+    for claim in result["claims"]:
+        if "values" in claim:
+            claim["verdict"] = "does not hold here"
+    file.write_text(json.dumps(result), encoding="utf-8")
+    capsys.readouterr()
+    assert run("reproduce", "markov-1913", "--recompute", "--results", str(tmp_path)) == 0
+    assert "p1913_markov" in capsys.readouterr().out
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert {claim["key"]: claim["verdict"] for claim in result["claims"]} == verdicts

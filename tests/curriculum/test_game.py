@@ -99,7 +99,7 @@ def test_game_is_played_by_keyboard_and_counts_as_shannon_did(page: Page):
         once = sum(guess == 1 for guess in guesses)
         assert numbers(page, name) == [f"{once} of 2", f"{np.mean(guesses):.1f}", f"{low:.2f} to {high:.2f}"]
     page.keyboard.type("7")
-    expect(page.locator("#game .said")).to_contain_text("7 is no letter")
+    expect(page.locator("#game .said")).to_contain_text("7 is not a letter")
 
 
 def test_game_is_played_with_the_pointer_to_the_end_and_goes_on_with_another_passage(page: Page):

@@ -74,9 +74,9 @@ def run(args: Args) -> int:
 
 
 def _recompute(args: Args, stems: list[str]) -> int:
-    from underhood.cli import terminal
     from underhood.curriculum import index, results
     from underhood.curriculum.reproduce import failures, recompute
+    from underhood.ui import terminal
 
     out, problems = terminal.console(), []
     for stem in dict.fromkeys(stems):

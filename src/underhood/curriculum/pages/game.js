@@ -92,7 +92,7 @@
   input.addEventListener("input", () => {
     for (const typed of input.value.toLowerCase().replace("_", " ")) {
       if (alphabet.includes(typed)) guess(typed);
-      else said.textContent = `${typed} is no letter here; there are a to z and the space.`;
+      else said.textContent = `${typed} is not a letter here; there are a to z and the space.`;
     }
     input.value = "";
   });

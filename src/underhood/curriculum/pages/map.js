@@ -1,5 +1,5 @@
 // The map: a question finds its topic, a topic lights up what it rests on, and the page remembers what its reader knows.
-// The selected topic stands in the address (#backprop-1986), so a link, back and forward all reproduce what is seen.
+// The selected topic is in the address (#backprop-1986), so a link, back and forward all reproduce what is seen.
 
 document.documentElement.classList.add("js");
 
