@@ -23,7 +23,7 @@ PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="ut
 def importable(*names: str) -> subprocess.CompletedProcess[str]:
     program = (
         f"import sys\nfor name in {names!r}: __import__(name)\n"
-        "heavy = {'torch', 'numpy', 'tiktoken', 'plotly', 'pyarrow', 'rich'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'tiktoken', 'scipy', 'pyarrow', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'loads {sorted(heavy)}' if heavy else 0)"
     )
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

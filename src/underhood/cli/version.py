@@ -7,7 +7,7 @@ import json
 import platform
 from dataclasses import dataclass
 
-STANDS_ON = ("torch", "numpy", "safetensors", "tiktoken", "tokenizers", "huggingface_hub", "pyarrow", "plotly", "rich")
+STANDS_ON = ("torch", "numpy", "scipy", "safetensors", "tiktoken", "tokenizers", "huggingface_hub", "pyarrow", "rich")
 
 
 @dataclass(frozen=True)
