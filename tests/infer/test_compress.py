@@ -22,7 +22,7 @@ from published import make_published
 from underhood.core.errors import UserError
 from underhood.data.arithmetic import TOTAL_LIMIT
 from underhood.infer import token_streams
-from underhood.infer.compress import MODEL, NGRAM, STORED, Written, _opening, compress, decompress, unpack
+from underhood.infer.compress import MODEL, NGRAM, STORED, CompressedHeader, _opening, compress, decompress, unpack
 from underhood.infer.load import LoadedModel
 from underhood.infer.token_code import Spelling, digest_of, frequencies
 from underhood.infer.token_streams import Shape, Streams
@@ -262,7 +262,7 @@ def test_damaged_file_is_refused_or_right_after_all(data: st.DataObject):
         del made[at:]
     else:
         made[at:] = data.draw(st.binary(max_size=40))
-    if Written(NGRAM, 0, b"").pack()[:5] == made[:5] and len(made) > 12 and made[7] >= 128:
+    if CompressedHeader(NGRAM, 0, b"").pack()[:5] == made[:5] and len(made) > 12 and made[7] >= 128:
         return  # a length of gigabytes: right to go on reading until the code ends, and slow
     with contextlib.suppress(UserError):
         assert decompress(bytes(made)) == content

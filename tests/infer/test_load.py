@@ -12,7 +12,7 @@ from tiny_run import TEXT, make_run, tiny_model, tiny_tokenizer
 
 import underhood
 from underhood.core.errors import UserError
-from underhood.infer.chat import Conversation
+from underhood.infer.chat import ChatSession
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
 from underhood.text.bpe import train_bpe
@@ -143,13 +143,13 @@ def test_load_names_a_damaged_file_and_a_foreign_tokenizer(tmp_path: Path) -> No
 
 def test_conversation_reads_every_turn_once(loaded: LoadedModel) -> None:
     model = tiny_model(tiny_tokenizer(), seed=0, context=512)
-    talk = Conversation(model, loaded.tokenizer, system="Be short.")
+    talk = ChatSession(model, loaded.tokenizer, system="Be short.")
     for turn in range(3):
         asked = [*talk.messages, {"role": "user", "content": "A list?"}]
         ids = CHATML.render(talk.tokenizer, asked, add_generation_prompt=True).ids
         answer = "".join(talk.reply("A list?", max_new_tokens=4))
         assert talk.messages == [*asked, {"role": "assistant", "content": answer}]
-        fresh = Conversation(model, loaded.tokenizer)
+        fresh = ChatSession(model, loaded.tokenizer)
         fresh.messages = asked[:-1]
         assert answer == "".join(fresh.reply("A list?", max_new_tokens=4))
         if turn:  # what is new: the question, the markers around it, and what the answer's own tokens do not spell

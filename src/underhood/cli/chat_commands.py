@@ -13,7 +13,7 @@ from underhood.core.errors import UserError, nearest
 if TYPE_CHECKING:
     from underhood.cli.chat import Args
     from underhood.cli.chat_loop import Chat
-    from underhood.infer.chat import Conversation
+    from underhood.infer.chat import ChatSession
     from underhood.infer.load import LoadedModel
     from underhood.infer.sample import SamplingSpec
 
@@ -76,12 +76,12 @@ def stage(chat: Chat, name: str) -> None:
     chat.notice(f"Now the {name} model.{told}")
 
 
-def talk_with(loaded: LoadedModel, system: str | None = None) -> Conversation:
+def talk_with(loaded: LoadedModel, system: str | None = None) -> ChatSession:
     """A conversation in the model's own form; of a model that has none, only the session is used."""
-    from underhood.infer.chat import Conversation
+    from underhood.infer.chat import ChatSession
     from underhood.text.chat import CHATML
 
-    return Conversation(loaded.model, loaded.tokenizer, system=system, template=loaded.template or CHATML)
+    return ChatSession(loaded.model, loaded.tokenizer, system=system, template=loaded.template or CHATML)
 
 
 def change_setting(chat: Chat, words: str) -> None:

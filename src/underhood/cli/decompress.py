@@ -11,7 +11,7 @@ from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
-    from underhood.infer.compress import Written
+    from underhood.infer.compress import CompressedHeader
     from underhood.infer.load import LoadedModel
 
 
@@ -51,7 +51,7 @@ def run(args: Args) -> int:
     data = read(args.file)
     refuse_to_replace(out, args.force)
 
-    def load(written: Written) -> LoadedModel:
+    def load(written: CompressedHeader) -> LoadedModel:
         if args.model is None:
             raise UserError(f"it was written with the model {written.name}", fix="Give that model with --model")
         return open_base(args.model, args.stage)

@@ -82,7 +82,7 @@ def run(args: Args) -> int:
     if args.stream and (args.n > 1 or args.json):
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
     from underhood.cli.opening import open_for_writing
-    from underhood.cli.written import Written, read_grammar, read_stdin
+    from underhood.cli.written import GeneratedText, read_grammar, read_stdin
     from underhood.infer.drafts import Drafter, DraftModel, NgramDrafter
     from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
@@ -124,9 +124,9 @@ def run(args: Args) -> int:
         return 0
     if grammar is None and not args.stop and draft is None:
         completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
-        written = [Written(loaded.tokenizer.decode(one.ids), one.finish, one.logprobs) for one in completions]
+        written = [GeneratedText(loaded.tokenizer.decode(one.ids), one.finish, one.logprobs) for one in completions]
     else:
-        written = [Written.of(list(write(choice))) for choice in range(args.n)]
+        written = [GeneratedText.of(list(write(choice))) for choice in range(args.n)]
     if not args.json:
         print("\n---\n".join(one.text for one in written))
         return 0

@@ -12,7 +12,7 @@ from underhood.infer.request import OutputChunk
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """A continuation as it is reported."""
 
     text: str
@@ -20,7 +20,7 @@ class Written:
     logprobs: list[float]
 
     @classmethod
-    def of(cls, chunks: list[OutputChunk]) -> Written:
+    def of(cls, chunks: list[OutputChunk]) -> GeneratedText:
         logprobs = [token.logprob for chunk in chunks for token in chunk.tokens]
         finish = chunks[-1].finish if chunks else "length"
         return cls("".join(chunk.text for chunk in chunks), finish, logprobs)

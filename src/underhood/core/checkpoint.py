@@ -209,5 +209,5 @@ def _write(path: Path, text: str) -> None:
 def _complete(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := STEP_NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / MANIFEST).exists()]
+    folders = [(int(match[1]), path) for path in folder.iterdir() if (match := STEP_NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(folders) if (path / MANIFEST).exists()]

@@ -10,7 +10,7 @@ class StateSpec:
     """The state of one layer, as its mixer's spec declares it; a cache is a list of such states.
 
     State per token (`vectors`) can be cut back, shared between texts and kept in pages. Recurrent state (`recurrent`)
-    stands for all tokens before, so it can only go on or start anew.
+    summarises all tokens before, so it can only go on or start anew.
 
     Attributes:
         vectors: (heads, width) of each vector kept per token: keys and values, convolution taps, or nothing.

@@ -160,13 +160,13 @@ class ContiguousCache:
         self._recurrent[layer] = tuple(part.detach() for part in state)
 
     def places(self, window: int | None) -> BlockTable:
-        """See `cpu_decoder.PagedCache`; of a cache with a single row."""
+        """See `cpu_decoder.PagedCacheLike`; of a cache with a single row."""
         ends = range(self._length - self._newest + 1, self._length + 1)
         firsts = [0 if window is None else max(0, end - window) for end in ends]
         return BlockTable.of([[(first, end - first)] for first, end in zip(firsts, ends, strict=True)])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
-        """See `cpu_decoder.PagedCache`."""
+        """See `cpu_decoder.PagedCacheLike`."""
         if self._memories is None:
             self._memories = [(memory(keys[0]), memory(values[0])) for keys, values in self._vectors]
         return self._memories[layer]

@@ -15,7 +15,7 @@ ANSWER_SHARE = 4
 """At least a quarter of the context, or all the tokens asked for if they are fewer, is kept free for the answer."""
 
 
-class Conversation:
+class ChatSession:
     """The turns so far and the model that answers them.
 
     The whole conversation is handed to the model every turn, but only what is new is read (see `Session`). When it

@@ -40,7 +40,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Written:
+class CompressedHeader:
     """What a file says of itself before its code begins."""
 
     method: int
@@ -65,7 +65,7 @@ class Written:
         return head + self.model + b"".join(map(_number, shape)) + self.probe + b"".join(map(_word, words))
 
 
-def unpack(data: bytes) -> tuple[Written, bytes]:
+def unpack(data: bytes) -> tuple[CompressedHeader, bytes]:
     """A file's own words, and the code behind them.
 
     Raises:
@@ -80,9 +80,9 @@ def unpack(data: bytes) -> tuple[Written, bytes]:
     reader = _Reader(data, 4)
     method, length, checksum = reader.take(1)[0], reader.number(), reader.take(8)
     if method == STORED:
-        found = Written(method, length, checksum)
+        found = CompressedHeader(method, length, checksum)
     elif method == NGRAM:
-        found = Written(method, length, checksum, order=reader.number())
+        found = CompressedHeader(method, length, checksum, order=reader.number())
     elif method == MODEL:
         model, (tokens, streams, window, threads) = reader.take(8), (reader.number() for _ in range(4))
         sound = tokens <= length and 1 <= streams <= min(max(1, tokens), 1024) and 2 <= window <= 1 << 16
@@ -91,7 +91,7 @@ def unpack(data: bytes) -> tuple[Written, bytes]:
             raise UserError("this file is damaged: its beginning contradicts itself")
         shape, probe = Shape(tokens, streams, window, threads), reader.take(4)
         words = [reader.word() for _ in range(3)]
-        found = Written(method, length, checksum, ORDER, model, shape, probe, *words)
+        found = CompressedHeader(method, length, checksum, ORDER, model, shape, probe, *words)
     else:
         raise UserError(f"this file is damaged: there is no method {method}")
     return found, data[reader.at :]
@@ -116,15 +116,18 @@ def compress(
     """
     checksum = _checksum(data)
     if loaded is None:
-        head, code = Written(NGRAM, len(data), checksum, order=order).pack(), _write_ngram(data, order, progress)
+        head, code = (
+            CompressedHeader(NGRAM, len(data), checksum, order=order).pack(),
+            _write_ngram(data, order, progress),
+        )
     else:
         head, code = _write_tokens(data, checksum, loaded, name, progress)
-    plain = Written(STORED, len(data), checksum).pack()
+    plain = CompressedHeader(STORED, len(data), checksum).pack()
     return head + code if len(head) + len(code) < len(plain) + len(data) else plain + data
 
 
 def decompress(
-    data: bytes, *, load: Callable[[Written], LoadedModel] | None = None, progress: Progress | None = None
+    data: bytes, *, load: Callable[[CompressedHeader], LoadedModel] | None = None, progress: Progress | None = None
 ) -> bytes:
     """The bytes that `compress` was given.
 
@@ -159,7 +162,7 @@ def _write_ngram(data: bytes, order: int, progress: Progress | None) -> bytes:
     return coder.finish()
 
 
-def _read_ngram(code: bytes, written: Written, progress: Progress | None) -> bytes:
+def _read_ngram(code: bytes, written: CompressedHeader, progress: Progress | None) -> bytes:
     if written.order > 255:
         raise UserError("this file is damaged: its beginning contradicts itself")
     model, coder, found = ByteNGram(written.order), ArithmeticDecoder(code), bytearray()
@@ -184,7 +187,7 @@ def _write_tokens(
     spelling, opening = Spelling(loaded.tokenizer, loaded.model.vocab_size), _opening(loaded)
     ids = spelling.encode(data)
     shape = token_streams.Shape.of(loaded.model, len(ids))
-    head = Written(
+    head = CompressedHeader(
         MODEL,
         len(data),
         checksum,
@@ -200,7 +203,10 @@ def _write_tokens(
 
 
 def _read_tokens(
-    code: bytes, written: Written, load: Callable[[Written], LoadedModel] | None, progress: Progress | None
+    code: bytes,
+    written: CompressedHeader,
+    load: Callable[[CompressedHeader], LoadedModel] | None,
+    progress: Progress | None,
 ) -> bytes:
     from underhood.infer import token_streams
     from underhood.infer.token_code import Spelling, digest_of
@@ -227,7 +233,7 @@ def _opening(loaded: LoadedModel) -> int:
     return next(iter([*loaded.prompt_ids(""), *loaded.stop_ids]), 0)
 
 
-def _what_differs(written: Written) -> str:
+def _what_differs(written: CompressedHeader) -> str:
     """Why a model may give other probabilities here, as far as one can tell."""
     if written.method != MODEL:
         return "the file is damaged"

@@ -16,7 +16,7 @@ from underhood.core.config import from_json
 from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
 from underhood.core.protocols import Tokenizer
-from underhood.infer.chat import Conversation
+from underhood.infer.chat import ChatSession
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
@@ -213,7 +213,7 @@ class LoadedModel:
         pieces = talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=_sampling(sampling))
         return "".join(pieces)
 
-    def conversation(self, system: str | None = None) -> Conversation:
+    def conversation(self, system: str | None = None) -> ChatSession:
         """A new conversation with this model: ``for piece in talk.reply("Hello"): …``.
 
         Raises:
@@ -225,7 +225,7 @@ class LoadedModel:
                 f"the {self.stage} model has not learnt to chat",
                 fix=f"Load the stage {have[-1]!r}, or continue a text with generate" if have else "Use generate",
             )
-        return Conversation(self.model, self.tokenizer, system=system, template=self.template)
+        return ChatSession(self.model, self.tokenizer, system=system, template=self.template)
 
 
 def load(

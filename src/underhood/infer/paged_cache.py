@@ -119,12 +119,12 @@ class PagedCache:
                 store.copy(source * size, to * size, size)
 
     def places(self, window: int | None) -> BlockTable:
-        """See `cpu_decoder.PagedCache`."""
+        """See `cpu_decoder.PagedCacheLike`."""
         tokens = (span.token(place) for span in self._spans for place in range(span.start, span.end))
         return BlockTable.of([token.seen(window) for token in tokens])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
-        """See `cpu_decoder.PagedCache`."""
+        """See `cpu_decoder.PagedCacheLike`."""
         keys, values = self._stores[layer]
         return keys.memory, values.memory
 
@@ -195,7 +195,7 @@ def _recent_slots(spans: Sequence[Span], count: int) -> Int[Tensor, "T C"]:
 
 
 @dataclass(frozen=True)
-class _Text:
+class _SequenceAttention:
     """A text attended to by itself: the pieces where its keys lie, and who sees whom of them (None for all)."""
 
     row: int
@@ -216,8 +216,8 @@ class _Plan:
     def __init__(self, spans: Sequence[Span], window: int | None, exact: bool, loops: bool, device: torch.device):
         rows: list[int] = []
         seen_by_rows: list[list[tuple[int, int]]] = []
-        self.chunks: list[_Text] = []
-        self.wholes: list[_Text] = []
+        self.chunks: list[_SequenceAttention] = []
+        self.wholes: list[_SequenceAttention] = []
         row = 0
         for span in spans:
             seen = span.seen(window)
@@ -226,9 +226,9 @@ class _Plan:
                 seen_by_rows.append(seen)
             elif exact or span.count == 1 or len(seen) > MOST_PIECES or _cuts(span, window):
                 mask = None if span.count == 1 else _mask(span, window, device)
-                self.wholes.append(_Text(row, span, seen, mask))
+                self.wholes.append(_SequenceAttention(row, span, seen, mask))
             else:
-                self.chunks.append(_Text(row, span, span.slots(0, span.start)))
+                self.chunks.append(_SequenceAttention(row, span, span.slots(0, span.start)))
             row += span.count
         self.singles = (torch.tensor(rows), BlockTable.of(seen_by_rows)) if rows else None
 
@@ -254,7 +254,11 @@ def _mask(span: Span, window: int | None, device: torch.device) -> Tensor:
 
 
 def _attend_chunk(
-    chunk: _Text, own: tuple[Tensor, Tensor, Tensor], keys: KVStorage, values: KVStorage, scale: float | None
+    chunk: _SequenceAttention,
+    own: tuple[Tensor, Tensor, Tensor],
+    keys: KVStorage,
+    values: KVStorage,
+    scale: float | None,
 ) -> Tensor:
     """Several tokens of a text (1, H, T, K): what came before is seen by all, themselves causally."""
     q_1HTK, k_1GTK, v_1GTK = own

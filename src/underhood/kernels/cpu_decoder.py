@@ -40,7 +40,7 @@ class UnsupportedModule(Exception):
     """The pass does not know a part of the model; the model's own forward pass does."""
 
 
-class PagedCache(Protocol):
+class PagedCacheLike(Protocol):
     """A cache that says where its texts lie, the tokens that are about to be read included."""
 
     def places(self, window: int | None) -> BlockTable:
@@ -89,14 +89,14 @@ class CpuDecoder:
 
     @torch.inference_mode()
     def __call__(
-        self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCache, rows: Sequence[int] | None = None
+        self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCacheLike, rows: Sequence[int] | None = None
     ) -> Tensor:
         """Reads at most `MOST` tokens; the scores (N, V) after each, or after those at `rows` only."""
         with self._threads.measured(len(tokens)):
             return self._read(tokens, positions, cache, rows)
 
     def _read(
-        self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCache, rows: Sequence[int] | None
+        self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCacheLike, rows: Sequence[int] | None
     ) -> Tensor:
         count = len(tokens)
         room = self._rooms.get(count) or self._rooms.setdefault(count, Workspace(count, self._memory))
@@ -144,7 +144,7 @@ class Workspace:
 class _PassContext:
     """What the layers of one pass share."""
 
-    def __init__(self, positions: Sequence[int], cache: PagedCache):
+    def __init__(self, positions: Sequence[int], cache: PagedCacheLike):
         self.cache = cache
         self._positions_N1 = np.array(positions, dtype=np.float32)[:, None]
         self._places: dict[int | None, BlockTable] = {}

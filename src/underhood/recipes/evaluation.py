@@ -25,7 +25,7 @@ from underhood.models.decoder import Decoder
 from underhood.models.ngram import NGramSpec
 from underhood.recipes.corpus import END
 from underhood.recipes.stages.registry import Stage
-from underhood.recipes.training_data import SEEN, Asked, StageData, chosen, is_refusal
+from underhood.recipes.training_data import SEEN, ReferenceAnswer, StageData, chosen, is_refusal
 from underhood.text.chat import ChatTemplate
 
 BITS, ENDS = "bits per byte", "answers that end"
@@ -199,7 +199,7 @@ def _written(
     write: Callable[[Sequence[str]], list[GeneratedAnswer]], data: StageData, size: EvalSize, seed: int, plain: bool
 ) -> tuple[dict[str, GeneratedAnswer], list[Measurement]]:
     """Answers to a share of the prompts of each kind, and what can be counted about them."""
-    kinds: dict[str, list[Asked]] = {}
+    kinds: dict[str, list[ReferenceAnswer]] = {}
     for asked in data.answers:
         kinds.setdefault(asked.kind, []).append(asked)
     samples: dict[str, GeneratedAnswer] = {}

@@ -29,7 +29,7 @@ MOST_QUESTIONS, MOST_HELD_OUT, INVENTED = 400, 400, 200
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReferenceAnswer:
     """A prompt to answer and what a right answer would be (None: anything goes)."""
 
     prompt: str
@@ -55,7 +55,7 @@ class StageData:
     pairs: list[Pair]
     held_out_pairs: list[Pair]
     questions: dict[str, list[Question]]
-    answers: list[Asked]
+    answers: list[ReferenceAnswer]
     plain: dict[str, str]
     neutral: tuple[str, str]
 
@@ -91,11 +91,11 @@ def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> StageData:
     }
     summaries = {function.name: function.summary for function in (*seen, *unseen)}
     answers = [
-        Asked(question.prompt, summaries[question.function], part)
+        ReferenceAnswer(question.prompt, summaries[question.function], part)
         for part, asked in questions.items()
         for question in asked
     ]
-    answers += [Asked(f"What does `{name}` do?", REFUSAL.format(name=name), "invented") for name in invented]
+    answers += [ReferenceAnswer(f"What does `{name}` do?", REFUSAL.format(name=name), "invented") for name in invented]
     plain = {question.prompt: f"{question.function}\n" for asked in questions.values() for question in asked}
     plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented}
     held_out_pairs = preference_pairs(unseen, seed=seed + 3)[:MOST_HELD_OUT]
@@ -113,7 +113,7 @@ def _about_text(train: Corpus, held_out: Corpus, seed: int) -> StageData:
         if made:
             questions[part] = made
     answers = [
-        Asked(example.question, example.answer, part)
+        ReferenceAnswer(example.question, example.answer, part)
         for part, known in ((SEEN, examples[:200]), (UNSEEN, unseen[:200]))
         for example in known
     ]
@@ -179,7 +179,7 @@ def read_stage_data(folder: Path) -> StageData:
         pairs("train"),
         pairs("held-out"),
         questions,
-        [Asked(row["prompt"], row["expected"], row["kind"]) for row in rows["answers"]],
+        [ReferenceAnswer(row["prompt"], row["expected"], row["kind"]) for row in rows["answers"]],
         {row["prompt"]: row["plain"] for row in rows["plain"]},
         (rows["neutral"][0]["prompt"], rows["neutral"][0]["plain"]),
     )

@@ -57,7 +57,7 @@ def chat_router(
         # Templates run in a process of their own, and long texts take time: others' streams go on meanwhile.
         asked = await asyncio.to_thread(ask_chat, body, served, settings)
         (handle,) = await asyncio.to_thread(submit, served, [asked.request], settings, "messages")
-        choices = [_Choice(CallReader(asked.tools)) for _ in range(asked.request.n)]
+        choices = [_ChatChoice(CallReader(asked.tools)) for _ in range(asked.request.n)]
         talk = _Talk(served, asked, handle, choices, metrics.stopwatch(served))
         if body.stream:
             wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
@@ -70,7 +70,7 @@ def chat_router(
 
 
 @dataclass
-class _Choice:
+class _ChatChoice:
     """One answer as far as it has come."""
 
     reader: CallReader
@@ -106,7 +106,7 @@ class _Talk:
     served: Served
     asked: ChatAsked
     handle: RequestHandle
-    choices: list[_Choice]
+    choices: list[_ChatChoice]
     watch: Stopwatch
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time.time()))

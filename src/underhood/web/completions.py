@@ -55,8 +55,10 @@ def completions_router(
         handles = await asyncio.to_thread(submit, served, writing, settings, "prompt")
         n = asked[0].n
         wants_logprobs = body.logprobs is not None
-        choices = [_Choice(served, prompt, wants_logprobs, bool(body.echo)) for prompt in prompts for _ in range(n)]
-        text = _Text(served, prompts, handles, choices, n, metrics.stopwatch(served))
+        choices = [
+            _CompletionChoice(served, prompt, wants_logprobs, bool(body.echo)) for prompt in prompts for _ in range(n)
+        ]
+        text = _CompletionText(served, prompts, handles, choices, n, metrics.stopwatch(served))
         if body.stream:
             wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
             return await EventStream.begin(request, text.stream(recent, with_usage=wants_usage))
@@ -77,7 +79,7 @@ class _Prompt:
 
 
 @dataclass
-class _Choice:
+class _CompletionChoice:
     """One continuation as far as it has come."""
 
     served: Served
@@ -121,13 +123,13 @@ class _Choice:
 
 
 @dataclass
-class _Text:
+class _CompletionText:
     """One request while it is answered."""
 
     served: Served
     prompts: list[_Prompt]
     handles: list[RequestHandle]
-    choices: list[_Choice]
+    choices: list[_CompletionChoice]
     n: int
     watch: Stopwatch
     id: str = field(default_factory=lambda: new_id("cmpl"))

@@ -17,7 +17,7 @@ from underhood.web.errors import ApiError, invalid
 from underhood.web.registry import Served
 from underhood.web.requests import ChatRequest, CompletionRequest, Message
 from underhood.web.settings import ServeSettings
-from underhood.web.shared_fields import Asked, JsonFormat, RegexFormat, SchemaFormat
+from underhood.web.shared_fields import GenerationBody, JsonFormat, RegexFormat, SchemaFormat
 from underhood.web.tools import OPEN, Tools, with_tools
 
 DEFAULT_TOKENS = 16
@@ -204,7 +204,7 @@ def plain(message: Message) -> dict[str, Any]:
     return found
 
 
-def sampling_of(body: Asked) -> SamplingSpec:
+def sampling_of(body: GenerationBody) -> SamplingSpec:
     """How a request's text is drawn."""
     named = {name: getattr(body, name) for name in ("temperature", "top_p", "top_k", "min_p")}
     given = {name: value for name, value in named.items() if value is not None}
@@ -220,7 +220,7 @@ def sampling_of(body: Asked) -> SamplingSpec:
     )
 
 
-def _shared(body: Asked, served: Served, settings: ServeSettings) -> dict[str, Any]:
+def _shared(body: GenerationBody, served: Served, settings: ServeSettings) -> dict[str, Any]:
     if (body.n or 1) > settings.max_choices:
         raise invalid(f"n is at most {settings.max_choices} here.", "n")
     if any(int(id) >= served.loaded.spec.vocab_size for id in body.logit_bias or ()):
@@ -236,7 +236,7 @@ def _shared(body: Asked, served: Served, settings: ServeSettings) -> dict[str, A
     }
 
 
-def _check_stream(body: Asked) -> None:
+def _check_stream(body: GenerationBody) -> None:
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options needs stream to be true.", "stream_options")
 

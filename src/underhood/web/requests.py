@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from underhood.web.shared_fields import MOST_TOP, Asked, Body, ResponseFormat, TokenId, Whole
+from underhood.web.shared_fields import MOST_TOP, Body, GenerationBody, ResponseFormat, TokenId, Whole
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Texts = Annotated[list[str], Field(min_length=1)]
@@ -87,7 +87,7 @@ class ChosenTool(Body):
     function: ChosenName
 
 
-class ChatRequest(Asked):
+class ChatRequest(GenerationBody):
     """``POST /v1/chat/completions``.
 
     Fields that only concern OpenAI's own house (who asks, where it is kept) are accepted and change nothing; those that
@@ -110,7 +110,7 @@ class ChatRequest(Asked):
     prompt_cache_key: str | None = None
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(GenerationBody):
     """``POST /v1/completions``. An empty prompt begins a new text."""
 
     prompt: str | Texts | Tokens | Annotated[list[Tokens], Field(min_length=1)] = ""

@@ -34,7 +34,7 @@ class StreamOptions(Body):
     """Accepted; nothing is padded, for nothing here passes through other hands encrypted."""
 
 
-class Asked(Body):
+class GenerationBody(Body):
     """What chat and plain completions share.
 
     Where a request names none of `temperature`, `top_p`, `top_k` and `min_p`, text is drawn as everywhere in Underhood
