@@ -34,11 +34,6 @@ NOT_YET = {
     "train",
     "ui",
     "web",
-    "README.md",
-    "build.md",
-    "page.md",
-    "sampling.md",
-    "walk.md",
 }
 DUPLICATES_LEFT: set[str] = set()
 CIRCLES_LEFT: set[tuple[str, str]] = set()
