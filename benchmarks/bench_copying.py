@@ -28,8 +28,9 @@ from underhood.core.runlog import RunLog
 from underhood.data.pack import EvaluationWindows, PackedBatches
 from underhood.data.shards import TokenShards
 from underhood.evals.perplexity import held_out_loss
+from underhood.models.base import parameter_count
 from underhood.models.copying import begin_copying
-from underhood.models.decoder import Decoder, parameter_count
+from underhood.models.decoder import Decoder
 from underhood.recipes.corpus import open_shards, prepare_data
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec

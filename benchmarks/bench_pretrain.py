@@ -31,7 +31,8 @@ from underhood.data.sources import load_corpus
 from underhood.data.split import split_documents
 from underhood.evals.compression import compressors_bits_per_byte
 from underhood.evals.perplexity import held_out_loss
-from underhood.models.decoder import parameter_count, qwen3_shaped
+from underhood.models.base import parameter_count
+from underhood.models.decoder import qwen3_shaped
 from underhood.text.bpe import train_bpe
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss

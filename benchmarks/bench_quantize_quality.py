@@ -25,7 +25,8 @@ from underhood.evals.intervals import paired_ratio
 from underhood.evals.perplexity import LossReport, held_out_loss
 from underhood.infer.load import load
 from underhood.infer.optimize import Quantized, optimize_for_inference
-from underhood.models.decoder import Decoder, parameter_count
+from underhood.models.base import parameter_count
+from underhood.models.decoder import Decoder
 from underhood.recipes.corpus import open_shards
 from underhood.recipes.run import Run
 

@@ -34,7 +34,8 @@ from plain_gpt import PlainConfig, PlainGPT, make_optimizer, train_step
 from underhood.core.config import to_json
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
-from underhood.models.decoder import DecoderSpec, parameter_count
+from underhood.models.base import parameter_count
+from underhood.models.decoder import DecoderSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.convolution import ShortConvolutionSpec

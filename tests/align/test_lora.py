@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from underhood.align.adapter import load_adapter, names_of, save_adapter
 from underhood.core.errors import UserError
-from underhood.models.decoder import Decoder, parameter_count, qwen3_shaped
+from underhood.models.base import parameter_count
+from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.models.hub_weights import load_decoder
 from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
 from underhood.nn.qlora_linear import QuantizedLinear, quantize_linears

@@ -114,6 +114,9 @@ class AveragingSpec:
     def flops(self, width: int, context: int) -> float:
         return 3.0 * width
 
+    def facts(self, width: int) -> dict[str, str]:
+        return {}
+
     def build(self, width: int, layer: int) -> "Averaging":
         return Averaging(width, layer)
 

@@ -42,7 +42,7 @@ def make_run(folder: Path, stages: tuple[str, ...] = ("base", "sft", "dpo"), con
     for seed, stage in enumerate(stages):
         model = tiny_model(tokenizer, seed, context)
         state = {
-            "spec": to_json(model.spec),
+            "spec": to_json(model.spec, tagged=True),
             "model": stage,
             "order": seed,
             "chats": stage != "base",

@@ -9,7 +9,8 @@ import torch
 from test_contract import SPECS, V, assert_same, built, decoder, gpt2_shaped, random_tokens
 from torch import Tensor, nn
 
-from underhood.models.decoder import Decoder, DecoderSpec, parameter_count, qwen3_shaped
+from underhood.models.base import parameter_count
+from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.nn import attention
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec

@@ -52,7 +52,7 @@ def save_run(folder: Path, model: Decoder, tokenizer: BytePairTokenizer, stages:
     folder.mkdir(parents=True)
     tokenizer.save(folder / "tokenizer.json")
     (folder / "run.toml").write_text("", encoding="utf-8")
-    state = {"spec": to_json(model.spec), "tokenizer": sha256_of(folder / "tokenizer.json")}
+    state = {"spec": to_json(model.spec, tagged=True), "tokenizer": sha256_of(folder / "tokenizer.json")}
     for stage in stages:
         write_checkpoint(folder / "checkpoints" / stage, 10, {"model": module_tensors(model)}, state | {"model": stage})
     return folder

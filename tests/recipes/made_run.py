@@ -100,7 +100,7 @@ def summary(text: str = TEXT, hostile: str = "") -> dict[str, Any]:
         "seconds": round(sum(SECONDS.values()) + 6.3, 1),
         "peak_memory_gb": 1.93,
         "parameters": PARAMETERS,
-        "spec": to_json(SPEC),
+        "spec": to_json(SPEC, tagged=True),
         "corpus": {
             "name": "pydocs" + hostile,
             "digest": "5f1c" * 16,

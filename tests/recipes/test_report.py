@@ -17,7 +17,8 @@ from made_run import SPEC, STEPS, make_run
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
-from underhood.models.decoder import Decoder, parameter_count
+from underhood.models.base import parameter_count
+from underhood.models.decoder import Decoder
 from underhood.recipes.report.again import commands
 from underhood.recipes.report.anatomy import anatomy
 from underhood.recipes.report.curves import curves

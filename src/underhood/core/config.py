@@ -24,8 +24,11 @@ Json = dict[str, Any]
 NONE = {"type": "none"}
 
 
-def to_json(spec: Any) -> Json:
+def to_json(spec: Any, *, tagged: bool = False) -> Json:
     """A spec as plain JSON values. The inverse is `from_json(type(spec), …)`.
+
+    Args:
+        tagged: names the spec's type as well, for readers that take several: `from_json(SomeProtocol, …)`.
 
     Raises:
         TypeError: the spec holds a value that JSON cannot carry (a programming error).
@@ -33,7 +36,7 @@ def to_json(spec: Any) -> Json:
     if not dataclasses.is_dataclass(spec) or isinstance(spec, type):
         raise TypeError(f"a spec is a dataclass instance, got {spec!r}")
     hints = typing.get_type_hints(type(spec))
-    result: Json = {}
+    result: Json = {"type": _tag(spec)} if tagged else {}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
         left_out = value is None and field.default is None
@@ -52,6 +55,8 @@ def from_json(cls: type[T], data: Json, *, where: str = "config") -> T:
     """
     if not isinstance(data, dict):
         raise UserError(f"{where} is not a table of keys", expected=f"the fields of {cls.__name__}", got=repr(data))
+    if getattr(cls, "_is_protocol", False):
+        return _decode(data, cls, where)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cast(Any, cls)) if field.init}
     for key in data:
@@ -71,10 +76,13 @@ def from_json(cls: type[T], data: Json, *, where: str = "config") -> T:
         raise UserError(f"{where}: {error}") from error
 
 
+def _tag(spec: Any) -> str:
+    return f"{type(spec).__module__}.{type(spec).__qualname__}"
+
+
 def _encode(value: Any, hint: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        tagged = {} if hint is type(value) else {"type": f"{type(value).__module__}.{type(value).__qualname__}"}
-        return tagged | to_json(value)
+        return to_json(value, tagged=hint is not type(value))
     if isinstance(value, (tuple, list)):
         inner = _element_hint(hint)
         return [_encode(item, inner) for item in value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,11 +172,15 @@ class ModelSpec(Protocol):
         """Floating-point operations of a forward pass per token, at the full context."""
         ...
 
-    def build(self) -> "LanguageModel":
+    def facts(self) -> dict[str, str]:
+        """The spec in words, for a list."""
+        ...
+
+    def build(self) -> Any:
         """The model with weights yet to be filled."""
         ...
 
-    def initialize(self, *, seed: int, embed_std: float = 0.02) -> "LanguageModel":
+    def initialize(self, *, seed: int, embed_std: float = 0.02) -> Any:
         """A fresh model to train, a pure function of the spec and the seed.
 
         Args:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import LanguageModel
+from underhood.core.protocols import HiddenStateModel, LanguageModel
 from underhood.data.batch import IGNORE, Batch
-from underhood.models.decoder import Decoder
 from underhood.models.ngram import NGram
 
 LOGITS_AT_ONCE = 1 << 24
@@ -126,7 +125,7 @@ def _at_targets(model: LanguageModel, batch: Batch, measure: Callable[[Tensor, T
     """``measure(logits_NV, targets_N)`` where there are targets, 0 elsewhere, as (B, T)."""
     at_BT = batch.targets != IGNORE
     targets_N = batch.targets[at_BT]
-    if isinstance(model, Decoder):
+    if isinstance(model, HiddenStateModel):
         hidden_ND = model.hidden(batch.tokens, positions=batch.positions)[at_BT]
         step = max(1, LOGITS_AT_ONCE // model.vocab_size)
         parts = [

@@ -15,8 +15,9 @@ from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.config import to_json
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.infer.cache import dtype_of
 from underhood.infer.load import IMPORTED, PUBLISHED, LoadedModel
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.models.hub_weights import read_config
 from underhood.models.presets import active_parameter_count
 from underhood.text.load import GPT2_FILES, SENTENCEPIECE_FILES
@@ -81,8 +82,8 @@ def facts_of(loaded: LoadedModel) -> Facts:
         family=str(read_config(loaded.path)["model_type"]),
         parameters=parameter_count(loaded.model),
         active=active_parameter_count(loaded.model),
-        context=loaded.model.context,
-        dtype=str(loaded.model.embed.weight.dtype).removeprefix("torch."),
+        context=loaded.decoder.context,
+        dtype=str(dtype_of(loaded.model)).removeprefix("torch."),
         chats=loaded.chats,
         tokenizer=kind,
     )
@@ -132,7 +133,8 @@ def import_run(loaded: LoadedModel, source: str, out: Path) -> Path:
             about = {"source": source, "config": config, "facts": facts_of(loaded).__dict__}
             write_text(making / IMPORTED, json.dumps(about, indent=1) + "\n")
             tokenizer = making / "tokenizer.json"
-            state = {"spec": to_json(loaded.spec), "tokenizer": sha256_of(tokenizer) if tokenizer.exists() else None}
+            digest = sha256_of(tokenizer) if tokenizer.exists() else None
+            state = {"spec": to_json(loaded.spec, tagged=True), "tokenizer": digest}
             write_checkpoint(making / "checkpoints" / PUBLISHED, 0, {"model": module_tensors(loaded.model)}, state)
             os.rename(making, out)
         finally:

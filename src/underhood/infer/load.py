@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from underhood.core.checkpoint import newest, read_checkpoint
-from underhood.core.config import from_json
 from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
-from underhood.core.protocols import Tokenizer
+from underhood.core.protocols import ModelSpec, Tokenizer
+from underhood.infer.cache import device_of
 from underhood.infer.chat import ChatSession
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
@@ -24,8 +24,10 @@ from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
 from underhood.infer.text_stream import decode_stream
-from underhood.models.decoder import Decoder, DecoderSpec, parameter_count
-from underhood.models.hub_weights import Progress, empty_decoder, load_decoder
+from underhood.models.base import BuiltModel, parameter_count
+from underhood.models.decoder import Decoder
+from underhood.models.hub_weights import Progress, load_decoder
+from underhood.models.restore import restore
 from underhood.text.chat import CHATML, Message, Template
 from underhood.text.load import load_chat_template, load_roles, load_tokenizer
 from underhood.text.settings import SpecialTokenIds
@@ -59,7 +61,7 @@ class LoadedModel:
     """A model with all that is needed to use it.
 
     Attributes:
-        model: the decoder, in evaluation mode.
+        model: the language model, in evaluation mode.
         tokenizer: what it reads and writes; one that can't be read complains when it is used.
         spec: what it is made of.
         stage: the name of a run's model, e.g. "base"; `PUBLISHED` for a model of others.
@@ -70,9 +72,9 @@ class LoadedModel:
         roles: which ids open and end its texts, as a published model's files say; None for a model made here.
     """
 
-    model: Decoder
+    model: BuiltModel
     tokenizer: Tokenizer
-    spec: DecoderSpec
+    spec: ModelSpec
     stage: str
     path: Path
     run: Path
@@ -80,15 +82,26 @@ class LoadedModel:
     template: Template | None = None
     roles: SpecialTokenIds | None = None
 
+    @property
+    def decoder(self) -> Decoder:
+        """The model, for what works with decoders only.
+
+        Raises:
+            UserError: it is of another family.
+        """
+        if not isinstance(self.model, Decoder):
+            raise UserError(f"{self.run} can't be used for this", expected="a decoder", got=type(self.model).__name__)
+        return self.model
+
     def __call__(self, tokens: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         """The scores (B, T, V) of the token after each of the given ids, (B, T) or one row of them (T)."""
-        tokens_BT = torch.as_tensor(tokens, device=self.model.embed.weight.device)
+        tokens_BT = torch.as_tensor(tokens, device=device_of(self.model))
         return self.model(tokens_BT if tokens_BT.ndim == 2 else tokens_BT[None])
 
     def __repr__(self) -> str:
         return (
             f"<{self.stage} model of {self.run}: {parameter_count(self.model):,} parameters, vocabulary "
-            f"{self.spec.vocab_size:,}, context {self.spec.context:,}, step {self.step:,}>"
+            f"{self.spec.vocab_size:,}, context {self.spec.context or 'unlimited'}, step {self.step:,}>"
         )
 
     @property
@@ -257,9 +270,8 @@ def load(
     else:
         stage, path = _find(folder, stage)
     saved = read_checkpoint(path)
-    spec = from_json(DecoderSpec, saved.state["spec"], where=f"spec in {path / 'state.json'}")
-    model = empty_decoder(spec, dtype or torch.float32, device or "cpu")
-    saved.fill(model, "model")
+    model = restore(saved, dtype=dtype or torch.float32, device=device or "cpu")
+    spec = model.spec
     template: Template | None = None
     roles: SpecialTokenIds | None = None
     imported = (folder / IMPORTED).exists()
@@ -273,7 +285,7 @@ def load(
         raise UserError(
             f"{file} is not the tokenizer that {path} was trained with", fix="Put the run's own tokenizer.json back"
         )
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     if saved.state.get("chats") and template is None:
         template = CHATML
     return LoadedModel(

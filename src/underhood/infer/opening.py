@@ -11,7 +11,8 @@ from underhood.infer.cached_sequence import warm
 from underhood.infer.drafts import check_draft
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.optimize import Quantized, optimize_for_inference
-from underhood.models.decoder import Decoder, parameter_count
+from underhood.models.base import parameter_count
+from underhood.models.decoder import Decoder
 
 LARGE = 20_000_000
 """Parameters from which it pays to optimize a model: compiling the kernels takes some seconds, once."""

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from underhood.core.protocols import AttendingCache, Cache
 from underhood.core.state import StateSpec
+from underhood.models.base import BuiltModel
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.embedding import ScaledEmbedding
@@ -83,6 +84,18 @@ class DecoderSpec:
         mixers = (self.block(layer).mixer for layer in range(self.layers))
         return 2.0 * multiplying + sum(mixer.flops(self.width, self.context) for mixer in mixers)
 
+    def facts(self) -> dict[str, str]:
+        """The spec in words, for a list."""
+        tied = ", embedding and unembedding tied" if self.tied else ""
+        facts = {
+            "Layers": f"{self.layers}",
+            "Width": f"{self.width}",
+            "Context": f"{self.context:,} tokens",
+            "Vocabulary": f"{self.vocab_size:,} tokens{tied}",
+        }
+        block = self.block(0)
+        return facts | block.mixer.facts(self.width) | block.feedforward.facts()
+
     def build(self) -> "Decoder":
         """The module, with its weights not yet initialised for training (see `initialize`)."""
         return Decoder(self)
@@ -141,7 +154,7 @@ def qwen3_shaped(
     )
 
 
-class Decoder(nn.Module):
+class Decoder(BuiltModel):
     """A causal language model; answers `core.protocols.LanguageModel`.
 
     Attributes:
@@ -162,16 +175,8 @@ class Decoder(nn.Module):
         self.checkpointing = False
 
     @property
-    def vocab_size(self) -> int:
-        return self.spec.vocab_size
-
-    @property
     def context(self) -> int:
         return self.spec.context
-
-    @property
-    def state_specs(self) -> tuple[StateSpec, ...]:
-        return self.spec.state_specs
 
     def forward(
         self,
@@ -219,11 +224,6 @@ def _unembedding(spec: DecoderSpec) -> nn.Linear | SoftcappedLinear:
     if spec.logit_cap is None:
         return nn.Linear(spec.width, spec.vocab_size, bias=False)
     return SoftcappedLinear(spec.width, spec.vocab_size, spec.logit_cap)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Parameters, each shared one counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @torch.no_grad()

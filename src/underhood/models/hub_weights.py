@@ -11,15 +11,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.tensorfile import names_in, opened, stream
-from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.models.decoder import Decoder
 from underhood.models.huggingface import Family, Turned, family_of, spec_from_config
+from underhood.models.restore import empty_model
 from underhood.text.files import read_json
 
 Progress = Callable[[int, int], None]
@@ -103,7 +104,7 @@ def load_decoder(
     where = str(folder / "config.json")
     family, spec = family_of(data, where), spec_from_config(data, where=where, context=context)
     files = tensor_files(folder)
-    model = empty_decoder(spec, dtype or _common_type(files), device)
+    model = cast(Decoder, empty_model(spec, dtype or _common_type(files), device))
     _fill(model, family, files, folder, progress)
     return model.eval().requires_grad_(False)
 
@@ -118,18 +119,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{folder / 'config.json'} is no configuration", expected="a JSON object")
     return data
-
-
-def empty_decoder(spec: DecoderSpec, dtype: torch.dtype, device: torch.device | str) -> Decoder:
-    """The model with memory for its weights and nothing in it yet."""
-    with torch.device("meta"):
-        model = spec.build().to(dtype)
-    if spec.tied:
-        model.unembed.register_parameter("weight", None)  # or it would get memory of its own
-    model.to_empty(device=device)
-    if spec.tied:
-        model.unembed.weight = model.embed.weight
-    return model
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:

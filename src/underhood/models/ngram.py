@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import AttendingCache, Cache
 from underhood.core.state import StateSpec
+from underhood.models.base import BuiltModel
 from underhood.nn.forward_context import ForwardContext
 
 Ints = NDArray[np.int64]
@@ -87,6 +88,10 @@ class NGramSpec:
         """None to speak of: it looks up."""
         return 0.0
 
+    def facts(self) -> dict[str, str]:
+        """The spec in words, for a list."""
+        return {"Order": f"{self.order} tokens", "Vocabulary": f"{self.vocab_size:,} tokens"}
+
     def initialize(self, *, seed: int = 0, embed_std: float = 0.0) -> "NGram":
         """The model before it has read anything; nothing in it is random."""
         return self.build()
@@ -96,7 +101,7 @@ class NGramSpec:
         return NGram(self)
 
 
-class NGram(nn.Module):
+class NGram(BuiltModel):
     """A smoothed table of n-grams; answers `core.protocols.LanguageModel`.
 
     The logits are natural-log probabilities. The counts are buffers, so `state_dict` saves the whole model; it has no
@@ -115,18 +120,6 @@ class NGram(nn.Module):
         self._set(keys, counts)
         self.register_load_state_dict_pre_hook(_resize_buffers)
         self.register_load_state_dict_post_hook(_rebuild)
-
-    @property
-    def vocab_size(self) -> int:
-        return self.spec.vocab_size
-
-    @property
-    def context(self) -> None:
-        return self.spec.context
-
-    @property
-    def state_specs(self) -> tuple[StateSpec, ...]:
-        return self.spec.state_specs
 
     @property
     def ngrams(self) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from underhood.core.errors import UserError, nearest
-from underhood.models.decoder import DecoderSpec, parameter_count
+from underhood.models.base import parameter_count
+from underhood.models.decoder import DecoderSpec
 from underhood.models.huggingface import spec_from_config
 from underhood.nn.moe import MixtureOfExperts
 

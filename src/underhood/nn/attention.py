@@ -73,6 +73,15 @@ class AttentionSpec:
         """Of scores and weighted sums, per token; causal order leaves half of the positions visible on average."""
         return 2.0 * self.heads * self.width_of_head(width) * context
 
+    def facts(self, width: int) -> dict[str, str]:
+        """The spec in words."""
+        shared = "" if self.groups == self.heads else f", sharing {self.groups} key–value head"
+        shared += "s" if shared and self.groups > 1 else ""
+        facts = {"Attention": f"{self.heads} heads of {self.width_of_head(width)}{shared}"}
+        marks = [("rotary positions", self.rotary), ("normalised queries and keys", self.qk_norm)]
+        inside = ", ".join(words for words, part in marks if part is not None)
+        return facts | ({"In attention": inside} if inside else {})
+
     def build(self, width: int, layer: int) -> "Attention":
         """The module of layer number `layer` (its place in the cache) for a residual stream of `width`."""
         return Attention(width, layer, self)

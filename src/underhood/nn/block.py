@@ -24,11 +24,19 @@ class MixerSpec(Protocol):
         """Floating-point operations of a forward pass per token, beside those of the weight matrices."""
         ...
 
+    def facts(self, width: int) -> dict[str, str]:
+        """The spec in words, for a list."""
+        ...
+
     def build(self, width: int, layer: int) -> nn.Module: ...
 
 
 class FeedForwardSpec(Protocol):
     """A slot that takes anything that works on each token alone."""
+
+    def facts(self) -> dict[str, str]:
+        """The spec in words, for a list."""
+        ...
 
     def build(self, width: int) -> nn.Module: ...
 

@@ -42,6 +42,10 @@ class ShortConvolutionSpec:
         """Of the taps, per token."""
         return 2.0 * self.taps * width
 
+    def facts(self, width: int) -> dict[str, str]:
+        """The spec in words."""
+        return {"Convolution": f"gated, over {self.taps} tokens"}
+
     def build(self, width: int, layer: int) -> "ShortConvolution":
         return ShortConvolution(width, layer, self)
 

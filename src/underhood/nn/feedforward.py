@@ -32,6 +32,10 @@ class GatedMLPSpec:
     activation: Activation = "silu"
     bias: bool = False
 
+    def facts(self) -> dict[str, str]:
+        """The spec in words."""
+        return {"Feed-forward": f"gated {self.activation}, {self.hidden:,} wide"}
+
     def build(self, width: int) -> "GatedMLP":
         return GatedMLP(width, self)
 
@@ -43,6 +47,10 @@ class MLPSpec:
     hidden: int
     activation: Activation = "gelu_tanh"
     bias: bool = True
+
+    def facts(self) -> dict[str, str]:
+        """The spec in words."""
+        return {"Feed-forward": f"plain {self.activation}, {self.hidden:,} wide"}
 
     def build(self, width: int) -> "MLP":
         return MLP(width, self)

@@ -37,6 +37,10 @@ class MoESpec:
         if not 1 <= self.active <= self.experts:
             raise ValueError(f"active must be from 1 to experts ({self.experts}), got {self.active}")
 
+    def facts(self) -> dict[str, str]:
+        """The spec in words."""
+        return {"Feed-forward": f"{self.experts} experts of {self.hidden:,}, {self.active} used per token"}
+
     def build(self, width: int) -> "MixtureOfExperts":
         return MixtureOfExperts(width, self)
 

@@ -90,7 +90,7 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     log.event(STAGE, "note", text=f"{len(learn):,} texts to learn from, {len(test):,} held out, {len(labels)} labels")
     ids = label_tokens(loaded.tokenizer, labels) if spec.how == "token" else ()
     described = ClassifierSpec(labels=labels, how=spec.how, pool=spec.pool, label_ids=ids)
-    model = loaded.model
+    model = loaded.decoder
     rank = rank_of(spec, model)
     if rank:
         LoRASpec(rank=rank, alpha=2.0 * rank).apply(model, seed=spec.seed)
@@ -199,7 +199,7 @@ class LoadedClassifier:
         if not texts:
             return []
         spec, opening = self.classifier.spec, self.loaded.prompt_ids("")
-        rows = encode_texts(self.loaded.tokenizer, spec, texts, self.loaded.model.context, opening=opening)
+        rows = encode_texts(self.loaded.tokenizer, spec, texts, self.loaded.decoder.context, opening=opening)
         found_NC = class_probabilities(self.classifier, rows, progress=progress)
         return [dict(zip(self.labels, row.tolist(), strict=True)) for row in found_NC]
 
@@ -220,7 +220,7 @@ def load_classifier(folder: Path, *, device: str | None = None) -> LoadedClassif
     loaded = load(folder, STAGE, device=choose_device(device))
     saved = read_checkpoint(path)
     where = str(path / "state.json")
-    classifier = from_json(ClassifierSpec, saved.state["classifier"], where=where).build(loaded.model)
+    classifier = from_json(ClassifierSpec, saved.state["classifier"], where=where).build(loaded.decoder)
     if classifier.head is not None:
         with torch.no_grad():
             load_module(classifier.head, saved.tensors("head"), path)

@@ -29,7 +29,8 @@ from underhood.core.runlog import RunLog
 from underhood.data.conversations import Conversation, read_conversations, split_conversations
 from underhood.data.render import ChatBatches, padded
 from underhood.infer.load import LoadedModel, load
-from underhood.models.decoder import Decoder, parameter_count
+from underhood.models.base import parameter_count
+from underhood.models.decoder import Decoder
 from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
 from underhood.nn.qlora_linear import quantize_linears
@@ -99,7 +100,7 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     device = Device(name=choose_device(spec.device), dtype=spec.dtype)
     reading = log.counter(STAGE, "reading the model")
     loaded = load(spec.model, spec.stage, device=device.torch, progress=reading)
-    model = loaded.model
+    model = loaded.decoder
     conversations = read_conversations(Path(spec.data))
     log.event(STAGE, "note", text=f"{len(conversations):,} conversations in the form {conversations.form}")
     parts = _split(spec, conversations.examples)

@@ -14,7 +14,7 @@ from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.data.pack import EvaluationWindows
 from underhood.data.shards import TokenShards
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.run import Run
@@ -83,7 +83,7 @@ def prepare(run: Run, clock: Clock) -> Prepared:
             run.write_note("plan", {"plan": to_json(plan), "hardware": to_json(hardware)})
             with torch.device("meta"):
                 parameters = parameter_count(plan.model.build())
-            facts = {"reason": plan.reason, "parameters": parameters, "model": to_json(plan.model)}
+            facts = {"reason": plan.reason, "parameters": parameters, "model": to_json(plan.model, tagged=True)}
             run.log.event("plan", "end", seconds=time.perf_counter() - started, **facts)
     except UserError:
         if run.made is not None:

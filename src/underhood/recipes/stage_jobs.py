@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from underhood.core.checkpoint import load_module, newest, read_checkpoint
-from underhood.core.config import from_json, to_json
+from underhood.core.checkpoint import newest, read_checkpoint
+from underhood.core.config import to_json
 from underhood.core.errors import UserError
-from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.models.base import BuiltModel
+from underhood.models.restore import restore
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.feedback import learn_from_feedback
 from underhood.recipes.preparation import Clock, Prepared, prepare
@@ -202,7 +203,7 @@ def train_in_run(run: Run, stage: Stage, prepared: Prepared, start: Path | None 
         seed=spec.seed,
     )
     state = {
-        "spec": to_json(plan.model),
+        "spec": to_json(plan.model, tagged=True),
         "model": stage.model,
         "order": len(stages_before(stage)),
         "chats": stage.chats,
@@ -212,7 +213,7 @@ def train_in_run(run: Run, stage: Stage, prepared: Prepared, start: Path | None 
     train_stage(stage, inputs, spec, prepared.hardware, log=run.log, checkpoints=checkpoints, state=state)
 
 
-def load_model(run: Run, model: str, path: Path | None = None) -> Decoder:
+def load_model(run: Run, model: str, path: Path | None = None) -> BuiltModel:
     """A model of the run (or the checkpoint `path`), on the CPU, in evaluation mode.
 
     Raises:
@@ -229,9 +230,7 @@ def load_model(run: Run, model: str, path: Path | None = None) -> Decoder:
     saved = read_checkpoint(path)
     if saved.state.get("tokenizer") not in (None, run.tokenizer_digest):
         raise UserError(f"{path} was trained with another tokenizer than the one in {run.path}")
-    decoder = from_json(DecoderSpec, saved.state["spec"], where=str(path / "state.json")).build()
-    load_module(decoder, saved.tensors("model"), path)
-    return decoder.eval()
+    return restore(saved)
 
 
 def _check_start(run: Run, stage: Stage, start: Path, *, finished: bool) -> None:

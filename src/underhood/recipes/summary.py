@@ -17,7 +17,7 @@ from underhood.core.provenance import commit, cpu_name
 from underhood.core.runlog import read_events
 from underhood.evals.generation import GeneratedAnswer
 from underhood.evals.table import ResultsTable
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.recipes.run import Run
 from underhood.recipes.stages.display import job_stages
 from underhood.recipes.training_data import StageData
@@ -50,7 +50,7 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
         "seconds": seconds,
         "peak_memory_gb": peak_memory() / 1e9,
         "parameters": parameters,
-        "spec": to_json(plan.model),
+        "spec": to_json(plan.model, tagged=True),
         "corpus": data,
         "tokenizer": tokenizer,
         "plan": {

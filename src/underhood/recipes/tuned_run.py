@@ -17,7 +17,7 @@ from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.core.toml import read_toml, toml_text
 from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, LoadedModel
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.models.hub_weights import read_config
 from underhood.recipes.finetune_spec import TrainingSettings
 
@@ -66,7 +66,7 @@ def write_model(
     copy_tokenizer_files(loaded, out)
     file = out / "tokenizer.json"
     state = {
-        "spec": to_json(loaded.model.spec),
+        "spec": to_json(loaded.model.spec, tagged=True),
         "stage": name,
         "model": name,
         "order": 0,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError
 from underhood.infer.load import stages_of
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.recipes.stages.display import model_hue, page_data, stage_css
 from underhood.ui.theme import asset
 from underhood.web.checkpoint_samples import CheckpointSamples

@@ -16,10 +16,10 @@ from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.engine_thread import EngineThread
 from underhood.infer.fetch import fetch
 from underhood.infer.load import LoadedModel, load, stages_of
-from underhood.infer.memory import share_memory
+from underhood.infer.memory import UNLIMITED, share_memory
 from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, optimize_for_inference
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.web.errors import unknown_model
 
 
@@ -44,7 +44,7 @@ class Served:
 
     @property
     def context(self) -> int:
-        return self.loaded.spec.context
+        return self.loaded.spec.context or UNLIMITED
 
     @cached_property
     def longest_token(self) -> int:

@@ -58,7 +58,10 @@ def embeddings_router(registry: ModelRegistry, settings: ServeSettings) -> APIRo
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Texts as vectors of length 1."""
         served = registry.find(body.model)
-        width = served.loaded.spec.width
+        try:
+            width = served.loaded.decoder.spec.width
+        except UserError as error:
+            raise translate(error, param="model") from error
         if body.dimensions not in (None, width):
             raise invalid(f"This model's vectors have {width} dimensions.", "dimensions")
         rows = await asyncio.to_thread(_rows, served, body, settings)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import Tokenizer
+from underhood.core.protocols import HiddenStateModel, Tokenizer
+from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
 from underhood.recipes.report.tokens import visible
 
@@ -73,11 +74,14 @@ def score(loaded: LoadedModel, prompt: Sequence[int], answer: Sequence[int], top
         )
     first, rows = len(prompt) - 1, []
     top = min(top, MOST_TOP, loaded.spec.vocab_size)
-    device = loaded.model.embed.weight.device
+    device, model = device_of(loaded.model), loaded.model
     with torch.inference_mode():
-        hidden_BTD = loaded.model.hidden(torch.tensor([ids[:-1]], device=device))[:, first:]
+        tokens_1T = torch.tensor([ids[:-1]], device=device)
+        stateful = isinstance(model, HiddenStateModel)
+        x_1TX = (model.hidden(tokens_1T) if stateful else model(tokens_1T))[:, first:]
         for begin in range(0, len(answer), CHUNK):
-            logits_TV = loaded.model.unembed(hidden_BTD[:, begin : begin + CHUNK])[0].float()
+            chunk_1CX = x_1TX[:, begin : begin + CHUNK]
+            logits_TV = (model.unembed(chunk_1CX) if stateful else chunk_1CX)[0].float()
             logprobs_TV = logits_TV.log_softmax(dim=-1)
             written_T = torch.tensor(answer[begin : begin + CHUNK], device=device)
             own_T = logprobs_TV.gather(1, written_T[:, None])[:, 0]

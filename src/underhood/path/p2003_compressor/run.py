@@ -16,8 +16,9 @@ from underhood.data.split import split_documents
 from underhood.evals.compression import compressors_bytes
 from underhood.infer import token_streams
 from underhood.infer.token_code import Spelling
+from underhood.models.base import parameter_count
 from underhood.models.byte_ngram import ByteNGram
-from underhood.models.decoder import parameter_count, qwen3_shaped
+from underhood.models.decoder import qwen3_shaped
 from underhood.text.bpe import train_bpe
 from underhood.train.small_lm import train_small
 

@@ -12,7 +12,8 @@ from underhood.core.figures import Grid, Plot, Series
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
 from underhood.evals.compression import compressors_bits_per_byte
-from underhood.models.decoder import parameter_count, qwen3_shaped
+from underhood.models.base import parameter_count
+from underhood.models.decoder import qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.train.cross_entropy import cross_entropy
 from underhood.train.optim import MuonAdamWSpec

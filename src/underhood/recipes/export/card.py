@@ -14,7 +14,7 @@ from typing import Any
 from underhood.core.errors import UserError
 from underhood.evals.table import ResultsTable
 from underhood.infer.load import LoadedModel
-from underhood.models.decoder import parameter_count
+from underhood.models.base import parameter_count
 from underhood.recipes.export.tuning import Tuning
 from underhood.recipes.stages.registry import all_stages, find_model, stages_before
 
@@ -62,7 +62,7 @@ class Card:
         return self.summary.get("corpus", {}).get("name")
 
     def _what(self) -> str:
-        spec, stage = self.loaded.spec, find_model(self.loaded.stage)
+        model, stage = self.loaded.decoder.spec, find_model(self.loaded.stage)
         done = self.loaded.stage if stage is None else stage.model_description
         if not self.published:
             said = f"{done}. It was made with Underhood in the shape of {self.family}"
@@ -70,8 +70,8 @@ class Card:
             worked = "" if stage is None else f" and {done} there"
             said = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
         return (
-            f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {spec.layers} layers of "
-            f"width {spec.width}, a vocabulary of {spec.vocab_size:,} tokens, a context of {spec.context:,} tokens. "
+            f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {model.layers} layers of "
+            f"width {model.width}, a vocabulary of {model.vocab_size:,} tokens, a context of {model.context:,} tokens. "
             f"The weights are stored as {self.dtype}."
         )
 

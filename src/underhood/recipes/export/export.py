@@ -132,4 +132,4 @@ def _write_gguf(file: Path, loaded: LoadedModel, name: str, stored: str, progres
         # Our own texts are given as they are: what a prompt opens with is the caller's business.
         opens=loaded.roles is not None and bool(loaded.roles.prefix_ids),
     )
-    write_gguf(file, loaded.model, loaded.tokenizer, naming, cast(GGUFType, stored), progress)
+    write_gguf(file, loaded.decoder, loaded.tokenizer, naming, cast(GGUFType, stored), progress)

@@ -56,7 +56,7 @@ def write_folder(
             if (loaded.run / name).exists():
                 shutil.copyfile(loaded.run / name, folder / name)
     _write_json(folder / "config.json", config | {"torch_dtype": dtype})
-    write_weights(folder, loaded.model, family_of(config), dtype, shard_bytes=shard_bytes, progress=progress)
+    write_weights(folder, loaded.decoder, family_of(config), dtype, shard_bytes=shard_bytes, progress=progress)
 
 
 def config_for(loaded: LoadedModel) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def config_for(loaded: LoadedModel) -> dict[str, Any]:
     """
     origin = origin_of(loaded)
     if origin is None:
-        return to_huggingface(loaded.spec)
+        return to_huggingface(loaded.decoder.spec)
     if spec_from_config(origin, context=loaded.spec.context) != loaded.spec:
         raise UserError(f"the model in {loaded.run} is no longer what its configuration says, so it has no form")
     return {key: value for key, value in origin.items() if key != "dtype"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from underhood.core.errors import UserError
 
@@ -20,7 +20,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A decoder's parameters by part (a tied unembedding counts once, as embedding), and its costs.
+    """A model's parameters by part (a tied unembedding counts once, as embedding), and its costs.
 
     Attributes:
         parts: parameters by the keys of `PARTS`, empty parts left out.
@@ -38,29 +38,30 @@ class Anatomy:
 
 
 def anatomy(spec: Mapping[str, Any] | None) -> Anatomy | None:
-    """Counts the parts of the model that `spec` (a DecoderSpec as JSON) describes.
+    """Counts the parts of the model that `spec` (as tagged JSON) describes.
 
     None when there is no spec, or one that this version can't build: the report then does without.
     """
     if not spec:
         return None
     import torch
+    from torch import nn
 
     from underhood.core.config import from_json
-    from underhood.models.decoder import Decoder, DecoderSpec
+    from underhood.core.protocols import ModelSpec
     from underhood.train.plan import training_flops
 
     try:
-        decoder_spec = from_json(DecoderSpec, dict(spec), where="spec")
+        model_spec = from_json(ModelSpec, dict(spec), where="spec")
         with torch.device("meta"):  # shapes without memory
-            model = Decoder(decoder_spec)
-        cost = training_flops(decoder_spec)
+            model = cast(nn.Module, model_spec.build())
+        cost = training_flops(model_spec)
     except (UserError, ValueError, TypeError):
         return None
     parts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         parts[_part(name)] += parameter.numel()
-    return Anatomy({key: value for key, value in parts.items() if value}, cost, _facts(decoder_spec))
+    return Anatomy({key: value for key, value in parts.items() if value}, cost, model_spec.facts())
 
 
 def _part(name: str) -> str:
@@ -71,24 +72,3 @@ def _part(name: str) -> str:
     if re.search(r"_?norm\.", name):
         return "norm"
     return "mixer" if ".mixer." in name else "feedforward"
-
-
-def _facts(spec: Any) -> dict[str, str]:
-    found = {
-        "Layers": f"{spec.layers}",
-        "Width": f"{spec.width}",
-        "Context": f"{spec.context:,} tokens",
-        "Vocabulary": f"{spec.vocab_size:,} tokens" + (", embedding and unembedding tied" if spec.tied else ""),
-    }
-    mixer, feedforward = spec.blocks[0].mixer, spec.blocks[0].feedforward
-    if hasattr(mixer, "heads"):
-        groups = mixer.groups
-        shared = "" if groups == mixer.heads else f", sharing {groups} key–value head{'s' if groups > 1 else ''}"
-        found["Attention"] = f"{mixer.heads} heads of {mixer.width_of_head(spec.width)}{shared}"
-        marks = [("rotary positions", mixer.rotary), ("normalised queries and keys", mixer.qk_norm)]
-        if words := [name for name, part in marks if part is not None]:
-            found["In attention"] = ", ".join(words)
-    if hasattr(feedforward, "hidden"):
-        gated = "gated" if type(feedforward).__name__.startswith("GatedMLP") else "plain"
-        found["Feed-forward"] = f"{gated} {feedforward.activation}, {feedforward.hidden:,} wide"
-    return found

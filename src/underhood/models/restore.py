@@ -1,0 +1,56 @@
+"""Checkpoints to models: any language model of ours, rebuilt from the spec that its checkpoint is tagged with."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from underhood.core.checkpoint import Checkpoint
+from underhood.core.config import from_json
+from underhood.core.protocols import ModelSpec
+from underhood.models.base import BuiltModel
+
+
+def restore(
+    checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> BuiltModel:
+    """The model of a checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: the spec is of an unknown type, or the tensors don't fit it.
+    """
+    model = empty_model(spec_of(checkpoint), dtype, device)
+    if next(model.parameters(), None) is None:  # tables, which have the size that the training text gave them
+        model = model.spec.build()
+        model.load_state_dict(checkpoint.tensors("model"))
+    else:
+        checkpoint.fill(model, "model")
+    return model.eval()
+
+
+def spec_of(checkpoint: Checkpoint) -> ModelSpec:
+    """What the model of a checkpoint is made of."""
+    return from_json(ModelSpec, checkpoint.state["spec"], where=f"spec in {checkpoint.path / 'state.json'}")
+
+
+def empty_model(spec: ModelSpec, dtype: torch.dtype, device: torch.device | str) -> BuiltModel:
+    """The model with memory for its weights and nothing in it yet; shared tensors stay shared."""
+    with torch.device("meta"):
+        model = spec.build().to(dtype)
+    first: dict[int, str] = {}
+    shared: list[tuple[str, str]] = []
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            shared.append((name, first[id(parameter)]))
+        first.setdefault(id(parameter), name)
+    for name, _ in shared:  # or it would get memory of its own
+        _set(model, name, None)
+    model.to_empty(device=device)
+    for name, original in shared:
+        _set(model, name, model.get_parameter(original))
+    return model
+
+
+def _set(model: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    parent, _, child = name.rpartition(".")
+    model.get_submodule(parent).register_parameter(child, parameter)
