@@ -11,8 +11,7 @@ from underhood.infer.cached_sequence import warm
 from underhood.infer.drafts import check_draft
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.optimize import Quantized, optimize_for_inference
-from underhood.models.base import parameter_count
-from underhood.models.decoder import Decoder
+from underhood.models.base import BuiltModel, parameter_count
 
 LARGE = 20_000_000
 """Parameters from which it pays to optimize a model: compiling the kernels takes some seconds, once."""
@@ -26,7 +25,7 @@ def ready(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
-def open_draft(name: str | Path, models: list[LoadedModel], quantize: Quantized | None = None) -> Decoder:
+def open_draft(name: str | Path, models: list[LoadedModel], quantize: Quantized | None = None) -> BuiltModel:
     """The draft of one or several models, made ready for inference.
 
     Raises:

@@ -19,6 +19,7 @@ from underhood.kernels.fused_layers import fuse as fuse_layers
 from underhood.kernels.jit import HAS_NUMBA, warn_without_numba
 from underhood.kernels.small_batch_linear import use_small_batch_linears
 from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear
+from underhood.models.base import BuiltModel
 from underhood.models.decoder import Decoder
 from underhood.nn.surgery import find_modules
 
@@ -77,8 +78,10 @@ def _hook_tables(model: nn.Module) -> list[dict]:
 
 
 @torch.no_grad()
-def optimize_for_inference(model: Decoder, quantize: Quantized | None = None, *, fuse: bool = True) -> InferenceModel:
+def optimize_for_inference(model: BuiltModel, quantize: Quantized | None = None, *, fuse: bool = True) -> BuiltModel:
     """A copy of a model that computes the same function faster; the model itself stays as it is.
+
+    Of other models than decoders nothing is known to be faster, so they are returned themselves.
 
     Args:
         quantize: None keeps the weights as they are; "int8" and "int4" round those of the blocks and of the
@@ -86,8 +89,13 @@ def optimize_for_inference(model: Decoder, quantize: Quantized | None = None, *,
         fuse: one matrix product where several read the same vector.
 
     Raises:
-        UserError: an unknown kind of quantisation; a quantised model elsewhere than on a CPU.
+        UserError: an unknown kind of quantisation; a quantised model elsewhere than on a CPU, or no decoder.
     """
+    if not isinstance(model, Decoder):
+        if quantize is not None:
+            kind = type(model).__name__
+            raise UserError("only decoders can be quantised", got=f"a model of kind {kind}", fix="Leave it out")
+        return model
     device = model.embed.weight.device.type
     if quantize not in (None, "int8", "int4"):
         raise UserError(f"there is no quantisation {quantize!r}", expected="int8 or int4")

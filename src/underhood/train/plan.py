@@ -124,13 +124,13 @@ class Plan:
     """Everything that was decided before training began.
 
     Attributes:
-        model: the decoder's spec.
+        model: the model's spec.
         stages: of training, in order.
         tokens_per_second: measured speed of a training step of this model here.
         reason: why, in sentences for the user.
     """
 
-    model: DecoderSpec
+    model: ModelSpec
     stages: tuple[StagePlan, ...]
     tokens_per_second: float
     reason: str
@@ -170,7 +170,7 @@ def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_si
     return SIZES[rung]
 
 
-def measure_speed(spec: DecoderSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
+def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
     """Tokens per second of real training steps (forward, backward, clipping, update) on random tokens."""
     model = spec.initialize(seed=0).to(device.torch)
     stepper = optimizer.build(model)
