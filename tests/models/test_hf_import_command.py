@@ -67,8 +67,6 @@ def test_import_command_shows_a_bar_where_someone_watches(
 ) -> None:
     from rich.console import Console
 
-    from underhood.cli import opening
-
     watched = Console(file=io.StringIO(), force_terminal=True, width=80)
     monkeypatch.setattr(opening, "console", lambda stream: watched)
     assert main(["import", str(spoken), "--check"]) == 0

@@ -170,4 +170,4 @@ def test_tokenizer_of_a_run_and_of_a_file(run: Path, verb: Verb, tmp_path: Path,
     assert ours.encode(text) == theirs.encode(text).ids
     assert (made["vocab_size"], ours.vocab_size) == (350, 350)
     assert "is there already" in complaint(capsys, "tokenizer", file, "--data", data)
-    assert verb("tokenizer", file, "--data", data, "--vocab-size", "360", "--again")["vocab_size"] == 360
+    assert verb("tokenizer", file, "--data", data, "--vocab-size", "360", "--restart")["vocab_size"] == 360

@@ -91,7 +91,7 @@ def test_dpo_learns_from_a_file_of_feedback(copy_of_tiny_run: Path, tmp_path: Pa
     store.add(Feedback(model="run:dpo", messages=ASK, answer="A thumb alone.", rating="up"))
     store.close()
     run = str(copy_of_tiny_run)
-    done = underhood("dpo", run, "--feedback", str(file), "--again", cwd=tmp_path)
+    done = underhood("dpo", run, "--feedback", str(file), "--restart", cwd=tmp_path)
     assert done.returncode == 2
     assert "no preference pair" in done.stderr
     store = FeedbackStore(file)
@@ -99,8 +99,8 @@ def test_dpo_learns_from_a_file_of_feedback(copy_of_tiny_run: Path, tmp_path: Pa
     store.close()
     done = underhood("dpo", run, "--feedback", str(file), cwd=tmp_path)
     assert done.returncode == 2
-    assert "--again" in done.stderr
-    done = underhood("dpo", run, "--feedback", str(file), "--again", "--json", cwd=tmp_path)
+    assert "--restart" in done.stderr
+    done = underhood("dpo", run, "--feedback", str(file), "--restart", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (copy_of_tiny_run / "data" / "feedback.jsonl").read_text().splitlines()]
     assert [(row["chosen"], row["rejected"]) for row in rows] == [("It is good.", "It is bad.")]
@@ -109,6 +109,6 @@ def test_dpo_learns_from_a_file_of_feedback(copy_of_tiny_run: Path, tmp_path: Pa
     done = underhood("dpo", run, "--feedback", str(file), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # And alignment without it forgets it.
-    done = underhood("dpo", run, "--again", cwd=tmp_path)
+    done = underhood("dpo", run, "--restart", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (copy_of_tiny_run / "data" / "feedback.jsonl").exists()

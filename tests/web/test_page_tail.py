@@ -14,7 +14,7 @@ from made_run import make_run
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
 from underhood.recipes.report.curves import DRAWN, curves
-from underhood.recipes.report.reading import read_run, steps_of
+from underhood.recipes.report.run_reader import read_run, steps_of
 from underhood.web.run_tail import BETWEEN, SILENCE, RunTail
 from underhood.web.run_views import Runs, settings
 

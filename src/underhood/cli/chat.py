@@ -53,7 +53,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli.opening import open_for_writing
+    from underhood.cli.model_loading import open_for_writing
 
     chat = Chat(open_for_writing(args.run, args.stage), args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
     chat.greet()

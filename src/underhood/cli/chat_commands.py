@@ -62,7 +62,7 @@ def system(chat: Chat, text: str) -> None:
 
 def stage(chat: Chat, name: str) -> None:
     """The conversation so far stays: another model may answer the next question."""
-    from underhood.cli.opening import open_for_writing
+    from underhood.cli.model_loading import open_for_writing
     from underhood.infer.load import stages_of
 
     if not name:

@@ -60,7 +60,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli.opening import open_base
+    from underhood.cli.model_loading import open_base
     from underhood.cli.progress import share_line
     from underhood.core.files import write_bytes
     from underhood.infer.compress import compress, decompress

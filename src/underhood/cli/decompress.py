@@ -39,7 +39,7 @@ class Args:
 
 def run(args: Args) -> int:
     from underhood.cli.compress import SUFFIX, read, refuse_to_replace
-    from underhood.cli.opening import open_base
+    from underhood.cli.model_loading import open_base
     from underhood.cli.progress import share_line
     from underhood.core.files import write_bytes
     from underhood.infer.compress import decompress, unpack

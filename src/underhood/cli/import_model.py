@@ -27,7 +27,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli.opening import open_model
+    from underhood.cli.model_loading import open_model
     from underhood.core.errors import UserError
     from underhood.infer.fetch import fetch
     from underhood.infer.importing import facts_of, import_run, verify

@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
-from underhood.cli.fielddocs import description, field_docs
+from underhood.cli.field_docs import description, field_docs
 from underhood.core.errors import UserError, nearest
 
 T = TypeVar("T")

@@ -38,7 +38,7 @@ def score_tasks(
         raise UserError("--tasks names no set", fix="Name some, e.g. --tasks arc_easy,piqa")
     wanted = [task_named(name) for name in dict.fromkeys(names)]
 
-    from underhood.cli.opening import open_model
+    from underhood.cli.model_loading import open_model
     from underhood.evals.likelihood import LikelihoodScorer
     from underhood.evals.score_tasks import score_task
     from underhood.ui.terminal import console, table

@@ -47,7 +47,7 @@ class Args:
     seed: int = 0
     """Seed of a run's split into training and held-out text."""
 
-    again: bool = False
+    restart: bool = False
     """Replaces a file that is there."""
 
     json: bool = False
@@ -75,8 +75,8 @@ def run(args: Args) -> int:
 
 def to_file(args: Args, out: Console) -> dict[str, Any]:
     """Learns from all of the text and writes the file."""
-    if args.place.exists() and not args.again:
-        raise UserError(f"{args.place} is there already", fix="Choose another name, or replace it by --again")
+    if args.place.exists() and not args.restart:
+        raise UserError(f"{args.place} is there already", fix="Choose another name, or replace it by --restart")
     if not args.place.parent.is_dir():
         raise UserError(f"there is no folder {args.place.parent} to write to")
     from underhood.data.clean import clean

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from underhood.cli.fielddocs import field_docs
+from underhood.cli.field_docs import field_docs
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 from underhood.recipes.spec import BuildSpec

@@ -12,9 +12,9 @@ from typing import Any
 
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError, nearest
-from underhood.recipes.report.again import resume
-from underhood.recipes.report.reading import RecordedRun, read_run
+from underhood.recipes.report.reproduce_commands import resume
 from underhood.recipes.report.results import panels
+from underhood.recipes.report.run_reader import RecordedRun, read_run
 from underhood.recipes.stages.display import drawn_stages, hue_of, model_hue, short_title_of, title_of
 from underhood.recipes.stages.registry import all_stages, find_stage
 from underhood.ui.curves import Curve
@@ -210,7 +210,7 @@ def results(run: RecordedRun) -> list[dict[str, Any]]:
     return [
         {
             "key": panel.key,
-            "question": panel.wording.short,
+            "question": panel.label.short,
             "better": panel.better,
             "rows": [
                 {"name": row.name, "hue": row.hue, "text": row.text, "interval": row.interval, "value": row.value}

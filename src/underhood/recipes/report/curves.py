@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from underhood.recipes.report.reading import Event, RecordedRun, steps_of
+from underhood.recipes.report.run_reader import Event, RecordedRun, steps_of
 from underhood.recipes.stages.display import title_of
 from underhood.recipes.stages.registry import find_stage, get_stage
 from underhood.ui.curves import Curve, smoothed_curve, turn_of

@@ -13,13 +13,13 @@ from typing import Any
 from markupsafe import Markup
 
 from underhood.core.files import write_text
-from underhood.recipes.report import findings
-from underhood.recipes.report.again import commands, machine, resume
+from underhood.recipes.report import conclusions
 from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
 from underhood.recipes.report.curves import curves
 from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, WIDE, pipeline, stage_flops
-from underhood.recipes.report.reading import RecordedRun, read_run
+from underhood.recipes.report.reproduce_commands import commands, machine, resume
 from underhood.recipes.report.results import panels
+from underhood.recipes.report.run_reader import RecordedRun, read_run
 from underhood.recipes.report.tokens import MOST, chips, visible
 from underhood.recipes.stages.display import (
     hue_of,
@@ -84,16 +84,16 @@ def _context(run: RecordedRun) -> dict[str, Any]:
     strip = chips(tokenizer.get("sample") or [], tokenizer.get("vocab_size") or 0)
     drawn = {stage: curves(run, stage) for stage in trained_stages()}
     losses: dict[str, Curve] = {stage: found[0] for stage, found in drawn.items() if found}
-    measured, judged = panels(results, functions), findings.judgements(results, functions)
+    measured, judged = panels(results, functions), conclusions.judgements(results, functions)
     choice = next((panel for key in ("choice-seen", "choice-held-out") for panel in measured if panel.key == key), None)
     accuracies = [(row.hue, row.value) for row in choice.rows if find_model(row.hue)] if choice else []
     context: dict[str, Any] = {
         "run": run,
         "summary": summary,
         "n": formatting,
-        "title": findings.title(run, body.total if body else None),
-        "lede": findings.lede(measured, judged),
-        "gaps": findings.gaps(run),
+        "title": conclusions.title(run, body.total if body else None),
+        "lede": conclusions.lede(measured, judged),
+        "gaps": conclusions.gaps(run),
         "resume": resume(run),
         "pipeline": pipeline(run, body, losses, strip, accuracies),
         "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
@@ -104,7 +104,7 @@ def _context(run: RecordedRun) -> dict[str, Any]:
         "hue_of": hue_of,
         "stage_css": Markup(stage_css()),
         "panels": measured,
-        "changes": findings.changes(results, functions),
+        "changes": conclusions.changes(results, functions),
         "judgements": judged,
         "groups": _samples(summary, functions),
         "chips": strip,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from underhood.recipes.report.anatomy import Anatomy
-from underhood.recipes.report.reading import RecordedRun, RecordedStage
+from underhood.recipes.report.run_reader import RecordedRun, RecordedStage
 from underhood.recipes.report.tokens import Chip
 from underhood.recipes.stages.display import drawn_stages, hue_of, purpose_of, short_title_of, trained_stages
 from underhood.ui import formatting

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from underhood.recipes.report.wording import WORDINGS, Wording, wording_of
+from underhood.recipes.report.metric_labels import METRIC_LABELS, MetricLabel, metric_label
 from underhood.recipes.stages.display import model_hue, model_title
 from underhood.ui import formatting
 
 
 @dataclass(frozen=True)
-class Row:
+class PanelRow:
     """One model's measurement: in words, and where it is drawn (percent of the scale).
 
     Attributes:
@@ -46,15 +46,15 @@ class Panel:
 
     key: str
     name: str
-    wording: Wording
+    label: MetricLabel
     better: str
     unit: str
-    rows: list[Row]
+    rows: list[PanelRow]
     ticks: list[tuple[float, str]]
     reference: tuple[float, str] | None
     items: str
 
-    def row(self, hue: str) -> Row | None:
+    def row(self, hue: str) -> PanelRow | None:
         """The row of a stage."""
         return next((row for row in self.rows if row.hue == hue), None)
 
@@ -68,7 +68,7 @@ def stage_measurements(results: Mapping[str, Any]) -> dict[str, list[Mapping[str
 
 
 def panels(results: Mapping[str, Any], functions: bool = True) -> list[Panel]:
-    """The panels of all quantities measured, in the order of `WORDINGS`, others after them."""
+    """The panels of all quantities measured, in the order of `METRIC_LABELS`, others after them."""
     found: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     names: dict[str, str] = {}
     for item in _measured(results.get("baselines") or []):
@@ -76,12 +76,12 @@ def panels(results: Mapping[str, Any], functions: bool = True) -> list[Panel]:
         found.setdefault("bits-per-byte", []).append((_baseline_name(str(item["name"])), "baseline", item))
     for stage, measurements in stage_measurements(results).items():
         for item in _measured(measurements):
-            key = wording_of(str(item["name"])).key
+            key = metric_label(str(item["name"])).key
             names.setdefault(key, str(item["name"]))
             found.setdefault(key, []).append((model_title(stage), model_hue(stage), item))
-    order = [*(wording.key for wording in WORDINGS), *found]
+    order = [*(label.key for label in METRIC_LABELS), *found]
     return [
-        _panel(wording_of(names.get(key, "bits per byte"), functions), names.get(key, ""), found[key])
+        _panel(metric_label(names.get(key, "bits per byte"), functions), names.get(key, ""), found[key])
         for key in dict.fromkeys(order)
         if key in found
     ]
@@ -112,25 +112,25 @@ def _baseline_name(name: str) -> str:
     return " ".join(rest.split()) or name
 
 
-def _panel(wording: Wording, name: str, found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Panel:
-    key, first = wording.key, found[-1][2]
+def _panel(label: MetricLabel, name: str, measurements: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Panel:
+    key, first = label.key, measurements[-1][2]
     unit, upward = str(first.get("unit", "share")), bool(first.get("higher_is_better", True))
     chance = first.get("chance")
     if chance is None and key == "margin":
         chance = 0.0
-    low, high, ticks = _scale(unit, chance, [item for _, _, item in found])
+    low, high, ticks = _scale(unit, chance, [item for _, _, item in measurements])
 
     def at(number: float) -> float:
         return round(min(max(100 * (number - low) / (high - low), 0), 100), 2)
 
-    best = (max if upward else min)(float(item["value"]) for _, _, item in found)
+    best = (max if upward else min)(float(item["value"]) for _, _, item in measurements)
     rows = []
-    for label, hue, item in found:
+    for model, hue, item in measurements:
         low_end, high_end = item.get("low"), item.get("high")
         drawn = _finite(low_end) and _finite(high_end)
         rows.append(
-            Row(
-                name=label,
+            PanelRow(
+                name=model,
                 hue=hue,
                 text=shown(unit, item["value"]),
                 interval=between(unit, low_end, high_end) if _finite(low_end) and _finite(high_end) else "",
@@ -138,24 +138,24 @@ def _panel(wording: Wording, name: str, found: Sequence[tuple[str, str, Mapping[
                 at=at(item["value"]),
                 low=at(low_end) if _finite(low_end) and drawn else None,
                 high=at(high_end) if _finite(high_end) and drawn else None,
-                best=len(found) > 1 and item["value"] == best,
+                best=len(measurements) > 1 and item["value"] == best,
             )
         )
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
     labels = [formatting.percent(t) if unit == "share" else formatting.tick_label(t, step) for t in ticks]
     reference = None
     if _finite(chance):
-        words = f"{wording.level} {formatting.percent(chance)}" if unit == "share" else wording.level
+        words = f"{label.level} {formatting.percent(chance)}" if unit == "share" else label.level
         reference = (at(chance), words)
-    counts = sorted({int(item["n"]) for _, hue, item in found if hue != "baseline" and item.get("n", 1) > 1})
+    counts = sorted({int(item["n"]) for _, hue, item in measurements if hue != "baseline" and item.get("n", 1) > 1})
     return Panel(
         key=key,
         name=name,
-        wording=wording,
+        label=label,
         better="higher is better" if upward else "lower is better",
         unit=unit,
         rows=rows,
-        ticks=[(at(t), label) for t, label in zip(ticks, labels, strict=True)],
+        ticks=[(at(t), text) for t, text in zip(ticks, labels, strict=True)],
         reference=reference,
         items=" to ".join(formatting.whole(count) for count in dict.fromkeys(counts[:1] + counts[-1:])),
     )

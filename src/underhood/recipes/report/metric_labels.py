@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Wording:
+class MetricLabel:
     """How a measured quantity is spoken of.
 
     Attributes:
@@ -26,15 +26,15 @@ class Wording:
     noun: str = ""
 
 
-WORDINGS = (
-    Wording(
+METRIC_LABELS = (
+    MetricLabel(
         "bits-per-byte",
         r"bits.per.byte|\bbpb\b",
         "How well does it predict text it has never seen?",
         "Bits per byte on held-out documents; lower is better. The baselines were given the same training text.",
         "bits per byte",
     ),
-    Wording(
+    MetricLabel(
         "choice-seen",
         r"^(?!.*(held|unseen)).*choice",
         "Does it know the functions it has read about?",
@@ -42,7 +42,7 @@ WORDINGS = (
         "multiple choice on seen functions",
         noun="functions it has read about",
     ),
-    Wording(
+    MetricLabel(
         "choice-held-out",
         r"choice",
         "Can it guess what an unseen function does?",
@@ -50,7 +50,7 @@ WORDINGS = (
         "multiple choice on held-out functions",
         noun="functions it has never seen",
     ),
-    Wording(
+    MetricLabel(
         "answers-seen",
         r"rouge(?!.*(held|unseen))",
         "How close are its answers to the documentation?",
@@ -58,42 +58,42 @@ WORDINGS = (
         "none, 1 is word for word.",
         "closeness of answers about seen functions",
     ),
-    Wording(
+    MetricLabel(
         "answers-held-out",
         r"rouge",
         "And about functions it has never seen?",
         "The same overlap for held-out functions.",
         "closeness of answers about held-out functions",
     ),
-    Wording(
+    MetricLabel(
         "ends",
         r"\bends?\b|ending|end.of.turn",
         "Does it stop when its answer is complete?",
         "Answers that close with the end-of-turn token rather than run into the length limit.",
         "answers that end properly",
     ),
-    Wording(
+    MetricLabel(
         "refusal",
         r"refus.*invented|invented.*refus|refusal.rate",
         "Does it admit that a function does not exist?",
         "Questions about invented functions that it declines to answer.",
         "refusals of invented functions",
     ),
-    Wording(
+    MetricLabel(
         "over-refusal",
         r"refus",
         "Does it refuse when it should not?",
         "False refusals: questions about real functions that it declines to answer; lower is better.",
         "false refusals",
     ),
-    Wording(
+    MetricLabel(
         "preference",
         r"preference|preferred",
         "Does it prefer the better answer?",
         "Held-out pairs of a right and a wrong answer in which it finds the right one likelier.",
         "preference accuracy",
     ),
-    Wording(
+    MetricLabel(
         "margin",
         r"margin",
         "How clearly does it prefer it?",
@@ -106,7 +106,7 @@ WORDINGS = (
 """In the order of the page. A name belongs to the first pattern that finds it."""
 
 ABOUT_TEXT = {
-    "choice-seen": Wording(
+    "choice-seen": MetricLabel(
         "choice-seen",
         "",
         "Does it know how texts it has read go on?",
@@ -114,7 +114,7 @@ ABOUT_TEXT = {
         "multiple choice on seen passages",
         noun="passages it has read",
     ),
-    "choice-held-out": Wording(
+    "choice-held-out": MetricLabel(
         "choice-held-out",
         "",
         "Does it see how an unseen text goes on?",
@@ -122,7 +122,7 @@ ABOUT_TEXT = {
         "multiple choice on held-out passages",
         noun="passages it has never seen",
     ),
-    "answers-seen": Wording(
+    "answers-seen": MetricLabel(
         "answers-seen",
         "",
         "How close are its continuations to the text?",
@@ -130,7 +130,7 @@ ABOUT_TEXT = {
         "word for word.",
         "closeness to seen texts",
     ),
-    "answers-held-out": Wording(
+    "answers-held-out": MetricLabel(
         "answers-held-out",
         "",
         "And for texts it has never seen?",
@@ -141,13 +141,13 @@ ABOUT_TEXT = {
 """What a corpus that is not about functions asks instead."""
 
 
-def wording_of(name: str, functions: bool = True) -> Wording:
+def metric_label(name: str, functions: bool = True) -> MetricLabel:
     """How to speak of the quantity that the evaluation calls `name`; one that is not known keeps its name.
 
     Args:
         functions: the corpus is about functions; otherwise questions are about how texts go on.
     """
-    for wording in WORDINGS:
-        if re.search(wording.pattern, name.replace("_", " "), re.IGNORECASE):
-            return wording if functions else ABOUT_TEXT.get(wording.key, wording)
-    return Wording(name, "", name[:1].upper() + name[1:], "", name)
+    for label in METRIC_LABELS:
+        if re.search(label.pattern, name.replace("_", " "), re.IGNORECASE):
+            return label if functions else ABOUT_TEXT.get(label.key, label)
+    return MetricLabel(name, "", name[:1].upper() + name[1:], "", name)

@@ -1,4 +1,4 @@
-"""How to do it again: the commands, and the machine they ran on."""
+"""Commands that repeat or continue a run, and the machine it ran on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from underhood.recipes.report.reading import RecordedRun
+from underhood.recipes.report.run_reader import RecordedRun
 from underhood.recipes.stages.display import trained_stages
 from underhood.recipes.stages.registry import all_stages
 from underhood.ui import formatting

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from underhood.recipes.report.reading import RecordedRun
+from underhood.recipes.report.metric_labels import MetricLabel, metric_label
 from underhood.recipes.report.results import Panel, shown, stage_measurements
-from underhood.recipes.report.wording import Wording, wording_of
+from underhood.recipes.report.run_reader import RecordedRun
 from underhood.recipes.stages.display import model_hue, model_title, title_of, trained_stages
 from underhood.recipes.stages.registry import find_model
 from underhood.ui import formatting
@@ -67,7 +67,7 @@ def changes(results: Mapping[str, Any], functions: bool = True) -> list[Change]:
             Change(
                 stage=model_title(after),
                 hue=model_hue(after),
-                quantity=wording_of(name, functions).short,
+                quantity=metric_label(name, functions).short,
                 before=shown(unit, values[name, before]) if (name, before) in values else "–",
                 after=shown(unit, values[name, after]) if (name, after) in values else "–",
                 difference=_difference(unit, item),
@@ -91,7 +91,7 @@ def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judge
     by_stage: dict[str, dict[str, list[str]]] = {}
     for item in results.get("comparisons") or []:
         kinds = by_stage.setdefault(str(item.get("after")), {"helped": [], "hurt": [], "no difference": []})
-        kinds.setdefault(str(item.get("verdict")), []).append(wording_of(str(item.get("name")), functions).short)
+        kinds.setdefault(str(item.get("verdict")), []).append(metric_label(str(item.get("name")), functions).short)
     first = _first_measured(results, functions)
     found = []
     for stage, kinds in by_stage.items():
@@ -120,16 +120,14 @@ def _first_measured(results: Mapping[str, Any], functions: bool) -> dict[str, li
     known: set[str] = set()
     found: dict[str, list[str]] = {}
     for stage, measurements in stage_measurements(results).items():
-        wordings = {
-            wording.key: wording.short for m in measurements if (wording := _wording(m, functions)).key != "margin"
-        }
+        wordings = {label.key: label.short for m in measurements if (label := _label(m, functions)).key != "margin"}
         found[stage] = [short for key, short in wordings.items() if key not in known]
         known |= set(wordings)
     return found
 
 
-def _wording(measurement: Mapping[str, Any], functions: bool) -> Wording:
-    return wording_of(str(measurement.get("name")), functions)
+def _label(measurement: Mapping[str, Any], functions: bool) -> MetricLabel:
+    return metric_label(str(measurement.get("name")), functions)
 
 
 def gaps(run: RecordedRun) -> list[str]:
@@ -184,7 +182,7 @@ def _choice(by_key: Mapping[str, Panel]) -> str:
     for panel in (seen, held_out):
         row = panel.row(last) if panel else None
         if panel and row:
-            parts.append(f"{row.text} of {panel.wording.noun}")
+            parts.append(f"{row.text} of {panel.label.noun}")
     panel = held_out or seen
     chance = panel.reference if panel else None
     row = panel.row(last) if panel else None
