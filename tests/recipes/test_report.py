@@ -19,13 +19,13 @@ from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
 from underhood.models.base import parameter_count
 from underhood.models.decoder import Decoder
-from underhood.recipes.report.reproduce_commands import commands
 from underhood.recipes.report.anatomy import anatomy
 from underhood.recipes.report.curves import curves
 from underhood.recipes.report.page import write_report
 from underhood.recipes.report.pipeline import pipeline
-from underhood.recipes.report.run_reader import read_run, steps_of
+from underhood.recipes.report.reproduce_commands import commands
 from underhood.recipes.report.results import panels
+from underhood.recipes.report.run_reader import read_run, steps_of
 from underhood.train.plan import training_flops
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{7*7}}<svg onload=alert(2)>\ud800\u2028".replace("\ud800", "")

@@ -81,8 +81,8 @@ def run(args: Args) -> int:
         raise UserError("--n is out of range", expected="a whole number from 1 up", got=str(args.n))
     if args.stream and (args.n > 1 or args.json):
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
-    from underhood.cli.model_loading import open_for_writing
     from underhood.cli.generate_io import GeneratedText, read_grammar, read_stdin
+    from underhood.cli.model_loading import open_for_writing
     from underhood.infer.drafts import Drafter, DraftModel, NgramDrafter
     from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
