@@ -107,7 +107,7 @@ def test_plot_reads_its_values_off_by_key_and_by_pointer(page: Page, site: Path)
     expect(page.locator(".readout .place").first).not_to_be_empty()
 
 
-@pytest.mark.parametrize("name", ["index", "p1913_markov"])
+@pytest.mark.parametrize("name", ["index", "p1913_markov", "p1958_perceptron"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_fits_a_phone(browser: Browser, site: Path, name: str, scheme):
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
