@@ -307,9 +307,9 @@ def _no_future(ctx: ForwardContext, keep: str) -> Callable:
 def test_contract_needs_each_part_of_the_mask(keep: str, check: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(SPECS["gqa"])
     check(model)
-    monkeypatch.setattr(ForwardContext, "causal_only", lambda self, window: False)
+    monkeypatch.setattr(ForwardContext, "causal_only", lambda self, rule: False)
     check(model)  # the mask alone says the same as the fast causal path
-    monkeypatch.setattr(ForwardContext, "mask", lambda self, window: _no_future(self, keep))
+    monkeypatch.setattr(ForwardContext, "mask", lambda self, rule: _no_future(self, keep))
     with pytest.raises(AssertionError):
         check(model)
 

@@ -337,4 +337,4 @@ def test_report_command_names_what_is_wrong_in_one_line(
 def _spec_json() -> dict[str, Any]:
     from underhood.core.config import to_json
 
-    return to_json(SPEC)
+    return to_json(SPEC, tagged=True)

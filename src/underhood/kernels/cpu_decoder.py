@@ -168,7 +168,8 @@ class _Layer:
     """A block's part of a pass: adds to the residual stream x, in place."""
 
     def __init__(self, number: int, block: nn.Module):
-        if type(block) is not Block or not isinstance(block.mixer, FusedAttention):
+        usual = type(block) is Block and [part.name for part in block.sublayers] == ["mixer", "feedforward"]
+        if not usual or not isinstance(block.mixer, FusedAttention) or block.mixer_stream_norm is not None:
             raise UnsupportedModule(type(block).__name__)
         self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
         self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)

@@ -32,7 +32,7 @@ def fuse(model: nn.Module) -> list[str]:
     names = []
     for name, module in list(model.named_modules()):
         new: nn.Module
-        if type(module) is Attention and _plain(module.query, module.key, module.value):
+        if type(module) is Attention and module.fusable and _plain(module.query, module.key, module.value):
             new = FusedAttention(module)
         elif type(module) is GatedMLP and _plain(module.gate, module.up):
             new = FusedGatedMLP(module)
@@ -147,6 +147,7 @@ class FusedAttention(Attention):
         self.qkv = _joined(attention.query, attention.key, attention.value)
         self.output = attention.output
         self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
+        self.weights = attention.weights
         self.inner, self.turned = (
             attention.query.out_features,
             attention.query.out_features + attention.key.out_features,

@@ -1,4 +1,4 @@
-"""Causal self-attention with grouped key-value heads.
+"""Attention with grouped key-value heads: causal or bidirectional, over the tokens themselves or an encoder's output.
 
 One module covers the line from multi-head attention (Vaswani et al. 2017: G = H) through multi-query (Shazeer 2019:
 G = 1) to grouped-query attention (Ainslie et al. 2023), with the parts that today's models add to it: rotary positions,
@@ -8,14 +8,16 @@ normalised queries and keys (Henry et al. 2020; Dehghani et al. 2023), a sliding
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from underhood.core.state import StateSpec
-from underhood.nn.forward_context import ForwardContext
+from underhood.core.errors import UserError
+from underhood.core.state import NO_STATE, StateSpec
+from underhood.nn.forward_context import ForwardContext, MaskRule
 from underhood.nn.norm import NormSpec
 from underhood.nn.rope import RotarySpec, rotate
 from underhood.nn.softcap import softcap
@@ -37,6 +39,8 @@ class AttentionSpec:
         qk_norm_whole: normalises all query heads together, and all key heads (as OLMo 2 does), not each alone.
         scale: what the scores are multiplied by; None means 1 / sqrt(K).
         cap: presses the scores softly into ±cap before the softmax (as Gemma 2 does), or None.
+        causal: a token sees itself and those before it; otherwise later ones too, as in an encoder.
+        source: what is attended to: the tokens themselves, or an encoder's output (cross-attention).
     """
 
     heads: int
@@ -50,8 +54,12 @@ class AttentionSpec:
     qk_norm_whole: bool = False
     scale: float | None = None
     cap: float | None = None
+    causal: bool = True
+    source: Literal["self", "memory"] = "self"
 
     def __post_init__(self):
+        if self.source == "memory" and (self.rotary is not None or self.window is not None):
+            raise ValueError("cross-attention takes neither rotary positions nor a window")
         if self.heads < 1 or self.heads % self.groups:
             raise ValueError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.groups}")
 
@@ -65,7 +73,9 @@ class AttentionSpec:
         return self.head_width or width // self.heads
 
     def state_spec(self, width: int) -> StateSpec:
-        """Keys and values."""
+        """Keys and values; nothing of a memory, which keeps its own."""
+        if self.source == "memory":
+            return NO_STATE
         head = (self.groups, self.width_of_head(width))
         return StateSpec(vectors=(head, head), window=self.window)
 
@@ -78,6 +88,7 @@ class AttentionSpec:
         shared = "" if self.groups == self.heads else f", sharing {self.groups} key–value head"
         shared += "s" if shared and self.groups > 1 else ""
         facts = {"Attention": f"{self.heads} heads of {self.width_of_head(width)}{shared}"}
+        facts = {"Cross-attention": facts["Attention"]} if self.source == "memory" else facts
         marks = [("rotary positions", self.rotary), ("normalised queries and keys", self.qk_norm)]
         inside = ", ".join(words for words, part in marks if part is not None)
         return facts | ({"In attention": inside} if inside else {})
@@ -102,10 +113,17 @@ class Attention(nn.Module):
         normed = (inner, shared) if spec.qk_norm_whole else (self.head_width, self.head_width)
         self.query_norm = spec.qk_norm.build(normed[0]) if spec.qk_norm else None
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
+        self.query_rotary, self.key_rotary = Rotary(), Rotary()
+        self.weights = AttentionWeights()
+
+    @property
+    def fusable(self) -> bool:
+        """Whether queries, keys and values come from the same tokens and see no later ones, as kernels assume."""
+        return self.spec.source == "self" and self.spec.causal
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
         """What each token (B, T, D) takes from those before it; with `rows` only what those of the T tokens take."""
-        y_BHTK = self.look_back(*self.project(x_BTD, ctx), ctx)
+        y_BHTK = self.attend(*self.project(x_BTD, ctx), ctx)
         if rows is not None:
             y_BHTK = y_BHTK[:, :, rows]
         return self.output(y_BHTK.transpose(1, 2).flatten(2))
@@ -113,12 +131,17 @@ class Attention(nn.Module):
     def project(self, x_BTD: Tensor, ctx: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, K), keys and values (B, G, T, K) of the new tokens, normalised and rotated."""
         q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
-        k_BGTK = self._heads(self.key(x_BTD), self.key_norm)
-        v_BGTK = self._heads(self.value(x_BTD), None)
+        if self.spec.source == "memory":
+            assert ctx.memory is not None, "cross-attention needs a memory in the forward context"
+            return q_BHTK, *ctx.memory.once(self.layer, lambda: self._keys_and_values(ctx.memory.states_BSD))
+        k_BGTK, v_BGTK = self._keys_and_values(x_BTD)
         if self.spec.rotary is not None:
             tables = self.spec.rotary.tables(ctx, self.head_width, q_BHTK.dtype)
-            q_BHTK, k_BGTK = rotate(q_BHTK, tables), rotate(k_BGTK, tables)
+            q_BHTK, k_BGTK = self.query_rotary(q_BHTK, tables), self.key_rotary(k_BGTK, tables)
         return q_BHTK, k_BGTK, v_BGTK
+
+    def _keys_and_values(self, x_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads(self.key(x_BSD), self.key_norm), self._heads(self.value(x_BSD), None)
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         if norm is not None and self.spec.qk_norm_whole:
@@ -126,19 +149,52 @@ class Attention(nn.Module):
         x = x.unflatten(-1, (-1, self.head_width))
         return (x if norm is None else norm(x)).transpose(1, 2)
 
-    def look_back(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, ctx: ForwardContext) -> Tensor:
-        """What the new tokens' queries find (B, H, T, K) among all keys, those in the cache included."""
-        if ctx.attending is not None:
-            rules = {"scale": self.spec.scale, "window": self.spec.window, "cap": self.spec.cap}
-            return ctx.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
-        if ctx.cache is not None:
-            k_BGTK, v_BGTK = ctx.cache.update(self.layer, k_BGTK, v_BGTK)
-        return self._attend(q_BHTK, k_BGTK, v_BGTK, ctx)
+    def attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, ctx: ForwardContext) -> Tensor:
+        """What the new tokens' queries read (B, H, T, K) from all keys, those in the cache included."""
+        spec = self.spec
+        mask: Tensor | None
+        if spec.source == "memory":
+            assert ctx.memory is not None
+            causal, mask = False, ctx.memory.mask
+            k_BGTK, v_BGTK = (x.expand(len(q_BHTK), *x.shape[1:]) for x in (k_BGTK, v_BGTK))
+        else:
+            if ctx.cached and not spec.causal:
+                raise UserError("attention to later tokens can't use a cache", fix="Read whole texts")
+            if ctx.attending is not None:
+                rules = {"scale": spec.scale, "window": spec.window, "cap": spec.cap}
+                return ctx.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
+            if ctx.cache is not None:
+                k_BGTK, v_BGTK = ctx.cache.update(self.layer, k_BGTK, v_BGTK)
+            rule = MaskRule(causal=spec.causal, window=spec.window)
+            written_out = spec.cap is not None or self.weights.wanted
+            causal = not written_out and ctx.causal_only(rule)
+            mask = None if causal else ctx.mask(rule)
+        weights = self.weights if self.weights.wanted else None
+        return attend(q_BHTK, k_BGTK, v_BGTK, mask, causal=causal, scale=spec.scale, cap=spec.cap, weights=weights)
 
-    def _attend(self, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, ctx: ForwardContext) -> Tensor:
-        causal = self.spec.cap is None and ctx.causal_only(self.spec.window)
-        mask = None if causal else ctx.mask(self.spec.window)
-        return attend(q_BHTK, k_BGSK, v_BGSK, mask, causal=causal, scale=self.spec.scale, cap=self.spec.cap)
+
+class Rotary(nn.Module):
+    """Rotates queries or keys (B, H, T, K); hooks on it see and change them as they are compared."""
+
+    def forward(self, x_BHTK: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        return rotate(x_BHTK, tables)
+
+
+class AttentionWeights(nn.Module):
+    """Softmax of the scores (…, T, S); runs in place of a fused kernel while a forward hook is registered on it."""
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._forward_hooks or self._forward_pre_hooks)
+
+    def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        wide = torch.promote_types(scores.dtype, torch.float32)  # softmax in fp32 at least
+        return scores.softmax(dim=-1, dtype=wide).to(scores.dtype)
+
+
+_WEIGHTS = AttentionWeights()
 
 
 def attend(
@@ -150,6 +206,7 @@ def attend(
     causal: bool = False,
     scale: float | None = None,
     cap: float | None = None,
+    weights: AttentionWeights | None = None,
 ) -> Float[Tensor, "B H T K"]:
     """``softmax(scale · q kᵀ) v``, with each key head shared by H / G query heads.
 
@@ -158,18 +215,18 @@ def attend(
         causal: T = S tokens of one text, each of which sees those before it; `mask` is None then.
         scale: None means 1 / sqrt(K).
         cap: presses the scores softly into ±cap; it takes a mask, never `causal`.
+        weights: computes the attention weights (B, G, H / G, T, S), for hooks on it; it takes a mask too.
     """
     groups, heads = k_BGSK.shape[1], q_BHTK.shape[1]
-    if cap is None:
+    if cap is None and weights is None:
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=groups != heads
         )
-    # Written out, for the fused kernels have no cap: softmax in fp32 at least.
+    # Written out, for the fused kernels have no cap and keep the weights to themselves.
     factor = q_BHTK.shape[-1] ** -0.5 if scale is None else scale
     q_BGMTK = q_BHTK.unflatten(1, (groups, -1))  # M query heads share a key head
-    score_BGMTS = softcap(q_BGMTK @ k_BGSK[:, :, None].mT * factor, cap)
-    if mask is not None:
-        score_BGMTS = score_BGMTS.masked_fill(~mask[:, :, None], -torch.inf)
-    wide = torch.promote_types(q_BHTK.dtype, torch.float32)
-    share_BGMTS = score_BGMTS.softmax(dim=-1, dtype=wide).to(q_BHTK.dtype)
+    score_BGMTS = q_BGMTK @ k_BGSK[:, :, None].mT * factor
+    if cap is not None:
+        score_BGMTS = softcap(score_BGMTS, cap)
+    share_BGMTS = (weights or _WEIGHTS)(score_BGMTS, None if mask is None else mask[:, :, None])
     return (share_BGMTS @ v_BGSK[:, :, None]).flatten(1, 2)

@@ -1,9 +1,13 @@
-"""The Transformer block: a mixer across tokens, then a feed-forward within each, both added to the residual stream."""
+"""The block: sublayers on a residual stream, each a mixer across tokens or a feed-forward within each token.
+
+Encoder, decoder and cross-attending blocks are the same class `Block`, with other sublayers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -42,10 +46,32 @@ class FeedForwardSpec(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockSpec:
-    """One layer: ``x + post(mixer(norm(x)))``, then ``x + post(feedforward(norm(x)))``.
+class SublayerSpec:
+    """One residual branch: ``stream_norm(x + post_norm(layer(norm(x))))``.
 
-    With `norm` alone it is the pre-norm block of GPT-2 and after; Gemma has both, OLMo 2 only `post_norm`.
+    Attributes:
+        name: of its modules in the block: ``{name}_norm``, ``{name}``, ``{name}_post_norm`` and so on.
+        layer: a mixer or a feed-forward.
+        norm: the norm before it (pre-norm, GPT-2 and after), or None.
+        post_norm: the norm of what it adds to the residual stream (Gemma has both, OLMo 2 only this one), or None.
+        stream_norm: the norm of the residual stream after it (post-norm, Vaswani et al. 2017), or None.
+    """
+
+    name: str
+    layer: MixerSpec | FeedForwardSpec
+    norm: NormSpec | None = None
+    post_norm: NormSpec | None = None
+    stream_norm: NormSpec | None = None
+
+    @property
+    def mixer(self) -> MixerSpec | None:
+        """The layer, if it mixes tokens."""
+        return cast(MixerSpec, self.layer) if hasattr(self.layer, "state_spec") else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """The common block of decoders: a mixer, then a feed-forward.
 
     Attributes:
         mixer: attention or another token mixer.
@@ -59,28 +85,67 @@ class BlockSpec:
     norm: NormSpec | None = RMSNormSpec()
     post_norm: NormSpec | None = None
 
+    @property
+    def sublayers(self) -> tuple[SublayerSpec, ...]:
+        norms = {"norm": self.norm, "post_norm": self.post_norm}
+        return (
+            SublayerSpec(name="mixer", layer=self.mixer, **norms),
+            SublayerSpec(name="feedforward", layer=self.feedforward, **norms),
+        )
+
     def build(self, width: int, layer: int) -> "Block":
-        return Block(width, layer, self)
+        return Block(width, layer, self.sublayers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SublayerBlockSpec:
+    """A block of any sublayers, each with a name of its own."""
+
+    sublayers: tuple[SublayerSpec, ...]
+
+    def build(self, width: int, layer: int) -> "Block":
+        return Block(width, layer, self.sublayers)
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, layer: int, spec: BlockSpec):
+    """A layer made of sublayers.
+
+    The residual stream after each sublayer is the output of the module ``{name}_residual``, where hooks can see and
+    change it.
+
+    Args:
+        layer: number of the first mixer's state in the cache; further mixers count on from it.
+    """
+
+    def __init__(self, width: int, layer: int, sublayers: Sequence[SublayerSpec]):
         super().__init__()
-        self.spec = spec
-        self.mixer_norm = spec.norm.build(width) if spec.norm else nn.Identity()
-        self.mixer = spec.mixer.build(width, layer)
-        self.mixer_post_norm = spec.post_norm.build(width) if spec.post_norm else None
-        self.feedforward_norm = spec.norm.build(width) if spec.norm else nn.Identity()
-        self.feedforward = spec.feedforward.build(width)
-        self.feedforward_post_norm = spec.post_norm.build(width) if spec.post_norm else None
+        self.sublayers = tuple(sublayers)
+        last = None
+        for part in self.sublayers:
+            self.add_module(f"{part.name}_norm", part.norm.build(width) if part.norm else nn.Identity())
+            if part.mixer is not None:
+                self.add_module(part.name, part.mixer.build(width, layer))
+                layer, last = layer + 1, part
+            else:
+                self.add_module(part.name, cast(FeedForwardSpec, part.layer).build(width))
+            self.add_module(f"{part.name}_post_norm", part.post_norm.build(width) if part.post_norm else None)
+            self.add_module(f"{part.name}_residual", nn.Identity())
+            self.add_module(f"{part.name}_stream_norm", part.stream_norm.build(width) if part.stream_norm else None)
+        self._last_mixer = last
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
         """The residual stream (B, T, D) after the layer; with `rows` only that of those of the T tokens."""
-        normed_BTD = self.mixer_norm(x_BTD)
-        if rows is None:
-            mixed_BTD = self.mixer(normed_BTD, ctx)
-        else:
-            mixed_BTD, x_BTD = self.mixer(normed_BTD, ctx, rows), x_BTD[:, rows]
-        x_BTD = x_BTD + (mixed_BTD if self.mixer_post_norm is None else self.mixer_post_norm(mixed_BTD))
-        fed_BTD = self.feedforward(self.feedforward_norm(x_BTD), ctx)
-        return x_BTD + (fed_BTD if self.feedforward_post_norm is None else self.feedforward_post_norm(fed_BTD))
+        modules = self._modules
+        for part in self.sublayers:
+            name = part.name
+            layer, post_norm, stream_norm = modules[name], modules[f"{name}_post_norm"], modules[f"{name}_stream_norm"]
+            normed_BTD = modules[f"{name}_norm"](x_BTD)  # type: ignore[misc]
+            if rows is not None and part is self._last_mixer:  # what follows treats each token alone
+                y_BTD, x_BTD = layer(normed_BTD, ctx, rows), x_BTD[:, rows]  # type: ignore[misc]
+            else:
+                y_BTD = layer(normed_BTD, ctx)  # type: ignore[misc]
+            x_BTD = x_BTD + (y_BTD if post_norm is None else post_norm(y_BTD))
+            x_BTD = modules[f"{name}_residual"](x_BTD)  # type: ignore[misc]
+            if stream_norm is not None:
+                x_BTD = stream_norm(x_BTD)
+        return x_BTD

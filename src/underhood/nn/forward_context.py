@@ -1,12 +1,12 @@
-"""What all layers of one forward pass share: where each token stands and whom it may see.
+"""Forward context: what all layers of one pass share, such as positions, masks, the cache, an encoder's output.
 
-Masks and rotary tables depend on positions only, so they are worked out once per pass and remembered here, not once
-per layer.
+Masks and rotary tables depend on positions only, so they are computed once per pass and kept here, not once per layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
@@ -18,7 +18,47 @@ from underhood.core.protocols import AttendingCache, Cache
 T = TypeVar("T")
 
 
-class ForwardContext:
+@dataclass(frozen=True, kw_only=True)
+class MaskRule:
+    """Which tokens of its document a token attends to.
+
+    Attributes:
+        causal: itself and earlier ones, and all of a prefix (see `ForwardContext`); otherwise earlier and later ones.
+        window: only those fewer than this many positions away; None means all.
+    """
+
+    causal: bool = True
+    window: int | None = None
+
+
+class Memoizing:
+    """Computes shared values once."""
+
+    def __init__(self):
+        self._memo: dict[Hashable, object] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()` the first time somebody asks for `key`, the same result afterwards."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]  # type: ignore[return-value]
+
+
+class Memory(Memoizing):
+    """An encoder's output, which cross-attention reads. Layers keep their keys and values of it here.
+
+    Attributes:
+        states_BSD: (B, S, D).
+        mask: which of them are real, bool (B, 1, 1, S), or None for all.
+    """
+
+    def __init__(self, states_BSD: Tensor, positions_BS: Tensor | None = None):
+        super().__init__()
+        self.states_BSD = states_BSD
+        self.mask = None if positions_BS is None else (positions_BS >= 0)[:, None, None]
+
+
+class ForwardContext(Memoizing):
     """One pass over T new tokens that may look back on S ≥ T (S counts the new ones).
 
     Attributes:
@@ -27,9 +67,22 @@ class ForwardContext:
         plain: no padding and one document per row, so causal order is the whole mask.
         cache: where the layers put and find keys and values, or None.
         attending: the cache in its place, where that works out attention itself.
+        memory: what cross-attention reads, or None.
+        prefix_B1: how many tokens at the beginning of each row's document all of its tokens attend to (a prefix
+            language model, Raffel et al. 2020, section 3.2.1), or None.
     """
 
-    def __init__(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Cache | AttendingCache | None):
+    def __init__(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor | None,
+        cache: Cache | AttendingCache | None,
+        *,
+        memory: Memory | None = None,
+        prefix_B1: Tensor | None = None,
+    ):
+        super().__init__()
+        self.memory, self.prefix_B1 = memory, prefix_B1
         count = tokens_BT.shape[1]
         if cache is not None:
             self.plain = positions_BT is None and cache.plain
@@ -46,34 +99,28 @@ class ForwardContext:
             self.attending = cast(AttendingCache, cache)
         else:
             self.cache = cast(Cache | None, cache)
-        self._memo: dict[Hashable, object] = {}
 
     @property
     def cached(self) -> bool:
         """Whether layers keep state for later passes."""
         return self.cache is not None or self.attending is not None
 
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()` the first time this pass asks for `key`, the same result afterwards."""
-        if key not in self._memo:
-            self._memo[key] = make()
-        return self._memo[key]  # type: ignore[return-value]
-
-    def causal_only(self, window: int | None) -> bool:
+    def causal_only(self, rule: MaskRule) -> bool:
         """True when plain causal attention over T = S tokens says it all (the fast kernels' own case)."""
         span = self.positions_BS.shape[1]
-        return self.plain and self.positions_BT.shape[1] == span and (window is None or span <= window)
+        whole = self.plain and self.prefix_B1 is None and self.positions_BT.shape[1] == span
+        return whole and rule.causal and (rule.window is None or span <= rule.window)
 
-    def mask(self, window: int | None) -> Tensor | None:
-        """Who may see whom: bool (B, 1, T, S), or None when a single new token may see everything.
+    def mask(self, rule: MaskRule) -> Tensor | None:
+        """Which keys each query sees: bool (B, 1, T, S), or None when all see everything.
 
-        A key is visible when it stands at or before the query in the same document, is no padding, and is fewer than
-        `window` positions back. Every token sees itself, so that a padding row has a defined (and unused) softmax.
+        A key is visible when it is in the query's document, is no padding, and the rule allows it. Every token sees
+        itself, so that a padding row has a defined (and unused) softmax.
         """
         count, span = self.positions_BT.shape[1], self.positions_BS.shape[1]
-        if self.plain and count == 1 and (window is None or span <= window):
+        if self.plain and (count == 1 or not rule.causal) and (rule.window is None or span <= rule.window):
             return None
-        return self.once(("mask", window), lambda: _mask(self.positions_BT, self.positions_BS, window))
+        return self.once(rule, lambda: _mask(self.positions_BT, self.positions_BS, rule, self.prefix_B1))
 
     def recent(self, layer: int, x_BTD: Tensor, count: int) -> Tensor:
         """Each token's vector after those of the `count` tokens before it in its document, the cache included.
@@ -104,7 +151,7 @@ def _same_document(positions_BS: Tensor, count: int) -> Tensor:
     return F.pad(inside_BTC, (0, 1), value=True)
 
 
-def _mask(positions_BT: Tensor, positions_BS: Tensor, window: int | None) -> Tensor:
+def _mask(positions_BT: Tensor, positions_BS: Tensor, rule: MaskRule, prefix_B1: Tensor | None) -> Tensor:
     count, span = positions_BT.shape[1], positions_BS.shape[1]
     order_S = torch.arange(span, device=positions_BS.device)
     order_T = order_S[span - count :]
@@ -112,9 +159,14 @@ def _mask(positions_BT: Tensor, positions_BS: Tensor, window: int | None) -> Ten
     starts_BS[:, 1:] = positions_BS[:, 1:] != positions_BS[:, :-1] + 1
     document_BS = starts_BS.cumsum(dim=1)
     document_BT = document_BS[:, span - count :]
-    visible_BTS = (order_S <= order_T[:, None]) & (document_BT[:, :, None] == document_BS[:, None, :])
+    visible_BTS = document_BT[:, :, None] == document_BS[:, None, :]
+    if rule.causal:
+        allowed_BTS = (order_S <= order_T[:, None])[None]
+        if prefix_B1 is not None:
+            allowed_BTS = allowed_BTS | (positions_BS < prefix_B1)[:, None, :]
+        visible_BTS = visible_BTS & allowed_BTS
     visible_BTS &= (positions_BS >= 0)[:, None, :]
-    if window is not None:
-        visible_BTS &= positions_BT[:, :, None] - positions_BS[:, None, :] < window
+    if rule.window is not None:
+        visible_BTS &= (positions_BT[:, :, None] - positions_BS[:, None, :]).abs() < rule.window
     visible_BTS |= order_S == order_T[:, None]
     return visible_BTS[:, None]

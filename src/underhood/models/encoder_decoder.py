@@ -1,0 +1,203 @@
+"""The encoder–decoder Transformer (Vaswani et al. 2017): an encoder reads a source, a decoder writes given its output.
+
+Both are stacks of the same blocks as a decoder-only model's, with other sublayers: the encoder's attention sees later
+tokens too, the decoder's blocks have a second attention over the encoder's output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from underhood.core.protocols import AttendingCache, Cache, LanguageModel
+from underhood.core.state import StateSpec
+from underhood.nn.attention import AttentionSpec
+from underhood.nn.block import SublayerBlockSpec, SublayerSpec
+from underhood.nn.feedforward import Activation, MLPSpec
+from underhood.nn.forward_context import ForwardContext, Memory
+from underhood.nn.norm import LayerNormSpec, NormSpec
+
+
+@runtime_checkable
+class SequenceToSequence(Protocol):
+    """A model that writes a text given another."""
+
+    def encode(self, source: Tensor, *, positions: Tensor | None = None) -> Memory:
+        """Reads a batch of sources (B, S); −1 in `positions` marks padding."""
+        ...
+
+    def given(self, memory: Memory) -> LanguageModel:
+        """The language model of what is written given a source, for samplers and losses."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderSpec:
+    """An encoder–decoder Transformer with one vocabulary for both sides.
+
+    Attributes:
+        vocab_size: V.
+        context: the longest source and the longest target, in tokens.
+        width: D, the residual stream.
+        encoder, decoder: the blocks of each, from the first to the last.
+        norm: of each stack's output, or None where the last block ends in one.
+        tied: source embedding, target embedding and unembedding are one matrix.
+    """
+
+    vocab_size: int
+    context: int
+    width: int
+    encoder: tuple[SublayerBlockSpec, ...]
+    decoder: tuple[SublayerBlockSpec, ...]
+    norm: NormSpec | None = None
+    tied: bool = True
+
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """What the decoder's layers keep between passes."""
+        mixers = (part.mixer for block in self.decoder for part in block.sublayers)
+        return tuple(mixer.state_spec(self.width) for mixer in mixers if mixer is not None)
+
+    def build(self) -> "EncoderDecoder":
+        return EncoderDecoder(self)
+
+    @torch.no_grad()
+    def initialize(self, *, seed: int) -> "EncoderDecoder":
+        """Fresh weights: matrices Xavier-uniform (Glorot & Bengio 2010), embeddings normal with variance 1 / D."""
+        model, generator = self.build(), torch.Generator().manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if name.startswith(("embed.", "target_embed.")):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * self.width**-0.5)
+            elif parameter.ndim == 2:
+                bound = math.sqrt(6.0 / sum(parameter.shape))
+                parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+            else:
+                parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+        return model
+
+
+def original_transformer(
+    *,
+    vocab_size: int,
+    context: int,
+    width: int = 512,
+    layers: int = 6,
+    heads: int = 8,
+    hidden: int = 2048,
+    activation: Activation = "relu",
+    norm: Literal["pre", "post"] = "post",
+) -> EncoderDecoderSpec:
+    """The Transformer of Vaswani et al. 2017, table 3 (base); with ``norm="pre"`` in the form of Xiong et al. 2020."""
+    layer_norm = LayerNormSpec()
+    where = {"norm": layer_norm} if norm == "pre" else {"stream_norm": layer_norm}
+
+    def attention(**differences: object) -> AttentionSpec:
+        return AttentionSpec(heads=heads, rotary=None, bias=True, output_bias=True, **differences)  # type: ignore[arg-type]
+
+    def block(*parts: tuple[str, AttentionSpec | MLPSpec]) -> SublayerBlockSpec:
+        return SublayerBlockSpec(
+            sublayers=tuple(SublayerSpec(name=name, layer=layer, **where) for name, layer in parts)
+        )
+
+    mlp = ("feedforward", MLPSpec(hidden=hidden, activation=activation))
+    encoder = block(("mixer", attention(causal=False)), mlp)
+    decoder = block(("mixer", attention()), ("cross", attention(source="memory", causal=False)), mlp)
+    return EncoderDecoderSpec(
+        vocab_size=vocab_size,
+        context=context,
+        width=width,
+        encoder=(encoder,) * layers,
+        decoder=(decoder,) * layers,
+        norm=layer_norm if norm == "pre" else None,
+    )
+
+
+class Stack(nn.Module):
+    """Blocks one after the other, and a final norm if there is one."""
+
+    def __init__(self, width: int, blocks: Sequence[SublayerBlockSpec], norm: NormSpec | None):
+        super().__init__()
+        mixers = [sum(part.mixer is not None for part in block.sublayers) for block in blocks]
+        firsts = [sum(mixers[:place]) for place in range(len(blocks))]
+        self.blocks = nn.ModuleList(block.build(width, first) for block, first in zip(blocks, firsts, strict=True))
+        self.norm = nn.Identity() if norm is None else norm.build(width)
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
+        for block in self.blocks:
+            x_BTD = block(x_BTD, ctx)
+        return self.norm(x_BTD)
+
+
+class EncoderDecoder(nn.Module):
+    """See `EncoderDecoderSpec`; answers `SequenceToSequence`."""
+
+    def __init__(self, spec: EncoderDecoderSpec):
+        super().__init__()
+        self.spec = spec
+        self.embed = nn.Embedding(spec.vocab_size, spec.width)
+        self.target_embed = self.embed if spec.tied else nn.Embedding(spec.vocab_size, spec.width)
+        self.encoder = Stack(spec.width, spec.encoder, spec.norm)
+        self.decoder = Stack(spec.width, spec.decoder, spec.norm)
+        self.unembed = nn.Linear(spec.width, spec.vocab_size, bias=False)
+        if spec.tied:
+            self.unembed.weight = self.embed.weight
+
+    def encode(self, source: Int[Tensor, "B S"], *, positions: Int[Tensor, "#B S"] | None = None) -> Memory:
+        """See `SequenceToSequence`."""
+        ctx = ForwardContext(source, positions, None)
+        states_BSD = self.encoder(self._embedded(self.embed, source, ctx), ctx)
+        return Memory(states_BSD, None if positions is None else positions)
+
+    def decode(
+        self,
+        tokens: Int[Tensor, "B T"],
+        memory: Memory,
+        *,
+        cache: Cache | AttendingCache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Scores of the next target token after each of T, given the encoder's output of the same rows (or of one)."""
+        ctx = ForwardContext(tokens, positions, cache, memory=memory)
+        return self.unembed(self.decoder(self._embedded(self.target_embed, tokens, ctx), ctx))
+
+    def forward(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Scores of the next target token after each of T, given the source."""
+        return self.decode(target, self.encode(source))
+
+    def given(self, memory: Memory) -> "ConditionedModel":
+        """See `SequenceToSequence`."""
+        return ConditionedModel(self, memory)
+
+    def _embedded(self, table: nn.Embedding, tokens: Tensor, ctx: ForwardContext) -> Tensor:
+        scaled_BTD = table(tokens) * math.sqrt(self.spec.width)
+        return scaled_BTD + sinusoids(ctx.positions_BT.clamp(min=0), self.spec.width).to(scaled_BTD.dtype)
+
+
+class ConditionedModel:
+    """An encoder–decoder with its source fixed: a `LanguageModel` of the target.
+
+    Its memory has the rows of a batch, or one row for a batch of any size.
+    """
+
+    def __init__(self, model: EncoderDecoder, memory: Memory):
+        self.model, self.memory = model, memory
+        self.vocab_size, self.context = model.spec.vocab_size, model.spec.context
+        self.state_specs = model.spec.state_specs
+
+    def __call__(
+        self, tokens_BT: Tensor, *, cache: Cache | AttendingCache | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        return self.model.decode(tokens_BT, self.memory, cache=cache, positions=positions)
+
+
+def sinusoids(positions_BT: Int[Tensor, "B T"], width: int) -> Float[Tensor, "B T D"]:
+    """Sinusoidal position encodings, sines at even and cosines at odd places (Vaswani et al. 2017, section 3.5)."""
+    pair = torch.arange(0, width, 2, device=positions_BT.device)
+    angles = positions_BT[..., None] * 10_000.0 ** (-pair / width)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :width]
