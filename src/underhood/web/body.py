@@ -20,11 +20,11 @@ class StrictRequest(Request):
     """Its JSON holds no NaN, no half of a surrogate pair, no endless nesting and no key twice."""
 
     async def json(self) -> Any:
-        if not hasattr(self, "_json"):
+        if not hasattr(self, "_parsed"):
             raw = await self.body()
             # A long body would hold up everybody else's stream.
-            self._json = await asyncio.to_thread(parse, raw) if len(raw) > 1 << 16 else parse(raw)
-        return self._json
+            self._parsed = await asyncio.to_thread(parse, raw) if len(raw) > 1 << 16 else parse(raw)
+        return self._parsed
 
 
 class StrictRoute(APIRoute):
@@ -34,7 +34,7 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive, request._send))
+            return await handler(StrictRequest(request.scope, request.receive))
 
         return handle
 
