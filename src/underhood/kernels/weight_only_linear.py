@@ -7,8 +7,6 @@ an eighth of the bytes is nearly that much faster. Only the weights are rounded 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,26 +18,20 @@ from underhood.nn.qlora_linear import to_int8
 
 
 class WeightOnlyLinear(nn.Module):
-    """``x Wᵀ + b`` with W in few bits.
+    """``x Wᵀ + b`` with W in few bits, on the CPU.
+
+    The weights are plain attributes, not buffers: bits are no numbers that a change of dtype could convert.
 
     Args:
         linear: the layer to quantise; its bias is kept.
     """
 
-    codes: Tensor
-    scale: Tensor
-    offset: Tensor | None
-    bias: Tensor | None
-
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight_OI = F.pad(linear.weight.detach().float(), (0, -linear.in_features % PADDED))
-        codes, scale, offset = self._pack(weight_OI)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale)
-        self.register_buffer("offset", offset)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
+        self.codes, self.scale, self.offset = self._pack(weight_OI)
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -53,10 +45,6 @@ class WeightOnlyLinear(nn.Module):
         y_NO = torch.empty(len(x_NI), self.out_features)
         multiply(self.weights(), x_NI.numpy(), None if self.bias is None else self.bias.numpy(), y_NO.numpy())
         return y_NO.view(*x.shape[:-1], self.out_features).to(x.dtype)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> WeightOnlyLinear:
-        """Stays as it is, where a model changes its type or place: bits are no numbers that could be converted."""
-        return self
 
     def weights(self) -> Weights:
         """The memory of the weights, for `multiply`."""
