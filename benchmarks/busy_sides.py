@@ -17,7 +17,9 @@ from typing import Any
 
 if not sys.argv[1].startswith("underhood") or "--default-spin" in sys.argv:
     pass
-import underhood  # noqa: F401
+from underhood.core.threads import limit_spinning
+
+limit_spinning(training=sys.argv[1].endswith(" train"))
 
 PROMPT = [1, 504, 3575, 282, 4649, 314]
 TOKENS = 64

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-import pytest
-
 from underhood.kernels.adaptive_threads import LONGEST_PAUSE, AdaptiveThreads
 
 
@@ -64,16 +58,3 @@ def test_time_that_compiling_takes_does_not_count() -> None:
         machine.now += 30.0
     machine.busy = True
     assert machine.run(5.0)[0] > 0.5 * 100
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [({}, "10000 1"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None None"), ({"GOMP_SPINCOUNT": "7"}, "7 None")],
-)
-def test_spin_limits_respect_the_users_choice(environment: dict[str, str], expected: str) -> None:
-    clean = {name: text for name, text in os.environ.items() if not name.startswith(("GOMP_", "OMP_", "KMP_"))}
-    code = "import os, underhood; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('KMP_BLOCKTIME'))"
-    for first, printed in (("", expected), ("import torch; ", f"{environment.get('GOMP_SPINCOUNT')} None")):
-        command = [sys.executable, "-c", first + code]
-        done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == printed

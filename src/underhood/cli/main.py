@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from underhood.core.errors import UserError, nearest
+from underhood.core.threads import limit_spinning
 from underhood.recipes.stages.registry import all_stages, find_stage
 
 VERBS: dict[str, dict[str, str]] = {
@@ -66,6 +67,9 @@ def verbs() -> dict[str, dict[str, str]]:
     return groups
 
 
+TRAINING = {"build", "finetune", "classify", "reproduce"}
+"""Verbs that train, beside the stages."""
+
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
 MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -116,6 +120,7 @@ def _run(verb: str, words: list[str]) -> int:
 
     try:
         stage = find_stage(verb)
+        limit_spinning(training=stage is not None or verb in TRAINING)
         if stage is not None:
             from underhood.cli.train_stage import args_of, run_stage_command
 

@@ -10,12 +10,17 @@ from __future__ import annotations
 import os
 import sys
 
-SPIN_LIMITS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""GNU OpenMP (in torch's Linux wheels): rounds of a loop; Intel's and LLVM's: milliseconds."""
+DECODE_SPINS, TRAIN_SPINS = "10000", "2000"
+"""GNU OpenMP (in torch's Linux wheels): rounds of a spinning loop. Decoding has short kernels with short gaps between
+them, and takes one thread beside a busy neighbour (`kernels.adaptive_threads`); training has neither."""
+
+_LIMITS = {"GOMP_SPINCOUNT": DECODE_SPINS, "KMP_BLOCKTIME": "1"}
+"""KMP_BLOCKTIME is for Intel's and LLVM's OpenMP, in milliseconds."""
+
+_CHOSEN = any(name in os.environ for name in ("OMP_WAIT_POLICY", *_LIMITS))
 
 
-def limit_spinning() -> None:
-    """Sets `SPIN_LIMITS` for this process and its children, unless the user has chosen or torch is loaded already."""
-    chosen = ("OMP_WAIT_POLICY", *SPIN_LIMITS)
-    if "torch" not in sys.modules and not any(name in os.environ for name in chosen):
-        os.environ.update(SPIN_LIMITS)
+def limit_spinning(*, training: bool = False) -> None:
+    """Sets the limits for this process and its children, unless the user has chosen or torch is loaded already."""
+    if "torch" not in sys.modules and not _CHOSEN:
+        os.environ.update(_LIMITS | ({"GOMP_SPINCOUNT": TRAIN_SPINS} if training else {}))
