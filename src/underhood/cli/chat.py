@@ -8,10 +8,11 @@ from pathlib import Path
 
 from underhood.cli.chat_loop import Chat
 from underhood.cli.options import Positional
+from underhood.cli.sampling_options import SamplingOptions
 
 
-@dataclass(frozen=True)
-class Args:
+@dataclass(frozen=True, kw_only=True)
+class Args(SamplingOptions):
     """Talks with the model of a run.
 
     In a terminal, Ctrl-C stops an answer and Ctrl-D leaves; /help lists the commands. From a pipe, every line is one
@@ -25,31 +26,10 @@ class Args:
     """Which of the run's models; the last one if left out."""
 
     system: str | None = None
-    """A message that stands before the conversation."""
+    """A system message, which comes before the conversation."""
 
     max_tokens: int = 256
     """How many tokens an answer may have."""
-
-    temperature: float = 0.7
-    """0 always takes the likeliest token; 1 follows the model's own chances."""
-
-    top_k: int | None = None
-    """Draws from the k likeliest tokens only."""
-
-    top_p: float | None = None
-    """Draws from the fewest tokens that together reach this probability."""
-
-    min_p: float | None = 0.05
-    """Leaves out tokens less likely than this fraction of the likeliest."""
-
-    seed: int | None = None
-    """Makes the draws repeatable."""
-
-    repetition_penalty: float = 1.0
-    """Above 1 it makes tokens less likely that the conversation already holds."""
-
-    stop: tuple[str, ...] = ()
-    """Texts that end an answer and are no part of it."""
 
 
 def run(args: Args) -> int:

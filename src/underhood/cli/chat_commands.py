@@ -117,7 +117,7 @@ def save(chat: Chat, file: str) -> None:
     for text, continuation in chat.texts:
         messages += [{"role": "text", "content": text}, {"role": "continuation", "content": continuation}]
     if path.suffix == ".md":
-        write_text(path, "\n\n".join(f"**{one['role']}:** {one['content']}" for one in messages) + "\n")
+        write_text(path, "\n\n".join(f"**{turn['role']}:** {turn['content']}" for turn in messages) + "\n")
     else:
         facts = {"run": str(chat.loaded.run), "stage": chat.loaded.stage}
         facts |= {"sampling": asdict(sampling_of(chat.settings)), "messages": messages}

@@ -81,7 +81,7 @@ def _label(args: Args) -> int:
     from underhood.recipes.classification import is_classifier, load_classifier
 
     if not is_classifier(Path(args.model)):
-        raise UserError(f"{args.model} is no classifier", fix="Give --data FILE with labelled texts to teach it")
+        raise UserError(f"{args.model} is not a classifier", fix="Give --data FILE with labelled texts to teach it")
     texts = list(args.text)
     if not texts:
         if sys.stdin.isatty():
@@ -94,10 +94,10 @@ def _label(args: Args) -> int:
     log = RunLog(None)
     with StageProgress(log, console(sys.stderr)):
         answers = load_classifier(Path(args.model)).predict(texts, log.counter("classify", "labelling", "texts"))
-    for text, found in zip(texts, answers, strict=True):
-        best = max(found, key=found.__getitem__)
+    for text, probabilities in zip(texts, answers, strict=True):
+        best = max(probabilities, key=probabilities.__getitem__)
         if args.json:
-            print(json.dumps({"text": text, "label": best, "probabilities": found}, ensure_ascii=False))
+            print(json.dumps({"text": text, "label": best, "probabilities": probabilities}, ensure_ascii=False))
         else:
-            print(f"{best}\t{found[best]:.3f}\t{text}")
+            print(f"{best}\t{probabilities[best]:.3f}\t{text}")
     return 0

@@ -104,8 +104,8 @@ def report(args: Args, data: bytes, out: Path, sizes: dict[str, tuple[int, int]]
             | {"rate": size / count, "adjusted_rate": (size + extra) / count}
             for name, (size, extra) in sizes.items()
         ]
-        said = {"file": str(args.file), "bytes": len(data), "out": str(out), "seconds": seconds, "compressed": rows}
-        print(json.dumps(said, ensure_ascii=False))
+        facts = {"file": str(args.file), "bytes": len(data), "out": str(out), "seconds": seconds, "compressed": rows}
+        print(json.dumps(facts, ensure_ascii=False))
         return
     shown = console()
     ordered = sorted(sizes.items(), key=lambda item: item[1][0])

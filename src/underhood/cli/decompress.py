@@ -59,9 +59,9 @@ def run(args: Args) -> int:
     try:
         length = unpack(data)[0].length
         with share_line(console(sys.stderr), "Unpacking", length) as progress:
-            found = decompress(data, load=load, progress=progress)
+            content = decompress(data, load=load, progress=progress)
     except UserError as error:
         raise UserError(f"{args.file}: {error.what}", expected=error.expected, got=error.got, fix=error.fix) from error
-    write_bytes(out, found)
-    print(f"{out}: {len(found):,} bytes")
+    write_bytes(out, content)
+    print(f"{out}: {len(content):,} bytes")
     return 0

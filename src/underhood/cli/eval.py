@@ -74,11 +74,11 @@ def run(args: Args) -> int:
     opened = Run.open(path)
     out = console(sys.stderr if args.json else None)
     with StageProgress(opened.log, out):
-        found = evaluate_checkpoint(opened, checkpoint) if checkpoint else evaluate_run(opened, restart=args.restart)
+        results = evaluate_checkpoint(opened, checkpoint) if checkpoint else evaluate_run(opened, restart=args.restart)
     if args.stage is not None:
-        found = only(found, args.stage, path)
+        results = only(results, args.stage, path)
     if args.json:
-        print(json.dumps({"run": str(args.run)} | found.to_json()))
+        print(json.dumps({"run": str(args.run)} | results.to_json()))
     else:
-        print_table(found, out)
+        print_table(results, out)
     return 0

@@ -11,7 +11,7 @@ from underhood.ui.formatting import count, duration, size
 
 def beginning(event: Mapping[str, Any]) -> str:
     """What a stage is about to do, from its ``start`` event."""
-    said = {
+    texts = {
         "data": lambda: f"reading {event['data']}",
         "tokenizer": lambda: f"learning {event['vocab_size']:,} tokens",
         "plan": lambda: "timing this machine",
@@ -21,7 +21,7 @@ def beginning(event: Mapping[str, Any]) -> str:
     if "steps" in event and "seconds_planned" in event:
         return f"{event['steps']:,} steps, about {duration(event['seconds_planned'], ' ')}"
     try:
-        return said[str(event["stage"])]()
+        return texts[str(event["stage"])]()
     except KeyError:  # a log of somebody else's
         return facts_of(event)
 

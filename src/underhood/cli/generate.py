@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
+from underhood.cli.sampling_options import SamplingOptions
 from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from underhood.infer.request import OutputChunk
 
 
-@dataclass(frozen=True)
-class Args:
+@dataclass(frozen=True, kw_only=True)
+class Args(SamplingOptions):
     """Continues a prompt with the model of a run and prints what it wrote, nothing else.
 
     Without PROMPT it reads standard input; an empty prompt begins a new text.
@@ -37,27 +38,6 @@ class Args:
 
     max_tokens: int = 128
     """How many tokens each may have."""
-
-    temperature: float = 0.7
-    """0 always takes the likeliest token; 1 follows the model's own chances."""
-
-    top_k: int | None = None
-    """Draws from the k likeliest tokens only."""
-
-    top_p: float | None = None
-    """Draws from the fewest tokens that together reach this probability."""
-
-    min_p: float | None = 0.05
-    """Leaves out tokens less likely than this fraction of the likeliest."""
-
-    seed: int | None = None
-    """Makes the draws repeatable."""
-
-    repetition_penalty: float = 1.0
-    """Above 1 it makes tokens less likely that the text already holds."""
-
-    stop: tuple[str, ...] = ()
-    """Texts that end a continuation and are no part of it."""
 
     regex: str | None = None
     """What the continuation has to match as a whole, a regular expression."""
@@ -124,11 +104,11 @@ def run(args: Args) -> int:
         return 0
     if grammar is None and not args.stop and draft is None:
         completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
-        written = [GeneratedText(loaded.tokenizer.decode(one.ids), one.finish, one.logprobs) for one in completions]
+        written = [GeneratedText(loaded.tokenizer.decode(text.ids), text.finish, text.logprobs) for text in completions]
     else:
         written = [GeneratedText.of(list(write(choice))) for choice in range(args.n)]
     if not args.json:
-        print("\n---\n".join(one.text for one in written))
+        print("\n---\n".join(text.text for text in written))
         return 0
     report = {
         "run": str(args.run),
@@ -137,8 +117,8 @@ def run(args: Args) -> int:
         "max_tokens": args.max_tokens,
         "sampling": asdict(sampling),
         "completions": [
-            {"text": one.text, "finish": one.finish, "tokens": len(one.logprobs), "logprob": sum(one.logprobs)}
-            for one in written
+            {"text": text.text, "finish": text.finish, "tokens": len(text.logprobs), "logprob": sum(text.logprobs)}
+            for text in written
         ],
     }
     if draft is not None:

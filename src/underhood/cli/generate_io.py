@@ -30,7 +30,7 @@ def read_grammar(regex: str | None, schema: str | None) -> Grammar | None:
     """What `--regex` or `--schema` asks for, or None.
 
     Raises:
-        UserError: both are given, or what is given is no such thing.
+        UserError: both are given, or the given one is invalid.
     """
     if regex is not None and schema is not None:
         raise UserError("a continuation keeps to one form", fix="Leave out --regex or --schema")

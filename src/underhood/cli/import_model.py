@@ -38,7 +38,7 @@ def run(args: Args) -> int:
         raise UserError(f"{out} is there already", fix="Choose another --out")
     folder = fetch(args.source)
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder} is no Hugging Face folder", expected="a config.json in it")
+        raise UserError(f"{folder} is not a Hugging Face folder", expected="a config.json in it")
     loaded = open_model(folder, keep_type=True)
     print(facts_of(loaded).text())
     verify(loaded)

@@ -22,7 +22,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "One stage of it": {
         "tokenizer": "Reads text and learns a tokenizer from it.",
-        # The training stages stand here: see `verbs`.
+        # `verbs` adds the training stages here.
         "eval": "Measures what each model can do.",
     },
     "Other work": {
@@ -49,7 +49,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Look around": {
         "report": "Writes a run's report again.",
-        "version": "Versions of Underhood and of what it stands on.",
+        "version": "Versions of Underhood and of the libraries it uses.",
     },
 }
 """Verbs by group, in the order of the help page, each with its purpose (at most 64 characters)."""
@@ -141,8 +141,8 @@ def _run(verb: str, words: list[str]) -> int:
         raise
     except OSError as error:
         if error.errno in MACHINE_ERRNOS:
-            place = f"{error.filename}: " if error.filename else ""
-            return _complain(f"error: {place}{os.strerror(error.errno)}.")
+            file = f"{error.filename}: " if error.filename else ""
+            return _complain(f"error: {file}{os.strerror(error.errno)}.")
         _ask_to_report(verb)
         raise
     except Exception:

@@ -16,7 +16,7 @@ a field without a default is required::
 Types: str, int, float, bool, Path, Literal[...], tuple[T, ...] and ``T | None``. A bool becomes ``--name`` and
 ``--no-name``. A field of any other type can only be set in a TOML file, unless the class variable ``NESTED`` says
 which tables it holds, by a function that gives the dataclass of each: then ``--table-name`` sets one of their fields.
-If the class has a field ``config``, the file it names is read first, and what stands on the command line wins over it.
+If the class has a field ``config``, the file it names is read first, and the command line overrides it.
 Class variables ``FIRST`` (names of fields) and ``REST`` (a heading) divide a long help page.
 """
 
@@ -48,7 +48,7 @@ Positional = Annotated[Value, _PositionalMark]
 
 
 class UsageError(UserError):
-    """The command line itself is wrong; the message is complete as it stands."""
+    """The command line itself is wrong; the message is complete."""
 
     def __init__(self, message: str):
         super().__init__(message)
@@ -165,8 +165,8 @@ def load_toml_over(cls: type, path: Path, given: dict[str, Any]) -> dict[str, An
             fix = f"Did you mean {near}?" if near else f"Valid keys: {', '.join(options)}"
             raise UserError(f"unknown key {key!r} in {path}", fix=fix)
         if option.convert is None and not option.switch:
-            one = dataclasses.make_dataclass("Recipe", [(option.name, option.hint)])
-            values[option.name] = getattr(from_json(one, {option.name: value}, where=str(path)), option.name)
+            recipe = dataclasses.make_dataclass("Recipe", [(option.name, option.hint)])
+            values[option.name] = getattr(from_json(recipe, {option.name: value}, where=str(path)), option.name)
         else:
             values[option.name] = _toml_value(option, value, f"{key} in {path}")
     return values | given
@@ -261,13 +261,13 @@ def _right(option: Option) -> str:
 
 def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
-        rest = [part for part in get_args(hint) if part is not type(None)]
+        rest = [member for member in get_args(hint) if member is not type(None)]
         return rest[0] if len(rest) == 1 else hint
     return hint
 
 
 def _reader(hint: Any) -> tuple[Callable[[str], Any] | None, str, str]:
-    """How a word becomes a value of the type, what it takes in words, and its metavar."""
+    """The converter from a command-line word to the type, its description, and its metavar."""
     if hint is bool:
         return None, "true or false", ""
     if hint is int:

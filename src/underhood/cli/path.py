@@ -61,7 +61,7 @@ def run(args: Args) -> int:
     places = results.places(args.results)
     if args.html is not None or args.docs is not None:
         return path_views.write_pages(args.html, args.docs, places)
-    found, text = {
+    pages, text = {
         "map": lambda: path_views.overview(places, args.tier),
         "show": lambda: path_views.one(rest[0], places),
         "to": lambda: path_views.path_to(rest[0], args.knows),
@@ -69,7 +69,7 @@ def run(args: Args) -> int:
         "check": path_views.check,
     }[action]()
     if args.json:
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+        print(json.dumps(pages, ensure_ascii=False, indent=1))
     else:
         text()
     return 0

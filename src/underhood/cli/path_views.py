@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +27,31 @@ MARKS = {
 def overview(places: Sequence[Path], tier: int) -> View:
     """Every topic with its milestone and verdict."""
     built = index.covering()
-    found = results.overview(index.milestones().values(), places)
+    latest = results.overview(index.milestones().values(), places)
     states: dict[str, Any] = {}
     for id in table.topics():
-        one = built.get(id)
-        if one is None:
+        milestone = built.get(id)
+        if milestone is None:
             states[id] = None
             continue
-        file, result = found.get(one.stem, (None, None))
+        file, result = latest.get(milestone.stem, (None, None))
         verdict = None if result is None else verdict_of(result["claims"], id)
         states[id] = {
-            "milestone": one.stem,
+            "milestone": milestone.stem,
             "verdict": verdict,
             "result": None if file is None else _short(file),
         }
     listed = [
         {
-            "stem": one.stem,
-            "title": one.title,
-            "year": one.year,
-            "topics": list(one.topics),
-            "question": one.question,
-            "minutes": {"read": one.minutes.read, "smoke": one.minutes.smoke, "report": one.minutes.report},
-            "verdict": verdict_of(found[one.stem][1]["claims"]) if one.stem in found else None,
+            "stem": milestone.stem,
+            "title": milestone.title,
+            "year": milestone.year,
+            "topics": list(milestone.topics),
+            "question": milestone.question,
+            "minutes": asdict(milestone.minutes),
+            "verdict": verdict_of(latest[milestone.stem][1]["claims"]) if milestone.stem in latest else None,
         }
-        for one in index.milestones().values()
+        for milestone in index.milestones().values()
     ]
 
     def text() -> None:
@@ -89,7 +90,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
 def one(name: str, places: Sequence[Path]) -> View:
     """One milestone: its idea, its claims with the latest result, where to go on."""
     milestone = index.find(name)
-    found = results.latest(milestone.stem, places)
+    latest = results.latest(milestone.stem, places)
     data = {
         "stem": milestone.stem,
         "topics": list(milestone.topics),
@@ -102,7 +103,7 @@ def one(name: str, places: Sequence[Path]) -> View:
             topic.id for id in milestone.topics for topic in table.before(id)[:-1] if topic.id not in milestone.topics
         ],
         "errata": list(milestone.errata),
-        "result": None if found is None else {"file": _short(found[0])} | found[1],
+        "result": None if latest is None else {"file": _short(latest[0])} | latest[1],
     }
 
     def text() -> None:
@@ -113,15 +114,15 @@ def one(name: str, places: Sequence[Path]) -> View:
             out.print()
             out.print(textwrap.fill(" ".join(paragraph.split()), out.width))
         out.print()
-        out.print(claims_table(milestone, None if found is None else found[1]))
-        if found is None:
+        out.print(claims_table(milestone, None if latest is None else latest[1]))
+        if latest is None:
             out.print("Not measured yet.", style="dim")
         else:
-            result = found[1]
+            result = latest[1]
             for line in summary_lines(result):
                 out.print(line)
             out.print(
-                f"Measured {result['created'][:10]} on {result['machine']['cpu']}: {_short(found[0])}", style="dim"
+                f"Measured {result['created'][:10]} on {result['machine']['cpu']}: {_short(latest[0])}", style="dim"
             )
         for title, lines in (("What was hard", [milestone.hard.strip()]), ("Errata", milestone.errata)):
             if any(lines):
@@ -177,9 +178,9 @@ def path_to(name: str, knows: Collection[str]) -> View:
 
 def search(question: str) -> View:
     """The topics that answer a question best."""
-    found = finder.search(question)
+    hits = finder.search(question)
     built = index.covering()
-    if not found:
+    if not hits:
         raise UserError(f"no milestone speaks of {question!r}", fix="Try other words, or underhood path for the map")
     data = [
         {
@@ -188,17 +189,17 @@ def search(question: str) -> View:
             "title": table.topics()[id].title,
             "score": score,
         }
-        for id, score in found
+        for id, score in hits
     ]
 
     def text() -> None:
         out = terminal.console()
-        for id, _ in found:
+        for id, _ in hits:
             out.print(id, style="bold", end="  ")
             out.print(table.topics()[id].title, style="" if id in built else "dim")
             if id in built:
                 out.print(f"  {built[id].question}", style="dim")
-        terminal.next_commands(out, {f"underhood path show {found[0][0]}": "reads the first"})
+        terminal.next_commands(out, {f"underhood path show {hits[0][0]}": "reads the first"})
 
     return data, text
 
@@ -209,27 +210,30 @@ def check() -> View:
 
     data = [
         {
-            "topic": one.topic,
-            "paper": one.paper,
-            "where": one.where,
-            "what": one.what,
-            "printed": one.printed,
-            "from": one.from_,
-            "recomputed": one.recomputed,
-            "agrees": one.agrees,
-            "evidence": one.evidence,
+            "topic": statement.topic,
+            "paper": statement.paper,
+            "where": statement.where,
+            "what": statement.what,
+            "printed": statement.printed,
+            "from": statement.from_,
+            "recomputed": statement.recomputed,
+            "agrees": statement.agrees,
+            "evidence": statement.evidence,
         }
-        for one in CHECKS
+        for statement in CHECKS
     ]
 
     def text() -> None:
         out = terminal.console()
-        for one in CHECKS:
-            out.print(f"{one.paper}, {one.where}", style="bold", end="  ")
-            out.print(one.topic, style="dim")
-            word = "agrees" if one.agrees else "does not agree"
-            out.print(f"  prints {exact(one.printed)} {one.what}; {one.from_}: {exact(one.recomputed)}, {word}.")
-        wrong = sum(not one.agrees for one in CHECKS)
+        for statement in CHECKS:
+            out.print(f"{statement.paper}, {statement.where}", style="bold", end="  ")
+            out.print(statement.topic, style="dim")
+            word = "agrees" if statement.agrees else "does not agree"
+            out.print(
+                f"  prints {exact(statement.printed)} {statement.what}; "
+                f"{statement.from_}: {exact(statement.recomputed)}, {word}."
+            )
+        wrong = sum(not statement.agrees for statement in CHECKS)
         out.print()
         out.print(f"{wrong} of {len(CHECKS)} statements contradict what the same source prints elsewhere.")
 

@@ -23,8 +23,8 @@ SHANNON = (80, 7, 0, 3, 4, 2, 1, 0, 1, 0, 0, 1, 0, 1)
 class Args:
     """Guess the next letter of a text, as Shannon's wife Betty did in 1951.
 
-    The number of guesses that each letter takes says between which bounds the
-    entropy of the text lies. An n-gram, and your own model if you name its run,
+    The number of guesses that each letter takes bounds the entropy of the
+    text from both sides. An n-gram, and your own model if you name its run,
     guess the same letters; nobody sees a letter before you have found it.
     """
 
@@ -38,7 +38,7 @@ class Args:
     """How many letters to guess."""
 
     known: int = 100
-    """How many letters stand there at the beginning."""
+    """Letters shown at the beginning."""
 
     text: Path | None = None
     """A text file to guess instead of a page of Python's documentation that no model here has read."""
@@ -118,13 +118,13 @@ def show(out: Console, passage: str, known: int, yours: list[int], players: dict
     from underhood.ui.terminal import table
 
     letters = symbols(passage)[known : known + len(yours)]
-    found = {"you": yours}
+    guesses_by_name = {"you": yours}
     for name, guesser in players.items():
-        scores = np.array([guesser(passage[: known + place]) for place in range(len(yours))])
-        found[name] = ranks(scores, letters).tolist()
+        scores = np.array([guesser(passage[: known + letter]) for letter in range(len(yours))])
+        guesses_by_name[name] = ranks(scores, letters).tolist()
     shannon = [rank for rank, count in enumerate(SHANNON, start=1) for _ in range(count)]
     rows = []
-    for name, guesses in {**found, "Shannon's reader, 1951": shannon}.items():
+    for name, guesses in {**guesses_by_name, "Shannon's reader, 1951": shannon}.items():
         low, high = bounds_intervals(guesses)
         once = sum(guess == 1 for guess in guesses)
         rows.append(

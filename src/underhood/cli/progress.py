@@ -68,7 +68,7 @@ class StageProgress:
     In a terminal every running stage owns one live line that ends as a summary; elsewhere a line is written when a
     stage starts and ends, and every `every` seconds between. Keys read from ``step`` events beside those that
     `core.runlog` lists: ``bits_per_byte``, ``utilisation`` (share of the measured hardware limit, 0 to 1) and
-    ``seconds_left``; what is missing is not shown, and time left is estimated from the steps done.
+    ``seconds_left``; missing ones are not shown, and time left is estimated from the steps done.
 
     Args:
         every: seconds between plain lines; in a terminal the live line is redrawn at most ten times a second.
@@ -137,8 +137,8 @@ class StageProgress:
         now, done, total = self.clock(), int(event["done"]), int(event["total"])
         work = f"{stage} {event['text']}"
         if done >= total:
-            for found in (self._lines, self._first, self._shown):
-                found.pop(work, None)
+            for state in (self._lines, self._first, self._shown):
+                state.pop(work, None)
             self._redraw()
             return
         first_time, first_done = self._first.setdefault(work, (now, done))

@@ -61,7 +61,7 @@ def run(args: Args) -> int:
     if args.all == bool(args.names):
         raise UserError("name milestones, or say --all", fix="underhood path lists them")
     if args.data is not None and not args.data.is_dir():
-        raise UserError(f"--data {args.data} is no folder")
+        raise UserError(f"--data {args.data} is not a folder")
     if args.recompute:
         chosen = list(index.milestones()) if args.all else [index.find(name).stem for name in args.names]
         return _recompute(args, chosen)

@@ -30,7 +30,7 @@ def run_all(args: Args) -> int:
     known = len(index.milestones()) - len(waiting)
     if known:
         out.print(f"{known} of {len(index.milestones())} are up to date.", style="dim")
-    # Read by the children before they load torch: with one thread each, two do not stand in each other's way.
+    # Read by the children before they load torch: with one thread each, two do not slow each other down.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     context = multiprocessing.get_context("spawn")
     told: Any = context.Queue()
@@ -69,8 +69,8 @@ def run_all(args: Args) -> int:
 def up_to_date(stem: str, args: Args) -> bool:
     """Whether the user's results hold one of the milestone's present file, at this scale or a larger one."""
     for file in sorted((args.results / stem).glob("*.json")):
-        found = results.load(file)
-        if found.get("source") == digest(stem) and SCALES.index(found["scale"]) >= SCALES.index(args.scale):
+        stored = results.load(file)
+        if stored.get("source") == digest(stem) and SCALES.index(stored["scale"]) >= SCALES.index(args.scale):
             return True
     return False
 

@@ -19,7 +19,7 @@ from underhood.ui.formatting import minutes
 from underhood.ui.terminal_charts import charts
 
 EVERY = 10.0
-"""Seconds between lines where the output is no terminal."""
+"""Seconds between lines where the output is not a terminal."""
 
 
 class Progress:
@@ -76,7 +76,7 @@ class Progress:
 
 
 def show(out: Console, milestone: Milestone, result: Result, file: Path | None, page: Path | None = None) -> None:
-    """What one milestone found: the table, what others say of it, the figures, and where it lies."""
+    """What one milestone found: the table, what others say of it, the figures, and its file."""
     out.print(f"{milestone.title} ({milestone.year})", style="bold")
     out.print(milestone.question, style="dim")
     out.print()

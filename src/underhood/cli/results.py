@@ -23,15 +23,15 @@ def print_results(run: Run, out: Console) -> None:
         print_table(ResultsTable.from_json(saved["table"], where="results.json"), out)
 
 
-def print_table(found: ResultsTable, out: Console) -> None:
+def print_table(results: ResultsTable, out: Console) -> None:
     """The table, what its marks mean, and the baselines."""
-    stages = [stage.stage for stage in found.stages]
+    stages = [stage.stage for stage in results.stages]
     compared = False
     rows = []
-    for name in found.names:
+    for name in results.names:
         cells = []
-        for stage in found.stages:
-            measured, change = stage.get(name), found.comparison(name, stage.stage)
+        for stage in results.stages:
+            measured, change = stage.get(name), results.comparison(name, stage.stage)
             compared |= change is not None
             cells.append(_cell(measured) + (f" {MARKS[change.verdict]}" if change else "") if measured else "")
         rows.append([name, *cells])
@@ -39,29 +39,30 @@ def print_table(found: ResultsTable, out: Console) -> None:
     out.print()
     marks = " ▲ helped, ▼ hurt, = no difference that these items can show." if compared else ""
     out.print(f"± half of the 95 % interval.{marks}", style="dim")
-    if found.baselines:
-        said = ", ".join(f"{one.name} {one.value:.3f}" for one in found.baselines)
-        out.print(f"Bits per byte of others, given the same training text: {said}.", style="dim")
+    if results.baselines:
+        baselines = ", ".join(f"{baseline.name} {baseline.value:.3f}" for baseline in results.baselines)
+        out.print(f"Bits per byte of others, given the same training text: {baselines}.", style="dim")
 
 
-def only(found: ResultsTable, stage: str, run: Path) -> ResultsTable:
+def only(results: ResultsTable, stage: str, run: Path) -> ResultsTable:
     """The table of one stage alone.
 
     Raises:
         UserError: it was not measured.
     """
-    kept = tuple(one for one in found.stages if one.stage == stage)
+    kept = tuple(item for item in results.stages if item.stage == stage)
     if not kept:
         verb = stage_of_model(stage).name
         raise UserError(f"{run} has no finished {stage} model", fix=f"Make it with underhood {verb} {run}")
-    return replace(found, stages=kept, comparisons=tuple(one for one in found.comparisons if one.after == stage))
+    comparisons = tuple(item for item in results.comparisons if item.after == stage)
+    return replace(results, stages=kept, comparisons=comparisons)
 
 
-def _cell(one: Measurement) -> str:
+def _cell(measurement: Measurement) -> str:
     """Short enough for three columns in 80: the value and half the width of its interval."""
-    scale, digits = (100, 0) if one.unit == "share" else (1, 2)
-    percent = " %" if one.unit == "share" else ""
-    if one.low is None or one.high is None:
-        return f"{one.value * scale:.{digits}f}{percent}"
-    half = (one.high - one.low) / 2 * scale
-    return f"{one.value * scale:.{digits}f} ±{half:.{digits}f}{percent}"
+    scale, digits = (100, 0) if measurement.unit == "share" else (1, 2)
+    percent = " %" if measurement.unit == "share" else ""
+    if measurement.low is None or measurement.high is None:
+        return f"{measurement.value * scale:.{digits}f}{percent}"
+    half = (measurement.high - measurement.low) / 2 * scale
+    return f"{measurement.value * scale:.{digits}f} ±{half:.{digits}f}{percent}"

@@ -53,20 +53,20 @@ def score_tasks(
         err.print(f"{task.name}: {len(report.items):,} questions, {time.perf_counter() - start:.0f} s", style="dim")
         reports.append(report)
     if as_json:
-        found = [report.to_json(items=True) for report in reports]
-        print(json.dumps({"model": str(model), "stage": loaded.stage, "tasks": found}, ensure_ascii=False))
+        results = [report.to_json(items=True) for report in reports]
+        print(json.dumps({"model": str(model), "stage": loaded.stage, "tasks": results}, ensure_ascii=False))
         return 0
     out = console()
     rows = [
         [
             report.task.name,
-            one.name,
-            one.text(),
+            measurement.name,
+            measurement.text(),
             report.shots,
-            _percent(one.chance),
+            _percent(measurement.chance),
         ]
         for report in reports
-        for one in report.measurements
+        for measurement in report.measurements
     ]
     out.print(table(["task", "measured", "value (95 % interval)", "shots", "guessing"], rows))
     return 0

@@ -109,11 +109,11 @@ def run(args: Args) -> int:
         draft=None if args.speculative == "ngram" else args.speculative,
     )
 
-    def started(place: str) -> None:
-        for one in registry.served:
-            also = ", ".join(registry.aliases(one))
-            print(f"{one.id}" + (f"  (also {also})" if also else ""))
-        print(f"\nPage: {place}    API: {place}/v1    Ctrl-C ends it.", flush=True)
+    def started(url: str) -> None:
+        for model in registry.served:
+            also = ", ".join(registry.aliases(model))
+            print(f"{model.id}" + (f"  (also {also})" if also else ""))
+        print(f"\nPage: {url}    API: {url}/v1    Ctrl-C ends it.", flush=True)
         if settings.api_key is not None:
             print("The page asks for the API key.", flush=True)
 

@@ -29,7 +29,7 @@ class Args:
     tokenizer.
     """
 
-    place: Positional[Path]
+    out: Positional[Path]
     """Where to write: a run's folder, or a file ending in .json."""
 
     data: str = "pydocs"
@@ -63,7 +63,7 @@ def run(args: Args) -> int:
         spec = BuildSpec(**given)
     except ValueError as error:
         raise UserError(str(error)) from error
-    facts = to_file(args, out) if args.place.suffix == FILE else to_run(args.place, spec, out)
+    facts = to_file(args, out) if args.out.suffix == FILE else to_run(args.out, spec, out)
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
@@ -75,10 +75,10 @@ def run(args: Args) -> int:
 
 def to_file(args: Args, out: Console) -> dict[str, Any]:
     """Learns from all of the text and writes the file."""
-    if args.place.exists() and not args.restart:
-        raise UserError(f"{args.place} is there already", fix="Choose another name, or replace it by --restart")
-    if not args.place.parent.is_dir():
-        raise UserError(f"there is no folder {args.place.parent} to write to")
+    if args.out.exists() and not args.restart:
+        raise UserError(f"{args.out} is there already", fix="Choose another name, or replace it by --restart")
+    if not args.out.parent.is_dir():
+        raise UserError(f"there is no folder {args.out.parent} to write to")
     from underhood.data.clean import clean
     from underhood.data.sources import load_corpus
     from underhood.text.bpe import train_bpe
@@ -88,9 +88,9 @@ def to_file(args: Args, out: Console) -> dict[str, Any]:
     texts = [document.text for document in corpus.documents]
     tokenizer = train_bpe(texts, vocab_size=args.vocab_size)
     tokens = sum(map(len, tokenizer.encode_batch(texts)))
-    tokenizer.save(args.place)
+    tokenizer.save(args.out)
     return {
-        "file": str(args.place),
+        "file": str(args.out),
         "data": corpus.name,
         "digest": corpus.digest,
         "vocab_size": tokenizer.vocab_size,

@@ -12,7 +12,7 @@ STANDS_ON = ("torch", "numpy", "scipy", "safetensors", "tiktoken", "tokenizers",
 
 @dataclass(frozen=True)
 class Args:
-    """Prints the versions of Underhood, of Python and of the libraries it stands on."""
+    """Prints the versions of Underhood, of Python and of the libraries it uses."""
 
     json: bool = False
     """Prints one JSON object instead of lines."""
@@ -20,15 +20,15 @@ class Args:
 
 def versions() -> dict[str, str]:
     """Names and versions, read from the installed packages' metadata without importing them."""
-    found = {
+    known = {
         "underhood": importlib.metadata.version("underhood"),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    return found | {name: importlib.metadata.version(name) for name in STANDS_ON}
+    return known | {name: importlib.metadata.version(name) for name in STANDS_ON}
 
 
 def run(args: Args) -> int:
-    found = versions()
-    print(json.dumps(found) if args.json else "\n".join(f"{name:<16} {value}" for name, value in found.items()))
+    known = versions()
+    print(json.dumps(known) if args.json else "\n".join(f"{name:<16} {value}" for name, value in known.items()))
     return 0

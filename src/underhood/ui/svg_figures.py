@@ -22,26 +22,26 @@ APART = 7.5
 
 def draw(figure: Figure) -> dict[str, Any]:
     """A figure for the template: ``kind`` and what that kind needs."""
-    said = {"title": figure.title, "note": figure.note}
+    header = {"title": figure.title, "note": figure.note}
     if isinstance(figure, Plot):
-        return said | (_bars(figure) if figure.kind == "bars" else _plot(figure, *_axes([figure])))
+        return header | (_bars(figure) if figure.kind == "bars" else _plot(figure, *_axes([figure])))
     if isinstance(figure, Frames):
         plots = [plot for _, plot in figure.frames]
         if plots and plots[0].kind == "bars":
             drawn = [_bars(plot) for plot in plots]
         else:
             drawn = [_plot(plot, *_axes(plots)) for plot in plots]
-        frames = [{"label": label} | one for (label, _), one in zip(figure.frames, drawn, strict=True)]
-        return said | {"kind": "frames", "control": figure.control, "frames": frames}
+        frames = [{"label": label} | frame for (label, _), frame in zip(figure.frames, drawn, strict=True)]
+        return header | {"kind": "frames", "control": figure.control, "frames": frames}
     if isinstance(figure, Heat):
-        return said | _heat(figure)
+        return header | _heat(figure)
     if isinstance(figure, Grid):
         rows = [[compact(cell) if isinstance(cell, (int, float)) else cell for cell in row] for row in figure.rows]
         right = [bool(figure.rows) and all(isinstance(row[i], (int, float)) for row in figure.rows)
                  for i in range(len(figure.head))]  # fmt: skip
-        return said | {"kind": "grid", "head": figure.head, "rows": rows, "right": right}
+        return header | {"kind": "grid", "head": figure.head, "rows": rows, "right": right}
     assert isinstance(figure, Texts)
-    return said | {"kind": "texts", "texts": figure.texts}
+    return header | {"kind": "texts", "texts": figure.texts}
 
 
 def _axes(plots: Sequence[Plot]) -> tuple[Axis, Axis]:
@@ -57,9 +57,9 @@ def _plot(plot: Plot, x: Axis, y: Axis) -> dict[str, Any]:
     lines = [_line(series, index, plot.kind, x, y) for index, series in enumerate(plot.series)]
     levels = [{"at": round(100 - y.at(value), 2), "words": words} for value, words in plot.levels]
     places = sorted({value for series in plot.series for value in series.x})
-    words = [f"{plot.x} {compact(place)}" for place in places]
+    words = [f"{plot.x} {compact(position)}" for position in places]
     read = {
-        "x": [x.at(place) for place in places],
+        "x": [x.at(position) for position in places],
         "words": words,
         "series": [
             {"name": series.name, "hue": index % HUES} | _values(series, places, y)
@@ -87,15 +87,15 @@ def _values(series: Series, places: Sequence[float], y: Axis) -> dict[str, list[
     )
     tops: list[float | None] = []
     words: list[str | None] = []
-    for place in places:
-        found = known.get(place)
-        tops.append(None if found is None else round(100 - y.at(found[0]), 2))
-        if found is None:
+    for position in places:
+        known_values = known.get(position)
+        tops.append(None if known_values is None else round(100 - y.at(known_values[0]), 2))
+        if known_values is None:
             words.append(None)
         elif series.low:
-            words.append(f"{compact(found[0])} ({compact(found[1])} to {compact(found[2])})")
+            words.append(f"{compact(known_values[0])} ({compact(known_values[1])} to {compact(known_values[2])})")
         else:
-            words.append(compact(found[0]))
+            words.append(compact(known_values[0]))
     return {"y": tops, "words": words}
 
 
@@ -137,13 +137,13 @@ def _ends(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     labels = sorted(({"at": line["end"], "name": line["name"], "hue": line["hue"]} for line in lines), key=_at)
     pools: list[list[float]] = []
-    for place, label in enumerate(labels):
-        pools.append([label["at"] - APART * place])
+    for rank, label in enumerate(labels):
+        pools.append([label["at"] - APART * rank])
         while len(pools) > 1 and sum(pools[-2]) / len(pools[-2]) > sum(pools[-1]) / len(pools[-1]):
             pools[-2:] = [pools[-2] + pools[-1]]
     ordered = [sum(pool) / len(pool) for pool in pools for _ in pool]
     return [
-        one | {"at": round(at + APART * place, 2)} for place, (one, at) in enumerate(zip(labels, ordered, strict=True))
+        item | {"at": round(at + APART * rank, 2)} for rank, (item, at) in enumerate(zip(labels, ordered, strict=True))
     ]
 
 
@@ -156,12 +156,12 @@ def _bars(plot: Plot) -> dict[str, Any]:
     scale = axis([*values, *(level for level, _ in plot.levels)], plot.log_y, pad=0.02, zero=True)
     start = scale.at(0.0) if not plot.log_y else 0.0
     rows = []
-    for place, name in enumerate(plot.names or sorted({x for series in plot.series for x in series.x})):
+    for position, name in enumerate(plot.names or sorted({x for series in plot.series for x in series.x})):
         bars = []
         for index, series in enumerate(plot.series):
-            if place not in series.x:
+            if position not in series.x:
                 continue
-            at = series.x.index(place)
+            at = series.x.index(position)
             end = scale.at(series.y[at])
             bar = {
                 "hue": index % HUES,
@@ -214,10 +214,10 @@ def _heat(heat: Heat) -> dict[str, Any]:
 
 def _description(plot: Plot) -> str:
     """The picture in words, for those who can't see it."""
-    said = [
+    sentences = [
         f"{series.name}: {compact(series.y[0])} at {compact(series.x[0])}, "
         f"{compact(series.y[-1])} at {compact(series.x[-1])}"
         for series in plot.series
         if series.y
     ]
-    return f"{plot.title}. {plot.y} against {plot.x}. " + "; ".join(said) + "."
+    return f"{plot.title}. {plot.y} against {plot.x}. " + "; ".join(sentences) + "."

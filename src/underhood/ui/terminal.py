@@ -26,7 +26,7 @@ def is_plain(stream: TextIO) -> bool:
 def console(stream: TextIO | None = None) -> Console:
     """A rich console on `stream` (standard output) that obeys `is_plain`, 80 columns wide or what is there, if less.
 
-    Text is printed as it stands: neither rich's [markup] nor number colouring is applied to it.
+    Text is printed literally: neither rich's [markup] nor number colouring is applied to it.
     """
     target: TextIO = stream if stream is not None else sys.stdout
     plain = is_plain(target)
@@ -45,13 +45,13 @@ def console(stream: TextIO | None = None) -> Console:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A quiet table: no frame, dim heads, numbers to the right. Cells are shown with `str`, floats to 4 digits."""
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    layout = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index, head in enumerate(columns):
         numeric = bool(cells) and all(_starts_numeric(row[index]) for row in cells)
-        found.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
+        layout.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        found.add_row(*map(Text, row))
-    return found
+        layout.add_row(*map(Text, row))
+    return layout
 
 
 def next_commands(out: Console, commands: Mapping[str, str]) -> None:

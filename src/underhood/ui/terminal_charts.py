@@ -89,14 +89,14 @@ def _dots(plot: Plot, x: Axis, y: Axis, width: int) -> list[str]:
 def _bars(out: Console, plot: Plot) -> None:
     values = [value for series in plot.series for value in series.y]
     scale = axis(values, plot.log_y, pad=0.0, zero=True)
-    names = [*plot.names] or [compact(place) for place in plot.series[0].x]
+    names = [*plot.names] or [compact(position) for position in plot.series[0].x]
     words = [f"{name}{', ' + series.name if len(plot.series) > 1 else ''}" for name in names for series in plot.series]
     left = min(max(map(len, words), default=0), 36)
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         for series in plot.series:
-            if place not in series.x:
+            if position not in series.x:
                 continue
-            value = series.y[series.x.index(place)]
+            value = series.y[series.x.index(position)]
             label = f"{name}{', ' + series.name if len(plot.series) > 1 else ''}"[:left]
             bar = ("░" if series.paper else "█") * max(1, round(scale.at(value) / 100 * (out.width - left - 12)))
             out.print(f"{label:<{left}} {bar} {compact(value)}")

@@ -76,5 +76,6 @@ def create_app(registry: ModelRegistry, settings: ServeSettings | None = None) -
 
 
 def _places(registry: ModelRegistry, settings: ServeSettings) -> list:
-    found = [settings.runs] if settings.runs is not None else []
-    return [*found, *dict.fromkeys(one.loaded.run for one in registry.served if (one.loaded.run / "run.toml").exists())]
+    folders = [settings.runs] if settings.runs is not None else []
+    served = dict.fromkeys(model.loaded.run for model in registry.served)
+    return [*folders, *(run for run in served if (run / "run.toml").exists())]

@@ -60,16 +60,16 @@ def parse(raw: bytes) -> Any:
 
 
 def _no_constant(name: str) -> Any:
-    raise ApiError(400, f"The body is not JSON: {name} is no JSON number.")
+    raise ApiError(400, f"The body is not JSON: {name} is not a JSON number.")
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ApiError(400, f"The body has the field {twice!r} twice.".encode("utf-8", "replace").decode())
-    return found
+    return members
 
 
 def _check(value: Any) -> None:
@@ -82,4 +82,4 @@ def _check(value: Any) -> None:
             if depth > DEEPEST:
                 raise RecursionError
             parts = [*here.keys(), *here.values()] if isinstance(here, dict) else here
-            todo += [(part, depth + 1) for part in parts]
+            todo += [(child, depth + 1) for child in parts]

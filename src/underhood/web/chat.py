@@ -38,7 +38,7 @@ from underhood.web.streaming import EventStream, chunks_of, collect, finish_reas
 from underhood.web.tools import Argued, Called, CallReader, Event, Said
 
 LOWEST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON doesn't know; OpenAI uses the same number."""
+"""Replaces minus infinity, which JSON doesn't know; OpenAI uses the same number."""
 
 
 def new_id(kind: str) -> str:
@@ -55,10 +55,10 @@ def chat_router(
         """The answer to a conversation, at once or as a stream."""
         served = registry.find(body.model)
         # Templates run in a process of their own, and long texts take time: others' streams go on meanwhile.
-        asked = await asyncio.to_thread(ask_chat, body, served, settings)
-        (handle,) = await asyncio.to_thread(submit, served, [asked.request], settings, "messages")
-        choices = [_ChatChoice(CallReader(asked.tools)) for _ in range(asked.request.n)]
-        talk = _Talk(served, asked, handle, choices, metrics.stopwatch(served))
+        chat_request = await asyncio.to_thread(ask_chat, body, served, settings)
+        (handle,) = await asyncio.to_thread(submit, served, [chat_request.request], settings, "messages")
+        choices = [_ChatChoice(CallReader(chat_request.tools)) for _ in range(chat_request.request.n)]
+        talk = _Talk(served, chat_request, handle, choices, metrics.stopwatch(served))
         if body.stream:
             wants_usage = body.stream_options is not None and body.stream_options.include_usage is True
             return await EventStream.begin(request, talk.stream(recent, with_usage=wants_usage))
@@ -104,7 +104,7 @@ class _Talk:
     """One request while it is answered."""
 
     served: Served
-    asked: ChatAsked
+    chat_request: ChatAsked
     handle: RequestHandle
     choices: list[_ChatChoice]
     watch: Stopwatch
@@ -113,7 +113,7 @@ class _Talk:
 
     @property
     def logprobs(self) -> bool:
-        return self.asked.request.logprobs is not None
+        return self.chat_request.request.logprobs is not None
 
     def take(self, chunk: OutputChunk) -> list[Event]:
         choice = self.choices[chunk.choice]
@@ -122,20 +122,20 @@ class _Talk:
         return choice.take(chunk)
 
     def answer(self) -> ChatAnswer:
-        found = []
+        choices = []
         for number, choice in enumerate(self.choices):
             message = SaidMessage(
                 content=choice.content or (None if choice.calls else ""), tool_calls=choice.calls or None
             )
             logprobs = ChatLogprobs(content=choice.tokens) if self.logprobs else None
-            found.append(
+            choices.append(
                 ChatChoice(index=number, message=message, logprobs=logprobs, finish_reason=choice.finish or "length")
             )
         return ChatAnswer(
             id=self.id,
             created=self.created,
             model=self.served.id,
-            choices=found,
+            choices=choices,
             usage=usage_of([self.handle]),
             system_fingerprint=self.served.fingerprint,
         )
@@ -154,8 +154,8 @@ class _Talk:
                 before = len(choice.tokens)
                 events = self.take(chunk)
                 logprobs = choice.tokens[before:]
-                for place, event in enumerate(events):
-                    first = logprobs if place == 0 else []
+                for position, event in enumerate(events):
+                    first = logprobs if position == 0 else []
                     yield self._chunk(number, _delta(event, choice.calls), logprobs=first) | extra
                 if logprobs and not events:  # its text is still held back
                     yield self._chunk(number, {"content": ""}, logprobs=logprobs) | extra
@@ -169,7 +169,8 @@ class _Talk:
     def remember(self, recent: RecentCompletions) -> None:
         """Keeps the exchange for a while, so that feedback can name it by its id."""
         recent.add(
-            self.id, RecentCompletion(self.served.id, self.asked.messages, [choice.raw for choice in self.choices])
+            self.id,
+            RecentCompletion(self.served.id, self.chat_request.messages, [choice.raw for choice in self.choices]),
         )
 
     def _frame(self) -> dict[str, Any]:
@@ -189,8 +190,8 @@ class _Talk:
         finish: FinishReason | None = None,
         logprobs: Sequence[TokenLogprob] = (),
     ) -> dict[str, Any]:
-        said = {"content": [one.model_dump() for one in logprobs], "refusal": None} if logprobs else None
-        choice = {"index": number, "delta": delta, "logprobs": said, "finish_reason": finish}
+        told = {"content": [logprob.model_dump() for logprob in logprobs], "refusal": None} if logprobs else None
+        choice = {"index": number, "delta": delta, "logprobs": told, "finish_reason": finish}
         return self._frame() | {"choices": [choice]}
 
 

@@ -42,18 +42,18 @@ def completions_router(
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """What follows a text, or several, at once or as a stream."""
         served = registry.find(body.model)
-        asked = await asyncio.to_thread(ask_completions, body, served, settings)
+        requests = await asyncio.to_thread(ask_completions, body, served, settings)
         prompts: list[_Prompt] = []
-        for one in asked:
-            prompt = _Prompt(list(one.prompt))
+        for each in requests:
+            prompt = _Prompt(list(each.prompt))
             if body.echo:
                 prompt.text = await asyncio.to_thread(_text_of, served, prompt.ids)
-                if one.logprobs is not None:
-                    prompt.tokens = await asyncio.to_thread(_prompt_logprobs, served, prompt.ids, one.logprobs)
+                if each.logprobs is not None:
+                    prompt.tokens = await asyncio.to_thread(_prompt_logprobs, served, prompt.ids, each.logprobs)
             prompts.append(prompt)
-        writing = [one for one in asked if one.max_new_tokens > 0]
+        writing = [each for each in requests if each.max_new_tokens > 0]
         handles = await asyncio.to_thread(submit, served, writing, settings, "prompt")
-        n = asked[0].n
+        n = requests[0].n
         wants_logprobs = body.logprobs is not None
         choices = [
             _CompletionChoice(served, prompt, wants_logprobs, bool(body.echo)) for prompt in prompts for _ in range(n)
@@ -101,21 +101,21 @@ class _CompletionChoice:
         """The log-probabilities of these tokens, after those of the prompt if they open an echo."""
         if not self.wants_logprobs:
             return None
-        found = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+        logprobs = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
         if opening and self.echo:
             for id, told in self.prompt.tokens:
-                self._tell(found, id, told)
+                self._tell(logprobs, id, told)
         for token in tokens:
-            self._tell(found, token.id, token)
-        return found
+            self._tell(logprobs, token.id, token)
+        return logprobs
 
-    def _tell(self, found: CompletionLogprobs, id: int, told: WrittenToken | None) -> None:
+    def _tell(self, logprobs: CompletionLogprobs, id: int, told: WrittenToken | None) -> None:
         name = self._name(id)
-        found.tokens.append(name)
-        found.text_offset.append(self.offset)
-        found.token_logprobs.append(None if told is None else max(told.logprob, LOWEST_LOGPROB))
+        logprobs.tokens.append(name)
+        logprobs.text_offset.append(self.offset)
+        logprobs.token_logprobs.append(None if told is None else max(told.logprob, LOWEST_LOGPROB))
         tops = None if told is None else {self._name(other): max(lp, LOWEST_LOGPROB) for other, lp in told.top}
-        found.top_logprobs.append(tops)
+        logprobs.top_logprobs.append(tops)
         self.offset += len(name)
 
     def _name(self, id: int) -> str:
@@ -139,16 +139,16 @@ class _CompletionText:
         self.choices[number * self.n + chunk.choice].take(chunk)
 
     def answer(self) -> CompletionAnswer:
-        found = []
+        choices = []
         for index, choice in enumerate(self.choices):
             logprobs = choice.logprobs(choice.tokens, opening=True)
             text, finish = choice.prompt.text + choice.text, choice.finish or "length"
-            found.append(CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish))
-        return CompletionAnswer(**self._frame(), choices=found, usage=self.usage())
+            choices.append(CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish))
+        return CompletionAnswer(**self._frame(), choices=choices, usage=self.usage())
 
     def usage(self) -> UsageFacts:
         usage = usage_of(self.handles)
-        prompt = sum(len(one.ids) for one in self.prompts)  # those for which nothing was written cost something too
+        prompt = sum(len(given.ids) for given in self.prompts)  # those for which nothing was written cost something too
         return usage.model_copy(update={"prompt_tokens": prompt, "total_tokens": prompt + usage.completion_tokens})
 
     async def stream(self, recent: RecentCompletions, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
@@ -171,8 +171,9 @@ class _CompletionText:
 
     def remember(self, recent: RecentCompletions) -> None:
         """Keeps the first prompt's exchange for a while, so that feedback can name it by its id."""
-        asked = [{"role": "user", "content": _text_of(self.served, self.prompts[0].ids)}]
-        recent.add(self.id, RecentCompletion(self.served.id, asked, [choice.text for choice in self.choices[: self.n]]))
+        messages = [{"role": "user", "content": _text_of(self.served, self.prompts[0].ids)}]
+        texts = [choice.text for choice in self.choices[: self.n]]
+        recent.add(self.id, RecentCompletion(self.served.id, messages, texts))
 
     def _frame(self) -> dict[str, Any]:
         return {
@@ -214,6 +215,6 @@ def _prompt_logprobs(served: Served, ids: Sequence[int], top: int) -> list[tuple
         rows = score(served.loaded, ids[:1], ids[1:], max(top, 1))
     told: list[WrittenToken | None] = [None]
     for row in rows:
-        best = tuple((one["id"], one["logprob"]) for one in row["top"][:top])
+        best = tuple((candidate["id"], candidate["logprob"]) for candidate in row["top"][:top])
         told.append(WrittenToken(id=row["id"], logprob=row["logprob"], top=best))
     return [*zip(ids, told, strict=True)][_opening(served, ids) :]

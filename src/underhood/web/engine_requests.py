@@ -106,11 +106,11 @@ def ask_completions(body: CompletionRequest, served: Served, settings: ServeSett
     if body.logprobs is not None and body.logprobs > served.loaded.spec.vocab_size:
         raise invalid("logprobs is larger than the vocabulary.", "logprobs")
     most = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-    found = []
+    requests = []
     for prompt in prompts:
         ids = prompt if isinstance(prompt, list) else text_ids(served, prompt, "prompt")
         check_length(served, ids, "prompt")
-        found.append(
+        requests.append(
             Request(
                 prompt=ids,
                 max_new_tokens=min(most, served.context),
@@ -121,7 +121,7 @@ def ask_completions(body: CompletionRequest, served: Served, settings: ServeSett
                 **_shared(body, served, settings),
             )
         )
-    return found
+    return requests
 
 
 def prompts_of(given: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
@@ -193,15 +193,15 @@ def check_length(served: Served, ids: Sequence[int], param: str) -> None:
 
 def plain(message: Message) -> dict[str, Any]:
     """A message with its content as one text, and without the fields that say nothing."""
-    found = message.model_dump(exclude_none=True)
-    content = found.get("content")
+    fields = message.model_dump(exclude_none=True)
+    content = fields.get("content")
     if isinstance(content, list):
-        found["content"] = "".join(part["text"] for part in content)
-    if found["role"] == "developer":  # OpenAI's newer word for it
-        found["role"] = "system"
-    if found["role"] == "assistant" and "content" not in found:
-        found["content"] = ""
-    return found
+        fields["content"] = "".join(item["text"] for item in content)
+    if fields["role"] == "developer":  # OpenAI's newer word for it
+        fields["role"] = "system"
+    if fields["role"] == "assistant" and "content" not in fields:
+        fields["content"] = ""
+    return fields
 
 
 def sampling_of(body: GenerationBody) -> SamplingSpec:

@@ -107,9 +107,9 @@ def install(app: FastAPI) -> None:
         return ApiError(500, "The server failed on this request; its log says how.", kind=FAILED).response
 
 
-def of_validation(found: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
+def of_validation(mistakes: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     """The first mistake that pydantic found, with the field as the client wrote it."""
-    worst = max(found, key=lambda one: _depth(one, body))  # of a union's branches, the one that came closest
+    worst = max(mistakes, key=lambda mistake: _depth(mistake, body))  # of a union's branches, the one that came closest
     param = _field(worst, body) or None
     kind, message = str(worst["type"]), str(worst["msg"])
     if kind == "json_invalid":
@@ -120,9 +120,9 @@ def of_validation(found: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
         return ApiError(400, f"Missing field: {param}.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":
         return ApiError(400, f"Unknown field: {param}.", param=param, code="unknown_parameter")
-    place = param or "the body"
+    field = param or "the body"
     message = message.removeprefix("Value error, ")
-    return ApiError(400, f"Invalid value for {place}: {message}.", param=param, code="invalid_value")
+    return ApiError(400, f"Invalid value for {field}: {message}.", param=param, code="invalid_value")
 
 
 def _depth(error: Mapping[str, Any], body: Any) -> int:
@@ -131,19 +131,19 @@ def _depth(error: Mapping[str, Any], body: Any) -> int:
 
 def _steps(error: Mapping[str, Any], body: Any) -> list[str | int]:
     """The error's place in the body; pydantic's names for a union's branches, which the client never wrote, go."""
-    source, *place = error["loc"]
+    source, *path = error["loc"]
     if source != "body":
-        return place
+        return path
     steps: list[str | int] = []
     here = body
-    for number, part in enumerate(place):
-        if (isinstance(here, Mapping) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
+    for number, step in enumerate(path):
+        if (isinstance(here, Mapping) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
         ):
-            here = here[part]
-        elif not (error["type"] == "missing" and number == len(place) - 1 and isinstance(here, Mapping)):
+            here = here[step]
+        elif not (error["type"] == "missing" and number == len(path) - 1 and isinstance(here, Mapping)):
             continue
-        steps.append(part)
+        steps.append(step)
     return steps
 
 

@@ -104,22 +104,22 @@ class _Engines(Collector):
             "step_seconds": "Seconds in passes through the model.",
             "failures": "Passes that failed.",
         }
-        stats = [(one.id, one.engine.stats(), one.healthy) for one in self._registry.served]
-        for name, said in gauges.items():
-            gauge = GaugeMetricFamily(f"underhood_{name}", said, labels=["model"])
-            for model, found, _ in stats:
-                gauge.add_metric([model], getattr(found, name))
+        stats = [(served.id, served.engine.stats(), served.healthy) for served in self._registry.served]
+        for name, help_text in gauges.items():
+            gauge = GaugeMetricFamily(f"underhood_{name}", help_text, labels=["model"])
+            for model, counts, _ in stats:
+                gauge.add_metric([model], getattr(counts, name))
             yield gauge
-        for name, said in counters.items():
-            counter = CounterMetricFamily(f"underhood_{name}", said, labels=["model"])
-            for model, found, _ in stats:
-                counter.add_metric([model], getattr(found, name))
+        for name, help_text in counters.items():
+            counter = CounterMetricFamily(f"underhood_{name}", help_text, labels=["model"])
+            for model, counts, _ in stats:
+                counter.add_metric([model], getattr(counts, name))
             yield counter
         finished = CounterMetricFamily("underhood_finished", "Answers ended, by how.", labels=["model", "finish"])
         healthy = GaugeMetricFamily("underhood_healthy", "1 while the model's engine works.", labels=["model"])
-        for model, found, well in stats:
+        for model, counts, well in stats:
             healthy.add_metric([model], float(well))
-            for finish, count in found.finished.items():
+            for finish, count in counts.finished.items():
                 finished.add_metric([model, finish], count)
         yield finished
         yield healthy

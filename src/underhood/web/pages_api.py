@@ -64,12 +64,12 @@ class Pages:
     _bytes: dict[str, dict[bytes, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def known_bytes(self, one: Served) -> Mapping[bytes, int]:
+    def known_bytes(self, model: Served) -> Mapping[bytes, int]:
         """The model's tokens by their bytes, found out when they are first asked for."""
         with self._lock:
-            if one.id not in self._bytes:
-                self._bytes[one.id] = ids_by_bytes(one.loaded.tokenizer)
-            return self._bytes[one.id]
+            if model.id not in self._bytes:
+                self._bytes[model.id] = ids_by_bytes(model.loaded.tokenizer)
+            return self._bytes[model.id]
 
 
 class Message(BaseModel):
@@ -107,8 +107,8 @@ def pages_router(pages: Pages) -> APIRouter:
     def page() -> Response:
         return _file(STATIC / "index.html")
 
-    for place in PLACES:
-        router.add_api_route(place, page, methods=["GET"])
+    for page_path in PLACES:
+        router.add_api_route(page_path, page, methods=["GET"])
 
     @router.get("/static/{path:path}")
     def static(path: str) -> Response:
@@ -129,23 +129,23 @@ def pages_router(pages: Pages) -> APIRouter:
 
     @router.get("/ui/models")
     def models() -> dict[str, Any]:
-        return {"models": [card(one) for one in pages.models.served]}
+        return {"models": [card(model) for model in pages.models.served]}
 
     @router.post("/ui/tokens")
-    def tokens(asked: TokensAsked) -> dict[str, Any]:
-        one = pages.models.find(asked.model)
-        loaded = one.loaded
-        messages = [message.model_dump() for message in asked.messages] if asked.messages else None
-        prompt = prompt_of(loaded, messages, asked.prompt)
-        known = pages.known_bytes(one) if asked.pieces else {}
-        ids, exact = answer_ids(loaded.tokenizer, known, asked.text, _bytes_of(asked.pieces))
-        with one.scoring:
-            rows = score(loaded, prompt, ids, asked.top)
+    def tokens(query: TokensAsked) -> dict[str, Any]:
+        model = pages.models.find(query.model)
+        loaded = model.loaded
+        messages = [message.model_dump() for message in query.messages] if query.messages else None
+        prompt = prompt_of(loaded, messages, query.prompt)
+        known = pages.known_bytes(model) if query.pieces else {}
+        ids, exact = answer_ids(loaded.tokenizer, known, query.text, _bytes_of(query.pieces))
+        with model.scoring:
+            rows = score(loaded, prompt, ids, query.top)
         return {"prompt_ids": prompt, "exact": exact, "tokens": rows}
 
     @router.get("/ui/runs")
     def runs() -> dict[str, Any]:
-        return {"runs": pages.runs.overview(), "places": [str(place) for place in pages.runs.places]}
+        return {"runs": pages.runs.overview(), "places": [str(page_path) for page_path in pages.runs.places]}
 
     @router.get("/ui/runs/{name}")
     def run(name: str) -> dict[str, Any]:
@@ -153,23 +153,23 @@ def pages_router(pages: Pages) -> APIRouter:
 
     @router.get("/ui/runs/{name}/live")
     def live(name: str, seen: int = -1) -> dict[str, Any]:
-        found = pages.runs.live(name)
-        unchanged = found["seen"] == seen
-        return {key: found[key] for key in ("seen", "status", "updated")} | {"same": True} if unchanged else found
+        state = pages.runs.live(name)
+        unchanged = state["seen"] == seen
+        return {key: state[key] for key in ("seen", "status", "updated")} | {"same": True} if unchanged else state
 
     @router.post("/ui/runs/{name}/sample")
-    def sample(name: str, asked: SampleAsked) -> dict[str, Any]:
+    def sample(name: str, query: SampleAsked) -> dict[str, Any]:
         folder = pages.runs.folder(name)
         models = stages_of(folder)
-        if asked.stage not in models:
-            raise UserError(f"there is no model {asked.stage!r} in {name}", expected=" or ".join(models))
-        path = folder / "checkpoints" / asked.stage / f"step-{asked.step:08d}"
+        if query.stage not in models:
+            raise UserError(f"there is no model {query.stage!r} in {name}", expected=" or ".join(models))
+        path = folder / "checkpoints" / query.stage / f"step-{query.step:08d}"
         if not STEP_NAME.fullmatch(path.name) or not path.is_dir():
             raise UserError(
-                f"the checkpoint of step {asked.step} is gone", fix="Of every stage only the newest are kept"
+                f"the checkpoint of step {query.step} is gone", fix="Of every stage only the newest are kept"
             )
         return pages.samples.answer(
-            path, asked.prompt, max_tokens=asked.max_tokens, temperature=asked.temperature, seed=asked.seed
+            path, query.prompt, max_tokens=query.max_tokens, temperature=query.temperature, seed=query.seed
         )
 
     @router.get("/ui/runs/{name}/report")
@@ -186,17 +186,17 @@ def pages_router(pages: Pages) -> APIRouter:
     return router
 
 
-def card(one: Served) -> dict[str, Any]:
+def card(model: Served) -> dict[str, Any]:
     """A model as the picker shows it."""
-    loaded = one.loaded
+    loaded = model.loaded
     return {
-        "id": one.id,
+        "id": model.id,
         "run": loaded.run.resolve().name,
         "stage": loaded.stage,
         "hue": model_hue(loaded.stage) if loaded.roles is None else "imported",
         "step": loaded.step,
         "chats": loaded.chats,
-        "context": one.context,
+        "context": model.context,
         "parameters": parameter_count(loaded.model),
     }
 

@@ -18,7 +18,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""The rest of the policy stands in the page itself, which names its scripts by their digests."""
+"""The rest of the policy is in the page itself, which names its scripts by their digests."""
 
 
 def path_router(own_results: Path | None = None) -> APIRouter:

@@ -76,14 +76,14 @@ class ModelRegistry:
             raise ValueError("a server needs a model")
         self.served = list(served)
         self._known: dict[str, Served] = {}
-        for one in served:
-            self._known.setdefault(one.id, one)
-        for one in served:  # the first of a run is its best stage
-            self._known.setdefault(one.id.rpartition(":")[0] or one.id, one)
-        stages = [one.loaded.stage for one in served]
-        for one in served:
-            if stages.count(one.loaded.stage) == 1 and ":" in one.id:
-                self._known.setdefault(one.loaded.stage, one)
+        for model in served:
+            self._known.setdefault(model.id, model)
+        for model in served:  # the first of a run is its best stage
+            self._known.setdefault(model.id.rpartition(":")[0] or model.id, model)
+        stages = [model.loaded.stage for model in served]
+        for model in served:
+            if stages.count(model.loaded.stage) == 1 and ":" in model.id:
+                self._known.setdefault(model.loaded.stage, model)
 
     @classmethod
     def open(
@@ -106,28 +106,28 @@ class ModelRegistry:
             UserError: there is no such model, or two have the same name, or the draft can't guess for one of them.
         """
         spec = spec or EngineSpec()
-        found: dict[str, LoadedModel] = {}
+        opened: dict[str, LoadedModel] = {}
         for name in models:
             for loaded, id in _open(name, stage):
-                if id in found:
+                if id in opened:
                     raise UserError(f"two models are called {id}", fix="Rename one of the folders")
-                found[id] = loaded
-        parameters = [parameter_count(one.model) for one in found.values()]  # packed weights no longer count as such
-        for id, loaded in found.items():
-            found[id] = replace(loaded, model=optimize_for_inference(loaded.model, quantize))
-            warm(found[id].model)
-        helper = None if draft is None else open_draft(draft, [*found.values()], quantize)
-        rooms: list[int | None] = [spec.cache_bytes] * len(found)
+                opened[id] = loaded
+        parameters = [parameter_count(entry.model) for entry in opened.values()]  # before packing
+        for id, loaded in opened.items():
+            opened[id] = replace(loaded, model=optimize_for_inference(loaded.model, quantize))
+            warm(opened[id].model)
+        helper = None if draft is None else open_draft(draft, [*opened.values()], quantize)
+        rooms: list[int | None] = [spec.cache_bytes] * len(opened)
         if spec.cache_bytes is None:
-            rooms = [*share_memory([(one.model, spec) for one in found.values()])]
+            rooms = [*share_memory([(entry.model, spec) for entry in opened.values()])]
         engines = [
-            Engine(one.model, one.tokenizer, replace(spec, cache_bytes=room), helper)
-            for one, room in zip(found.values(), rooms, strict=True)
+            Engine(entry.model, entry.tokenizer, replace(spec, cache_bytes=room), helper)
+            for entry, room in zip(opened.values(), rooms, strict=True)
         ]
         return cls(
             [
                 _serve(loaded, id, count, engine)
-                for (id, loaded), count, engine in zip(found.items(), parameters, engines, strict=True)
+                for (id, loaded), count, engine in zip(opened.items(), parameters, engines, strict=True)
             ]
         )
 
@@ -145,13 +145,13 @@ class ModelRegistry:
             raise unknown_model(name, list(self._known))
         return self._known[name]
 
-    def aliases(self, one: Served) -> list[str]:
+    def aliases(self, model: Served) -> list[str]:
         """The other names that a model answers to."""
-        return [name for name, other in self._known.items() if other is one and name != one.id]
+        return [name for name, other in self._known.items() if other is model and name != model.id]
 
     def names(self) -> list[str]:
         """The ids of all models, the default first."""
-        return [one.id for one in self.served]
+        return [model.id for model in self.served]
 
     def loaded(self, name: str) -> LoadedModel:
         """A model by its name.
@@ -166,15 +166,15 @@ class ModelRegistry:
     def drain(self, timeout: float) -> bool:
         """Takes no more requests and waits until those there are have been answered; True if they all have."""
         until = time.monotonic() + timeout
-        for one in self.served:
-            one.engine.engine.stop_accepting()
-        drained = [one.engine.drain(max(0.0, until - time.monotonic())) for one in self.served]
+        for model in self.served:
+            model.engine.engine.stop_accepting()
+        drained = [model.engine.drain(max(0.0, until - time.monotonic())) for model in self.served]
         return all(drained)
 
     def close(self) -> None:
         """Ends all engines and what they are still working on."""
-        for one in self.served:
-            one.engine.close()
+        for model in self.served:
+            model.engine.close()
 
 
 def _open(name: str | Path, stage: str | None) -> list[tuple[LoadedModel, str]]:
@@ -187,7 +187,7 @@ def _open(name: str | Path, stage: str | None) -> list[tuple[LoadedModel, str]]:
     if not stages:  # a published model, or nothing, which `load` explains
         return [(load(folder, stage), title)]
     wanted = [stage] if stage is not None else stages[::-1]
-    return [(load(folder, one), f"{title}:{one}") for one in wanted]
+    return [(load(folder, wanted_stage), f"{title}:{wanted_stage}") for wanted_stage in wanted]
 
 
 def _serve(loaded: LoadedModel, id: str, parameters: int, engine: Engine) -> Served:

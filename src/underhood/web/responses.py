@@ -124,7 +124,7 @@ class EmbeddingAnswer(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """A model that is served; what stands behind `owned_by` is ours, beyond OpenAI's."""
+    """A model that is served; the fields after `owned_by` are extensions of OpenAI's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -162,8 +162,8 @@ class FeedbackAnswer(BaseModel):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": said}
-    for status, said in {
+    status: {"model": ErrorAnswer, "description": meaning}
+    for status, meaning in {
         400: "A mistake in the request",
         401: "The key is missing or wrong",
         403: "A web page of another origin asked",

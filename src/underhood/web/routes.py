@@ -41,7 +41,7 @@ def models_router(registry: ModelRegistry) -> APIRouter:
     @router.get("/v1/models", response_model=ModelList, responses=ERRORS)
     async def models() -> ModelList:
         """The models that are served, the default first."""
-        return ModelList(data=[_facts(registry, one) for one in registry.served])
+        return ModelList(data=[_facts(registry, model) for model in registry.served])
 
     @router.get("/v1/models/{model:path}", response_model=ModelFacts, responses=ERRORS)
     async def model(model: str) -> ModelFacts:
@@ -117,13 +117,13 @@ def feedback_router(
             raise ApiError(
                 400, "Feedback needs a rating or an edit.", param="rating", code="missing_required_parameter"
             )
-        found = _feedback(registry, body, recent)
+        feedback = _feedback(registry, body, recent)
         try:
-            number = await asyncio.to_thread(store.add, found)
+            number = await asyncio.to_thread(store.add, feedback)
         except UserError as error:
             raise ApiError(503, "The feedback could not be kept.", kind=FAILED, code="storage_failed") from error
-        metrics.feedback.labels(found.model, found.rating or "edit").inc()
-        return FeedbackAnswer(id=number, model=found.model, rating=body.rating, edited=body.edit is not None)
+        metrics.feedback.labels(feedback.model, feedback.rating or "edit").inc()
+        return FeedbackAnswer(id=number, model=feedback.model, rating=body.rating, edited=body.edit is not None)
 
     return router
 
@@ -134,7 +134,7 @@ def watching_router(registry: ModelRegistry, metrics: Metrics) -> APIRouter:
     @router.get("/health", response_model=HealthAnswer, responses=ERRORS | {503: {"model": HealthAnswer}})
     async def health() -> Response:
         """Whether every model's engine works: 200, or 503 if one has failed."""
-        well = {one.id: one.healthy for one in registry.served}
+        well = {model.id: model.healthy for model in registry.served}
         states: dict[str, Any] = {name: "ok" if good else "failing" for name, good in well.items()}
         answer = HealthAnswer(status="ok" if all(well.values()) else "failing", models=states)
         return Response(answer.model_dump_json(), 200 if all(well.values()) else 503, media_type="application/json")
@@ -167,7 +167,7 @@ def _rows(served: Served, body: EmbeddingRequest, settings: ServeSettings) -> li
     given = prompts_of(body.input)
     if len(given) > settings.max_prompts:
         raise invalid(f"At most {settings.max_prompts} texts may come together.", "input")
-    rows: Sequence[list[int]] = [one if isinstance(one, list) else text_ids(served, one, "input") for one in given]
+    rows: Sequence[list[int]] = [item if isinstance(item, list) else text_ids(served, item, "input") for item in given]
     for row in rows:
         check_length(served, row, "input")
     return list(rows)

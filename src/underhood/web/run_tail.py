@@ -119,7 +119,7 @@ class RunTail:
         with self._lock:
             try:
                 with self.file.open("rb") as log:
-                    inode, size = (found := self.file.stat()).st_ino, found.st_size
+                    inode, size = (status := self.file.stat()).st_ino, status.st_size
                     if inode != self._inode or size < self.seen:
                         self._forget()
                         self._inode = inode

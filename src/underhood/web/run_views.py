@@ -39,13 +39,13 @@ class Runs:
 
     def folders(self) -> dict[str, Path]:
         """The runs there are by name; of two with the same name the first place's."""
-        found: dict[str, Path] = {}
+        runs: dict[str, Path] = {}
         for where in self.places:
             children = sorted(where.iterdir()) if where.is_dir() and not _is_run(where) else [where]
             for folder in children:
                 if _is_run(folder):
-                    found.setdefault(folder.resolve().name, folder)
-        return found
+                    runs.setdefault(folder.resolve().name, folder)
+        return runs
 
     def folder(self, name: str) -> Path:
         """A run's folder.
@@ -167,8 +167,8 @@ def settings(run: RecordedRun) -> dict[str, Any]:
     """All that was decided about a run as flat ``key: value``: its settings, then its plan, model and machine."""
     told: dict[str, Any] = dict(_flat(_toml(run.path / "finetune.toml") or run.config))
     summary = run.summary
-    for name, part in (("model", summary.get("spec")), ("plan", (summary.get("plan") or {}).get("stages"))):
-        told |= {f"{name}.{key}": value for key, value in _flat(part or {})}
+    for name, table in (("model", summary.get("spec")), ("plan", (summary.get("plan") or {}).get("stages"))):
+        told |= {f"{name}.{key}": value for key, value in _flat(table or {})}
     corpus: Mapping[str, Any] = summary.get("corpus") or {}
     told |= {f"data.{key}": corpus[key] for key in ("name", "digest", "documents", "bytes") if key in corpus}
     told |= {f"machine.{key}": value for key, value in _flat(summary.get("machine") or {})}
@@ -178,7 +178,7 @@ def settings(run: RecordedRun) -> dict[str, Any]:
 
 def checkpoints(folder: Path) -> list[dict[str, Any]]:
     """The checkpoints on disk in order of training: of every stage the newest two or so are kept."""
-    found = []
+    entries = []
     known = folder / "checkpoints"
     stages = [path for path in known.iterdir() if path.is_dir()] if known.is_dir() else []
     order = [stage.model for stage in all_stages()]
@@ -190,7 +190,7 @@ def checkpoints(folder: Path) -> list[dict[str, Any]]:
         )
         for number, (step, path) in enumerate(steps):
             weights = path / "model.safetensors"
-            found.append(
+            entries.append(
                 {
                     "stage": stage.name,
                     "hue": model_hue(stage.name),
@@ -200,7 +200,7 @@ def checkpoints(folder: Path) -> list[dict[str, Any]]:
                     "newest": number == len(steps) - 1,
                 }
             )
-    return found
+    return entries
 
 
 def results(run: RecordedRun) -> list[dict[str, Any]]:
@@ -224,8 +224,8 @@ def results(run: RecordedRun) -> list[dict[str, Any]]:
 def _pairs(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Measurements of two runs by question and model, in the first's order."""
     cells: dict[tuple[str, str], dict[str, Any]] = {}
-    for side, found in (("a", first), ("b", second)):
-        for panel in found:
+    for side, measured in (("a", first), ("b", second)):
+        for panel in measured:
             for row in panel["rows"]:
                 key = (panel["key"], row["name"])
                 names = {name: panel[name] for name in ("question", "better")} | {k: row[k] for k in ("name", "hue")}
@@ -242,8 +242,8 @@ def _facts(run: RecordedRun, name: str) -> dict[str, Any]:
 
 
 def _drawable(key: str, curve: Curve) -> dict[str, Any]:
-    found = asdict(curve) | {"key": key, "share": curve.share, "last": curve.last, "description": curve.description}
-    return {name: value for name, value in found.items() if name not in ("stage", "label")}
+    fields = asdict(curve) | {"key": key, "share": curve.share, "last": curve.last, "description": curve.description}
+    return {name: value for name, value in fields.items() if name not in ("stage", "label")}
 
 
 def _spark(curve: Curve) -> list[tuple[float, float]]:
@@ -262,9 +262,9 @@ def _brief(event: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     """The leaves of nested tables and lists as ``a.b.0: value``."""
     if isinstance(tree, Mapping) and tree:
-        return [leaf for key, part in tree.items() for leaf in _flat(part, f"{name}.{key}" if name else str(key))]
-    if isinstance(tree, list) and any(isinstance(part, (Mapping, list)) for part in tree):
-        return [leaf for number, part in enumerate(tree) for leaf in _flat(part, f"{name}.{number}")]
+        return [leaf for key, item in tree.items() for leaf in _flat(item, f"{name}.{key}" if name else str(key))]
+    if isinstance(tree, list) and any(isinstance(item, (Mapping, list)) for item in tree):
+        return [leaf for number, item in enumerate(tree) for leaf in _flat(item, f"{name}.{number}")]
     return [(name, tree)] if name else []
 
 
@@ -275,10 +275,10 @@ def _is_run(folder: Path) -> bool:
 def _json(file: Path) -> dict[str, Any]:
     """A JSON object, or an empty one while it is missing or damaged: a list of runs must not fail for one of them."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _toml(file: Path) -> dict[str, Any]:

@@ -131,8 +131,8 @@ class Gate:
         return ApiError(413, f"The body is larger than {self.settings.max_body:,} bytes.", code="body_too_large")
 
 
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+def _same(first: str, other: str) -> bool:
+    return hmac.compare_digest(first.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
 def _is_netloc(host: str) -> bool:

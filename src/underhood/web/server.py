@@ -24,16 +24,16 @@ def listen(settings: ServeSettings) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((settings.host, settings.port))
-        found.listen(BACKLOG)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
     except OSError as error:
         reason = {errno.EADDRINUSE: "another program listens there", errno.EACCES: "permission denied"}
-        said = reason.get(error.errno or 0, error.strerror or str(error))
+        why = reason.get(error.errno or 0, error.strerror or str(error))
         fix = "Choose another --port, or 0 for any that is free"
-        raise UserError(f"can't listen on {settings.host} port {settings.port}: {said}", fix=fix) from error
-    return found
+        raise UserError(f"can't listen on {settings.host} port {settings.port}: {why}", fix=fix) from error
+    return listener
 
 
 def address(settings: ServeSettings, listening: socket.socket) -> str:
@@ -78,6 +78,6 @@ def serve(
     Args:
         on_start: told the address once requests are answered.
     """
-    place = address(settings, listening)
+    url = address(settings, listening)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it once more
-        Server(app, settings, lambda: on_start(place)).run(sockets=[listening])
+        Server(app, settings, lambda: on_start(url)).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""An answer as its tokens: how probable each was, and what else might have stood there."""
+"""Token probabilities of an answer, with the most probable alternatives at each position."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def answer_ids(
         known: see `ids_by_bytes`.
     """
     if pieces:
-        found = [known.get(piece) for piece in pieces]
-        ids = [token for token in found if token is not None]
-        if len(ids) == len(found):
+        token_ids = [known.get(piece) for piece in pieces]
+        ids = [token for token in token_ids if token is not None]
+        if len(ids) == len(token_ids):
             return ids, True
     return tokenizer.encode(text), False
 

@@ -2,7 +2,7 @@
 
 The form is the one that Hermes and Qwen learnt: a call is ``<tool_call>``, a JSON object with name and arguments, and
 ``</tool_call>``; a result comes back as ``<tool_response>``. A template that knows this form shows the functions
-itself; for every other one, ours included, they stand in the system message. Whichever way a call comes about, a
+itself; for every other one, ours included, the system message lists them. Whichever way a call comes about, a
 grammar made of the functions' schemas sees to it that it parses: a model that may call writes what it likes up to the
 mark.
 """
@@ -86,16 +86,16 @@ class Tools:
         """What the model may write after `opening`; None leaves it free.
 
         Raises:
-            UserError: a function's parameters are no schema that can be kept to.
+            UserError: a function's parameters are not a schema that a grammar can follow.
         """
         if self.choice == "none":
             return None
         calls = [
-            Grammar.sequence([f'{{"name": {json.dumps(one.name)}, "arguments": ', _arguments(one), "}"])
-            for one in self.functions
+            Grammar.sequence([f'{{"name": {json.dumps(function.name)}, "arguments": ', _arguments(function), "}"])
+            for function in self.functions
         ]
         if self.named is not None:
-            return _arguments(next(one for one in self.functions if one.name == self.named))
+            return _arguments(next(function for function in self.functions if function.name == self.named))
         call = Grammar.any_of(calls)
         if self.choice == "required":
             return call
@@ -106,11 +106,11 @@ class Tools:
 
     def described(self) -> list[dict[str, Any]]:
         """The functions as templates show them."""
-        return [{"type": "function", "function": one.model_dump(exclude_none=True)} for one in self.functions]
+        return [{"type": "function", "function": function.model_dump(exclude_none=True)} for function in self.functions]
 
     def explained(self) -> str:
         """The functions in words, for a system message."""
-        lines = "\n".join(json.dumps(one["function"], ensure_ascii=False) for one in self.described())
+        lines = "\n".join(json.dumps(function["function"], ensure_ascii=False) for function in self.described())
         return EXPLAINED.format(functions=lines, open=OPEN, close=CLOSE)
 
 
@@ -152,7 +152,7 @@ LONGEST_HEADER = 200
 class CallReader:
     """Turns an answer's text, as it comes, into plain text and calls.
 
-    Text between the marks that is no call of a known function stays text.
+    Text between the marks that does not call a known function stays text.
 
     Attributes:
         calls: how many calls there have been.
@@ -160,7 +160,7 @@ class CallReader:
 
     def __init__(self, tools: Tools | None):
         self.calls = 0
-        self._names = {one.name for one in tools.functions} if tools and tools.choice != "none" else set()
+        self._names = {function.name for function in tools.functions} if tools and tools.choice != "none" else set()
         self._text = ""
         self._state: Literal["text", "header", "named", "arguments", "after"] = "text"
         self._end = _ObjectEnd()
@@ -224,12 +224,12 @@ class CallReader:
         return [Said(piece)] if piece else [], False
 
     def _header(self) -> tuple[list[Event], bool]:
-        found = HEADER.match(self._text)
-        if found and found[1] in self._names:
-            self._text = self._text[found.end() :]
+        header = HEADER.match(self._text)
+        if header and header[1] in self._names:
+            self._text = self._text[header.end() :]
             self._begin()
-            return [Called(self.calls - 1, found[1])], True
-        if found or len(self._text) > LONGEST_HEADER:
+            return [Called(self.calls - 1, header[1])], True
+        if header or len(self._text) > LONGEST_HEADER:
             text, self._text, self._state = OPEN * self._marked + self._text, "", "text"
             return [Said(text)], False
         return [], False
@@ -247,7 +247,7 @@ class _ObjectEnd:
 
     def find(self, text: str) -> int | None:
         """Where in this piece it ends (behind the last brace); None if it goes on."""
-        for place, character in enumerate(text):
+        for position, character in enumerate(text):
             if self._quoted:
                 self._quoted = self._escaped or character != '"'
                 self._escaped = character == "\\" and not self._escaped
@@ -258,7 +258,7 @@ class _ObjectEnd:
             elif character in "}]":
                 self._depth -= 1
                 if self._depth == 0:
-                    return place + 1
+                    return position + 1
         return None
 
 
@@ -298,8 +298,8 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     if role == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     for call in message.get("tool_calls") or ():
-        said = {"name": call["function"]["name"], "arguments": _object(call["function"]["arguments"])}
-        content += ("\n" if content else "") + f"{OPEN}\n{json.dumps(said, ensure_ascii=False)}\n{CLOSE}"
+        call_json = {"name": call["function"]["name"], "arguments": _object(call["function"]["arguments"])}
+        content += ("\n" if content else "") + f"{OPEN}\n{json.dumps(call_json, ensure_ascii=False)}\n{CLOSE}"
     return {"role": role, "content": content}
 
 
