@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
-from underhood.core.toml import read_toml, toml_text, write_toml
+from underhood.core.files import write_text
+from underhood.core.toml import read_toml, toml_text
 from underhood.models.decoder import DecoderSpec, qwen3_shaped
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -232,12 +233,12 @@ def test_toml_text_leaves_none_out_and_refuses_other_objects():
 
 def test_toml_file_round_trips_and_replaces(tmp_path: Path):
     file = tmp_path / "deep" / "run.toml"
-    write_toml(file, {"a": 1})
-    write_toml(file, {"a": {"größe": [1.5, "x\ny"]}})
+    write_text(file, toml_text({"a": 1}))
+    write_text(file, toml_text({"a": {"größe": [1.5, "x\ny"]}}))
     assert read_toml(file) == {"a": {"größe": [1.5, "x\ny"]}}
     assert [item.name for item in file.parent.iterdir()] == ["run.toml"]
     with pytest.raises(UserError, match="can't write"):
-        write_toml(file / "below", {})
+        write_text(file / "below", toml_text({}))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from underhood.data.clean import (
     PERMUTATIONS,
+    _WordHashes,
     clean,
     jaccard,
     near_duplicates,
     normalise,
-    shingle_set,
     signature,
 )
 from underhood.data.documents import Corpus, Document
@@ -91,7 +91,7 @@ def test_jaccard_matches_python_sets():
         left = passage(rng, 300)
         right = changed(rng, left, share)
         left, right = " ".join(left), " ".join(right)
-        assert jaccard(shingle_set(left), shingle_set(right)) == true_similarity(left, right)
+        assert jaccard(_WordHashes().shingles(left), _WordHashes().shingles(right)) == true_similarity(left, right)
 
 
 def test_signature_estimates_jaccard_within_its_standard_error():
@@ -101,7 +101,7 @@ def test_signature_estimates_jaccard_within_its_standard_error():
     for _ in range(200):
         left = passage(rng, 200)
         right = changed(rng, left, rng.choice([0.01, 0.03, 0.06, 0.15]))
-        a, b = shingle_set(" ".join(left)), shingle_set(" ".join(right))
+        a, b = _WordHashes().shingles(" ".join(left)), _WordHashes().shingles(" ".join(right))
         true = jaccard(a, b)
         estimate = np.mean(signature(a) == signature(b))
         errors.append((estimate - true) / max(1e-9, (true * (1 - true) / PERMUTATIONS) ** 0.5))

@@ -15,7 +15,6 @@ from underhood.evals.directions import (
     distances,
     distortion,
     enough_dimensions,
-    expected_until_close,
     mean_cosine,
     projected,
     random_directions,
@@ -47,7 +46,8 @@ def test_directions_are_drawn_from_that_distribution():
 def test_until_close_matches_the_birthday_problem():
     rng = np.random.default_rng(0)
     found = np.mean([until_close(40, 0.5, rng) for _ in range(400)])
-    assert abs(found / expected_until_close(40, 0.5) - 1) < 0.1
+    expected = math.sqrt(math.pi / (2 * share_beyond(40, 0.5))) + 2 / 3  # the birthday problem
+    assert abs(found / expected - 1) < 0.1
 
 
 def test_until_close_gives_up_at_the_most():

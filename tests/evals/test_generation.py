@@ -94,11 +94,10 @@ def test_refusals_are_counted_for_invented_and_for_real_things():
     report = evaluate_refusals(careful, ["os.magic", "len2"], ["os.path.join", "len", "abs"], declines)
     assert report.invented.value == 1
     assert report.real.value == pytest.approx(1 / 3)
-    assert report.balanced == pytest.approx((1 + 2 / 3) / 2)
     always = evaluate_refusals(
         lambda prompts: [GeneratedAnswer("I do not know", True)] * len(prompts), ["a"], ["b"], declines
     )
-    assert always.balanced == 0.5
+    assert (always.invented.value, always.real.value) == (1, 1)
 
 
 def test_answers_must_match_their_prompts_in_number():

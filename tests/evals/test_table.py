@@ -98,14 +98,6 @@ def test_measurement_says_what_a_person_reads():
     assert (alone.low, alone.text()) == (None, "50.0 %")
 
 
-def test_measurement_is_above_chance_only_with_its_whole_interval():
-    assert share("a", [1.0] * 40 + [0.0] * 60, chance=0.25).above_chance
-    assert share("a", [1.0] * 29 + [0.0] * 71, chance=0.25).above_chance is False
-    assert share("a", [1.0, 0.0]).above_chance is None
-    refusals = share("false refusals", [0.0] * 99 + [1.0], chance=0.5, higher_is_better=False)
-    assert refusals.above_chance
-
-
 def test_stage_measures_each_thing_once():
     one = Measurement(name="x", value=1.0)
     with pytest.raises(ValueError, match="twice"):

@@ -13,7 +13,6 @@ import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor as Torch
 
 from underhood.grad import layers
 from underhood.grad.counting import cost_of_forward_pass, cost_of_function, cost_of_reverse
@@ -95,28 +94,6 @@ def test_moving_elements_about_matches_torch():
         assert mine.grad is not None
         assert their.grad is not None
         np.testing.assert_allclose(mine.grad, their.grad.numpy(), **CLOSE)
-
-
-@pytest.mark.parametrize(("stride", "padding", "beyond"), [(1, 0, 0.0), (2, 2, 0.0), (2, 1, -1.0)])
-def test_convolution_matches_torch(stride: int, padding: int, beyond: float):
-    generator = np.random.default_rng(0)
-    conv = layers.Convolution(3, 4, 5, generator, stride=stride, padding=padding, beyond=beyond)
-    x = generator.standard_normal((2, 3, 9, 8))
-    mine = Tensor(x)
-    out = conv(mine)
-    (out * out).sum().backward()
-    theirs = torch.tensor(x, requires_grad=True)
-    weight = torch.tensor(conv.linear.weight.data.T.reshape(4, 3, 5, 5), requires_grad=True)
-    framed = torch.nn.functional.pad(theirs, [padding] * 4, value=beyond)
-    expected: Torch = torch.nn.functional.conv2d(framed, weight, torch.tensor(conv.linear.bias.data), stride=stride)
-    expected.square().sum().backward()
-    np.testing.assert_allclose(out.data, expected.detach().numpy(), **CLOSE)
-    assert mine.grad is not None
-    assert conv.linear.weight.grad is not None
-    assert theirs.grad is not None
-    assert weight.grad is not None
-    np.testing.assert_allclose(mine.grad, theirs.grad.numpy(), **CLOSE)
-    np.testing.assert_allclose(conv.linear.weight.grad, weight.grad.reshape(4, -1).T.numpy(), rtol=1e-9, atol=1e-9)
 
 
 def test_a_network_learns_as_in_torch():

@@ -13,8 +13,9 @@ from made_run import make_run
 
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
-from underhood.recipes.report.curves import DRAWN, curves
+from underhood.recipes.report.curves import curves
 from underhood.recipes.report.run_reader import read_run, steps_of
+from underhood.recipes.stages.registry import get_stage
 from underhood.web.run_tail import BETWEEN, SILENCE, RunTail
 from underhood.web.run_views import Runs, settings
 
@@ -25,7 +26,9 @@ def test_tail_curves_match_the_report_s(tmp_path: Path) -> None:
     for stage in ("pretrain", "sft", "dpo"):
         found = tail.training[stage].curves(stage)
         for wanted in curves(read, stage):
-            [same] = [curve for key, curve in found.items() if key in DRAWN[stage] and curve.title == wanted.title]
+            [same] = [
+                curve for key, curve in found.items() if key in get_stage(stage).curves and curve.title == wanted.title
+            ]
             assert same == wanted
 
 

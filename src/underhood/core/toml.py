@@ -1,4 +1,4 @@
-"""TOML files: reading with errors a user can act on, atomic writing."""
+"""TOML files: reading with errors a user can act on, and text to write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import tomli_w
 
 from underhood.core.errors import UserError
-from underhood.core.files import write_text
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -36,15 +35,6 @@ def toml_text(table: Mapping[str, Any]) -> str:
         TypeError: a value that TOML has no form for (a programming error).
     """
     return tomli_w.dumps(_without_none(table))
-
-
-def write_toml(path: Path, table: Mapping[str, Any]) -> None:
-    """Replaces `path` by `toml_text(table)` in one move.
-
-    Raises:
-        UserError: the place can't be written; the old file, if any, is untouched.
-    """
-    write_text(path, toml_text(table))
 
 
 def _without_none(value: Any) -> Any:

@@ -234,11 +234,6 @@ def jaccard(left: np.ndarray, right: np.ndarray) -> float:
     return common / union if union else 1.0
 
 
-def shingle_set(text: str) -> np.ndarray:
-    """The 5-word shingles of one text; see `near_duplicates`."""
-    return _WordHashes().shingles(text)
-
-
 def _band_keys(signatures_NP: np.ndarray) -> list[list[int]]:
     """One number per document and band, equal when all four minima of the band are equal."""
     bands_NBR = signatures_NP.reshape(len(signatures_NP), BANDS, ROWS_PER_BAND).astype(np.uint64)

@@ -39,10 +39,6 @@ class PackedBatches:
         self._start_N = np.concatenate([[0], np.cumsum(shards.lengths_N)[:-1]])
         self._epoch: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    @property
-    def tokens_per_step(self) -> int:
-        return self.rows * self.context
-
     def epoch_of(self, step: int) -> float:
         """How many times the corpus has been read when `step` begins."""
         return step * self.rows / self.rows_per_epoch

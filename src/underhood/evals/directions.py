@@ -51,12 +51,6 @@ def share_beyond(d: int, cosine: float) -> float:
     return 2 * area * math.exp(peak - log_whole)
 
 
-def expected_until_close(d: int, cosine: float) -> float:
-    """How many random directions one draws on average until two are nearer than the angle (the birthday problem)."""
-    p = share_beyond(d, cosine)
-    return math.sqrt(math.pi / (2 * p)) + 2 / 3
-
-
 def until_close(d: int, cosine: float, rng: np.random.Generator, most: int = 100_000) -> int:
     """Draws random directions until two have |cos| ≥ cosine; the number drawn, the offending one included."""
     seen = np.empty((0, d), dtype=np.float32)

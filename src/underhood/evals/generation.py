@@ -71,10 +71,6 @@ class AnswerReport:
         return _share(self.prefix_N)
 
     @property
-    def f1(self) -> Interval:
-        return bootstrap_mean(self.f1_N)
-
-    @property
     def rouge_l(self) -> Interval:
         return bootstrap_mean(self.rouge_l_N)
 
@@ -106,11 +102,6 @@ class RefusalReport:
     def real(self) -> Interval:
         """Share of real things that were refused: less is better."""
         return _share(self.real_N)
-
-    @property
-    def balanced(self) -> float:
-        """Mean of the shares of right decisions in both groups; one half for a model that never or always refuses."""
-        return (self.invented.value + 1 - self.real.value) / 2
 
 
 def evaluate_answers(generate: Generate[P], prompts: Sequence[P], references: Sequence[str]) -> AnswerReport:

@@ -81,14 +81,6 @@ def bootstrap_ratio(
     return _percentile(lambda at: _ratio(top_N, bottom_N, at), len(top_N), level, resamples, seed)
 
 
-def paired_mean(
-    before: Values, after: Values, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """mean(after) − mean(before) of the same items measured twice."""
-    before_N, after_N = _arrays(before, after)
-    return bootstrap_mean(after_N - before_N, level=level, resamples=resamples, seed=seed)
-
-
 def paired_ratio(
     before: tuple[Values, Values],
     after: tuple[Values, Values],

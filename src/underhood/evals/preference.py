@@ -75,10 +75,6 @@ class PreferenceReport:
         """Mean reward margin, in nats times β."""
         return bootstrap_mean(self.margins_N, level=level, seed=seed)
 
-    def reward_accuracy(self, *, level: float = 0.95) -> Interval:
-        """Share of pairs with a positive margin; a margin of zero counts one half."""
-        return _share(credit(self.margins_N, self.beta * TIE), level)
-
     def likelihood_accuracy(self, *, per_token: bool = False, level: float = 0.95) -> Interval:
         """Share of pairs whose chosen answer the policy finds likelier, in sum or per token."""
         return _share(self.likelihood_credit(per_token=per_token), level)

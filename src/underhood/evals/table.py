@@ -44,13 +44,6 @@ class Measurement:
     numerators: tuple[float, ...] = ()
     denominators: tuple[float, ...] = ()
 
-    @property
-    def above_chance(self) -> bool | None:
-        """Whether the interval is wholly on the better side of chance; None where there is no chance or interval."""
-        if self.chance is None or self.low is None or self.high is None:
-            return None
-        return self.low > self.chance if self.higher_is_better else self.high < self.chance
-
     def text(self) -> str:
         """For people: ``62.0 % (58.1–65.8)``, ``1.742 bits/byte (1.690–1.795)``."""
         if self.unit == "share":

@@ -17,9 +17,6 @@ from bisect import bisect_left
 
 from underhood.data.arithmetic import TOTAL_LIMIT
 
-ONE = 1 << 32
-"""What 1 is in the fixed-point numbers below."""
-
 SPREAD = TOTAL_LIMIT - 256
 """Frequencies are shared out by the model; the 256 left give every byte one, however unlikely."""
 

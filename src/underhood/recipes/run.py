@@ -109,10 +109,6 @@ class Run:
     def tokenizer_file(self) -> Path:
         return self.path / "tokenizer.json"
 
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
-
     @cached_property
     def tokenizer(self) -> BytePairTokenizer:
         return BytePairTokenizer.load(self.tokenizer_file)

@@ -67,7 +67,6 @@ class Normalizer:
     def __init__(self, model: SentencePieceModel, kept: "PrefixMatcher"):
         self._model, self._kept = model, kept
         self._rules = Charsmap(model.charsmap) if model.charsmap else None
-        self._touched: dict[str, bool] = {}
 
     def __call__(self, text: str) -> str:
         """The text as the pieces spell it; empty if nothing but removable spaces is there."""
