@@ -1,5 +1,6 @@
 # make run         builds a language model on this machine and lets you talk to it
-# make test        runs every check and every test
+# make test        runs the checks and the tests that guard correctness
+# make test-slow   runs the rest: fuzzing, kill loops, every milestone, the docs, a browser
 # make check-gguf  compares llama.cpp with us on an exported model (compiles llama.cpp: about ten minutes)
 #
 # All set up .venv by themselves and need only Python 3.11+ and make.
@@ -16,7 +17,7 @@ PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c cons
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check-gguf
+.PHONY: help run test test-slow check-gguf
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -31,7 +32,10 @@ test: $(VENV)/.for-test
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/basedpyright --warnings
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) $(ARGS)
+
+test-slow: $(VENV)/.for-test
+	$(BIN)/python -m pytest -m slow -n $(JOBS) $(ARGS)
 
 # Of the run that RUN names; without one, of a model built for it in a minute.
 check-gguf: $(VENV)/.for-check-gguf

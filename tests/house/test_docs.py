@@ -6,7 +6,7 @@ The rules, so that nobody has to guess why a page passes:
   environment's ``underhood`` first on the path; each must exit with 0. A line ending in ``\\`` goes on in the next;
   what stands after ``#`` is not run.
 - ``make`` commands are asked what they would do (``make -n``), and the commands they would run must exist; `.ci/run`
-  runs ``make run`` and ``make test`` for real.
+  runs ``make run``, ``make test`` and ``make test-slow`` for real.
 - ``underhood build`` is not repeated for every page: the shared small build (see tinyrun.py) takes the place of its
   result, and its options must parse. A folder ``notes`` with a small text lies there for whatever reads it.
 - ``underhood serve`` runs until the page ends; what follows finds it answering.
@@ -98,6 +98,7 @@ def serve_until_the_page_ends(command: str, request: pytest.FixtureRequest, fold
         assert said[-1], f"{command} ended:\n{''.join(said)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest):
     write_notes(tmp_path / "notes")

@@ -73,6 +73,7 @@ def test_milestone_names_code_that_exists_and_is_cut_out_whole(stem: str):
         ast.parse("\n".join(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", STEMS)
 def test_milestone_holds_at_smoke_scale_and_fails_without_its_idea(stem: str):
     milestone = find(stem)

@@ -15,7 +15,10 @@ import pytest
 
 HERE = Path(__file__).parent
 MEMORY = Path("/dev/shm")
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system (fork and SIGKILL)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system (fork and SIGKILL)"),
+]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from live_server import tiny_server
 
-SECONDS = float(os.environ.get("UNDERHOOD_FUZZ_SECONDS", "100"))
+SECONDS = float(os.environ.get("UNDERHOOD_FUZZ_SECONDS", "160"))
 SEED = os.environ.get("UNDERHOOD_FUZZ_SEED", "0")
 HERE = Path(__file__).parent
 CHECKS = (
@@ -29,6 +29,7 @@ negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 
 WRITERS = "^/v1/(chat/)?completions$"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 200)
 @pytest.mark.parametrize("writers", [True, False], ids=["completions", "all other routes"])
 def test_no_request_breaks_the_server_or_its_description(tmp_path: Path, writers: bool):
