@@ -25,6 +25,10 @@ class StateSpec:
     recurrent: tuple[tuple[int, ...], ...] = ()
 
 
+NO_STATE = StateSpec(window=1)
+"""Of a layer that treats each token alone."""
+
+
 def widest_window(states: tuple[StateSpec, ...]) -> int | None:
     """How many of the last tokens a model reads at most, the new one included; None if a layer reads all."""
     windows = [state.window for state in states]
