@@ -148,10 +148,10 @@ def recompute(milestone: Milestone, result: Result, *, data: Path | None = None)
         estimated = estimate(values, claim.summary, fixed=claim.deterministic)
         claims.append(claim_json(claim, estimated, judge(claim.rule, estimated)))
     ablations = result["ablations"]
-    current = [(ablation.key, list(ablation.breaks)) for ablation in milestone.ablations]
-    if current != [
-        (ablation["key"], [claim["key"] for claim in ablation["claims"] if "with" in claim]) for ablation in ablations
-    ]:
+    stored_breaks = {
+        ablation["key"]: {claim["key"] for claim in ablation["claims"] if "with" in claim} for ablation in ablations
+    }
+    if stored_breaks != {ablation.key: set(ablation.breaks) for ablation in milestone.ablations}:
         ablations = run_ablations(milestone, data=data)
     return result | {"verdict": verdict_of(claims), "claims": claims, "ablations": ablations}
 
