@@ -16,6 +16,9 @@ from tinyrun import TINY
 from tinytext import write_notes
 from underhood.cli.main import main
 from underhood.core.checkpoint import newest, read_checkpoint
+from underhood.recipes.run import Run
+from underhood.recipes.stage_jobs import few_steps_warning
+from underhood.recipes.stages.registry import all_stages
 from underhood.text.bpe import BytePairTokenizer
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -171,3 +174,16 @@ def test_tokenizer_of_a_run_and_of_a_file(run: Path, verb: Verb, tmp_path: Path,
     assert (made["vocab_size"], ours.vocab_size) == (350, 350)
     assert "is there already" in complaint(capsys, "tokenizer", file, "--data", data)
     assert verb("tokenizer", file, "--data", data, "--vocab-size", "360", "--restart")["vocab_size"] == 360
+
+
+def test_few_steps_are_said_unless_they_were_asked_for(run: Path, capsys: pytest.CaptureFixture[str]):
+    opened = Run.open(run)
+    assert few_steps_warning(opened, all_stages()[0]) is None, "--pretrain-steps asked for four"
+    text = (run / "run.toml").read_text(encoding="utf-8")
+    (run / "run.toml").write_text(text.replace("steps = 4", "lr_scale = 1.0"), encoding="utf-8")
+    warning = few_steps_warning(Run.open(run), all_stages()[0])
+    assert warning is not None
+    assert warning.startswith("Only 4 steps of pretraining fit in the time")
+    capsys.readouterr()
+    assert main(["pretrain", str(run)]) == 0
+    assert "Only 4 steps of pretraining fit" in " ".join(capsys.readouterr().out.split())

@@ -15,7 +15,7 @@ from underhood.align.adapter import load_adapter
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
 from underhood.infer.load import load
-from underhood.recipes import finetune
+from underhood.recipes import training
 from underhood.recipes.finetune import Finetuned, default_rate, finetune_model
 from underhood.recipes.finetune_spec import FinetuneSpec
 
@@ -89,7 +89,7 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_model(
     class Stop(Exception):
         pass
 
-    real = finetune.fit
+    real = training.fit
 
     def stopping(*args: Any, **named: Any):
         def stop(done: int) -> None:
@@ -98,7 +98,7 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_model(
 
         return real(*args, on_step=stop, **named)
 
-    monkeypatch.setattr(finetune, "fit", stopping)
+    monkeypatch.setattr(training, "fit", stopping)
     with pytest.raises(Stop):
         tuned(spec, tmp_path / "cut")
     monkeypatch.undo()
@@ -118,7 +118,7 @@ def test_finetuning_refuses_what_it_would_spoil(base: Path, data: Path, tmp_path
         finetune_model(FinetuneSpec(model=str(base), data=str(data)), out)
     shutil.rmtree(out)
     finetune_model(FinetuneSpec(model=str(base), data=str(data)), out)
-    with pytest.raises(UserError, match="another fine-tuning"):
+    with pytest.raises(UserError, match="other settings"):
         finetune_model(FinetuneSpec(model=str(base), data=str(data), seed=1), out)
 
 

@@ -78,6 +78,8 @@ def run(args: Args) -> int:
     out.print()
     print_results(opened, out)
     out.print(f"\nDone in {duration(summary['seconds'], ' ')}; peak memory {summary['peak_memory_gb']:.1f} GB.")
+    for warning in summary["warnings"]:
+        out.print(f"\n{warning}", style="bold")
     next_commands(
         out,
         {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HELP = """\
   /reset              begins a new conversation
   /system TEXT        begins a new one after this system message; /system off
-  /stage NAME         goes on with another model of the run: base, sft or dpo
+  /stage NAME         goes on with another model of the run
   /set NAME VALUE     changes temperature, top-k, top-p, min-p, seed,
                       repetition-penalty or max-tokens; VALUE may be off;
                       /set alone shows them

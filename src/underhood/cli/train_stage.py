@@ -72,7 +72,7 @@ def run_stage_command(stage: Stage, args: Any) -> int:
     steps = settings.pop("steps", None)
     from underhood.cli.progress import StageProgress
     from underhood.recipes.run import Run
-    from underhood.recipes.stage_jobs import locate, open_or_create, run_stage, steps_of
+    from underhood.recipes.stage_jobs import few_steps_warning, locate, open_or_create, run_stage, steps_of
     from underhood.train.loop import Interrupted
     from underhood.ui.terminal import console
 
@@ -103,6 +103,8 @@ def run_stage_command(stage: Stage, args: Any) -> int:
         out.print(
             f"The {stage.model} model is finished: {done.steps:,} steps. --steps N goes on, --restart starts over."
         )
+    if steps is None and (warning := few_steps_warning(run, stage)):
+        out.print(f"\n{warning}", style="bold")
     for model in done.forgotten:
         verb = stage_of_model(model).name
         out.print(f"Removed the {model} model: it came from an earlier {stage.model}. Make it by underhood {verb}.")

@@ -1,7 +1,7 @@
 """The run log: one append-only file of events that the progress line, the report and the web page all read.
 
 Every line of ``events.jsonl`` is one JSON object with ``time`` (Unix seconds), ``stage`` (data, tokenizer, plan,
-pretrain, sft, dpo, eval, report) and ``kind``; the other keys depend on the kind:
+the training stages, eval, report) and ``kind``; the other keys depend on the kind:
 
 ========  ============================================================================================
 kind      keys

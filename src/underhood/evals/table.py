@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResults:
-    """All that was measured after one stage, e.g. ``"base"``, ``"sft"``, ``"dpo"``."""
+    """All that was measured after one training stage; `stage` is the name of its model."""
 
     stage: str
     measurements: tuple[Measurement, ...]
@@ -100,12 +100,24 @@ class ResultsTable:
     comparisons: tuple[Comparison, ...] = ()
 
     @classmethod
-    def of(cls, stages: Sequence[StageResults], baselines: Sequence[Measurement] = ()) -> "ResultsTable":
-        """The table with each stage compared to the nearest earlier one that measured the same thing."""
+    def of(
+        cls,
+        stages: Sequence[StageResults],
+        baselines: Sequence[Measurement] = (),
+        *,
+        lineage: Mapping[str, Sequence[str]] | None = None,
+    ) -> "ResultsTable":
+        """The table with each stage compared to the nearest earlier one that measured the same thing.
+
+        Args:
+            lineage: for each stage those that its model comes from; all earlier ones if left out.
+        """
         comparisons = []
         for number, stage in enumerate(stages):
             for after in stage.measurements:
                 for earlier in reversed(stages[:number]):
+                    if lineage is not None and earlier.stage not in lineage[stage.stage]:
+                        continue
                     before = earlier.get(after.name)
                     if before is not None:
                         comparisons.append(compare(before, after, stages=(earlier.stage, stage.stage)))

@@ -15,14 +15,14 @@ from underhood.recipes.preparation import Clock, Prepared, prepare
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_jobs import load_model, planned_stages
-from underhood.recipes.stages.registry import Stage, stage_of_model
+from underhood.recipes.stages.registry import Stage, all_stages, stage_of_model, stages_before
 from underhood.recipes.summary import samples_side_by_side
 
 
 def evaluate_run(run: Run, *, restart: bool = False) -> ResultsTable:
     """Measures every finished model of the run, unless the same models have been measured; keeps the results."""
     if not (run.path / "plan.json").exists():
-        raise UserError(f"{run.path} has no model yet", fix=f"Make one with underhood pretrain {run.path}")
+        raise UserError(f"{run.path} has no model yet", fix=_how_to_begin(run))
     clock = Clock(run)
     prepared = prepare(run, clock)
     finished: list[Stage] = []
@@ -31,12 +31,16 @@ def evaluate_run(run: Run, *, restart: bool = False) -> ResultsTable:
             break
         finished.append(stage)
     if not finished:
-        raise UserError(f"{run.path} has no finished model", fix=f"Make one with underhood pretrain {run.path}")
+        raise UserError(f"{run.path} has no finished model", fix=_how_to_begin(run))
     if restart:
         run.forget()
     table = evaluate_all(run, prepared, finished)
     clock.note()
     return table
+
+
+def _how_to_begin(run: Run) -> str:
+    return f"Make one with underhood {all_stages()[0].name} {run.path}"
 
 
 def evaluate_checkpoint(run: Run, path: Path) -> ResultsTable:
@@ -50,7 +54,8 @@ def evaluate_checkpoint(run: Run, path: Path) -> ResultsTable:
 def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> ResultsTable:
     """Measures every stage's model and the baselines; writes the note ``results.json``.
 
-    The reward margin of a stage is taken against the stage before it, as in training.
+    A stage is compared with those that its model comes from; its reward margin is against the one that it starts
+    from.
     """
     saved = run.note("results")
     if saved is not None:
@@ -61,15 +66,17 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
     run.log.event("eval", "start")
     baseline = baselines(prepared.documents, prepared.held_out, prepared.tokenizer)
     results, samples = [], {}
-    reference: PairLogProbs | None = None
+    pair_scores: dict[str, PairLogProbs | None] = {}
     for stage in stages:
-        evaluated, scores = _evaluate(load_model(run, stage.model), stage, prepared, run.spec, reference)
-        reference = scores or reference
+        reference = pair_scores.get(stage.starts_from or "")
+        model = load_model(run, stage.model)
+        evaluated, pair_scores[stage.model] = _evaluate(model, stage, prepared, run.spec, reference)
         results.append(evaluated.results)
         samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}
         run.log.event("eval", "eval", model=stage.model, **figures)
-    table = ResultsTable.of(results, baseline)
+    lineage = {stage.model: [before.model for before in stages_before(stage)] for stage in stages}
+    table = ResultsTable.of(results, baseline, lineage=lineage)
     seconds = time.perf_counter() - started
     shown = samples_side_by_side(prepared.data, samples)
     run.write_note("results", {"table": table.to_json(), "samples": shown, "seconds": seconds})

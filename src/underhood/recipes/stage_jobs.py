@@ -31,6 +31,9 @@ from underhood.train.plan import Plan
 OF_THE_DATA = ("data", "text_field", "seed", "held_out", "vocab_size")
 """Settings that a run can't change any more: its texts and its tokenizer are made by them."""
 
+FEW_STEPS = 10
+"""Optimiser steps below which a stage has hardly begun to learn."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -211,6 +214,18 @@ def train_in_run(run: Run, stage: Stage, prepared: Prepared, start: Path | None 
     }
     checkpoints = run.checkpoints(stage.model)
     train_stage(stage, inputs, spec, prepared.hardware, log=run.log, checkpoints=checkpoints, state=state)
+
+
+def few_steps_warning(run: Run, stage: Stage) -> str | None:
+    """A sentence for the user where the time was enough for a few steps of the stage only."""
+    steps = steps_of(run, stage)
+    if steps >= FEW_STEPS or run.spec.stage_settings(stage).steps is not None:
+        return None
+    count, title = f"{steps} step{'' if steps == 1 else 's'}", stage.title[:1].lower() + stage.title[1:]
+    return (
+        f"Only {count} of {title} fit in the time, so it has hardly begun to learn. Give more --minutes, or run it "
+        "while nothing else uses the machine."
+    )
 
 
 def load_model(run: Run, model: str, path: Path | None = None) -> BuiltModel:

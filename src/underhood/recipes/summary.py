@@ -19,6 +19,7 @@ from underhood.evals.generation import GeneratedAnswer
 from underhood.evals.table import ResultsTable
 from underhood.models.base import parameter_count
 from underhood.recipes.run import Run
+from underhood.recipes.stage_jobs import few_steps_warning, planned_stages
 from underhood.recipes.stages.display import job_stages
 from underhood.recipes.training_data import StageData
 from underhood.train.hardware import Hardware
@@ -37,6 +38,7 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
     table = ResultsTable.from_json(results["table"], where="results.json") if results else ResultsTable(stages=())
     with torch.device("meta"):
         parameters = parameter_count(plan.model.build())
+    warnings = [few_steps_warning(run, stage) for stage in planned_stages(plan)]
     summary = {
         "underhood": importlib.metadata.version("underhood"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -60,6 +62,7 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
         },
         "stages": stage_facts(run),
         "results": table.to_json(),
+        "warnings": [warning for warning in warnings if warning],
         "samples": results.get("samples", []),
     }
     run.write_note("summary", summary)

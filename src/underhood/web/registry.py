@@ -28,7 +28,7 @@ class Served:
     """A model that is served.
 
     Attributes:
-        id: by which requests choose it, e.g. ``pydocs:dpo``.
+        id: by which requests choose it, e.g. ``RUN:MODEL``.
         engine: writes its answers.
         created: Unix time of its files.
         parameters: how many it has.

@@ -112,7 +112,7 @@ def feedback_router(
 
     @router.post("/v1/feedback", response_model=FeedbackAnswer, responses=ERRORS, status_code=201)
     async def feedback(body: FeedbackRequest) -> FeedbackAnswer:
-        """What somebody thinks of an answer, for `underhood dpo --feedback`."""
+        """What somebody thinks of an answer, for training with ``--feedback``."""
         if body.rating is None and body.edit is None:
             raise ApiError(
                 400, "Feedback needs a rating or an edit.", param="rating", code="missing_required_parameter"

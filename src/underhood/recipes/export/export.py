@@ -55,7 +55,7 @@ def export(
     Args:
         run: a run's folder, a checkpoint in it, or a loaded model.
         dtype: float32, float16 or bfloat16; for gguf also q8_0. None means float32 (hf) and float16 (gguf).
-        stage: "base", "sft" or "dpo"; None takes the last one that there is.
+        stage: which of the run's models; None takes the last one that there is.
         out: the folder (hf) or file (gguf) to make; None means ``RUN/export/STAGE-hf`` or ``…/STAGE-DTYPE.gguf``.
         replace: whether an earlier export at that place may be replaced.
         shard_bytes: weights larger than this are cut into several files (hf).

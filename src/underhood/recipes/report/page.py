@@ -94,6 +94,7 @@ def _context(run: RecordedRun) -> dict[str, Any]:
         "title": conclusions.title(run, body.total if body else None),
         "lede": conclusions.lede(measured, judged),
         "gaps": conclusions.gaps(run),
+        "warnings": summary.get("warnings") or [],
         "resume": resume(run),
         "pipeline": pipeline(run, body, losses, strip, accuracies),
         "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
