@@ -31,10 +31,11 @@ from underhood.evals.perplexity import held_out_loss
 from underhood.models.base import parameter_count
 from underhood.models.copying import begin_copying
 from underhood.models.decoder import Decoder
-from underhood.recipes.corpus import open_shards, prepare_data
+from underhood.recipes.corpus import prepare_data
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.training import EMBED_STD, optimizer_spec
+from underhood.recipes.stages.pretrain import EMBED_STD
+from underhood.recipes.training import optimizer_spec
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
 from underhood.train.plan import FIRST_SIZE, SIZES
@@ -66,7 +67,7 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", BuildSpec())
         prepare_data(run)
-        train, held_out = open_shards(run, "train"), open_shards(run, "held_out")
+        train, held_out = run.open_shards("train"), run.open_shards("held_out")
         rows: list[dict[str, Any]] = []
         for seed in range(options.seeds):
             found = {

@@ -27,7 +27,6 @@ from underhood.infer.load import load
 from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.models.base import parameter_count
 from underhood.models.decoder import Decoder
-from underhood.recipes.corpus import open_shards
 from underhood.recipes.run import Run
 
 KINDS: tuple[Quantized | None, ...] = (None, "int8", "int4")
@@ -60,7 +59,7 @@ def main() -> None:
 
 def measure(run: Path, stage: str) -> dict[str, Any]:
     opened = Run.open(run)
-    shards = open_shards(opened, "held_out")
+    shards = opened.open_shards("held_out")
     plain = load(run, stage).model
     assert isinstance(plain, Decoder), "a build makes decoders"
     context = plain.context

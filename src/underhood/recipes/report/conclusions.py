@@ -10,7 +10,7 @@ from underhood.recipes.report.metric_labels import MetricLabel, metric_label
 from underhood.recipes.report.results import Panel, shown, stage_measurements
 from underhood.recipes.report.run_reader import RecordedRun
 from underhood.recipes.stages.display import model_hue, model_title, title_of, trained_stages
-from underhood.recipes.stages.registry import find_model
+from underhood.recipes.stages.registry import Stage, find_model
 from underhood.ui import formatting
 
 VERDICTS = {"helped": "helped", "no difference": "no difference", "hurt": "made it worse"}
@@ -92,7 +92,6 @@ def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judge
     for item in results.get("comparisons") or []:
         kinds = by_stage.setdefault(str(item.get("after")), {"helped": [], "hurt": [], "no difference": []})
         kinds.setdefault(str(item.get("verdict")), []).append(metric_label(str(item.get("name")), functions).short)
-    first = _first_measured(results, functions)
     found = []
     for stage, kinds in by_stage.items():
         record = find_model(stage)
@@ -104,7 +103,7 @@ def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judge
             if same:
                 where = _and(same) if len(same) <= 2 else f"the {len(same)} other measurements"
                 said += f"; on {where} no difference could be measured"
-        elif new := first.get(stage):
+        elif record and (new := _measured_first(record, results, functions)):
             said = f"{name} improved nothing that was measured before it"
             said += f", and made {_and(worse)} worse" if worse else ""
             said += f"; what it is there for, such as {_and(new[:2])}, could only be measured from here on"
@@ -115,15 +114,13 @@ def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judge
     return found
 
 
-def _first_measured(results: Mapping[str, Any], functions: bool) -> dict[str, list[str]]:
-    """By stage, the quantities that no earlier stage has. The reward margin is left out: it is itself a comparison."""
-    known: set[str] = set()
-    found: dict[str, list[str]] = {}
-    for stage, measurements in stage_measurements(results).items():
-        wordings = {label.key: label.short for m in measurements if (label := _label(m, functions)).key != "margin"}
-        found[stage] = [short for key, short in wordings.items() if key not in known]
-        known |= set(wordings)
-    return found
+def _measured_first(record: Stage, results: Mapping[str, Any], functions: bool) -> list[str]:
+    """What the stage must improve and no model before it was measured by."""
+    compared = {str(item.get("name")) for item in results.get("comparisons") or [] if item.get("after") == record.model}
+    known = {metric_label(name, functions).key for name in compared}
+    measured = {_wording(item, functions).key for item in stage_measurements(results).get(record.model, ())}
+    aims = (metric_label(name, functions) for name in record.improves)
+    return [aim.short for aim in aims if aim.key in measured - known]
 
 
 def _label(measurement: Mapping[str, Any], functions: bool) -> MetricLabel:
