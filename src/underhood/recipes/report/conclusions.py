@@ -118,7 +118,7 @@ def _measured_first(record: Stage, results: Mapping[str, Any], functions: bool) 
     """What the stage must improve and no model before it was measured by."""
     compared = {str(item.get("name")) for item in results.get("comparisons") or [] if item.get("after") == record.model}
     known = {metric_label(name, functions).key for name in compared}
-    measured = {_wording(item, functions).key for item in stage_measurements(results).get(record.model, ())}
+    measured = {_label(item, functions).key for item in stage_measurements(results).get(record.model, ())}
     aims = (metric_label(name, functions) for name in record.improves)
     return [aim.short for aim in aims if aim.key in measured - known]
 
