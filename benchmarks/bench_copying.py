@@ -93,7 +93,7 @@ def trained(spec: BuildSpec, shards: TokenShards, device: Device, steps: int, se
     model = size.spec(spec.vocab_size).initialize(seed=seed, embed_std=EMBED_STD)
     if copying:
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
-    batches = PackedBatches(shards, rows=size.rows, context=size.context, seed=seed)
+    batches = PackedBatches(shards, batch_size=size.batch_size, context_length=size.context_length, seed=seed)
 
     def step_loss(number: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(number)
@@ -115,7 +115,9 @@ def trained(spec: BuildSpec, shards: TokenShards, device: Device, steps: int, se
 def score(model: Decoder, shards: TokenShards, device: Device) -> dict[str, float]:
     """Bits per byte of all held-out text; mean loss per token near the start of a window and far into it."""
     with device.autocast():
-        report = held_out_loss(model, EvaluationWindows.of_shards(shards, context=model.context, stride=192))
+        report = held_out_loss(
+            model, EvaluationWindows.of_shards(shards, context_length=model.context_length, stride=192)
+        )
         texts = [np.append(shards.eot_id, shards.document(number)) for number in range(len(shards))]
         rows = [text[at : at + WINDOW + 1] for text in texts for at in range(0, len(text) - WINDOW, WINDOW)]
         loss_NT = torch.cat(

@@ -111,15 +111,15 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     train, held_out, texts = prepare(options, folder)
     spec = qwen3_shaped(
         vocab_size=options.vocab_size,
-        context=options.context,
-        width=options.width,
+        context_length=options.context,
+        d_model=options.width,
         layers=options.layers,
         heads=options.heads,
         kv_heads=options.kv_heads,
-        hidden=options.hidden,
+        d_ff=options.hidden,
         tied=options.tied,
     )
-    batches = PackedBatches(train, rows=options.rows, context=options.context, seed=options.seed)
+    batches = PackedBatches(train, batch_size=options.rows, context_length=options.context, seed=options.seed)
     recipe = MuonAdamWSpec(
         matrix_lr=options.matrix_lr,
         lr=options.lr,
@@ -156,7 +156,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
         _, seconds, _ = train_for(8)
         steps = max(10, round(options.seconds / seconds * 8))
     model, seconds, loss = train_for(steps)
-    windows = EvaluationWindows.of_shards(held_out, context=options.context, stride=options.stride)
+    windows = EvaluationWindows.of_shards(held_out, context_length=options.context, stride=options.stride)
     with device.autocast():
         report = held_out_loss(model, windows)  # type: ignore[arg-type]
     tokens = steps * options.rows * options.context

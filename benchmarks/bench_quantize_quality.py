@@ -62,8 +62,8 @@ def measure(run: Path, stage: str) -> dict[str, Any]:
     shards = opened.open_shards("held_out")
     plain = load(run, stage).model
     assert isinstance(plain, Decoder), "a build makes decoders"
-    context = plain.context
-    windows = EvaluationWindows.of_shards(shards, context=context, stride=max(1, context * 3 // 4))
+    context = plain.context_length
+    windows = EvaluationWindows.of_shards(shards, context_length=context, stride=max(1, context * 3 // 4))
     kinds: dict[str, dict[str, Any]] = {}
     before: LossReport | None = None
     expected: list[Tensor] = []

@@ -95,7 +95,13 @@ def make_run(folder: Path) -> None:
     tokenizer.save(folder / "tokenizer.json")
     (folder / "run.toml").write_text("", encoding="utf-8")
     spec = qwen3_shaped(
-        vocab_size=tokenizer.vocab_size, context=CONTEXT, width=WIDTH, layers=LAYERS, heads=6, kv_heads=6, hidden=1024
+        vocab_size=tokenizer.vocab_size,
+        context_length=CONTEXT,
+        d_model=WIDTH,
+        layers=LAYERS,
+        heads=6,
+        kv_heads=6,
+        d_ff=1024,
     )
     model = spec.initialize(seed=0)
     state = {"spec": to_json(spec), "model": "base", "tokenizer": sha256_of(folder / "tokenizer.json")}

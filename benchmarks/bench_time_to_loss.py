@@ -59,11 +59,11 @@ class Recipe:
     schedule: ScheduleSpec
 
 
-def layers(*mixers: ShortConvolutionSpec | AttentionSpec, width: int, hidden: int) -> DecoderSpec:
+def layers(*mixers: ShortConvolutionSpec | AttentionSpec, d_model: int, d_ff: int) -> DecoderSpec:
     """A decoder with one layer per mixer, ReLU² feed-forwards, nothing tied."""
-    feedforward = MLPSpec(hidden=hidden, activation="relu2", bias=False)
+    feedforward = MLPSpec(d_ff=d_ff, activation="relu2", bias=False)
     blocks = tuple(BlockSpec(mixer=mixer, feedforward=feedforward) for mixer in mixers)
-    return DecoderSpec(vocab_size=65, context=CONTEXT, width=width, layers=len(blocks), blocks=blocks)
+    return DecoderSpec(vocab_size=65, context_length=CONTEXT, d_model=d_model, layers=len(blocks), blocks=blocks)
 
 
 NEAR = ShortConvolutionSpec(taps=4)
@@ -71,13 +71,13 @@ FAR = AttentionSpec(heads=2, qk_norm=RMSNormSpec())
 MUON = MuonAdamWSpec(matrix_lr=0.03, lr=0.005, momentum=0.9, newton_schulz_dtype="bfloat16")
 
 SPRINT = Recipe(
-    model=layers(NEAR, FAR, width=128, hidden=512), optimizer=MUON, schedule=ScheduleSpec(warmup=0.02, decay=0.6)
+    model=layers(NEAR, FAR, d_model=128, d_ff=512), optimizer=MUON, schedule=ScheduleSpec(warmup=0.02, decay=0.6)
 )
 SPRINT_STEPS = 280
 SPRINT_EVALUATIONS = (220, 230, 240, 250, 260, 270, 280)
 
 EQUAL_TIME = Recipe(
-    model=layers(NEAR, FAR, NEAR, FAR, width=128, hidden=512),
+    model=layers(NEAR, FAR, NEAR, FAR, d_model=128, d_ff=512),
     optimizer=MUON,
     schedule=ScheduleSpec(warmup=0.02, decay=0.7),
 )

@@ -75,7 +75,7 @@ def main() -> int:
         "date": datetime.date.today().isoformat(),
         "run": str(args.run),
         "stage": loaded.stage,
-        "width": loaded.spec.width,
+        "width": loaded.spec.d_model,
         "layers": loaded.spec.layers,
         "vocab_size": loaded.spec.vocab_size,
         "prompts": len(prompts),
@@ -105,7 +105,7 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
     start = time.perf_counter()
     # Left alone, llama.cpp keeps keys and values as f16, which moves log probabilities by 0.002.
     whole = {"type_k": GGMLQuantizationType.F32.value, "type_v": GGMLQuantizationType.F32.value}
-    theirs = Llama(str(file), n_ctx=loaded.spec.context, logits_all=True, verbose=False, n_gpu_layers=0, **whole)
+    theirs = Llama(str(file), n_ctx=loaded.spec.context_length, logits_all=True, verbose=False, n_gpu_layers=0, **whole)
     ids = [theirs.tokenize(text.encode(), add_bos=False, special=False) for text in SPELLING]
     same_ids = sum(found == loaded.tokenizer.encode(text) for found, text in zip(ids, SPELLING, strict=True))
     plain = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())

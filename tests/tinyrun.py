@@ -21,8 +21,8 @@ from tinytext import write_notes
 
 TINY = tuple(
     shlex.split(
-        "--minutes 0.3 --width 32 --layers 1 --heads 2 --context 96 --rows 2 --vocab-size 400 --threads 1 "
-        "--pretrain-steps 4 --sft-steps 3 --dpo-steps 2"
+        "--minutes 0.3 --d-model 32 --layers 1 --heads 2 --context-length 96 --batch-size 2 --vocab-size 400 "
+        "--threads 1 --pretrain-steps 4 --sft-steps 3 --dpo-steps 2"
     )
 )
 """Options of a build that takes seconds; what it learns is nothing, what it writes is everything."""

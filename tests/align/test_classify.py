@@ -33,7 +33,7 @@ WAYS: list[dict[str, Any]] = [
 
 
 def classifier(way: dict[str, Any], labels: tuple[str, ...] = ("bad", "good")) -> Classifier:
-    spec = qwen3_shaped(vocab_size=40, context=16, width=32, layers=1, heads=2, hidden=64)
+    spec = qwen3_shaped(vocab_size=40, context_length=16, d_model=32, layers=1, heads=2, d_ff=64)
     made = ClassifierSpec(labels=labels, **way).build(spec.initialize(seed=0))
     made.model.unembed.weight.data.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
     return made
@@ -79,12 +79,12 @@ def test_classifiers_learn_what_stands_early_in_the_text(way: dict[str, Any]):
 def test_a_head_on_the_first_token_learns_nothing():
     """The ablation: the last token is read because it alone has seen everything."""
     made = classifier(WAYS[0])
-    hidden = made.model.hidden
+    hidden = made.model.hidden_states
 
     def blind(tokens: torch.Tensor, *, positions: torch.Tensor | None = None) -> torch.Tensor:
         return hidden(tokens, positions=positions)[:, :1].expand(-1, tokens.shape[1], -1)
 
-    made.model.hidden = blind  # type: ignore[method-assign]
+    made.model.hidden_states = blind  # type: ignore[method-assign]
     rows, classes = texts(0)
     rows = [[10, *row] for row in rows]
     step = classification_step(made, rows, classes, batch=16, seed=0)

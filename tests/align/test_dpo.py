@@ -34,7 +34,7 @@ VOCAB, END = 20, 19
 
 
 def model(dtype: torch.dtype = torch.float32) -> Decoder:
-    spec = qwen3_shaped(vocab_size=VOCAB, context=16, width=16, layers=1, heads=2, hidden=32)
+    spec = qwen3_shaped(vocab_size=VOCAB, context_length=16, d_model=16, layers=1, heads=2, d_ff=32)
     made = spec.initialize(seed=0)
     with torch.no_grad():
         made.unembed.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
@@ -124,7 +124,7 @@ def test_dpo_without_its_reference_is_another_loss():
 
 def test_sequence_log_probs_match_a_plain_sum_and_do_not_depend_on_padding():
     policy = model(torch.float64)
-    batches = PairBatches(pairs(), rows=6, seed=0)
+    batches = PairBatches(pairs(), batch_size=6, seed=0)
     pairs_N, batch = batches(0)
     found = sequence_log_probs(policy, batch)
     by_hand = []
@@ -144,7 +144,7 @@ def test_sequence_log_probs_of_a_row_without_targets_is_zero():
 
 
 def test_score_all_pairs_is_in_the_order_of_the_pairs_and_leaves_the_model_alone():
-    policy, batches = model(torch.float64).train(), PairBatches(pairs(), rows=5, seed=3)
+    policy, batches = model(torch.float64).train(), PairBatches(pairs(), batch_size=5, seed=3)
     scores = score_all_pairs(policy, batches)
     assert policy.training
     assert not scores.chosen_N.requires_grad
@@ -158,7 +158,7 @@ def test_score_all_pairs_is_in_the_order_of_the_pairs_and_leaves_the_model_alone
 
 
 def test_dpo_gradient_of_the_whole_model_matches_finite_differences():
-    policy, batches = model(torch.float64), PairBatches(pairs(4), rows=4, seed=0)
+    policy, batches = model(torch.float64), PairBatches(pairs(4), batch_size=4, seed=0)
     reference = score_all_pairs(model(torch.float64), batches)
     with torch.no_grad():
         for p in policy.parameters():
@@ -180,7 +180,7 @@ def test_dpo_gradient_of_the_whole_model_matches_finite_differences():
 
 def align(spec: DPOSpec, chosen_first: bool = True, **change: Any) -> tuple[Decoder, PairBatches, PairScores]:
     policy, given_pairs = model(), pairs()
-    batches = PairBatches([p if chosen_first else p[::-1] for p in given_pairs], rows=8, seed=0)
+    batches = PairBatches([p if chosen_first else p[::-1] for p in given_pairs], batch_size=8, seed=0)
     reference = score_all_pairs(policy, batches)
     fit(
         policy,
@@ -190,7 +190,7 @@ def align(spec: DPOSpec, chosen_first: bool = True, **change: Any) -> tuple[Deco
         stage="dpo",
         log=RunLog(None),
     )
-    return policy, PairBatches(given_pairs, rows=8, seed=0), reference
+    return policy, PairBatches(given_pairs, batch_size=8, seed=0), reference
 
 
 def test_dpo_training_raises_accuracy_and_margin_and_swapped_pairs_lower_them():
@@ -224,7 +224,7 @@ def test_dpo_sft_weight_holds_up_the_chosen_answer():
 
 
 def test_dpo_step_logs_its_figures_and_counts_real_tokens():
-    policy, batches = model(), PairBatches(pairs(3), rows=3, seed=0)
+    policy, batches = model(), PairBatches(pairs(3), batch_size=3, seed=0)
     reference = score_all_pairs(policy, batches)
     loss, tokens, extra = dpo_step(policy, batches, reference, DPOSpec(beta=0.3))(0)
     assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-6)
@@ -247,9 +247,9 @@ def test_dpo_length_normalised_compares_answers_per_token():
 
 def test_dpo_step_refuses_a_reference_of_other_pairs():
     policy = model()
-    reference = score_all_pairs(policy, PairBatches(pairs(3), rows=3, seed=0))
+    reference = score_all_pairs(policy, PairBatches(pairs(3), batch_size=3, seed=0))
     with pytest.raises(ValueError, match="scores 3 pairs, not these 4"):
-        dpo_step(policy, PairBatches(pairs(4), rows=3, seed=0), reference, DPOSpec())
+        dpo_step(policy, PairBatches(pairs(4), batch_size=3, seed=0), reference, DPOSpec())
 
 
 @pytest.mark.parametrize(

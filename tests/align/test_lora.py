@@ -19,18 +19,18 @@ from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.models.hub_weights import load_decoder
 from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
 from underhood.nn.qlora_linear import QuantizedLinear, quantize_linears
-from underhood.nn.softcap import softcap
+from underhood.nn.softcap import apply_softcap
 from underhood.nn.surgery import name_matches, replace_modules
 from underhood.train.optim import AdamWSpec
 
 ATTENTION = ("query", "value")
 
 
-def model(seed: int = 0, *, tied: bool = False, logit_cap: float | None = None) -> Decoder:
+def model(seed: int = 0, *, tied: bool = False, logit_softcap: float | None = None) -> Decoder:
     spec = qwen3_shaped(
-        vocab_size=50, context=16, width=32, layers=2, heads=4, kv_heads=2, head_width=8, hidden=64, tied=tied
+        vocab_size=50, context_length=16, d_model=32, layers=2, heads=4, kv_heads=2, head_dim=8, d_ff=64, tied=tied
     )
-    built = replace(spec, logit_cap=logit_cap).initialize(seed=seed)
+    built = replace(spec, logit_softcap=logit_softcap).initialize(seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in built.parameters():  # no matrix may be zero, or nothing could be told apart
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -197,7 +197,7 @@ def test_lora_refuses_shared_weights_and_a_second_time():
 @pytest.mark.parametrize("tied", [False, True])
 def test_surgery_passes_a_capped_unembedding_by(tied: bool):
     """Gemma 2's caps its scores, which no companion and no quantised layer in its place would do."""
-    built = model(tied=tied, logit_cap=0.5)
+    built = model(tied=tied, logit_softcap=0.5)
     with torch.no_grad():
         for parameter in built.unembed.parameters():
             parameter.mul_(30)
@@ -208,7 +208,9 @@ def test_surgery_passes_a_capped_unembedding_by(tied: bool):
         assert all(name.startswith("blocks.") for name in changed)
         assert built.unembed is capped
         with torch.no_grad():
-            torch.testing.assert_close(built(tokens()), softcap(built.hidden(tokens()) @ capped.weight.T, 0.5))
+            torch.testing.assert_close(
+                built(tokens()), apply_softcap(built.hidden_states(tokens()) @ capped.weight.T, 0.5)
+            )
             assert 0.4 < float(built(tokens()).abs().max()) <= 0.5
     fold(built)
     for refused in (
@@ -354,10 +356,12 @@ def test_adapter_round_trip_is_bit_for_bit_and_refusals_are_clear(tmp_path: Path
 
     with pytest.raises(UserError, match="no adapter"):
         load_adapter(model(), tmp_path / "nowhere")
-    wide = qwen3_shaped(vocab_size=50, context=16, width=64, layers=2, heads=4, kv_heads=2, head_width=8).build()
+    wide = qwen3_shaped(vocab_size=50, context_length=16, d_model=64, layers=2, heads=4, kv_heads=2, head_dim=8).build()
     with pytest.raises(UserError, match=r"wrong shape"):
         load_adapter(wide, tmp_path)
-    shallow = qwen3_shaped(vocab_size=50, context=16, width=32, layers=1, heads=4, kv_heads=2, head_width=8).build()
+    shallow = qwen3_shaped(
+        vocab_size=50, context_length=16, d_model=32, layers=1, heads=4, kv_heads=2, head_dim=8
+    ).build()
     with pytest.raises(UserError, match=r"another model.*layers\.1"):
         load_adapter(shallow, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())

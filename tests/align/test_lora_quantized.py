@@ -88,7 +88,7 @@ def test_int4_refuses_groups_that_do_not_fit():
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_adapters_learn_on_a_quantized_base_which_stays_as_it_is(bits: Bits):
-    model = qwen3_shaped(vocab_size=20, context=8, width=32, layers=2, heads=2, hidden=64).initialize(seed=0)
+    model = qwen3_shaped(vocab_size=20, context_length=8, d_model=32, layers=2, heads=2, d_ff=64).initialize(seed=0)
     model.unembed.weight.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     exact = model(torch.arange(8)[None]).detach()
     names = quantize_linears(model, bits, group=32)

@@ -25,7 +25,7 @@ def mixed(count: int) -> list[tuple[Marked, Marked]]:
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3))
 def test_pair_batches_show_every_pair_once_per_epoch_in_even_batches(count: int, rows: int, seed: int):
-    batches = PairBatches(mixed(count), rows=rows, seed=seed)
+    batches = PairBatches(mixed(count), batch_size=rows, seed=seed)
     for epoch in range(2):
         steps = range(epoch * batches.batches_per_epoch, (epoch + 1) * batches.batches_per_epoch)
         numbers = [batches(step)[0].tolist() for step in steps]
@@ -37,7 +37,7 @@ def test_pair_batches_show_every_pair_once_per_epoch_in_even_batches(count: int,
 
 
 def test_pair_batches_are_a_function_of_the_step():
-    one, other = PairBatches(mixed(30), rows=4, seed=1), PairBatches(mixed(30), rows=4, seed=1)
+    one, other = PairBatches(mixed(30), batch_size=4, seed=1), PairBatches(mixed(30), batch_size=4, seed=1)
     forwards = [one(step) for step in range(20)]
     for step in reversed(range(20)):
         pairs_N, batch = other(step)
@@ -45,11 +45,11 @@ def test_pair_batches_are_a_function_of_the_step():
         assert torch.equal(batch.tokens, forwards[step][1].tokens)
     first = [one(step)[0].tolist() for step in range(8)]
     assert first != [one(step)[0].tolist() for step in range(8, 16)], "another epoch, another order"
-    assert first != [PairBatches(mixed(30), rows=4, seed=2)(step)[0].tolist() for step in range(8)]
+    assert first != [PairBatches(mixed(30), batch_size=4, seed=2)(step)[0].tolist() for step in range(8)]
 
 
 def test_pair_batches_lay_out_chosen_above_rejected_with_padding_behind():
-    batches = PairBatches([pair(3, answer=2), pair(4)], rows=2, seed=0)
+    batches = PairBatches([pair(3, answer=2), pair(4)], batch_size=2, seed=0)
     pairs_N, batch = batches(0)
     rows = {(n, side): side * 2 + place for place, n in enumerate(pairs_N.tolist()) for side in (0, 1)}
     order = [rows[0, 0], rows[1, 0], rows[0, 1], rows[1, 1]]
@@ -68,7 +68,7 @@ def test_pair_batches_sort_by_length_and_so_pad_less_than_a_random_order():
         padded = sum(len(chunk) * max(lengths[n] for n in chunk) for chunk in order)
         return 1 - sum(lengths) / padded
 
-    batches = PairBatches(pairs, rows=8, seed=0)
+    batches = PairBatches(pairs, batch_size=8, seed=0)
     ours = share_of_padding([batches(step)[0].tolist() for step in range(batches.batches_per_epoch)])
     shuffled = np.random.default_rng(1).permutation(200)
     assert ours < 0.15
@@ -76,7 +76,7 @@ def test_pair_batches_sort_by_length_and_so_pad_less_than_a_random_order():
 
 
 def test_pair_batches_count_epochs():
-    batches = PairBatches(mixed(10), rows=4, seed=0)
+    batches = PairBatches(mixed(10), batch_size=4, seed=0)
     assert batches.batches_per_epoch == 3
     assert batches.epoch_of(3) == 1.0
 
@@ -84,13 +84,13 @@ def test_pair_batches_count_epochs():
 def test_pair_batches_name_what_is_wrong_with_a_pair():
     good = pair(4)
     with pytest.raises(UserError, match="no preference pairs"):
-        PairBatches([], rows=2, seed=0)
+        PairBatches([], batch_size=2, seed=0)
     with pytest.raises(UserError, match="the rejected answer of preference pair 1 has no tokens"):
-        PairBatches([good, (good[0], ([1, 2], [True, False]))], rows=2, seed=0)
+        PairBatches([good, (good[0], ([1, 2], [True, False]))], batch_size=2, seed=0)
     with pytest.raises(UserError, match="the rejected answer of preference pair 0 is too long; expected at most 4"):
-        PairBatches([good], rows=2, seed=0, context=3)
-    PairBatches([good], rows=2, seed=0, context=4)
+        PairBatches([good], batch_size=2, seed=0, context_length=3)
+    PairBatches([good], batch_size=2, seed=0, context_length=4)
     with pytest.raises(ValueError, match="2 ids and a mask of 1"):
-        PairBatches([(([1, 2], [True]), good[1])], rows=2, seed=0)
+        PairBatches([(([1, 2], [True]), good[1])], batch_size=2, seed=0)
     with pytest.raises(ValueError, match="rows must be at least 1"):
-        PairBatches([good], rows=0, seed=0)
+        PairBatches([good], batch_size=0, seed=0)

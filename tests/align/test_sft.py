@@ -16,7 +16,7 @@ END = 19
 
 
 def model() -> Decoder:
-    spec = qwen3_shaped(vocab_size=20, context=8, width=16, layers=1, heads=2, hidden=32)
+    spec = qwen3_shaped(vocab_size=20, context_length=8, d_model=16, layers=1, heads=2, d_ff=32)
     return spec.initialize(seed=0)
 
 

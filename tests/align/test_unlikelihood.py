@@ -66,7 +66,7 @@ def test_training_with_it_makes_repetition_less_likely_than_without():
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), torch.arange(12)[None].expand(8, -1))
 
     def repetition_after(weight: float) -> float:
-        shape = qwen3_shaped(vocab_size=16, context=12, width=32, layers=2, heads=2)
+        shape = qwen3_shaped(vocab_size=16, context_length=12, d_model=32, layers=2, heads=2)
         model = shape.initialize(seed=0, embed_std=0.1)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         step = sft_step(model, lambda step: batch, unlikelihood=weight)

@@ -117,7 +117,7 @@ def test_resuming_what_is_not_there_names_the_runs_beside_it(mistake: Mistake, c
 
 
 def test_resuming_with_other_settings_is_refused(mistake: Mistake, copy_of_tiny_run: Path):
-    line = mistake("--resume", "--width", "64", out=str(copy_of_tiny_run))
+    line = mistake("--resume", "--d-model", "64", out=str(copy_of_tiny_run))
     assert line.endswith("was begun with width 32; got 64. Leave it out to go on, or begin another run.")
 
 
@@ -129,9 +129,9 @@ def test_resuming_with_other_settings_is_refused(mistake: Mistake, copy_of_tiny_
         (("--vocab-size", "100"), "vocab_size must be at least 300"),
         (("--held-out", "1.5"), "held_out is a share"),
         (("--dtype", "float23"), "--dtype takes float32 or bfloat16"),
-        (("--rows", "0"), "rows must be at least 1"),
+        (("--batch-size", "0"), "batch_size must be at least 1"),
         (("--device", "tpu"), "no device 'tpu' here; expected"),
-        (("--width", "33", "--heads", "2"), "the model can't have these proportions"),
+        (("--d-model", "33", "--heads", "2"), "the model can't have these proportions"),
         (("--heads", "4", "--kv-heads", "3"), "the model can't have these proportions"),
         (("--config", "none.toml"), "there is no file none.toml"),
         (("--json", "--chat"), "--json prints one object"),

@@ -123,7 +123,7 @@ def test_events_of_a_build_are_told_in_words():
         ending({"stage": "data", "kind": "end", "seconds": 3.21, "name": "pydocs"} | data),
         beginning({"stage": "tokenizer", "kind": "start", "vocab_size": 4096}),
         ending({"stage": "tokenizer", "kind": "end", "seconds": 4.0} | tokens),
-        ending({"stage": "plan", "kind": "end", "seconds": 5.0, "model": {"width": 256}} | plan),
+        ending({"stage": "plan", "kind": "end", "seconds": 5.0, "model": {"d_model": 256}} | plan),
         beginning({"stage": "sft", "kind": "start", "steps": 1200, "seconds_planned": 64.7}),
         ending({"stage": "sft", "kind": "end", "seconds": 61.0, "tokens": 1200000, "loss": 2.5}),
         measured({"stage": "eval", "kind": "eval", "model": "base", "bits per byte": 1.7014, "x": 0.61, "y": 0.2}),

@@ -70,14 +70,14 @@ attentions = st.builds(
     window=st.none() | st.integers(1, 9),
     bias=st.booleans(),
 )
-feedforwards = st.builds(GatedMLPSpec, hidden=st.integers(1, 99))
+feedforwards = st.builds(GatedMLPSpec, d_ff=st.integers(1, 99))
 blocks = st.builds(BlockSpec, mixer=attentions, feedforward=feedforwards, norm=norms)
 decoders = st.lists(blocks, min_size=1, max_size=3).flatmap(
     lambda chosen: st.builds(
         DecoderSpec,
         vocab_size=st.integers(1, 10**9),
-        context=st.integers(1, 10**6),
-        width=st.just(16),
+        context_length=st.integers(1, 10**6),
+        d_model=st.just(16),
         layers=st.just(len(chosen) * 2),
         blocks=st.just(tuple(chosen)),
         tied=st.booleans(),
@@ -116,7 +116,7 @@ def test_spec_none_that_is_not_the_default_survives():
 
 
 def test_spec_json_names_a_class_only_where_the_slot_takes_several():
-    plain = to_json(qwen3_shaped(vocab_size=8, context=8, width=8, layers=1, heads=2))
+    plain = to_json(qwen3_shaped(vocab_size=8, context_length=8, d_model=8, layers=1, heads=2))
     assert "type" not in plain["blocks"][0]
     assert plain["blocks"][0]["mixer"]["type"] == "underhood.nn.attention.AttentionSpec"
 
@@ -189,7 +189,7 @@ def test_config_type_of_another_slot_is_refused():
     with pytest.raises(UserError, match=r"config\.mixer has the wrong type; expected MixerSpec"):
         from_json(
             BlockSpec,
-            {"mixer": {"type": "underhood.nn.norm.RMSNormSpec"}, "feedforward": to_json(GatedMLPSpec(hidden=1))},
+            {"mixer": {"type": "underhood.nn.norm.RMSNormSpec"}, "feedforward": to_json(GatedMLPSpec(d_ff=1))},
         )
 
 

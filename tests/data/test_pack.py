@@ -45,7 +45,9 @@ def scored_pairs(batches):
 
 def one_epoch(packed):
     """Rows of one epoch, whatever the batch size."""
-    single = PackedBatches(packed.shards, rows=1, context=packed.context, seed=packed.seed, shuffle=packed.shuffle)
+    single = PackedBatches(
+        packed.shards, batch_size=1, context_length=packed.context, seed=packed.seed, shuffle=packed.shuffle
+    )
     return [single(step) for step in range(single.rows_per_epoch)]
 
 
@@ -54,7 +56,7 @@ def test_every_token_is_a_target_once_per_epoch_and_never_across_documents(
     tmp_path_factory, lengths, context, seed, shuffle
 ):
     shards = shards_of(tmp_path_factory.mktemp("s"), lengths)
-    packed = PackedBatches(shards, rows=1, context=context, seed=seed, shuffle=shuffle)
+    packed = PackedBatches(shards, batch_size=1, context_length=context, seed=seed, shuffle=shuffle)
     for epoch in range(2):
         rows = range(epoch * packed.rows_per_epoch, (epoch + 1) * packed.rows_per_epoch)
         assert scored_pairs(packed(step) for step in rows) == true_pairs(lengths)
@@ -63,7 +65,7 @@ def test_every_token_is_a_target_once_per_epoch_and_never_across_documents(
 @given(LENGTHS, st.integers(2, 30))
 def test_positions_restart_exactly_at_document_starts(tmp_path_factory, lengths, context):
     shards = shards_of(tmp_path_factory.mktemp("s"), lengths)
-    for batch in one_epoch(PackedBatches(shards, rows=1, context=context, seed=1)):
+    for batch in one_epoch(PackedBatches(shards, batch_size=1, context_length=context, seed=1)):
         tokens, positions = batch.tokens[0].tolist(), batch.positions[0].tolist()
         for t, (token, position) in enumerate(zip(tokens, positions, strict=True)):
             if position == -1:
@@ -77,7 +79,7 @@ def test_positions_restart_exactly_at_document_starts(tmp_path_factory, lengths,
 
 def test_only_the_last_row_of_an_epoch_is_padded(tmp_path):
     shards = shards_of(tmp_path, [13, 7, 30])
-    rows = one_epoch(PackedBatches(shards, rows=1, context=8, seed=0))
+    rows = one_epoch(PackedBatches(shards, batch_size=1, context_length=8, seed=0))
     padding = [int((batch.positions == -1).sum()) for batch in rows]
     assert sum(padding) == -shards.tokens % 8
     assert sum(count > 0 for count in padding) <= 1
@@ -86,8 +88,8 @@ def test_only_the_last_row_of_an_epoch_is_padded(tmp_path):
 def test_batches_are_a_pure_function_of_step_and_rows_do_not_matter(tmp_path):
     """Asked out of order, by another object, or in batches of another size: the same rows."""
     shards = shards_of(tmp_path, [13, 7, 30, 22, 5])
-    one = PackedBatches(shards, rows=1, context=8, seed=5)
-    three = PackedBatches(shards, rows=3, context=8, seed=5)
+    one = PackedBatches(shards, batch_size=1, context_length=8, seed=5)
+    three = PackedBatches(shards, batch_size=3, context_length=8, seed=5)
     for step in (9, 0, 4, 9, 1):
         rows = [one(3 * step + row) for row in range(3)]
         batch = three(step)
@@ -101,10 +103,10 @@ def test_orders_differ_by_seed_and_epoch_and_shuffle_off_keeps_storage_order(tmp
     shards = shards_of(tmp_path, [13, 7, 30, 22, 5, 17, 9])
 
     def epoch(seed, number, shuffle=True):
-        packed = PackedBatches(shards, rows=packed_rows, context=8, seed=seed, shuffle=shuffle)
+        packed = PackedBatches(shards, batch_size=packed_rows, context_length=8, seed=seed, shuffle=shuffle)
         return packed(number).targets.flatten().tolist()
 
-    packed_rows = PackedBatches(shards, rows=1, context=8, seed=0).rows_per_epoch
+    packed_rows = PackedBatches(shards, batch_size=1, context_length=8, seed=0).rows_per_epoch
     orders = [epoch(0, 0), epoch(0, 1), epoch(1, 0), epoch(1, 1)]
     assert len({tuple(order) for order in orders}) == 4
     stored = shards.gather(np.arange(shards.tokens)).tolist()
@@ -116,7 +118,7 @@ def test_orders_differ_by_seed_and_epoch_and_shuffle_off_keeps_storage_order(tmp
 def test_long_document_does_not_fill_a_batch(tmp_path):
     """Rows are dealt out in random order: a batch of neighbouring rows would be one document's text."""
     shards = shards_of(tmp_path, [800] + [20] * 40, per_shard=10**6)
-    batch = PackedBatches(shards, rows=20, context=16, seed=0)(0)
+    batch = PackedBatches(shards, batch_size=20, context_length=16, seed=0)(0)
     from_long = ((batch.targets >= 1000) & (batch.targets < 2000)).any(dim=1)
     assert 4 <= int(from_long.sum()) <= 16
 
@@ -140,7 +142,7 @@ def test_fit_rows_wastes_little():
 def test_windows_score_every_token_once_with_the_promised_left_context(lengths, context, data):
     stride = data.draw(st.integers(1, context))
     documents = [[*ids, EOT] for ids in unique_documents(lengths)]
-    windows = EvaluationWindows(documents, lengths, eot_id=EOT, context=context, rows=3, stride=stride)
+    windows = EvaluationWindows(documents, lengths, eot_id=EOT, context_length=context, batch_size=3, stride=stride)
     batches = list(windows)
     assert len(batches) == len(windows)
     assert scored_pairs(batches) == true_pairs(lengths)
@@ -155,7 +157,7 @@ def test_windows_score_every_token_once_with_the_promised_left_context(lengths, 
 
 
 def test_windows_of_short_documents_share_rows():
-    windows = EvaluationWindows([[5, 6, EOT]] * 100, [2] * 100, eot_id=EOT, context=30, rows=4)
+    windows = EvaluationWindows([[5, 6, EOT]] * 100, [2] * 100, eot_id=EOT, context_length=30, batch_size=4)
     assert len(windows) == 3  # 300 tokens: ten full rows
 
 
@@ -163,13 +165,13 @@ def test_windows_of_shards_know_bytes(tmp_path):
     shards = write_shards(
         tmp_path, [[5, 6], [7] * 50], eot_id=EOT, tokenizer_digest="t", byte_counts=[11, 99], max_tokens_per_shard=10
     )
-    windows = EvaluationWindows.of_shards(shards, context=16)
+    windows = EvaluationWindows.of_shards(shards, context_length=16)
     assert (windows.bytes, windows.tokens) == (110, 54)
 
 
 def test_uniform_model_scores_its_closed_form():
     """A uniform model over 2¹⁰ tokens needs 10 bits per token, end-of-text included: the formula bits per byte uses."""
-    windows = EvaluationWindows([[5] * 99 + [EOT]], [200], eot_id=EOT, context=16)
+    windows = EvaluationWindows([[5] * 99 + [EOT]], [200], eot_id=EOT, context_length=16)
     bits = 0.0
     for batch in windows:
         logits = torch.zeros(*batch.tokens.shape, 1024, dtype=torch.float64)

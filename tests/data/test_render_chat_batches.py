@@ -35,7 +35,7 @@ def true_pairs(examples):
 @given(SIZES, st.integers(0, 3))
 def test_every_answer_token_is_learnt_once_per_epoch(sizes, seed):
     examples = [conversation(number, *size) for number, size in enumerate(sizes)]
-    batches = ChatBatches(examples, rows=1, context=24, seed=seed)
+    batches = ChatBatches(examples, batch_size=1, context_length=24, seed=seed)
     assert (batches.kept, batches.dropped, batches.truncated) == (len(examples), 0, 0)
     for epoch in range(2):
         pairs = Counter()
@@ -49,7 +49,7 @@ def test_every_answer_token_is_learnt_once_per_epoch(sizes, seed):
 
 def test_positions_keep_conversations_apart():
     examples = [conversation(number, 2, 3) for number in range(6)]
-    batch = ChatBatches(examples, rows=2, context=13, seed=0)(0)
+    batch = ChatBatches(examples, batch_size=2, context_length=13, seed=0)(0)
     for tokens, positions in zip(batch.tokens.tolist(), batch.positions.tolist(), strict=True):
         assert positions == [0, 1, 2, 3] * 3 + [-1]
         starts = [token for token, position in zip(tokens, positions, strict=True) if position == 0]
@@ -59,16 +59,16 @@ def test_positions_keep_conversations_apart():
 
 def test_batches_are_a_pure_function_of_step():
     examples = [conversation(number, 2, 3 + number % 4) for number in range(30)]
-    first, again = (ChatBatches(examples, rows=3, context=16, seed=1) for _ in range(2))
+    first, again = (ChatBatches(examples, batch_size=3, context_length=16, seed=1) for _ in range(2))
     for step in (7, 2, 0, 7):
         assert torch.equal(first(step).tokens, again(step).tokens)
-    other = ChatBatches(examples, rows=3, context=16, seed=2)
+    other = ChatBatches(examples, batch_size=3, context_length=16, seed=2)
     assert not torch.equal(first(0).tokens, other(0).tokens)
 
 
 def test_epochs_deal_rows_in_different_orders():
     examples = [conversation(number, 2, 6) for number in range(40)]
-    batches = ChatBatches(examples, rows=20, context=14, seed=1)
+    batches = ChatBatches(examples, batch_size=20, context_length=14, seed=1)
     assert batches.rows_per_epoch == 20
     assert sorted(batches(0).tokens.tolist()) == sorted(batches(1).tokens.tolist())
     assert batches(0).tokens.tolist() != batches(1).tokens.tolist()
@@ -76,17 +76,17 @@ def test_epochs_deal_rows_in_different_orders():
 
 def test_too_long_conversations_are_counted():
     examples = [conversation(0, 3, 3), conversation(1, 3, 30), conversation(2, 30, 3)]
-    dropped = ChatBatches(examples, rows=1, context=16, seed=0)
+    dropped = ChatBatches(examples, batch_size=1, context_length=16, seed=0)
     assert (dropped.kept, dropped.dropped, dropped.truncated) == (1, 2, 0)
-    cut = ChatBatches(examples, rows=1, context=16, seed=0, truncate=True)
+    cut = ChatBatches(examples, batch_size=1, context_length=16, seed=0, truncate=True)
     assert (cut.kept, cut.dropped, cut.truncated) == (2, 1, 1)  # the third would have nothing left to learn
 
 
 def test_nothing_to_learn_is_explained():
     with pytest.raises(UserError, match=r"at most 5 tokens.*larger context"):
-        ChatBatches([conversation(0, 5, 5)], rows=1, context=4, seed=0)
+        ChatBatches([conversation(0, 5, 5)], batch_size=1, context_length=4, seed=0)
     with pytest.raises(UserError, match="no conversations at all"):
-        ChatBatches([], rows=1, context=4, seed=0)
+        ChatBatches([], batch_size=1, context_length=4, seed=0)
 
 
 def test_padded_rows_hold_one_conversation_each():

@@ -41,7 +41,7 @@ class Pieces:
 class Memoryless:
     """A model that draws every token from the same distribution, whatever came before."""
 
-    vocab_size, context = len(PIECES), None
+    vocab_size, context_length = len(PIECES), None
 
     def __init__(self, p):
         self.p = torch.tensor(p)

@@ -64,7 +64,7 @@ def test_choice_normalisations_pick_different_answers():
 
 def test_choice_ties_share_the_credit_so_that_ignorance_scores_chance():
     class Ignorant(nn.Module):
-        vocab_size, context = 512, None
+        vocab_size, context_length = 512, None
 
         def forward(self, tokens, *, cache=None, positions=None):
             return torch.zeros(*tokens.shape, 512)

@@ -25,11 +25,11 @@ def documents(seed: int = 0) -> tuple[list[list[int]], list[int]]:
 
 def windows(context: int, **options) -> EvaluationWindows:
     texts, byte_counts = documents()
-    return EvaluationWindows(texts, byte_counts, eot_id=EOT, context=context, **options)
+    return EvaluationWindows(texts, byte_counts, eot_id=EOT, context_length=context, **options)
 
 
 class Uniform(nn.Module):
-    vocab_size, context = V, None
+    vocab_size, context_length = V, None
 
     def forward(self, tokens, *, cache=None, positions=None):
         return torch.zeros(*tokens.shape, V)
@@ -70,7 +70,7 @@ def test_end_of_text_costs_nats_and_adds_no_bytes():
     texts, byte_counts = documents()
     without = [text[:-1] for text in texts if len(text) > 1]
     counts = [count for text, count in zip(texts, byte_counts, strict=True) if len(text) > 1]
-    bare = held_out_loss(Uniform(), EvaluationWindows(without, counts, eot_id=EOT, context=64))
+    bare = held_out_loss(Uniform(), EvaluationWindows(without, counts, eot_id=EOT, context_length=64))
     full = held_out_loss(Uniform(), windows(64))
     assert full.nats - bare.nats == pytest.approx(len(texts) * math.log(V), rel=1e-5)
 
@@ -85,4 +85,4 @@ def test_loss_interval_draws_documents():
 
 def test_loss_refuses_windows_without_targets():
     with pytest.raises(ValueError, match="no held-out tokens"):
-        held_out_loss(Uniform(), EvaluationWindows([], [], eot_id=EOT, context=8))
+        held_out_loss(Uniform(), EvaluationWindows([], [], eot_id=EOT, context_length=8))

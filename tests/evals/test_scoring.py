@@ -18,7 +18,7 @@ V = 23
 
 
 def decoder(context: int = 40):
-    spec = qwen3_shaped(vocab_size=V, context=context, width=16, layers=2, heads=2, kv_heads=1, hidden=24)
+    spec = qwen3_shaped(vocab_size=V, context_length=context, d_model=16, layers=2, heads=2, kv_heads=1, d_ff=24)
     model = spec.initialize(seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # nothing stays at zero, so that attention has a say

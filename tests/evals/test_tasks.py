@@ -201,7 +201,7 @@ def test_final_number_is_what_stands_behind_the_mark(text: str, number: str | No
 class Scripted:
     """Writes a fixed text, byte by byte, whatever it has read before the last colon."""
 
-    vocab_size, context = 512, 400
+    vocab_size, context_length = 512, 400
 
     def __init__(self, text: str):
         self.text, self.longest = text.encode(), 0

@@ -14,7 +14,7 @@ class Bigram(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(torch.randn(vocab_size, vocab_size, generator=generator))
         self.tilt = nn.Parameter(torch.randn(vocab_size, generator=generator) * (0.3 if positional else 0.0))
-        self.vocab_size, self.context = vocab_size, context
+        self.vocab_size, self.context_length = vocab_size, context
         self.calls: list[tuple[int, ...]] = []
 
     def forward(self, tokens: Tensor, *, cache=None, positions: Tensor | None = None) -> Tensor:

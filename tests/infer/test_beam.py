@@ -107,7 +107,7 @@ def all_texts(model: Decoder, prompt: list[int], room: int, stop: int, power: fl
 
 @torch.inference_mode()
 def test_with_enough_beams_the_best_texts_of_all_are_found() -> None:
-    spec = qwen3_shaped(vocab_size=5, context=16, width=16, layers=1, heads=2, kv_heads=1, hidden=24)
+    spec = qwen3_shaped(vocab_size=5, context_length=16, d_model=16, layers=1, heads=2, kv_heads=1, d_ff=24)
     torch.manual_seed(3)
     model = spec.build().eval()
     for parameter in model.parameters():

@@ -22,7 +22,7 @@ def by_hand(prompt: list[int], k: int, alpha: float, count: int, stops: list[int
         probs = MODEL(torch.tensor([ids]))[0, -1].softmax(-1)
         scores = {}
         for token in probs.topk(k).indices.tolist():
-            states = MODEL.hidden(torch.tensor([[*ids, token]]))[0]
+            states = MODEL.hidden_states(torch.tensor([[*ids, token]]))[0]
             likeness = torch.cosine_similarity(states[-1:], states[:-1], dim=-1).max()
             scores[token] = float((1 - alpha) * probs[token] - alpha * likeness)
         token = max(scores, key=lambda one: scores[one])

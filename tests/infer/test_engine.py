@@ -54,7 +54,7 @@ def variant(kind: str) -> Decoder:
 def naive(model: Decoder, prompt: Sequence[int], count: int) -> list[int]:
     """Reads everything again for every token: what all else is compared with."""
     ids = list(prompt)
-    for _ in range(min(count, model.context - len(prompt) + 1)):
+    for _ in range(min(count, model.context_length - len(prompt) + 1)):
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     return ids[len(prompt) :]
 
@@ -374,7 +374,7 @@ def test_engine_embeds_the_mean_of_what_the_model_says_of_each_token() -> None:
     handle = engine.submit(Request(prompt=[1, 2], max_new_tokens=6))
     found = engine.embed(rows)
     with torch.inference_mode():
-        expected = torch.stack([model.hidden(torch.tensor([row]))[0].mean(dim=0) for row in rows])
+        expected = torch.stack([model.hidden_states(torch.tensor([row]))[0].mean(dim=0) for row in rows])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert [token.id for chunk in handle.chunks() for token in chunk.tokens] == naive(model, [1, 2], 6)
     with pytest.raises(UserError, match="empty"):

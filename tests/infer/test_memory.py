@@ -15,8 +15,10 @@ from underhood.infer.memory import ROUNDS, SHARE, block_bytes, count_blocks, sha
 TOKENIZER = tiny_tokenizer()
 SPEC = EngineSpec(block=4, max_sequences=8, max_batched_tokens=32)
 SMALL = tiny_model(TOKENIZER, seed=0)
-LARGE = replace(SMALL.spec, layers=6, context=4 * SMALL.context).build()
-ENOUGH = [ROUNDS * SPEC.max_sequences * model.context // 4 * block_bytes(model, SPEC) for model in (SMALL, LARGE)]
+LARGE = replace(SMALL.spec, layers=6, context_length=4 * SMALL.context_length).build()
+ENOUGH = [
+    ROUNDS * SPEC.max_sequences * model.context_length // 4 * block_bytes(model, SPEC) for model in (SMALL, LARGE)
+]
 """What two rounds of all that can run at once need."""
 
 
@@ -36,7 +38,7 @@ def test_block_bytes_is_what_a_cache_takes() -> None:
 def test_memory_that_is_plenty_gives_everyone_what_their_texts_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
     spare(monkeypatch, 10 * sum(ENOUGH))
     assert share_memory([(SMALL, SPEC), (LARGE, SPEC)]) == ENOUGH
-    assert count_blocks(LARGE, SPEC) == ROUNDS * SPEC.max_sequences * LARGE.context // 4
+    assert count_blocks(LARGE, SPEC) == ROUNDS * SPEC.max_sequences * LARGE.context_length // 4
 
 
 def test_memory_that_is_short_is_shared_and_never_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,8 +127,8 @@ def test_prepare_refuses_unknown_kinds_and_places():
 def test_rows_that_are_asked_for_are_those_of_the_whole_pass(name: str, rows: slice | torch.Tensor | None):
     for model in (small(name), optimize_for_inference(small(name))):
         with torch.inference_mode():
-            whole = model.hidden(torch.tensor([[3, 1, 4, 1, 5]]))
-            found = model.hidden(torch.tensor([[3, 1, 4, 1, 5]]), rows=rows)
+            whole = model.hidden_states(torch.tensor([[3, 1, 4, 1, 5]]))
+            found = model.hidden_states(torch.tensor([[3, 1, 4, 1, 5]]), rows=rows)
         torch.testing.assert_close(found, whole if rows is None else whole[:, rows], rtol=1e-5, atol=1e-5)
 
 

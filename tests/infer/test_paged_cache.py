@@ -63,7 +63,7 @@ def alone(q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | No
     visible = key <= query
     if window is not None:
         visible &= query - key < window
-    return attend(q, k, v, visible[None, None], scale=scale, cap=cap)
+    return attend(q, k, v, visible[None, None], scale=scale, softcap=cap)
 
 
 @torch.inference_mode()
@@ -127,7 +127,7 @@ def test_blocked_cache_matches_attention_over_each_text(
             for part in range(3)
         )
         cache.extend(q.shape[2], positions)
-        found = cache.attend(0, q, k, v, scale=scale, window=window, cap=cap)
+        found = cache.attend(0, q, k, v, scale=scale, window=window, softcap=cap)
         row = 0
         for index, start, count in parts:
             own_q, own_k, own_v = data[index]
@@ -150,7 +150,7 @@ def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
     for q, k, v in (straight, apart):
         cache = PagedCache([keys_and_values(GROUPS, WIDTH)], 64)
         cache.arrange([Span(0, 2, [(0, 4)]), Span(0, 1, [(8, 4)])])
-        found.append(cache.attend(0, q, k, v, scale=None, window=None, cap=None))
+        found.append(cache.attend(0, q, k, v, scale=None, window=None, softcap=None))
     torch.testing.assert_close(found[0], found[1])
 
 
@@ -159,7 +159,7 @@ def test_blocked_cache_copies_blocks_in_the_order_given() -> None:
     cache = PagedCache([keys_and_values(1, 2)], 12, quantized=True)
     cache.arrange([Span(0, 8, [(0, 8)])])
     x = torch.arange(16.0).view(1, 1, 8, 2)
-    cache.attend(0, x, x, x, scale=None, window=None, cap=None)
+    cache.attend(0, x, x, x, scale=None, window=None, softcap=None)
     cache.copy([(0, 2), (1, 0)], 4)
     stored = cache._stores[0][0].read(0, 12)
     torch.testing.assert_close(stored[:, :, 8:], x[:, :, :4], rtol=0.02, atol=0.02)

@@ -22,7 +22,7 @@ VOCABULARY = 4
 
 def tiny(seed: int, *, vocabulary: int = VOCABULARY, context: int = 24) -> Decoder:
     """A random decoder whose choices are neither even nor certain."""
-    model = qwen3_shaped(vocab_size=vocabulary, context=context, width=16, layers=1, heads=2).build().eval()
+    model = qwen3_shaped(vocab_size=vocabulary, context_length=context, d_model=16, layers=1, heads=2).build().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -60,7 +60,7 @@ def test_greedy_text_is_that_of_the_naive_loop(kind: str, count: int):
         assert [token.id for token in written] == expected.ids
         assert [token.logprob for token in written] == pytest.approx(expected.logprobs, abs=1e-4)
         assert speculation.finish == "length"
-        assert len(written) == model.context - len(prompt) + 1
+        assert len(written) == model.context_length - len(prompt) + 1
 
 
 def test_stop_token_ends_the_text_within_a_guess():

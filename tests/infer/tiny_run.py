@@ -24,7 +24,7 @@ def tiny_tokenizer() -> BytePairTokenizer:
 
 def tiny_model(tokenizer: BytePairTokenizer, seed: int, context: int = 96) -> Decoder:
     spec = qwen3_shaped(
-        vocab_size=tokenizer.vocab_size, context=context, width=16, layers=2, heads=2, kv_heads=1, hidden=24
+        vocab_size=tokenizer.vocab_size, context_length=context, d_model=16, layers=2, heads=2, kv_heads=1, d_ff=24
     )
     generator = torch.Generator().manual_seed(seed)
     model = spec.build()

@@ -65,15 +65,15 @@ def test_for_few_rows_replaces_plain_layers_and_shares_their_weights() -> None:
 )
 @torch.no_grad()
 def test_residual_stream_lies_in_columns_from_the_embedding_on(rows: int, tokens: int, columns: bool) -> None:
-    plain = qwen3_shaped(vocab_size=20, context=32, width=16, layers=2, heads=2).initialize(seed=0)
+    plain = qwen3_shaped(vocab_size=20, context_length=32, d_model=16, layers=2, heads=2).initialize(seed=0)
     for name, parameter in plain.named_parameters():
         if name.endswith((".output.weight", ".down.weight")):
             torch.nn.init.normal_(parameter, std=0.3)
     ids = torch.arange(rows * tokens).view(rows, tokens) % 20
-    expected = plain.hidden(ids)
+    expected = plain.hidden_states(ids)
     ready = optimize_for_inference(plain)
     seen: list[torch.Tensor] = []
     for block in ready.blocks:
         block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    torch.testing.assert_close(ready.hidden(ids), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ready.hidden_states(ids), expected, rtol=1e-5, atol=1e-5)
     assert [x.reshape(rows * tokens, -1).t().is_contiguous() for x in seen] == [columns] * 2

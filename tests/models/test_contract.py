@@ -28,17 +28,19 @@ Spec = DecoderSpec | NGramSpec
 
 
 def decoder(mixer: AttentionSpec, **change: object) -> DecoderSpec:
-    block = BlockSpec(mixer=mixer, feedforward=GatedMLPSpec(hidden=24))
-    return DecoderSpec(**{"vocab_size": V, "context": 64, "width": 16, "layers": 2, "blocks": (block,)} | change)
+    block = BlockSpec(mixer=mixer, feedforward=GatedMLPSpec(d_ff=24))
+    return DecoderSpec(
+        **{"vocab_size": V, "context_length": 64, "d_model": 16, "layers": 2, "blocks": (block,)} | change
+    )
 
 
 def gpt2_shaped(width: int = 16, vocab_size: int = V) -> DecoderSpec:
     attention = AttentionSpec(heads=2, rotary=None, bias=True, output_bias=True)
-    block = BlockSpec(mixer=attention, feedforward=MLPSpec(hidden=4 * width), norm=LayerNormSpec())
+    block = BlockSpec(mixer=attention, feedforward=MLPSpec(d_ff=4 * width), norm=LayerNormSpec())
     return DecoderSpec(
         vocab_size=vocab_size,
-        context=64,
-        width=width,
+        context_length=64,
+        d_model=width,
         layers=2,
         blocks=(block,),
         norm=LayerNormSpec(),
@@ -51,17 +53,19 @@ SPECS: dict[str, Spec] = {
     "mha": decoder(AttentionSpec(heads=2)),
     "gqa": decoder(AttentionSpec(heads=4, kv_heads=2)),
     "mqa": decoder(AttentionSpec(heads=4, kv_heads=1)),
-    "wide_heads": decoder(AttentionSpec(heads=2, head_width=12)),
+    "wide_heads": decoder(AttentionSpec(heads=2, head_dim=12)),
     "window": decoder(AttentionSpec(heads=2, window=3)),
     "window_alternating": decoder(
         AttentionSpec(heads=2),
         blocks=tuple(
-            BlockSpec(mixer=AttentionSpec(heads=2, kv_heads=groups, window=window), feedforward=GatedMLPSpec(hidden=24))
+            BlockSpec(mixer=AttentionSpec(heads=2, kv_heads=groups, window=window), feedforward=GatedMLPSpec(d_ff=24))
             for groups, window in ((1, 3), (2, None))
         ),
     ),
     "biased": decoder(AttentionSpec(heads=2, bias=True)),
-    "qwen3_tied": qwen3_shaped(vocab_size=V, context=64, width=16, layers=2, heads=2, kv_heads=1, hidden=24, tied=True),
+    "qwen3_tied": qwen3_shaped(
+        vocab_size=V, context_length=64, d_model=16, layers=2, heads=2, kv_heads=1, d_ff=24, tied=True
+    ),
     "gpt2": gpt2_shaped(),
     "ngram": NGramSpec(vocab_size=V, order=4),
     "bigram": NGramSpec(vocab_size=V, order=2),

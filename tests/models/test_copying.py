@@ -21,7 +21,9 @@ V, T = 1024, 64
 
 
 def spec(*, width: int = 192, layers: int = 2, heads: int = 2, kv_heads: int | None = None) -> DecoderSpec:
-    return qwen3_shaped(vocab_size=V, context=2 * T, width=width, layers=layers, heads=heads, kv_heads=kv_heads)
+    return qwen3_shaped(
+        vocab_size=V, context_length=2 * T, d_model=width, layers=layers, heads=heads, kv_heads=kv_heads
+    )
 
 
 def fresh(shape: DecoderSpec, *, copying: bool, seed: int = 0) -> Decoder:
@@ -50,7 +52,7 @@ def attention_of_head_0(model: Decoder, layer: int, tokens: Tensor) -> Tensor:
 
     def look(module: Attention, inputs: tuple[Tensor, ForwardContext], output: Tensor) -> None:
         q_BHTK, k_BGTK, _ = module.project(*inputs)
-        score_BTT = q_BHTK[:, 0] @ k_BGTK[:, 0].mT / math.sqrt(module.head_width)
+        score_BTT = q_BHTK[:, 0] @ k_BGTK[:, 0].mT / math.sqrt(module.head_dim)
         later_TT = torch.ones_like(score_BTT[0], dtype=torch.bool).triu(1)
         seen.append(score_BTT.masked_fill(later_TT, -torch.inf).softmax(dim=-1))
 
@@ -60,7 +62,7 @@ def attention_of_head_0(model: Decoder, layer: int, tokens: Tensor) -> Tensor:
     return seen[0]
 
 
-@pytest.mark.parametrize("shape", [{}, {"kv_heads": 1}, {"heads": 4}, {"width": 64}, {"width": 256, "layers": 3}])
+@pytest.mark.parametrize("shape", [{}, {"kv_heads": 1}, {"heads": 4}, {"d_model": 64}, {"d_model": 256, "layers": 3}])
 def test_repeated_text_costs_less_before_any_training(shape: dict[str, int]):
     tokens = twice()
     loss_BT = losses(fresh(spec(**shape), copying=True), tokens)

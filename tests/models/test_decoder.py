@@ -64,7 +64,16 @@ def test_decoder_qwen3_shaped_logits_match_transformers(tied: bool) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     spec = qwen3_shaped(
-        vocab_size=V, context=64, width=16, layers=2, heads=4, kv_heads=2, head_width=6, hidden=24, theta=5e3, tied=tied
+        vocab_size=V,
+        context_length=64,
+        d_model=16,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=6,
+        d_ff=24,
+        theta=5e3,
+        tied=tied,
     )
     model = built(spec)
     assert isinstance(model, Decoder)
@@ -148,17 +157,17 @@ def test_decoder_gpt2_shaped_logits_match_transformers() -> None:
 
 
 GRADIENT_SPECS = {
-    "qwen3": qwen3_shaped(vocab_size=5, context=8, width=6, layers=2, heads=3, kv_heads=1, head_width=4, hidden=5),
+    "qwen3": qwen3_shaped(vocab_size=5, context_length=8, d_model=6, layers=2, heads=3, kv_heads=1, head_dim=4, d_ff=5),
     "window_tied_geglu": DecoderSpec(
         vocab_size=5,
-        context=8,
-        width=4,
+        context_length=8,
+        d_model=4,
         layers=2,
         tied=True,
         blocks=(
             BlockSpec(
                 mixer=AttentionSpec(heads=2, window=2, bias=True, output_bias=True),
-                feedforward=GatedMLPSpec(hidden=3, activation="gelu_tanh", bias=True),
+                feedforward=GatedMLPSpec(d_ff=3, activation="gelu_tanh", bias=True),
             ),
         ),
     ),
@@ -169,7 +178,7 @@ GRADIENT_SPECS = {
 def gradient_error(spec: DecoderSpec) -> float:
     """The worst error over every parameter of the model, in float64 on a packed and padded batch, as a share of the
     largest derivative in its tensor."""
-    model = built(dataclasses.replace(spec, context=8))
+    model = built(dataclasses.replace(spec, context_length=8))
     assert isinstance(model, Decoder)
     model.double()
     tokens, targets = random_tokens(2, 7) % 5, random_tokens(2, 7, seed=1) % 5
@@ -251,7 +260,7 @@ def test_rotary_tables_of_float64_are_exact() -> None:
 
 
 def test_initialize_starts_at_uniform_predictions_and_repeats() -> None:
-    spec = qwen3_shaped(vocab_size=V, context=32, width=16, layers=2, heads=2)
+    spec = qwen3_shaped(vocab_size=V, context_length=32, d_model=16, layers=2, heads=2)
     model, again, other = (spec.initialize(seed=seed) for seed in (0, 0, 1))
     logits = model(random_tokens(1, 5))
     assert torch.equal(logits, torch.zeros_like(logits))
@@ -296,9 +305,9 @@ def test_feedforward_matches_its_equation(name) -> None:
         "relu": lambda z: z * (z > 0),
         "relu2": lambda z: z**2 * (z > 0),
     }[name]
-    gated = GatedMLPSpec(hidden=5, activation=name).build(8)
+    gated = GatedMLPSpec(d_ff=5, activation=name).build(8)
     assert_same(gated(x, ctx), (act(x @ gated.gate.weight.T) * (x @ gated.up.weight.T)) @ gated.down.weight.T)
-    plain = MLPSpec(hidden=5, activation=name).build(8)
+    plain = MLPSpec(d_ff=5, activation=name).build(8)
     inner = act(x @ plain.up.weight.T + plain.up.bias)
     assert_same(plain(x, ctx), inner @ plain.down.weight.T + plain.down.bias)
 

@@ -30,7 +30,7 @@ from underhood.nn.moe import MoESpec
 from underhood.nn.norm import RMSNormSpec
 from underhood.nn.rope import RotarySpec
 from underhood.nn.rope_scaling import LinearScaling, Llama3Scaling, LongRopeScaling, YarnScaling
-from underhood.nn.softcap import softcap
+from underhood.nn.softcap import apply_softcap
 from underhood.nn.zero_centered_norm import ZeroCenteredRMSNormSpec
 
 CENTRED = ZeroCenteredRMSNormSpec()
@@ -46,13 +46,13 @@ def with_block(**parts: object) -> DecoderSpec:
 
 
 GEMMA = BlockSpec(
-    mixer=AttentionSpec(heads=4, kv_heads=2, window=3, cap=2.0, scale=0.3, qk_norm=CENTRED),
-    feedforward=GatedMLPSpec(hidden=24, activation="gelu_tanh"),
+    mixer=AttentionSpec(heads=4, kv_heads=2, window=3, softcap=2.0, scale=0.3, qk_norm=CENTRED),
+    feedforward=GatedMLPSpec(d_ff=24, activation="gelu_tanh"),
     norm=CENTRED,
     post_norm=CENTRED,
 )
 SPECS: dict[str, DecoderSpec] = {
-    "experts": with_block(feedforward=MoESpec(experts=4, active=2, hidden=12)),
+    "experts": with_block(feedforward=MoESpec(experts=4, experts_per_token=2, d_ff=12)),
     "post_norm": with_block(norm=None, post_norm=RMSNormSpec()),
     "whole_qk_norm": decoder(AttentionSpec(heads=4, kv_heads=2, qk_norm=RMSNormSpec(), qk_norm_whole=True)),
     "gemma": decoder(
@@ -62,7 +62,7 @@ SPECS: dict[str, DecoderSpec] = {
         tied=True,
         norm=CENTRED,
         embed_scale=4.0,
-        logit_cap=3.0,
+        logit_softcap=3.0,
     ),
     "part": with_rotary(RotarySpec(part=0.5)),
     "linear": with_rotary(RotarySpec(scaling=LinearScaling(factor=3.0))),
@@ -125,19 +125,19 @@ def test_initialized_layers_add_nothing_at_first() -> None:
 
 @torch.no_grad()
 def test_soft_cap_is_the_identity_for_small_scores_and_bounded_for_large_ones() -> None:
-    assert softcap(torch.tensor([1e-3]), 30.0).item() == pytest.approx(1e-3, rel=1e-6)
-    assert softcap(torch.tensor([1e6, -1e6]), 30.0).tolist() == [30.0, -30.0]
+    assert apply_softcap(torch.tensor([1e-3]), 30.0).item() == pytest.approx(1e-3, rel=1e-6)
+    assert apply_softcap(torch.tensor([1e6, -1e6]), 30.0).tolist() == [30.0, -30.0]
 
 
 @torch.no_grad()
 def test_capped_attention_with_a_high_cap_matches_the_fused_kernel() -> None:
     tokens = random_tokens(2, 12)
     plain = decoder(AttentionSpec(heads=4, kv_heads=2, window=5))
-    capped = decoder(AttentionSpec(heads=4, kv_heads=2, window=5, cap=1e5))
+    capped = decoder(AttentionSpec(heads=4, kv_heads=2, window=5, softcap=1e5))
     ours, fused = built(capped), built(plain)
     assert isinstance(ours, Decoder)
     torch.testing.assert_close(ours(tokens), fused(tokens), rtol=1e-4, atol=1e-5)
-    low = built(decoder(AttentionSpec(heads=4, kv_heads=2, window=5, cap=0.5)))
+    low = built(decoder(AttentionSpec(heads=4, kv_heads=2, window=5, softcap=0.5)))
     assert not torch.allclose(low(tokens), fused(tokens), atol=1e-2)
 
 

@@ -27,7 +27,7 @@ from underhood.nn.feedforward import GatedMLPSpec
 def test_export_of_our_own_shape_gives_equal_logits_in_transformers(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    spec = qwen3_shaped(vocab_size=96, context=64, width=32, layers=3, heads=4, kv_heads=2, hidden=40, tied=True)
+    spec = qwen3_shaped(vocab_size=96, context_length=64, d_model=32, layers=3, heads=4, kv_heads=2, d_ff=40, tied=True)
     model = initialized(spec)
     write_folder(model, tmp_path)
     peer = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -64,12 +64,12 @@ def test_export_knows_every_preset(name: str) -> None:
 
 
 def test_export_refuses_what_no_family_computes() -> None:
-    spec = qwen3_shaped(vocab_size=96, context=64, width=32, layers=2, heads=4, hidden=40)
+    spec = qwen3_shaped(vocab_size=96, context_length=64, d_model=32, layers=2, heads=4, d_ff=40)
     block = spec.blocks[0]
     for strange in (
-        replace(spec, logit_cap=5.0),
+        replace(spec, logit_softcap=5.0),
         replace(spec, embed_scale=2.0),
-        replace(spec, blocks=(block, replace(block, feedforward=GatedMLPSpec(hidden=48)))),
+        replace(spec, blocks=(block, replace(block, feedforward=GatedMLPSpec(d_ff=48)))),
         replace(spec, blocks=(BlockSpec(mixer=AttentionSpec(heads=4, rotary=None), feedforward=block.feedforward),)),
     ):
         with pytest.raises(UserError, match="no form in transformers"):

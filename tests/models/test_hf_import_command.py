@@ -25,7 +25,7 @@ def spoken(tmp_path: Path) -> Path:
     folder.mkdir()
     tokenizer = train_bpe(["The list is a mutable sequence. A list holds items."], vocab_size=290)
     tokenizer.save(folder / "tokenizer.json")
-    spec = qwen3_shaped(vocab_size=tokenizer.vocab_size, context=64, width=32, layers=2, heads=4, hidden=40)
+    spec = qwen3_shaped(vocab_size=tokenizer.vocab_size, context_length=64, d_model=32, layers=2, heads=4, d_ff=40)
     write_folder(initialized(spec), folder)
     return folder
 

@@ -53,7 +53,7 @@ def test_reading_needs_little_more_memory_than_the_weights(single: Path, tmp_pat
 
     All that the process holds counts, mapped pages too. Mapped whole, it would be twice that.
     """
-    spec = qwen3_shaped(vocab_size=1024, context=64, width=1024, layers=5, heads=8, hidden=2816)
+    spec = qwen3_shaped(vocab_size=1024, context_length=64, d_model=1024, layers=5, heads=8, d_ff=2816)
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(spec.build()).items()}
     write_zeros(tmp_path / "model.safetensors", shapes)

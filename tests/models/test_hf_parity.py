@@ -194,7 +194,7 @@ ABLATIONS: dict[str, tuple[str, Callable[[DecoderSpec], DecoderSpec]]] = {
     ),
     "gemma final norm": ("gemma3", lambda spec: replace(spec, norm=plain_norm)),
     "gemma attention cap": ("gemma2", on_attention(lambda mixer: {"cap": None})),
-    "gemma final cap": ("gemma2", lambda spec: replace(spec, logit_cap=None)),
+    "gemma final cap": ("gemma2", lambda spec: replace(spec, logit_softcap=None)),
     "gemma query scale": ("gemma2", on_attention(lambda mixer: {"scale": None})),
     "gemma local layers": ("gemma3", on_attention(lambda mixer: {"window": None})),
     "gemma local theta": ("gemma3", on_attention(one_theta)),
@@ -266,8 +266,8 @@ def test_import_longrope_beyond_the_first_context_matches_transformers(pairs) ->
     pair = pairs("phi3_long")
     assert pair.ours.context == 96
     tokens = tokens_of(1, 120)
-    longer = load_decoder(pair.folder, context=160)
-    assert longer.context == 160
+    longer = load_decoder(pair.folder, context_length=160)
+    assert longer.context_length == 160
     assert relative(longer(tokens), pair.theirs(tokens)) < TOLERANCE
     assert relative(pair.ours(tokens), pair.theirs(tokens)) > 100 * TOLERANCE
     assert tokens.max() < V

@@ -15,7 +15,7 @@ WIDTH = 12
 
 def built(normalise: bool = True, active: int = 2) -> MixtureOfExperts:
     torch.manual_seed(3)
-    model = MoESpec(experts=5, active=active, hidden=16, normalise=normalise).build(WIDTH)
+    model = MoESpec(experts=5, experts_per_token=active, d_ff=16, normalise=normalise).build(WIDTH)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -25,7 +25,9 @@ def built(normalise: bool = True, active: int = 2) -> MixtureOfExperts:
 def dense(model: MixtureOfExperts, x_BTD: Tensor) -> Tensor:
     """Every expert for every token, then the weights: zero for those not chosen."""
     share_BTE = (x_BTD @ model.router.weight.T).softmax(dim=-1)
-    worst_BT1 = share_BTE.sort(dim=-1, descending=True).values[..., model.spec.active - 1 : model.spec.active]
+    worst_BT1 = share_BTE.sort(dim=-1, descending=True).values[
+        ..., model.spec.experts_per_token - 1 : model.spec.experts_per_token
+    ]
     weight_BTE = share_BTE * (share_BTE >= worst_BT1)
     if model.spec.normalise:
         weight_BTE = weight_BTE / weight_BTE.sum(dim=-1, keepdim=True)
@@ -78,8 +80,8 @@ def test_moe_needs_its_weights() -> None:
 
 
 def test_moe_spec_checks_and_round_trips() -> None:
-    spec = MoESpec(experts=4, active=2, hidden=8, normalise=False, activation="gelu_tanh")
+    spec = MoESpec(experts=4, experts_per_token=2, d_ff=8, normalise=False, activation="gelu_tanh")
     assert from_json(MoESpec, to_json(spec)) == spec
     for active in (0, 5):
         with pytest.raises(ValueError, match="active must be from 1 to experts"):
-            MoESpec(experts=4, active=active, hidden=8)
+            MoESpec(experts=4, experts_per_token=active, d_ff=8)

@@ -25,14 +25,14 @@ TEXT = [
 
 
 def spec_of(
-    vocab_size: int, *, tied: bool = False, width: int = 64, context: int = 160, head_width: int = 32
+    vocab_size: int, *, tied: bool = False, width: int = 64, context: int = 160, head_dim: int = 32
 ) -> DecoderSpec:
     """Three layers; heads wider than width / heads, base 3,000, eps 1e-4."""
     norm = RMSNormSpec(eps=1e-4)
-    attention = AttentionSpec(heads=4, kv_heads=2, head_width=head_width, rotary=RotarySpec(theta=3000.0), qk_norm=norm)
-    block = BlockSpec(mixer=attention, feedforward=GatedMLPSpec(hidden=96), norm=norm)
+    attention = AttentionSpec(heads=4, kv_heads=2, head_dim=head_dim, rotary=RotarySpec(theta=3000.0), qk_norm=norm)
+    block = BlockSpec(mixer=attention, feedforward=GatedMLPSpec(d_ff=96), norm=norm)
     return DecoderSpec(
-        vocab_size=vocab_size, context=context, width=width, layers=3, blocks=(block,), norm=norm, tied=tied
+        vocab_size=vocab_size, context_length=context, d_model=width, layers=3, blocks=(block,), norm=norm, tied=tied
     )
 
 
@@ -64,12 +64,12 @@ def export_run(
     tied: bool = False,
     width: int = 64,
     context: int = 160,
-    head_width: int = 32,
+    head_dim: int = 32,
     stages: tuple[str, ...] = ("base", "sft"),
     pattern: str = "qwen2",
 ) -> Path:
     tokenizer = train_bpe(TEXT, vocab_size=330)
     if pattern != "qwen2":
         tokenizer = BytePairTokenizer(replace(tokenizer.vocabulary, pattern=pattern))
-    spec = spec_of(tokenizer.vocab_size, tied=tied, width=width, context=context, head_width=head_width)
+    spec = spec_of(tokenizer.vocab_size, tied=tied, width=width, context=context, head_dim=head_dim)
     return save_run(folder, model_of(spec), tokenizer, stages)

@@ -16,7 +16,7 @@ from underhood.evals.intervals import bootstrap_mean, bootstrap_ratio, wilson
 from underhood.evals.table import Measurement, ResultsTable, StageResults, measurement
 from underhood.models.decoder import qwen3_shaped
 
-SPEC = qwen3_shaped(vocab_size=4096, context=256, width=192, layers=4, heads=3, kv_heads=3)
+SPEC = qwen3_shaped(vocab_size=4096, context_length=256, d_model=192, layers=4, heads=3, kv_heads=3)
 PARAMETERS = 3_343_104
 BYTES_PER_TOKEN = 3.35
 STEPS = {"pretrain": 2400, "sft": 420, "dpo": 90}
@@ -122,9 +122,15 @@ def summary(text: str = TEXT, hostile: str = "") -> dict[str, Any]:
             "reason": "270 s are left for training. A 4-layer model of width 192 trains at 24,100 tokens/s here (41 % "
             "of the measured 165 GFLOP/s), so pretraining gets 2400 steps or 4,915,200 tokens.",
             "stages": {
-                "pretrain": {"steps": 2400, "tokens": 4_915_200, "rows": 8, "context": 256, "seconds": 198.0},
-                "sft": {"steps": 420, "tokens": 860_160, "rows": 8, "context": 256, "seconds": 40.0},
-                "dpo": {"steps": 90, "tokens": 184_320, "rows": 8, "context": 256, "seconds": 15.0},
+                "pretrain": {
+                    "steps": 2400,
+                    "tokens": 4_915_200,
+                    "batch_size": 8,
+                    "context_length": 256,
+                    "seconds": 198.0,
+                },
+                "sft": {"steps": 420, "tokens": 860_160, "batch_size": 8, "context_length": 256, "seconds": 40.0},
+                "dpo": {"steps": 90, "tokens": 184_320, "batch_size": 8, "context_length": 256, "seconds": 15.0},
             },
         },
         "stages": stages,

@@ -133,7 +133,7 @@ def test_again_with_another_width_makes_another_model(run: Path, verb: Verb):
     verb("pretrain", run, "--restart", "--width", "48")
     state = read_checkpoint(Path(verb("pretrain", run)["checkpoint"])).state
     assert state["spec"]["width"] == 48
-    assert "width = 48" in (run / "run.toml").read_text()
+    assert "d_model = 48" in (run / "run.toml").read_text()
 
 
 def test_stage_starts_from_a_named_checkpoint(run: Path, verb: Verb, capsys: pytest.CaptureFixture[str]):

@@ -52,7 +52,7 @@ def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Pat
     done = work()
     log.close()
     assert (done.learnt_from, done.tested_on, done.labels) == (96, 24, ("no", "yes"))
-    ours, words, commonest = done.rows
+    ours, words, commonest = done.batch_size
     assert ours.accuracy > 0.9
     assert words.accuracy == 1.0, "one word tells the classes apart"
     assert commonest.accuracy == pytest.approx(0.5, abs=0.05)

@@ -47,7 +47,7 @@ def test_card_of_a_fine_tuned_model_says_on_what_and_what_it_changed(tmp_path: P
     if origin == "with records":
         (run / "summary.json").write_text(json.dumps(facts), encoding="utf-8")
     data.write_text("".join(json.dumps({"prompt": f"item {n}", "response": "list"}) + "\n" for n in range(40)))
-    settings = {"lora_rank": 4, "rslora": True, "steps": 3, "lr": 0.01, "context": 64, "stage": "base"}
+    settings = {"lora_rank": 4, "rslora": True, "steps": 3, "lr": 0.01, "context_length": 64, "stage": "base"}
     log, work = finetune_model(FinetuneSpec(model=str(run), data=str(data), **settings), out)
     done = work()
     log.close()

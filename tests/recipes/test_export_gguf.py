@@ -165,7 +165,7 @@ def test_transformers_reads_the_file_as_our_model(tmp_path: Path):
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    run = export_run(tmp_path / "run", head_width=128)
+    run = export_run(tmp_path / "run", head_dim=128)
     made = export(run, "gguf", dtype="f32")
     loaded = load(run)
     theirs = AutoModelForCausalLM.from_pretrained(made.path.parent, gguf_file=made.path.name).eval()

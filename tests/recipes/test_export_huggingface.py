@@ -94,7 +94,7 @@ def test_exported_tokenizer_gives_our_ids_matches_transformers(tmp_path: Path):
     assert len(theirs) == loaded.tokenizer.vocab_size
     assert theirs.bos_token_id == theirs.pad_token_id == special["<|endoftext|>"]
     assert theirs.eos_token_id == special["<|im_end|>"]
-    assert theirs.model_max_length == loaded.spec.context
+    assert theirs.model_max_length == loaded.spec.context_length
 
 
 def test_exported_chat_template_gives_our_tokens_matches_transformers(tmp_path: Path):

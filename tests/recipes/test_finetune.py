@@ -19,7 +19,7 @@ from underhood.recipes import training
 from underhood.recipes.finetune import Finetuned, default_rate, finetune_model
 from underhood.recipes.finetune_spec import FinetuneSpec
 
-QUICK: dict[str, Any] = {"epochs": 6.0, "rows": 2, "lr": 0.02, "context": 96}
+QUICK: dict[str, Any] = {"epochs": 6.0, "batch_size": 2, "lr": 0.02, "context_length": 96}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_adapter_on_the_base_is_the_folded_model(base: Path, data: Path, tmp
 def test_an_interrupted_finetuning_goes_on_to_the_same_model(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    spec = FinetuneSpec(model=str(base), data=str(data), lora_rank=4, save_every=3, steps=8, rows=2, lr=0.02)
+    spec = FinetuneSpec(model=str(base), data=str(data), lora_rank=4, save_every=3, steps=8, batch_size=2, lr=0.02)
     tuned(spec, tmp_path / "whole")
 
     class Stop(Exception):
@@ -126,7 +126,7 @@ def test_impossible_settings_are_named(base: Path, data: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="needs a lora_rank"):
         FinetuneSpec(model="x", data="y", bits=8, lora_rank=0)
     with pytest.raises(UserError, match="longer than the model's"):
-        tuned(FinetuneSpec(model=str(base), data=str(data), context=1000), tmp_path / "a")
+        tuned(FinetuneSpec(model=str(base), data=str(data), context_length=1000), tmp_path / "a")
     with pytest.raises(UserError, match="needs adapters"):  # so small a model would be trained whole
         tuned(FinetuneSpec(model=str(base), data=str(data), bits=8), tmp_path / "b")
 

@@ -15,7 +15,7 @@ RATES = {"matrix_lr": "blocks.0.mixer.query.weight", "lr": "embed.weight", "unem
 
 def _moved(scale: float = 1.0, **rates: float) -> dict[str, float]:
     """How far the parameters that `RATES` names go in one step of these rates."""
-    model: Decoder = qwen3_shaped(vocab_size=32, context=8, width=16, layers=1, heads=1).initialize(seed=0)
+    model: Decoder = qwen3_shaped(vocab_size=32, context_length=8, d_model=16, layers=1, heads=1).initialize(seed=0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():

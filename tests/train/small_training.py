@@ -21,7 +21,7 @@ VOCAB = 24
 
 
 def small_model(seed: int = 0) -> Decoder:
-    spec = qwen3_shaped(vocab_size=VOCAB, context=8, width=16, layers=1, heads=2, hidden=32)
+    spec = qwen3_shaped(vocab_size=VOCAB, context_length=8, d_model=16, layers=1, heads=2, d_ff=32)
     return spec.initialize(seed=seed)
 
 

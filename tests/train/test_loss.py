@@ -36,7 +36,7 @@ class Opaque(nn.Module):
 
     def __init__(self, model: Decoder):
         super().__init__()
-        self.inner, self.vocab_size, self.context = model, model.vocab_size, model.context
+        self.inner, self.vocab_size, self.context_length = model, model.vocab_size, model.context_length
 
     def forward(self, tokens: Tensor, *, cache: None = None, positions: Tensor | None = None) -> Tensor:
         return self.inner(tokens, positions=positions)

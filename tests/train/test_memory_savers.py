@@ -23,7 +23,7 @@ from underhood.train.schedule import ScheduleSpec
 
 
 def model(layers: int = 2) -> Decoder:
-    spec = qwen3_shaped(vocab_size=40, context=24, width=32, layers=layers, heads=2, hidden=64)
+    spec = qwen3_shaped(vocab_size=40, context_length=24, d_model=32, layers=layers, heads=2, d_ff=64)
     return spec.initialize(seed=0)
 
 
@@ -41,7 +41,7 @@ def examples() -> list[Rendered]:
 def trained(rows: int, accumulate: int, *, weighted: bool = True) -> tuple[list[Tensor], list[dict]]:
     tuned, log, heard = model(), RunLog(None), []
     log.listeners.append(heard.append)
-    step = sft_step(tuned, ChatBatches(examples(), rows=rows, context=24, seed=3))
+    step = sft_step(tuned, ChatBatches(examples(), batch_size=rows, context_length=24, seed=3))
     if not weighted:
         inner = step
 
@@ -92,7 +92,7 @@ def test_checkpointing_gives_the_same_gradients(lora: bool):
         for name, parameter in tuned.named_parameters():
             if name.endswith("lora_B"):
                 parameter.data.normal_(0, 0.1)
-    batch = ChatBatches(examples(), rows=3, context=24, seed=0)(0)
+    batch = ChatBatches(examples(), batch_size=3, context_length=24, seed=0)(0)
     plain = gradients(tuned, batch)
     tuned.checkpointing = True
     again = gradients(tuned, batch)
@@ -114,14 +114,14 @@ def kept_for_backward(tuned: Decoder, batch: Batch) -> int:
 
     tuned.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        hidden = tuned.hidden(batch.tokens, positions=batch.positions)
+        hidden = tuned.hidden_states(batch.tokens, positions=batch.positions)
     assert hidden.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def test_checkpointing_keeps_a_small_part_of_the_activations():
     tuned = model(layers=6)
-    batch = ChatBatches(examples(), rows=4, context=24, seed=0)(0)
+    batch = ChatBatches(examples(), batch_size=4, context_length=24, seed=0)(0)
     whole = kept_for_backward(tuned, batch)
     tuned.checkpointing = True
     assert kept_for_backward(tuned, batch) < whole / 5
@@ -137,7 +137,7 @@ def test_checkpointing_leaves_evaluation_and_caches_alone():
 
 def test_packed_conversations_give_the_loss_and_gradients_of_single_ones():
     tuned = model()
-    packed = ChatBatches(examples(), rows=1, context=24, seed=0)
+    packed = ChatBatches(examples(), batch_size=1, context_length=24, seed=0)
     whole = [packed(row) for row in range(packed.rows_per_epoch)]
     assert len(whole) < len(examples()) / 1.5, "several to a row, or this shows nothing"
     batch = Batch(
@@ -156,7 +156,7 @@ def test_packed_conversations_that_attend_across_give_another_loss():
     tuned = model()
     for parameter in tuned.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape)
-    batch = ChatBatches(examples(), rows=4, context=24, seed=0)(0)
+    batch = ChatBatches(examples(), batch_size=4, context_length=24, seed=0)(0)
     with torch.no_grad():
         apart = next_token_loss(tuned, batch)
         across = next_token_loss(tuned, Batch(batch.tokens, batch.targets, None))
@@ -167,7 +167,7 @@ def test_checkpoints_of_an_adapter_hold_only_what_learns_and_resume_exactly(tmp_
     def run(folder: Path | None, steps: int) -> Decoder:
         tuned = model()
         LoRASpec(rank=2).apply(tuned)
-        step = sft_step(tuned, ChatBatches(examples(), rows=2, context=24, seed=3))
+        step = sft_step(tuned, ChatBatches(examples(), batch_size=2, context_length=24, seed=3))
         spec = FitSpec(steps=steps, trained_only=True, schedule=ScheduleSpec(warmup=0, decay=0))
         optimizer = AdamWSpec(lr=0.01).build(tuned)
         fit(tuned, step, optimizer, spec, stage="sft", log=RunLog(None), checkpoints=folder)

@@ -161,7 +161,7 @@ def test_muon_spec_gives_every_parameter_to_exactly_one_rule():
 
 
 def test_muon_spec_takes_a_tied_embedding_once():
-    spec = qwen3_shaped(vocab_size=8, context=4, width=8, layers=1, heads=2, tied=True)
+    spec = qwen3_shaped(vocab_size=8, context_length=4, d_model=8, layers=1, heads=2, tied=True)
     state = MuonAdamWSpec().build(Decoder(spec)).state()
     assert sum("embed" in name for name in state if ".mean." in name) == 1
 

@@ -38,7 +38,7 @@ def _hardware(flops: float = 1e11, dtype: str = "float32") -> Hardware:
 
 def test_training_flops_match_torch_flop_counter():
     """Equal to what torch counts for a real step, but for attention: torch counts the masked half too."""
-    spec = qwen3_shaped(vocab_size=96, context=32, width=64, layers=2, heads=2)
+    spec = qwen3_shaped(vocab_size=96, context_length=32, d_model=64, layers=2, heads=2)
     model = spec.initialize(seed=0)
     tokens = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
@@ -58,11 +58,11 @@ def _steady_machine(flops: float):
 
 
 def test_choose_shape_grows_with_time_and_machine():
-    sizes = [choose_size(seconds, _steady_machine(5e10), 4096).width for seconds in (1, 60, 600, 6000, 60_000_000)]
+    sizes = [choose_size(seconds, _steady_machine(5e10), 4096).d_model for seconds in (1, 60, 600, 6000, 60_000_000)]
     assert sizes == sorted(sizes)
-    assert sizes[0] == SIZES[0].width
-    assert sizes[-1] == SIZES[-1].width
-    assert choose_size(60, _steady_machine(5e14), 4096).width > choose_size(60, _steady_machine(5e10), 4096).width
+    assert sizes[0] == SIZES[0].d_model
+    assert sizes[-1] == SIZES[-1].d_model
+    assert choose_size(60, _steady_machine(5e14), 4096).d_model > choose_size(60, _steady_machine(5e10), 4096).d_model
 
 
 @settings(deadline=None)
@@ -120,7 +120,7 @@ def test_plan_fills_the_budget_and_keeps_the_reserve(steady):
 def test_plan_gives_the_stage_of_endless_data_what_a_short_set_leaves_over(steady):
     short = _plan(stages=requests(sft_tokens=1_000))
     first, second, _ = short.stages
-    assert second.steps * second.rows * second.context <= 6 * 1_000 + 4096
+    assert second.steps * second.batch_size * second.context <= 6 * 1_000 + 4096
     assert first.steps > _plan().stages[0].steps
 
 
@@ -132,11 +132,11 @@ def test_plan_leaves_out_stages_that_are_not_requested(steady):
 
 
 def test_plan_obeys_overrides_and_fixed_steps(steady):
-    overrides = PlanOverrides(width=64, layers=2, context=32, rows=3)
+    overrides = PlanOverrides(d_model=64, layers=2, context_length=32, batch_size=3)
     plan = _plan(overrides=overrides, stages=requests(first=7, second=5, third=2))
-    assert (plan.model.width, plan.model.layers, plan.model.context) == (64, 2, 32)
+    assert (plan.model.width, plan.model.layers, plan.model.context_length) == (64, 2, 32)
     assert [stage.steps for stage in plan.stages] == [7, 5, 2]
-    assert plan.stages[0].rows == 3
+    assert plan.stages[0].batch_size == 3
 
 
 def test_plan_survives_json(steady):
@@ -146,7 +146,7 @@ def test_plan_survives_json(steady):
 
 def test_overrides_that_contradict_each_other_are_refused():
     with pytest.raises(UserError, match="proportions"):
-        check_overrides(PlanOverrides(width=65, heads=4), 512)
+        check_overrides(PlanOverrides(d_model=65, heads=4), 512)
 
 
 def test_training_always_gets_its_least_share(steady):

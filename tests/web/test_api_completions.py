@@ -176,7 +176,7 @@ def test_embeddings_are_the_mean_of_the_last_layer(live: Live, client: openai.Op
             vector = np.frombuffer(base64.b64decode(vector), "<f4").tolist()
         ids = torch.tensor([loaded.prompt_ids(text)])
         with torch.no_grad():
-            mean = loaded.model.hidden(ids)[0].mean(dim=0)
+            mean = loaded.model.hidden_states(ids)[0].mean(dim=0)
         assert vector == pytest.approx((mean / mean.norm()).tolist(), abs=1e-5)
         assert math.isclose(sum(x * x for x in vector), 1, abs_tol=1e-4)
     assert answer.usage.prompt_tokens == sum(len(loaded.prompt_ids(text)) for text in (TEXT, "A"))

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         if spec.how == "token" and len(spec.label_ids) != len(spec.labels):
             raise ValueError(f"{len(spec.labels)} labels, but {len(spec.label_ids)} tokens for them")
         self.spec, self.model = spec, model
-        self.head = nn.Linear(model.spec.width, len(spec.labels)) if spec.how == "head" else None
+        self.head = nn.Linear(model.spec.d_model, len(spec.labels)) if spec.how == "head" else None
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
         """Scores of the classes; positions are −1 where a row is padded."""
-        hidden_BTD = self.model.hidden(tokens, positions=positions)
+        hidden_BTD = self.model.hidden_states(tokens, positions=positions)
         if self.head is not None and self.spec.pool == "mean":
             real_BT1 = (positions >= 0)[..., None].to(hidden_BTD.dtype)
             return self.head((hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1).clamp(min=1))
@@ -99,7 +99,12 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str]) -> tuple[int, ...]
 
 
 def encode_texts(
-    tokenizer: Tokenizer, spec: ClassifierSpec, texts: Sequence[str], context: int, *, opening: Sequence[int] = ()
+    tokenizer: Tokenizer,
+    spec: ClassifierSpec,
+    texts: Sequence[str],
+    context_length: int,
+    *,
+    opening: Sequence[int] = (),
 ) -> list[list[int]]:
     """Each text as the model reads it: after the ids that open a text, cut to the context, with the question if any.
 
@@ -107,39 +112,39 @@ def encode_texts(
         UserError: no room for a text in the context, or a text without tokens.
     """
     closing = tokenizer.encode(QUESTION) if spec.how == "token" else []
-    room = context - len(opening) - len(closing)
+    room = context_length - len(opening) - len(closing)
     if room < 1:
-        raise UserError("the model's context is too short to classify anything", got=f"{context} tokens")
+        raise UserError("the model's context is too short to classify anything", got=f"{context_length} tokens")
     rows = [[*opening, *ids[:room], *closing] for ids in tokenizer.encode_batch(list(texts))]
     if any(not row for row in rows):
         raise UserError("an empty text can't be classified")
     return rows
 
 
-def padded_rows(rows: Sequence[Sequence[int]]) -> Batch:
+def padded_rows(sequences: Sequence[Sequence[int]]) -> Batch:
     """Rows of different lengths as one batch without targets, padded on the right."""
-    shape = (len(rows), max(map(len, rows)))
+    shape = (len(sequences), max(map(len, sequences)))
     tokens_BT, positions_BT = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-    for b, row in enumerate(rows):
+    for b, row in enumerate(sequences):
         tokens_BT[b, : len(row)], positions_BT[b, : len(row)] = row, np.arange(len(row))
     return Batch(torch.from_numpy(tokens_BT), torch.full(shape, IGNORE), torch.from_numpy(positions_BT))
 
 
 def classification_step(
-    classifier: Classifier, rows: Sequence[Sequence[int]], classes: Sequence[int], *, batch: int, seed: int
+    classifier: Classifier, batch_size: Sequence[Sequence[int]], classes: Sequence[int], *, batch: int, seed: int
 ) -> LossFn:
     """The step for `train.loop.fit`: mean cross-entropy of the classes, over batches that are a function of the step.
 
     Each epoch deals the texts out in an order of its own. Logs `accuracy` on the batch.
     """
     classes_N = torch.tensor(list(classes))
-    count = len(rows)
+    count = len(batch_size)
 
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         wanted = np.arange(step * batch, (step + 1) * batch)
         chosen = [int(np.random.default_rng([seed, int(n // count)]).permutation(count)[n % count]) for n in wanted]
         device = next(classifier.parameters()).device
-        read = padded_rows([rows[number] for number in chosen]).to(device)
+        read = padded_rows([batch_size[number] for number in chosen]).to(device)
         assert read.positions is not None
         truth_B = classes_N[chosen].to(device)
         scores_BC = classifier(read.tokens, read.positions).float()
@@ -153,7 +158,7 @@ def classification_step(
 @torch.no_grad()
 def class_probabilities(
     classifier: Classifier,
-    rows: Sequence[Sequence[int]],
+    batch_size: Sequence[Sequence[int]],
     *,
     batch: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -165,13 +170,13 @@ def class_probabilities(
     """
     classifier.eval()
     device = next(classifier.parameters()).device
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-    found_NC = torch.empty(len(rows), len(classifier.spec.labels))
+    order = sorted(range(len(batch_size)), key=lambda number: len(batch_size[number]))
+    found_NC = torch.empty(len(batch_size), len(classifier.spec.labels))
     for first in range(0, len(order), batch):
         if progress is not None:
             progress(first, len(order))
         numbers = order[first : first + batch]
-        read = padded_rows([rows[number] for number in numbers]).to(device)
+        read = padded_rows([batch_size[number] for number in numbers]).to(device)
         assert read.positions is not None
         found_NC[numbers] = classifier(read.tokens, read.positions).float().softmax(-1).cpu()
     if progress is not None:

@@ -33,9 +33,11 @@ class PairBatches:
         UserError: there are no pairs, one is longer than `context`, or one has an answer without tokens.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Marked, Marked]], *, rows: int, seed: int, context: int | None = None):
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, got {rows}")
+    def __init__(
+        self, pairs: Sequence[tuple[Marked, Marked]], *, batch_size: int, seed: int, context_length: int | None = None
+    ):
+        if batch_size < 1:
+            raise ValueError(f"rows must be at least 1, got {batch_size}")
         if not pairs:
             raise UserError("there are no preference pairs to learn from")
         for number, pair in enumerate(pairs):
@@ -45,10 +47,12 @@ class PairBatches:
                     raise ValueError(f"{where} has {len(ids)} ids and a mask of {len(mask)}")
                 if not any(mask[1:]):
                     raise UserError(f"{where} has no tokens", expected="at least one after the question")
-                if context is not None and len(ids) - 1 > context:
-                    raise UserError(f"{where} is too long", expected=f"at most {context + 1} tokens", got=str(len(ids)))
-        self.pairs, self.rows, self.seed = pairs, rows, seed
-        self.batches_per_epoch = -(-len(pairs) // rows)
+                if context_length is not None and len(ids) - 1 > context_length:
+                    raise UserError(
+                        f"{where} is too long", expected=f"at most {context_length + 1} tokens", got=str(len(ids))
+                    )
+        self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
+        self.batches_per_epoch = -(-len(pairs) // batch_size)
         self._lengths_N = np.array([max(len(chosen[0]), len(rejected[0])) for chosen, rejected in pairs])
         self._epoch: tuple[int, list[np.ndarray]] | None = None
 

@@ -54,7 +54,7 @@ def _answers(model: TrainableModel, batch: Batch) -> tuple[Tensor, int, int]:
     unembed = getattr(model, "unembed", None)
     if isinstance(model, SplitModel) and isinstance(unembed, nn.Module):
         learnt_BT = batch.targets != IGNORE
-        hidden_ND = model.hidden(batch.tokens, positions=batch.positions)[learnt_BT]
+        hidden_ND = model.hidden_states(batch.tokens, positions=batch.positions)[learnt_BT]
         loss, right = unembedded_loss(hidden_ND, unembed, batch.targets[learnt_BT], vocab_size=model.vocab_size)
         return loss, right, hidden_ND.shape[0]
     said = supervised(model, batch)

@@ -97,7 +97,7 @@ class Chat:
             self.texts.append((text, shown))
         if self.talk.forgotten > forgotten:
             self.notice(
-                f"[The conversation has outgrown the model's context of {self.loaded.spec.context} tokens: "
+                f"[The conversation has outgrown the model's context of {self.loaded.spec.context_length} tokens: "
                 f"the model no longer sees its {self.talk.forgotten} oldest messages.]"
             )
 

@@ -80,14 +80,14 @@ class AttendingCache(Protocol):
         *,
         scale: float | None,
         window: int | None,
-        cap: float | None,
+        softcap: float | None,
     ) -> "Tensor":
         """Stores one layer's new keys and values; returns what each query finds (B, H, T, K) in its own text.
 
         Args:
             scale: what scores are multiplied by; None means 1 / sqrt(K).
             window: tokens that a query sees, itself included; None means all before it.
-            cap: presses scores softly into ±cap, or None.
+            softcap: presses scores softly into ±cap, or None.
         """
         ...
 
@@ -119,7 +119,7 @@ class LanguageModel(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
-    def context(self) -> int | None:
+    def context_length(self) -> int | None:
         """The longest sequence the model was made for; None when it has no such limit."""
         ...
 
@@ -132,7 +132,7 @@ class LanguageModel(Protocol):
 class HiddenStateModel(LanguageModel, Protocol):
     """A language model whose scores are a linear map of hidden states, which may be wanted for some tokens only."""
 
-    def hidden(
+    def hidden_states(
         self,
         tokens: "Tensor",
         *,
@@ -160,7 +160,7 @@ class ModelSpec(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
-    def context(self) -> int | None: ...
+    def context_length(self) -> int | None: ...
 
     @property
     def state_specs(self) -> "tuple[StateSpec, ...]":

@@ -31,25 +31,31 @@ class PackedBatches:
         shuffle: False keeps documents and rows in order of storage.
     """
 
-    def __init__(self, shards: TokenShards, *, rows: int, context: int, seed: int, shuffle: bool = True):
+    def __init__(self, shards: TokenShards, *, batch_size: int, context_length: int, seed: int, shuffle: bool = True):
         if shards.tokens == 0:
             raise ValueError("no tokens to pack")
-        self.shards, self.rows, self.context, self.seed, self.shuffle = shards, rows, context, seed, shuffle
-        self.rows_per_epoch = -(-shards.tokens // context)
+        self.shards, self.batch_size, self.context_length, self.seed, self.shuffle = (
+            shards,
+            batch_size,
+            context_length,
+            seed,
+            shuffle,
+        )
+        self.rows_per_epoch = -(-shards.tokens // context_length)
         self._start_N = np.concatenate([[0], np.cumsum(shards.lengths_N)[:-1]])
         self._epoch: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def epoch_of(self, step: int) -> float:
         """How many times the corpus has been read when `step` begins."""
-        return step * self.rows / self.rows_per_epoch
+        return step * self.batch_size / self.rows_per_epoch
 
     def __call__(self, step: int) -> Batch:
-        first = step * self.rows
+        first = step * self.batch_size
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         taken = 0
-        while taken < self.rows:
+        while taken < self.batch_size:
             epoch, row = divmod(first + taken, self.rows_per_epoch)
-            count = min(self.rows - taken, self.rows_per_epoch - row)
+            count = min(self.batch_size - taken, self.rows_per_epoch - row)
             parts.append(self._read(epoch, row, count))
             taken += count
         tokens, targets, positions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -58,8 +64,8 @@ class PackedBatches:
     def _read(self, epoch: int, row: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         order_N, begin_N, row_order = self._orders(epoch)
         rows_B = row_order[row : row + count]
-        column_T = np.arange(self.context)
-        place_BT = rows_B[:, None] * self.context + column_T  # of the target, in this epoch's joined sequence
+        column_T = np.arange(self.context_length)
+        place_BT = rows_B[:, None] * self.context_length + column_T  # of the target, in this epoch's joined sequence
         beyond_BT = place_BT >= self.shards.tokens
         place_BT = np.minimum(place_BT, self.shards.tokens - 1)
         which_BT = np.searchsorted(begin_N, place_BT, side="right") - 1
@@ -138,8 +144,8 @@ class EvaluationWindows:
         byte_counts: Sequence[int] | np.ndarray,
         *,
         eot_id: int,
-        context: int,
-        rows: int = 16,
+        context_length: int,
+        batch_size: int = 16,
         stride: int | None = None,
     ):
         if len(documents) != len(byte_counts):
@@ -148,29 +154,38 @@ class EvaluationWindows:
         if not 1 <= stride <= context:
             raise ValueError(f"stride must be between 1 and the context {context}, got {stride}")
         self._documents = [np.asarray(ids, dtype=np.int64) for ids in documents]
-        self.eot_id, self.context, self.rows = eot_id, context, rows
+        self.eot_id, self.context_length, self.batch_size = eot_id, context_length, batch_size
         self.byte_counts_N = np.asarray(byte_counts, dtype=np.int64)
         self.bytes = int(self.byte_counts_N.sum())
         self.tokens = sum(len(ids) for ids in self._documents)
-        self._windows = [w for n, ids in enumerate(self._documents) for w in _windows(n, len(ids), context, stride)]
-        self._rows = fit_rows([end - start for _, start, end, _ in self._windows], context)
+        self._windows = [
+            w for n, ids in enumerate(self._documents) for w in _windows(n, len(ids), context_length, stride)
+        ]
+        self._rows = fit_rows([end - start for _, start, end, _ in self._windows], context_length)
 
     @classmethod
     def of_shards(
-        cls, shards: TokenShards, *, context: int, rows: int = 16, stride: int | None = None
+        cls, shards: TokenShards, *, context_length: int, batch_size: int = 16, stride: int | None = None
     ) -> "EvaluationWindows":
         """All documents of a folder of shards."""
         documents = [shards.document(number) for number in range(len(shards))]
-        return cls(documents, shards.byte_counts_N, eot_id=shards.eot_id, context=context, rows=rows, stride=stride)
+        return cls(
+            documents,
+            shards.byte_counts_N,
+            eot_id=shards.eot_id,
+            context_length=context_length,
+            batch_size=batch_size,
+            stride=stride,
+        )
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self._rows) // self.rows)
+        return -(-len(self._rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for first in range(0, len(self._rows), self.rows):
-            rows = self._rows[first : first + self.rows]
-            shape = (len(rows), self.context)
+        for first in range(0, len(self._rows), self.batch_size):
+            rows = self._rows[first : first + self.batch_size]
+            shape = (len(rows), self.context_length)
             tokens_BT, targets_BT = np.full(shape, self.eot_id, np.int64), np.full(shape, IGNORE, np.int64)
             positions_BT = np.full(shape, -1, np.int64)
             for b, windows in enumerate(rows):
@@ -187,9 +202,9 @@ class EvaluationWindows:
 
     def owners(self) -> Iterator[torch.Tensor]:
         """For each batch in turn, the number of the document that each scored target belongs to; −1 elsewhere."""
-        for first in range(0, len(self._rows), self.rows):
-            rows = self._rows[first : first + self.rows]
-            owners_BT = torch.full((len(rows), self.context), -1)
+        for first in range(0, len(self._rows), self.batch_size):
+            rows = self._rows[first : first + self.batch_size]
+            owners_BT = torch.full((len(rows), self.context_length), -1)
             for b, windows in enumerate(rows):
                 t = 0
                 for number in windows:

@@ -44,19 +44,19 @@ class ChatBatches:
         self,
         examples: Sequence[Rendered],
         *,
-        rows: int,
-        context: int,
+        batch_size: int,
+        context_length: int,
         seed: int,
         truncate: bool = False,
         pad_id: int = 0,
     ):
-        self.rows, self.context, self.seed, self.pad_id = rows, context, seed, pad_id
+        self.batch_size, self.context_length, self.seed, self.pad_id = batch_size, context_length, seed, pad_id
         self.kept = self.truncated = self.dropped = 0
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         for example in examples:
             tokens_T, targets_T = _shifted(example)
-            too_long = len(tokens_T) > context
-            tokens_T, targets_T = tokens_T[:context], targets_T[:context]
+            too_long = len(tokens_T) > context_length
+            tokens_T, targets_T = tokens_T[:context_length], targets_T[:context_length]
             if (too_long and not truncate) or not np.any(targets_T != IGNORE):
                 self.dropped += 1
                 continue
@@ -66,15 +66,15 @@ class ChatBatches:
         if not pieces:
             raise UserError(
                 "no conversation is short enough to learn from",
-                expected=f"at most {context + 1} tokens",
+                expected=f"at most {context_length + 1} tokens",
                 got=f"{self.dropped} longer ones" if self.dropped else "no conversations at all",
                 fix="Choose a larger context",
             )
         self.loss_tokens = sum(int(np.sum(targets_T != IGNORE)) for _, targets_T in pieces)
         order = np.random.default_rng([seed]).permutation(len(pieces))
-        packed = fit_rows([len(pieces[number][0]) for number in order], context)
+        packed = fit_rows([len(pieces[number][0]) for number in order], context_length)
         self.rows_per_epoch = len(packed)
-        shape = (len(packed), context)
+        shape = (len(packed), context_length)
         self._tokens_RT, self._targets_RT = np.full(shape, pad_id, np.int64), np.full(shape, IGNORE, np.int64)
         self._positions_RT = np.full(shape, -1, np.int64)
         for row, numbers in enumerate(packed):
@@ -88,12 +88,12 @@ class ChatBatches:
 
     def epoch_of(self, step: int) -> float:
         """How many times the conversations have been read when `step` begins."""
-        return step * self.rows / self.rows_per_epoch
+        return step * self.batch_size / self.rows_per_epoch
 
     def __call__(self, step: int) -> Batch:
-        wanted = np.arange(step * self.rows, (step + 1) * self.rows)
+        wanted = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, places = np.divmod(wanted, self.rows_per_epoch)
-        chosen_B = np.empty(self.rows, dtype=np.int64)
+        chosen_B = np.empty(self.batch_size, dtype=np.int64)
         for epoch in np.unique(epochs):
             order = np.random.default_rng([self.seed, int(epoch), 1]).permutation(self.rows_per_epoch)
             chosen_B[epochs == epoch] = order[places[epochs == epoch]]

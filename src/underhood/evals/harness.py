@@ -82,7 +82,7 @@ class UnderhoodLM(LM):
         pieces: list[Continuation] = []
         counts = []
         for request in requests:
-            windows = _windows(self.reader.text(request.args[0]), self.reader.model.context)
+            windows = _windows(self.reader.text(request.args[0]), self.reader.model.context_length)
             pieces += windows
             counts.append(len(windows))
         values = iter(self.reader.score(pieces).tolist())

@@ -55,7 +55,7 @@ class TokenGuesser:
     @torch.inference_mode()
     def __call__(self, text: str) -> Scores:
         ids = self._prompt_ids(text)
-        ids = ids[-(self._model.context or len(ids)) :]
+        ids = ids[-(self._model.context_length or len(ids)) :]
         logs_TV = self._model(torch.tensor([ids]))[0].float().log_softmax(-1).double().numpy()
         p_S = np.zeros(len(ALPHABET))
         taken, weight = b"", 0.0  # weight: log of P(tokens kept), up to a constant that all cuts share

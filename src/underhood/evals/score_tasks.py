@@ -143,7 +143,7 @@ def _last_word(reader: LikelihoodScorer, questions: TestSet, shots: int) -> Foun
 def _generation(reader: LikelihoodScorer, questions: TestSet, shots: int, stop_ids: Collection[int]) -> Found:
     """A worked answer, written greedily; only its final number counts."""
     prompts = [reader.open(with_examples(questions, number, shots)[0]) for number in range(len(questions.items))]
-    context = reader.model.context
+    context = reader.model.context_length
     tokens = MAX_ANSWER if context is None else min(MAX_ANSWER, context // 2)
     texts = write_until(reader.model, reader.tokenizer, prompts, STOPS, max_new_tokens=tokens, stop_ids=stop_ids)
     right = [is_right(text, item.target) for text, item in zip(texts, questions.items, strict=True)]

@@ -107,7 +107,7 @@ def _sums(
     device: torch.device | str,
 ) -> NDArray[np.float64]:
     """Σ of a measure of every target (B, T) over each continuation."""
-    rows = [_row(number, continuation, model.context) for number, continuation in enumerate(continuations)]
+    rows = [_row(number, continuation, model.context_length) for number, continuation in enumerate(continuations)]
     totals_N = np.zeros(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     with evaluating(model):
@@ -126,7 +126,7 @@ def _at_targets(model: LanguageModel, batch: Batch, measure: Callable[[Tensor, T
     at_BT = batch.targets != IGNORE
     targets_N = batch.targets[at_BT]
     if isinstance(model, HiddenStateModel):
-        hidden_ND = model.hidden(batch.tokens, positions=batch.positions)[at_BT]
+        hidden_ND = model.hidden_states(batch.tokens, positions=batch.positions)[at_BT]
         step = max(1, LOGITS_AT_ONCE // model.vocab_size)
         parts = [
             measure(model.unembed(hidden_ND[first : first + step]), targets_N[first : first + step])

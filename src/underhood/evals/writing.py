@@ -29,13 +29,13 @@ def write_until(
     Raises:
         UserError: the context is too small for the answer alone.
     """
-    if model.context is not None and max_new_tokens >= model.context:
+    if model.context_length is not None and max_new_tokens >= model.context_length:
         raise UserError(
             "the model's context has no room for the answer",
-            expected=f"fewer than {model.context} new tokens",
+            expected=f"fewer than {model.context_length} new tokens",
             got=str(max_new_tokens),
         )
-    room = None if model.context is None else model.context - max_new_tokens
+    room = None if model.context_length is None else model.context_length - max_new_tokens
     kept = [list(prompt if room is None else prompt[-room:]) for prompt in prompts]
     written: list[list[int]] = [[] for _ in kept]
     texts = [""] * len(kept)

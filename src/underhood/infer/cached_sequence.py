@@ -90,6 +90,6 @@ class CachedSequence:
 def warm(model: LanguageModel) -> None:
     """Reads texts of some lengths, so that what is compiled for them is ready before somebody waits for it."""
     for length in (1, 12, 60, 80):  # a row, a tile, a long step, a prompt: all that products and attention know
-        if model.context is None or length <= model.context:
+        if model.context_length is None or length <= model.context_length:
             scores_TV = CachedSequence(model, length).scores([0] * length)
             sample_all(scores_TV, [SequenceSampler(Request(prompt=[0], max_new_tokens=1), 0, None)])

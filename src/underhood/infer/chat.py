@@ -94,7 +94,7 @@ class ChatSession:
     def _fit(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
         """The conversation's tokens, with as few of the oldest messages left out as make it fit."""
         ids = self._ids(messages)
-        context = self.session.model.context
+        context = self.session.model.context_length
         self.forgotten = 0
         if context is None:
             return ids

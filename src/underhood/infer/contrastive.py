@@ -47,11 +47,11 @@ def contrastive_search(
     model.eval()
     device, stops, done = device_of(model), frozenset(stop_ids), Completion()
     # A token is read before it is taken, so there is room for one less than when sampling.
-    room = max_new_tokens if model.context is None else min(max_new_tokens, model.context - len(prompt))
+    room = max_new_tokens if model.context_length is None else min(max_new_tokens, model.context_length - len(prompt))
     if room < 1:
         return done
     cache = ContiguousCache.for_model(model, 1, len(prompt) + room)
-    read_TD = model.hidden(torch.tensor([list(prompt)], device=device), cache=cache)[0]
+    read_TD = model.hidden_states(torch.tensor([list(prompt)], device=device), cache=cache)[0]
     cache = cache.spread([0] * k)
     states_SD = torch.empty(len(prompt) + room, read_TD.shape[1], dtype=torch.float32, device=device)
     states_SD[: len(prompt)] = normalize(read_TD.float(), dim=-1)
@@ -59,7 +59,7 @@ def contrastive_search(
     for length in range(len(prompt), len(prompt) + room):
         logprobs_V = model.unembed(last_D[None])[0].float().log_softmax(dim=-1)
         best_K = logprobs_V.topk(k)
-        tried_KD = model.hidden(best_K.indices[:, None], cache=cache)[:, -1]
+        tried_KD = model.hidden_states(best_K.indices[:, None], cache=cache)[:, -1]
         directions_KD = normalize(tried_KD.float(), dim=-1)
         likeness_K = (directions_KD @ states_SD[:length].T).amax(dim=-1)
         taken = int(((1 - alpha) * best_K.values.exp() - alpha * likeness_K).argmax())

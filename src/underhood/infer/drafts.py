@@ -84,11 +84,11 @@ class DraftModel:
 
     def __init__(self, model: Decoder):
         self.model = model.eval()
-        self._text = CachedSequence(model, model.context)
+        self._text = CachedSequence(model, model.context_length)
 
     def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
         """See `Drafter.propose`."""
-        count = min(count, self.model.context - len(ids) + 1)
+        count = min(count, self.model.context_length - len(ids) + 1)
         if count < 1:
             return DraftTokens()
         text, rows = list(ids), []

@@ -20,7 +20,7 @@ def mean_hidden(model: Decoder, rows: Sequence[Sequence[int]]) -> Float[Tensor, 
     """
     tokens_1T = torch.tensor([[token for row in rows for token in row]], device=device_of(model))
     positions_1T = torch.cat([torch.arange(len(row), device=tokens_1T.device) for row in rows])[None]
-    hidden_TD = model.hidden(tokens_1T, positions=None if len(rows) == 1 else positions_1T)[0].float()
+    hidden_TD = model.hidden_states(tokens_1T, positions=None if len(rows) == 1 else positions_1T)[0].float()
     return torch.stack([part_TD.mean(dim=0) for part_TD in hidden_TD.split([len(row) for row in rows])])
 
 

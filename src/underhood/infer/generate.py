@@ -205,14 +205,16 @@ def logits_at(
 ) -> Tensor:
     """Scores (B · N, V) after N of each row's tokens, or all; where the model allows, only those are worked out."""
     if isinstance(model, HiddenStateModel):
-        return model.unembed(model.hidden(tokens_BT, cache=cache, positions=positions_BT, rows=rows).flatten(0, 1))
+        return model.unembed(
+            model.hidden_states(tokens_BT, cache=cache, positions=positions_BT, rows=rows).flatten(0, 1)
+        )
     logits_BTV = model(tokens_BT, cache=cache, positions=positions_BT)
     return (logits_BTV if rows is None else logits_BTV[:, rows]).flatten(0, 1)
 
 
 def room_for(model: LanguageModel, length: int, max_new_tokens: int) -> int:
     """How many tokens a prompt of `length` may get: one more than the context has left, for the last is never read."""
-    return max_new_tokens if model.context is None else min(max_new_tokens, model.context - length + 1)
+    return max_new_tokens if model.context_length is None else min(max_new_tokens, model.context_length - length + 1)
 
 
 def check_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -223,10 +225,10 @@ def check_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]], max_ne
         name = "the prompt" if len(prompts) == 1 else f"prompt {index}"
         if not prompt:
             raise UserError(f"{name} is empty", fix="Begin with at least one token, such as the end-of-text token")
-        if model.context is not None and len(prompt) > model.context:
+        if model.context_length is not None and len(prompt) > model.context_length:
             raise UserError(
                 f"{name} is longer than the model's context",
-                expected=f"at most {model.context} tokens",
+                expected=f"at most {model.context_length} tokens",
                 got=str(len(prompt)),
                 fix="Shorten it, or keep only its end",
             )

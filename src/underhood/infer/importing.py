@@ -53,7 +53,7 @@ class Facts:
     family: str
     parameters: int
     active: int
-    context: int
+    context_length: int
     dtype: str
     chats: bool
     tokenizer: str
@@ -67,7 +67,7 @@ class Facts:
             [
                 f"family     {self.family}",
                 f"size       {count}, {self.dtype}",
-                f"context    {self.context:,} tokens",
+                f"context    {self.context_length:,} tokens",
                 f"tokenizer  {self.tokenizer}",
                 f"chat       {'has a template' if self.chats else 'has no template: it continues text'}",
             ]
@@ -82,7 +82,7 @@ def facts_of(loaded: LoadedModel) -> Facts:
         family=str(read_config(loaded.path)["model_type"]),
         parameters=parameter_count(loaded.model),
         active=active_parameter_count(loaded.model),
-        context=loaded.decoder.context,
+        context_length=loaded.decoder.context,
         dtype=str(dtype_of(loaded.model)).removeprefix("torch."),
         chats=loaded.chats,
         tokenizer=kind,

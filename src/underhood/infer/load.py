@@ -101,7 +101,7 @@ class LoadedModel:
     def __repr__(self) -> str:
         return (
             f"<{self.stage} model of {self.run}: {parameter_count(self.model):,} parameters, vocabulary "
-            f"{self.spec.vocab_size:,}, context {self.spec.context or 'unlimited'}, step {self.step:,}>"
+            f"{self.spec.vocab_size:,}, context {self.spec.context_length or 'unlimited'}, step {self.step:,}>"
         )
 
     @property

@@ -64,7 +64,7 @@ def share_memory(engines: Sequence[tuple[LanguageModel, EngineSpec]]) -> list[in
     All get the same, but none more than its texts can use: what is left of that goes to the others.
     """
     wanted = [
-        ROUNDS * -(-spec.max_sequences * (model.context or UNLIMITED) // spec.block) * block_bytes(model, spec)
+        ROUNDS * -(-spec.max_sequences * (model.context_length or UNLIMITED) // spec.block) * block_bytes(model, spec)
         for model, spec in engines
     ]
     rest = int(SHARE * spare_memory(device_of(engines[0][0])))

@@ -142,14 +142,14 @@ class PagedCache:
         *,
         scale: float | None,
         window: int | None,
-        cap: float | None,
+        softcap: float | None,
     ) -> Float[Tensor, "1 H T K"]:
         """See `core.protocols.AttendingCache`."""
         keys, values = self._stores[layer]
         q_BHTK, k_BGTK, v_BGTK = (_straight(x) for x in (q_BHTK, k_BGTK, v_BGTK))
         keys.write(self._slots_N, k_BGTK)
         values.write(self._slots_N, v_BGTK)
-        exact = cap is not None or q_BHTK.device.type != "cpu"  # what the kernel that tells its sums cannot do
+        exact = softcap is not None or q_BHTK.device.type != "cpu"  # what the kernel that tells its sums cannot do
         loops = runs_compiled(q_BHTK)
         plan = self._plans.get((window, exact))
         if plan is None:
@@ -159,7 +159,7 @@ class PagedCache:
             rows, places = plan.singles
             found_NHK = torch.empty(len(rows), *y_THK.shape[1:])
             q, k, v = (x_BHTK[0, :, rows].transpose(0, 1).numpy() for x_BHTK in (q_BHTK, k_BGTK, v_BGTK))
-            paged_attention((q, k, v), *self.memory(layer), places, found_NHK.numpy(), scale=scale, cap=cap)
+            paged_attention((q, k, v), *self.memory(layer), places, found_NHK.numpy(), scale=scale, softcap=softcap)
             y_THK[rows] = found_NHK
         for chunk in plan.chunks:
             rows = slice(chunk.row, chunk.row + chunk.span.count)
@@ -168,7 +168,7 @@ class PagedCache:
         for whole in plan.wholes:
             rows = slice(whole.row, whole.row + whole.span.count)
             k, v = keys.gather(whole.pieces), values.gather(whole.pieces)
-            y_1HTK = attend(q_BHTK[:, :, rows], k, v, whole.mask, scale=scale, cap=cap)
+            y_1HTK = attend(q_BHTK[:, :, rows], k, v, whole.mask, scale=scale, softcap=softcap)
             y_THK[rows] = y_1HTK[0].transpose(0, 1)
         return y_THK.transpose(0, 1)[None]
 

@@ -61,7 +61,7 @@ class Shape:
         streams = max(1, min(STREAMS, tokens // PART))
         length = -(-tokens // streams)
         streams = max(1, -(-tokens // length)) if tokens else 1  # the last row may have become superfluous
-        window = max(2, min(model.context or LONGEST_WINDOW, LONGEST_WINDOW))
+        window = max(2, min(model.context_length or LONGEST_WINDOW, LONGEST_WINDOW))
         return cls(tokens, streams, window, torch.get_num_threads())
 
     @property

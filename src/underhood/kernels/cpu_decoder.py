@@ -225,12 +225,12 @@ class _Mixer:
     def __init__(self, number: int, attention: FusedAttention):
         self.number, self.spec = number, attention.spec
         self.qkv, self.output = _Product(attention.qkv), _Product(attention.output)
-        self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_width
+        self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_dim
         norm = attention.head_norm()
         if norm is None:
             raise UnsupportedModule(type(attention.query_norm).__name__)
         self.norm = norm
-        self.frequencies = _frequencies(attention.spec.rotary, attention.head_width)
+        self.frequencies = _frequencies(attention.spec.rotary, attention.head_dim)
 
     def __call__(self, normed: _Buffer, room: Workspace, ctx: _PassContext) -> np.ndarray:
         qkv_NX = self.qkv(normed, room)
@@ -247,7 +247,7 @@ class _Mixer:
             ctx.places(self.spec.window),
             found.array.reshape(room.count, heads, width),
             scale=self.spec.scale,
-            cap=self.spec.cap,
+            softcap=self.spec.softcap,
         )
         return self.output(found, room)
 

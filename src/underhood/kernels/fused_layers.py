@@ -143,7 +143,7 @@ class FusedAttention(Attention):
 
     def __init__(self, attention: Attention):
         nn.Module.__init__(self)
-        self.spec, self.layer, self.head_width = attention.spec, attention.layer, attention.head_width
+        self.spec, self.layer, self.head_dim = attention.spec, attention.layer, attention.head_dim
         self.qkv = _joined(attention.query, attention.key, attention.value)
         self.output = attention.output
         self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
@@ -176,16 +176,16 @@ class FusedAttention(Attention):
             q_BHTK = self._heads(qkv_BTX[..., : self.inner], self.query_norm)
             qk_BNTK = torch.cat((q_BHTK, self._heads(qkv_BTX[..., self.inner : self.turned], self.key_norm)), dim=1)
         else:
-            qk_BTNK = qkv_BTX[..., : self.turned].unflatten(-1, (-1, self.head_width))
+            qk_BTNK = qkv_BTX[..., : self.turned].unflatten(-1, (-1, self.head_dim))
             qk_BNTK = self._normed_heads(qk_BTNK).transpose(1, 2)
         if self.spec.rotary is not None:
-            qk_BNTK = rotate(qk_BNTK, self.spec.rotary.tables(ctx, self.head_width, qk_BNTK.dtype))
+            qk_BNTK = rotate(qk_BNTK, self.spec.rotary.tables(ctx, self.head_dim, qk_BNTK.dtype))
         q_BHTK, k_BGTK = qk_BNTK.split((self.spec.heads, self.spec.groups), dim=1)
         return q_BHTK, k_BGTK, v_BGTK
 
     def _turned(self, qkv_TX: Tensor, norm: HeadNorm, ctx: ForwardContext) -> tuple[Tensor, Tensor, Tensor]:
         """`project` in one loop over the tokens of a text, be they rows or columns in memory."""
-        (count, size), width = qkv_TX.shape, self.head_width
+        (count, size), width = qkv_TX.shape, self.head_dim
         cos_TR = sin_TR = np.empty((count, 0), dtype=np.float32)
         if self.spec.rotary is not None:
             # Both tables hold each angle twice, the first time with the sines' minus.

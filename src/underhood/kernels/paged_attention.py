@@ -79,17 +79,17 @@ def paged_attention(
     y_NHK: np.ndarray,
     *,
     scale: float | None,
-    cap: float | None,
+    softcap: float | None,
 ) -> None:
     """Puts new keys and values into their places; y is what each token finds in its text.
 
     Args:
         qkv: queries (N, H, K), keys and values (N, G, K).
         scale: what scores are multiplied by; None means 1 / sqrt(K).
-        cap: presses scores softly into ±cap, or None.
+        softcap: presses scores softly into ±cap, or None.
     """
     (_, heads, width), groups = y_NHK.shape, qkv[1].shape[1]
-    factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(cap or 0.0)
+    factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(softcap or 0.0)
     work = places.seen * heads * width
     arguments = (y_NHK, *qkv, *keys, *values, *places, factor, limit)
     if work < ALONE:

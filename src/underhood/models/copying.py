@@ -48,9 +48,9 @@ def can_copy(spec: DecoderSpec) -> bool:
     return (
         len(first_two) == 2
         and not spec.tied
-        and spec.width >= 32
+        and spec.d_model >= 32
         and all(
-            block.norm is not None and block.post_norm is None and _looks(block.mixer, spec.width)
+            block.norm is not None and block.post_norm is None and _looks(block.mixer, spec.d_model)
             for block in first_two
         )
     )
@@ -64,7 +64,7 @@ def _looks(mixer: object, width: int) -> bool:
         and mixer.qk_norm is not None
         and not mixer.qk_norm_whole
         and not mixer.bias
-        and mixer.cap is None
+        and mixer.softcap is None
         and mixer.width_of_head(width) >= 16
     )
 
@@ -83,9 +83,9 @@ def begin_copying(model: Decoder, *, seed: int, embed_std: float) -> Decoder:
         raise ValueError("begin_copying takes two layers of rotary attention with QK-norm, untied, at least 32 wide")
     generator = torch.Generator().manual_seed(seed)
     first, second = (_attention(model, layer) for layer in (0, 1))
-    width = model.spec.width
+    width = model.spec.d_model
     own = width // 2
-    note = min(width // 4, first.head_width, second.head_width)
+    note = min(width // 4, first.head_dim, second.head_dim)
     before, following = slice(own, own + note), slice(own + note, own + 2 * note)
 
     embedding = model.embed.weight
@@ -152,7 +152,7 @@ def _look_for_notes(attention: Attention, note_code: Tensor, notes: slice, gener
 def _carry(attention: Attention, code: Tensor, to: slice, size: float) -> None:
     """What head 0 attends to goes, as its code, to the dimensions `to` of the residual stream, `size` in scale."""
     value = _head(attention.value.weight, attention)
-    output = attention.output.weight[:, : attention.head_width]
+    output = attention.output.weight[:, : attention.head_dim]
     value.zero_()
     output.zero_()
     value[: len(code), : code.shape[1]] = code
@@ -161,9 +161,9 @@ def _carry(attention: Attention, code: Tensor, to: slice, size: float) -> None:
 
 def _head(weight: Tensor, attention: Attention) -> Tensor:
     """The rows of a projection that belong to head 0, as a view."""
-    return weight[: attention.head_width]
+    return weight[: attention.head_dim]
 
 
 def _frequencies(attention: Attention) -> Tensor:
     assert attention.spec.rotary is not None
-    return attention.spec.rotary.frequencies(attention.head_width, torch.device("cpu"))
+    return attention.spec.rotary.frequencies(attention.head_dim, torch.device("cpu"))

@@ -34,30 +34,30 @@ class DecoderSpec:
 
     Attributes:
         vocab_size: V.
-        context: the longest sequence it is trained for, in tokens.
-        width: D, the residual stream.
+        context_length: the longest sequence it is trained for, in tokens.
+        d_model: D, the residual stream.
         layers: L.
         blocks: the layers' specs, repeated in turn: layer i is built from ``blocks[i % len(blocks)]``.
         norm: the final norm.
         tied: the unembedding is the embedding matrix.
-        learned_positions: adds a learned vector per position to the embedding (GPT-2), `context` of them.
-        embed_scale: multiplies the embedding (the original Transformer and Gemma: sqrt(width)), or None.
-        logit_cap: presses the scores softly into ±cap (Gemma 2), or None.
+        learned_positions: adds a learned vector per position to the embedding (GPT-2), `context_length` of them.
+        embed_scale: multiplies the embedding (the original Transformer and Gemma: sqrt(d_model)), or None.
+        logit_softcap: presses the scores softly into ±cap (Gemma 2), or None.
     """
 
     vocab_size: int
-    context: int
-    width: int
+    context_length: int
+    d_model: int
     layers: int
     blocks: tuple[BlockSpec, ...]
     norm: NormSpec = RMSNormSpec()
     tied: bool = False
     learned_positions: bool = False
     embed_scale: float | None = None
-    logit_cap: float | None = None
+    logit_softcap: float | None = None
 
     def __post_init__(self):
-        for name in ("vocab_size", "context", "width", "layers"):
+        for name in ("vocab_size", "context_length", "d_model", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 1 <= len(self.blocks) <= self.layers:  # the last turn may be cut short: Gemma 3 has 26 layers in sixes
@@ -69,7 +69,7 @@ class DecoderSpec:
     @property
     def state_specs(self) -> tuple[StateSpec, ...]:
         """What each layer keeps between passes."""
-        return tuple(self.block(layer).mixer.state_spec(self.width) for layer in range(self.layers))
+        return tuple(self.block(layer).mixer.state_spec(self.d_model) for layer in range(self.layers))
 
     @property
     def flops_per_token(self) -> float:
@@ -80,9 +80,9 @@ class DecoderSpec:
         with torch.device("meta"):
             model = self.build()
         multiplying = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed." not in name)
-        multiplying += self.vocab_size * self.width
+        multiplying += self.vocab_size * self.d_model
         mixers = (self.block(layer).mixer for layer in range(self.layers))
-        return 2.0 * multiplying + sum(mixer.flops(self.width, self.context) for mixer in mixers)
+        return 2.0 * multiplying + sum(mixer.flops(self.d_model, self.context_length) for mixer in mixers)
 
     def facts(self) -> dict[str, str]:
         """The spec in words, for a list."""
@@ -118,13 +118,13 @@ class DecoderSpec:
 def qwen3_shaped(
     *,
     vocab_size: int,
-    context: int,
-    width: int,
+    context_length: int,
+    d_model: int,
     layers: int,
     heads: int,
     kv_heads: int | None = None,
-    head_width: int | None = None,
-    hidden: int | None = None,
+    head_dim: int | None = None,
+    d_ff: int | None = None,
     theta: float = 10_000.0,
     tied: bool = False,
 ) -> DecoderSpec:
@@ -135,8 +135,8 @@ def qwen3_shaped(
     """
     return DecoderSpec(
         vocab_size=vocab_size,
-        context=context,
-        width=width,
+        context_length=context_length,
+        d_model=d_model,
         layers=layers,
         tied=tied,
         blocks=(
@@ -144,11 +144,11 @@ def qwen3_shaped(
                 mixer=AttentionSpec(
                     heads=heads,
                     kv_heads=kv_heads,
-                    head_width=head_width,
+                    head_dim=head_dim,
                     rotary=RotarySpec(theta=theta),
                     qk_norm=RMSNormSpec(),
                 ),
-                feedforward=GatedMLPSpec(hidden=hidden or 64 * math.ceil(width * 8 / 3 / 64)),
+                feedforward=GatedMLPSpec(d_ff=d_ff or 64 * math.ceil(d_model * 8 / 3 / 64)),
             ),
         ),
     )
@@ -166,9 +166,9 @@ class Decoder(BuiltModel):
         super().__init__()
         self.spec = spec
         self.embed = _embedding(spec)
-        self.position_embed = nn.Embedding(spec.context, spec.width) if spec.learned_positions else None
-        self.blocks = nn.ModuleList(spec.block(layer).build(spec.width, layer) for layer in range(spec.layers))
-        self.norm = spec.norm.build(spec.width)
+        self.position_embed = nn.Embedding(spec.context_length, spec.d_model) if spec.learned_positions else None
+        self.blocks = nn.ModuleList(spec.block(layer).build(spec.d_model, layer) for layer in range(spec.layers))
+        self.norm = spec.norm.build(spec.d_model)
         self.unembed = _unembedding(spec)
         if spec.tied:
             self.unembed.weight = self.embed.weight
@@ -176,7 +176,7 @@ class Decoder(BuiltModel):
 
     @property
     def context(self) -> int:
-        return self.spec.context
+        return self.spec.context_length
 
     def forward(
         self,
@@ -186,9 +186,9 @@ class Decoder(BuiltModel):
         positions: Int[Tensor, "#B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
-        return self.unembed(self.hidden(tokens, cache=cache, positions=positions))
+        return self.unembed(self.hidden_states(tokens, cache=cache, positions=positions))
 
-    def hidden(
+    def hidden_states(
         self,
         tokens: Int[Tensor, "B T"],
         *,
@@ -216,14 +216,14 @@ class Decoder(BuiltModel):
 
 def _embedding(spec: DecoderSpec) -> nn.Embedding:
     if spec.embed_scale is None:
-        return nn.Embedding(spec.vocab_size, spec.width)
-    return ScaledEmbedding(spec.vocab_size, spec.width, spec.embed_scale)
+        return nn.Embedding(spec.vocab_size, spec.d_model)
+    return ScaledEmbedding(spec.vocab_size, spec.d_model, spec.embed_scale)
 
 
 def _unembedding(spec: DecoderSpec) -> nn.Linear | SoftcappedLinear:
-    if spec.logit_cap is None:
-        return nn.Linear(spec.width, spec.vocab_size, bias=False)
-    return SoftcappedLinear(spec.width, spec.vocab_size, spec.logit_cap)
+    if spec.logit_softcap is None:
+        return nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+    return SoftcappedLinear(spec.d_model, spec.vocab_size, spec.logit_softcap)
 
 
 @torch.no_grad()

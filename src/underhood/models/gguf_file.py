@@ -114,8 +114,8 @@ def write_gguf(
     writer.add_name(naming.name)
     if naming.description:
         writer.add_description(naming.description)
-    writer.add_context_length(model.spec.context)
-    writer.add_embedding_length(model.spec.width)
+    writer.add_context_length(model.spec.context_length)
+    writer.add_embedding_length(model.spec.d_model)
     writer.add_block_count(model.spec.layers)
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])

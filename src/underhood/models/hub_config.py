@@ -142,7 +142,7 @@ def number(value: Any, where: str) -> float:
 
 
 def read_rotary(
-    config: Config, head_width: int, *, kind: str | None = None, theta: float = 10_000.0, usual: int | None = None
+    config: Config, head_dim: int, *, kind: str | None = None, theta: float = 10_000.0, usual: int | None = None
 ) -> tuple[RotarySpec, int]:
     """The rotary positions and the context they are good for.
 
@@ -184,7 +184,7 @@ def read_rotary(
     name = rope.get("rope_type", rope.get("type", "default"))
     if name in ("longrope", "su"):
         context = config.context or original
-        scaling: RotaryScalingSpec | None = _longrope(rope, config, context, int(original), int(head_width * part))
+        scaling: RotaryScalingSpec | None = _longrope(rope, config, context, int(original), int(head_dim * part))
     elif name in scalings:
         scaling = scalings[name]()
     else:

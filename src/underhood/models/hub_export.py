@@ -87,12 +87,12 @@ def canonical(spec: DecoderSpec) -> DecoderSpec:
         mixer = one.mixer
         if not isinstance(mixer, AttentionSpec):
             return one
-        width = mixer.width_of_head(spec.width)
-        window = None if mixer.window is not None and mixer.window >= spec.context else mixer.window
+        width = mixer.width_of_head(spec.d_model)
+        window = None if mixer.window is not None and mixer.window >= spec.context_length else mixer.window
         scale = width**-0.5 if mixer.scale is None else mixer.scale
         return replace(
             one,
-            mixer=replace(mixer, kv_heads=mixer.groups, head_width=width, window=window, scale=float(f"{scale:.12g}")),
+            mixer=replace(mixer, kv_heads=mixer.groups, head_dim=width, window=window, scale=float(f"{scale:.12g}")),
         )
 
     blocks = [block(spec.block(layer)) for layer in range(spec.layers)]
@@ -111,22 +111,22 @@ def _values(spec: DecoderSpec) -> Json:
     experts = next((part for part in parts if isinstance(part, MoESpec)), None)
     windows = [other.window for other in mixers if isinstance(other, AttentionSpec)]
     window = next((window for window in windows if window is not None), None)
-    hidden = dense.hidden if dense else experts.hidden if experts else None
+    hidden = dense.d_ff if dense else experts.d_ff if experts else None
     activation = next(
         (their for their, our in ACTIVATIONS.items() for part in (dense, experts) if part and part.activation == our),
         None,
     )
     eps = getattr(spec.norm, "eps", None)
-    scale = mixer.scale or mixer.width_of_head(spec.width) ** -0.5
+    scale = mixer.scale or mixer.width_of_head(spec.d_model) ** -0.5
     values: Json = {
         "vocab_size": spec.vocab_size,
-        "hidden_size": spec.width,
+        "hidden_size": spec.d_model,
         "intermediate_size": hidden,
         "num_hidden_layers": spec.layers,
         "num_attention_heads": mixer.heads,
         "num_key_value_heads": mixer.groups,
-        "head_dim": mixer.width_of_head(spec.width),
-        "max_position_embeddings": spec.context,
+        "head_dim": mixer.width_of_head(spec.d_model),
+        "max_position_embeddings": spec.context_length,
         "rms_norm_eps": eps,
         "tie_word_embeddings": spec.tied,
         "hidden_act": activation,
@@ -136,13 +136,13 @@ def _values(spec: DecoderSpec) -> Json:
         "use_sliding_window": window is not None,
         "sliding_window": window,
         "query_pre_attn_scalar": _tidy(scale**-2),
-        "attn_logit_softcapping": mixer.cap,
-        "final_logit_softcapping": spec.logit_cap,
-        "n_embd": spec.width,
+        "attn_logit_softcapping": mixer.softcap,
+        "final_logit_softcapping": spec.logit_softcap,
+        "n_embd": spec.d_model,
         "n_inner": hidden,
         "n_layer": spec.layers,
         "n_head": mixer.heads,
-        "n_positions": spec.context,
+        "n_positions": spec.context_length,
         "activation_function": activation,
         "layer_norm_epsilon": eps,
     } | _rotary_values(mixers)
@@ -152,8 +152,8 @@ def _values(spec: DecoderSpec) -> Json:
         values |= {
             "num_experts": experts.experts,
             "num_local_experts": experts.experts,
-            "num_experts_per_tok": experts.active,
-            "moe_intermediate_size": experts.hidden,
+            "num_experts_per_tok": experts.experts_per_token,
+            "moe_intermediate_size": experts.d_ff,
             "norm_topk_prob": experts.normalise,
             "mlp_only_layers": [layer for layer, part in enumerate(parts) if not isinstance(part, MoESpec)],
         }

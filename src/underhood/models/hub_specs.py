@@ -42,13 +42,13 @@ def gpt2(c: Config) -> DecoderSpec:
         raise UserError(f"{c.where} has a learned vector per position", expected=str(positions), got=str(c.context))
     return DecoderSpec(
         vocab_size=c.whole("vocab_size"),
-        context=positions,
-        width=width,
+        context_length=positions,
+        d_model=width,
         layers=c.whole("n_layer"),
         blocks=(
             BlockSpec(
                 mixer=AttentionSpec(heads=c.whole("n_head"), rotary=None, bias=True, output_bias=True),
-                feedforward=MLPSpec(hidden=c.whole("n_inner", 4 * width), activation=activation),
+                feedforward=MLPSpec(d_ff=c.whole("n_inner", 4 * width), activation=activation),
                 norm=norm,
             ),
         ),
@@ -60,23 +60,23 @@ def gpt2(c: Config) -> DecoderSpec:
 
 def llama(c: Config) -> DecoderSpec:
     bias = c.truth("attention_bias", False)
-    rotary, context = read_rotary(c, _head_width(c))
+    rotary, context = read_rotary(c, _head_dim(c))
     mixer = _attention(c, rotary=rotary, bias=bias, output_bias=bias)
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c))])
 
 
 def mistral(c: Config) -> DecoderSpec:
-    rotary, context = read_rotary(c, _head_width(c))
+    rotary, context = read_rotary(c, _head_dim(c))
     mixer = _attention(c, rotary=rotary, window=c.get("sliding_window", 4096))
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c))])
 
 
 def mixtral(c: Config) -> DecoderSpec:
-    rotary, context = read_rotary(c, _head_width(c), theta=1e6)
+    rotary, context = read_rotary(c, _head_dim(c), theta=1e6)
     feedforward = MoESpec(
         experts=c.whole("num_local_experts", 8),
-        active=c.whole("num_experts_per_tok", 2),
-        hidden=c.whole("intermediate_size"),
+        experts_per_token=c.whole("num_experts_per_tok", 2),
+        d_ff=c.whole("intermediate_size"),
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
     )
     mixer = _attention(c, rotary=rotary, window=c.get("sliding_window", None))
@@ -84,7 +84,7 @@ def mixtral(c: Config) -> DecoderSpec:
 
 
 def qwen2(c: Config) -> DecoderSpec:
-    rotary, context = read_rotary(c, _head_width(c))
+    rotary, context = read_rotary(c, _head_dim(c))
     return _decoder(
         c,
         context,
@@ -108,8 +108,8 @@ def qwen3_moe(c: Config) -> DecoderSpec:
     c.skip("max_window_layers")
     experts = MoESpec(
         experts=c.whole("num_experts", c.get("num_local_experts", 128)),
-        active=c.whole("num_experts_per_tok", 8),
-        hidden=c.whole("moe_intermediate_size", 768),
+        experts_per_token=c.whole("num_experts_per_tok", 8),
+        d_ff=c.whole("moe_intermediate_size", 768),
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
         normalise=c.truth("norm_topk_prob", False),
     )
@@ -120,13 +120,13 @@ def qwen3_moe(c: Config) -> DecoderSpec:
 
 
 def _qwen3_with(
-    c: Config, head_width: int | None, windows: Sequence[int | None], parts: Sequence[GatedMLPSpec | MoESpec]
+    c: Config, head_dim: int | None, windows: Sequence[int | None], parts: Sequence[GatedMLPSpec | MoESpec]
 ) -> DecoderSpec:
     norm, bias = _norm(c), c.truth("attention_bias", False)
-    rotary, context = read_rotary(c, _head_width(c, head_width))
+    rotary, context = read_rotary(c, _head_dim(c, head_dim))
     more: dict[str, Any] = {"rotary": rotary, "qk_norm": norm, "bias": bias, "output_bias": bias}
     blocks = [
-        BlockSpec(mixer=_attention(c, head_width=head_width, window=window, **more), feedforward=part, norm=norm)
+        BlockSpec(mixer=_attention(c, head_dim=head_dim, window=window, **more), feedforward=part, norm=norm)
         for window, part in zip(windows, parts, strict=True)
     ]
     return _decoder(c, context, blocks)
@@ -135,7 +135,7 @@ def _qwen3_with(
 def gemma2(c: Config) -> DecoderSpec:
     c.skip("sliding_window_size")  # an older name beside the new one
     windows = _windows(c, lambda layer: layer % 2 == 0, 4096)
-    rotary, context = read_rotary(c, _head_width(c, 256))
+    rotary, context = read_rotary(c, _head_dim(c, 256))
     caps = (_optional(c, "attn_logit_softcapping", 50.0), _optional(c, "final_logit_softcapping", 30.0))
     return _gemma(c, context, [(window, rotary) for window in windows], caps, qk_norm=False)
 
@@ -143,7 +143,7 @@ def gemma2(c: Config) -> DecoderSpec:
 def gemma3(c: Config) -> DecoderSpec:
     pattern = c.get("sliding_window_pattern", c.get("_sliding_window_pattern", 6))
     windows = _windows(c, lambda layer: bool((layer + 1) % pattern), 4096)
-    whole, context = read_rotary(c, _head_width(c, 256), kind="full_attention", theta=1e6, usual=131_072)
+    whole, context = read_rotary(c, _head_dim(c, 256), kind="full_attention", theta=1e6, usual=131_072)
     local = _gemma3_local(c)
     layers = [(window, local if window else whole) for window in windows]
     caps = (_optional(c, "attn_logit_softcapping", None), _optional(c, "final_logit_softcapping", None))
@@ -167,7 +167,7 @@ def _gemma3_local(c: Config) -> RotarySpec:
     """Its sliding layers' positions, which older files give as one number and never scale."""
     nested = c.get("rope_parameters", None) or {}
     if "sliding_attention" in nested:
-        return read_rotary(c, _head_width(c, 256), kind="sliding_attention", usual=131_072)[0]
+        return read_rotary(c, _head_dim(c, 256), kind="sliding_attention", usual=131_072)[0]
     return RotarySpec(theta=c.number("rope_local_base_freq", 10_000.0))
 
 
@@ -181,16 +181,16 @@ def _gemma(
 ) -> DecoderSpec:
     norm, bias = ZeroCenteredRMSNormSpec(eps=c.number("rms_norm_eps", 1e-6)), c.truth("attention_bias", False)
     feedforward = GatedMLPSpec(
-        hidden=c.whole("intermediate_size"),
+        d_ff=c.whole("intermediate_size"),
         activation=c.choice(("hidden_activation", "hidden_act"), ACTIVATIONS, "gelu_pytorch_tanh"),
     )
     more: dict[str, Any] = {
-        "head_width": 256,
+        "head_dim": 256,
         "qk_norm": norm if qk_norm else None,
         "bias": bias,
         "output_bias": bias,
         "scale": c.number("query_pre_attn_scalar", 256) ** -0.5,
-        "cap": caps[0],
+        "softcap": caps[0],
     }
     blocks = [
         BlockSpec(
@@ -202,19 +202,19 @@ def _gemma(
         for window, rotary in layers
     ]
     width = c.whole("hidden_size")
-    more = {"tied": True, "embed_scale": width**0.5, "logit_cap": caps[1], "vocab_size": (262_208,)}
+    more = {"tied": True, "embed_scale": width**0.5, "logit_softcap": caps[1], "vocab_size": (262_208,)}
     return _decoder(c, context, blocks, norm=norm, **more)
 
 
 def phi3(c: Config) -> DecoderSpec:
-    rotary, context = read_rotary(c, _head_width(c))
+    rotary, context = read_rotary(c, _head_dim(c))
     mixer = _attention(c, rotary=rotary, window=c.get("sliding_window", None))
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c, 1e-5))])
 
 
 def olmo2(c: Config) -> DecoderSpec:
     norm, bias = _norm(c, 1e-5), c.truth("attention_bias", False)
-    rotary, context = read_rotary(c, _head_width(c))
+    rotary, context = read_rotary(c, _head_dim(c))
     mixer = _attention(c, rotary=rotary, qk_norm=norm, qk_norm_whole=True, bias=bias, output_bias=bias)
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=None, post_norm=norm)])
 
@@ -230,20 +230,20 @@ def _decoder(
     norm: NormSpec | None = None,
     tied: bool = False,
     embed_scale: float | None = None,
-    logit_cap: float | None = None,
+    logit_softcap: float | None = None,
     vocab_size: tuple[int, ...] = (),
 ) -> DecoderSpec:
     first = blocks[0]
     return DecoderSpec(
         vocab_size=c.whole("vocab_size", *vocab_size),
-        context=context,
-        width=c.whole("hidden_size"),
+        context_length=context,
+        d_model=c.whole("hidden_size"),
         layers=c.whole("num_hidden_layers"),
         blocks=shortest_pattern(blocks),
         norm=norm or first.norm or first.post_norm or RMSNormSpec(),
         tied=c.truth("tie_word_embeddings", tied),
         embed_scale=embed_scale,
-        logit_cap=logit_cap,
+        logit_softcap=logit_softcap,
     )
 
 
@@ -256,7 +256,7 @@ def shortest_pattern(blocks: Sequence[BlockSpec]) -> tuple[BlockSpec, ...]:
 
 
 def _attention(
-    c: Config, *, heads: int | None = None, kv_heads: int | None = None, head_width: int | None = None, **more: Any
+    c: Config, *, heads: int | None = None, kv_heads: int | None = None, head_dim: int | None = None, **more: Any
 ) -> AttentionSpec:
     """Attention with the file's heads; the arguments are the family's own numbers where the file is silent."""
     count = c.whole("num_attention_heads", *([] if heads is None else [heads]))
@@ -265,12 +265,12 @@ def _attention(
     return AttentionSpec(
         heads=count,
         kv_heads=c.whole("num_key_value_heads", kv_heads or count),
-        head_width=_head_width(c, head_width),
+        head_dim=_head_dim(c, head_dim),
         **more,
     )
 
 
-def _head_width(c: Config, default: int | None = None) -> int:
+def _head_dim(c: Config, default: int | None = None) -> int:
     return c.whole("head_dim", default or c.whole("hidden_size") // c.whole("num_attention_heads", 8))
 
 
@@ -280,7 +280,7 @@ def _norm(c: Config, eps: float = 1e-6) -> RMSNormSpec:
 
 def _gated(c: Config) -> GatedMLPSpec:
     return GatedMLPSpec(
-        hidden=c.whole("intermediate_size"),
+        d_ff=c.whole("intermediate_size"),
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
         bias=c.truth("mlp_bias", False),
     )

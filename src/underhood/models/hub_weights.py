@@ -85,7 +85,7 @@ def load_decoder(
     *,
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
-    context: int | None = None,
+    context_length: int | None = None,
     progress: Progress | None = None,
 ) -> Decoder:
     """The model in a Hugging Face folder, without gradients and in evaluation mode.
@@ -102,7 +102,7 @@ def load_decoder(
     """
     data = read_config(folder)
     where = str(folder / "config.json")
-    family, spec = family_of(data, where), spec_from_config(data, where=where, context=context)
+    family, spec = family_of(data, where), spec_from_config(data, where=where, context_length=context_length)
     files = tensor_files(folder)
     model = cast(Decoder, empty_model(spec, dtype or _common_type(files), device))
     _fill(model, family, files, folder, progress)

@@ -49,7 +49,9 @@ class Family:
     ignored: tuple[str, ...] = (r".*rotary_emb\.inv_freq",)
 
 
-def spec_from_config(data: Mapping[str, Any], *, where: str = "config.json", context: int | None = None) -> DecoderSpec:
+def spec_from_config(
+    data: Mapping[str, Any], *, where: str = "config.json", context_length: int | None = None
+) -> DecoderSpec:
     """The model that a Hugging Face configuration describes.
 
     Args:
@@ -61,7 +63,7 @@ def spec_from_config(data: Mapping[str, Any], *, where: str = "config.json", con
         UserError: a family that is not known, a missing key, or one that changes the function in an unknown way.
     """
     family = family_of(data, where)
-    config = Config(data, where, context)
+    config = Config(data, where, context_length)
     try:
         spec = family.read(config)
     except ValueError as error:  # a spec's own validation

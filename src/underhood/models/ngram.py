@@ -74,7 +74,7 @@ class NGramSpec:
             raise ValueError(f"discounts must be {self.order} numbers from 0 to 1, got {self.discounts}")
 
     @property
-    def context(self) -> None:
+    def context_length(self) -> None:
         """No limit: what lies more than order − 1 tokens back is simply not seen."""
         return
 

@@ -122,5 +122,5 @@ def active_parameter_count(model: nn.Module) -> int:
     idle = 0
     for part in model.modules():
         if isinstance(part, MixtureOfExperts):
-            idle += (part.spec.experts - part.spec.active) * parameter_count(part.experts[0])
+            idle += (part.spec.experts - part.spec.experts_per_token) * parameter_count(part.experts[0])
     return parameter_count(model) - idle

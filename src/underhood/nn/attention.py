@@ -20,7 +20,7 @@ from underhood.core.state import NO_STATE, StateSpec
 from underhood.nn.forward_context import ForwardContext, MaskRule
 from underhood.nn.norm import NormSpec
 from underhood.nn.rope import RotarySpec, rotate
-from underhood.nn.softcap import softcap
+from underhood.nn.softcap import apply_softcap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class AttentionSpec:
     Attributes:
         heads: query heads H.
         kv_heads: key-value heads G; H is a multiple of it. None means G = H.
-        head_width: K; None means width / H.
+        head_dim: K; None means d_model / H.
         rotary: rotary positions, or None for none.
         qk_norm: normalises each query and key head before the rotation (as Qwen3 does), or None.
         window: a token sees itself and the window − 1 tokens before it; None sees all.
@@ -38,14 +38,14 @@ class AttentionSpec:
         output_bias: bias on the output projection (as GPT-2 has it).
         qk_norm_whole: normalises all query heads together, and all key heads (as OLMo 2 does), not each alone.
         scale: what the scores are multiplied by; None means 1 / sqrt(K).
-        cap: presses the scores softly into ±cap before the softmax (as Gemma 2 does), or None.
+        softcap: presses the scores softly into ±cap before the softmax (as Gemma 2 does), or None.
         causal: a token sees itself and those before it; otherwise later ones too, as in an encoder.
         source: what is attended to: the tokens themselves, or an encoder's output (cross-attention).
     """
 
     heads: int
     kv_heads: int | None = None
-    head_width: int | None = None
+    head_dim: int | None = None
     rotary: RotarySpec | None = RotarySpec()
     qk_norm: NormSpec | None = None
     window: int | None = None
@@ -53,7 +53,7 @@ class AttentionSpec:
     output_bias: bool = False
     qk_norm_whole: bool = False
     scale: float | None = None
-    cap: float | None = None
+    softcap: float | None = None
     causal: bool = True
     source: Literal["self", "memory"] = "self"
 
@@ -68,9 +68,9 @@ class AttentionSpec:
         return self.kv_heads or self.heads
 
     def width_of_head(self, width: int) -> int:
-        if self.head_width is None and width % self.heads:
+        if self.head_dim is None and width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got {width} and {self.heads}")
-        return self.head_width or width // self.heads
+        return self.head_dim or width // self.heads
 
     def state_spec(self, width: int) -> StateSpec:
         """Keys and values; nothing of a memory, which keeps its own."""
@@ -104,13 +104,13 @@ class Attention(nn.Module):
     def __init__(self, width: int, layer: int, spec: AttentionSpec):
         super().__init__()
         self.spec, self.layer = spec, layer
-        self.head_width = spec.width_of_head(width)
-        inner, shared = spec.heads * self.head_width, spec.groups * self.head_width
+        self.head_dim = spec.width_of_head(width)
+        inner, shared = spec.heads * self.head_dim, spec.groups * self.head_dim
         self.query = nn.Linear(width, inner, bias=spec.bias)
         self.key = nn.Linear(width, shared, bias=spec.bias)
         self.value = nn.Linear(width, shared, bias=spec.bias)
         self.output = nn.Linear(inner, width, bias=spec.output_bias)
-        normed = (inner, shared) if spec.qk_norm_whole else (self.head_width, self.head_width)
+        normed = (inner, shared) if spec.qk_norm_whole else (self.head_dim, self.head_dim)
         self.query_norm = spec.qk_norm.build(normed[0]) if spec.qk_norm else None
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
         self.query_rotary, self.key_rotary = Rotary(), Rotary()
@@ -136,7 +136,7 @@ class Attention(nn.Module):
             return q_BHTK, *ctx.memory.once(self.layer, lambda: self._keys_and_values(ctx.memory.states_BSD))
         k_BGTK, v_BGTK = self._keys_and_values(x_BTD)
         if self.spec.rotary is not None:
-            tables = self.spec.rotary.tables(ctx, self.head_width, q_BHTK.dtype)
+            tables = self.spec.rotary.tables(ctx, self.head_dim, q_BHTK.dtype)
             q_BHTK, k_BGTK = self.query_rotary(q_BHTK, tables), self.key_rotary(k_BGTK, tables)
         return q_BHTK, k_BGTK, v_BGTK
 
@@ -146,7 +146,7 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         if norm is not None and self.spec.qk_norm_whole:
             x, norm = norm(x), None
-        x = x.unflatten(-1, (-1, self.head_width))
+        x = x.unflatten(-1, (-1, self.head_dim))
         return (x if norm is None else norm(x)).transpose(1, 2)
 
     def attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, ctx: ForwardContext) -> Tensor:
@@ -170,7 +170,7 @@ class Attention(nn.Module):
             causal = not written_out and ctx.causal_only(rule)
             mask = None if causal else ctx.mask(rule)
         weights = self.weights if self.weights.wanted else None
-        return attend(q_BHTK, k_BGTK, v_BGTK, mask, causal=causal, scale=spec.scale, cap=spec.cap, weights=weights)
+        return attend(q_BHTK, k_BGTK, v_BGTK, mask, causal=causal, scale=spec.scale, softcap=spec.cap, weights=weights)
 
 
 class Rotary(nn.Module):
@@ -205,7 +205,7 @@ def attend(
     *,
     causal: bool = False,
     scale: float | None = None,
-    cap: float | None = None,
+    softcap: float | None = None,
     weights: AttentionWeights | None = None,
 ) -> Float[Tensor, "B H T K"]:
     """``softmax(scale · q kᵀ) v``, with each key head shared by H / G query heads.
@@ -214,7 +214,7 @@ def attend(
         mask: who sees whom, bool (B, 1, T, S), or None for all.
         causal: T = S tokens of one text, each of which sees those before it; `mask` is None then.
         scale: None means 1 / sqrt(K).
-        cap: presses the scores softly into ±cap; it takes a mask, never `causal`.
+        softcap: presses the scores softly into ±cap; it takes a mask, never `causal`.
         weights: computes the attention weights (B, G, H / G, T, S), for hooks on it; it takes a mask too.
     """
     groups, heads = k_BGSK.shape[1], q_BHTK.shape[1]

@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class GatedMLPSpec:
     """``down(activation(gate(x)) · up(x))``: SwiGLU with silu, GeGLU with gelu_tanh."""
 
-    hidden: int
+    d_ff: int
     activation: Activation = "silu"
     bias: bool = False
 
@@ -44,7 +44,7 @@ class GatedMLPSpec:
 class MLPSpec:
     """``down(activation(up(x)))``: two matrices, as in the original Transformer and GPT-2."""
 
-    hidden: int
+    d_ff: int
     activation: Activation = "gelu_tanh"
     bias: bool = True
 
@@ -60,9 +60,9 @@ class GatedMLP(nn.Module):
     def __init__(self, width: int, spec: GatedMLPSpec):
         super().__init__()
         self.spec = spec
-        self.gate = nn.Linear(width, spec.hidden, bias=spec.bias)
-        self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
-        self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
+        self.gate = nn.Linear(width, spec.d_ff, bias=spec.bias)
+        self.up = nn.Linear(width, spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, width, bias=spec.bias)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         h_BTF = ACTIVATIONS[self.spec.activation](self.gate(x_BTD)) * self.up(x_BTD)
@@ -73,8 +73,8 @@ class MLP(nn.Module):
     def __init__(self, width: int, spec: MLPSpec):
         super().__init__()
         self.spec = spec
-        self.up = nn.Linear(width, spec.hidden, bias=spec.bias)
-        self.down = nn.Linear(spec.hidden, width, bias=spec.bias)
+        self.up = nn.Linear(width, spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, width, bias=spec.bias)
 
     def forward(self, x_BTD: Float[Tensor, "*batch D"], ctx: ForwardContext) -> Float[Tensor, "*batch D"]:
         return self.down(ACTIVATIONS[self.spec.activation](self.up(x_BTD)))

@@ -28,14 +28,14 @@ class MoESpec:
     """
 
     experts: int
-    active: int
-    hidden: int
+    experts_per_token: int
+    d_ff: int
     activation: Activation = "silu"
     normalise: bool = True
 
     def __post_init__(self):
-        if not 1 <= self.active <= self.experts:
-            raise ValueError(f"active must be from 1 to experts ({self.experts}), got {self.active}")
+        if not 1 <= self.experts_per_token <= self.experts:
+            raise ValueError(f"active must be from 1 to experts ({self.experts}), got {self.experts_per_token}")
 
     def facts(self) -> dict[str, str]:
         """The spec in words."""
@@ -52,8 +52,8 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.spec = spec
         self.router = nn.Linear(width, spec.experts, bias=False)
-        self.choice = Choice(spec.active, spec.normalise)
-        expert = GatedMLPSpec(hidden=spec.hidden, activation=spec.activation)
+        self.choice = Choice(spec.experts_per_token, spec.normalise)
+        expert = GatedMLPSpec(d_ff=spec.d_ff, activation=spec.activation)
         self.experts = nn.ModuleList(expert.build(width) for _ in range(spec.experts))
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
@@ -61,7 +61,7 @@ class MixtureOfExperts(nn.Module):
         weight_NA, chosen_NA = self.choice(self.router(x_ND))
         # Sorted by expert, so that each one reads all its tokens at once.
         order = chosen_NA.flatten().argsort(stable=True)
-        token_of = order.div(self.spec.active, rounding_mode="floor")
+        token_of = order.div(self.spec.experts_per_token, rounding_mode="floor")
         counts = chosen_NA.flatten().bincount(minlength=self.spec.experts).tolist()
         weights = weight_NA.flatten()[order].to(x_ND.dtype)
         sum_ND = torch.zeros_like(x_ND)

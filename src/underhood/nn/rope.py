@@ -30,15 +30,15 @@ class RotarySpec:
     part: float = 1.0
 
     def frequencies(
-        self, head_width: int, device: torch.device, dtype: torch.dtype = torch.float32
+        self, head_dim: int, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "pairs"]:
         """Angle per position of each pair, in radians."""
-        rotated = int(head_width * self.part)
+        rotated = int(head_dim * self.part)
         pair = torch.arange(0, rotated, 2, device=device, dtype=dtype)
         plain = 1.0 / self.theta ** (pair / rotated)
         return plain if self.scaling is None else self.scaling.scale(plain, self.theta)
 
-    def tables(self, ctx: ForwardContext, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def tables(self, ctx: ForwardContext, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines for the new tokens of a pass, each (B, 1, T, R), computed once per pass.
 
         Both halves hold the R/2 angles, the first half of the sines with a minus: what `rotate` multiplies by. They are
@@ -48,8 +48,8 @@ class RotarySpec:
         wide = torch.promote_types(dtype, torch.float32)
         amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
         return ctx.once(
-            (self, head_width, wide),
-            lambda: _tables(positions_BT, self.frequencies(head_width, positions_BT.device, wide), amplitude),
+            (self, head_dim, wide),
+            lambda: _tables(positions_BT, self.frequencies(head_dim, positions_BT.device, wide), amplitude),
         )
 
 

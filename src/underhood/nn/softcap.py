@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def softcap(x: Tensor, cap: float) -> Tensor:
+def apply_softcap(x: Tensor, cap: float) -> Tensor:
     """``cap · tanh(x / cap)``: near the identity for small scores, never beyond ±cap."""
     return cap * (x / cap).tanh()
 
@@ -32,7 +32,7 @@ class SoftcappedLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return softcap(F.linear(x, self.weight), self.cap)
+        return apply_softcap(F.linear(x, self.weight), self.cap)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, cap={self.cap}"

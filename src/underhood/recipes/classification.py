@@ -103,7 +103,7 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
 
     def encode(part: Sequence[Labelled]) -> list[list[int]]:
         texts = [one.text for one in part]
-        return encode_texts(loaded.tokenizer, described, texts, model.context, opening=opening)
+        return encode_texts(loaded.tokenizer, described, texts, model.context_length, opening=opening)
 
     rows, test_rows = encode(learn), encode(test)
     truth, test_truth = [number[one.label] for one in learn], [number[one.label] for one in test]
@@ -111,7 +111,7 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
     trainer = Trainer(
         name=STAGE,
-        optimizer=rates_of(spec, model.spec.width, rank),
+        optimizer=rates_of(spec, model.spec.d_model, rank),
         fit=FitSpec(
             steps=steps,
             schedule=ScheduleSpec(warmup=0.1, decay=0.9),
@@ -142,7 +142,7 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     return done
 
 
-def rates_of(spec: ClassifySpec, width: int, rank: int) -> AdamWSpec:
+def rates_of(spec: ClassifySpec, d_model: int, rank: int) -> AdamWSpec:
     """What learns how fast: a new head fast; adapters at their usual rate, or, where all weights learn, the blocks at a
     quarter of theirs and the embedding fast.
 
@@ -153,9 +153,9 @@ def rates_of(spec: ClassifySpec, width: int, rank: int) -> AdamWSpec:
     if spec.lr is not None:
         return AdamWSpec(lr=spec.lr, weight_decay=0.01)
     if rank:
-        return AdamWSpec(lr=default_rate(width, True), weight_decay=0.01, rates=(("head.", 1e-2),))
+        return AdamWSpec(lr=default_rate(d_model, True), weight_decay=0.01, rates=(("head.", 1e-2),))
     rates = (("head.", 1e-2), ("model.embed.", 2e-2))
-    return AdamWSpec(lr=default_rate(width, False) / 4, weight_decay=0.01, rates=rates)
+    return AdamWSpec(lr=default_rate(d_model, False) / 4, weight_decay=0.01, rates=rates)
 
 
 def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list[ClassifierRow], list[str]]:

@@ -122,7 +122,9 @@ def evaluate(
     if data.held_out_pairs and not plain:
         items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed))
         items = [
-            item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= model.context
+            item
+            for item in items
+            if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= model.context_length
         ]
         if items:
             scores = score_pairs(model, items, device=device)
@@ -131,7 +133,7 @@ def evaluate(
 
 
 def _bits_per_byte(held_out: TokenShards, model: Decoder, device: Any) -> Measurement:
-    report = held_out_loss(model, _windows(held_out, model.context), device=device)
+    report = held_out_loss(model, _windows(held_out, model.context_length), device=device)
     return measurement(
         BITS,
         report.interval(),
@@ -144,7 +146,7 @@ def _bits_per_byte(held_out: TokenShards, model: Decoder, device: Any) -> Measur
 
 def _windows(held_out: TokenShards, context: int) -> EvaluationWindows:
     # A quarter of each window is context only: nearly all that a longer overlap would give, at half its cost.
-    return EvaluationWindows.of_shards(held_out, context=context, stride=max(1, context * 3 // 4))
+    return EvaluationWindows.of_shards(held_out, context_length=context, stride=max(1, context * 3 // 4))
 
 
 def _chosen_over_prior(
@@ -188,7 +190,7 @@ def _writer(
             ids = [_opened(tokenizer, prompt) for prompt in prompts]
         else:
             ids = [[tokenizer.special[END], *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
-        limit = (model.context or 1 << 20) - 8
+        limit = (model.context_length or 1 << 20) - 8
         done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=SAMPLE_TOKENS, stop_ids=stop)
         return [GeneratedAnswer(tokenizer.decode(one.ids).strip(), one.finish == "stop") for one in done]
 

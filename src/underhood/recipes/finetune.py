@@ -89,10 +89,10 @@ def finetune_model(spec: FinetuneSpec, out: Path) -> tuple[RunLog, Callable[[], 
     return log, lambda: _finetune(spec, out, log)
 
 
-def default_rate(width: int, lora: bool) -> float:
+def default_rate(d_model: int, lora: bool) -> float:
     """Learning rates that serve at widths from 128 to 8192: 2e-5 (all weights) and 2e-4 (LoRA) at 4096, where they are
     customary; all weights scale with 1/width (Yang et al. 2022), adapters with its root."""
-    return 2e-4 * math.sqrt(4096 / width) if lora else 2e-5 * 4096 / width
+    return 2e-4 * math.sqrt(4096 / d_model) if lora else 2e-5 * 4096 / d_model
 
 
 def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
@@ -108,8 +108,8 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     write_text(out / "split.json", json.dumps(sources))
     template = template_of(loaded)
     rendered = {name: _rendered(part, template, loaded.tokenizer) for name, part in parts.items()}
-    context = _context(spec, rendered["train"], model.context)
-    batches = ChatBatches(rendered["train"], rows=spec.rows, context=context, seed=spec.seed)
+    context = _context(spec, rendered["train"], model.context_length)
+    batches = ChatBatches(rendered["train"], batch_size=spec.batch_size, context_length=context, seed=spec.seed)
     if batches.dropped:
         text = f"{batches.dropped:,} conversations are longer than {context:,} tokens and are left out"
         log.event(STAGE, "note", text=text)
@@ -118,7 +118,8 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         held_out = {name: rendered[name] for name in ("validation", "test") if rendered[name]}
         counters = {name: log.counter(STAGE, f"{name} {when}", "conversations") for name in held_out}
         return {
-            name: score(model, part, device, model.context, progress=counters[name]) for name, part in held_out.items()
+            name: score(model, part, device, model.context_length, progress=counters[name])
+            for name, part in held_out.items()
         }
 
     before = scores("before")
@@ -126,8 +127,8 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     lora = _operate(model, spec, rank)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     # The last batch of an epoch may be filled from the next, so rows decide, not batches.
-    steps = spec.steps or max(1, round(spec.epochs * batches.rows_per_epoch / (spec.rows * spec.accumulate)))
-    rate = spec.lr or default_rate(model.spec.width, lora is not None)
+    steps = spec.steps or max(1, round(spec.epochs * batches.rows_per_epoch / (spec.batch_size * spec.accumulate)))
+    rate = spec.lr or default_rate(model.spec.d_model, lora is not None)
     trainer = Trainer(
         name=STAGE,
         optimizer=AdamWSpec(lr=rate, betas=(0.9, 0.99), weight_decay=0.0 if lora else 0.01),
@@ -153,7 +154,13 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         fold(model)
     write_model(loaded, out, SFT.model, steps, chats=True)
     done = Finetuned(out, steps, trained, parameter_count(model), conversations.form, before, after)
-    made: dict[str, Any] = {"path": str(out), "lr": rate, "lora_rank": rank, "context": context, "commit": commit()}
+    made: dict[str, Any] = {
+        "path": str(out),
+        "lr": rate,
+        "lora_rank": rank,
+        "context_length": context,
+        "commit": commit(),
+    }
     made["versions"] = {name: importlib.metadata.version(name) for name in ("underhood", "torch")}
     write_text(out / "results.json", json.dumps(asdict(done) | made, indent=1))
     shutil.rmtree(trainer.checkpoints, ignore_errors=True)
@@ -190,14 +197,14 @@ def score(
     model: Decoder,
     examples: Sequence[Rendered],
     device: Device,
-    context: int,
+    context_length: int,
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Score:
     """Loss and accuracy on the answers of conversations; each is cut to the model's context."""
     model.eval()
     nats, right, count = 0.0, 0.0, 0
-    cut = [Rendered(one.ids[: context + 1], one.mask[: context + 1]) for one in examples]
+    cut = [Rendered(one.ids[: context_length + 1], one.mask[: context_length + 1]) for one in examples]
     cut = sorted((one for one in cut if any(one.mask[1:])), key=lambda one: len(one.ids))
     for first in range(0, len(cut), rows):
         if progress is not None:
@@ -245,12 +252,12 @@ def _rendered(part: Sequence[Conversation], template: Template, tokenizer: Token
 
 
 def _context(spec: FinetuneSpec, examples: Sequence[Rendered], limit: int) -> int:
-    if spec.context is not None:
-        if spec.context > limit:
+    if spec.context_length is not None:
+        if spec.context_length > limit:
             raise UserError(
-                "--context is longer than the model's", expected=f"at most {limit:,}", got=f"{spec.context:,}"
+                "--context is longer than the model's", expected=f"at most {limit:,}", got=f"{spec.context_length:,}"
             )
-        return spec.context
+        return spec.context_length
     longest = max((len(one.ids) for one in examples), default=1) - 1
     # Rows of one conversation would be mostly padding: several of the longest fit.
     return min(limit, max(64, 64 * math.ceil(longest / 64)))

@@ -48,9 +48,9 @@ class FinetuneSpec(TrainingSettings):
         bits: holds the frozen weights under the adapters in 8 or 4 bits.
         epochs: how often the conversations are read, unless --steps is given.
         steps: optimiser steps in all, instead of epochs.
-        rows: rows of packed conversations per micro-batch.
+        batch_size: rows of packed conversations per micro-batch.
         accumulate: micro-batches per optimiser step.
-        context: tokens per row; the longest conversation's if left out.
+        context_length: tokens per row; the longest conversation's if left out.
         lr: learning rate; by the model's width if left out.
         validation: share of the conversations to validate by.
         test: share of the conversations to test by.
@@ -67,9 +67,9 @@ class FinetuneSpec(TrainingSettings):
     bits: Literal[8, 4] | None = None
     epochs: float = 3.0
     steps: int | None = None
-    rows: int = 4
+    batch_size: int = 4
     accumulate: int = 1
-    context: int | None = None
+    context_length: int | None = None
     lr: float | None = None
     validation: float = 0.05
     test: float = 0.10
@@ -79,7 +79,7 @@ class FinetuneSpec(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("rows", "accumulate", "save_every"):
+        for name in ("batch_size", "accumulate", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.bits and self.lora_rank == 0:

@@ -156,7 +156,7 @@ def run_stage(
             prepared.data,
             feedback,
             run.path / "data" / "feedback.jsonl",
-            reads=planned.steps * planned.rows,
+            reads=planned.steps * planned.batch_size,
             had=had,
             restart=restart,
             seed=run.spec.seed,

@@ -202,7 +202,7 @@ def render_examples(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[R
 
 
 def render_pairs(
-    tokenizer: Tokenizer, pairs: Sequence[Pair], *, context: int
+    tokenizer: Tokenizer, pairs: Sequence[Pair], *, context_length: int
 ) -> list[tuple[tuple[list[int], list[bool]], tuple[list[int], list[bool]]]]:
     """Preference pairs as tokens; those that don't fit the context are left out."""
     template = ChatTemplate()
@@ -212,7 +212,7 @@ def render_pairs(
         for answer in (pair.chosen, pair.rejected):
             said = template.render(tokenizer, [*pair.prompt, {"role": "assistant", "content": answer}])
             sides.append((said.ids, said.mask))
-        if max(len(ids) for ids, _ in sides) - 1 <= context:
+        if max(len(ids) for ids, _ in sides) - 1 <= context_length:
             found.append((sides[0], sides[1]))
     return found
 

@@ -19,7 +19,7 @@ from underhood.train.cross_entropy import cross_entropy
 class SplitModel(Protocol):
     """A language model whose last step, the scores of the vocabulary, can be taken apart from the rest."""
 
-    def hidden(self, tokens: Tensor, *, positions: Tensor | None = None) -> Tensor: ...
+    def hidden_states(self, tokens: Tensor, *, positions: Tensor | None = None) -> Tensor: ...
 
     def unembed(self, x: Tensor) -> Tensor: ...
 
@@ -58,7 +58,7 @@ def supervised(model: LanguageModel, batch: Batch) -> Supervised:
     """
     rows_N, columns_N = (batch.targets != IGNORE).nonzero(as_tuple=True)
     if isinstance(model, SplitModel):
-        hidden_BTD = model.hidden(batch.tokens, positions=batch.positions)
+        hidden_BTD = model.hidden_states(batch.tokens, positions=batch.positions)
         logits_NV = model.unembed(hidden_BTD[rows_N, columns_N])
     else:
         logits_NV = model(batch.tokens, positions=batch.positions)[rows_N, columns_N]

@@ -29,18 +29,18 @@ from underhood.train.plan_overrides import PlanOverrides
 class ModelSize:
     """A rung of the ladder: the model's proportions and the batch it likes."""
 
-    width: int
+    d_model: int
     layers: int
     heads: int
     kv_heads: int
-    context: int
-    rows: int
+    context_length: int
+    batch_size: int
 
     def spec(self, vocab_size: int) -> DecoderSpec:
         return qwen3_shaped(
             vocab_size=vocab_size,
-            context=self.context,
-            width=self.width,
+            context_length=self.context_length,
+            d_model=self.d_model,
             layers=self.layers,
             heads=self.heads,
             kv_heads=self.kv_heads,
@@ -48,14 +48,14 @@ class ModelSize:
 
 
 SIZES = (
-    ModelSize(width=128, layers=3, heads=2, kv_heads=1, context=256, rows=8),
-    ModelSize(width=192, layers=4, heads=2, kv_heads=2, context=512, rows=4),
-    ModelSize(width=256, layers=4, heads=2, kv_heads=2, context=512, rows=4),
-    ModelSize(width=320, layers=5, heads=5, kv_heads=5, context=512, rows=4),
-    ModelSize(width=384, layers=6, heads=6, kv_heads=3, context=512, rows=8),
-    ModelSize(width=512, layers=8, heads=8, kv_heads=4, context=512, rows=16),
-    ModelSize(width=768, layers=12, heads=12, kv_heads=4, context=1024, rows=32),
-    ModelSize(width=1024, layers=16, heads=16, kv_heads=8, context=1024, rows=64),
+    ModelSize(d_model=128, layers=3, heads=2, kv_heads=1, context_length=256, batch_size=8),
+    ModelSize(d_model=192, layers=4, heads=2, kv_heads=2, context_length=512, batch_size=4),
+    ModelSize(d_model=256, layers=4, heads=2, kv_heads=2, context_length=512, batch_size=4),
+    ModelSize(d_model=320, layers=5, heads=5, kv_heads=5, context_length=512, batch_size=4),
+    ModelSize(d_model=384, layers=6, heads=6, kv_heads=3, context_length=512, batch_size=8),
+    ModelSize(d_model=512, layers=8, heads=8, kv_heads=4, context_length=512, batch_size=16),
+    ModelSize(d_model=768, layers=12, heads=12, kv_heads=4, context_length=1024, batch_size=32),
+    ModelSize(d_model=1024, layers=16, heads=16, kv_heads=8, context_length=1024, batch_size=64),
 )
 """Shapes by size. The small ones have few, wide heads: on a CPU attention's cost is mostly per head."""
 
@@ -110,13 +110,13 @@ class StagePlan:
 
     stage: str
     steps: int
-    rows: int
-    context: int
+    batch_size: int
+    context_length: int
     seconds: float
 
     @property
     def tokens(self) -> int:
-        return self.steps * self.rows * self.context
+        return self.steps * self.batch_size * self.context_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +174,10 @@ def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, rows: int, device: 
     """Tokens per second of real training steps (forward, backward, clipping, update) on random tokens."""
     model = spec.initialize(seed=0).to(device.torch)
     stepper = optimizer.build(model)
-    tokens = torch.randint(spec.vocab_size, (rows, spec.context + 1), device=device.torch)
-    positions = torch.arange(spec.context, device=device.torch)[None].expand(rows, -1) % max(spec.context // 2, 1)
+    tokens = torch.randint(spec.vocab_size, (batch_size, spec.context_length + 1), device=device.torch)
+    positions = torch.arange(spec.context_length, device=device.torch)[None].expand(batch_size, -1) % max(
+        spec.context_length // 2, 1
+    )
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), positions)
 
     def step() -> None:
@@ -194,7 +196,7 @@ def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, rows: int, device: 
         step()
         device.wait()
         count += 1
-    return count * rows * spec.context / (time.perf_counter() - start)
+    return count * batch_size * spec.context_length / (time.perf_counter() - start)
 
 
 def make_plan(
@@ -223,7 +225,7 @@ def make_plan(
     started = time.perf_counter()
 
     def speed_of(size: ModelSize, least: float) -> float:
-        return SUSTAINED * measure_speed(size.spec(vocab_size), optimizer, size.rows, hardware.device, least)
+        return SUSTAINED * measure_speed(size.spec(vocab_size), optimizer, size.batch_size, hardware.device, least)
 
     try:
         first = 0.8 * seconds * stages[0].share / total
@@ -252,14 +254,16 @@ def make_plan(
 
 def _plan_stage(request: StageRequest, seconds: float, size: ModelSize, speed: float) -> StagePlan:
     """As many steps as fit into `seconds`, and as the stage's data is worth."""
-    rows, row_tokens = size.rows, size.context
+    rows, row_tokens = size.batch_size, size.context_length
     if request.row_tokens is not None:
         row_tokens = request.row_tokens
-        rows = max(1, min(int(request.tokens) // row_tokens, size.rows * size.context // row_tokens))
+        rows = max(1, min(int(request.tokens) // row_tokens, size.batch_size * size.context_length // row_tokens))
     per_step = rows * row_tokens * request.cost / speed
     most = request.epochs * request.tokens / (rows * row_tokens)
     steps = request.steps or max(1, round(min(seconds / per_step, most)))
-    return StagePlan(stage=request.stage, steps=steps, rows=rows, context=row_tokens, seconds=steps * per_step)
+    return StagePlan(
+        stage=request.stage, steps=steps, batch_size=rows, context_length=row_tokens, seconds=steps * per_step
+    )
 
 
 def check_overrides(overrides: PlanOverrides, vocab_size: int) -> None:
@@ -281,10 +285,13 @@ def check_overrides(overrides: PlanOverrides, vocab_size: int) -> None:
 
 
 def _with_overrides(size: ModelSize, overrides: PlanOverrides) -> ModelSize:
-    fixed = {name: getattr(overrides, name) for name in ("width", "layers", "heads", "kv_heads", "context", "rows")}
+    fixed = {
+        name: getattr(overrides, name)
+        for name in ("d_model", "layers", "heads", "kv_heads", "context_length", "batch_size")
+    }
     fixed = {name: value for name, value in fixed.items() if value is not None}
-    if "width" in fixed and "heads" not in fixed:
-        fixed["heads"] = max(1, fixed["width"] // 64)
+    if "d_model" in fixed and "heads" not in fixed:
+        fixed["heads"] = max(1, fixed["d_model"] // 64)
     if "heads" in fixed and "kv_heads" not in fixed:
         fixed["kv_heads"] = fixed["heads"]
     return replace(size, **fixed)
@@ -293,7 +300,7 @@ def _with_overrides(size: ModelSize, overrides: PlanOverrides) -> ModelSize:
 def _reason(seconds: float, hardware: Hardware, spec: DecoderSpec, speed: float, first: StagePlan) -> str:
     flops = training_flops(spec)
     return (
-        f"{seconds:.0f} s are left for training. A {spec.layers}-layer model of width {spec.width} trains at "
+        f"{seconds:.0f} s are left for training. A {spec.layers}-layer model of width {spec.d_model} trains at "
         f"{speed:,.0f} tokens/s here ({100 * speed * flops / hardware.flops:.0f} % of the measured "
         f"{hardware.flops / 1e9:.0f} GFLOP/s), so {first.stage} gets {first.steps} steps or "
         f"{first.tokens:,} tokens."

@@ -10,17 +10,17 @@ class PlanOverrides:
     """What the user fixed; None is for the planner to decide.
 
     Attributes:
-        width: the model's width.
+        d_model: the model's width.
         layers: the model's layers.
-        heads: its query heads; a 64th of the width if left out.
+        heads: its query heads; a 64th of d_model if left out.
         kv_heads: its key-value heads; as many as query heads if left out.
-        context: tokens per row, and the longest text it is trained for.
-        rows: rows per training step.
+        context_length: tokens per row, and the longest text it is trained for.
+        batch_size: rows per training step.
     """
 
-    width: int | None = None
+    d_model: int | None = None
     layers: int | None = None
     heads: int | None = None
     kv_heads: int | None = None
-    context: int | None = None
-    rows: int | None = None
+    context_length: int | None = None
+    batch_size: int | None = None

@@ -41,9 +41,9 @@ class ScheduleSpec:
         return self.floor + (1 - self.floor) * shaped
 
 
-def noam(step: int, width: int, warmup: int = 4000) -> float:
+def noam(step: int, d_model: int, warmup: int = 4000) -> float:
     """The learning rate itself for update `step` (counted from 1): ``width^−½ · min(step^−½, step · warmup^−1.5)``.
 
     It climbs linearly for `warmup` steps and falls as the root of the step. Source: Vaswani et al. 2017, equation 3.
     """
-    return width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+    return d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)

@@ -22,7 +22,7 @@ def train_small(
     spec: DecoderSpec,
     *,
     steps: int,
-    rows: int = 12,
+    batch_size: int = 12,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Decoder:
@@ -38,15 +38,15 @@ def train_small(
     end = tokenizer.special["<|endoftext|>"]
     ids_N = torch.tensor([id for text in texts for id in (end, *tokenizer.encode(text))])
     model = spec.initialize(seed=seed)
-    width = spec.context + 1
+    width = spec.context_length + 1
 
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        starts_B1 = torch.randint(len(ids_N) - width + 1, (rows, 1), generator=draw)
+        starts_B1 = torch.randint(len(ids_N) - width + 1, (batch_size, 1), generator=draw)
         row_BT = ids_N[starts_B1 + torch.arange(width)]
         if progress is not None:
             progress(step / steps)
-        return next_token_loss(model, Batch(row_BT[:, :-1], row_BT[:, 1:])), rows * spec.context, {}
+        return next_token_loss(model, Batch(row_BT[:, :-1], row_BT[:, 1:])), batch_size * spec.context_length, {}
 
     optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.04).build(model)
     fit(model, step_loss, optimizer, FitSpec(steps=steps), stage="pretrain", log=RunLog(None))

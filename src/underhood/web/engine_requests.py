@@ -74,7 +74,7 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
     return ChatAsked(
         Request(
             prompt=ids,
-            max_new_tokens=served.context if most is None else min(most, served.context),
+            max_new_tokens=served.context_length if most is None else min(most, served.context_length),
             stop_ids=frozenset(served.loaded.stop_ids),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=grammar,
@@ -113,7 +113,7 @@ def ask_completions(body: CompletionRequest, served: Served, settings: ServeSett
         requests.append(
             Request(
                 prompt=ids,
-                max_new_tokens=min(most, served.context),
+                max_new_tokens=min(most, served.context_length),
                 stop_ids=frozenset(served.loaded.stop_ids),
                 best_of=best_of,
                 logprobs=body.logprobs,
@@ -177,13 +177,13 @@ def text_ids(served: Served, text: str, param: str, *, opened: bool = True) -> l
 
 def check_size(served: Served, text: str, param: str) -> None:
     """Refuses a text that could not fit into the context, before it is read."""
-    if len(text) > SLACK * served.context * served.longest_token:
+    if len(text) > SLACK * served.context_length * served.longest_token:
         raise _too_long(served, f"{len(text):,} characters", param)
 
 
 def check_length(served: Served, ids: Sequence[int], param: str) -> None:
     """Refuses a prompt that the model can't read."""
-    if len(ids) > served.context:
+    if len(ids) > served.context_length:
         raise _too_long(served, f"{len(ids):,} tokens", param)
     if not ids:
         raise invalid("The prompt is empty; begin with at least one token.", param)
@@ -255,5 +255,5 @@ def _grammar(format: Any) -> Grammar | None:
 
 
 def _too_long(served: Served, got: str, param: str) -> ApiError:
-    message = f"The model {served.id} reads at most {served.context:,} tokens; this is {got}."
+    message = f"The model {served.id} reads at most {served.context_length:,} tokens; this is {got}."
     return ApiError(400, message, param=param, code="context_length_exceeded")

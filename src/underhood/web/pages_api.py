@@ -196,7 +196,7 @@ def card(model: Served) -> dict[str, Any]:
         "hue": model_hue(loaded.stage) if loaded.roles is None else "imported",
         "step": loaded.step,
         "chats": loaded.chats,
-        "context": model.context,
+        "context": model.context_length,
         "parameters": parameter_count(loaded.model),
     }
 

@@ -44,7 +44,7 @@ class Served:
 
     @property
     def context(self) -> int:
-        return self.loaded.spec.context or UNLIMITED
+        return self.loaded.spec.context_length or UNLIMITED
 
     @cached_property
     def longest_token(self) -> int:

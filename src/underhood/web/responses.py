@@ -132,7 +132,7 @@ class ModelFacts(BaseModel):
     owned_by: Literal["underhood"] = "underhood"
     stage: str
     chats: bool
-    context: int
+    context_length: int
     parameters: int
     aliases: list[str]
 

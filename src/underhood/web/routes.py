@@ -59,7 +59,7 @@ def embeddings_router(registry: ModelRegistry, settings: ServeSettings) -> APIRo
         """Texts as vectors of length 1."""
         served = registry.find(body.model)
         try:
-            width = served.loaded.decoder.spec.width
+            width = served.loaded.decoder.spec.d_model
         except UserError as error:
             raise translate(error, param="model") from error
         if body.dimensions not in (None, width):
@@ -100,7 +100,7 @@ def tokenize_router(registry: ModelRegistry) -> APIRouter:
         names = None
         if body.return_token_strs:
             names = [token_bytes(served.loaded.tokenizer, id).decode("utf-8", "replace") for id in ids]
-        return TokenizeAnswer(count=len(ids), max_model_len=served.context, tokens=ids, token_strs=names)
+        return TokenizeAnswer(count=len(ids), max_model_len=served.context_length, tokens=ids, token_strs=names)
 
     return router
 
@@ -157,7 +157,7 @@ def _facts(registry: ModelRegistry, served: Served) -> ModelFacts:
         created=served.created,
         stage=served.loaded.stage,
         chats=served.loaded.chats,
-        context=served.context,
+        context_length=served.context_length,
         parameters=served.parameters,
         aliases=registry.aliases(served),
     )

@@ -67,7 +67,7 @@ def score(loaded: LoadedModel, prompt: Sequence[int], answer: Sequence[int], top
     ids = [*prompt, *answer]
     if not prompt or not answer:
         return []
-    context = loaded.model.context
+    context = loaded.model.context_length
     if context is not None and len(ids) > context + 1:
         raise UserError(
             "the conversation is too long to look at its tokens", expected=f"at most {context}", got=str(len(ids))
@@ -78,7 +78,7 @@ def score(loaded: LoadedModel, prompt: Sequence[int], answer: Sequence[int], top
     with torch.inference_mode():
         tokens_1T = torch.tensor([ids[:-1]], device=device)
         stateful = isinstance(model, HiddenStateModel)
-        x_1TX = (model.hidden(tokens_1T) if stateful else model(tokens_1T))[:, first:]
+        x_1TX = (model.hidden_states(tokens_1T) if stateful else model(tokens_1T))[:, first:]
         for begin in range(0, len(answer), CHUNK):
             chunk_1CX = x_1TX[:, begin : begin + CHUNK]
             logits_TV = (model.unembed(chunk_1CX) if stateful else chunk_1CX)[0].float()

@@ -78,7 +78,7 @@ def network(trial: Trial, train: Corpus, held_out: Corpus) -> None:
     """Trains a small decoder on some documents and sends the others through it, there and back."""
     texts = [document.text for document in train.documents]
     tokenizer = train_bpe(texts, vocab_size=2048)
-    spec = qwen3_shaped(vocab_size=2048, context=192, width=128, layers=3, heads=2)
+    spec = qwen3_shaped(vocab_size=2048, context_length=192, d_model=128, layers=3, heads=2)
     model = train_small(texts, tokenizer, spec, steps=450, progress=lambda share: trial.progress(share / 2, "training"))
     data = "\n".join(document.text for document in held_out.documents).encode()
     spelling, end = Spelling(tokenizer, 2048), tokenizer.special["<|endoftext|>"]

@@ -75,7 +75,7 @@ def counted(text: Ids, order: int) -> NGram:
 
 def transformer(trial: Trial, text: Ids, other: Ids, count: int = 600) -> tuple[float, list[tuple[float, float]]]:
     """Trains a small decoder; its bits per letter on the held-out text, and some along the way."""
-    spec = qwen3_shaped(vocab_size=27, context=CONTEXT, width=128, layers=3, heads=4)
+    spec = qwen3_shaped(vocab_size=27, context_length=CONTEXT, d_model=128, layers=3, heads=4)
     model = spec.initialize(seed=0)
     rule = MuonAdamWSpec().build(model)
     rng = np.random.default_rng(0)

@@ -69,7 +69,7 @@ def config_for(loaded: LoadedModel) -> dict[str, Any]:
     origin = origin_of(loaded)
     if origin is None:
         return to_huggingface(loaded.decoder.spec)
-    if spec_from_config(origin, context=loaded.spec.context) != loaded.spec:
+    if spec_from_config(origin, context_length=loaded.spec.context_length) != loaded.spec:
         raise UserError(f"the model in {loaded.run} is no longer what its configuration says, so it has no form")
     return {key: value for key, value in origin.items() if key != "dtype"}
 
@@ -136,7 +136,7 @@ def tokenizer_config(loaded: LoadedModel) -> dict[str, Any]:
     ids, names = special_ids(loaded), {id: name for name, id in loaded.tokenizer.special.items()}
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": loaded.spec.context,
+        "model_max_length": loaded.spec.context_length,
         "clean_up_tokenization_spaces": False,
     }
     for key in ("bos", "eos", "pad"):

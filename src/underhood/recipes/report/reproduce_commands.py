@@ -74,12 +74,12 @@ def _fixed(run: RecordedRun) -> list[str]:
         return []
     mixer = spec["blocks"][0].get("mixer") or {}
     values = {
-        "width": spec.get("width"),
+        "d-model": spec.get("d_model"),
         "layers": spec.get("layers"),
         "heads": mixer.get("heads"),
         "kv-heads": mixer.get("kv_heads"),
-        "context": plan[first].get("context"),
-        "rows": plan[first].get("rows"),
+        "context-length": plan[first].get("context_length"),
+        "batch-size": plan[first].get("batch_size"),
     }
     values |= {f"{name}-steps": plan[name].get("steps") for name in trained_stages() if name in plan}
     options = [f"--{name} {value}" for name, value in values.items() if isinstance(value, int)]

@@ -30,7 +30,7 @@ def pair_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
     """Tokens of all pairs; a pair takes a row of the batch, counted with both its answers."""
     from underhood.recipes.training_data import render_pairs
 
-    pairs = render_pairs(tokenizer, data.pairs, context=1 << 20)
+    pairs = render_pairs(tokenizer, data.pairs, context_length=1 << 20)
     if not pairs:
         return DataSize(tokens=0)
     average = sum(len(ids) for pair in pairs for ids, _ in pair) // len(pairs)
@@ -44,12 +44,14 @@ def dpo_loss(inputs: StageInputs) -> LossFn:
     from underhood.recipes.training_data import render_pairs
 
     plan, model = inputs.plan, inputs.model
-    context = model.context
-    pairs = render_pairs(inputs.tokenizer, inputs.data.pairs, context=context)
+    context = model.context_length
+    pairs = render_pairs(inputs.tokenizer, inputs.data.pairs, context_length=context)
     # Only as many pairs as the planned steps read: the reference scores none in vain.
-    count = min(len(pairs), plan.steps * plan.rows)
+    count = min(len(pairs), plan.steps * plan.batch_size)
     drawn = sorted(random.Random(inputs.seed).sample(range(len(pairs)), count))
-    batches = PairBatches([pairs[i] for i in drawn], rows=plan.rows, seed=inputs.seed, context=context)
+    batches = PairBatches(
+        [pairs[i] for i in drawn], batch_size=plan.batch_size, seed=inputs.seed, context_length=context
+    )
     with inputs.device.autocast():
         reference = score_all_pairs(model, batches)
     return dpo_step(model, batches, reference, DPOSpec(beta=inputs.settings.beta, sft_weight=0.2))

@@ -46,7 +46,7 @@ def pretrain_loss(inputs: StageInputs) -> LossFn:
 
     documents, plan, device = inputs.documents, inputs.plan, inputs.device.torch
     bits_per_byte = documents.tokens / (documents.bytes * math.log(2))  # from nats per token
-    batches = PackedBatches(documents, rows=plan.rows, context=plan.context, seed=inputs.seed)
+    batches = PackedBatches(documents, batch_size=plan.batch_size, context_length=plan.context_length, seed=inputs.seed)
 
     def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
         batch = batches(step).to(device)

@@ -39,7 +39,9 @@ def sft_loss(inputs: StageInputs) -> LossFn:
     from underhood.recipes.training_data import render_examples
 
     examples = render_examples(inputs.tokenizer, inputs.data.examples)
-    batches = ChatBatches(examples, rows=inputs.plan.rows, context=inputs.plan.context, seed=inputs.seed)
+    batches = ChatBatches(
+        examples, batch_size=inputs.plan.batch_size, context_length=inputs.plan.context_length, seed=inputs.seed
+    )
     return sft_step(inputs.model, batches, unlikelihood=inputs.settings.unlikelihood)
 
 

@@ -8,7 +8,7 @@ import { count, whole } from "./numbers.js";
 export function welcome(card, lanes, trouble, send) {
   const suggestions = h("ul", { class: "suggestions" });
   suggest(card.run, suggestions, send);
-  const facts = `${count(card.parameters)} parameters, reads ${whole(card.context)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "");
+  const facts = `${count(card.parameters)} parameters, reads ${whole(card.context_length)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "");
   const alone = card.chats ? `Ask ${card.run}` : `Let ${card.run} go on`;
   return h("div", { class: "welcome" },
     trouble ? h("p", { class: "trouble", role: "alert" }, trouble) : null,
