@@ -19,7 +19,7 @@ class BuiltModel(nn.Module):
         return self.spec.vocab_size
 
     @property
-    def context(self) -> int | None:
+    def context_length(self) -> int | None:
         return self.spec.context
 
     @property

@@ -89,12 +89,12 @@ class DecoderSpec:
         tied = ", embedding and unembedding tied" if self.tied else ""
         facts = {
             "Layers": f"{self.layers}",
-            "Width": f"{self.width}",
-            "Context": f"{self.context:,} tokens",
+            "Width": f"{self.d_model}",
+            "Context": f"{self.context_length:,} tokens",
             "Vocabulary": f"{self.vocab_size:,} tokens{tied}",
         }
         block = self.block(0)
-        return facts | block.mixer.facts(self.width) | block.feedforward.facts()
+        return facts | block.mixer.facts(self.d_model) | block.feedforward.facts()
 
     def build(self) -> "Decoder":
         """The module, with its weights not yet initialised for training (see `initialize`)."""
@@ -175,7 +175,7 @@ class Decoder(BuiltModel):
         self.checkpointing = False
 
     @property
-    def context(self) -> int:
+    def context_length(self) -> int:
         return self.spec.context_length
 
     def forward(

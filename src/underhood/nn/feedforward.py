@@ -34,7 +34,7 @@ class GatedMLPSpec:
 
     def facts(self) -> dict[str, str]:
         """The spec in words."""
-        return {"Feed-forward": f"gated {self.activation}, {self.hidden:,} wide"}
+        return {"Feed-forward": f"gated {self.activation}, {self.d_ff:,} wide"}
 
     def build(self, width: int) -> "GatedMLP":
         return GatedMLP(width, self)
@@ -50,7 +50,7 @@ class MLPSpec:
 
     def facts(self) -> dict[str, str]:
         """The spec in words."""
-        return {"Feed-forward": f"plain {self.activation}, {self.hidden:,} wide"}
+        return {"Feed-forward": f"plain {self.activation}, {self.d_ff:,} wide"}
 
     def build(self, width: int) -> "MLP":
         return MLP(width, self)

@@ -39,7 +39,7 @@ class MoESpec:
 
     def facts(self) -> dict[str, str]:
         """The spec in words."""
-        return {"Feed-forward": f"{self.experts} experts of {self.hidden:,}, {self.active} used per token"}
+        return {"Feed-forward": f"{self.experts} experts of {self.d_ff:,}, {self.experts_per_token} used per token"}
 
     def build(self, width: int) -> "MixtureOfExperts":
         return MixtureOfExperts(width, self)

@@ -199,7 +199,7 @@ class LoadedClassifier:
         if not texts:
             return []
         spec, opening = self.classifier.spec, self.loaded.prompt_ids("")
-        rows = encode_texts(self.loaded.tokenizer, spec, texts, self.loaded.decoder.context, opening=opening)
+        rows = encode_texts(self.loaded.tokenizer, spec, texts, self.loaded.decoder.context_length, opening=opening)
         found_NC = class_probabilities(self.classifier, rows, progress=progress)
         return [dict(zip(self.labels, row.tolist(), strict=True)) for row in found_NC]
 

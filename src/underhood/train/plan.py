@@ -170,7 +170,7 @@ def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_si
     return SIZES[rung]
 
 
-def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, rows: int, device: Device, seconds: float) -> float:
+def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, batch_size: int, device: Device, seconds: float) -> float:
     """Tokens per second of real training steps (forward, backward, clipping, update) on random tokens."""
     model = spec.initialize(seed=0).to(device.torch)
     stepper = optimizer.build(model)

@@ -43,7 +43,7 @@ class Served:
     scoring: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def context(self) -> int:
+    def context_length(self) -> int:
         return self.loaded.spec.context_length or UNLIMITED
 
     @cached_property

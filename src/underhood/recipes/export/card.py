@@ -71,7 +71,8 @@ class Card:
             said = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
         return (
             f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {model.layers} layers of "
-            f"width {model.width}, a vocabulary of {model.vocab_size:,} tokens, a context of {model.context_length:,} tokens. "
+            f"width {model.d_model}, a vocabulary of {model.vocab_size:,} tokens, "
+            f"a context of {model.context_length:,} tokens. "
             f"The weights are stored as {self.dtype}."
         )
 
