@@ -44,8 +44,8 @@ def variant(kind: str) -> Decoder:
         "grouped": [mixer],
         "window": [replace(mixer, window=7)],
         "mixed windows": [mixer, replace(mixer, window=5)],
-        "capped": [replace(mixer, cap=3.0, scale=0.5)],
-        "capped window": [replace(mixer, cap=3.0, window=6)],
+        "capped": [replace(mixer, softcap=3.0, scale=0.5)],
+        "capped window": [replace(mixer, softcap=3.0, window=6)],
     }[kind]
     return random_model(replace(spec, blocks=tuple(replace(block, mixer=mixer) for mixer in mixers)))
 

@@ -22,7 +22,9 @@ Norm = Literal["pre", "post"]
 
 
 def built(norm: Norm) -> EncoderDecoder:
-    spec = original_transformer(vocab_size=V, context=32, width=D, layers=LAYERS, heads=HEADS, hidden=HIDDEN, norm=norm)
+    spec = original_transformer(
+        vocab_size=V, context_length=32, d_model=D, layers=LAYERS, heads=HEADS, d_ff=HIDDEN, norm=norm
+    )
     model = spec.initialize(seed=0).eval()
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -143,17 +145,19 @@ def test_prefix_is_seen_by_all_and_the_rest_is_causal() -> None:
 def test_hooks_see_and_change_attention_weights_rotated_queries_and_the_residual_stream() -> None:
     from underhood.models.decoder import qwen3_shaped
 
-    model = qwen3_shaped(vocab_size=V, context=16, width=D, layers=1, heads=2).initialize(seed=0, embed_std=0.5)
+    model = qwen3_shaped(vocab_size=V, context_length=16, d_model=D, layers=1, heads=2).initialize(
+        seed=0, embed_std=0.5
+    )
     model.blocks[0].mixer.output.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     tokens = torch.arange(6)[None]
-    plain, block, seen = model.hidden(tokens), model.blocks[0], {}
+    plain, block, seen = model.hidden_states(tokens), model.blocks[0], {}
     for name in ("mixer.weights", "mixer.query_rotary", "mixer_residual", "feedforward_residual"):
         block.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
-    torch.testing.assert_close(model.hidden(tokens), plain)
+    torch.testing.assert_close(model.hidden_states(tokens), plain)
     weights = seen["mixer.weights"].flatten(1, 2)
     assert weights.shape == (1, 2, 6, 6)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 6))
     assert float(weights.triu(1).abs().max()) == 0.0
     handle = block.mixer_residual.register_forward_hook(lambda _, __, output: output * 0)
-    assert not torch.allclose(model.hidden(tokens), plain)
+    assert not torch.allclose(model.hidden_states(tokens), plain)
     handle.remove()

@@ -264,7 +264,7 @@ def test_import_needs_the_order_within_fused_tensors(pairs, monkeypatch: pytest.
 @torch.no_grad()
 def test_import_longrope_beyond_the_first_context_matches_transformers(pairs) -> None:
     pair = pairs("phi3_long")
-    assert pair.ours.context == 96
+    assert pair.ours.context_length == 96
     tokens = tokens_of(1, 120)
     longer = load_decoder(pair.folder, context_length=160)
     assert longer.context_length == 160

@@ -83,5 +83,5 @@ def test_moe_spec_checks_and_round_trips() -> None:
     spec = MoESpec(experts=4, experts_per_token=2, d_ff=8, normalise=False, activation="gelu_tanh")
     assert from_json(MoESpec, to_json(spec)) == spec
     for active in (0, 5):
-        with pytest.raises(ValueError, match="active must be from 1 to experts"):
+        with pytest.raises(ValueError, match="experts_per_token must be from 1 to experts"):
             MoESpec(experts=4, experts_per_token=active, d_ff=8)

@@ -20,7 +20,7 @@ class BuiltModel(nn.Module):
 
     @property
     def context_length(self) -> int | None:
-        return self.spec.context
+        return self.spec.context_length
 
     @property
     def state_specs(self) -> tuple[StateSpec, ...]:

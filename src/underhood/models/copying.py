@@ -65,7 +65,7 @@ def _looks(mixer: object, width: int) -> bool:
         and not mixer.qk_norm_whole
         and not mixer.bias
         and mixer.softcap is None
-        and mixer.width_of_head(width) >= 16
+        and mixer.head_dim_for(width) >= 16
     )
 
 

@@ -43,16 +43,16 @@ class EncoderDecoderSpec:
 
     Attributes:
         vocab_size: V.
-        context: the longest source and the longest target, in tokens.
-        width: D, the residual stream.
+        context_length: the longest source and the longest target, in tokens.
+        d_model: D, the residual stream.
         encoder, decoder: the blocks of each, from the first to the last.
         norm: of each stack's output, or None where the last block ends in one.
         tied: source embedding, target embedding and unembedding are one matrix.
     """
 
     vocab_size: int
-    context: int
-    width: int
+    context_length: int
+    d_model: int
     encoder: tuple[SublayerBlockSpec, ...]
     decoder: tuple[SublayerBlockSpec, ...]
     norm: NormSpec | None = None
@@ -62,7 +62,7 @@ class EncoderDecoderSpec:
     def state_specs(self) -> tuple[StateSpec, ...]:
         """What the decoder's layers keep between passes."""
         mixers = (part.mixer for block in self.decoder for part in block.sublayers)
-        return tuple(mixer.state_spec(self.width) for mixer in mixers if mixer is not None)
+        return tuple(mixer.state_spec(self.d_model) for mixer in mixers if mixer is not None)
 
     def build(self) -> "EncoderDecoder":
         return EncoderDecoder(self)
@@ -73,7 +73,7 @@ class EncoderDecoderSpec:
         model, generator = self.build(), torch.Generator().manual_seed(seed)
         for name, parameter in model.named_parameters():
             if name.startswith(("embed.", "target_embed.")):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * self.width**-0.5)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * self.d_model**-0.5)
             elif parameter.ndim == 2:
                 bound = math.sqrt(6.0 / sum(parameter.shape))
                 parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
@@ -85,11 +85,11 @@ class EncoderDecoderSpec:
 def original_transformer(
     *,
     vocab_size: int,
-    context: int,
-    width: int = 512,
+    context_length: int,
+    d_model: int = 512,
     layers: int = 6,
     heads: int = 8,
-    hidden: int = 2048,
+    d_ff: int = 2048,
     activation: Activation = "relu",
     norm: Literal["pre", "post"] = "post",
 ) -> EncoderDecoderSpec:
@@ -105,13 +105,13 @@ def original_transformer(
             sublayers=tuple(SublayerSpec(name=name, layer=layer, **where) for name, layer in parts)
         )
 
-    mlp = ("feedforward", MLPSpec(hidden=hidden, activation=activation))
+    mlp = ("feedforward", MLPSpec(d_ff=d_ff, activation=activation))
     encoder = block(("mixer", attention(causal=False)), mlp)
     decoder = block(("mixer", attention()), ("cross", attention(source="memory", causal=False)), mlp)
     return EncoderDecoderSpec(
         vocab_size=vocab_size,
-        context=context,
-        width=width,
+        context_length=context_length,
+        d_model=d_model,
         encoder=(encoder,) * layers,
         decoder=(decoder,) * layers,
         norm=layer_norm if norm == "pre" else None,
@@ -121,12 +121,12 @@ def original_transformer(
 class Stack(nn.Module):
     """Blocks one after the other, and a final norm if there is one."""
 
-    def __init__(self, width: int, blocks: Sequence[SublayerBlockSpec], norm: NormSpec | None):
+    def __init__(self, d_model: int, blocks: Sequence[SublayerBlockSpec], norm: NormSpec | None):
         super().__init__()
         mixers = [sum(part.mixer is not None for part in block.sublayers) for block in blocks]
         firsts = [sum(mixers[:place]) for place in range(len(blocks))]
-        self.blocks = nn.ModuleList(block.build(width, first) for block, first in zip(blocks, firsts, strict=True))
-        self.norm = nn.Identity() if norm is None else norm.build(width)
+        self.blocks = nn.ModuleList(block.build(d_model, first) for block, first in zip(blocks, firsts, strict=True))
+        self.norm = nn.Identity() if norm is None else norm.build(d_model)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         for block in self.blocks:
@@ -140,11 +140,11 @@ class EncoderDecoder(nn.Module):
     def __init__(self, spec: EncoderDecoderSpec):
         super().__init__()
         self.spec = spec
-        self.embed = nn.Embedding(spec.vocab_size, spec.width)
-        self.target_embed = self.embed if spec.tied else nn.Embedding(spec.vocab_size, spec.width)
-        self.encoder = Stack(spec.width, spec.encoder, spec.norm)
-        self.decoder = Stack(spec.width, spec.decoder, spec.norm)
-        self.unembed = nn.Linear(spec.width, spec.vocab_size, bias=False)
+        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.target_embed = self.embed if spec.tied else nn.Embedding(spec.vocab_size, spec.d_model)
+        self.encoder = Stack(spec.d_model, spec.encoder, spec.norm)
+        self.decoder = Stack(spec.d_model, spec.decoder, spec.norm)
+        self.unembed = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
         if spec.tied:
             self.unembed.weight = self.embed.weight
 
@@ -175,8 +175,8 @@ class EncoderDecoder(nn.Module):
         return ConditionedModel(self, memory)
 
     def _embedded(self, table: nn.Embedding, tokens: Tensor, ctx: ForwardContext) -> Tensor:
-        scaled_BTD = table(tokens) * math.sqrt(self.spec.width)
-        return scaled_BTD + sinusoids(ctx.positions_BT.clamp(min=0), self.spec.width).to(scaled_BTD.dtype)
+        scaled_BTD = table(tokens) * math.sqrt(self.spec.d_model)
+        return scaled_BTD + sinusoids(ctx.positions_BT.clamp(min=0), self.spec.d_model).to(scaled_BTD.dtype)
 
 
 class ConditionedModel:
@@ -187,7 +187,7 @@ class ConditionedModel:
 
     def __init__(self, model: EncoderDecoder, memory: Memory):
         self.model, self.memory = model, memory
-        self.vocab_size, self.context = model.spec.vocab_size, model.spec.context
+        self.vocab_size, self.context_length = model.spec.vocab_size, model.spec.context_length
         self.state_specs = model.spec.state_specs
 
     def __call__(
@@ -196,8 +196,8 @@ class ConditionedModel:
         return self.model.decode(tokens_BT, self.memory, cache=cache, positions=positions)
 
 
-def sinusoids(positions_BT: Int[Tensor, "B T"], width: int) -> Float[Tensor, "B T D"]:
+def sinusoids(positions_BT: Int[Tensor, "B T"], d_model: int) -> Float[Tensor, "B T D"]:
     """Sinusoidal position encodings, sines at even and cosines at odd places (Vaswani et al. 2017, section 3.5)."""
-    pair = torch.arange(0, width, 2, device=positions_BT.device)
-    angles = positions_BT[..., None] * 10_000.0 ** (-pair / width)
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :width]
+    pair = torch.arange(0, d_model, 2, device=positions_BT.device)
+    angles = positions_BT[..., None] * 10_000.0 ** (-pair / d_model)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :d_model]

@@ -87,7 +87,7 @@ def canonical(spec: DecoderSpec) -> DecoderSpec:
         mixer = one.mixer
         if not isinstance(mixer, AttentionSpec):
             return one
-        width = mixer.width_of_head(spec.d_model)
+        width = mixer.head_dim_for(spec.d_model)
         window = None if mixer.window is not None and mixer.window >= spec.context_length else mixer.window
         scale = width**-0.5 if mixer.scale is None else mixer.scale
         return replace(
@@ -117,7 +117,7 @@ def _values(spec: DecoderSpec) -> Json:
         None,
     )
     eps = getattr(spec.norm, "eps", None)
-    scale = mixer.scale or mixer.width_of_head(spec.d_model) ** -0.5
+    scale = mixer.scale or mixer.head_dim_for(spec.d_model) ** -0.5
     values: Json = {
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.d_model,
@@ -125,7 +125,7 @@ def _values(spec: DecoderSpec) -> Json:
         "num_hidden_layers": spec.layers,
         "num_attention_heads": mixer.heads,
         "num_key_value_heads": mixer.groups,
-        "head_dim": mixer.width_of_head(spec.d_model),
+        "head_dim": mixer.head_dim_for(spec.d_model),
         "max_position_embeddings": spec.context_length,
         "rms_norm_eps": eps,
         "tie_word_embeddings": spec.tied,

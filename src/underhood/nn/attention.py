@@ -67,49 +67,49 @@ class AttentionSpec:
     def groups(self) -> int:
         return self.kv_heads or self.heads
 
-    def width_of_head(self, width: int) -> int:
-        if self.head_dim is None and width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, got {width} and {self.heads}")
-        return self.head_dim or width // self.heads
+    def head_dim_for(self, d_model: int) -> int:
+        if self.head_dim is None and d_model % self.heads:
+            raise ValueError(f"d_model must be a multiple of heads, got {d_model} and {self.heads}")
+        return self.head_dim or d_model // self.heads
 
-    def state_spec(self, width: int) -> StateSpec:
+    def state_spec(self, d_model: int) -> StateSpec:
         """Keys and values; nothing of a memory, which keeps its own."""
         if self.source == "memory":
             return NO_STATE
-        head = (self.groups, self.width_of_head(width))
+        head = (self.groups, self.head_dim_for(d_model))
         return StateSpec(vectors=(head, head), window=self.window)
 
-    def flops(self, width: int, context: int) -> float:
+    def flops(self, d_model: int, context: int) -> float:
         """Of scores and weighted sums, per token; causal order leaves half of the positions visible on average."""
-        return 2.0 * self.heads * self.width_of_head(width) * context
+        return 2.0 * self.heads * self.head_dim_for(d_model) * context
 
-    def facts(self, width: int) -> dict[str, str]:
+    def facts(self, d_model: int) -> dict[str, str]:
         """The spec in words."""
         shared = "" if self.groups == self.heads else f", sharing {self.groups} key–value head"
         shared += "s" if shared and self.groups > 1 else ""
-        facts = {"Attention": f"{self.heads} heads of {self.width_of_head(width)}{shared}"}
+        facts = {"Attention": f"{self.heads} heads of {self.head_dim_for(d_model)}{shared}"}
         facts = {"Cross-attention": facts["Attention"]} if self.source == "memory" else facts
         marks = [("rotary positions", self.rotary), ("normalised queries and keys", self.qk_norm)]
         inside = ", ".join(words for words, part in marks if part is not None)
         return facts | ({"In attention": inside} if inside else {})
 
-    def build(self, width: int, layer: int) -> "Attention":
-        """The module of layer number `layer` (its place in the cache) for a residual stream of `width`."""
-        return Attention(width, layer, self)
+    def build(self, d_model: int, layer: int) -> "Attention":
+        """The module of layer number `layer` (its place in the cache) for a residual stream of `d_model`."""
+        return Attention(d_model, layer, self)
 
 
 class Attention(nn.Module):
     """``softmax(q kᵀ / sqrt(K)) v`` over the visible tokens, H heads sharing G key-value heads."""
 
-    def __init__(self, width: int, layer: int, spec: AttentionSpec):
+    def __init__(self, d_model: int, layer: int, spec: AttentionSpec):
         super().__init__()
         self.spec, self.layer = spec, layer
-        self.head_dim = spec.width_of_head(width)
+        self.head_dim = spec.head_dim_for(d_model)
         inner, shared = spec.heads * self.head_dim, spec.groups * self.head_dim
-        self.query = nn.Linear(width, inner, bias=spec.bias)
-        self.key = nn.Linear(width, shared, bias=spec.bias)
-        self.value = nn.Linear(width, shared, bias=spec.bias)
-        self.output = nn.Linear(inner, width, bias=spec.output_bias)
+        self.query = nn.Linear(d_model, inner, bias=spec.bias)
+        self.key = nn.Linear(d_model, shared, bias=spec.bias)
+        self.value = nn.Linear(d_model, shared, bias=spec.bias)
+        self.output = nn.Linear(inner, d_model, bias=spec.output_bias)
         normed = (inner, shared) if spec.qk_norm_whole else (self.head_dim, self.head_dim)
         self.query_norm = spec.qk_norm.build(normed[0]) if spec.qk_norm else None
         self.key_norm = spec.qk_norm.build(normed[1]) if spec.qk_norm else None
@@ -161,16 +161,18 @@ class Attention(nn.Module):
             if ctx.cached and not spec.causal:
                 raise UserError("attention to later tokens can't use a cache", fix="Read whole texts")
             if ctx.attending is not None:
-                rules = {"scale": spec.scale, "window": spec.window, "cap": spec.cap}
+                rules = {"scale": spec.scale, "window": spec.window, "softcap": spec.softcap}
                 return ctx.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
             if ctx.cache is not None:
                 k_BGTK, v_BGTK = ctx.cache.update(self.layer, k_BGTK, v_BGTK)
             rule = MaskRule(causal=spec.causal, window=spec.window)
-            written_out = spec.cap is not None or self.weights.wanted
+            written_out = spec.softcap is not None or self.weights.wanted
             causal = not written_out and ctx.causal_only(rule)
             mask = None if causal else ctx.mask(rule)
         weights = self.weights if self.weights.wanted else None
-        return attend(q_BHTK, k_BGTK, v_BGTK, mask, causal=causal, scale=spec.scale, softcap=spec.cap, weights=weights)
+        return attend(
+            q_BHTK, k_BGTK, v_BGTK, mask, causal=causal, scale=spec.scale, softcap=spec.softcap, weights=weights
+        )
 
 
 class Rotary(nn.Module):
@@ -218,7 +220,7 @@ def attend(
         weights: computes the attention weights (B, G, H / G, T, S), for hooks on it; it takes a mask too.
     """
     groups, heads = k_BGSK.shape[1], q_BHTK.shape[1]
-    if cap is None and weights is None:
+    if softcap is None and weights is None:
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=groups != heads
         )
@@ -226,7 +228,7 @@ def attend(
     factor = q_BHTK.shape[-1] ** -0.5 if scale is None else scale
     q_BGMTK = q_BHTK.unflatten(1, (groups, -1))  # M query heads share a key head
     score_BGMTS = q_BGMTK @ k_BGSK[:, :, None].mT * factor
-    if cap is not None:
-        score_BGMTS = softcap(score_BGMTS, cap)
+    if softcap is not None:
+        score_BGMTS = apply_softcap(score_BGMTS, softcap)
     share_BGMTS = (weights or _WEIGHTS)(score_BGMTS, None if mask is None else mask[:, :, None])
     return (share_BGMTS @ v_BGSK[:, :, None]).flatten(1, 2)

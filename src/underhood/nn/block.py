@@ -20,19 +20,19 @@ from underhood.nn.norm import NormSpec, RMSNormSpec
 class MixerSpec(Protocol):
     """A slot that takes anything that moves information between tokens: attention, recurrence, memory."""
 
-    def state_spec(self, width: int) -> StateSpec:
+    def state_spec(self, d_model: int) -> StateSpec:
         """What the layer keeps between passes."""
         ...
 
-    def flops(self, width: int, context: int) -> float:
+    def flops(self, d_model: int, context: int) -> float:
         """Floating-point operations of a forward pass per token, beside those of the weight matrices."""
         ...
 
-    def facts(self, width: int) -> dict[str, str]:
+    def facts(self, d_model: int) -> dict[str, str]:
         """The spec in words, for a list."""
         ...
 
-    def build(self, width: int, layer: int) -> nn.Module: ...
+    def build(self, d_model: int, layer: int) -> nn.Module: ...
 
 
 class FeedForwardSpec(Protocol):
@@ -42,7 +42,7 @@ class FeedForwardSpec(Protocol):
         """The spec in words, for a list."""
         ...
 
-    def build(self, width: int) -> nn.Module: ...
+    def build(self, d_model: int) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ class BlockSpec:
             SublayerSpec(name="feedforward", layer=self.feedforward, **norms),
         )
 
-    def build(self, width: int, layer: int) -> "Block":
-        return Block(width, layer, self.sublayers)
+    def build(self, d_model: int, layer: int) -> "Block":
+        return Block(d_model, layer, self.sublayers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,8 @@ class SublayerBlockSpec:
 
     sublayers: tuple[SublayerSpec, ...]
 
-    def build(self, width: int, layer: int) -> "Block":
-        return Block(width, layer, self.sublayers)
+    def build(self, d_model: int, layer: int) -> "Block":
+        return Block(d_model, layer, self.sublayers)
 
 
 class Block(nn.Module):
@@ -117,20 +117,20 @@ class Block(nn.Module):
         layer: number of the first mixer's state in the cache; further mixers count on from it.
     """
 
-    def __init__(self, width: int, layer: int, sublayers: Sequence[SublayerSpec]):
+    def __init__(self, d_model: int, layer: int, sublayers: Sequence[SublayerSpec]):
         super().__init__()
         self.sublayers = tuple(sublayers)
         last = None
         for part in self.sublayers:
-            self.add_module(f"{part.name}_norm", part.norm.build(width) if part.norm else nn.Identity())
+            self.add_module(f"{part.name}_norm", part.norm.build(d_model) if part.norm else nn.Identity())
             if part.mixer is not None:
-                self.add_module(part.name, part.mixer.build(width, layer))
+                self.add_module(part.name, part.mixer.build(d_model, layer))
                 layer, last = layer + 1, part
             else:
-                self.add_module(part.name, cast(FeedForwardSpec, part.layer).build(width))
-            self.add_module(f"{part.name}_post_norm", part.post_norm.build(width) if part.post_norm else None)
+                self.add_module(part.name, cast(FeedForwardSpec, part.layer).build(d_model))
+            self.add_module(f"{part.name}_post_norm", part.post_norm.build(d_model) if part.post_norm else None)
             self.add_module(f"{part.name}_residual", nn.Identity())
-            self.add_module(f"{part.name}_stream_norm", part.stream_norm.build(width) if part.stream_norm else None)
+            self.add_module(f"{part.name}_stream_norm", part.stream_norm.build(d_model) if part.stream_norm else None)
         self._last_mixer = last
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:

@@ -34,32 +34,32 @@ class ShortConvolutionSpec:
         if self.taps < 1:
             raise ValueError(f"taps must be at least 1, got {self.taps}")
 
-    def state_spec(self, width: int) -> StateSpec:
+    def state_spec(self, d_model: int) -> StateSpec:
         """Convolution taps: the values of the last tokens."""
-        return StateSpec(vectors=((1, width),), window=self.taps)
+        return StateSpec(vectors=((1, d_model),), window=self.taps)
 
-    def flops(self, width: int, context: int) -> float:
+    def flops(self, d_model: int, context: int) -> float:
         """Of the taps, per token."""
-        return 2.0 * self.taps * width
+        return 2.0 * self.taps * d_model
 
-    def facts(self, width: int) -> dict[str, str]:
+    def facts(self, d_model: int) -> dict[str, str]:
         """The spec in words."""
         return {"Convolution": f"gated, over {self.taps} tokens"}
 
-    def build(self, width: int, layer: int) -> "ShortConvolution":
-        return ShortConvolution(width, layer, self)
+    def build(self, d_model: int, layer: int) -> "ShortConvolution":
+        return ShortConvolution(d_model, layer, self)
 
 
 class ShortConvolution(nn.Module):
     """Mixes each channel of the last few tokens; see `ShortConvolutionSpec`."""
 
-    def __init__(self, width: int, layer: int, spec: ShortConvolutionSpec):
+    def __init__(self, d_model: int, layer: int, spec: ShortConvolutionSpec):
         super().__init__()
         self.spec, self.layer = spec, layer
-        self.value = nn.Linear(width, width, bias=False)
-        self.gate = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
-        self.taps = nn.ParameterList(nn.Parameter(torch.ones(width)) for _ in range(spec.taps))
+        self.value = nn.Linear(d_model, d_model, bias=False)
+        self.gate = nn.Linear(d_model, d_model, bias=False)
+        self.output = nn.Linear(d_model, d_model, bias=False)
+        self.taps = nn.ParameterList(nn.Parameter(torch.ones(d_model)) for _ in range(spec.taps))
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
         """What each token (B, T, D) takes from its neighbours; with `rows` only what those of the T tokens take."""

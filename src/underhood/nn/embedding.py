@@ -11,8 +11,8 @@ class ScaledEmbedding(nn.Embedding):
     The factor is rounded to the table's own type first, as the published bfloat16 models were trained.
     """
 
-    def __init__(self, count: int, width: int, scale: float):
-        super().__init__(count, width)
+    def __init__(self, count: int, d_model: int, scale: float):
+        super().__init__(count, d_model)
         self.scale = scale
 
     def forward(self, input: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ class GatedMLPSpec:
         """The spec in words."""
         return {"Feed-forward": f"gated {self.activation}, {self.d_ff:,} wide"}
 
-    def build(self, width: int) -> "GatedMLP":
-        return GatedMLP(width, self)
+    def build(self, d_model: int) -> "GatedMLP":
+        return GatedMLP(d_model, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +52,17 @@ class MLPSpec:
         """The spec in words."""
         return {"Feed-forward": f"plain {self.activation}, {self.d_ff:,} wide"}
 
-    def build(self, width: int) -> "MLP":
-        return MLP(width, self)
+    def build(self, d_model: int) -> "MLP":
+        return MLP(d_model, self)
 
 
 class GatedMLP(nn.Module):
-    def __init__(self, width: int, spec: GatedMLPSpec):
+    def __init__(self, d_model: int, spec: GatedMLPSpec):
         super().__init__()
         self.spec = spec
-        self.gate = nn.Linear(width, spec.d_ff, bias=spec.bias)
-        self.up = nn.Linear(width, spec.d_ff, bias=spec.bias)
-        self.down = nn.Linear(spec.d_ff, width, bias=spec.bias)
+        self.gate = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
+        self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         h_BTF = ACTIVATIONS[self.spec.activation](self.gate(x_BTD)) * self.up(x_BTD)
@@ -70,11 +70,11 @@ class GatedMLP(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, width: int, spec: MLPSpec):
+    def __init__(self, d_model: int, spec: MLPSpec):
         super().__init__()
         self.spec = spec
-        self.up = nn.Linear(width, spec.d_ff, bias=spec.bias)
-        self.down = nn.Linear(spec.d_ff, width, bias=spec.bias)
+        self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
     def forward(self, x_BTD: Float[Tensor, "*batch D"], ctx: ForwardContext) -> Float[Tensor, "*batch D"]:
         return self.down(ACTIVATIONS[self.spec.activation](self.up(x_BTD)))

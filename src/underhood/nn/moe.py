@@ -14,14 +14,14 @@ from underhood.nn.forward_context import ForwardContext
 
 @dataclass(frozen=True, kw_only=True)
 class MoESpec:
-    """``Σ_e weight_e(x) · expert_e(x)`` over the `active` experts that the router scores highest.
+    """``Σ_e weight_e(x) · expert_e(x)`` over the `experts_per_token` experts that the router scores highest.
 
     Source: Shazeer et al. 2017, eqs 1–5 without the noise; Mixtral (Jiang et al. 2024), section 2.1.
 
     Attributes:
         experts: E, how many there are.
-        active: how many of them a token uses.
-        hidden: F, the inner width of each.
+        experts_per_token: how many of them a token uses.
+        d_ff: F, the inner width of each.
         activation: of each expert's gate.
         normalise: the weights of the chosen experts sum to one (Mixtral); without it they keep their shares of all
             experts' (some Qwen models).
@@ -35,26 +35,28 @@ class MoESpec:
 
     def __post_init__(self):
         if not 1 <= self.experts_per_token <= self.experts:
-            raise ValueError(f"active must be from 1 to experts ({self.experts}), got {self.experts_per_token}")
+            raise ValueError(
+                f"experts_per_token must be from 1 to experts ({self.experts}), got {self.experts_per_token}"
+            )
 
     def facts(self) -> dict[str, str]:
         """The spec in words."""
         return {"Feed-forward": f"{self.experts} experts of {self.d_ff:,}, {self.experts_per_token} used per token"}
 
-    def build(self, width: int) -> "MixtureOfExperts":
-        return MixtureOfExperts(width, self)
+    def build(self, d_model: int) -> "MixtureOfExperts":
+        return MixtureOfExperts(d_model, self)
 
 
 class MixtureOfExperts(nn.Module):
     """Routes each token through its experts. Hooks on `router` see every expert's score, on `choice` who was taken."""
 
-    def __init__(self, width: int, spec: MoESpec):
+    def __init__(self, d_model: int, spec: MoESpec):
         super().__init__()
         self.spec = spec
-        self.router = nn.Linear(width, spec.experts, bias=False)
+        self.router = nn.Linear(d_model, spec.experts, bias=False)
         self.choice = Choice(spec.experts_per_token, spec.normalise)
         expert = GatedMLPSpec(d_ff=spec.d_ff, activation=spec.activation)
-        self.experts = nn.ModuleList(expert.build(width) for _ in range(spec.experts))
+        self.experts = nn.ModuleList(expert.build(d_model) for _ in range(spec.experts))
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         x_ND = x_BTD.flatten(0, 1)

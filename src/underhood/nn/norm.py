@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 class NormSpec(Protocol):
     """A slot that takes any normalisation over the last dimension."""
 
-    def build(self, width: int) -> nn.Module: ...
+    def build(self, d_model: int) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class RMSNormSpec:
 
     eps: float = 1e-6
 
-    def build(self, width: int) -> "RMSNorm":
-        return RMSNorm(width, self)
+    def build(self, d_model: int) -> "RMSNorm":
+        return RMSNorm(d_model, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class LayerNormSpec:
     eps: float = 1e-5
     bias: bool = True
 
-    def build(self, width: int) -> nn.LayerNorm:
-        return nn.LayerNorm(width, eps=self.eps, bias=self.bias)
+    def build(self, d_model: int) -> nn.LayerNorm:
+        return nn.LayerNorm(d_model, eps=self.eps, bias=self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -45,10 +45,10 @@ class RMSNorm(nn.Module):
     Source: Zhang & Sennrich 2019, eq. 4.
     """
 
-    def __init__(self, width: int, spec: RMSNormSpec):
+    def __init__(self, d_model: int, spec: RMSNormSpec):
         super().__init__()
         self.spec = spec
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.ones(d_model))
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         if x.dtype in (torch.float32, torch.float64):

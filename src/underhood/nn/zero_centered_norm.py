@@ -20,17 +20,17 @@ class ZeroCenteredRMSNormSpec:
 
     eps: float = 1e-6
 
-    def build(self, width: int) -> "ZeroCenteredRMSNorm":
-        return ZeroCenteredRMSNorm(width, self)
+    def build(self, d_model: int) -> "ZeroCenteredRMSNorm":
+        return ZeroCenteredRMSNorm(d_model, self)
 
 
 class ZeroCenteredRMSNorm(nn.Module):
     """RMSNorm over the last dimension with scale ``1 + weight``, computed in fp32 at least; see the spec."""
 
-    def __init__(self, width: int, spec: ZeroCenteredRMSNormSpec):
+    def __init__(self, d_model: int, spec: ZeroCenteredRMSNormSpec):
         super().__init__()
         self.spec = spec
-        self.weight = nn.Parameter(torch.zeros(width))
+        self.weight = nn.Parameter(torch.zeros(d_model))
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         wide = torch.promote_types(x.dtype, torch.float32)
