@@ -32,7 +32,7 @@ def train_small(
     and needs no packing.
 
     Args:
-        rows: windows of `spec.context` tokens per step.
+        batch_size: windows of `spec.context_length` tokens per step.
         progress: told the share that is done.
     """
     end = tokenizer.special["<|endoftext|>"]
