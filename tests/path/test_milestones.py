@@ -21,7 +21,6 @@ from underhood.curriculum.reproduce import failures, reproduce
 from underhood.curriculum.topics import topics
 
 STEMS = sorted(milestones())
-SMOKE_MINUTES_MAX = 2.0
 
 
 def test_every_folder_of_the_path_is_a_milestone_or_lib():
@@ -82,7 +81,6 @@ def test_milestone_holds_at_smoke_scale_and_fails_without_its_idea(stem: str):
     failed = {claim["key"] for claim in result["claims"] if claim["verdict"] == "does not hold here"}
     expected = {claim.key for claim in milestone.claims if claim.null_result}
     assert failed <= expected, {claim["key"]: claim for claim in result["claims"] if claim["key"] in failed - expected}
-    assert result["minutes_with_ablations"] < SMOKE_MINUTES_MAX
     for claim in milestone.claims:
         (found,) = [found for found in result["claims"] if found["key"] == claim.key]
         if claim.deterministic and "values" in found:
