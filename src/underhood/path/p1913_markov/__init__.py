@@ -1,0 +1,1 @@
+"""Milestone: Markov counts the letters of Eugene Onegin."""

@@ -1,0 +1,1 @@
+"""Milestone: Bits: the measure of surprise."""

@@ -1,0 +1,1 @@
+"""Milestone: Shannon draws English from tables."""

@@ -1,0 +1,1 @@
+"""Milestone: Shannon measures the entropy of printed English."""

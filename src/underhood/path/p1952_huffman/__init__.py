@@ -1,0 +1,1 @@
+"""Milestone: Huffman's code: within a bit of the entropy."""

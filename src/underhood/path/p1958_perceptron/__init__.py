@@ -1,0 +1,1 @@
+"""Milestone: The perceptron corrects itself."""

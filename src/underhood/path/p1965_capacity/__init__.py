@@ -1,0 +1,1 @@
+"""Milestone: What one neuron can memorise."""

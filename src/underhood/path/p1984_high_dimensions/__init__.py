@@ -1,0 +1,1 @@
+"""Milestone: High dimensions have room."""

@@ -1,0 +1,1 @@
+"""Milestone: Backpropagation finds mirror symmetry."""

@@ -1,0 +1,1 @@
+"""Milestone: Family trees: the first learned embeddings."""

@@ -1,0 +1,1 @@
+"""Milestone: LeNet reads handwritten digits."""

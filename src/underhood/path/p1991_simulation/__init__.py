@@ -1,0 +1,1 @@
+"""Milestone: Probability by trying it out."""

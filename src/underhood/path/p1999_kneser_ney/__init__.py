@@ -1,0 +1,1 @@
+"""Milestone: Smoothing: what nobody has said yet."""

@@ -1,0 +1,1 @@
+"""Milestone: A language model is a compressor."""

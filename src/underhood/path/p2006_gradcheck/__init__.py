@@ -1,0 +1,1 @@
+"""Milestone: Gradient checking: two calls that find the mistake."""

@@ -1,0 +1,1 @@
+"""Milestone: AlexNet: deep networks win."""

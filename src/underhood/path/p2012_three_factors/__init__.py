@@ -1,0 +1,1 @@
+"""Milestone: Three factors: data, hardware, gradients for free."""

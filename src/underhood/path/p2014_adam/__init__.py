@@ -1,0 +1,1 @@
+"""Milestone: Adam: every weight its own step."""

@@ -1,0 +1,1 @@
+"""Milestone: Forward mode: numbers that know their slope."""

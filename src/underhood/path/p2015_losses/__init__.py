@@ -1,0 +1,1 @@
+"""Milestone: Losses: learning from being confidently wrong."""

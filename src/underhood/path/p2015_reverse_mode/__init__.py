@@ -1,0 +1,1 @@
+"""Milestone: Reverse mode: every slope in one walk back."""

@@ -1,0 +1,1 @@
+"""Milestone: Linear algebra: what a matrix does."""

@@ -1,0 +1,1 @@
+"""Milestone: Less noise: SVRG, SAGA, averages and growing batches."""

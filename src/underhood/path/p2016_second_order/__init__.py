@@ -1,0 +1,1 @@
+"""Milestone: Second order: Newton, L-BFGS and products with curvature."""

@@ -1,0 +1,1 @@
+"""Milestone: Stochastic gradients: many rough steps for the price of one."""

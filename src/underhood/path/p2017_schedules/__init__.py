@@ -1,0 +1,1 @@
+"""Milestone: Schedules: warm up, anneal, clip."""

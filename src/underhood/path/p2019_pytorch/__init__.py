@@ -1,0 +1,1 @@
+"""Milestone: PyTorch: the program is the model."""

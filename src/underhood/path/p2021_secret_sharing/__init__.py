@@ -1,0 +1,1 @@
+"""Milestone: Mathematics as programs: sharing a secret."""

@@ -1,0 +1,1 @@
+"""Milestone: Counting is maximum likelihood."""

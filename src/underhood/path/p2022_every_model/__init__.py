@@ -1,0 +1,1 @@
+"""Milestone: Language models past and present: one corpus, every model."""
