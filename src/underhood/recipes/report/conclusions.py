@@ -47,9 +47,9 @@ def title(run: RecordedRun, counted: int | None) -> str:
     return f"{article} {size} language model{source}{spent}"
 
 
-def lede(found: Sequence[Panel], judged: Sequence[Judgement]) -> list[str]:
+def lede(measured: Sequence[Panel], judged: Sequence[Judgement]) -> list[str]:
     """One to four sentences on how well it does, good and bad alike."""
-    by_key = {panel.key: panel for panel in found}
+    by_key = {panel.key: panel for panel in measured}
     sentences = [_prediction(by_key.get("bits-per-byte")), _choice(by_key), _manners(by_key)]
     sentences += [judgement.text for judgement in judged if not judgement.helped]  # where nobody can miss it
     return [sentence for sentence in sentences if sentence]
@@ -92,26 +92,26 @@ def judgements(results: Mapping[str, Any], functions: bool = True) -> list[Judge
     for item in results.get("comparisons") or []:
         kinds = by_stage.setdefault(str(item.get("after")), {"helped": [], "hurt": [], "no difference": []})
         kinds.setdefault(str(item.get("verdict")), []).append(metric_label(str(item.get("name")), functions).short)
-    found = []
+    sentences = []
     for stage, kinds in by_stage.items():
         record = find_model(stage)
         name = record.title if record else stage
         better, worse, same = kinds["helped"], kinds["hurt"], kinds["no difference"]
         if better:
-            said = f"{name} made {_and(better)} better"
-            said += f", and {_and(worse)} worse" if worse else ""
+            sentence = f"{name} made {_and(better)} better"
+            sentence += f", and {_and(worse)} worse" if worse else ""
             if same:
                 where = _and(same) if len(same) <= 2 else f"the {len(same)} other measurements"
-                said += f"; on {where} no difference could be measured"
+                sentence += f"; on {where} no difference could be measured"
         elif record and (new := _measured_first(record, results, functions)):
-            said = f"{name} improved nothing that was measured before it"
-            said += f", and made {_and(worse)} worse" if worse else ""
-            said += f"; what it is there for, such as {_and(new[:2])}, could only be measured from here on"
+            sentence = f"{name} improved nothing that was measured before it"
+            sentence += f", and made {_and(worse)} worse" if worse else ""
+            sentence += f"; what it is there for, such as {_and(new[:2])}, could only be measured from here on"
         else:
-            said = f"{name} did not help here: nothing that was measured got better"
-            said += f", and {_and(worse)} got worse" if worse else ""
-        found.append(Judgement(said + ".", bool(better)))
-    return found
+            sentence = f"{name} did not help here: nothing that was measured got better"
+            sentence += f", and {_and(worse)} got worse" if worse else ""
+        sentences.append(Judgement(sentence + ".", bool(better)))
+    return sentences
 
 
 def _measured_first(record: Stage, results: Mapping[str, Any], functions: bool) -> list[str]:
@@ -157,17 +157,17 @@ def _prediction(panel: Panel | None) -> str:
     if not models:
         return ""
     best = min(models, key=lambda row: row.value)
-    said = f"On text it has never seen, {_model(best.hue)} needs {best.text} bits per byte"
+    sentence = f"On text it has never seen, {_model(best.hue)} needs {best.text} bits per byte"
     if best.interval:
-        said += f" (95{formatting.NBSP}% interval {best.interval})"
+        sentence += f" (95{formatting.NBSP}% interval {best.interval})"
     if peers:
         rival = min(peers, key=lambda row: row.value)
         gap = rival.value - best.value
         relation = "better" if gap > 0 else "worse"
-        said += f", {formatting.decimal(abs(gap), 3)} {relation} than {rival.name}, the strongest baseline"
+        sentence += f", {formatting.decimal(abs(gap), 3)} {relation} than {rival.name}, the strongest baseline"
         if best.low is not None and best.high is not None and best.low <= rival.at <= best.high:
-            said += ", a difference too small to be sure of"
-    return said + "."
+            sentence += ", a difference too small to be sure of"
+    return sentence + "."
 
 
 def _choice(by_key: Mapping[str, Panel]) -> str:
@@ -227,10 +227,10 @@ def _difference(unit: str, item: Mapping[str, Any]) -> str:
 
     if not isinstance(item.get("difference"), (int, float)):
         return "–"
-    said = told(item["difference"]) + (" points" if unit == "share" else "")
+    text = told(item["difference"]) + (" points" if unit == "share" else "")
     if isinstance(item.get("low"), (int, float)) and isinstance(item.get("high"), (int, float)):
-        said += f" ({told(item['low'])} to {told(item['high'])})"
-    return said
+        text += f" ({told(item['low'])} to {told(item['high'])})"
+    return text
 
 
 def _lookup(results: Mapping[str, Any]) -> tuple[dict[str, str], dict[tuple[str, str], float]]:

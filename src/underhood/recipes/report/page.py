@@ -63,7 +63,7 @@ def write_report(run: Path) -> Path:
     """Writes ``report.html`` into a run folder, from whatever the run has recorded so far, and returns its path.
 
     Raises:
-        UserError: the folder is no run, one of its files is damaged, or the place can't be written.
+        UserError: the folder is not a run, one of its files is damaged, or the place can't be written.
     """
     target = run / "report.html"
     write_text(target, render(read_run(run)))
@@ -83,7 +83,7 @@ def _context(run: RecordedRun) -> dict[str, Any]:
     results: Mapping[str, Any] = summary.get("results") or {}
     strip = chips(tokenizer.get("sample") or [], tokenizer.get("vocab_size") or 0)
     drawn = {stage: curves(run, stage) for stage in trained_stages()}
-    losses: dict[str, Curve] = {stage: found[0] for stage, found in drawn.items() if found}
+    losses: dict[str, Curve] = {stage: stage_curves[0] for stage, stage_curves in drawn.items() if stage_curves}
     measured, judged = panels(results, functions), conclusions.judgements(results, functions)
     choice = next((panel for key in ("choice-seen", "choice-held-out") for panel in measured if panel.key == key), None)
     accuracies = [(row.hue, row.value) for row in choice.rows if find_model(row.hue)] if choice else []
@@ -185,16 +185,16 @@ def _flow(corpus: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What became of the documents: trained on, held out, dropped and why; with shares of all documents."""
     parts = []
     for key, label in (("train", "trained on"), ("held_out", "held out")):
-        part: Mapping[str, Any] = corpus.get(key) or {}
-        if part.get("documents"):
-            size = formatting.size(part["bytes"]) if part.get("bytes") else ""
-            tokens = formatting.count(part["tokens"]) if part.get("tokens") else ""
-            parts.append({"label": label, "hue": key, "documents": part["documents"], "size": size, "tokens": tokens})
+        share: Mapping[str, Any] = corpus.get(key) or {}
+        if share.get("documents"):
+            size = formatting.size(share["bytes"]) if share.get("bytes") else ""
+            tokens = formatting.count(share["tokens"]) if share.get("tokens") else ""
+            parts.append({"label": label, "hue": key, "documents": share["documents"], "size": size, "tokens": tokens})
     for why, number in (corpus.get("dropped") or {}).items():
         if number:
             parts.append({"label": f"dropped: {why}", "hue": "dropped", "documents": number, "size": "", "tokens": ""})
-    total = sum(part["documents"] for part in parts)
-    return [part | {"share": 100 * part["documents"] / total} for part in parts]
+    total = sum(share["documents"] for share in parts)
+    return [share | {"share": 100 * share["documents"] / total} for share in parts]
 
 
 def _parts(body: Anatomy | None) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """All nodes, the total time in words, and how much of it lies between the drawn stages (planning, the report)."""
+    """All nodes, the total time in words, and the part of it spent between the drawn stages (planning, the report)."""
 
     nodes: list[Node]
     total: str
@@ -198,13 +198,13 @@ def _data_glyph(run: RecordedRun) -> list[tuple[float, float, float, float, str]
         ((corpus.get("held_out") or {}).get("documents", 0), "fill held-out"),
         (sum((corpus.get("dropped") or {}).values()), "fill dropped"),
     ]
-    total = sum(part for part, _ in parts)
+    total = sum(documents for documents, _ in parts)
     if not total:
         return []
     cells, columns, rows = [], 17, 6
     bounds, reached = [], 0.0
-    for part, kind in parts:
-        reached += part / total * columns * rows
+    for documents, kind in parts:
+        reached += documents / total * columns * rows
         bounds.append((round(reached), kind))
     for index in range(columns * rows):
         kind = next(kind for bound, kind in bounds if index < bound)

@@ -15,22 +15,22 @@ from underhood.ui import formatting
 
 def commands(run: RecordedRun) -> list[tuple[str, str]]:
     """Commands to copy, each with its purpose."""
-    found = []
+    lines = []
     if run.summary.get("command"):
-        found.append((str(run.summary["command"]), "What made this run; on another machine the plan may differ"))
+        lines.append((str(run.summary["command"]), "What made this run; on another machine the plan may differ"))
     if (run.path / "run.toml").is_file() and (fixed := _fixed(run)):
         name = shlex.quote(str(_short(run.path)) + "-again")
         config = shlex.quote(str(_short(run.path) / "run.toml"))
-        found.append(
+        lines.append(
             (
                 f"underhood build --config {config} {' '.join(fixed)} --out {name}",
                 "The same plan on any machine",
             )
         )
     if any(run.stages[name].status == "done" for name in trained_stages()):
-        found.append((f"underhood chat {place(run)}", "Talk to it"))
-    found.append((f"underhood report {place(run)}", "Write this page again"))
-    return found
+        lines.append((f"underhood chat {place(run)}", "Talk to it"))
+    lines.append((f"underhood report {place(run)}", "Write this page again"))
+    return lines
 
 
 def resume(run: RecordedRun) -> str:
@@ -39,7 +39,7 @@ def resume(run: RecordedRun) -> str:
 
 
 def place(run: RecordedRun) -> str:
-    """The run's folder as one would type it: relative if it lies below the current folder."""
+    """The run's folder as one would type it: relative if it is below the current folder."""
     return shlex.quote(str(_short(run.path)))
 
 

@@ -41,7 +41,7 @@ class Panel:
         name: as the evaluation calls it.
         ticks: (percent of the scale, label).
         reference: the level of a guess and what it is called.
-        items: how many items stand behind a number.
+        items: how many items a number was measured on.
     """
 
     key: str
@@ -63,27 +63,27 @@ def stage_measurements(results: Mapping[str, Any]) -> dict[str, list[Mapping[str
     """Measurements by stage: results hold either a list of StageResults or a table by stage name."""
     stages = results.get("stages") or {}
     if isinstance(stages, Mapping):
-        return {str(stage): list(found) for stage, found in stages.items()}
+        return {str(stage): list(measurements) for stage, measurements in stages.items()}
     return {str(item.get("stage")): list(item.get("measurements") or []) for item in stages}
 
 
 def panels(results: Mapping[str, Any], functions: bool = True) -> list[Panel]:
     """The panels of all quantities measured, in the order of `METRIC_LABELS`, others after them."""
-    found: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
+    by_key: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     names: dict[str, str] = {}
     for item in _measured(results.get("baselines") or []):
         # A baseline is a compressor or an n-gram; all of them are measured in bits per byte of held-out text.
-        found.setdefault("bits-per-byte", []).append((_baseline_name(str(item["name"])), "baseline", item))
+        by_key.setdefault("bits-per-byte", []).append((_baseline_name(str(item["name"])), "baseline", item))
     for stage, measurements in stage_measurements(results).items():
         for item in _measured(measurements):
             key = metric_label(str(item["name"])).key
             names.setdefault(key, str(item["name"]))
-            found.setdefault(key, []).append((model_title(stage), model_hue(stage), item))
-    order = [*(label.key for label in METRIC_LABELS), *found]
+            by_key.setdefault(key, []).append((model_title(stage), model_hue(stage), item))
+    order = [*(label.key for label in METRIC_LABELS), *by_key]
     return [
-        _panel(metric_label(names.get(key, "bits per byte"), functions), names.get(key, ""), found[key])
+        _panel(metric_label(names.get(key, "bits per byte"), functions), names.get(key, ""), by_key[key])
         for key in dict.fromkeys(order)
-        if key in found
+        if key in by_key
     ]
 
 

@@ -103,7 +103,7 @@ def _notes(path: Path) -> Mapping[str, Any]:
     """What data.json, plan.json and results.json tell, under the names that summary.json would give it."""
     data, plan, results = ({**_json(path / f"{name}.json")} for name in ("data", "plan", "results"))
     tokenizer, planned = data.pop("tokenizer", None), plan.get("plan") or {}
-    found = {
+    notes = {
         "corpus": data,
         "tokenizer": tokenizer,
         "spec": planned.get("model"),
@@ -111,19 +111,19 @@ def _notes(path: Path) -> Mapping[str, Any]:
         "results": results.get("table"),
         "samples": results.get("samples"),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in notes.items() if value}
 
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}", fix="Delete it; the report does without it") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{file} is damaged", expected="one JSON object", fix="Delete it")
-    return found
+    return content
 
 
 def _read_config(file: Path) -> Mapping[str, Any]:

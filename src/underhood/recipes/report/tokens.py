@@ -15,7 +15,7 @@ class Chip:
 
     Attributes:
         text: what is written on it: ``·`` for a space, ``⏎`` for a newline, ``⇥`` for a tab, bytes as ``⟨e2 80⟩``
-            where they are no whole UTF-8 character.
+            where they are not a whole UTF-8 character.
         breaks: a line ends after it.
         level: 0 to 4 by its length: 1, 2, 3–4, 5–7, 8 or more bytes.
         rank: 0 to 4 by its id, that is by how early the tokenizer learnt it.
@@ -32,7 +32,7 @@ class Chip:
 
 def chips(sample: Iterable[Sequence[object]], vocab_size: int) -> list[Chip]:
     """Chips of the pairs ``[id, "hex bytes"]``; a pair of another form is passed over."""
-    found: list[Chip] = []
+    strip: list[Chip] = []
     for pair in sample:
         try:
             token, raw = int(str(pair[0])), bytes.fromhex(str(pair[1]))
@@ -40,10 +40,10 @@ def chips(sample: Iterable[Sequence[object]], vocab_size: int) -> list[Chip]:
             continue
         level = sum(len(raw) >= bound for bound in (2, 3, 5, 8))
         rank = 0 if token < 256 else min(1 + 4 * (token - 256) // max(vocab_size - 256, 1), 4)
-        found.append(Chip(token, visible(raw), raw.hex(" "), len(raw), b"\n" in raw, level, rank))
-        if len(found) == MOST:
+        strip.append(Chip(token, visible(raw), raw.hex(" "), len(raw), b"\n" in raw, level, rank))
+        if len(strip) == MOST:
             break
-    return found
+    return strip
 
 
 def visible(raw: bytes) -> str:
