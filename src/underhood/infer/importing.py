@@ -82,7 +82,7 @@ def facts_of(loaded: LoadedModel) -> Facts:
         family=str(read_config(loaded.path)["model_type"]),
         parameters=parameter_count(loaded.model),
         active=active_parameter_count(loaded.model),
-        context_length=loaded.decoder.context,
+        context_length=loaded.decoder.context_length,
         dtype=str(dtype_of(loaded.model)).removeprefix("torch."),
         chats=loaded.chats,
         tokenizer=kind,
