@@ -29,7 +29,7 @@ from underhood.train.schedule import ScheduleSpec
 
 
 class Slot(Protocol):
-    def build(self, width: int, layer: int) -> Any: ...
+    def build(self, d_model: int, layer: int) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
