@@ -25,7 +25,7 @@ from underhood.infer.optimize import compiled_decoder, optimize_for_inference
 from underhood.infer.paged_cache import PagedCache, Span
 from underhood.infer.session import Session
 from underhood.kernels import elementwise, jit, paged_attention
-from underhood.kernels.cpu_decoder import MOST, CpuDecoder
+from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX, CpuDecoder
 from underhood.models.decoder import Decoder
 from underhood.nn.feedforward import ACTIVATIONS
 
@@ -164,7 +164,7 @@ def test_passes_of_all_sizes_share_their_memory() -> None:
     model = optimize_for_inference(small("llama-3.2-1b"))
     step, cache = step_of(model), ContiguousCache.for_model(model, 1, 200)
     sizes = []
-    for count in (MOST, 1, 7, 33):
+    for count in (DECODE_BATCH_MAX, 1, 7, 33):
         cache.extend(count, None)
         step([1] * count, range(cache.length - count, cache.length), cache)
         sizes.append(sum(part.numel() for part in step._memory.values()))
@@ -174,12 +174,12 @@ def test_passes_of_all_sizes_share_their_memory() -> None:
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> None:
     model = optimize_for_inference(small("llama-3.2-1b"), quantize)
-    ids = [(7 * place) % model.vocab_size for place in range(MOST)]
+    ids = [(7 * place) % model.vocab_size for place in range(DECODE_BATCH_MAX)]
     with torch.inference_mode():
         expected_TV = model(torch.tensor([ids]))[0].float()
-    for size in (MOST, 40, 24, 12, 5):
-        cache, found = ContiguousCache.for_model(model, 1, MOST), []
-        for start in range(0, MOST, size):
+    for size in (DECODE_BATCH_MAX, 40, 24, 12, 5):
+        cache, found = ContiguousCache.for_model(model, 1, DECODE_BATCH_MAX), []
+        for start in range(0, DECODE_BATCH_MAX, size):
             some = ids[start : start + size]
             cache.extend(len(some), None)
             found.append(step_of(model)(some, range(start, start + len(some)), cache))
@@ -191,7 +191,7 @@ def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> Non
 def test_attention_of_long_texts_is_shared_out(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = optimize_for_inference(small("llama-3.2-1b"))
     expected_TV = one_by_one(model, TEXT)
-    monkeypatch.setattr(paged_attention, "ALONE", 0)
+    monkeypatch.setattr(paged_attention, "SERIAL_WORK_MAX", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -253,7 +253,7 @@ def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     assert torch.equal(torch.isnan(found), torch.isnan(x))
 
 
-def test_survey_finds_the_likeliest_and_the_sum() -> None:
+def test_argmax_and_logsumexp_match_torch() -> None:
     scores_NV = torch.randn(5, 1_003, generator=torch.Generator().manual_seed(0)) * 8
     scores_NV[1, 7] = scores_NV[1, 700] = 50.0  # the first of two
     scores_NV[2] = -torch.inf

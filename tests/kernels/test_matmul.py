@@ -19,10 +19,10 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from underhood.kernels.elementwise import array
-from underhood.kernels.matmul import DOTS, Weights, multiply
+from underhood.kernels.matmul import DOT_BATCH_MAX, Weights, multiply
 from underhood.kernels.simd import GROUP, LANES, pair_products
 
-EDGES = [1, 2, 4, 5, DOTS, DOTS + 1, LANES, LANES + 1, 2 * LANES, 3 * LANES + 5]
+EDGES = [1, 2, 4, 5, DOT_BATCH_MAX, DOT_BATCH_MAX + 1, LANES, LANES + 1, 2 * LANES, 3 * LANES + 5]
 """Numbers of vectors around which the way of multiplying changes."""
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from underhood.infer.optimize import optimize_for_inference
 from underhood.kernels import small_batch_linear
-from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear, use_small_batch_linears
+from underhood.kernels.small_batch_linear import MATMUL_BATCH_MAX, SmallBatchLinear, use_small_batch_linears
 from underhood.models.decoder import qwen3_shaped
 
 
@@ -27,7 +27,7 @@ def test_few_rows_linear_matches_the_plain_one(
     asked = Mock(wraps=small_batch_linear.multiply)
     monkeypatch.setattr(small_batch_linear, "multiply", asked)
     torch.testing.assert_close(SmallBatchLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-6)
-    assert asked.called == (x.numel() // 24 <= FEW)
+    assert asked.called == (x.numel() // 24 <= MATMUL_BATCH_MAX)
 
 
 @torch.no_grad()

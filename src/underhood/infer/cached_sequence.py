@@ -13,7 +13,7 @@ from underhood.infer.generate import device_of, last_logits, new_cache
 from underhood.infer.optimize import compiled_decoder
 from underhood.infer.request import Request
 from underhood.infer.sampler import SequenceSampler, sample_all
-from underhood.kernels.cpu_decoder import MOST
+from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX
 
 CHUNK = 512
 """Tokens read in one pass: long prompts would otherwise need memory for all their scores at once."""
@@ -63,7 +63,7 @@ class CachedSequence:
         fresh = ids[start:]
         assert fresh, "there is always a last token to read"
         new = [*fresh, *guess]
-        if self._compiled is not None and len(new) <= MOST:
+        if self._compiled is not None and len(new) <= DECODE_BATCH_MAX:
             cache.extend(len(new), None)
             scores_TV = self._compiled(new, range(start, start + len(new)), cache, range(len(new))[-count:])
         else:

@@ -14,7 +14,7 @@ from underhood.infer.memory import paged_states
 from underhood.infer.optimize import compiled_decoder
 from underhood.infer.paged_cache import PagedCache, Span
 from underhood.infer.scheduler import ScheduledBatch
-from underhood.kernels.cpu_decoder import MOST
+from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX
 
 
 class ModelRunner:
@@ -55,7 +55,7 @@ class ModelRunner:
             runs = [(first * size, count * size) for first, count in sequence.runs]
             spans.append(Span(item.start, item.count + len(item.draft), runs, sequence.dropped * size))
         positions_1T = self.cache.arrange(spans)
-        if self._compiled is not None and len(tokens) <= MOST:
+        if self._compiled is not None and len(tokens) <= DECODE_BATCH_MAX:
             rows = None if len(ends) == len(tokens) else ends or [0]
             return self._compiled(tokens, positions_1T[0].tolist(), self.cache, rows)[: len(ends)]
         tokens_1T = torch.tensor([tokens], device=self.device)

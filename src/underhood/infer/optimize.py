@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from underhood.core.errors import UserError
-from underhood.kernels.cpu_decoder import MOST, CpuDecoder, UnsupportedModule
+from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX, CpuDecoder, UnsupportedModule
 from underhood.kernels.fused_layers import fuse as fuse_layers
 from underhood.kernels.jit import HAS_NUMBA, warn_without_numba
 from underhood.kernels.small_batch_linear import use_small_batch_linears
@@ -137,6 +137,6 @@ def select_path(model: object, compiled: CpuDecoder | None, sequences: int, toke
     hooked = model.hooked
     if hooked is not None:
         return ("fused" if hooked is model else "eager"), hooked
-    if compiled is not None and sequences == 1 and tokens <= MOST:
+    if compiled is not None and sequences == 1 and tokens <= DECODE_BATCH_MAX:
         return "compiled", model
     return "fused", model

@@ -21,7 +21,7 @@ from underhood.kernels.elementwise import array
 from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGatedMLP, UnitRMSNorm, scale_of
 from underhood.kernels.matmul import Weights, multiply
 from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
-from underhood.kernels.small_batch_linear import FEW, SmallBatchLinear
+from underhood.kernels.small_batch_linear import MATMUL_BATCH_MAX, SmallBatchLinear
 from underhood.kernels.weight_only_linear import WeightOnlyLinear
 from underhood.nn.block import Block
 from underhood.nn.feedforward import MLP
@@ -30,21 +30,21 @@ from underhood.nn.norm import RMSNorm
 from underhood.nn.rope import RotarySpec
 from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
 
-MOST = 64
-"""Tokens up to which loops that one thread runs beat those of a tensor library, which many threads share."""
+DECODE_BATCH_MAX = 64
+"""Largest batch of tokens for which these kernels are faster than a tensor library's."""
 
 _NONE = np.empty(0, dtype=np.float32)
 
 
 class UnsupportedModule(Exception):
-    """The pass does not know a part of the model; the model's own forward pass does."""
+    """A module of the model has no compiled kernel; the model's own forward pass has to do."""
 
 
 class PagedCacheLike(Protocol):
-    """A cache that says where its texts lie, the tokens that are about to be read included."""
+    """A KV cache that tells where its sequences are stored, the new tokens included."""
 
     def places(self, window: int | None) -> BlockTable:
-        """What each of those tokens sees through a window, itself last; None sees all."""
+        """What each new token attends to through a window, itself last; None means all."""
         ...
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
@@ -81,17 +81,17 @@ class CpuDecoder:
         self._positions_CD = None if learned is None else learned.weight.detach().numpy()
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
         self._norm = _Norm(model.norm)
-        self._unembed = _Product(model.unembed)
+        self._unembed = _Linear(model.unembed)
         self._width = embed.embedding_dim
         self._threads = AdaptiveThreads()
-        self._rooms: dict[int, Workspace] = {}
+        self._workspaces: dict[int, Workspace] = {}
         self._memory: dict[tuple[str, int], Tensor] = {}  # for any number of tokens, one pass at a time
 
     @torch.inference_mode()
     def __call__(
         self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCacheLike, rows: Sequence[int] | None = None
     ) -> Tensor:
-        """Reads at most `MOST` tokens; the scores (N, V) after each, or after those at `rows` only."""
+        """Logits (N, V) after each of at most `DECODE_BATCH_MAX` tokens, or only after those at `rows`."""
         with self._threads.measured(len(tokens)):
             return self._read(tokens, positions, cache, rows)
 
@@ -99,15 +99,15 @@ class CpuDecoder:
         self, tokens: Sequence[int], positions: Sequence[int], cache: PagedCacheLike, rows: Sequence[int] | None
     ) -> Tensor:
         count = len(tokens)
-        room = self._rooms.get(count) or self._rooms.setdefault(count, Workspace(count, self._memory))
-        x = room.buffer("x", self._width)
+        workspace = self._workspaces.get(count) or self._workspaces.setdefault(count, Workspace(count, self._memory))
+        x = workspace.buffer("x", self._width)
         elementwise.gather_rows(self._table_VD, np.array(tokens), self._scale, x.array)
         if self._positions_CD is not None:
             elementwise.add_rows(self._positions_CD[list(positions)], x.array)
         ctx = _PassContext(positions, cache)
         for layer in self._layers:
-            layer(x, room, ctx)
-        normed = self._norm(x, room.buffer("normed", self._width))
+            layer(x, workspace, ctx)
+        normed = self._norm(x, workspace.buffer("normed", self._width))
         if rows is not None:
             some_ND = normed.tensor[[*rows]]
             normed = _Buffer(some_ND, some_ND.numpy())
@@ -117,14 +117,14 @@ class CpuDecoder:
 
 
 class _Buffer(NamedTuple):
-    """The same memory as tensor and as array: to make one of the other takes longer than many a loop."""
+    """The same memory as tensor and as array; converting one to the other would take longer than most kernels."""
 
     tensor: Tensor
     array: np.ndarray
 
 
 class Workspace:
-    """Memory for the passes over `count` tokens."""
+    """Preallocated memory for the results of a pass over `count` tokens."""
 
     def __init__(self, count: int, memory: dict[tuple[str, int], Tensor]):
         self.count, self._memory = count, memory
@@ -135,20 +135,20 @@ class Workspace:
         found = self._buffers.get(key)
         if found is None:
             if key not in self._memory:
-                self._memory[key] = torch.empty(MOST * width)
+                self._memory[key] = torch.empty(DECODE_BATCH_MAX * width)
             tensor = self._memory[key][: self.count * width].view(self.count, width)
             found = self._buffers[key] = _Buffer(tensor, array(tensor))
         return found
 
 
 class _PassContext:
-    """What the layers of one pass share."""
+    """Block tables and rotary angles that the layers of a pass share."""
 
     def __init__(self, positions: Sequence[int], cache: PagedCacheLike):
         self.cache = cache
         self._positions_N1 = np.array(positions, dtype=np.float32)[:, None]
         self._places: dict[int | None, BlockTable] = {}
-        self._turns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._angles: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def places(self, window: int | None) -> BlockTable:
         if window not in self._places:
@@ -158,102 +158,106 @@ class _PassContext:
     def angles(self, frequencies: "_Frequencies") -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines (N, R)."""
         key = id(frequencies)
-        if key not in self._turns:
+        if key not in self._angles:
             angles_NR = self._positions_N1 * frequencies.array_R
-            self._turns[key] = (np.cos(angles_NR) * frequencies.amplitude, np.sin(angles_NR) * frequencies.amplitude)
-        return self._turns[key]
+            self._angles[key] = (np.cos(angles_NR) * frequencies.amplitude, np.sin(angles_NR) * frequencies.amplitude)
+        return self._angles[key]
 
 
 class _Layer:
-    """A block's part of a pass: adds to the residual stream x, in place."""
+    """A Transformer block: adds to the residual stream x, in place."""
 
     def __init__(self, number: int, block: nn.Module):
         usual = type(block) is Block and [part.name for part in block.sublayers] == ["mixer", "feedforward"]
-        if not usual or not isinstance(block.mixer, FusedAttention) or block.mixer_stream_norm is not None:
+        if not usual or not isinstance(block.mixer, FusedAttention) or _has_stream_norm(block):
             raise UnsupportedModule(type(block).__name__)
         self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
         self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)
         self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)
-        self.mixer = _Mixer(number, block.mixer)
+        self.mixer = _Attention(number, block.mixer)
         feed = block.feedforward
         known = isinstance(feed, (FusedGatedMLP, MLP))
-        self.feed = _Feed(feed) if known else _OtherFeed(feed, self.mixer.qkv.inputs)
+        self.feed = _FeedForward(feed) if known else _UnfusedFeedForward(feed, self.mixer.qkv.inputs)
 
-    def __call__(self, x: _Buffer, room: Workspace, ctx: _PassContext) -> None:
-        normed = self.mixer_norm(x, room.buffer("normed", self.mixer.qkv.inputs))
-        self._add(self.mixer(normed, room, ctx), self.mixer_post, x)
-        normed = self.feed_norm(x, room.buffer("normed", self.feed.inputs))
-        self._add(self.feed(normed, room), self.feed_post, x)
+    def __call__(self, x: _Buffer, workspace: Workspace, ctx: _PassContext) -> None:
+        normed = self.mixer_norm(x, workspace.buffer("normed", self.mixer.qkv.inputs))
+        self._add(self.mixer(normed, workspace, ctx), self.mixer_post, x)
+        normed = self.feed_norm(x, workspace.buffer("normed", self.feed.inputs))
+        self._add(self.feed(normed, workspace), self.feed_post, x)
 
     @staticmethod
-    def _add(more_ND: np.ndarray, norm: "_Norm | None", x: _Buffer) -> None:
+    def _add(branch_ND: np.ndarray, norm: "_Norm | None", x: _Buffer) -> None:
         if norm is not None:
-            norm.apply(more_ND, more_ND)
-        elementwise.add_rows(more_ND, x.array)
+            norm.apply(branch_ND, branch_ND)
+        elementwise.add_rows(branch_ND, x.array)
 
 
-class _Feed:
-    """The gated feed-forward or the plain one."""
+def _has_stream_norm(block: Block) -> bool:
+    return any(getattr(block, f"{part.name}_stream_norm") is not None for part in block.sublayers)
+
+
+class _FeedForward:
+    """A gated MLP or a plain one."""
 
     def __init__(self, feed: FusedGatedMLP | MLP):
         self.gated = isinstance(feed, FusedGatedMLP)
-        self.up = _Product(feed.gate_up if isinstance(feed, FusedGatedMLP) else feed.up)
-        self.down = _Product(feed.down)
+        self.up = _Linear(feed.gate_up if isinstance(feed, FusedGatedMLP) else feed.up)
+        self.down = _Linear(feed.down)
         self.activation = elementwise.ACTIVATIONS[feed.spec.activation]
         self.inputs = self.up.inputs
 
-    def __call__(self, normed: _Buffer, room: Workspace) -> np.ndarray:
-        hidden = room.buffer("hidden", self.down.inputs)
-        elementwise.activate(self.up(normed, room), self.gated, *self.activation, hidden.array)
-        return self.down(hidden, room)
+    def __call__(self, normed: _Buffer, workspace: Workspace) -> np.ndarray:
+        hidden = workspace.buffer("hidden", self.down.inputs)
+        elementwise.activate(self.up(normed, workspace), self.gated, *self.activation, hidden.array)
+        return self.down(hidden, workspace)
 
 
-class _OtherFeed:
-    """Any other (experts, say), by its own forward pass."""
+class _UnfusedFeedForward:
+    """Any other feed-forward (a mixture of experts, for instance), by its own `forward`."""
 
     def __init__(self, feed: nn.Module, inputs: int):
         self.feed, self.inputs = feed, inputs
 
-    def __call__(self, normed: _Buffer, room: Workspace) -> np.ndarray:
-        alone = ForwardContext(torch.zeros(1, room.count, dtype=torch.long), None, None)
+    def __call__(self, normed: _Buffer, workspace: Workspace) -> np.ndarray:
+        alone = ForwardContext(torch.zeros(1, workspace.count, dtype=torch.long), None, None)
         return array(self.feed(normed.tensor[None], alone)[0])
 
 
-class _Mixer:
-    """Attention of the newest tokens."""
+class _Attention:
+    """Attention of the new tokens."""
 
     def __init__(self, number: int, attention: FusedAttention):
         self.number, self.spec = number, attention.spec
-        self.qkv, self.output = _Product(attention.qkv), _Product(attention.output)
-        self.heads, self.groups, self.width = attention.spec.heads, attention.spec.groups, attention.head_dim
+        self.qkv, self.output = _Linear(attention.qkv), _Linear(attention.output)
+        self.heads, self.groups, self.head_dim = attention.spec.heads, attention.spec.groups, attention.head_dim
         norm = attention.head_norm()
         if norm is None:
             raise UnsupportedModule(type(attention.query_norm).__name__)
         self.norm = norm
         self.frequencies = _frequencies(attention.spec.rotary, attention.head_dim)
 
-    def __call__(self, normed: _Buffer, room: Workspace, ctx: _PassContext) -> np.ndarray:
-        qkv_NX = self.qkv(normed, room)
-        turned = room.buffer("turned", qkv_NX.shape[1]).array
-        heads, groups, width = self.heads, self.groups, self.width
+    def __call__(self, normed: _Buffer, workspace: Workspace, ctx: _PassContext) -> np.ndarray:
+        qkv_NX = self.qkv(normed, workspace)
+        rotated = workspace.buffer("rotated", qkv_NX.shape[1]).array
+        heads, groups, head_dim = self.heads, self.groups, self.head_dim
         angles = ctx.angles(self.frequencies)
-        elementwise.norm_and_rotate(0, room.count, qkv_NX, heads, groups, width, *self.norm, *angles, turned)
-        each = turned.reshape(room.count, heads + 2 * groups, width)
-        new = (each[:, :heads], each[:, heads : heads + groups], each[:, heads + groups :])
-        found = room.buffer("found", self.output.inputs)
+        elementwise.norm_and_rotate(0, workspace.count, qkv_NX, heads, groups, head_dim, *self.norm, *angles, rotated)
+        heads_NHK = rotated.reshape(workspace.count, heads + 2 * groups, head_dim)
+        new = (heads_NHK[:, :heads], heads_NHK[:, heads : heads + groups], heads_NHK[:, heads + groups :])
+        attended = workspace.buffer("attended", self.output.inputs)
         paged_attention(
             new,
             *ctx.cache.memory(self.number),
             ctx.places(self.spec.window),
-            found.array.reshape(room.count, heads, width),
+            attended.array.reshape(workspace.count, heads, head_dim),
             scale=self.spec.scale,
             softcap=self.spec.softcap,
         )
-        return self.output(found, room)
+        return self.output(attended, workspace)
 
 
 class _Frequencies(NamedTuple):
-    """Angles per position, none for attention without rotation, and what cosines and sines are multiplied by."""
+    """Rotary frequencies (empty without rotation) and the amplitude of cosines and sines."""
 
     array_R: np.ndarray
     amplitude: np.float32
@@ -261,7 +265,7 @@ class _Frequencies(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _frequencies(rotary: RotarySpec | None, width: int) -> _Frequencies:
-    """The same object for all layers that turn alike, so that the angles of a pass are worked out once."""
+    """One object for all layers with the same rotation, so that a pass computes its angles once."""
     if rotary is None:
         return _Frequencies(_NONE, np.float32(1.0))
     amplitude = 1.0 if rotary.scaling is None else rotary.scaling.amplitude
@@ -269,7 +273,7 @@ def _frequencies(rotary: RotarySpec | None, width: int) -> _Frequencies:
 
 
 class _Norm:
-    """Any of the norms that the open families have, or none at all."""
+    """RMSNorm, LayerNorm or no norm."""
 
     def __init__(self, norm: nn.Module):
         self.centre, self.scale_D, self.shift_D, eps = False, _NONE, _NONE, 0.0
@@ -299,30 +303,30 @@ class _Norm:
             elementwise.normalize(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
 
 
-class _Product:
-    """A linear layer of any kind."""
+class _Linear:
+    """A linear layer, quantised or not."""
 
     def __init__(self, layer: nn.Module):
         self.layer = layer
         self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
         self.weights: Weights | None = None
         self.bias_O: np.ndarray | None = None
-        self.most = 0
+        self.batch_max = 0
         if isinstance(layer, WeightOnlyLinear):
-            self.weights, self.most = layer.weights(), MOST
+            self.weights, self.batch_max = layer.weights(), DECODE_BATCH_MAX
         elif type(layer) in (SmallBatchLinear, nn.Linear) and jit.runs_compiled(weight_OI := layer.weight.detach()):  # type: ignore[operator]
-            self.weights, self.most = Weights(weight_OI.contiguous().numpy()), FEW
+            self.weights, self.batch_max = Weights(weight_OI.contiguous().numpy()), MATMUL_BATCH_MAX
         bias = getattr(layer, "bias", None)
         if self.weights is not None and bias is not None:
             self.bias_O = bias.detach().numpy()
 
-    def __call__(self, x: _Buffer, room: Workspace) -> np.ndarray:
-        y = room.buffer("product", self.outputs)
+    def __call__(self, x: _Buffer, workspace: Workspace) -> np.ndarray:
+        y = workspace.buffer("product", self.outputs)
         self.into(x, y)
         return y.array
 
     def into(self, x: _Buffer, y: _Buffer) -> None:
-        if self.weights is not None and len(x.array) <= self.most:
+        if self.weights is not None and len(x.array) <= self.batch_max:
             multiply(self.weights, x.array, self.bias_O, y.array)
         else:
             y.tensor.copy_(self.layer(x.tensor))

@@ -1,12 +1,12 @@
-"""The small steps between the products of a pass over few tokens, each compiled to one loop (by Numba).
+"""Elementwise kernels between the matrix products of a decode pass: norms, rotation, activations, residual additions.
 
-While a text is written, every product streams its weights through the caches of the processor and leaves nothing else
-there. What comes between two products is little arithmetic, but as calls of a tensor library it is much code, which has
-to be fetched again each time: beside 22 ms for reading the weights of a model of 134 million parameters that was 7 ms.
-As loops over memory that stays where it is, it is less than one.
+While a text is generated, every product streams its weights through the processor's caches. What comes between two
+products is little arithmetic, but as calls of a tensor library it is much code, which has to be fetched again each
+time: beside 22 ms for reading the weights of a model of 134 million parameters that was 7 ms. As compiled loops over
+memory that stays in the cache it is less than one.
 
-All of them work on NumPy arrays and write into the last of them. Numbers are float32; where an array of 16-bit whole
-numbers is given, those are the bits of bfloat16, which NumPy does not know.
+All kernels take NumPy arrays and write into the last of them. Numbers are float32; a uint16 array holds bfloat16
+bits, because NumPy has no bfloat16.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGMOID, ERROR, RELU, RELU2 = range(4)
 """Kinds of activations: ``x · sigmoid(a x + b x³)``, ``x · Φ(x)``, ``max(x, 0)`` and the square of that."""
 
 TILE = 16
-"""Rows that are taken together where rows become columns or columns rows: a line of the processor's cache."""
+"""Rows per step when rows become columns or columns rows: a cache line of float32."""
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 ACTIVATIONS = {
@@ -34,11 +34,11 @@ ACTIVATIONS = {
     "relu": (RELU, np.float32(0.0), np.float32(0.0)),
     "relu2": (RELU2, np.float32(0.0), np.float32(0.0)),
 }
-"""`nn.feedforward.ACTIVATIONS` in these terms: kind, a and b."""
+"""The activations of `nn.feedforward` as (kind, a, b)."""
 
 
 def array(x: Tensor) -> np.ndarray:
-    """A tensor's memory as NumPy knows it: bfloat16, which it does not, as 16-bit whole numbers."""
+    """A tensor's memory as a NumPy array; bfloat16 as uint16."""
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
@@ -55,7 +55,7 @@ def _value(x: Any) -> Any:
 
 
 def stored(like: Any, x: Any) -> Any:
-    """A float32 as an array keeps it."""
+    """A float32 in an array's own number format."""
     raise NotImplementedError("only for compiled code")
 
 
@@ -66,7 +66,7 @@ def _stored(like: Any, x: Any) -> Any:
 
 @inline_kernel
 def _bfloat16(x: Any) -> Any:
-    """The upper half of the bits, rounded to the nearest and to even in the middle."""
+    """bfloat16 bits of a float32: the upper half, rounded to nearest, ties to even."""
     if x != x:
         return np.uint16(0x7FC0)
     bits = np.float32(x).view(np.uint32)
@@ -76,10 +76,7 @@ def _bfloat16(x: Any) -> Any:
 
 @inline_kernel
 def exp(x: Any) -> Any:
-    """``eˣ`` in float32, right to its last bits, in a form that vectorises: 2ⁿ by its bits, the rest by a polynomial.
-
-    The coefficients are those of Cephes' `expf`. It stays within what float32 can hold.
-    """
+    """``eˣ`` in float32, in a form that vectorises: 2ⁿ by its bits, the rest by the polynomial of Cephes' `expf`."""
     x = np.float32(-87.0) if x < np.float32(-87.0) else x
     x = np.float32(88.0) if x > np.float32(88.0) else x
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
@@ -112,7 +109,7 @@ def add_rows(more_ND: Any, x_ND: Any) -> None:
 
 @kernel
 def copy(x_ND: Any, y_ND: Any) -> None:
-    """``y = x``, from and to any of the types."""
+    """``y = x``, with conversion between number formats."""
     for n in range(x_ND.shape[0]):
         for i in range(x_ND.shape[1]):
             y_ND[n, i] = stored(y_ND, value(x_ND[n, i]))
@@ -120,9 +117,9 @@ def copy(x_ND: Any, y_ND: Any) -> None:
 
 @kernel
 def normalize(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_ND: Any) -> None:
-    """``y = scale · (x − m) / sqrt(mean((x − m)²) + eps) + shift``; m is the mean of x, or 0 if not `centre`.
+    """LayerNorm if `centre`, else RMSNorm: ``y = scale · (x − m) / sqrt(mean((x − m)²) + eps) + shift``.
 
-    An empty `scale_D` or `shift_D` stands for ones or zeros.
+    m is the mean of x, or 0 for RMSNorm. An empty `scale_D` means ones, an empty `shift_D` zeros.
     """
     width = x_ND.shape[1]
     for n in range(x_ND.shape[0]):
@@ -149,14 +146,14 @@ def normalize(x_ND: Any, centre: bool, scale_D: Any, shift_D: Any, eps: Any, y_N
 
 @kernel
 def activate(x_NX: Any, gated: bool, kind: int, a: Any, b: Any, y_NF: Any) -> None:
-    """``y = activation(x)``, or ``activation(gate) · up`` where x holds both, one after the other."""
+    """``y = activation(x)``; if `gated`, x holds gate and up, and ``y = activation(gate) · up``."""
     for n in range(x_NX.shape[0]):
         _activate(0, y_NF.shape[1], x_NX[n], gated, kind, a, b, y_NF[n])
 
 
 @parallel_kernel
 def activate_columns(parts: int, x_XN: Any, gated: bool, kind: int, a: Any, b: Any, y_FN: Any) -> None:
-    """`activate` for vectors that are columns: what it reads and gives is as one long row."""
+    """`activate` for column-major batches, which it treats as one long row."""
     x_X, y_F = x_XN.reshape(x_XN.size), y_FN.reshape(y_FN.size)
     for part in prange(parts):
         _activate(len(y_F) * part // parts, len(y_F) * (part + 1) // parts, x_X, gated, kind, a, b, y_F)
@@ -198,13 +195,13 @@ def norm_and_rotate(
     sin_NR: Any,
     y_NX: Any,
 ) -> None:
-    """Normalises and rotates query and key heads, of `width` each; the values that follow them are copied.
+    """QK-norm and rotary embedding of query and key heads, of `width` each; value heads are copied.
 
     Args:
-        first, end: the rows to do.
-        scale_HK: what an RMS norm of each head multiplies by; empty for no norm.
+        first, end: range of rows.
+        scale_HK: scale of each head's RMSNorm; empty for no norm.
         whole: one norm for all query heads and one for all key heads.
-        cos_NR, sin_NR: of the angles of the R pairs (i, i + R) of a head; empty for no rotation.
+        cos_NR, sin_NR: cosine and sine of the angles of the R pairs (i, i + R) of a head; empty for no rotation.
     """
     half, size = cos_NR.shape[1], qkv_NX.shape[1]
     turned = (heads + groups) * width if half else 0
@@ -220,7 +217,7 @@ def norm_and_rotate(
                 for i in range(size):
                     x_MX[m, i] = qkv_NX[start + m, i]
         for m in range(count):
-            # A row by itself, and no slice of it: only so does this become vectors.
+            # Whole rows, not slices of them: only then LLVM vectorises this.
             x_X, y_X, cos_R, sin_R = x_MX[m], y_NX[start + m], cos_NR[start + m], sin_NR[start + m]
             if scale_HK.shape[0]:
                 _norm_heads(x_X, heads, scale_HK, eps, whole)
@@ -275,7 +272,7 @@ def transpose(parts: int, x_NI: Any, y_IN: Any) -> None:
 
 @parallel_kernel
 def argmax_and_logsumexp(_: int, x_NV: Any, best_N: Any, log_sum_N: Any) -> None:
-    """Of each row: where its largest number stands, and ``log(sum(exp(x)))``."""
+    """Argmax and log-sum-exp of each row."""
     for n in prange(x_NV.shape[0]):
         most = np.float32(-np.inf)
         for i in range(x_NV.shape[1]):

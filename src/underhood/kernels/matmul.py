@@ -1,9 +1,8 @@
-"""Products of a matrix with some vectors, in the time that it takes to read the matrix if they are few.
+"""Matrix products for small batches, limited by the time to read the matrix; weights in float32, int8 or 4 bits.
 
-Up to `DOTS` vectors are multiplied with row after row as it is read; more of them sixteen at a time, with a few rows at
-once. Weights of 8 and 4 bits are multiplied as whole numbers: the vectors are rounded to 16 bits, each with a scale of
-its own, which is finer than the 8 bits that most programs round them to here by a factor of 256, and costs a processor
-half of what floats would.
+Up to `DOT_BATCH_MAX` vectors are multiplied row by row (dot products); larger batches in tiles of sixteen vectors and a
+few rows. Weights of 8 and 4 bits are multiplied as integers: each vector is rounded to 16 bits with a scale of its own.
+That is 256 times finer than the 8 bits that most programs use, and takes half the instructions of floats.
 """
 
 from __future__ import annotations
@@ -27,32 +26,32 @@ from underhood.kernels.simd import (
     widen_half_bytes,
 )
 
-DOTS = 8
-"""Vectors up to which rows are multiplied one by one."""
+DOT_BATCH_MAX = 8
+"""Largest batch that is computed as dot products."""
 
-PADDED = 64
-"""Rows of 8 and 4 bits are padded with zeros to a multiple of this."""
+ROW_MULTIPLE = 64
+"""Quantised rows are padded with zeros to a multiple of this length."""
 
-BLOCK = 512
-"""Products of whole numbers in a tile whose sum surely fits into 32 bits: 127 · 32767 · 512 < 2³¹."""
+INT_BLOCK = 512
+"""Integer products whose sum always fits into 32 bits: 127 · 32767 · 512 < 2³¹."""
 
-_LONGEST = 8_192
-"""Rows up to which the sums of `dots` surely fit, each of two products in 32."""
+_FULL_RANGE_ROW_MAX = 8_192
+"""Longest row whose dot products fit into 32 bits with activations of the full 16 bits."""
 
-_MOST = 32_767
+_INT16_MAX = 32_767
 _TINY = int(np.float32(1e-30).view(np.int32))
-"""The bits of a number; vectors whose largest is less are taken for zeros."""
+"""Bits of the smallest magnitude; a vector whose largest number is smaller counts as zero."""
 
 NONE = np.empty((0, 0), dtype=np.float32)
 _NO_BIAS = np.empty(0, dtype=np.float32)
 
 
 class Weights(NamedTuple):
-    """A matrix (O, I) as products take it; all of its arrays lie in memory row after row.
+    """A weight matrix (O, I); all arrays are contiguous.
 
     Attributes:
-        codes: float32 (O, I); int8 (O, I), to be multiplied by the scale of the row; or uint8 (O, I / 2) of 4 bits: in
-            groups of 64 whose bytes hold the first 32 in their lower halves, ``w = (code − 8) · scale + offset``.
+        codes: float32 (O, I); int8 (O, I), scaled per row; or uint8 (O, I / 2) with two 4-bit codes per byte, in groups
+            of 64 whose bytes hold the first 32 codes in their lower halves, ``w = (code − 8) · scale + offset``.
         scale: float32 (O, 1), or the bits of bfloat16 (O, groups); empty for float32.
         offset: the bits of bfloat16 (O, groups) for 4 bits, else empty.
     """
@@ -63,19 +62,19 @@ class Weights(NamedTuple):
 
 
 def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO: np.ndarray) -> None:
-    """``y = x Wᵀ + b``, all in float32 and in rows.
+    """``y = x Wᵀ + b`` in float32.
 
-    x is as long as the rows of the weights, or shorter where those are padded.
+    x may be shorter than the rows of quantised weights, which are padded.
 
     Raises:
-        ValueError: shapes that do not fit, or an x whose rows do not lie one after the other.
+        ValueError: shapes do not match, or x or y is not contiguous.
     """
     (count, inputs), (outputs, size) = x_NI.shape, weights.codes.shape
     floats = weights.codes.dtype == np.float32
     fits = inputs == size if floats else inputs <= size * (2 if weights.codes.dtype == np.uint8 else 1)
     if not (fits and y_NO.shape == (count, outputs) and x_NI.flags.c_contiguous and y_NO.flags.c_contiguous):
         raise ValueError(f"cannot multiply {x_NI.shape} with codes {weights.codes.shape} into {y_NO.shape}")
-    if count <= DOTS or outputs < ROWS:
+    if count <= DOT_BATCH_MAX or outputs < ROWS:
         by = _floats_by_rows if floats else _codes_by_rows
     else:
         by = _floats_by_tiles if floats else _codes_by_tiles
@@ -99,13 +98,13 @@ def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_
 
 @inline_kernel
 def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, y_NO: Any) -> None:
-    """The sums of products of the rows from `first` to `end`, some at a time, with all vectors, four at a time."""
+    """Dot products of the rows from `first` to `end`, several at a time, with all vectors, four at a time."""
     found = np.empty(4 * ROWS, dtype=np.float32)
     y, size, count = found.ctypes.data, x_NX.shape[1] * x_NX.itemsize, x_NX.shape[0]
     stride, scale_stride = codes.shape[1] * codes.itemsize, scale.shape[1] * scale.itemsize
     enough = end - first >= ROWS
     for start in range(first, end, ROWS if enough else 1):
-        o = min(start, end - ROWS) if enough else start  # the last rows, if they are fewer, with some before them
+        o = min(start, end - ROWS) if enough else start  # the last few rows together with some before them
         row, scales = codes.ctypes.data + o * stride, scale.ctypes.data + o * scale_stride
         fours = count - count % 4 if enough else 0
         for n in range(0, fours, 4):
@@ -135,7 +134,7 @@ def _floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O:
     for part in prange(parts):
         y_RC = _floats(ROWS, LANES)
         for block in range(blocks * part // parts, blocks * (part + 1) // parts):
-            # The last rows, if they are fewer, are some of the block before as well.
+            # The last block overlaps the one before if it has fewer rows.
             o = min(block * ROWS, outputs - ROWS)
             rows = codes.ctypes.data + o * inputs * 4
             for t in range(tiles):
@@ -167,7 +166,7 @@ def _floats(rows: int, columns: int) -> Any:
 
 @inline_kernel
 def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
-    """A tile's results, as rows. Each is written once, for the last rows may be those of two threads."""
+    """Stores a tile with its bias. Each number is written once, because two threads may share the last rows."""
     for n in range(y_NO.shape[0]):
         if bias_O.shape[0]:
             for r in range(ROWS):
@@ -192,12 +191,12 @@ def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, b
 
 @inline_kernel
 def _rounded(x_NI: Any, inputs: int, most: int, each: int) -> Any:
-    """Whole numbers up to `most` (N, padded inputs), what they are to be multiplied by, and the sums of x by blocks."""
+    """Activations as integers up to `most` (N, padded inputs), their scales (N,), and sums of x per block."""
     (count, given), bits_NI = x_NI.shape, x_NI.view(np.int32)
     rounded_NI, factor_N = np.zeros((count, inputs), dtype=np.int16), np.empty(count, dtype=np.float32)
     sums_NB = np.zeros((count, -(-inputs // each)), dtype=np.float32)
     for n in range(count):
-        # Without their signs floats are in the order of their bits, and what is no number is the largest.
+        # Without signs, floats are ordered as their bits are, and NaN is the largest.
         largest = np.int32(0)
         for i in range(given):
             largest = max(largest, np.int32(bits_NI[n, i] & np.int32(0x7FFFFFFF)))
@@ -215,7 +214,7 @@ def _rounded(x_NI: Any, inputs: int, most: int, each: int) -> Any:
 
 @inline_kernel
 def _pairs(rounded_NI: Any, factor_N: Any, sums_NB: Any) -> Any:
-    """Neighbours side by side, in columns and tiles (T, I / 2, LANES) of two each; the sums in units of the factors."""
+    """Pairs of neighbours as columns, in tiles (T, I / 2, LANES); the sums divided by the factors."""
     (count, inputs), blocks = rounded_NI.shape, sums_NB.shape[1]
     tiles = -(-count // LANES)
     x_NJ, x_TJC = rounded_NI.view(np.int32), np.zeros((tiles, inputs // 2, LANES), dtype=np.int32)
@@ -233,7 +232,7 @@ def _codes_by_tiles(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, 
     (count, outputs), inputs = y_NO.shape, padded(codes)
     size = block_of(codes)
     tiles, rows_of, blocks = -(-count // LANES), -(-outputs // ROWS), -(-inputs // size)
-    rounded_NI, factor_N, sums_NB = _rounded(x_NI, inputs, _MOST, size)
+    rounded_NI, factor_N, sums_NB = _rounded(x_NI, inputs, _INT16_MAX, size)
     x_TJC, sums_TBC = _pairs(rounded_NI, factor_N, sums_NB)
     for part in prange(parts):
         y_RC, panel_RI = _floats(ROWS, LANES), np.empty((ROWS, inputs), dtype=np.int16)
@@ -262,27 +261,27 @@ def _codes_by_tiles(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, 
 
 
 def padded(codes: Any) -> Any:
-    """Length of the rows."""
+    """Length of the padded rows."""
     raise NotImplementedError("only for compiled code")
 
 
 def most(codes: Any) -> Any:
-    """The largest whole number that activations become, so that the sum along a row fits."""
+    """The largest integer for activations, so that the sum along a row fits into 32 bits."""
     raise NotImplementedError("only for compiled code")
 
 
 def block_of(codes: Any) -> Any:
-    """Weights whose products a tile adds up as whole numbers."""
+    """Number of weights whose products a tile adds up as integers."""
     raise NotImplementedError("only for compiled code")
 
 
 def finished(codes: Any, scale: Any, offset: Any, o: int, y: Any, sums_G: Any) -> Any:
-    """A row's sum of products, with what is still missing."""
+    """A row's dot product from its integer sum: scales and offsets applied."""
     raise NotImplementedError("only for compiled code")
 
 
 def widen(codes: Any, scale: Any, offset: Any, o: int, row_I: Any, scale_B: Any, base_B: Any) -> Any:
-    """A row as whole numbers of 16 bits, with scale and base of each block."""
+    """A row as 16-bit integers, with scale and offset of each block."""
     raise NotImplementedError("only for compiled code")
 
 
@@ -294,13 +293,13 @@ def _padded(codes: Any) -> Any:
 @overload(most, strict=False)
 def _most(codes: Any) -> Any:
     if codes.dtype == types.uint8:  # whose sums end with the group
-        return lambda codes: _MOST
-    return lambda codes: _MOST * _LONGEST // max(_LONGEST, codes.shape[1])
+        return lambda codes: _INT16_MAX
+    return lambda codes: _INT16_MAX * _FULL_RANGE_ROW_MAX // max(_FULL_RANGE_ROW_MAX, codes.shape[1])
 
 
 @overload(block_of, strict=False)
 def _block(codes: Any) -> Any:
-    return (lambda codes: GROUP) if codes.dtype == types.uint8 else (lambda codes: BLOCK)
+    return (lambda codes: GROUP) if codes.dtype == types.uint8 else (lambda codes: INT_BLOCK)
 
 
 @overload(finished, strict=False)

@@ -1,8 +1,8 @@
-"""Attention of single tokens, each the newest of its text, over keys and values where they lie in memory.
+"""Paged attention: new tokens attend to keys and values in the paged KV cache (Kwon et al. 2023).
 
-Texts lie in pieces: runs of neighbouring slots, in any places, some of them shared. Other kernels want a tensor, so
-that keys must be gathered or texts sorted into groups that strides can describe; a loop just goes through the pieces.
-It takes head after head and, within one, text after text, so that what texts share is still in the cache.
+A sequence is stored in runs of neighbouring slots, anywhere in memory, some of them shared. Tensor kernels would need
+its keys gathered first; this loop visits the runs. It takes head after head and, within a head, sequence after
+sequence, so that shared prefixes are still in the processor's cache.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from underhood.kernels.elementwise import array, exp, stored, value
 from underhood.kernels.jit import kernel, overload, parallel_kernel, prange, run_parallel
 from underhood.kernels.simd import LINE, prefetch
 
-ALONE = 1 << 18
-"""Products below which one thread does it all: to share them out takes as long."""
+SERIAL_WORK_MAX = 1 << 18
+"""Multiplications up to which one thread does all; sharing them out would take as long."""
 
 
 class Memory(NamedTuple):
@@ -31,37 +31,37 @@ class Memory(NamedTuple):
 
 
 class BlockTable(NamedTuple):
-    """Where N texts lie in a memory.
+    """Block table: where N sequences are stored in the KV cache.
 
     Attributes:
         slots_N: where the newest token of each goes.
-        first_N: the first of each text's pieces, and in the end their number (N + 1).
-        pieces_P2: first slot and length of each piece; the newest token's slot is the last of its text's.
+        first_N: index of each sequence's first run, and at the end their number (N + 1).
+        runs_R2: first slot and length of each run; the newest token's slot is the last one of its sequence.
     """
 
     slots_N: np.ndarray
     first_N: np.ndarray
-    pieces_P2: np.ndarray
+    runs_R2: np.ndarray
 
     @property
     def seen(self) -> int:
-        """Keys that all texts look back at together."""
-        return int(self.pieces_P2[:, 1].sum())
+        """Keys that all sequences attend to together."""
+        return int(self.runs_R2[:, 1].sum())
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[tuple[int, int]]]) -> "BlockTable":
-        """From each text's pieces (first slot, length), those that its newest token sees."""
-        counts = [len(pieces) for pieces in texts]
-        last = [pieces[-1] for pieces in texts]
+        """From the runs (first slot, length) that each sequence's newest token attends to."""
+        counts = [len(runs) for runs in texts]
+        last = [runs[-1] for runs in texts]
         return cls(
             np.array([slot + length - 1 for slot, length in last]),
             np.cumsum([0, *counts]),
-            np.array([piece for pieces in texts for piece in pieces]),
+            np.array([run for runs in texts for run in runs]),
         )
 
 
 def memory(data_GSK: Tensor, scale_GS: Tensor | None = None) -> Memory:
-    """A tensor's memory as keys or values; `scale_GS` belongs to one of 8 bits."""
+    """A tensor as keys or values; with `scale_GS` if it holds 8 bits."""
     data = array(data_GSK)
     return Memory(data, _ones(data.shape[:2]) if scale_GS is None else scale_GS.numpy())
 
@@ -75,13 +75,13 @@ def paged_attention(
     qkv: tuple[np.ndarray, np.ndarray, np.ndarray],
     keys: Memory,
     values: Memory,
-    places: BlockTable,
+    block_table: BlockTable,
     y_NHK: np.ndarray,
     *,
     scale: float | None,
     softcap: float | None,
 ) -> None:
-    """Puts new keys and values into their places; y is what each token finds in its text.
+    """Stores the new keys and values, then computes attention for each new token into y.
 
     Args:
         qkv: queries (N, H, K), keys and values (N, G, K).
@@ -90,9 +90,9 @@ def paged_attention(
     """
     (_, heads, width), groups = y_NHK.shape, qkv[1].shape[1]
     factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(softcap or 0.0)
-    work = places.seen * heads * width
-    arguments = (y_NHK, *qkv, *keys, *values, *places, factor, limit)
-    if work < ALONE:
+    work = block_table.seen * heads * width
+    arguments = (y_NHK, *qkv, *keys, *values, *block_table, factor, limit)
+    if work < SERIAL_WORK_MAX:
         _attend(0, groups, *arguments)
     else:
         run_parallel(_attend_in_parts, groups, *arguments)
@@ -118,7 +118,7 @@ def _attend(
     value_scale_GS: Any,
     slots_N: Any,
     first_N: Any,
-    pieces_P2: Any,
+    runs_R2: Any,
     factor: Any,
     cap: Any,
 ) -> None:
@@ -128,7 +128,7 @@ def _attend(
     for n in range(texts):
         count = 0
         for p in range(first_N[n], first_N[n + 1]):
-            count += pieces_P2[p, 1]
+            count += runs_R2[p, 1]
         most_keys = max(most_keys, count)
     score_S = np.empty(most_keys, dtype=np.float32)
     q_K, y_K = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
@@ -142,7 +142,7 @@ def _attend(
                     q_K[i] = value(q_NHK[n, head, i]) * factor
                 count = 0
                 for p in range(first_N[n], first_N[n + 1]):
-                    start, length = pieces_P2[p, 0], pieces_P2[p, 1]
+                    start, length = runs_R2[p, 0], runs_R2[p, 1]
                     key_SK, scale_S = (
                         keys_GSK[group, start : start + length],
                         key_scale_GS[group, start : start + length],
@@ -169,7 +169,7 @@ def _attend(
                 y_K[:] = 0
                 count = 0
                 for p in range(first_N[n], first_N[n + 1]):
-                    start, length = pieces_P2[p, 0], pieces_P2[p, 1]
+                    start, length = runs_R2[p, 0], runs_R2[p, 1]
                     value_SK = values_GSK[group, start : start + length]
                     scale_S = value_scale_GS[group, start : start + length]
                     ahead = value_SK.ctypes.data + values_GSK.strides[0]
@@ -185,7 +185,7 @@ def _attend(
 
 
 def put(data_GSK: Any, scale_GS: Any, group: int, slot: int, x_K: Any) -> None:
-    """Stores a vector; whole numbers of 8 bits get the scale that makes the largest of them 127."""
+    """Stores a vector; in 8 bits, with the scale that makes its largest number 127."""
     raise NotImplementedError("only for compiled code")
 
 

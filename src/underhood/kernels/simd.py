@@ -1,10 +1,10 @@
 """SIMD intrinsics in LLVM IR, for what Numba cannot express: dot products in registers, and prefetching.
 
-Compilers vectorise the sum of one row's products by themselves. Sums of many rows and vectors at a time, which share
-what they load, they leave in memory. And the processor fetches ahead only within a page of 4 KiB; told where reading
-goes on, it reads a matrix faster than a plain sum over it does. Both are written here in LLVM's own terms, which every
-processor has a translation for: sixteen floats are one register of AVX-512, two of AVX and four of NEON. Addresses are
-whole numbers, as ``array.ctypes.data`` gives them.
+Compilers vectorise one row's dot product by themselves. Dot products of many rows and vectors at a time, which share
+loads, they keep in memory instead of registers. And the processor prefetches only within a page of 4 KiB; with
+explicit prefetching, reading a matrix is faster than a plain sum over it. LLVM IR compiles for every processor:
+sixteen floats are one register of AVX-512, two of AVX and four of NEON. Addresses are integers, as
+``array.ctypes.data`` gives them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 from underhood.kernels.jit import HAS_NUMBA, cgutils, intrinsic, ir, target_features, types
 
 LANES = 16
-"""Numbers in a vector; of whole numbers of 16 bits there are twice as many."""
+"""float32 or int32 numbers per vector; int16 vectors have twice as many."""
 
 _FEATURES = target_features()
-"""Those that Numba compiles for."""
+"""Processor features that Numba compiles for."""
 
 _MANY_REGISTERS = "+avx512f" in _FEATURES
 
 ROWS = 8 if _MANY_REGISTERS else 4
-"""Rows whose sums fit into registers, for a vector or for a tile of `LANES` of them."""
+"""Rows whose accumulators fit into registers, for one vector or a tile of `LANES` vectors."""
 
 FEW_ROWS = 4 if _MANY_REGISTERS else 1
-"""Rows whose sums fit for four vectors at once."""
+"""Rows whose accumulators fit into registers for four vectors at once."""
 
 LINE = 64
-"""Bytes that are fetched together."""
+"""Bytes per cache line."""
 
 GROUP = 64
-"""Weights of 4 bits that share a scale. Their bytes hold the first 32 in their lower halves."""
+"""4-bit weights that share a scale; the lower halves of their bytes hold the first 32."""
 
 if HAS_NUMBA:
     _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -41,7 +41,7 @@ if HAS_NUMBA:
 
 @intrinsic
 def prefetch(_: Any, address: Any) -> Any:
-    """Asks for the line of memory at an address; harmless where there is none."""
+    """Prefetches the cache line at an address; any address is safe."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _prefetch(builder, arguments[0])
@@ -65,7 +65,7 @@ def dots(
     rows: Any,
     vectors: Any,
 ) -> Any:
-    """The sums of products of some rows of weights with each of some vectors; the rows behind are fetched meanwhile.
+    """Dot products of several rows of weights with several vectors; the rows after them are prefetched.
 
     Args:
         like: an array, for its type: of weights in float32, in int8, or in uint8 for two weights of 4 bits.
@@ -101,7 +101,7 @@ def dots(
 
 
 class _Rows(NamedTuple):
-    """Where the rows are that `dots` multiplies, what is ahead of each, their scales, and the vectors."""
+    """Addresses for `dots`: rows, the distance to prefetch, scales, vectors."""
 
     builder: Any
     count: Any
@@ -111,7 +111,7 @@ class _Rows(NamedTuple):
     xs: list[Any]
 
     def rooms(self, kind: Any) -> list[list[Any]]:
-        """A sum for each vector and row."""
+        """An accumulator for each vector and row."""
         return [[_room(self.builder, kind) for _ in self.starts] for _ in self.xs]
 
     def fetch(self, byte: Any) -> None:
@@ -120,7 +120,7 @@ class _Rows(NamedTuple):
 
 
 def _from(builder: Any, first: Any, stride: Any, count: int) -> list[Any]:
-    """Addresses, one after the other."""
+    """`count` addresses, `stride` bytes apart."""
     return [builder.add(first, builder.mul(stride, _I64(number))) for number in range(count)]
 
 
@@ -173,7 +173,7 @@ def _half_byte_sums(block: _Rows) -> list[Any]:
 
 
 def _halves(builder: Any, weights: Any, at: Any) -> tuple[Any, Any]:
-    """A group of 4-bit weights as whole numbers of 16."""
+    """A group of 4-bit weights as int16."""
     both = _load(builder, weights, at, _BYTES)
     low = builder.and_(both, ir.Constant(_BYTES, [15] * (GROUP // 2)))
     high = builder.lshr(both, ir.Constant(_BYTES, [4] * (GROUP // 2)))
@@ -182,7 +182,7 @@ def _halves(builder: Any, weights: Any, at: Any) -> tuple[Any, Any]:
 
 @intrinsic
 def widen_half_bytes(_: Any, row: Any, count: Any, y: Any) -> Any:
-    """Puts `count` weights of 4 bits, from 0 to 15, into int16."""
+    """Unpacks `count` 4-bit weights (0 to 15) into int16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         row, count, y = arguments
@@ -199,7 +199,7 @@ def widen_half_bytes(_: Any, row: Any, count: Any, y: Any) -> Any:
 
 @intrinsic
 def float_tile(_: Any, rows: Any, stride: Any, x: Any, count: Any, y: Any) -> Any:
-    """``Y = W X`` for `ROWS` rows of weights and `LANES` columns; the `ROWS` rows after them are fetched meanwhile.
+    """``Y = W X`` for `ROWS` rows of weights and `LANES` columns; the next `ROWS` rows are prefetched.
 
     Args:
         rows: address of the first row's float32; the next begins `stride` bytes later.
@@ -238,10 +238,10 @@ def float_tile(_: Any, rows: Any, stride: Any, x: Any, count: Any, y: Any) -> An
 
 @intrinsic
 def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, count: Any, block: Any, y: Any) -> Any:
-    """``Y = W X`` for `ROWS` rows of whole numbers of 16 bits and `LANES` columns.
+    """``Y = W X`` for `ROWS` rows of int16 and `LANES` columns.
 
-    In blocks along the rows: the sum of a block's products is a whole number of 32 bits; times its scale, and with its
-    base times the sum of the block's x, it is added as a float.
+    In blocks along the rows: a block's int32 sum times its scale, plus its base times the sum of the block's x, is
+    added as a float.
 
     Args:
         rows: address of int16 (ROWS, count).
@@ -266,7 +266,7 @@ def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, 
             first = builder.mul(each.index, most)
             end = builder.add(first, most)
             end = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
-            # One at a time: written out several times, LLVM would take each in two steps.
+            # Not unrolled: unrolled, LLVM would split each step into two.
             with _for(builder, first, end, 1) as (at, _):
                 loaded = _load(builder, columns, builder.mul(at, _I64(2 * LANES)), _PAIRS)
                 for row, sum in zip(weights, found, strict=True):
@@ -293,28 +293,28 @@ def _for(builder: Any, start: Any, stop: Any, step: int) -> Any:
 
 
 def _room(builder: Any, kind: Any) -> Any:
-    """A vector that changes, zero at first: in a register, once LLVM has seen that nobody takes its address."""
+    """A vector accumulator, zero at first; LLVM keeps it in a register."""
     room = cgutils.alloca_once(builder, kind)
     builder.store(ir.Constant(kind, None), room)
     return room
 
 
 def _load(builder: Any, pointer: Any, at: Any, kind: Any) -> Any:
-    """A vector of what stands from an index on."""
+    """Loads a vector from an index on."""
     loaded = builder.load(builder.bitcast(builder.gep(pointer, [at]), kind.as_pointer()))
     loaded.align = 4 if kind is _FLOATS else kind.element.width // 8
     return loaded
 
 
 def _store(builder: Any, address: Any, vectors: list[Any]) -> None:
-    """Vectors one after the other."""
+    """Stores vectors one after the other."""
     places = builder.inttoptr(address, _FLOATS.as_pointer())
     for number, vector in enumerate(vectors):
         builder.store(vector, builder.gep(places, [_I64(number)])).align = 4
 
 
 def _spread(builder: Any, number: Any, kind: Any) -> Any:
-    """The same number in all places of a vector."""
+    """Broadcasts a number to all lanes of a vector."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _I32(0))
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, None))
 
@@ -325,9 +325,9 @@ def _add_product(builder: Any, a: Any, b: Any, room: Any) -> None:
 
 
 def _add_pairs(builder: Any, a: Any, b: Any, room: Any) -> None:
-    """Adds the products of neighbours, two to each sum."""
+    """Multiplies int16 pairs and adds each pair's two products to an int32 accumulator."""
     if "+avx512bw" in _FEATURES:
-        # The only step that LLVM does not find by itself in every disguise. With the sum it becomes one of VNNI.
+        # LLVM does not always find this instruction by itself. With the addition it becomes one of VNNI.
         multiply = _function(builder, _INTEGERS, [_PAIRS] * 2, "llvm.x86.avx512.pmaddw.d.512")
         found = builder.call(multiply, [a, b])
     else:
@@ -336,7 +336,7 @@ def _add_pairs(builder: Any, a: Any, b: Any, room: Any) -> None:
 
 
 def pair_products(builder: Any, a: Any, b: Any) -> Any:
-    """The sums of the products of neighbours, for any processor."""
+    """Sums of the two products of each int16 pair, for any processor."""
     wide = ir.VectorType(_I32, 2 * LANES)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     even, odd = (
@@ -349,7 +349,7 @@ def pair_products(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _total(builder: Any, vector: Any) -> Any:
-    """The sum of a vector's numbers, halves added to halves."""
+    """Horizontal sum of a vector, halving it each time."""
     width = LANES
     while width > 1:
         width //= 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from underhood.kernels.elementwise import array
 from underhood.kernels.jit import HAS_NUMBA
-from underhood.kernels.matmul import GROUP, NONE, PADDED, Weights, multiply
+from underhood.kernels.matmul import GROUP, NONE, ROW_MULTIPLE, Weights, multiply
 from underhood.nn.qlora_linear import to_int8
 
 
@@ -29,7 +29,7 @@ class WeightOnlyLinear(nn.Module):
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight_OI = F.pad(linear.weight.detach().float(), (0, -linear.in_features % PADDED))
+        weight_OI = F.pad(linear.weight.detach().float(), (0, -linear.in_features % ROW_MULTIPLE))
         self.codes, self.scale, self.offset = self._pack(weight_OI)
         self.bias = None if linear.bias is None else linear.bias.detach().float()
 
