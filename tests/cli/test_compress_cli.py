@@ -67,7 +67,7 @@ def test_mistakes_are_one_line_and_write_nothing(file: Path, capsys: pytest.Capt
     assert "does not end in .uh" in complaint(capsys, "decompress", file)
     plain = file.with_name("plain.uh")
     plain.write_bytes(b"hello")
-    assert "plain.uh: this is no file that underhood compress wrote" in complaint(capsys, "decompress", plain)
+    assert "plain.uh: this is not a file that underhood compress wrote" in complaint(capsys, "decompress", plain)
     assert main(["compress", str(file), "--no-compare"]) == 0
     capsys.readouterr()
     assert "there already" in complaint(capsys, "compress", file)

@@ -68,7 +68,7 @@ def test_views_say_the_same_as_text_and_as_json(words, capsys):
         (("reproduce",), "name milestones, or say --all"),
         (("reproduce", "markov-1914"), "Did you mean"),
         (("reproduce", "markov-1913", "--seeds", "0"), "--seeds takes 1 or more"),
-        (("reproduce", "markov-1913", "--data", "/no/such/folder"), "is no folder"),
+        (("reproduce", "markov-1913", "--data", "/no/such/folder"), "is not a folder"),
     ],
 )
 def test_mistake_is_one_line(words, says, capsys):

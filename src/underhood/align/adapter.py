@@ -71,24 +71,24 @@ def save_adapter(model: nn.Module, folder: Path, *, base: str = "", names: Names
     spec = next(iter(layers.values())).spec
     names = names or FAMILIES["qwen3"].names
     joined = _joined(model, names, lambda name: name in layers)
-    if unnamed := layers.keys() - {name for one in joined for name in one.ours}:
+    if unnamed := layers.keys() - {name for layer in joined for name in layer.ours}:
         raise UserError(
             f"the layer {min(unnamed)} has no name in peft's form", fix="Choose LoRA targets among the blocks' layers"
         )
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
-    for one in joined:
-        parts = [layers[name] for name in one.ours if name in layers]
-        a, b = _stacked(model, one, layers)
-        tensors[f"{_PREFIX}{one.name}.lora_A.weight"] = a
-        tensors[f"{_PREFIX}{one.name}.lora_B.weight"] = b
+    for layer in joined:
+        parts = [layers[name] for name in layer.ours if name in layers]
+        a, b = _stacked(model, layer, layers)
+        tensors[f"{_PREFIX}{layer.name}.lora_A.weight"] = a
+        tensors[f"{_PREFIX}{layer.name}.lora_B.weight"] = b
         if len(parts) > 1:
-            ranks[one.name] = spec.rank * len(parts)
-            alphas[one.name] = spec.alpha * (math.sqrt(len(parts)) if spec.rslora else len(parts))
-    ends = sorted({one.name.rpartition(".")[2] for one in joined})
-    full = sorted(one.name for one in joined)
-    others = {one.name for one in _joined(model, names, lambda _: True)} - set(full)
+            ranks[layer.name] = spec.rank * len(parts)
+            alphas[layer.name] = spec.alpha * (math.sqrt(len(parts)) if spec.rslora else len(parts))
+    ends = sorted({layer.name.rpartition(".")[2] for layer in joined})
+    full = sorted(layer.name for layer in joined)
+    others = {layer.name for layer in _joined(model, names, lambda _: True)} - set(full)
     # Names by their last part may reach further than the layers chosen: then each is named in full.
     further = any(other.rpartition(".")[2] in ends for other in others)
     config = {
@@ -126,16 +126,18 @@ def load_adapter(model: nn.Module, folder: Path, *, names: Names | None = None) 
     config = _config(folder)
     tensors = _tensors(folder)
     wanted = {name.removeprefix(_PREFIX).rsplit(".lora_", 1)[0] for name in tensors}
-    found = [one for one in _joined(model, names or FAMILIES["qwen3"].names, lambda _: True) if one.name in wanted]
-    if missing := wanted - {one.name for one in found}:
+    matches = [
+        joint for joint in _joined(model, names or FAMILIES["qwen3"].names, lambda _: True) if joint.name in wanted
+    ]
+    if missing := wanted - {joint.name for joint in matches}:
         raise UserError(f"{folder} belongs to another model: this one has no layer {min(missing)}")
     rslora = bool(config.get("use_rslora", False))
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
-    kinds = {_kind(one.name, config, ranks, alphas) for one in found}
+    kinds = {_kind(joint.name, config, ranks, alphas) for joint in matches}
     if len({alpha / (math.sqrt(rank) if rslora else rank) for rank, alpha in kinds}) > 1 or len(kinds) > 1:
         raise UserError(f"{folder / CONFIG} gives layers different ranks, which is not supported", got=repr(ranks))
     [(rank, alpha)] = kinds
-    targets = [name for one in found for name in one.ours]
+    targets = [name for joint in matches for name in joint.ours]
     spec = LoRASpec(
         rank=rank,
         alpha=alpha,
@@ -144,11 +146,11 @@ def load_adapter(model: nn.Module, folder: Path, *, names: Names | None = None) 
         rslora=rslora,
     )
     spec.apply(model)
-    for one in found:
-        layers = [layer for name in one.ours if isinstance(layer := model.get_submodule(name), LoRALinear)]
+    for joint in matches:
+        layers = [layer for name in joint.ours if isinstance(layer := model.get_submodule(name), LoRALinear)]
         rows = [layer.out_features for layer in layers]
-        whole = _read(tensors, f"{_PREFIX}{one.name}.lora_B.weight", (sum(rows), rank), folder)
-        a = _read(tensors, f"{_PREFIX}{one.name}.lora_A.weight", (rank, layers[0].in_features), folder)
+        whole = _read(tensors, f"{_PREFIX}{joint.name}.lora_B.weight", (sum(rows), rank), folder)
+        a = _read(tensors, f"{_PREFIX}{joint.name}.lora_A.weight", (rank, layers[0].in_features), folder)
         with torch.no_grad():
             for layer, b in zip(layers, whole.split(rows), strict=True):
                 layer.lora_A.copy_(a)
@@ -178,14 +180,14 @@ def _joined(model: nn.Module, names: Names, wanted: Callable[[str], bool]) -> li
     ]
 
 
-def _stacked(model: nn.Module, one: _Joined, layers: dict[str, LoRALinear]) -> tuple[Tensor, Tensor]:
+def _stacked(model: nn.Module, layer: _Joined, layers: dict[str, LoRALinear]) -> tuple[Tensor, Tensor]:
     """A and B of one layer of theirs."""
-    parts = [layers[name] for name in one.ours if name in layers]
-    a = torch.cat([part.lora_A.detach().cpu() for part in parts])
+    parts = [layers[name] for name in layer.ours if name in layers]
+    a = torch.cat([lora.lora_A.detach().cpu() for lora in parts])
     rank, column, row = parts[0].spec.rank, 0, 0
-    sizes = [int(getattr(model.get_submodule(name), "out_features")) for name in one.ours]  # noqa: B009
+    sizes = [int(getattr(model.get_submodule(name), "out_features")) for name in layer.ours]  # noqa: B009
     b = torch.zeros(sum(sizes), rank * len(parts), dtype=a.dtype)
-    for name, size in zip(one.ours, sizes, strict=True):
+    for name, size in zip(layer.ours, sizes, strict=True):
         if name in layers:
             b[row : row + size, column : column + rank] = layers[name].lora_B.detach().cpu()
             column += rank
@@ -229,7 +231,7 @@ def _config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"can't read {file}: {error}") from error
     if config.get("peft_type") != "LORA":
-        raise UserError(f"{file} is no LoRA adapter", got=repr(config.get("peft_type")))
+        raise UserError(f"{file} is not a LoRA adapter", got=repr(config.get("peft_type")))
     # What would change the function and is not done here must not pass silently.
     for key in ("use_dora", "modules_to_save", "lora_bias"):
         if config.get(key):

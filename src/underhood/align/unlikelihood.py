@@ -25,7 +25,7 @@ def repetition_loss(
     Args:
         logp_NV: log probabilities at the positions that are learnt.
         targets_N: what is right there.
-        answers_N: which answer each position belongs to; positions of an answer stand in order.
+        answers_N: which answer each position belongs to; positions of an answer are in order.
     """
     alike_NN = answers_N[:, None] == answers_N
     same_NN = targets_N[:, None] == targets_N

@@ -39,7 +39,7 @@ def device_of(model: LanguageModel) -> torch.device:
 class ContiguousCache:
     """The state of every layer in preallocated memory; answers `core.protocols.Cache`.
 
-    Rows stand side by side in arrival order: a batch of prompts of unequal length is padded on the left (position −1),
+    Rows are aligned in arrival order: a batch of prompts of unequal length is padded on the left (position −1),
     so that all rows take their next token in the same column. A prompt may arrive in chunks. Gradients do not flow
     through what is stored.
 
@@ -69,7 +69,7 @@ class ContiguousCache:
             self._vectors.append([torch.empty(shape, dtype=kind, device=device) for shape in shapes])
         self._device = torch.device(device)
         self._length = self._newest = 0  # tokens stored, and how many of them came with the last pass
-        self._forgotten = 0  # tokens that stood before the first one stored
+        self._forgotten = 0  # tokens before the first one stored
         self._positions_BS: Tensor | None = None  # None while `plain`: then they count on from there
         self._memories: list[tuple[Memory, Memory]] | None = None
         self._recurrent = self._no_recurrent_state()
@@ -99,7 +99,7 @@ class ContiguousCache:
     @property
     def bytes(self) -> int:
         """Memory held."""
-        return sum(part.numel() * part.element_size() for part in (*self._parts, *chain(*self._recurrent)))
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self._parts, *chain(*self._recurrent)))
 
     @property
     def rewindable(self) -> bool:
@@ -108,7 +108,7 @@ class ContiguousCache:
 
     @property
     def _parts(self) -> list[Tensor]:
-        return [part for parts in self._vectors for part in parts]
+        return [tensor for parts in self._vectors for tensor in parts]
 
     def _no_recurrent_state(self) -> list[tuple[Tensor, ...]]:
         make = {"dtype": self._dtype, "device": self._device}
@@ -147,9 +147,9 @@ class ContiguousCache:
         if new[0].shape[0] != self.batch:
             raise ValueError(f"the cache holds {self.batch} rows, got {new[0].shape[0]}")
         start, end = self._length - new[0].shape[2], self._length
-        for part, new_BGTK in zip(self._vectors[layer], new, strict=True):
-            part.narrow(2, start, end - start).copy_(new_BGTK.detach())
-        return tuple(part.narrow(2, 0, end) for part in self._vectors[layer])
+        for store, new_BGTK in zip(self._vectors[layer], new, strict=True):
+            store.narrow(2, start, end - start).copy_(new_BGTK.detach())
+        return tuple(store.narrow(2, 0, end) for store in self._vectors[layer])
 
     def recurrent(self, layer: int) -> tuple[Tensor, ...]:
         """See `core.protocols.Cache`."""
@@ -157,7 +157,7 @@ class ContiguousCache:
 
     def set_recurrent(self, layer: int, *state: Tensor) -> None:
         """See `core.protocols.Cache`."""
-        self._recurrent[layer] = tuple(part.detach() for part in state)
+        self._recurrent[layer] = tuple(tensor.detach() for tensor in state)
 
     def places(self, window: int | None) -> BlockTable:
         """See `cpu_decoder.PagedCacheLike`; of a cache with a single row."""
@@ -193,8 +193,8 @@ class ContiguousCache:
         if not 0 <= count <= self._length:
             raise ValueError(f"cannot forget {count} of {self._length} tokens")
         stored, self._length = self._length, self._length - count
-        for part in self._parts:
-            part[:, :, : self._length] = part[:, :, count:stored].clone()
+        for tensor in self._parts:
+            tensor[:, :, : self._length] = tensor[:, :, count:stored].clone()
         if self._positions_BS is not None:
             self._positions_BS[:, : self._length] = self._positions_BS[:, count:stored].clone()
         self._forgotten += count
@@ -206,16 +206,16 @@ class ContiguousCache:
             raise ValueError(f"cannot select rows {list(rows)} of {self.batch}")
         if moved:
             to, source = (torch.tensor(index, device=self._device) for index in zip(*moved, strict=True))
-            for part in self._parts:
-                part[to, :, : self._length] = part[source, :, : self._length]
+            for tensor in self._parts:
+                tensor[to, :, : self._length] = tensor[source, :, : self._length]
             if self._positions_BS is not None:
                 self._positions_BS[to] = self._positions_BS[source]
             index = torch.tensor(rows, device=self._device)
-            self._recurrent = [tuple(part[index] for part in parts) for parts in self._recurrent]
+            self._recurrent = [tuple(tensor[index] for tensor in parts) for parts in self._recurrent]
         self.batch = len(rows)
         self._memories = None
-        self._vectors = [[part[: self.batch] for part in parts] for parts in self._vectors]
-        self._recurrent = [tuple(part[: self.batch] for part in parts) for parts in self._recurrent]
+        self._vectors = [[tensor[: self.batch] for tensor in parts] for parts in self._vectors]
+        self._recurrent = [tuple(tensor[: self.batch] for tensor in parts) for parts in self._recurrent]
         if self._positions_BS is not None:
             self._positions_BS = self._positions_BS[: self.batch]
 
@@ -224,8 +224,8 @@ class ContiguousCache:
         index = torch.tensor(rows, device=self._device)
         wide = copy(self)
         wide.batch, wide._memories = len(rows), None
-        wide._vectors = [[part[index] for part in parts] for parts in self._vectors]
-        wide._recurrent = [tuple(part[index] for part in parts) for parts in self._recurrent]
+        wide._vectors = [[tensor[index] for tensor in parts] for parts in self._vectors]
+        wide._recurrent = [tuple(tensor[index] for tensor in parts) for parts in self._recurrent]
         wide._positions_BS = None if self._positions_BS is None else self._positions_BS[index]
         return wide
 
@@ -234,13 +234,13 @@ class ContiguousCache:
         if capacity <= self.capacity:
             return
 
-        def grown(part: Tensor) -> Tensor:
-            larger = part.new_empty(*part.shape[:2], capacity, part.shape[3])
-            larger[:, :, : self._length] = part[:, :, : self._length]
+        def grown(tensor: Tensor) -> Tensor:
+            larger = tensor.new_empty(*tensor.shape[:2], capacity, tensor.shape[3])
+            larger[:, :, : self._length] = tensor[:, :, : self._length]
             return larger
 
         self._memories = None
-        self._vectors = [[grown(part) for part in parts] for parts in self._vectors]
+        self._vectors = [[grown(tensor) for tensor in parts] for parts in self._vectors]
         if self._positions_BS is not None:
             larger = self._positions_BS.new_empty(self.batch, capacity)
             larger[:, : self._length] = self._positions_BS[:, : self._length]

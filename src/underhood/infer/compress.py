@@ -69,10 +69,10 @@ def unpack(data: bytes) -> tuple[CompressedHeader, bytes]:
     """A file's own words, and the code behind them.
 
     Raises:
-        UserError: it is no such file, of a later version, or cut off.
+        UserError: it is not such a file, of a later version, or cut off.
     """
     if data[:3] != MAGIC:
-        raise UserError("this is no file that underhood compress wrote")
+        raise UserError("this is not a file that underhood compress wrote")
     if data[3:4] != bytes((VERSION,)):
         raise UserError(f"this file has layout {data[3:4].hex() or 'none'}", expected=str(VERSION))
     from underhood.infer.token_streams import Shape
@@ -80,9 +80,9 @@ def unpack(data: bytes) -> tuple[CompressedHeader, bytes]:
     reader = _Reader(data, 4)
     method, length, checksum = reader.take(1)[0], reader.number(), reader.take(8)
     if method == STORED:
-        found = CompressedHeader(method, length, checksum)
+        header = CompressedHeader(method, length, checksum)
     elif method == NGRAM:
-        found = CompressedHeader(method, length, checksum, order=reader.number())
+        header = CompressedHeader(method, length, checksum, order=reader.number())
     elif method == MODEL:
         model, (tokens, streams, window, threads) = reader.take(8), (reader.number() for _ in range(4))
         sound = tokens <= length and 1 <= streams <= min(max(1, tokens), 1024) and 2 <= window <= 1 << 16
@@ -91,10 +91,10 @@ def unpack(data: bytes) -> tuple[CompressedHeader, bytes]:
             raise UserError("this file is damaged: its beginning contradicts itself")
         shape, probe = Shape(tokens, streams, window, threads), reader.take(4)
         words = [reader.word() for _ in range(3)]
-        found = CompressedHeader(method, length, checksum, ORDER, model, shape, probe, *words)
+        header = CompressedHeader(method, length, checksum, ORDER, model, shape, probe, *words)
     else:
         raise UserError(f"this file is damaged: there is no method {method}")
-    return found, data[reader.at :]
+    return header, data[reader.at :]
 
 
 def compress(
@@ -135,45 +135,45 @@ def decompress(
         load: opens the model that a file was written with; called for such files only.
 
     Raises:
-        UserError: it is no such file, it is damaged, the model is another one, or this machine computes otherwise.
+        UserError: it is not such a file, it is damaged, the model is another one, or this machine computes otherwise.
     """
     written, code = unpack(data)
     try:
         if written.method == STORED:
-            found = code
+            content = code
         elif written.method == NGRAM:
-            found = _read_ngram(code, written, progress)
+            content = _read_ngram(code, written, progress)
         else:
-            found = _read_tokens(code, written, load, progress)
+            content = _read_tokens(code, written, load, progress)
     except TruncatedError as error:
         raise UserError(f"this file is cut off or damaged: {error}") from error
-    if len(found) != written.length or _checksum(found) != written.checksum:
+    if len(content) != written.length or _checksum(content) != written.checksum:
         raise UserError(f"the content does not match its checksum: {_what_differs(written)}")
-    return found
+    return content
 
 
 def _write_ngram(data: bytes, order: int, progress: Progress | None) -> bytes:
     model, coder = ByteNGram(order), ArithmeticEncoder()
-    for place, byte in enumerate(data):
+    for index, byte in enumerate(data):
         coder.encode(*model.interval(byte), TOTAL_LIMIT)
         model.learn(byte)
-        if progress is not None and place & 4095 == 0:
-            progress(place / len(data))
+        if progress is not None and index & 4095 == 0:
+            progress(index / len(data))
     return coder.finish()
 
 
 def _read_ngram(code: bytes, written: CompressedHeader, progress: Progress | None) -> bytes:
     if written.order > 255:
         raise UserError("this file is damaged: its beginning contradicts itself")
-    model, coder, found = ByteNGram(written.order), ArithmeticDecoder(code), bytearray()
-    while len(found) < written.length:
+    model, coder, content = ByteNGram(written.order), ArithmeticDecoder(code), bytearray()
+    while len(content) < written.length:
         byte, start, end = model.find(coder.target(TOTAL_LIMIT))
         coder.decode(start, end, TOTAL_LIMIT)
         model.learn(byte)
-        found.append(byte)
-        if progress is not None and len(found) & 4095 == 0:
-            progress(len(found) / written.length)
-    return bytes(found)
+        content.append(byte)
+        if progress is not None and len(content) & 4095 == 0:
+            progress(len(content) / written.length)
+    return bytes(content)
 
 
 def _write_tokens(
@@ -272,11 +272,11 @@ class _Reader:
         self._data, self.at = data, at
 
     def take(self, count: int) -> bytes:
-        found = self._data[self.at : self.at + count]
-        if len(found) < count:
+        taken = self._data[self.at : self.at + count]
+        if len(taken) < count:
             raise UserError("this file is cut off in its beginning")
         self.at += count
-        return found
+        return taken
 
     def number(self) -> int:
         value = 0

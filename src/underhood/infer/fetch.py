@@ -1,4 +1,4 @@
-"""Where a model lies: a folder on this machine, or ``hf:OWNER/NAME`` on the Hugging Face Hub."""
+"""Location of a model: a folder on this machine, or ``hf:OWNER/NAME`` on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ UNWANTED = ("*/*", "consolidated*")
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 
 
-def is_on_hub(place: str | Path) -> bool:
-    return str(place).startswith("hf:")
+def is_on_hub(source: str | Path) -> bool:
+    return str(source).startswith("hf:")
 
 
-def fetch(place: str | Path) -> Path:
+def fetch(source: str | Path) -> Path:
     """The folder of a model: `place` itself, or what the Hub has under that name, downloaded once and kept.
 
     Args:
@@ -29,11 +29,11 @@ def fetch(place: str | Path) -> Path:
     Raises:
         UserError: a malformed name, no such repository, no access, no network.
     """
-    if not is_on_hub(place):
-        return Path(place).expanduser()
-    match = _NAME.fullmatch(str(place))
+    if not is_on_hub(source):
+        return Path(source).expanduser()
+    match = _NAME.fullmatch(str(source))
     if match is None:
-        raise UserError(f"{str(place)!r} names no model", expected="hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
+        raise UserError(f"{str(source)!r} names no model", expected="hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
     import huggingface_hub
 
     try:

@@ -75,20 +75,20 @@ class Grammar:
 
     @classmethod
     def any_of(cls, choices: Sequence["Grammar | str"]) -> "Grammar":
-        """What one of the choices admits; a string stands for itself."""
+        """What one of the choices admits; a string matches itself."""
         return cls._joined(choices, "|")
 
     @classmethod
     def sequence(cls, parts: Sequence["Grammar | str"]) -> "Grammar":
-        """What the parts admit, one after the other; a string stands for itself."""
+        """What the parts admit, one after the other; a string matches itself."""
         return cls._joined(parts, "")
 
     @classmethod
     def _joined(cls, given: Sequence["Grammar | str"], sign: str) -> "Grammar":
         if not given:
             raise UserError("a grammar of no parts admits nothing", expected="at least one")
-        parts = [_of_text(part) if isinstance(part, str) else part for part in given]
-        patterns = [part.pattern for part in parts if part.pattern is not None]
+        parts = [_of_text(grammar) if isinstance(grammar, str) else grammar for grammar in given]
+        patterns = [grammar.pattern for grammar in parts if grammar.pattern is not None]
         if len(patterns) == len(parts):
             # One expression, not a rule of several: a rule's parts are matched greedily, each on its own.
             return _of_pattern(sign.join(f"(?:{pattern})" for pattern in patterns))
@@ -129,7 +129,7 @@ class Matcher:
 
     @property
     def accepts(self) -> bool:
-        """Whether the text matches as it stands."""
+        """Whether the text matches completely."""
         return self._matcher.is_accepting()
 
     @property
@@ -196,7 +196,7 @@ def _refused(name: str, message: str) -> UserError:
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance wants to see it. One id beyond the vocabulary stands for the end of the text."""
+    """A tokenizer as llguidance wants to see it. One id beyond the vocabulary means the end of the text."""
 
     def __init__(self, tokenizer: Tokenizer):
         special = set(tokenizer.special.values())

@@ -34,7 +34,7 @@ class KVStorage:
 
     @property
     def bytes(self) -> int:
-        return sum(part.numel() * part.element_size() for part in (self._data, self._scale) if part is not None)
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self._data, self._scale) if tensor is not None)
 
     def write(self, slots_N: Int[Tensor, "N"], x_1GNK: Shaped[Tensor, "1 G N K"]) -> None:
         """Stores vector n at slot ``slots_N[n]``."""
@@ -70,13 +70,13 @@ class KVStorage:
 
     def copy(self, source: int, to: int, count: int) -> None:
         """Copies `count` vectors from slot `source` on to where slot `to` begins; the two don't overlap."""
-        for part in (self._data, self._scale):
-            if part is not None:
-                part.narrow(2, to, count).copy_(part.narrow(2, source, count))
+        for tensor in (self._data, self._scale):
+            if tensor is not None:
+                tensor.narrow(2, to, count).copy_(tensor.narrow(2, source, count))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros, for what is masked is read all the same, and no mask hides a NaN.
+    """Zeros, because masked entries are read all the same, and no mask hides a NaN.
 
     On a CPU NumPy gets them from the system as pages that take no memory until something is written there.
     """

@@ -57,13 +57,13 @@ class StopStrings:
         if self.found is not None:
             return ""
         for at, character in enumerate(text):
-            ended = [one.string for one in self._strings if one.push(character)]
+            ended = [stop.string for stop in self._strings if stop.push(character)]
             if ended:
                 self.found = max(ended, key=len)
                 whole, self._held = self._held + text[: at + 1], ""
                 return whole[: -len(self.found)]
         whole = self._held + text
-        certain = len(whole) - max(one.matched for one in self._strings)
+        certain = len(whole) - max(stop.matched for stop in self._strings)
         self._held = whole[certain:]
         return whole[:certain]
 
@@ -94,6 +94,6 @@ class Writer:
         return self._stops.push(self._decoder.push(id))
 
     def finish(self) -> str:
-        """What was still held back. U+FFFD stands for a character that was never completed."""
+        """What was still held back. U+FFFD replaces a character that was never completed."""
         text = self._stops.push(self._decoder.finish())
         return text + self._stops.finish()

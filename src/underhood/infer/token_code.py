@@ -36,7 +36,7 @@ Frequencies = NDArray[np.int64]
 class Spelling:
     """Bytes to token ids and back, for any bytes and any vocabulary.
 
-    Text goes through the tokenizer. Bytes that are no UTF-8, or that the tokenizer would not give back unchanged, are
+    Text goes through the tokenizer. Bytes that are not UTF-8, or that the tokenizer would not give back unchanged, are
     spelled with the longest tokens that fit, single bytes if need be. A byte that no token spells is an *escape*: an id
     of `vocab_size` + byte.
     """
@@ -62,14 +62,14 @@ class Spelling:
     def encode(self, data: bytes) -> list[int]:
         """Ids whose bytes, joined, are `data`."""
         ids: list[int] = []
-        text = data.decode("utf-8", errors="surrogateescape")  # a byte that is no UTF-8 becomes a lone surrogate
+        text = data.decode("utf-8", errors="surrogateescape")  # a byte that is not UTF-8 becomes a lone surrogate
         start = 0
         while start < len(text):
             end, lone = start, "\udc80" <= text[start] <= "\udcff"
             while end < len(text) and ("\udc80" <= text[end] <= "\udcff") is lone:
                 end += 1
-            part = text[start:end]
-            ids += self._plainly(part.encode("utf-8", "surrogateescape")) if lone else self._text(part)
+            piece = text[start:end]
+            ids += self._plainly(piece.encode("utf-8", "surrogateescape")) if lone else self._text(piece)
             start = end
         return ids
 
@@ -128,7 +128,7 @@ def digest_of(model: LanguageModel, spelling: Spelling, opening: int) -> bytes:
     """Eight bytes that differ for models that differ in anything that matters here.
 
     Raises:
-        UserError: the model is no module, so it has no weights to tell it by.
+        UserError: the model is not a module, so it has no weights to tell it by.
     """
     if not isinstance(model, nn.Module):
         raise UserError("this model has no weights to tell it by", expected="a model that underhood.load opens")

@@ -39,7 +39,7 @@ class AlexNet(nn.Module):
 class LocalResponse(nn.Module):
     """Response normalisation across channels (section 3.3): a / (k + α Σ a²)^β over n neighbouring channels.
 
-    α stands before the sum as the paper prints it; libraries that divide it by n need n α to agree.
+    α multiplies the sum as the paper prints it; libraries that divide it by n need n α to agree.
     """
 
     def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75):

@@ -16,11 +16,11 @@ Floats = NDArray[np.float64]
 
 
 def pairs(words: list[str]) -> Floats:
-    """How often each letter follows each, (27, 27); symbol 0 stands before, between and after words."""
+    """How often each letter follows each, (27, 27); symbol 0 comes before, between and after words."""
     text = symbols(" " + " ".join(words) + " ")
-    found = np.zeros((27, 27))
-    np.add.at(found, (text[:-1], text[1:]), 1)
-    return found
+    counts = np.zeros((27, 27))
+    np.add.at(counts, (text[:-1], text[1:]), 1)
+    return counts
 
 
 def counted(seen: Floats, by_row: bool = True) -> Floats:

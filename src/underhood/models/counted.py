@@ -57,8 +57,8 @@ def numbers(text_N: Ints, order: int, size: int) -> Ints:
 def count(text_N: Ints, order: int, size: int) -> Counts:
     """Counts the n-grams of a text of symbols 0 to size − 1."""
     keys, counts = np.unique(numbers(text_N, order, size), return_counts=True)
-    histories, place, kinds = np.unique(keys // size, return_inverse=True, return_counts=True)
-    totals = np.bincount(place, weights=counts).astype(np.int64)
+    histories, group, kinds = np.unique(keys // size, return_inverse=True, return_counts=True)
+    totals = np.bincount(group, weights=counts).astype(np.int64)
     return Counts(order, size, keys, counts, histories, totals, kinds)
 
 
@@ -87,5 +87,5 @@ def witten_bell(counted: list[Counts], text_N: Ints) -> Floats:
 
 
 def _find(keys: Ints, values: Ints, wanted: Ints) -> Ints:
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], 0)
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[index] == wanted, values[index], 0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 PAPER = -1.0
-"""What lies around a picture whose pixels go from −1 (paper) to 1 (ink)."""
+"""Padding value around a picture whose pixels go from −1 (paper) to 1 (ink)."""
 
 
 class LeNet(nn.Module):

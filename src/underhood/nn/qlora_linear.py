@@ -58,7 +58,7 @@ class QuantizedLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def weight(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The weight that the layer stands for, widened, (out, in)."""
+        """The dequantised weight, (out, in)."""
         dtype = dtype or self.dtype
         if self.offset is None:
             return self.packed.to(dtype) * self.scale.to(dtype)

@@ -1,6 +1,6 @@
 """Surgery on a built model: modules found by name and swapped for others.
 
-LoRA and quantisation are not kinds of model. They take a model that stands, replace some of its layers, and leave the
+LoRA and quantisation are not kinds of model. They take a built model, replace some of its layers, and leave the
 rest as it was.
 """
 
@@ -51,17 +51,17 @@ def replace_modules(
         UserError: a pattern fits no module of that kind; names that come near are suggested.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    found = list(find_modules(model, patterns, kind))
+    matches = list(find_modules(model, patterns, kind))
     for pattern in patterns:
-        if not any(name_matches(name, pattern) for name, _ in found):
+        if not any(name_matches(name, pattern) for name, _ in matches):
             ends = sorted(
                 {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kind)}
             )
             near = nearest(pattern.rpartition(".")[2], ends)
             hint = f"Did you mean {near}?" if near else f"There are {', '.join(ends)}"
-            sorts = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+            sorts = " or ".join(cls.__name__ for cls in (kind if isinstance(kind, tuple) else (kind,)))
             raise UserError(f"no {sorts} layer of the model is called {pattern!r}", fix=hint)
-    for name, module in found:
+    for name, module in matches:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, make(name, module))
-    return [name for name, _ in found]
+    return [name for name, _ in matches]

@@ -45,11 +45,11 @@ def learn_from_feedback(
         rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
         pairs = [Pair(**row | {"prompt": tuple(row["prompt"])}) for row in rows]
         return replace(data, pairs=mixed(pairs, data.pairs, reads=reads, seed=seed)), None
-    found = read_feedback(feedback)
-    pairs = feedback_pairs(found)
+    opinions = read_feedback(feedback)
+    pairs = feedback_pairs(opinions)
     if not pairs:
         raise UserError(
-            f"{feedback} makes no preference pair: {len(found)} opinions, but none to compare",
+            f"{feedback} makes no preference pair: {len(opinions)} opinions, but none to compare",
             fix="Edit an answer, or rate two answers to the same question up and down",
         )
     text = "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
@@ -58,7 +58,7 @@ def learn_from_feedback(
             f"the alignment was begun without {feedback}", fix="Give --restart to start the alignment anew with it"
         )
     write_text(kept, text)
-    note = f"{len(pairs)} pairs from {len(found)} opinions in {feedback.name}"
+    note = f"{len(pairs)} pairs from {len(opinions)} opinions in {feedback.name}"
     return replace(data, pairs=mixed(pairs, data.pairs, reads=reads, seed=seed)), note
 
 

@@ -14,7 +14,7 @@ from underhood.train.plan_overrides import PlanOverrides
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSpec(PlanOverrides):
-    """Everything that decides what a build does. What is None is decided by the planner.
+    """Everything that decides what a build does. The planner decides fields that are None.
 
     Attributes:
         data: ``pydocs``, a file or folder, or ``hf:OWNER/NAME``.

@@ -28,7 +28,7 @@ def lbfgs(
         memory: pairs of (step, change of gradient) that are kept; 0 is steepest descent with a line search.
         tolerance: ends when no element of the gradient is larger; it also ends when no step goes down any more.
     """
-    g, found = gradient(w), [w]
+    g, path = gradient(w), [w]
     pairs: list[tuple[Floats, Floats]] = []
     for _ in range(steps):
         if np.abs(g).max() <= tolerance:
@@ -43,17 +43,17 @@ def lbfgs(
         if s @ y > 1e-12 * (y @ y) and memory:
             pairs = [*pairs, (s, y)][-memory:]
         w, g = new_w, new_g
-        found.append(w)
-    return found
+        path.append(w)
+    return path
 
 
 def newton(gradient: Gradient, hessian: Callable[[Floats], Floats], w: Floats, *, steps: int) -> list[Floats]:
     """All iterates of ``w ← w − H⁻¹ g`` with full steps: quadratic convergence, once near enough."""
-    found = [w]
+    path = [w]
     for _ in range(steps):
         w = w - np.linalg.solve(hessian(w), gradient(w))
-        found.append(w)
-    return found
+        path.append(w)
+    return path
 
 
 def conjugate_gradients(

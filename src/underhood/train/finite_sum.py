@@ -2,7 +2,7 @@
 
 ``F(w) = (1/n) Σ fᵢ(w)``: a whole gradient costs n small ones, so one step of gradient descent buys n steps of
 stochastic gradient descent. What the stochastic ones lose is exactness, for a random example's gradient is right only
-on average. SVRG and SAGA correct it by what is known of the other examples, averaging corrects the iterates.
+on average. SVRG and SAGA correct it by the stored gradients of the other examples, averaging corrects the iterates.
 
 All costs are in passes over the data: n gradients of single examples are one pass. Several runs from different seeds go
 side by side, as the leading axis R of the weights.

@@ -14,13 +14,13 @@ from underhood.core.files import fsync_folder, storage_errors
 
 @contextmanager
 def making(target: Path, *, folder: bool, replace: bool) -> Iterator[Path]:
-    """Yields a path to write to (an empty folder, or the name of a file); afterwards it stands at `target`.
+    """Yields a path to write to (an empty folder, or the name of a file); afterwards it is at `target`.
 
-    If the block fails, or is interrupted, nothing of it remains and whatever stood at `target` is untouched.
+    If the block fails, or is interrupted, nothing of it remains and whatever was at `target` is untouched.
 
     Args:
         folder: whether a folder is made, or a file.
-        replace: whether something that stands at `target` may be replaced.
+        replace: whether an existing `target` may be replaced.
 
     Raises:
         UserError: there is something at `target` already, or the place can't be written.
