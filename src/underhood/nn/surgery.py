@@ -25,7 +25,7 @@ def name_matches(name: str, pattern: str) -> bool:
     """Whether a module's dotted name fits a pattern.
 
     A pattern is a glob for the whole name or for its last parts (``query``, ``mixer.*``, ``blocks.0.*``), where ``*``
-    stands for any characters, dots included; or a regular expression for the whole name, after ``re:``.
+    matches any characters, dots included; or a regular expression for the whole name, after ``re:``.
     """
     if pattern.startswith(REGEX):
         return re.fullmatch(pattern[len(REGEX) :], name) is not None
