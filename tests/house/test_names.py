@@ -27,8 +27,6 @@ NOT_YET = {
     "align",
     "infer",
     "kernels",
-    "models",
-    "nn",
     "recipes",
     "train",
 }

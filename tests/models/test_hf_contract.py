@@ -64,7 +64,7 @@ SPECS: dict[str, DecoderSpec] = {
         embed_scale=4.0,
         logit_softcap=3.0,
     ),
-    "part": with_rotary(RotarySpec(part=0.5)),
+    "part": with_rotary(RotarySpec(fraction=0.5)),
     "linear": with_rotary(RotarySpec(scaling=LinearScaling(factor=3.0))),
     "llama3": with_rotary(
         RotarySpec(scaling=Llama3Scaling(factor=8.0, low_turns=1.0, high_turns=4.0, original_context=16))

@@ -200,7 +200,7 @@ ABLATIONS: dict[str, tuple[str, Callable[[DecoderSpec], DecoderSpec]]] = {
     "gemma local theta": ("gemma3", on_attention(one_theta)),
     "phi3 partial rotation": (
         "phi3_partial",
-        on_attention(lambda mixer: {"rotary": replace(mixer.rotary, part=1.0)}),
+        on_attention(lambda mixer: {"rotary": replace(mixer.rotary, fraction=1.0)}),
     ),
     "gemma tanh gelu": (
         "gemma3",

@@ -18,7 +18,7 @@ ANSWER_SHARE = 4
 class ChatSession:
     """The turns so far and the model that answers them.
 
-    The whole conversation is handed to the model every turn, but only what is new is read (see `Session`). When it
+    The whole conversation is handed to the model every turn, but only new tokens are prefilled (see `Session`). When it
     outgrows the context, the oldest turns are left out of what the model sees, the system message never; `messages`
     keeps them all.
 
@@ -62,13 +62,13 @@ class ChatSession:
         taken back.
 
         Args:
-            stop: texts that end the answer and are no part of it.
+            stop: texts that end the answer and are left out of it.
 
         Raises:
             UserError: the message alone does not fit into the context (nothing is said then).
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
-        ids = self._fit(asked, max_new_tokens)
+        conversation = [*self.messages, {"role": "user", "content": text}]
+        ids = self._fit(conversation, max_new_tokens)
         turn = sum(message["role"] == "user" for message in self.messages)  # with a seed, every turn draws anew
         request = Request(
             prompt=ids,
@@ -78,9 +78,9 @@ class ChatSession:
             stop=tuple(stop),
         )
         pieces = self.session.write(request, self.tokenizer, choice=turn)
-        return self._reply(asked, (piece.text for piece in pieces if piece.text))
+        return self._reply(conversation, (piece.text for piece in pieces if piece.text))
 
-    def _reply(self, asked: list[Message], pieces: Iterator[str]) -> Iterator[str]:
+    def _reply(self, conversation: list[Message], pieces: Iterator[str]) -> Iterator[str]:
         answer, complete = "", False
         try:
             for piece in pieces:
@@ -89,7 +89,7 @@ class ChatSession:
             complete = True
         finally:
             if answer or complete:
-                self.messages = [*asked, {"role": "assistant", "content": answer}]
+                self.messages = [*conversation, {"role": "assistant", "content": answer}]
 
     def _fit(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
         """The conversation's tokens, with as few of the oldest messages left out as make it fit."""

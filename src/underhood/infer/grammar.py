@@ -92,7 +92,7 @@ class Grammar:
         if len(patterns) == len(parts):
             # One expression, not a rule of several: a rule's parts are matched greedily, each on its own.
             return _of_pattern(sign.join(f"(?:{pattern})" for pattern in patterns))
-        return cls(None, f"( {f' {sign} '.join(part.lark for part in parts)} )")
+        return cls(None, f"( {f' {sign} '.join(grammar.lark for grammar in parts)} )")
 
     def matcher(self, tokenizer: Tokenizer) -> "Matcher":
         """The grammar at work on one text of the tokenizer; see there for what it raises."""

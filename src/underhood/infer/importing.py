@@ -99,7 +99,7 @@ def verify(loaded: LoadedModel) -> float:
     tokens = torch.arange(1, min(17, loaded.model.vocab_size))
     scores = loaded(tokens)[0].float()
     if not scores.isfinite().all():
-        raise UserError(f"the model in {loaded.path} gives scores that are no numbers", fix="Download it again")
+        raise UserError(f"the model in {loaded.path} gives logits that are not finite", fix="Download it again")
     surprise = -scores[:-1].log_softmax(dim=-1).gather(-1, tokens[1:, None].to(scores.device)).mean().item()
     assert math.isfinite(surprise)
     return surprise

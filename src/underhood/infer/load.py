@@ -331,7 +331,7 @@ def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Temp
     try:
         tokenizer = load_tokenizer(folder)
     except UserError as error:
-        # An error keeps the frames that it went through, and these the model: only what it says is kept.
+        # An error keeps the frames that it went through, and these the model: only its message is kept.
         copy = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
         unknown = SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
         return MissingTokenizer(copy, vocab_size), None, unknown
@@ -340,7 +340,7 @@ def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Temp
 
 @dataclass(frozen=True)
 class MissingTokenizer:
-    """Stands where a model's tokenizer can't be read: the model works on ids, and text explains what is missing."""
+    """Placeholder for a tokenizer that cannot be read: the model works on ids, and text explains what is missing."""
 
     error: UserError
     vocab_size: int
@@ -403,9 +403,9 @@ def _find(folder: Path, stage: str | None) -> tuple[str, Path]:
 
 
 def _others(folder: Path) -> str:
-    """What might have been meant instead of a folder that is no run."""
-    for place in (folder.parent, Path("runs")):
-        runs = [path for path in sorted(place.iterdir()) if stages_of(path)] if place.is_dir() else []
+    """What might have been meant instead of a folder that is not a run."""
+    for parent in (folder.parent, Path("runs")):
+        runs = [path for path in sorted(parent.iterdir()) if stages_of(path)] if parent.is_dir() else []
         if runs:
             by_name = {path.name: path for path in runs}
             near = nearest(folder.name, by_name)

@@ -17,7 +17,7 @@ from underhood.kernels.paged_attention import BlockTable, Memory, paged_attentio
 from underhood.nn.attention import attend
 
 MOST_PIECES = 4
-"""Pieces of memory that several tokens attend to one by one; where a text lies in more, they are gathered."""
+"""Pieces of memory that several tokens attend to one by one; where a sequence has more, they are gathered."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -47,19 +47,19 @@ class Span:
         """Where all lie that the new tokens see, themselves included."""
         return self.slots(self.first(window), self.end)
 
-    def token(self, place: int) -> "Span":
+    def token(self, position: int) -> "Span":
         """One of the new tokens by itself."""
-        return self if self.count == 1 else replace(self, start=place, count=1)
+        return self if self.count == 1 else replace(self, start=position, count=1)
 
     def slots(self, first: int, last: int) -> list[tuple[int, int]]:
         """Where tokens `first` … `last` − 1 lie, as (first slot, slots)."""
-        found, begin = [], self.dropped
+        ranges, begin = [], self.dropped
         for slot, length in self.runs:
             low, high = max(first, begin), min(last, begin + length)
             if low < high:
-                found.append((slot + low - begin, high - low))
+                ranges.append((slot + low - begin, high - low))
             begin += length
-        return found
+        return ranges
 
 
 class PagedCache:
@@ -120,7 +120,7 @@ class PagedCache:
 
     def places(self, window: int | None) -> BlockTable:
         """See `cpu_decoder.PagedCacheLike`."""
-        tokens = (span.token(place) for span in self._spans for place in range(span.start, span.end))
+        tokens = (span.token(position) for span in self._spans for position in range(span.start, span.end))
         return BlockTable.of([token.seen(window) for token in tokens])
 
     def memory(self, layer: int) -> tuple[Memory, Memory]:
@@ -196,7 +196,7 @@ def _recent_slots(spans: Sequence[Span], count: int) -> Int[Tensor, "T C"]:
 
 @dataclass(frozen=True)
 class _SequenceAttention:
-    """A text attended to by itself: the pieces where its keys lie, and who sees whom of them (None for all)."""
+    """A text attended to by itself: the pieces that hold its keys, and the mask over them (None for all)."""
 
     row: int
     span: Span
@@ -244,7 +244,7 @@ def _cuts(span: Span, window: int | None) -> bool:
 
 
 def _mask(span: Span, window: int | None, device: torch.device) -> Tensor:
-    """Who sees whom of what a text's new tokens see at all: bool (1, 1, T, S)."""
+    """Attention mask of a sequence's new tokens over its visible keys: bool (1, 1, T, S)."""
     query = torch.arange(span.start, span.end, device=device)[:, None]
     key = torch.arange(span.first(window), span.end, device=device)
     visible = key <= query

@@ -3,7 +3,7 @@
 Text repeats itself: names, terms and phrases come back within a page, so whoever has seen ``… A B … A`` bets on B. In
 attention models two heads in successive layers do that (Elhage et al. 2021, "A Mathematical Framework for Transformer
 Circuits"). One looks at the token before and notes it in the residual stream; the other, an *induction head*, looks
-for a place whose note is the current token and copies what stands there. Training finds this circuit late and all of a
+for a place whose note is the current token and copies the token there. Training finds this circuit late and all of a
 sudden (Olsson et al. 2022, "In-context Learning and Induction Heads"), after far more tokens than a few minutes on a
 laptop can show it. `begin_copying` writes it into the first weights, where training can refine it, reuse it or throw it
 away. It is a way to begin and nothing else: spec, parameters and exported files stay those of the plain model.
@@ -33,7 +33,7 @@ FAST, SLOW = 1 / 3, 2 / 5
 turn within a page and compare contents."""
 
 QUIET = 0.3
-"""What is left of the random weights of the head that goes by place; the one that compares contents keeps a third."""
+"""Size of the random weights left of the head that goes by place; the one that compares contents keeps a third."""
 
 SURE = 6.0
 """About the score, in nats, that a wholly copied token gets before training."""
@@ -60,7 +60,7 @@ def _looks(mixer: object, width: int) -> bool:
     return (
         isinstance(mixer, AttentionSpec)
         and mixer.rotary is not None
-        and mixer.rotary.part == 1
+        and mixer.rotary.fraction == 1
         and mixer.qk_norm is not None
         and not mixer.qk_norm_whole
         and not mixer.bias

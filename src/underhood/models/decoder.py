@@ -229,8 +229,8 @@ def _unembedding(spec: DecoderSpec) -> nn.Linear | SoftcappedLinear:
 @torch.no_grad()
 def _initialize(model: Decoder, seed: int, embed_std: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    centred = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, ZeroCenteredRMSNorm)}
-    own_rules = {name: part.initial for name, part in model.named_modules() if hasattr(part, "initial")}
+    centred = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, ZeroCenteredRMSNorm)}
+    own_rules = {name: module.initial for name, module in model.named_modules() if hasattr(module, "initial")}
     for name, parameter in model.named_parameters():
         owner = next((owner for owner in own_rules if name.startswith(f"{owner}.")), None)
         fresh = None if owner is None else own_rules[owner](name.removeprefix(f"{owner}."), parameter, generator)

@@ -96,7 +96,7 @@ def write_gguf(
 ) -> None:
     """Writes the model as one GGUF file. Norms stay float32, as llama.cpp keeps them; matrices take `stored`.
 
-    A matrix whose rows are no multiple of 32 long has no q8_0 form and becomes f16, as llama.cpp's own tools do.
+    A matrix whose row length is not a multiple of 32 has no q8_0 form and becomes f16, as llama.cpp's own tools do.
     `progress` is told after each tensor.
 
     Raises:

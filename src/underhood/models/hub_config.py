@@ -164,7 +164,7 @@ def read_rotary(
         raise UserError(f"the rotary positions in {config.where} have the wrong type", expected="an object")
     rope = Config(given, f"the rotary positions in {config.where}")
     base = rope.number("rope_theta", config.get("rope_theta", None) or theta)
-    part = rope.number("partial_rotary_factor", config.get("partial_rotary_factor", None) or 1.0)
+    fraction = rope.number("partial_rotary_factor", config.get("partial_rotary_factor", None) or 1.0)
     context = config.whole("max_position_embeddings", *([] if usual is None else [usual]))
     # Phi-3 keeps this number outside, and that place wins.
     original = config.get("original_max_position_embeddings", None) or rope.get(
@@ -192,7 +192,7 @@ def read_rotary(
         raise UserError(f"rope_type in {config.where} is not known", expected=expected, got=repr(name))
     rope.skip("rope_type", "type", "original_max_position_embeddings", "partial_rotary_factor")
     rope.finish()
-    return RotarySpec(theta=base, scaling=scaling, part=part), config.context or context
+    return RotarySpec(theta=base, scaling=scaling, fraction=fraction), config.context or context
 
 
 def _yarn(rope: Config, original: int) -> YarnScaling:
@@ -200,8 +200,8 @@ def _yarn(rope: Config, original: int) -> YarnScaling:
     mscale, mscale_all_dim = rope.get("mscale", None), rope.get("mscale_all_dim", None)
     amplitude = rope.get("attention_factor", None)
     if amplitude is None and mscale and mscale_all_dim:
-        one, all_dim = (YarnScaling(factor=factor**scale, original_context=1) for scale in (mscale, mscale_all_dim))
-        amplitude = one.amplitude / all_dim.amplitude
+        scaled, all_dim = (YarnScaling(factor=factor**scale, original_context=1) for scale in (mscale, mscale_all_dim))
+        amplitude = scaled.amplitude / all_dim.amplitude
     return YarnScaling(
         factor=factor,
         original_context=original,

@@ -83,8 +83,8 @@ def config_of(spec: DecoderSpec, family: str, keys: str) -> Json | None:
 def canonical(spec: DecoderSpec) -> DecoderSpec:
     """The same function with every default written out and the shortest pattern of blocks."""
 
-    def block(one: BlockSpec) -> BlockSpec:
-        mixer = one.mixer
+    def block(layer: BlockSpec) -> BlockSpec:
+        mixer = layer.mixer
         if not isinstance(mixer, AttentionSpec):
             return one
         width = mixer.head_dim_for(spec.d_model)
@@ -107,13 +107,13 @@ def _values(spec: DecoderSpec) -> Json:
     if not isinstance(mixer, AttentionSpec):
         return {}
     parts = [block.feedforward for block in blocks]
-    dense = next((part for part in parts if isinstance(part, (GatedMLPSpec, MLPSpec))), None)
-    experts = next((part for part in parts if isinstance(part, MoESpec)), None)
+    dense = next((mlp for mlp in parts if isinstance(mlp, (GatedMLPSpec, MLPSpec))), None)
+    experts = next((mlp for mlp in parts if isinstance(mlp, MoESpec)), None)
     windows = [other.window for other in mixers if isinstance(other, AttentionSpec)]
     window = next((window for window in windows if window is not None), None)
     hidden = dense.d_ff if dense else experts.d_ff if experts else None
     activation = next(
-        (their for their, our in ACTIVATIONS.items() for part in (dense, experts) if part and part.activation == our),
+        (their for their, our in ACTIVATIONS.items() for mlp in (dense, experts) if mlp and mlp.activation == our),
         None,
     )
     eps = getattr(spec.norm, "eps", None)
@@ -147,7 +147,7 @@ def _values(spec: DecoderSpec) -> Json:
         "layer_norm_epsilon": eps,
     } | _rotary_values(mixers)
     if window is not None:
-        values["layer_types"] = ["full_attention" if one is None else "sliding_attention" for one in windows]
+        values["layer_types"] = ["full_attention" if w is None else "sliding_attention" for w in windows]
     if experts is not None:
         values |= {
             "num_experts": experts.experts,
@@ -155,7 +155,7 @@ def _values(spec: DecoderSpec) -> Json:
             "num_experts_per_tok": experts.experts_per_token,
             "moe_intermediate_size": experts.d_ff,
             "norm_topk_prob": experts.normalise,
-            "mlp_only_layers": [layer for layer, part in enumerate(parts) if not isinstance(part, MoESpec)],
+            "mlp_only_layers": [layer for layer, mlp in enumerate(parts) if not isinstance(mlp, MoESpec)],
         }
     return values
 
@@ -169,7 +169,11 @@ def _rotary_values(mixers: list[Any]) -> Json:
     local = next((mixer.rotary for mixer in specs if mixer.window is not None), whole)
     assert whole is not None
     assert local is not None
-    values: Json = {"rope_theta": whole.theta, "rope_local_base_freq": local.theta, "partial_rotary_factor": whole.part}
+    values: Json = {
+        "rope_theta": whole.theta,
+        "rope_local_base_freq": local.theta,
+        "partial_rotary_factor": whole.fraction,
+    }
     if whole.scaling is not None and (scaling := _scaling_values(whole.scaling)) is not None:
         values["rope_scaling"] = scaling
     return values

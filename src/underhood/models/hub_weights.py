@@ -46,13 +46,13 @@ class Stored:
     def shape(self, parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
         """The shape it must have."""
         first = parameters[self.parts[0]]
-        rows = sum(parameters[part].shape[0] for part in self.parts)
+        rows = sum(parameters[name].shape[0] for name in self.parts)
         shape = (rows, *first.shape[1:])
         return shape[::-1] if self.turned else shape
 
     def joined(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The tensor as it is stored."""
-        parts = [parameters[part].detach() for part in self.parts]
+        parts = [parameters[name].detach() for name in self.parts]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return whole.T.contiguous() if self.turned else whole
 
@@ -63,21 +63,21 @@ def layout(model: nn.Module, family: Family) -> list[Stored]:
     Raises:
         UserError: the family has no name for one of them.
     """
-    found: dict[str, tuple[list[tuple[int, str]], bool]] = {}
-    order = {pattern: place for place, pattern in enumerate(family.names)}
+    groups: dict[str, tuple[list[tuple[int, str]], bool]] = {}
+    order = {pattern: index for index, pattern in enumerate(family.names)}
     for name, parameter in model.named_parameters():
         module, _, kind = name.rpartition(".")
         numbers = re.findall(r"(?<=\.)\d+(?=\.)", module)
         pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", module)
         if pattern not in family.names:
             raise UserError(f"{family.architecture} has no place for {name!r}")
-        place = family.names[pattern]
-        theirs = place.name if isinstance(place, Turned) else place
+        target = family.names[pattern]
+        theirs = target.name if isinstance(target, Turned) else target
         for number in numbers:
             theirs = theirs.replace("*", number, 1)
-        turned = isinstance(place, Turned) and parameter.ndim == 2
-        found.setdefault(f"{theirs}.{kind}", ([], turned))[0].append((order[pattern], name))
-    return [Stored(name, tuple(part for _, part in sorted(parts)), turned) for name, (parts, turned) in found.items()]
+        turned = isinstance(target, Turned) and parameter.ndim == 2
+        groups.setdefault(f"{theirs}.{kind}", ([], turned))[0].append((order[pattern], name))
+    return [Stored(name, tuple(ours for _, ours in sorted(parts)), turned) for name, (parts, turned) in groups.items()]
 
 
 def load_decoder(
@@ -117,7 +117,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     data = read_json(folder / "config.json")
     if not isinstance(data, dict):
-        raise UserError(f"{folder / 'config.json'} is no configuration", expected="a JSON object")
+        raise UserError(f"{folder / 'config.json'} is not a configuration", expected="a JSON object")
     return data
 
 
@@ -144,7 +144,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         raise UserError(f"{index} has no table of weights", expected='an object "weight_map"')
     for file in sorted(set(entries.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise UserError(f"{index} names a file that is no safetensors file of this folder", got=repr(file))
+            raise UserError(f"{index} names a file that is not a safetensors file of this folder", got=repr(file))
         if not (folder / file).exists():
             raise UserError(f"{folder / file} is missing", fix="Download it again; the index names it")
     held = {file: set(names_in(folder / file)) for file in set(entries.values())}
@@ -186,8 +186,8 @@ def _fill(model: Decoder, family: Family, files: Mapping[str, Path], folder: Pat
             )
         row = 0
         whole = tensor.T if stored.turned else tensor
-        for part in stored.parts:
-            parameter = parameters[part]
+        for ours in stored.parts:
+            parameter = parameters[ours]
             parameter.copy_(whole[row : row + len(parameter)])
             row += len(parameter)
             done += parameter.numel() * parameter.element_size()

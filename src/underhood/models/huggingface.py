@@ -26,7 +26,7 @@ class Turned:
 
 
 Names = dict[str, str | Turned]
-"""Our module to theirs; ``*`` stands for a number. Modules of ours that share one of theirs are stored as one tensor,
+"""Our module to theirs; ``*`` matches a number. Modules of ours that share one of theirs are stored as one tensor,
 row below row, in the table's order."""
 
 
@@ -39,7 +39,7 @@ class Family:
         read: its configuration as a spec.
         names: its weights' names.
         prefixes: how the names of the table may begin in a file: the table's own way first.
-        ignored: patterns of names in files that are no weights of the language model (old files carry masks).
+        ignored: patterns of names in files that do not belong to the language model (old files carry masks).
     """
 
     architecture: str
@@ -107,7 +107,7 @@ _ATTENTION: Names = {
     "mixer.query_norm": "self_attn.q_norm",
     "mixer.key_norm": "self_attn.k_norm",
 }
-_GATED: Names = {f"feedforward.{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")}
+_GATED: Names = {f"feedforward.{name}": f"mlp.{name}_proj" for name in ("gate", "up", "down")}
 _PRE_NORMS: Names = {"mixer_norm": "input_layernorm", "feedforward_norm": "post_attention_layernorm"}
 _POST_NORMS: Names = {
     "mixer_post_norm": "post_attention_layernorm",
@@ -119,16 +119,16 @@ _QWEN3_MOE: Names = {
     **_LLAMA,
     "blocks.*.feedforward.router": "model.layers.*.mlp.gate",
     **{
-        f"blocks.*.feedforward.experts.*.{part}": f"model.layers.*.mlp.experts.*.{part}_proj"
-        for part in ("gate", "up", "down")
+        f"blocks.*.feedforward.experts.*.{name}": f"model.layers.*.mlp.experts.*.{name}_proj"
+        for name in ("gate", "up", "down")
     },
 }
 _MIXTRAL: Names = {
     **_LLAMA,
     "blocks.*.feedforward.router": "model.layers.*.block_sparse_moe.gate",
     **{
-        f"blocks.*.feedforward.experts.*.{part}": f"model.layers.*.block_sparse_moe.experts.*.w{number}"
-        for number, part in ((1, "gate"), (2, "down"), (3, "up"))
+        f"blocks.*.feedforward.experts.*.{name}": f"model.layers.*.block_sparse_moe.experts.*.w{number}"
+        for number, name in ((1, "gate"), (2, "down"), (3, "up"))
     },
 }
 _GEMMA: Names = {
@@ -138,8 +138,8 @@ _GEMMA: Names = {
 _OLMO2: Names = {**_OUTSIDE, **_layers("blocks.*.", "model.layers.*.", {**_POST_NORMS, **_ATTENTION, **_GATED})}
 _PHI3: Names = {
     **_LLAMA,
-    **{f"blocks.*.mixer.{part}": "model.layers.*.self_attn.qkv_proj" for part in ("query", "key", "value")},
-    **{f"blocks.*.feedforward.{part}": "model.layers.*.mlp.gate_up_proj" for part in ("gate", "up")},
+    **{f"blocks.*.mixer.{name}": "model.layers.*.self_attn.qkv_proj" for name in ("query", "key", "value")},
+    **{f"blocks.*.feedforward.{name}": "model.layers.*.mlp.gate_up_proj" for name in ("gate", "up")},
 }
 _GPT2: Names = {
     "embed": "transformer.wte",

@@ -10,7 +10,7 @@ For a history h and its shortening h' (the oldest token dropped)::
     p(w | h) = (c(h w) − D(c(h w))) / c(h ·)  +  γ(h) p(w | h')
     γ(h)     = (D1 N1(h ·) + D2 N2(h ·) + D3 N3+(h ·)) / c(h ·)
 
-c is the plain count for the longest n-grams and for those that open a document (nothing can stand to their left); for
+c is the plain count for the longest n-grams and for those that open a document (nothing precedes them); for
 all others it is the number of different tokens seen to the left. The recursion ends in 1 / V. Every token of the
 vocabulary has a probability above zero and they sum to one.
 
@@ -111,7 +111,7 @@ class NGram(BuiltModel):
     def __init__(self, spec: NGramSpec):
         super().__init__()
         self.spec = spec
-        self._opening = spec.vocab_size  # stands before the first token of a document; never predicted
+        self._opening = spec.vocab_size  # precedes the first token of a document; never predicted
         counts = [np.zeros(spec.vocab_size + 1, dtype=np.int64)] + [np.zeros(0, dtype=np.int64)] * (spec.order - 1)
         keys = [np.arange(spec.vocab_size + 1)] + [np.zeros(0, dtype=np.int64)] * (spec.order - 1)
         for k in range(1, spec.order + 1):
@@ -166,8 +166,8 @@ class NGram(BuiltModel):
         histories = self._read(tokens, cache, positions)
         logits_NV = torch.empty(rows * count, self.vocab_size)
         for start in range(0, rows * count, ROWS_AT_ONCE):
-            part = [rows_N[start : start + ROWS_AT_ONCE] for rows_N in histories]
-            logits_NV[start : start + ROWS_AT_ONCE] = torch.from_numpy(_log(self._distributions(part)))
+            piece = [rows_N[start : start + ROWS_AT_ONCE] for rows_N in histories]
+            logits_NV[start : start + ROWS_AT_ONCE] = torch.from_numpy(_log(self._distributions(piece)))
         return logits_NV.view(rows, count, self.vocab_size).to(tokens.device)
 
     def target_log_probs(
@@ -246,10 +246,10 @@ class NGram(BuiltModel):
             for k in range(1, self.spec.order):
                 shorter_N, longer_N = ids[k - 1], ids[k]
                 starts = np.flatnonzero(longer_N >= 0)
-                # One place where each different (k+1)-gram stands; its last k tokens start one place further on.
-                place = np.zeros(len(raw[k]), dtype=np.int64)
-                place[longer_N[starts]] = starts
-                counts[k - 1] = np.bincount(shorter_N[place + 1], minlength=len(raw[k - 1]))
+                # One position of each distinct (k+1)-gram; its last k tokens start one position further on.
+                start_of = np.zeros(len(raw[k]), dtype=np.int64)
+                start_of[longer_N[starts]] = starts
+                counts[k - 1] = np.bincount(shorter_N[start_of + 1], minlength=len(raw[k - 1]))
                 opening = shorter_N[(tokens_N == self._opening) & (shorter_N >= 0)]
                 counts[k - 1][opening] = raw[k - 1][opening]
         counts[0][self._opening] = 0
@@ -276,7 +276,7 @@ class NGram(BuiltModel):
         if not ctx.cached:
             positions_BS = np.broadcast_to(ctx.positions_BS.cpu().numpy(), tokens.shape)
             return self._read_whole(tokens.cpu().numpy(), positions_BS, tokens.shape[1])
-        # Each token with those before it, as a short text of its own; ids are kept with 1 added, 0 stands for none.
+        # Each token with those before it, as a short text of its own; ids are kept with 1 added, 0 means none.
         recent_BTC = ctx.recent(0, tokens[..., None] + 1, self.spec.order - 1)[..., 0]
         back_C = torch.arange(self.spec.order - 1, -1, -1, device=tokens.device)
         positions_BTC = (ctx.positions_BT[..., None] - back_C).expand(recent_BTC.shape)
@@ -386,4 +386,4 @@ def _resize_buffers(module: NGram, state_dict: dict[str, Any], prefix: str, *_un
 
 def _rebuild(module: NGram, _: Any) -> None:
     orders = range(1, module.spec.order + 1)
-    module._set(*([getattr(module, f"{part}_{k}").cpu().numpy() for k in orders] for part in ("keys", "counts")))
+    module._set(*([getattr(module, f"{kind}_{k}").cpu().numpy() for k in orders] for kind in ("keys", "counts")))

@@ -213,7 +213,7 @@ def attend(
     """``softmax(scale · q kᵀ) v``, with each key head shared by H / G query heads.
 
     Args:
-        mask: who sees whom, bool (B, 1, T, S), or None for all.
+        mask: attention mask, bool (B, 1, T, S), or None for all.
         causal: T = S tokens of one text, each of which sees those before it; `mask` is None then.
         scale: None means 1 / sqrt(K).
         softcap: presses the scores softly into ±cap; it takes a mask, never `causal`.

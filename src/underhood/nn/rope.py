@@ -22,12 +22,12 @@ class RotarySpec:
     Attributes:
         theta: the base; larger ones turn the slow pairs more slowly.
         scaling: stretches the angles for longer contexts, or None.
-        part: R / K: which part of each head is rotated, from its front; the rest has no position.
+        fraction: share R / K of each head that is rotated, from its front; the rest has no position.
     """
 
     theta: float = 10_000.0
     scaling: RotaryScalingSpec | None = None
-    part: float = 1.0
+    fraction: float = 1.0
 
     def frequencies(
         self, head_dim: int, device: torch.device, dtype: torch.dtype = torch.float32

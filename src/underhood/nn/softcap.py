@@ -15,8 +15,8 @@ def apply_softcap(x: Tensor, cap: float) -> Tensor:
 class SoftcappedLinear(nn.Module):
     """A linear map without bias whose outputs are softly capped: Gemma 2's unembedding.
 
-    No `nn.Linear`, for it is not linear: surgery on linear layers (LoRA, quantisation) must pass it by, since what it
-    puts in their place knows no cap.
+    Not an `nn.Linear`, because it is not linear: surgery on linear layers (LoRA, quantisation) must pass it by, since
+    their replacements have no softcap.
 
     Attributes:
         weight: (out, in).

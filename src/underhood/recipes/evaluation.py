@@ -73,7 +73,7 @@ def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -
         [tokenizer.decode_bytes(shards.document(n)[:-1].tolist()).decode() for n in range(len(shards))]
         for shards in (train, held_out)
     ]
-    found = [
+    measurements = [
         Measurement(name=name, value=value, unit="bits/byte", higher_is_better=False, n=len(held_out))
         for name, value in compressors_bits_per_byte(*texts).items()
     ]
@@ -82,8 +82,8 @@ def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -
     model.fit(np.concatenate([[start], train.document(n)]) for n in range(len(train)))
     report = held_out_loss(model, _windows(held_out, 1024))
     name = f"Kneser–Ney {NGRAM_ORDER}-gram"
-    found.append(measurement(name, report.interval(), unit="bits/byte", higher_is_better=False))
-    return found
+    measurements.append(measurement(name, report.interval(), unit="bits/byte", higher_is_better=False))
+    return measurements
 
 
 def evaluate(
@@ -101,23 +101,23 @@ def evaluate(
 ) -> tuple[Evaluated, PairLogProbs | None]:
     """Measures the model that a stage made; returns its pair scores too, the next stage's reference.
 
-    A model that has not learnt to chat reads the name alone where others are asked, as its documents have it.
+    A model that has not learnt to chat reads the name alone where others get a question, as its documents have it.
 
     Args:
         beta: scales the reward margin.
     """
     plain = not stage.chats
-    found = [_bits_per_byte(held_out, model, device)]
-    for part, questions in data.questions.items():
-        asked = chosen(questions, size.questions, seed)
-        report = _chosen_over_prior(model, tokenizer, asked, data, plain, device)
+    measurements = [_bits_per_byte(held_out, model, device)]
+    for split, questions in data.questions.items():
+        selected = chosen(questions, size.questions, seed)
+        report = _chosen_over_prior(model, tokenizer, selected, data, plain, device)
         credit = report.credit("raw")
-        found.append(
-            measurement(f"multiple choice, {part}", report.accuracy("raw"), chance=report.chance, numerators=credit)
+        measurements.append(
+            measurement(f"multiple choice, {split}", report.accuracy("raw"), chance=report.chance, numerators=credit)
         )
     writer = _writer(model, tokenizer, data.plain if plain else None)
     samples, written = _written(writer, data, size, seed, plain)
-    found += written
+    measurements += written
     scores = None
     if data.held_out_pairs and not plain:
         items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed))
@@ -128,8 +128,8 @@ def evaluate(
         ]
         if items:
             scores = score_pairs(model, items, device=device)
-            found += _preference_measurements(scores, reference, beta)
-    return Evaluated(StageResults(stage=stage.model, measurements=tuple(found)), samples), scores
+            measurements += _preference_measurements(scores, reference, beta)
+    return Evaluated(StageResults(stage=stage.model, measurements=tuple(measurements)), samples), scores
 
 
 def _bits_per_byte(held_out: TokenShards, model: Decoder, device: Any) -> Measurement:
@@ -150,25 +150,25 @@ def _windows(held_out: TokenShards, context: int) -> EvaluationWindows:
 
 
 def _chosen_over_prior(
-    model: LanguageModel, tokenizer: Tokenizer, asked: Sequence[Question], data: StageData, plain: bool, device: Any
+    model: LanguageModel, tokenizer: Tokenizer, selected: Sequence[Question], data: StageData, plain: bool, device: Any
 ) -> ChoiceReport:
     """Choices scored by what the question adds to them: the same choices after a neutral question are the prior."""
-    neutral = [replace(question, prompt=data.neutral[0]) for question in asked]
+    neutral = [replace(question, prompt=data.neutral[0]) for question in selected]
     reports = [
         score_choices(
             model,
             _choices(tokenizer, questions, data.plain | dict([data.neutral]) if plain else None),
             device=device,
         )
-        for questions in (asked, neutral)
+        for questions in (selected, neutral)
     ]
     return reports[0].over(reports[1])
 
 
 def _choices(tokenizer: Tokenizer, questions: Sequence[Any], plain: dict[str, str] | None) -> list[Any]:
     if plain is not None:
-        asked = [type(q)(plain[q.prompt], q.choices, q.answer, q.function) for q in questions]
-        return encode_choices(tokenizer, asked, opening=[tokenizer.special[END]])
+        bare = [type(q)(plain[q.prompt], q.choices, q.answer, q.function) for q in questions]
+        return encode_choices(tokenizer, bare, opening=[tokenizer.special[END]])
     template = ChatTemplate()
     end = template.stop_ids(tokenizer)[:1]
     return encode_chat_choices(tokenizer, questions, lambda prompt: _opened(tokenizer, prompt), end)
@@ -192,7 +192,10 @@ def _writer(
             ids = [[tokenizer.special[END], *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
         limit = (model.context_length or 1 << 20) - 8
         done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=SAMPLE_TOKENS, stop_ids=stop)
-        return [GeneratedAnswer(tokenizer.decode(one.ids).strip(), one.finish == "stop") for one in done]
+        return [
+            GeneratedAnswer(tokenizer.decode(completion.ids).strip(), completion.finish == "stop")
+            for completion in done
+        ]
 
     return write
 
@@ -202,26 +205,28 @@ def _written(
 ) -> tuple[dict[str, GeneratedAnswer], list[Measurement]]:
     """Answers to a share of the prompts of each kind, and what can be counted about them."""
     kinds: dict[str, list[ReferenceAnswer]] = {}
-    for asked in data.answers:
-        kinds.setdefault(asked.kind, []).append(asked)
+    for answer in data.answers:
+        kinds.setdefault(answer.kind, []).append(answer)
     samples: dict[str, GeneratedAnswer] = {}
-    found: list[Measurement] = []
-    picked = {kind: chosen(asked, size.answers, seed) for kind, asked in kinds.items()}
+    measurements: list[Measurement] = []
+    picked = {kind: chosen(answers, size.answers, seed) for kind, answers in kinds.items()}
     if plain:  # the base model is shown beside the others, but it was never asked to answer anything
-        for asked in picked.values():
-            prompts = [one.prompt for one in asked[:12]]
+        for answers in picked.values():
+            prompts = [answer.prompt for answer in answers[:12]]
             samples |= dict(zip(prompts, write(prompts), strict=True))
-        return samples, found
+        return samples, measurements
     ended: list[float] = []
     for kind in (kind for kind in picked if kind != "invented"):
-        prompts = [one.prompt for one in picked[kind]]
-        report = evaluate_answers(write, prompts, [one.expected or "" for one in picked[kind]])
+        prompts = [answer.prompt for answer in picked[kind]]
+        report = evaluate_answers(write, prompts, [answer.expected or "" for answer in picked[kind]])
         samples |= dict(zip(prompts, report.answers, strict=True))
         ended += report.ended_N.tolist()
-        found.append(measurement(f"ROUGE-L of answers, {kind}", report.rouge_l, unit="", numerators=report.rouge_l_N))
+        measurements.append(
+            measurement(f"ROUGE-L of answers, {kind}", report.rouge_l, unit="", numerators=report.rouge_l_N)
+        )
     if "invented" in picked:
-        invented = [one.prompt for one in picked["invented"]]
-        real = [one.prompt for one in picked[SEEN]]
+        invented = [answer.prompt for answer in picked["invented"]]
+        real = [answer.prompt for answer in picked[SEEN]]
         report = evaluate_refusals(
             lambda prompts: [samples[p] for p in prompts] if prompts[0] in samples else write(prompts),
             invented,
@@ -230,13 +235,13 @@ def _written(
         )
         samples |= dict(zip(invented, report.invented_answers, strict=True))
         ended += [float(answer.ended) for answer in report.invented_answers]
-        found.append(measurement("refuses invented functions", report.invented, numerators=report.invented_N))
-        found.append(
+        measurements.append(measurement("refuses invented functions", report.invented, numerators=report.invented_N))
+        measurements.append(
             measurement("refuses real functions", report.real, higher_is_better=False, numerators=report.real_N)
         )
     if ended:
-        found.insert(0, _share(ENDS, ended))
-    return samples, found
+        measurements.insert(0, _share(ENDS, ended))
+    return samples, measurements
 
 
 def _share(name: str, items: Sequence[float]) -> Measurement:
@@ -258,11 +263,11 @@ def _preferences(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Preference
 
 def _preference_measurements(scores: PairLogProbs, reference: PairLogProbs | None, beta: float) -> list[Measurement]:
     report = compare_with_reference(scores, reference, beta=beta)
-    found = [
+    measurements = [
         measurement(
             "preference accuracy", report.likelihood_accuracy(), chance=0.5, numerators=report.likelihood_credit()
         )
     ]
     if reference is not None:
-        found.append(measurement("reward margin", report.margin(), unit="nats", numerators=report.margins_N))
-    return found
+        measurements.append(measurement("reward margin", report.margin(), unit="nats", numerators=report.margins_N))
+    return measurements

@@ -37,7 +37,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSpec(TrainingSettings):
-    """Everything that decides what a fine-tuning does. What is None is decided by the model or the data.
+    """Everything that decides what a fine-tuning does. The model or the data decide fields that are None.
 
     Attributes:
         data: a file of conversations (see `data.conversations`).

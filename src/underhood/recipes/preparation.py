@@ -1,4 +1,4 @@
-"""What stands before training in a run: its data, tokenizer and plan, made once and then read back."""
+"""Preparation of a run before training: its data, tokenizer and plan, made once and then read back."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def plan_training(
     """Measures the machine and plans every stage that there is data for.
 
     Args:
-        seconds: what is left of the job.
+        seconds: time left for the job.
     """
     started = time.perf_counter()
     hardware = measure_hardware(choose_device(spec.device), dtype=spec.dtype)

@@ -91,12 +91,12 @@ def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> StageData:
     }
     summaries = {function.name: function.summary for function in (*seen, *unseen)}
     answers = [
-        ReferenceAnswer(question.prompt, summaries[question.function], part)
-        for part, asked in questions.items()
-        for question in asked
+        ReferenceAnswer(question.prompt, summaries[question.function], split)
+        for split, group in questions.items()
+        for question in group
     ]
     answers += [ReferenceAnswer(f"What does `{name}` do?", REFUSAL.format(name=name), "invented") for name in invented]
-    plain = {question.prompt: f"{question.function}\n" for asked in questions.values() for question in asked}
+    plain = {question.prompt: f"{question.function}\n" for group in questions.values() for question in group}
     plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented}
     held_out_pairs = preference_pairs(unseen, seed=seed + 3)[:MOST_HELD_OUT]
     return StageData(examples, pairs, held_out_pairs, questions, answers, plain, ABOUT_FUNCTIONS)
@@ -108,13 +108,13 @@ def _about_text(train: Corpus, held_out: Corpus, seed: int) -> StageData:
     if not examples:
         return StageData([], [], [], {}, [], {}, ABOUT_TEXT)
     questions: dict[str, list[Question]] = {}
-    for part, known in ((SEEN, examples), (UNSEEN, unseen)):
+    for split, known in ((SEEN, examples), (UNSEEN, unseen)):
         made = continuation_questions(known, n=MOST_QUESTIONS, seed=seed)
         if made:
-            questions[part] = made
+            questions[split] = made
     answers = [
-        ReferenceAnswer(example.question, example.answer, part)
-        for part, known in ((SEEN, examples[:200]), (UNSEEN, unseen[:200]))
+        ReferenceAnswer(example.question, example.answer, split)
+        for split, known in ((SEEN, examples[:200]), (UNSEEN, unseen[:200]))
         for example in known
     ]
     plain = {example.question: _passage(example) for example in (*examples, *unseen)}
@@ -145,8 +145,8 @@ def write_stage_data(folder: Path, data: StageData) -> None:
         "examples": [asdict(example) for example in data.examples],
         "pairs": [asdict(pair) | {"split": "train"} for pair in data.pairs]
         + [asdict(pair) | {"split": "held-out"} for pair in data.held_out_pairs],
-        "questions": [asdict(q) | {"split": part} for part, asked in data.questions.items() for q in asked],
-        "answers": [asdict(asked) | {"plain": data.plain.get(asked.prompt)} for asked in data.answers],
+        "questions": [asdict(q) | {"split": split} for split, answer in data.questions.items() for q in answer],
+        "answers": [asdict(answer) | {"plain": data.plain.get(answer.prompt)} for answer in data.answers],
         "plain": [{"prompt": prompt, "plain": plain} for prompt, plain in data.plain.items()],
         "neutral": [{"prompt": data.neutral[0], "plain": data.neutral[1]}],
     }
@@ -206,7 +206,7 @@ def render_pairs(
 ) -> list[tuple[tuple[list[int], list[bool]], tuple[list[int], list[bool]]]]:
     """Preference pairs as tokens; those that don't fit the context are left out."""
     template = ChatTemplate()
-    found = []
+    rendered = []
     for pair in pairs:
         sides = []
         for answer in (pair.chosen, pair.rejected):

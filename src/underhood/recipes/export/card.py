@@ -65,10 +65,10 @@ class Card:
         model, stage = self.loaded.decoder.spec, find_model(self.loaded.stage)
         done = self.loaded.stage if stage is None else stage.model_description
         if not self.published:
-            said = f"{done}. It was made with Underhood in the shape of {self.family}"
+            origin = f"{done}. It was made with Underhood in the shape of {self.family}"
         else:
             worked = "" if stage is None else f" and {done} there"
-            said = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
+            origin = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
         return (
             f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {model.layers} layers of "
             f"width {model.d_model}, a vocabulary of {model.vocab_size:,} tokens, "
@@ -79,7 +79,7 @@ class Card:
     def _use(self) -> str:
         if self.form == "gguf":
             return (
-                "## Use\n\nAny program that stands on llama.cpp opens the `.gguf` file. Texts began with "
+                "## Use\n\nAny program based on llama.cpp opens the `.gguf` file. Texts began with "
                 "`<|endoftext|>` in training, so a prompt to be continued should as well; the file adds no token by "
                 "itself."
             )
@@ -140,15 +140,19 @@ class Card:
             return f"## Evaluation\n\n{self.tuning.evaluation()}"
         results = self.summary.get("results")
         table = ResultsTable.from_json(results, where="summary.json") if results else ResultsTable(stages=())
-        stage = next((one for one in table.stages if one.stage == self.loaded.stage), None)
+        stage = next((m for m in table.stages if m.stage == self.loaded.stage), None)
         if stage is None or not stage.measurements:
             return "## Evaluation\n\nThis model has not been evaluated."
         rows = ["| measured | value (95 % interval) | items | guessing gives |", "| --- | --- | ---: | ---: |"]
-        for one in stage.measurements:
-            chance = "" if one.chance is None else f"{100 * one.chance:.1f} %"
-            rows.append(f"| {one.name} | {one.text()} | {one.n:,} | {chance} |")
-        said = ", ".join(f"{one.name} {one.value:.3f}" for one in table.baselines)
-        after = f"\n\nFor comparison, bits per byte of others given the same training text: {said}." if said else ""
+        for m in stage.measurements:
+            chance = "" if m.chance is None else f"{100 * m.chance:.1f} %"
+            rows.append(f"| {m.name} | {m.text()} | {m.n:,} | {chance} |")
+        baselines = ", ".join(f"{m.name} {m.value:.3f}" for m in table.baselines)
+        after = (
+            f"\n\nFor comparison, bits per byte of others given the same training text: {baselines}."
+            if baselines
+            else ""
+        )
         return "## Evaluation\n\n" + "\n".join(rows) + after
 
     def _making(self) -> str:
@@ -191,7 +195,7 @@ class Card:
             licence = "The licence of the model that it came from goes on to hold; look it up before you pass it on."
         else:
             licence = (
-                "No licence is stated, for it depends on the training text: look up that text's terms before you "
+                "No licence is stated: it depends on the training text: look up that text's terms before you "
                 "publish the model, and put the licence into the lines at the top of this file."
             )
         if self.published:

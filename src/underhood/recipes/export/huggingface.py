@@ -96,10 +96,10 @@ def write_weights(
     """
     kind: torch.dtype = getattr(torch, dtype)
     parameters = dict(model.named_parameters())
-    stored = {one.name: one for one in layout(model, family)}
-    sizes = {name: torch.empty(one.shape(parameters), dtype=kind, device="meta") for name, one in stored.items()}
+    stored = {entry.name: entry for entry in layout(model, family)}
+    sizes = {name: torch.empty(entry.shape(parameters), dtype=kind, device="meta") for name, entry in stored.items()}
     split = split_torch_state_dict_into_shards(sizes, max_shard_size=shard_bytes)
-    total, done = sum(one.nbytes for one in sizes.values()), 0
+    total, done = sum(entry.nbytes for entry in sizes.values()), 0
     for file, names in split.filename_to_tensors.items():
         if progress is not None:
             progress(done, total)

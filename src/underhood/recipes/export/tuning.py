@@ -54,8 +54,8 @@ class Tuning:
         ]
         for name, before in self.results["before"].items():
             after = self.results["after"][name]
-            losses = " | ".join(f"{one['loss']:.3f}" for one in (before, after))
-            shares = " | ".join(f"{100 * one['accuracy']:.1f} %" for one in (before, after))
+            losses = " | ".join(f"{scores['loss']:.3f}" for scores in (before, after))
+            shares = " | ".join(f"{100 * scores['accuracy']:.1f} %" for scores in (before, after))
             rows.append(f"| {name} | {after['tokens']:,} | {losses} | {shares} |")
         if len(rows) == 2:
             return "No conversations were held out, so this model has not been evaluated."
@@ -101,9 +101,9 @@ def read_tuning(run: Path) -> Tuning | None:
     try:
         results = json.loads((run / "results.json").read_text(encoding="utf-8"))
         split = json.loads((run / "split.json").read_text(encoding="utf-8"))
-        tuning = Tuning(spec, results, {name: len(part) for name, part in split.items()})
-        for said in (tuning.data, tuning.evaluation, tuning.making):
-            said()
+        tuning = Tuning(spec, results, {name: len(rows) for name, rows in split.items()})
+        for section in (tuning.data, tuning.evaluation, tuning.making):
+            section()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the records of {run} are incomplete or damaged ({error})", fix="Fine-tune again") from error
     return tuning
