@@ -13,7 +13,7 @@ from underhood.infer.generate import generate
 from underhood.models.encoder_decoder import EncoderDecoder, SequenceToSequence, original_transformer
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import Block
-from underhood.nn.forward_context import ForwardContext, Memory
+from underhood.nn.forward_context import EncoderMemory, ForwardContext
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*nested.tensor")
 
@@ -94,7 +94,7 @@ def test_decoder_with_cross_attention_matches_torch_transformer_decoder(norm: No
     model = built(norm)
     x, memory, positions = random(3, 6, D), random(3, 9, D, seed=1), padded([9, 4, 7])
     tokens = torch.zeros(3, 6, dtype=torch.long)
-    ours = model.decoder(x, ForwardContext(tokens, None, None, memory=Memory(memory, positions)))
+    ours = model.decoder(x, ForwardContext(tokens, None, None, memory=EncoderMemory(memory, positions)))
     theirs = oracle(model, norm).decoder(
         x,
         memory,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -24,12 +24,13 @@ from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
 from underhood.infer.text_stream import decode_stream
+from underhood.infer.tokenizer_files import load_tokenizer_files
 from underhood.models.base import BuiltModel, parameter_count
 from underhood.models.decoder import Decoder
 from underhood.models.hub_weights import Progress, load_decoder
 from underhood.models.restore import restore
 from underhood.text.chat import CHATML, Message, Template
-from underhood.text.load import load_chat_template, load_roles, load_tokenizer
+from underhood.text.load import load_tokenizer
 from underhood.text.settings import SpecialTokenIds
 
 PUBLISHED = "published"
@@ -324,43 +325,6 @@ def _published(
         template=template,
         roles=roles,
     )
-
-
-def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | None, SpecialTokenIds]:
-    """Tokenizer, chat template and the ids with a part to play; a folder without a tokenizer still gives a model."""
-    try:
-        tokenizer = load_tokenizer(folder)
-    except UserError as error:
-        # An error keeps the frames that it went through, and these the model: only its message is kept.
-        copy = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
-        unknown = SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
-        return MissingTokenizer(copy, vocab_size), None, unknown
-    return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
-
-
-@dataclass(frozen=True)
-class MissingTokenizer:
-    """Placeholder for a tokenizer that cannot be read: the model works on ids, and text explains what is missing."""
-
-    error: UserError
-    vocab_size: int
-    special: Mapping[str, int] = field(default_factory=dict)
-
-    def encode(self, text: str) -> list[int]:
-        raise self._explained()
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        raise self._explained()
-
-    def decode(self, ids: Sequence[int]) -> str:
-        raise self._explained()
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        raise self._explained()
-
-    def _explained(self) -> UserError:
-        fix = "Put its tokenizer files beside the weights, or give the model token ids"
-        return UserError(f"this model has no tokenizer to read or write text with: {self.error.what}", fix=fix)
 
 
 def stages_of(run: Path) -> list[str]:

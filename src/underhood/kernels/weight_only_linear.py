@@ -20,7 +20,7 @@ from underhood.nn.qlora_linear import to_int8
 class WeightOnlyLinear(nn.Module):
     """``x Wᵀ + b`` with W in few bits, on the CPU.
 
-    The weights are plain attributes, not buffers: bits are no numbers that a change of dtype could convert.
+    The weights are plain attributes, not buffers: packed bits are not numbers that a change of dtype could convert.
 
     Args:
         linear: the layer to quantise; its bias is kept.

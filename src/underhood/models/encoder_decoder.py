@@ -20,7 +20,7 @@ from underhood.core.state import StateSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import SublayerBlockSpec, SublayerSpec
 from underhood.nn.feedforward import Activation, MLPSpec
-from underhood.nn.forward_context import ForwardContext, Memory
+from underhood.nn.forward_context import EncoderMemory, ForwardContext
 from underhood.nn.norm import LayerNormSpec, NormSpec
 
 
@@ -28,11 +28,11 @@ from underhood.nn.norm import LayerNormSpec, NormSpec
 class SequenceToSequence(Protocol):
     """A model that writes a text given another."""
 
-    def encode(self, source: Tensor, *, positions: Tensor | None = None) -> Memory:
+    def encode(self, source: Tensor, *, positions: Tensor | None = None) -> EncoderMemory:
         """Reads a batch of sources (B, S); −1 in `positions` marks padding."""
         ...
 
-    def given(self, memory: Memory) -> LanguageModel:
+    def given(self, memory: EncoderMemory) -> LanguageModel:
         """The language model of what is written given a source, for samplers and losses."""
         ...
 
@@ -148,16 +148,16 @@ class EncoderDecoder(nn.Module):
         if spec.tied:
             self.unembed.weight = self.embed.weight
 
-    def encode(self, source: Int[Tensor, "B S"], *, positions: Int[Tensor, "#B S"] | None = None) -> Memory:
+    def encode(self, source: Int[Tensor, "B S"], *, positions: Int[Tensor, "#B S"] | None = None) -> EncoderMemory:
         """See `SequenceToSequence`."""
         ctx = ForwardContext(source, positions, None)
         states_BSD = self.encoder(self._embedded(self.embed, source, ctx), ctx)
-        return Memory(states_BSD, None if positions is None else positions)
+        return EncoderMemory(states_BSD, None if positions is None else positions)
 
     def decode(
         self,
         tokens: Int[Tensor, "B T"],
-        memory: Memory,
+        memory: EncoderMemory,
         *,
         cache: Cache | AttendingCache | None = None,
         positions: Int[Tensor, "#B T"] | None = None,
@@ -170,7 +170,7 @@ class EncoderDecoder(nn.Module):
         """Scores of the next target token after each of T, given the source."""
         return self.decode(target, self.encode(source))
 
-    def given(self, memory: Memory) -> "ConditionedModel":
+    def given(self, memory: EncoderMemory) -> "ConditionedModel":
         """See `SequenceToSequence`."""
         return ConditionedModel(self, memory)
 
@@ -185,7 +185,7 @@ class ConditionedModel:
     Its memory has the rows of a batch, or one row for a batch of any size.
     """
 
-    def __init__(self, model: EncoderDecoder, memory: Memory):
+    def __init__(self, model: EncoderDecoder, memory: EncoderMemory):
         self.model, self.memory = model, memory
         self.vocab_size, self.context_length = model.spec.vocab_size, model.spec.context_length
         self.state_specs = model.spec.state_specs

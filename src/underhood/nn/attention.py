@@ -90,7 +90,7 @@ class AttentionSpec:
         facts = {"Attention": f"{self.heads} heads of {self.head_dim_for(d_model)}{shared}"}
         facts = {"Cross-attention": facts["Attention"]} if self.source == "memory" else facts
         marks = [("rotary positions", self.rotary), ("normalised queries and keys", self.qk_norm)]
-        inside = ", ".join(words for words, part in marks if part is not None)
+        inside = ", ".join(words for words, value in marks if value is not None)
         return facts | ({"In attention": inside} if inside else {})
 
     def build(self, d_model: int, layer: int) -> "Attention":

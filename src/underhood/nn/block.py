@@ -136,11 +136,11 @@ class Block(nn.Module):
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
         """The residual stream (B, T, D) after the layer; with `rows` only that of those of the T tokens."""
         modules = self._modules
-        for part in self.sublayers:
-            name = part.name
+        for s in self.sublayers:
+            name = s.name
             layer, post_norm, stream_norm = modules[name], modules[f"{name}_post_norm"], modules[f"{name}_stream_norm"]
             normed_BTD = modules[f"{name}_norm"](x_BTD)  # type: ignore[misc]
-            if rows is not None and part is self._last_mixer:  # what follows treats each token alone
+            if rows is not None and s is self._last_mixer:  # what follows treats each token alone
                 y_BTD, x_BTD = layer(normed_BTD, ctx, rows), x_BTD[:, rows]  # type: ignore[misc]
             else:
                 y_BTD = layer(normed_BTD, ctx)  # type: ignore[misc]

@@ -44,7 +44,7 @@ class Memoizing:
         return self._memo[key]  # type: ignore[return-value]
 
 
-class Memory(Memoizing):
+class EncoderMemory(Memoizing):
     """An encoder's output, which cross-attention reads. Layers keep their keys and values of it here.
 
     Attributes:
@@ -78,7 +78,7 @@ class ForwardContext(Memoizing):
         positions_BT: Tensor | None,
         cache: Cache | AttendingCache | None,
         *,
-        memory: Memory | None = None,
+        memory: EncoderMemory | None = None,
         prefix_B1: Tensor | None = None,
     ):
         super().__init__()
@@ -114,7 +114,7 @@ class ForwardContext(Memoizing):
     def mask(self, rule: MaskRule) -> Tensor | None:
         """Which keys each query sees: bool (B, 1, T, S), or None when all see everything.
 
-        A key is visible when it is in the query's document, is no padding, and the rule allows it. Every token sees
+        A key is visible when it is in the query's document, is not padding, and the rule allows it. Every token sees
         itself, so that a padding row has a defined (and unused) softmax.
         """
         count, span = self.positions_BT.shape[1], self.positions_BS.shape[1]
