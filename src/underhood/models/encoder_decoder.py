@@ -61,7 +61,7 @@ class EncoderDecoderSpec:
     @property
     def state_specs(self) -> tuple[StateSpec, ...]:
         """What the decoder's layers keep between passes."""
-        mixers = (part.mixer for block in self.decoder for part in block.sublayers)
+        mixers = (sublayer.mixer for block in self.decoder for sublayer in block.sublayers)
         return tuple(mixer.state_spec(self.d_model) for mixer in mixers if mixer is not None)
 
     def build(self) -> "EncoderDecoder":
@@ -123,8 +123,8 @@ class Stack(nn.Module):
 
     def __init__(self, d_model: int, blocks: Sequence[SublayerBlockSpec], norm: NormSpec | None):
         super().__init__()
-        mixers = [sum(part.mixer is not None for part in block.sublayers) for block in blocks]
-        firsts = [sum(mixers[:place]) for place in range(len(blocks))]
+        mixers = [sum(sublayer.mixer is not None for sublayer in block.sublayers) for block in blocks]
+        firsts = [sum(mixers[:index]) for index in range(len(blocks))]
         self.blocks = nn.ModuleList(block.build(d_model, first) for block, first in zip(blocks, firsts, strict=True))
         self.norm = nn.Identity() if norm is None else norm.build(d_model)
 

@@ -184,7 +184,7 @@ def read_rotary(
     name = rope.get("rope_type", rope.get("type", "default"))
     if name in ("longrope", "su"):
         context = config.context or original
-        scaling: RotaryScalingSpec | None = _longrope(rope, config, context, int(original), int(head_dim * part))
+        scaling: RotaryScalingSpec | None = _longrope(rope, config, context, int(original), int(head_dim * fraction))
     elif name in scalings:
         scaling = scalings[name]()
     else:

@@ -86,12 +86,12 @@ def canonical(spec: DecoderSpec) -> DecoderSpec:
     def block(layer: BlockSpec) -> BlockSpec:
         mixer = layer.mixer
         if not isinstance(mixer, AttentionSpec):
-            return one
+            return layer
         width = mixer.head_dim_for(spec.d_model)
         window = None if mixer.window is not None and mixer.window >= spec.context_length else mixer.window
         scale = width**-0.5 if mixer.scale is None else mixer.scale
         return replace(
-            one,
+            layer,
             mixer=replace(mixer, kv_heads=mixer.groups, head_dim=width, window=window, scale=float(f"{scale:.12g}")),
         )
 

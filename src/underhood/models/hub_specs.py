@@ -126,8 +126,8 @@ def _qwen3_with(
     rotary, context = read_rotary(c, _head_dim(c, head_dim))
     more: dict[str, Any] = {"rotary": rotary, "qk_norm": norm, "bias": bias, "output_bias": bias}
     blocks = [
-        BlockSpec(mixer=_attention(c, head_dim=head_dim, window=window, **more), feedforward=part, norm=norm)
-        for window, part in zip(windows, parts, strict=True)
+        BlockSpec(mixer=_attention(c, head_dim=head_dim, window=window, **more), feedforward=mlp, norm=norm)
+        for window, mlp in zip(windows, parts, strict=True)
     ]
     return _decoder(c, context, blocks)
 

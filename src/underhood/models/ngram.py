@@ -75,7 +75,7 @@ class NGramSpec:
 
     @property
     def context_length(self) -> None:
-        """No limit: what lies more than order − 1 tokens back is simply not seen."""
+        """No limit: tokens more than order − 1 back are not seen."""
         return
 
     @property

@@ -120,7 +120,7 @@ def count_parameters(spec: DecoderSpec) -> tuple[int, int]:
 def active_parameter_count(model: nn.Module) -> int:
     """Parameters that one token uses: of each mixture of experts, the router and the active experts only."""
     idle = 0
-    for part in model.modules():
-        if isinstance(part, MixtureOfExperts):
-            idle += (part.spec.experts - part.spec.experts_per_token) * parameter_count(part.experts[0])
+    for module in model.modules():
+        if isinstance(module, MixtureOfExperts):
+            idle += (module.spec.experts - module.spec.experts_per_token) * parameter_count(module.experts[0])
     return parameter_count(model) - idle

@@ -121,16 +121,16 @@ class Block(nn.Module):
         super().__init__()
         self.sublayers = tuple(sublayers)
         last = None
-        for part in self.sublayers:
-            self.add_module(f"{part.name}_norm", part.norm.build(d_model) if part.norm else nn.Identity())
-            if part.mixer is not None:
-                self.add_module(part.name, part.mixer.build(d_model, layer))
-                layer, last = layer + 1, part
+        for s in self.sublayers:
+            self.add_module(f"{s.name}_norm", s.norm.build(d_model) if s.norm else nn.Identity())
+            if s.mixer is not None:
+                self.add_module(s.name, s.mixer.build(d_model, layer))
+                layer, last = layer + 1, s
             else:
-                self.add_module(part.name, cast(FeedForwardSpec, part.layer).build(d_model))
-            self.add_module(f"{part.name}_post_norm", part.post_norm.build(d_model) if part.post_norm else None)
-            self.add_module(f"{part.name}_residual", nn.Identity())
-            self.add_module(f"{part.name}_stream_norm", part.stream_norm.build(d_model) if part.stream_norm else None)
+                self.add_module(s.name, cast(FeedForwardSpec, s.layer).build(d_model))
+            self.add_module(f"{s.name}_post_norm", s.post_norm.build(d_model) if s.post_norm else None)
+            self.add_module(f"{s.name}_residual", nn.Identity())
+            self.add_module(f"{s.name}_stream_norm", s.stream_norm.build(d_model) if s.stream_norm else None)
         self._last_mixer = last
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:

@@ -33,7 +33,7 @@ class RotarySpec:
         self, head_dim: int, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "pairs"]:
         """Angle per position of each pair, in radians."""
-        rotated = int(head_dim * self.part)
+        rotated = int(head_dim * self.fraction)
         pair = torch.arange(0, rotated, 2, device=device, dtype=dtype)
         plain = 1.0 / self.theta ** (pair / rotated)
         return plain if self.scaling is None else self.scaling.scale(plain, self.theta)

@@ -210,11 +210,11 @@ def render_pairs(
     for pair in pairs:
         sides = []
         for answer in (pair.chosen, pair.rejected):
-            said = template.render(tokenizer, [*pair.prompt, {"role": "assistant", "content": answer}])
-            sides.append((said.ids, said.mask))
+            side = template.render(tokenizer, [*pair.prompt, {"role": "assistant", "content": answer}])
+            sides.append((side.ids, side.mask))
         if max(len(ids) for ids, _ in sides) - 1 <= context_length:
-            found.append((sides[0], sides[1]))
-    return found
+            rendered.append((sides[0], sides[1]))
+    return rendered
 
 
 def chosen(items: Sequence[Any], count: int, seed: int) -> list[Any]:

@@ -70,8 +70,8 @@ class Card:
             worked = "" if stage is None else f" and {done} there"
             origin = f"of the family {self.family}. It was published by others, brought into Underhood{worked}"
         return (
-            f"A language model of {parameter_count(self.loaded.model):,} parameters, {said}: {model.layers} layers of "
-            f"width {model.d_model}, a vocabulary of {model.vocab_size:,} tokens, "
+            f"A language model of {parameter_count(self.loaded.model):,} parameters, {origin}: {model.layers} layers "
+            f"of width {model.d_model}, a vocabulary of {model.vocab_size:,} tokens, "
             f"a context of {model.context_length:,} tokens. "
             f"The weights are stored as {self.dtype}."
         )
