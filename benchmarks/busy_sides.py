@@ -8,6 +8,7 @@ which is when it limits how long OpenMP threads spin; `--default-spin` is ours w
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import time
@@ -69,7 +70,7 @@ def smollm2() -> tuple[Any, dict[str, Any]]:
         array = tensors["token_embd.weight" if name == "unembed.weight" else gguf_name(name)]
         for part, count in heads.items():
             if part in name:  # llama.cpp rotates neighbouring pairs, we the two halves
-                array = array.reshape(count, -1, 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+                array = array.reshape(count, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
         state[name] = torch.from_numpy(np.array(array, dtype=np.float32))
     model.load_state_dict(state)
     return model, shape
@@ -107,13 +108,12 @@ def transformers() -> Callable[[], Iterator[float]]:
 
 
 def llama_cpp(threads: int) -> Callable[[], Iterator[float]]:
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
+    library: Any = importlib.import_module("xllamacpp")
+    params = library.CommonParams()
     params.model.path = str(smollm2_file())
     params.n_ctx, params.n_parallel, params.verbosity, params.warmup = 512, 1, -1, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    server = xllamacpp.Server(params)
+    server = library.Server(params)
 
     def decode() -> Iterator[float]:
         question = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0.0, "ignore_eos": True}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import nn
@@ -77,6 +77,18 @@ def _hook_tables(model: nn.Module) -> list[dict]:
     return [getattr(module, name) for module in model.modules() for name in _HOOKS]
 
 
+@overload
+def optimize_for_inference(
+    model: Decoder, quantize: Quantized | None = None, *, fuse: bool = True
+) -> InferenceModel: ...
+
+
+@overload
+def optimize_for_inference(
+    model: BuiltModel, quantize: Quantized | None = None, *, fuse: bool = True
+) -> BuiltModel: ...
+
+
 @torch.no_grad()
 def optimize_for_inference(model: BuiltModel, quantize: Quantized | None = None, *, fuse: bool = True) -> BuiltModel:
     """A copy of a model that computes the same function faster; the model itself stays as it is.
@@ -120,7 +132,7 @@ def optimize_for_inference(model: BuiltModel, quantize: Quantized | None = None,
 def compiled_decoder(model: object) -> CpuDecoder | None:
     """The compiled forward pass for a model, or None if it has none. It owns memory: one for each thread."""
     try:
-        return CpuDecoder(model) if HAS_NUMBA and isinstance(model, Decoder) else None
+        return CpuDecoder(model) if HAS_NUMBA and isinstance(model, Decoder) else None  # type: ignore[arg-type]
     except UnsupportedModule:
         return None
 

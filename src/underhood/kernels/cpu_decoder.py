@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -167,7 +167,7 @@ class _PassContext:
 class _Layer:
     """A Transformer block: adds to the residual stream x, in place."""
 
-    def __init__(self, number: int, block: nn.Module):
+    def __init__(self, number: int, block: Any):
         usual = type(block) is Block and [part.name for part in block.sublayers] == ["mixer", "feedforward"]
         if not usual or not isinstance(block.mixer, FusedAttention) or _has_stream_norm(block):
             raise UnsupportedModule(type(block).__name__)
@@ -192,7 +192,7 @@ class _Layer:
         elementwise.add_rows(branch_ND, x.array)
 
 
-def _has_stream_norm(block: Block) -> bool:
+def _has_stream_norm(block: Any) -> bool:
     return any(getattr(block, f"{part.name}_stream_norm") is not None for part in block.sublayers)
 
 

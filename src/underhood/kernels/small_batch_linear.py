@@ -72,7 +72,7 @@ class SmallBatchEmbedding(nn.Module):
         self.table, self.embedding_dim, self.scale = table, table.embedding_dim, getattr(table, "scale", 1.0)
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         return self.table.weight
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
