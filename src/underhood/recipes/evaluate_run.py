@@ -9,7 +9,7 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.evals.preference import PairLogProbs
 from underhood.evals.table import ResultsTable
-from underhood.models.decoder import Decoder
+from underhood.models.base import BuiltModel
 from underhood.recipes.evaluation import REWARD_BETA, EvalSize, Evaluated, baselines, evaluate
 from underhood.recipes.preparation import Clock, Prepared, prepare
 from underhood.recipes.run import Run
@@ -85,7 +85,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
 
 
 def _evaluate(
-    model: Decoder, stage: Stage, prepared: Prepared, spec: BuildSpec, reference: PairLogProbs | None
+    model: BuiltModel, stage: Stage, prepared: Prepared, spec: BuildSpec, reference: PairLogProbs | None
 ) -> tuple[Evaluated, PairLogProbs | None]:
     device = prepared.hardware.device
     with device.autocast():

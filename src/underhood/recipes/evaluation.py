@@ -21,7 +21,7 @@ from underhood.evals.perplexity import held_out_loss
 from underhood.evals.preference import PairLogProbs, PreferenceItem, compare_with_reference, score_pairs
 from underhood.evals.table import Measurement, StageResults, measurement
 from underhood.infer.generate import generate
-from underhood.models.decoder import Decoder
+from underhood.models.base import BuiltModel
 from underhood.models.ngram import NGramSpec
 from underhood.recipes.corpus import END
 from underhood.recipes.stages.registry import Stage
@@ -88,7 +88,7 @@ def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -
 
 def evaluate(
     stage: Stage,
-    model: Decoder,
+    model: BuiltModel,
     data: StageData,
     held_out: TokenShards,
     tokenizer: Tokenizer,
@@ -120,20 +120,17 @@ def evaluate(
     measurements += written
     scores = None
     if data.held_out_pairs and not plain:
+        limit = model.context_length or 1 << 20
         items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed))
-        items = [
-            item
-            for item in items
-            if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= model.context_length
-        ]
+        items = [item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= limit]
         if items:
             scores = score_pairs(model, items, device=device)
             measurements += _preference_measurements(scores, reference, beta)
     return Evaluated(StageResults(stage=stage.model, measurements=tuple(measurements)), samples), scores
 
 
-def _bits_per_byte(held_out: TokenShards, model: Decoder, device: Any) -> Measurement:
-    report = held_out_loss(model, _windows(held_out, model.context_length), device=device)
+def _bits_per_byte(held_out: TokenShards, model: BuiltModel, device: Any) -> Measurement:
+    report = held_out_loss(model, _windows(held_out, model.context_length or 1024), device=device)
     return measurement(
         BITS,
         report.interval(),

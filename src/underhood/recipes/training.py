@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from underhood.core.device import Device
 from underhood.core.runlog import RunLog
-from underhood.models.decoder import Decoder
+from underhood.models.base import BuiltModel
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, StageInputs
 from underhood.train.hardware import Hardware
@@ -111,7 +111,7 @@ def train_stage(
         peak_flops=hardware.flops if stage.full_rows else 0.0,
     )
     if spec.compile and stage.full_rows:
-        inputs = replace(inputs, model=cast(Decoder, torch.compile(model, dynamic=False)))
+        inputs = replace(inputs, model=cast(BuiltModel, torch.compile(model, dynamic=False)))
     result = trainer.train(model, stage.loss(inputs))
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
     if result.stopped:

@@ -44,7 +44,7 @@ def dpo_loss(inputs: StageInputs) -> LossFn:
     from underhood.recipes.training_data import render_pairs
 
     plan, model = inputs.plan, inputs.model
-    context = model.context_length
+    context = model.context_length or 1 << 20
     pairs = render_pairs(inputs.tokenizer, inputs.data.pairs, context_length=context)
     # Only as many pairs as the planned steps read: the reference scores none in vain.
     count = min(len(pairs), plan.steps * plan.batch_size)

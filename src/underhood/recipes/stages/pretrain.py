@@ -11,7 +11,8 @@ from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, Stag
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from underhood.models.decoder import Decoder, DecoderSpec
+    from underhood.core.protocols import ModelSpec
+    from underhood.models.base import BuiltModel
     from underhood.train.loop import LossFn
 
 EMBED_STD = 0.1
@@ -29,12 +30,13 @@ class PretrainSettings(StageSettings):
     copying: bool = True
 
 
-def initialize_model(spec: DecoderSpec, settings: PretrainSettings, seed: int) -> Decoder:
-    """A fresh decoder, by default with two heads that copy from the context."""
+def initialize_model(spec: ModelSpec, settings: PretrainSettings, seed: int) -> BuiltModel:
+    """A fresh model, a decoder by default with two heads that copy from the context."""
     from underhood.models.copying import begin_copying, can_copy
+    from underhood.models.decoder import DecoderSpec
 
     model = spec.initialize(seed=seed, embed_std=EMBED_STD)
-    if settings.copying and can_copy(spec):
+    if settings.copying and isinstance(spec, DecoderSpec) and can_copy(spec):
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
     return model
 

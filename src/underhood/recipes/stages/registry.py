@@ -18,9 +18,9 @@ from underhood.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from underhood.core.device import Device
-    from underhood.core.protocols import Tokenizer
+    from underhood.core.protocols import ModelSpec, Tokenizer
     from underhood.data.shards import TokenShards
-    from underhood.models.decoder import Decoder, DecoderSpec
+    from underhood.models.base import BuiltModel
     from underhood.recipes.training_data import StageData
     from underhood.train.loop import LossFn
     from underhood.train.plan import StagePlan
@@ -58,7 +58,7 @@ class StageInputs:
         plan: steps, batch size and context length.
     """
 
-    model: Decoder
+    model: BuiltModel
     data: StageData
     documents: TokenShards
     tokenizer: Tokenizer
@@ -131,7 +131,7 @@ class Stage:
     loss: Callable[[StageInputs], LossFn]
     data_size: Callable[[StageData, Tokenizer], DataSize]
     settings: type[StageSettings] = StageSettings
-    initialize: Callable[[DecoderSpec, Any, int], Decoder] | None = None
+    initialize: Callable[[ModelSpec, Any, int], BuiltModel] | None = None
     mark: str = CIRCLE
     epochs: float = math.inf
     cost: float = 1.0
