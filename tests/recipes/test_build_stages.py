@@ -124,15 +124,15 @@ def test_again_starts_over_and_repeats_exactly(run: Path, verb: Verb):
 
 
 def test_other_settings_need_again_and_those_of_the_data_another_run(run: Path, capsys: pytest.CaptureFixture[str]):
-    assert "Give --restart" in complaint(capsys, "pretrain", run, "--width", "64")
+    assert "Give --restart" in complaint(capsys, "pretrain", run, "--d-model", "64")
     assert "Make another run" in complaint(capsys, "pretrain", run, "--vocab-size", "500", "--restart")
     assert "Make another run" in complaint(capsys, "tokenizer", run, "--vocab-size", "500")
 
 
-def test_again_with_another_width_makes_another_model(run: Path, verb: Verb):
-    verb("pretrain", run, "--restart", "--width", "48")
+def test_again_with_another_d_model_makes_another_model(run: Path, verb: Verb):
+    verb("pretrain", run, "--restart", "--d-model", "48")
     state = read_checkpoint(Path(verb("pretrain", run)["checkpoint"])).state
-    assert state["spec"]["width"] == 48
+    assert state["spec"]["d_model"] == 48
     assert "d_model = 48" in (run / "run.toml").read_text()
 
 

@@ -148,7 +148,7 @@ def test_report_command_to_repeat_a_run_is_understood_by_build(whole: Path) -> N
 
     command = next(command for command, _ in commands(read_run(whole)) if "--config" in command)
     args = parse(build.Args, shlex.split(command)[2:], prog="underhood build")
-    assert (args.width, args.layers, args.heads, args.kv_heads, args.context) == (192, 4, 3, 3, 256)
+    assert (args.d_model, args.layers, args.heads, args.kv_heads, args.context_length) == (192, 4, 3, 3, 256)
     assert args.stages == {name: {"steps": steps} for name, steps in STEPS.items()}
     assert (args.dtype, args.minutes, args.seed) == ("float32", 5.0, 0)
 

@@ -255,7 +255,9 @@ def _context(spec: FinetuneSpec, examples: Sequence[Rendered], limit: int) -> in
     if spec.context_length is not None:
         if spec.context_length > limit:
             raise UserError(
-                "--context is longer than the model's", expected=f"at most {limit:,}", got=f"{spec.context_length:,}"
+                "--context-length is longer than the model's",
+                expected=f"at most {limit:,}",
+                got=f"{spec.context_length:,}",
             )
         return spec.context_length
     longest = max((len(one.ids) for one in examples), default=1) - 1
