@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -146,6 +146,15 @@ class HiddenStateModel(LanguageModel, Protocol):
     @property
     def unembed(self) -> "Callable[[Tensor], Tensor]":
         """Hidden states (…, D) to scores (…, V)."""
+        ...
+
+
+@runtime_checkable
+class CountedModel(LanguageModel, Protocol):
+    """A language model that is fitted by counting, in one pass over the text, and not by gradients."""
+
+    def fit(self, documents: "Iterable[Any]") -> Any:
+        """Counts documents of token ids; earlier counts are replaced."""
         ...
 
 

@@ -22,6 +22,7 @@ import math
 import torch
 from torch import Tensor
 
+from underhood.core.protocols import ModelSpec
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.nn.attention import Attention, AttentionSpec
 
@@ -39,11 +40,13 @@ SURE = 6.0
 """About the score, in nats, that a wholly copied token gets before training."""
 
 
-def can_copy(spec: DecoderSpec) -> bool:
+def can_copy(spec: ModelSpec) -> bool:
     """Whether `begin_copying` knows this shape: two layers of plain rotary attention with QK-norm, scores of its own.
 
     QK-norm sets how sharply a head can look; without it the weights' size would have to.
     """
+    if not isinstance(spec, DecoderSpec):
+        return False
     first_two = [spec.block(layer) for layer in range(min(2, spec.layers))]
     return (
         len(first_two) == 2

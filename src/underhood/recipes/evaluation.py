@@ -30,6 +30,8 @@ from underhood.text.chat import ChatTemplate
 
 BITS, ENDS = "bits per byte", "answers that end"
 NGRAM_ORDER = 5
+WINDOW = 1024
+"""Tokens per window of held-out text for a model without a longest context."""
 SAMPLE_TOKENS = 96
 REWARD_BETA = 0.1
 """Scale of the reward margin of a stage that has no β of its own."""
@@ -80,7 +82,7 @@ def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -
     model = NGramSpec(order=NGRAM_ORDER, vocab_size=tokenizer.vocab_size).build()
     start = tokenizer.special[END]  # what the windows of `EvaluationWindows` open a document with
     model.fit(np.concatenate([[start], train.document(n)]) for n in range(len(train)))
-    report = held_out_loss(model, _windows(held_out, 1024))
+    report = held_out_loss(model, _windows(held_out, WINDOW))
     name = f"Kneser–Ney {NGRAM_ORDER}-gram"
     measurements.append(measurement(name, report.interval(), unit="bits/byte", higher_is_better=False))
     return measurements
@@ -130,7 +132,7 @@ def evaluate(
 
 
 def _bits_per_byte(held_out: TokenShards, model: BuiltModel, device: Any) -> Measurement:
-    report = held_out_loss(model, _windows(held_out, model.context_length or 1024), device=device)
+    report = held_out_loss(model, _windows(held_out, model.context_length or WINDOW), device=device)
     return measurement(
         BITS,
         report.interval(),

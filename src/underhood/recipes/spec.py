@@ -64,7 +64,7 @@ class BuildSpec(PlanOverrides):
             raise ValueError(f"held_out is a share between 0 and 0.9, got {self.held_out}")
         for each in fields(PlanOverrides):
             value = getattr(self, each.name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"{each.name} must be at least 1, got {value}")
         try:
             for name in self.stages:

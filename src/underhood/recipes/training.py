@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.device import Device
+from underhood.core.protocols import CountedModel
 from underhood.core.runlog import RunLog
 from underhood.models.base import BuiltModel
+from underhood.recipes.corpus import END
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, StageInputs
 from underhood.train.hardware import Hardware
@@ -93,6 +98,8 @@ def train_stage(
         Interrupted: the user stopped it; a checkpoint has been written.
     """
     plan, model = inputs.plan, inputs.model
+    if isinstance(model, CountedModel):
+        return _count(stage, inputs, model, log, checkpoints, state)
     trainer = Trainer(
         name=stage.name,
         optimizer=optimizer_spec(spec, inputs.device, inputs.settings.lr_scale),
@@ -116,6 +123,21 @@ def train_stage(
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
     if result.stopped:
         raise Interrupted(stage.name, plan.steps)
+    return result
+
+
+def _count(
+    stage: Stage, inputs: StageInputs, model: CountedModel, log: RunLog, checkpoints: Path, state: Mapping[str, Any]
+) -> FitResult:
+    """Fits a model that counts, in one step over all documents."""
+    started, documents = time.perf_counter(), inputs.documents
+    log.event(stage.name, "start", steps=1, seconds_planned=inputs.plan.seconds)
+    opening = inputs.tokenizer.special[END]  # what opens every document, as in the evaluation windows
+    model.fit(np.concatenate([[opening], documents.document(n)]) for n in range(len(documents)))
+    facts = dict(state) | {"steps": 1, "tokens": documents.tokens}
+    write_checkpoint(checkpoints, 1, {"model": module_tensors(cast(nn.Module, model))}, facts | {"step": 1})
+    result = FitResult(1, documents.tokens, time.perf_counter() - started, math.nan)
+    log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens)
     return result
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from underhood.core.device import Device
 from underhood.core.errors import UserError
-from underhood.core.protocols import ModelSpec
+from underhood.core.protocols import CountedModel, ModelSpec
 from underhood.data.batch import Batch
-from underhood.models.decoder import DecoderSpec, qwen3_shaped
+from underhood.models.architectures import ARCHITECTURES
 from underhood.train.hardware import Hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import OptimizerSpec
@@ -36,8 +36,10 @@ class ModelSize:
     context_length: int
     batch_size: int
 
-    def spec(self, vocab_size: int) -> DecoderSpec:
-        return qwen3_shaped(
+    architecture: str = "qwen3"
+
+    def spec(self, vocab_size: int) -> ModelSpec:
+        return ARCHITECTURES[self.architecture](
             vocab_size=vocab_size,
             context_length=self.context_length,
             d_model=self.d_model,
@@ -221,6 +223,9 @@ def make_plan(
     Raises:
         UserError: the wished-for proportions don't fit each other.
     """
+    counted = _with_overrides(SIZES[FIRST_SIZE], overrides)
+    if isinstance(counted.spec(vocab_size).build(), CountedModel):
+        return _plan_counting(counted, vocab_size, stages[0])
     total = sum(request.share for request in stages)
     started = time.perf_counter()
 
@@ -248,7 +253,7 @@ def make_plan(
         plans.append(plan)
     order = [request.stage for request in stages]
     plans = tuple(sorted(plans, key=lambda plan: order.index(plan.stage)))
-    reason = _reason(training, hardware, spec, speed, plans[0])
+    reason = _reason(training, hardware, size, spec, speed, plans[0])
     return Plan(model=spec, stages=plans, tokens_per_second=speed, reason=reason)
 
 
@@ -264,6 +269,15 @@ def _plan_stage(request: StageRequest, seconds: float, size: ModelSize, speed: f
     return StagePlan(
         stage=request.stage, steps=steps, batch_size=rows, context_length=row_tokens, seconds=steps * per_step
     )
+
+
+def _plan_counting(size: ModelSize, vocab_size: int, first: StageRequest) -> Plan:
+    """One pass over the text; the later stages need gradients."""
+    stage = StagePlan(
+        stage=first.stage, steps=1, batch_size=size.batch_size, context_length=size.context_length, seconds=0.0
+    )
+    reason = f"A {size.architecture} model counts the text once, so {first.stage} is one step and no stage follows it."
+    return Plan(model=size.spec(vocab_size), stages=(stage,), tokens_per_second=0.0, reason=reason)
 
 
 def check_overrides(overrides: PlanOverrides, vocab_size: int) -> None:
@@ -285,10 +299,7 @@ def check_overrides(overrides: PlanOverrides, vocab_size: int) -> None:
 
 
 def _with_overrides(size: ModelSize, overrides: PlanOverrides) -> ModelSize:
-    fixed = {
-        name: getattr(overrides, name)
-        for name in ("d_model", "layers", "heads", "kv_heads", "context_length", "batch_size")
-    }
+    fixed = {each.name: getattr(overrides, each.name) for each in fields(overrides)}
     fixed = {name: value for name, value in fixed.items() if value is not None}
     if "d_model" in fixed and "heads" not in fixed:
         fixed["heads"] = max(1, fixed["d_model"] // 64)
@@ -297,10 +308,12 @@ def _with_overrides(size: ModelSize, overrides: PlanOverrides) -> ModelSize:
     return replace(size, **fixed)
 
 
-def _reason(seconds: float, hardware: Hardware, spec: DecoderSpec, speed: float, first: StagePlan) -> str:
+def _reason(
+    seconds: float, hardware: Hardware, size: ModelSize, spec: ModelSpec, speed: float, first: StagePlan
+) -> str:
     flops = training_flops(spec)
     return (
-        f"{seconds:.0f} s are left for training. A {spec.layers}-layer model of width {spec.d_model} trains at "
+        f"{seconds:.0f} s are left for training. A {size.layers}-layer model of width {size.d_model} trains at "
         f"{speed:,.0f} tokens/s here ({100 * speed * flops / hardware.flops:.0f} % of the measured "
         f"{hardware.flops / 1e9:.0f} GFLOP/s), so {first.stage} gets {first.steps} steps or "
         f"{first.tokens:,} tokens."

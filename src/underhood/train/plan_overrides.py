@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,6 +11,8 @@ class PlanOverrides:
     """What the user fixed; None is for the planner to decide.
 
     Attributes:
+        architecture: the kind of model: qwen3 (a decoder with attention), gated-conv (with gated convolutions instead)
+            or ngram (which counts, and is pretrained only).
         d_model: the model's width.
         layers: the model's layers.
         heads: its query heads; a 64th of d_model if left out.
@@ -18,6 +21,7 @@ class PlanOverrides:
         batch_size: rows per training step.
     """
 
+    architecture: Literal["qwen3", "gated-conv", "ngram"] = "qwen3"
     d_model: int | None = None
     layers: int | None = None
     heads: int | None = None

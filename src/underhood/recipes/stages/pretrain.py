@@ -33,10 +33,9 @@ class PretrainSettings(StageSettings):
 def initialize_model(spec: ModelSpec, settings: PretrainSettings, seed: int) -> BuiltModel:
     """A fresh model, a decoder by default with two heads that copy from the context."""
     from underhood.models.copying import begin_copying, can_copy
-    from underhood.models.decoder import DecoderSpec
 
     model = spec.initialize(seed=seed, embed_std=EMBED_STD)
-    if settings.copying and isinstance(spec, DecoderSpec) and can_copy(spec):
+    if settings.copying and can_copy(spec):
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
     return model
 

@@ -1,0 +1,38 @@
+"""Architectures to train from scratch, by the names of the option ``--architecture``.
+
+A new family is one more function here: from the vocabulary and the proportions that the planner chose to a spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from underhood.core.protocols import ModelSpec
+from underhood.models.decoder import DecoderSpec, qwen3_shaped
+from underhood.models.ngram import NGramSpec
+from underhood.nn.convolution import ShortConvolutionSpec
+
+
+def gated_convolution(
+    *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+) -> DecoderSpec:
+    """The default decoder with gated convolutions over 8 tokens in place of attention; it needs no heads."""
+    spec = qwen3_shaped(
+        vocab_size=vocab_size, context_length=context_length, d_model=d_model, layers=layers, heads=heads
+    )
+    return replace(spec, blocks=(replace(spec.blocks[0], mixer=ShortConvolutionSpec(taps=8)),))
+
+
+def ngram(
+    *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+) -> NGramSpec:
+    """A 5-gram with modified Kneser–Ney smoothing; it has no width, layers or heads."""
+    return NGramSpec(vocab_size=vocab_size, order=5)
+
+
+ARCHITECTURES: Mapping[str, Callable[..., ModelSpec]] = {
+    "qwen3": qwen3_shaped,
+    "gated-conv": gated_convolution,
+    "ngram": ngram,
+}
