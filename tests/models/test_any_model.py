@@ -77,8 +77,9 @@ def test_model_is_served_like_a_decoder_with_prefix_caching(loaded: LoadedModel)
     registry = ModelRegistry.open([loaded.run], spec=EngineSpec(block=4))
     expected = generate(loaded.model, [loaded.prompt_ids(PROMPT * 4)], max_new_tokens=8)[0]
     with TestClient(create_app(registry), base_url="http://localhost") as client:
-        body = {"prompt": PROMPT * 4, "max_tokens": 8, "temperature": 0}
+        body = {"model": registry.default.id, "prompt": PROMPT * 4, "max_tokens": 8, "temperature": 0}
         answers = [client.post("/v1/completions", json=body).json() for _ in range(2)]
+    assert "choices" in answers[0], answers[0]
     texts = [answer["choices"][0]["text"] for answer in answers]
     assert texts == [loaded.tokenizer.decode(expected.ids)] * 2
     assert answers[1]["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
