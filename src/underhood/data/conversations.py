@@ -28,6 +28,7 @@ from typing import Any
 
 from underhood.core.errors import UserError, nearest
 from underhood.data.files import decode, read_bytes
+from underhood.data.record_files import json_lines, parquet_rows
 from underhood.text.chat import ROLES
 
 SUPPORTED = (".jsonl", ".json", ".parquet")
@@ -147,7 +148,7 @@ def _opening(conversation: Conversation) -> str:
 def _records(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
     """Every record with its place in words."""
     if kind == ".parquet":
-        yield from _parquet(path)
+        yield from parquet_rows(path)
         return
     text = decode(read_bytes(path), path)
     if kind == ".json" or text.lstrip().startswith("["):
@@ -160,32 +161,7 @@ def _records(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
         for number, record in enumerate(records, start=1):
             yield f"{path} record {number}", record
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path} line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path} line {number} is not JSON ({error.msg} at column {error.colno})",
-                    fix="Each line is one JSON object",
-                ) from None
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    read_bytes(path)  # a missing or empty file, in our words
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path} row {number}", record
-    except (pa.ArrowException, OSError) as error:
-        short = " ".join(str(error).split())[:100]
-        raise UserError(f"{path} is not a readable Parquet file ({short})") from error
+    yield from json_lines(path)
 
 
 def _form(record: Any, where: str) -> tuple[str, Callable[[Any, str], list[dict[str, str]]]]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
 from underhood.data.files import decode, read_bytes
+from underhood.data.record_files import json_lines, parquet_rows
 
 SUPPORTED = (".tsv", ".csv", ".txt", ".jsonl", ".parquet")
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "title")
@@ -51,11 +51,13 @@ def read_labelled(path: Path, *, text: str | None = None, label: str | None = No
             f"can't read labelled texts from {path}", expected=" or ".join(SUPPORTED), got=kind or "no ending"
         )
     if kind == ".jsonl":
-        rows = _jsonl(path)
+        rows = list(_json_objects(path))
     elif kind == ".parquet":
-        rows = _parquet(path)
+        rows = list(parquet_rows(path))
     else:
         rows = _table(path, "," if kind == ".csv" else "\t")
+    if not rows:
+        raise UserError(f"{path} is empty", expected="labelled texts")
     first = rows[0][1]
     names = [str(name) for name in first]
     text_name, label_name = (
@@ -123,34 +125,11 @@ def _table(path: Path, separator: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{path} line {n}", dict(zip(names, row, strict=True))) for n, row in lines]
 
 
-def _jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    rows = []
-    for number, line in enumerate(decode(read_bytes(path), path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error.msg} at column {error.colno})") from None
+def _json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, record in json_lines(path):
         if not isinstance(record, dict):
             raise UserError(f"{where} is not a JSON object", expected='e.g. {"text": "…", "label": "…"}')
-        rows.append((where, record))
-    return rows
-
-
-def _parquet(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    read_bytes(path)
-    try:
-        records = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())[:100]})") from error
-    if not records:
-        raise UserError(f"{path} is empty", expected="labelled texts")
-    return [(f"{path} row {number}", record) for number, record in enumerate(records, start=1)]
+        yield where, record
 
 
 def _column(path: Path, names: Sequence[str], given: str | None, usual: Sequence[str], noun: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
-from underhood.data.files import decode, read_bytes
+from underhood.data.record_files import json_lines, parquet_rows
 
 Record = dict[str, Any]
 
@@ -21,9 +20,9 @@ def read_records(path: Path, *, limit: int | None = None) -> list[Record]:
         UserError: no such file, another kind of file, or a line that is not a JSON object (it is named).
     """
     if path.suffix == ".jsonl":
-        return list(islice(_jsonl(path), limit))
+        return list(islice(_json_objects(path), limit))
     if path.suffix == ".parquet":
-        return list(islice(_parquet(path), limit))
+        return [record for _, record in islice(parquet_rows(path), limit)]
     raise UserError(f"can't read {path}: unsupported file type {path.suffix!r}", expected=".jsonl or .parquet")
 
 
@@ -43,26 +42,8 @@ def hub_records(spec: str, *, split: str, limit: int | None = None) -> list[Reco
     return records
 
 
-def _jsonl(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(decode(read_bytes(path), path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number} is not JSON ({error.msg} at column {error.colno})") from None
+def _json_objects(path: Path) -> Iterator[Record]:
+    for where, record in json_lines(path):
         if not isinstance(record, dict):
-            raise UserError(f"{path} line {number} is not a JSON object", got=line[:40])
+            raise UserError(f"{where} is not a JSON object", got=repr(record)[:40])
         yield record
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())[:100]})") from error
