@@ -238,7 +238,7 @@ def test_a_prompt_too_long_for_the_context_loses_its_beginning():
     model = Scripted("b")
     long = [511] + [ord("x")] * 500 + [ord(":")]
     assert write_until(model, Bytes(), [long], [], max_new_tokens=30) == ["b" * 30]
-    assert model.longest <= model.context
+    assert model.longest <= model.context_length
     with pytest.raises(UserError, match="no room for the answer"):
         write_until(model, Bytes(), [long], [], max_new_tokens=400)
 

@@ -21,7 +21,7 @@ class Bigram(nn.Module):
         assert cache is None
         assert not self.training
         assert not torch.is_grad_enabled()
-        assert self.context is None or tokens.shape[1] <= self.context
+        assert self.context_length is None or tokens.shape[1] <= self.context_length
         self.calls.append(tuple(tokens.shape))
         if positions is None:
             positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
