@@ -152,7 +152,7 @@ class EvaluationWindows:
             raise ValueError(f"{len(documents)} documents, {len(byte_counts)} byte counts")
         stride = max(1, context_length // 2) if stride is None else stride
         if not 1 <= stride <= context_length:
-            raise ValueError(f"stride must be between 1 and the context_length {context_length}, got {stride}")
+            raise ValueError(f"stride must be between 1 and the context length {context_length}, got {stride}")
         self._documents = [np.asarray(ids, dtype=np.int64) for ids in documents]
         self.eot_id, self.context_length, self.batch_size = eot_id, context_length, batch_size
         self.byte_counts_N = np.asarray(byte_counts, dtype=np.int64)

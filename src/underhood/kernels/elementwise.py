@@ -155,8 +155,8 @@ def activate(x_NX: Any, gated: bool, kind: int, a: Any, b: Any, y_NF: Any) -> No
 def activate_columns(parts: int, x_XN: Any, gated: bool, kind: int, a: Any, b: Any, y_FN: Any) -> None:
     """`activate` for column-major batches, which it treats as one long row."""
     x_X, y_F = x_XN.reshape(x_XN.size), y_FN.reshape(y_FN.size)
-    for part in prange(parts):
-        _activate(len(y_F) * part // parts, len(y_F) * (part + 1) // parts, x_X, gated, kind, a, b, y_F)
+    for chunk in prange(parts):
+        _activate(len(y_F) * chunk // parts, len(y_F) * (chunk + 1) // parts, x_X, gated, kind, a, b, y_F)
 
 
 @inline_kernel
@@ -235,8 +235,8 @@ def norm_and_rotate(
 @parallel_kernel
 def norm_and_rotate_parallel(parts: int, count: int, *arguments: Any) -> None:
     """`norm_and_rotate` of all `count` rows, with its other arguments."""
-    for part in prange(parts):
-        norm_and_rotate(count * part // parts, count * (part + 1) // parts, *arguments)
+    for chunk in prange(parts):
+        norm_and_rotate(count * chunk // parts, count * (chunk + 1) // parts, *arguments)
 
 
 @inline_kernel
@@ -261,9 +261,9 @@ def _norm_heads(x_X: Any, heads: int, scale_HK: Any, eps: Any, whole: bool) -> N
 def transpose(parts: int, x_NI: Any, y_IN: Any) -> None:
     """``y = xᵀ``."""
     count = x_NI.shape[0]
-    for part in prange(parts):
-        for start in range(count * part // parts, count * (part + 1) // parts, TILE):
-            stop = min(start + TILE, count * (part + 1) // parts)
+    for chunk in prange(parts):
+        for start in range(count * chunk // parts, count * (chunk + 1) // parts, TILE):
+            stop = min(start + TILE, count * (chunk + 1) // parts)
             for at in range(0, x_NI.shape[1], 2 * TILE):
                 for i in range(at, min(at + 2 * TILE, x_NI.shape[1])):
                     for n in range(start, stop):

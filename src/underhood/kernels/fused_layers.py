@@ -209,7 +209,7 @@ class FusedAttention(Attention):
 
 
 def _head_scale(attention: Attention) -> Tensor | None:
-    """What the query and key norms multiply each head by, (H + G, K); None where they are no RMS norms."""
+    """What the query and key norms multiply each head by, (H + G, K); None where they are not RMS norms."""
     scales = [scale_of(attention.query_norm), scale_of(attention.key_norm)]
     heads = (attention.spec.heads, attention.spec.groups)
     rows = [

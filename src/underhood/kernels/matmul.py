@@ -85,8 +85,8 @@ def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO
 def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     whole = inputs - inputs % LANES
-    for part in prange(parts):
-        first, end = outputs * part // parts, outputs * (part + 1) // parts
+    for chunk in prange(parts):
+        first, end = outputs * chunk // parts, outputs * (chunk + 1) // parts
         _rows(first, end, codes, scale, x_NI, whole, y_NO)
         for o in range(first, end):
             for n in range(count):
@@ -99,8 +99,8 @@ def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_
 @inline_kernel
 def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, y_NO: Any) -> None:
     """Dot products of the rows from `first` to `end`, several at a time, with all vectors, four at a time."""
-    found = np.empty(4 * ROWS, dtype=np.float32)
-    y, size, count = found.ctypes.data, x_NX.shape[1] * x_NX.itemsize, x_NX.shape[0]
+    sums = np.empty(4 * ROWS, dtype=np.float32)
+    y, size, count = sums.ctypes.data, x_NX.shape[1] * x_NX.itemsize, x_NX.shape[0]
     stride, scale_stride = codes.shape[1] * codes.itemsize, scale.shape[1] * scale.itemsize
     enough = end - first >= ROWS
     for start in range(first, end, ROWS if enough else 1):
@@ -114,16 +114,16 @@ def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, 
                 dots(codes, at, stride, of, scale_stride, x, size, length, y, FEW_ROWS, 4)
                 for v in range(4):
                     for k in range(FEW_ROWS):
-                        y_NO[n + v, o + r + k] = found[v * FEW_ROWS + k]
+                        y_NO[n + v, o + r + k] = sums[v * FEW_ROWS + k]
         for n in range(fours, count):
             x = x_NX.ctypes.data + n * size
             if enough:
                 dots(codes, row, stride, scales, scale_stride, x, size, length, y, ROWS, 1)
                 for r in range(ROWS):
-                    y_NO[n, o + r] = found[r]
+                    y_NO[n, o + r] = sums[r]
             else:
                 dots(codes, row, stride, scales, scale_stride, x, size, length, y, 1, 1)
-                y_NO[n, o] = found[0]
+                y_NO[n, o] = sums[0]
 
 
 @parallel_kernel
@@ -131,9 +131,9 @@ def _floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O:
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     tiles, blocks = -(-count // LANES), -(-outputs // ROWS)
     x_TIC = _columns(x_NI)
-    for part in prange(parts):
+    for chunk in prange(parts):
         y_RC = _floats(ROWS, LANES)
-        for block in range(blocks * part // parts, blocks * (part + 1) // parts):
+        for block in range(blocks * chunk // parts, blocks * (chunk + 1) // parts):
             # The last block overlaps the one before if it has fewer rows.
             o = min(block * ROWS, outputs - ROWS)
             rows = codes.ctypes.data + o * inputs * 4
@@ -180,8 +180,8 @@ def _put(y_RC: Any, bias_O: Any, o: int, y_NO: Any) -> None:
 def _codes_by_rows(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
     (count, outputs), inputs = y_NO.shape, padded(codes)
     rounded_NI, factor_N, sums_NG = _rounded(x_NI, inputs, most(codes), GROUP)
-    for part in prange(parts):
-        first, end = outputs * part // parts, outputs * (part + 1) // parts
+    for chunk in prange(parts):
+        first, end = outputs * chunk // parts, outputs * (chunk + 1) // parts
         _rows(first, end, codes, scale, rounded_NI, inputs, y_NO)
         for o in range(first, end):
             for n in range(count):
@@ -234,10 +234,10 @@ def _codes_by_tiles(parts: int, codes: Any, scale: Any, offset: Any, x_NI: Any, 
     tiles, rows_of, blocks = -(-count // LANES), -(-outputs // ROWS), -(-inputs // size)
     rounded_NI, factor_N, sums_NB = _rounded(x_NI, inputs, _INT16_MAX, size)
     x_TJC, sums_TBC = _pairs(rounded_NI, factor_N, sums_NB)
-    for part in prange(parts):
+    for chunk in prange(parts):
         y_RC, panel_RI = _floats(ROWS, LANES), np.empty((ROWS, inputs), dtype=np.int16)
         scale_RB, base_RB = _floats(ROWS, blocks), _floats(ROWS, blocks)
-        for rows in range(rows_of * part // parts, rows_of * (part + 1) // parts):
+        for rows in range(rows_of * chunk // parts, rows_of * (chunk + 1) // parts):
             o = min(rows * ROWS, outputs - ROWS)
             for r in range(ROWS):
                 for line in range(0, codes.shape[1], LINE):

@@ -100,8 +100,8 @@ def paged_attention(
 
 @parallel_kernel
 def _attend_in_parts(parts: int, groups: int, *arguments: Any) -> None:
-    for part in prange(parts):
-        _attend(groups * part // parts, groups * (part + 1) // parts, *arguments)
+    for chunk in prange(parts):
+        _attend(groups * chunk // parts, groups * (chunk + 1) // parts, *arguments)
 
 
 @kernel

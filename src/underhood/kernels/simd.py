@@ -126,7 +126,7 @@ def _from(builder: Any, first: Any, stride: Any, count: int) -> list[Any]:
 
 def _float_sums(block: _Rows) -> list[Any]:
     builder, sums = block.builder, block.rooms(_FLOATS)
-    rows, xs = ([builder.inttoptr(one, _F32.as_pointer()) for one in some] for some in (block.starts, block.xs))
+    rows, xs = ([builder.inttoptr(address, _F32.as_pointer()) for address in some] for some in (block.starts, block.xs))
     with _for(builder, _I64(0), block.count, LANES) as (at, _):
         block.fetch(builder.mul(at, _I64(4)))
         weights = [_load(builder, row, at, _FLOATS) for row in rows]
@@ -155,7 +155,7 @@ def _byte_sums(block: _Rows) -> list[Any]:
 def _half_byte_sums(block: _Rows) -> list[Any]:
     builder, totals = block.builder, block.rooms(_FLOATS)
     rows = [builder.inttoptr(start, _I8.as_pointer()) for start in block.starts]
-    xs, scales = ([builder.inttoptr(one, _I16.as_pointer()) for one in some] for some in (block.xs, block.scales))
+    xs, scales = ([builder.inttoptr(at, _I16.as_pointer()) for at in some] for some in (block.xs, block.scales))
     with cgutils.for_range(builder, builder.sdiv(block.count, _I64(GROUP)), intp=_I64) as group:
         byte, first = builder.mul(group.index, _I64(GROUP // 2)), builder.mul(group.index, _I64(GROUP))
         block.fetch(byte)
@@ -190,8 +190,8 @@ def widen_half_bytes(_: Any, row: Any, count: Any, y: Any) -> Any:
         with cgutils.for_range(builder, builder.sdiv(count, _I64(GROUP)), intp=_I64) as group:
             halves = _halves(builder, weights, builder.mul(group.index, _I64(GROUP // 2)))
             for number, half in enumerate(halves):
-                place = builder.add(builder.mul(group.index, _I64(2)), _I64(number))
-                builder.store(half, builder.gep(places, [place])).align = 2
+                index = builder.add(builder.mul(group.index, _I64(2)), _I64(number))
+                builder.store(half, builder.gep(places, [index])).align = 2
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), generate
@@ -262,22 +262,22 @@ def integer_tile(_: Any, rows: Any, scales: Any, bases: Any, sums: Any, x: Any, 
         blocks = builder.sdiv(builder.add(count, builder.sub(block, _I64(1))), block)
         pairs, most = builder.sdiv(count, _I64(2)), builder.sdiv(block, _I64(2))
         with cgutils.for_range(builder, blocks, intp=_I64) as each:
-            found = [_room(builder, _INTEGERS) for _ in range(ROWS)]
+            lanes = [_room(builder, _INTEGERS) for _ in range(ROWS)]
             first = builder.mul(each.index, most)
             end = builder.add(first, most)
             end = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
             # Not unrolled: unrolled, LLVM would split each step into two.
             with _for(builder, first, end, 1) as (at, _):
                 loaded = _load(builder, columns, builder.mul(at, _I64(2 * LANES)), _PAIRS)
-                for row, sum in zip(weights, found, strict=True):
+                for row, sum in zip(weights, lanes, strict=True):
                     pair = builder.load(builder.gep(row, [at]))
                     pair.align = 2
                     _add_pairs(builder, builder.bitcast(_spread(builder, pair, _INTEGERS), _PAIRS), loaded, sum)
             of_x = _load(builder, sums, builder.mul(each.index, _I64(LANES)), _FLOATS)
-            for number, (sum, total) in enumerate(zip(found, totals, strict=True)):
-                place = builder.add(builder.mul(blocks, _I64(number)), each.index)
+            for number, (sum, total) in enumerate(zip(lanes, totals, strict=True)):
+                index = builder.add(builder.mul(blocks, _I64(number)), each.index)
                 scale, base = (
-                    _spread(builder, builder.load(builder.gep(table, [place])), _FLOATS) for table in (scales, bases)
+                    _spread(builder, builder.load(builder.gep(table, [index])), _FLOATS) for table in (scales, bases)
                 )
                 _add_product(builder, scale, builder.sitofp(builder.load(sum), _FLOATS), total)
                 _add_product(builder, base, of_x, total)
@@ -315,8 +315,8 @@ def _store(builder: Any, address: Any, vectors: list[Any]) -> None:
 
 def _spread(builder: Any, number: Any, kind: Any) -> Any:
     """Broadcasts a number to all lanes of a vector."""
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _I32(0))
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, None))
+    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _I32(0))
+    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, None))
 
 
 def _add_product(builder: Any, a: Any, b: Any, room: Any) -> None:
@@ -329,10 +329,10 @@ def _add_pairs(builder: Any, a: Any, b: Any, room: Any) -> None:
     if "+avx512bw" in _FEATURES:
         # LLVM does not always find this instruction by itself. With the addition it becomes one of VNNI.
         multiply = _function(builder, _INTEGERS, [_PAIRS] * 2, "llvm.x86.avx512.pmaddw.d.512")
-        found = builder.call(multiply, [a, b])
+        products = builder.call(multiply, [a, b])
     else:
-        found = pair_products(builder, a, b)
-    builder.store(builder.add(builder.load(room), found), room)
+        products = pair_products(builder, a, b)
+    builder.store(builder.add(builder.load(room), products), room)
 
 
 def pair_products(builder: Any, a: Any, b: Any) -> Any:

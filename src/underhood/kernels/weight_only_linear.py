@@ -20,7 +20,7 @@ from underhood.nn.qlora_linear import to_int8
 class WeightOnlyLinear(nn.Module):
     """``x Wᵀ + b`` with W in few bits, on the CPU.
 
-    The weights are plain attributes, not buffers: bits are no numbers that a change of dtype could convert.
+    The weights are plain attributes, not buffers: packed bits are not numbers that a change of dtype could convert.
 
     Args:
         linear: the layer to quantise; its bias is kept.
@@ -51,7 +51,7 @@ class WeightOnlyLinear(nn.Module):
         return Weights(array(self.codes), array(self.scale), NONE if self.offset is None else array(self.offset))
 
     def weight(self) -> Tensor:
-        """The weight that the layer stands for, (out, in)."""
+        """The dequantised weight, (out, in)."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -96,17 +96,17 @@ def round_to_int4(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low_OG1, high_OG1 = grouped_OGI.amin(dim=-1, keepdim=True), grouped_OGI.amax(dim=-1, keepdim=True)
     middle_OG1, half_OG1 = (high_OG1 + low_OG1) / 2, ((high_OG1 - low_OG1) / 2).clamp_(min=1e-6)
     best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-    for part in (1.0, 0.95, 0.9, 0.85, 0.8, 0.75):
-        scale_OG1 = (half_OG1 * (part * 2 / 15)).bfloat16()
+    for shrink in (1.0, 0.95, 0.9, 0.85, 0.8, 0.75):
+        scale_OG1 = (half_OG1 * (shrink * 2 / 15)).bfloat16()
         offset_OG1 = (middle_OG1 + scale_OG1.float() / 2).bfloat16()  # codes − 8 run from −8 to 7
         codes_OGI = ((grouped_OGI - offset_OG1.float()) / scale_OG1.float()).round_().clamp_(-8, 7)
         error_OG1 = (codes_OGI * scale_OG1.float() + offset_OG1.float() - grouped_OGI).square_().sum(-1, keepdim=True)
-        found = (error_OG1, codes_OGI, scale_OG1, offset_OG1)
+        candidate = (error_OG1, codes_OGI, scale_OG1, offset_OG1)
         if best is None:
-            best = found
+            best = candidate
         else:
             better = error_OG1 < best[0]
-            best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))  # type: ignore
+            best = tuple(torch.where(better, new, old) for new, old in zip(candidate, best, strict=True))  # type: ignore
     assert best is not None
     _, codes_OGI, scale_OG1, offset_OG1 = best
     return codes_OGI.add_(8).to(torch.uint8).view_as(weight_OI), scale_OG1[..., 0], offset_OG1[..., 0]

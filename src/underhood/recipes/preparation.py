@@ -158,7 +158,7 @@ def evaluation_seconds(
     """About how long everything after training will take, if training runs at `speed` tokens per second."""
     size = EvalSize.for_minutes(spec.minutes)
     scored = 1.35 * EvaluationWindows.of_shards(held_out, context_length=256, stride=192).tokens
-    scored += sum(4 * 45 * min(len(asked), size.questions) for asked in data.questions.values())
+    scored += sum(4 * 45 * min(len(group), size.questions) for group in data.questions.values())
     scored += 2 * 60 * min(len(data.held_out_pairs), size.pairs)
     written = 3 * 30 * size.answers
     forward = models * (scored / (3.5 * speed) + written / (1.3 * speed))

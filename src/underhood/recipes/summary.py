@@ -99,12 +99,13 @@ def samples_side_by_side(data: StageData, samples: dict[str, dict[str, Generated
     """Prompts that every stage answered, with their answers: the first few of each kind."""
     shown: list[dict[str, Any]] = []
     count: dict[str, int] = {}
-    for asked in data.answers:
-        answers = {stage: done[asked.prompt] for stage, done in samples.items() if asked.prompt in done}
-        if len(answers) == len(samples) and answers and count.get(asked.kind, 0) < SHOWN_PER_KIND:
-            count[asked.kind] = count.get(asked.kind, 0) + 1
-            said = {stage: {"text": answer.text, "ended": answer.ended} for stage, answer in answers.items()}
-            shown.append({"prompt": asked.prompt, "kind": asked.kind, "expected": asked.expected, "answers": said})
+    for question in data.answers:
+        answers = {stage: done[question.prompt] for stage, done in samples.items() if question.prompt in done}
+        if len(answers) == len(samples) and answers and count.get(question.kind, 0) < SHOWN_PER_KIND:
+            count[question.kind] = count.get(question.kind, 0) + 1
+            texts = {stage: {"text": answer.text, "ended": answer.ended} for stage, answer in answers.items()}
+            facts = {"prompt": question.prompt, "kind": question.kind, "expected": question.expected}
+            shown.append(facts | {"answers": texts})
     return shown
 
 

@@ -105,13 +105,13 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
     from underhood.models.gguf_file import GGUFType
 
     valid = get_args(FloatType) if format == "hf" else get_args(GGUFType)
-    found = DEFAULT_DTYPE[format] if dtype is None else dtype
-    found = (_LONG if format == "hf" else _SHORT).get(found, found)
-    if found not in valid:
-        near = nearest(found, valid)
-        fix = f"Did you mean {near}?" if near else ("Use --format gguf for q8_0" if found == "q8_0" else None)
+    resolved = DEFAULT_DTYPE[format] if dtype is None else dtype
+    resolved = (_LONG if format == "hf" else _SHORT).get(resolved, resolved)
+    if resolved not in valid:
+        near = nearest(resolved, valid)
+        fix = f"Did you mean {near}?" if near else ("Use --format gguf for q8_0" if resolved == "q8_0" else None)
         raise UserError(f"--format {format} has no dtype {dtype!r}", expected=" or ".join(valid), fix=fix)
-    return found
+    return resolved
 
 
 def _write_gguf(file: Path, loaded: LoadedModel, name: str, stored: str, progress: Progress) -> None:
