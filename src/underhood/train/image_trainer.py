@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FEW = 8
-"""Pictures in a step from which on oneDNN's convolutions are the faster ones."""
+ONEDNN_BATCH_MIN = 8
+"""Batch size from which oneDNN's convolutions are faster."""
 
 Data = tuple[Tensor, Tensor]
 """Pictures (N, 1, side, side) in [−1, 1], and labels (N)."""
@@ -55,7 +55,7 @@ class ImageTrainer:
         target = F.one_hot(y, 10) * 2.0 - 1
         steps = self.passes * -(-len(y) // self.batch)
         net.train()
-        with _plain_convolutions() if self.batch < FEW else nullcontext():
+        with _plain_convolutions() if self.batch < ONEDNN_BATCH_MIN else nullcontext():
             for step, at in enumerate(self._batches(len(y))):
                 if self.adam:
                     rule.param_groups[0]["lr"] = self.lr * (1 - 2 / 3 * step / steps)
