@@ -132,13 +132,13 @@ class Workspace:
 
     def buffer(self, name: str, width: int) -> _Buffer:
         key = (name, width)
-        found = self._buffers.get(key)
-        if found is None:
+        known = self._buffers.get(key)
+        if known is None:
             if key not in self._memory:
                 self._memory[key] = torch.empty(DECODE_BATCH_MAX * width)
             tensor = self._memory[key][: self.count * width].view(self.count, width)
-            found = self._buffers[key] = _Buffer(tensor, array(tensor))
-        return found
+            known = self._buffers[key] = _Buffer(tensor, array(tensor))
+        return known
 
 
 class _PassContext:
@@ -168,7 +168,7 @@ class _Layer:
     """A Transformer block: adds to the residual stream x, in place."""
 
     def __init__(self, number: int, block: Any):
-        usual = type(block) is Block and [part.name for part in block.sublayers] == ["mixer", "feedforward"]
+        usual = type(block) is Block and [sublayer.name for sublayer in block.sublayers] == ["mixer", "feedforward"]
         if not usual or not isinstance(block.mixer, FusedAttention) or _has_stream_norm(block):
             raise UnsupportedModule(type(block).__name__)
         self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
@@ -193,7 +193,7 @@ class _Layer:
 
 
 def _has_stream_norm(block: Any) -> bool:
-    return any(getattr(block, f"{part.name}_stream_norm") is not None for part in block.sublayers)
+    return any(getattr(block, f"{sublayer.name}_stream_norm") is not None for sublayer in block.sublayers)
 
 
 class _FeedForward:
