@@ -11,6 +11,7 @@ from hf_folders import initialized, write_folder
 from hf_peers import tokens_of
 
 import underhood
+from underhood.cli import model_loading
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.models.decoder import qwen3_shaped
@@ -68,7 +69,7 @@ def test_import_command_shows_a_bar_where_someone_watches(
     from rich.console import Console
 
     watched = Console(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr(opening, "console", lambda stream: watched)
+    monkeypatch.setattr(model_loading, "console", lambda stream: watched)
     assert main(["import", str(spoken), "--check"]) == 0
     shown = watched.file.getvalue()  # type: ignore[attr-defined]
     size = sum(p.numel() * p.element_size() for p in load_decoder(spoken).parameters()) / 1000
