@@ -20,9 +20,9 @@ from underhood.train.plan import SIZES
 V, T = 1024, 64
 
 
-def spec(*, width: int = 192, layers: int = 2, heads: int = 2, kv_heads: int | None = None) -> DecoderSpec:
+def spec(*, d_model: int = 192, layers: int = 2, heads: int = 2, kv_heads: int | None = None) -> DecoderSpec:
     return qwen3_shaped(
-        vocab_size=V, context_length=2 * T, d_model=width, layers=layers, heads=heads, kv_heads=kv_heads
+        vocab_size=V, context_length=2 * T, d_model=d_model, layers=layers, heads=heads, kv_heads=kv_heads
     )
 
 
@@ -68,7 +68,9 @@ def test_repeated_text_costs_less_before_any_training(shape: dict[str, int]):
     loss_BT = losses(fresh(spec(**shape), copying=True), tokens)
     first, second = loss_BT[:, : T - 1].mean(), loss_BT[:, T:].mean()
     assert first > math.log(V) - 0.1  # nothing to copy yet
-    assert second < math.log(V) - (1 if shape.get("width", 192) >= 192 else 0.5)  # short codes are told apart less well
+    assert second < math.log(V) - (
+        1 if shape.get("d_model", 192) >= 192 else 0.5
+    )  # short codes are told apart less well
     without = losses(fresh(spec(**shape), copying=False), tokens)
     torch.testing.assert_close(without, torch.full_like(without, math.log(V)))  # the ablation: it knows nothing
 

@@ -120,7 +120,7 @@ def test_plan_fills_the_budget_and_keeps_the_reserve(steady):
 def test_plan_gives_the_stage_of_endless_data_what_a_short_set_leaves_over(steady):
     short = _plan(stages=requests(sft_tokens=1_000))
     first, second, _ = short.stages
-    assert second.steps * second.batch_size * second.context <= 6 * 1_000 + 4096
+    assert second.steps * second.batch_size * second.context_length <= 6 * 1_000 + 4096
     assert first.steps > _plan().stages[0].steps
 
 

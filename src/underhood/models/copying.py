@@ -18,13 +18,14 @@ The residual stream of width W is divided among three codes of a token:
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from underhood.core.protocols import ModelSpec
 from underhood.models.decoder import Decoder, DecoderSpec
-from underhood.nn.attention import Attention, AttentionSpec
+from underhood.nn.attention import Attention, attention_of
 
 CONSTANT = 3.0
 """Dimension 0 of every embedding, in standard deviations of the others: it outweighs what differs between tokens."""
@@ -60,8 +61,9 @@ def can_copy(spec: ModelSpec) -> bool:
 
 
 def _looks(mixer: object, width: int) -> bool:
+    mixer = attention_of(mixer)
     return (
-        isinstance(mixer, AttentionSpec)
+        mixer is not None
         and mixer.rotary is not None
         and mixer.rotary.fraction == 1
         and mixer.qk_norm is not None
@@ -108,9 +110,7 @@ def begin_copying(model: Decoder, *, seed: int, embed_std: float) -> Decoder:
 
 
 def _attention(model: Decoder, layer: int) -> Attention:
-    mixer = model.blocks[layer].mixer
-    assert isinstance(mixer, Attention)
-    return mixer
+    return cast(Attention, model.blocks[layer].mixer)  # `can_copy` has looked at the spec
 
 
 def _code(size: int, own: int, generator: torch.Generator) -> Tensor:

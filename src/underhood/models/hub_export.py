@@ -14,7 +14,7 @@ from underhood.core.errors import UserError
 from underhood.models.decoder import DecoderSpec
 from underhood.models.hub_specs import ACTIVATIONS, shortest_pattern
 from underhood.models.huggingface import FAMILIES, spec_from_config
-from underhood.nn.attention import AttentionSpec
+from underhood.nn.attention import AttentionSpec, attention_of
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.moe import MoESpec
@@ -84,8 +84,8 @@ def canonical(spec: DecoderSpec) -> DecoderSpec:
     """The same function with every default written out and the shortest pattern of blocks."""
 
     def block(layer: BlockSpec) -> BlockSpec:
-        mixer = layer.mixer
-        if not isinstance(mixer, AttentionSpec):
+        mixer = attention_of(layer.mixer)
+        if mixer is None:
             return layer
         width = mixer.head_dim_for(spec.d_model)
         window = None if mixer.window is not None and mixer.window >= spec.context_length else mixer.window
@@ -102,14 +102,14 @@ def canonical(spec: DecoderSpec) -> DecoderSpec:
 def _values(spec: DecoderSpec) -> Json:
     """Every number of the spec under the name that configurations give it; what the spec lacks is left out."""
     blocks = [spec.block(layer) for layer in range(spec.layers)]
-    mixers = [block.mixer for block in blocks]
-    mixer = mixers[0]
-    if not isinstance(mixer, AttentionSpec):
+    mixers = [mixer for block in blocks if (mixer := attention_of(block.mixer)) is not None]
+    if len(mixers) < len(blocks):
         return {}
+    mixer = mixers[0]
     parts = [block.feedforward for block in blocks]
     dense = next((mlp for mlp in parts if isinstance(mlp, (GatedMLPSpec, MLPSpec))), None)
     experts = next((mlp for mlp in parts if isinstance(mlp, MoESpec)), None)
-    windows = [other.window for other in mixers if isinstance(other, AttentionSpec)]
+    windows = [other.window for other in mixers]
     window = next((window for window in windows if window is not None), None)
     hidden = dense.d_ff if dense else experts.d_ff if experts else None
     activation = next(
@@ -160,9 +160,9 @@ def _values(spec: DecoderSpec) -> Json:
     return values
 
 
-def _rotary_values(mixers: list[Any]) -> Json:
+def _rotary_values(mixers: list[AttentionSpec]) -> Json:
     """The positions of the layers that see everything, and of those that do not, where these differ."""
-    specs = [mixer for mixer in mixers if isinstance(mixer, AttentionSpec) and mixer.rotary is not None]
+    specs = [mixer for mixer in mixers if mixer.rotary is not None]
     if not specs:
         return {}
     whole = next((mixer.rotary for mixer in specs if mixer.window is None), specs[0].rotary)

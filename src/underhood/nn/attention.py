@@ -98,6 +98,12 @@ class AttentionSpec:
         return Attention(d_model, layer, self)
 
 
+def attention_of(mixer: object) -> AttentionSpec | None:
+    """A mixer's spec as that of causal self-attention, the only kind that other programs' formats know; else None."""
+    causal = isinstance(mixer, AttentionSpec) and mixer.causal and mixer.source == "self"
+    return mixer if causal else None
+
+
 class Attention(nn.Module):
     """``softmax(q kᵀ / sqrt(K)) v`` over the visible tokens, H heads sharing G key-value heads."""
 
