@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from harness import machine, options_from_command_line, print_json
 from underhood.core.device import Device
@@ -37,7 +36,7 @@ from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.pretrain import EMBED_STD
 from underhood.recipes.training import optimizer_spec
 from underhood.train.loop import FitSpec, fit
-from underhood.train.loss import next_token_loss
+from underhood.train.loss import next_token_loss_sum
 from underhood.train.plan import FIRST_SIZE, SIZES
 from underhood.train.schedule import ScheduleSpec
 
@@ -95,18 +94,15 @@ def trained(spec: BuildSpec, shards: TokenShards, device: Device, steps: int, se
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
     batches = PackedBatches(shards, batch_size=size.batch_size, context_length=size.context_length, seed=seed)
 
-    def step_loss(number: int) -> tuple[Tensor, int, dict[str, float]]:
-        batch = batches(number)
-        with device.autocast():
-            return next_token_loss(model, batch), batch.tokens.numel(), {}
-
     fit(
         model,
-        step_loss,
+        batches,
+        next_token_loss_sum,
         optimizer_spec(spec, device).build(model),
         FitSpec(steps=steps, schedule=ScheduleSpec(warmup=0.02, decay=0.6), log_every=steps),
         stage="copying" if copying else "plain",
         log=RunLog(None),
+        device=device,
     )
     return model
 

@@ -91,7 +91,8 @@ def precision(options: argparse.Namespace) -> torch.autocast:
 
 
 def train_ours(options: argparse.Namespace) -> dict[str, Any]:
-    from underhood.align.sft import sft_step
+    from underhood.align.sft import SFTLoss
+    from underhood.core.device import Device
     from underhood.core.runlog import RunLog
     from underhood.data.batch import IGNORE, Batch
     from underhood.models.hub_weights import load_decoder
@@ -108,21 +109,17 @@ def train_ours(options: argparse.Namespace) -> dict[str, Any]:
         targets = torch.cat([tokens[:, 1:], torch.full((options.batch, 1), IGNORE)], dim=1)
         return Batch(tokens, targets)
 
-    plain_step = sft_step(model, batches)
-
-    def step(number: int):
-        with precision(options):
-            return plain_step(number)
-
     log, losses, times = RunLog(None), [], [time.perf_counter()]
     log.listeners.append(lambda event: losses.append(event["loss"]) if event["kind"] == "step" else None)
     fit(
         model,
-        step,
+        batches,
+        SFTLoss(),
         AdamWSpec(lr=1e-4, weight_decay=0.01).build(model),
         FitSpec(steps=WARM_UP + options.steps, schedule=ScheduleSpec(warmup=0, decay=0)),
         stage="lora",
         log=log,
+        device=Device(name="cpu", dtype=options.dtype),
         on_step=lambda _: times.append(time.perf_counter()),
     )
     return result(times, losses, sum(p.numel() for p in model.parameters() if p.requires_grad))

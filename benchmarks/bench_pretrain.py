@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from harness import machine, options_from_command_line, print_json
 from underhood.core.device import Device
@@ -35,7 +34,7 @@ from underhood.models.base import parameter_count
 from underhood.models.decoder import qwen3_shaped
 from underhood.text.bpe import train_bpe
 from underhood.train.loop import FitSpec, fit
-from underhood.train.loss import next_token_loss
+from underhood.train.loss import next_token_loss_sum
 from underhood.train.optim import MuonAdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
@@ -135,18 +134,15 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     def train_for(steps: int) -> tuple[torch.nn.Module, float, float]:
         model = spec.initialize(seed=options.seed, embed_std=options.embed_std)
 
-        def step(number: int) -> tuple[Tensor, int, dict[str, float]]:
-            batch = batches(number)
-            with device.autocast():
-                return next_token_loss(model, batch), batch.tokens.numel(), {}
-
         done = fit(
             model,
-            step,
+            batches,
+            next_token_loss_sum,
             recipe.build(model),
             FitSpec(steps=steps, schedule=schedule, log_every=10),
             stage="pretrain",
             log=RunLog(None),
+            device=device,
         )
         return model, done.seconds, done.loss
 

@@ -42,7 +42,7 @@ from underhood.nn.convolution import ShortConvolutionSpec
 from underhood.nn.feedforward import MLPSpec
 from underhood.nn.norm import RMSNormSpec
 from underhood.train.loop import FitSpec, fit
-from underhood.train.loss import next_token_loss
+from underhood.train.loss import next_token_loss_sum
 from underhood.train.optim import MuonAdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
@@ -149,9 +149,8 @@ def train_ours(
     seen: list[tuple[int, float, float]] = []
     evaluating = 0.0
 
-    def step_loss(_: int) -> tuple[Tensor, int, dict[str, float]]:
-        batch = Batch(*data.batch(generator))
-        return next_token_loss(model, batch), batch.tokens.numel(), {}
+    def batches(_: int) -> Batch:
+        return Batch(*data.batch(generator))
 
     def on_step(done: int) -> None:
         nonlocal evaluating
@@ -163,7 +162,7 @@ def train_ours(
     optimizer = recipe.optimizer.build(model)
     spec = FitSpec(steps=steps, schedule=recipe.schedule, log_every=steps)
     started = time.perf_counter()
-    fit(model, step_loss, optimizer, spec, stage="sprint", log=RunLog(None), on_step=on_step)
+    fit(model, batches, next_token_loss_sum, optimizer, spec, stage="sprint", log=RunLog(None), on_step=on_step)
     return seen
 
 

@@ -11,8 +11,9 @@ import torch
 from underhood.align.classify import (
     Classifier,
     ClassifierSpec,
+    LabelledBatches,
     class_probabilities,
-    classification_step,
+    classification_loss,
     encode_texts,
     label_tokens,
     padded_rows,
@@ -69,8 +70,16 @@ def test_padding_and_company_change_no_probability(way: dict[str, Any]):
 def test_classifiers_learn_what_stands_early_in_the_text(way: dict[str, Any]):
     made = classifier(way)
     rows, classes = texts(0)
-    step = classification_step(made, rows, classes, batch=16, seed=0)
-    fit(made, step, AdamWSpec(lr=0.01).build(made), FitSpec(steps=150), stage="test", log=RunLog(None))
+    batches = LabelledBatches(rows, classes, batch_size=16, seed=0)
+    fit(
+        made,
+        batches,
+        classification_loss,
+        AdamWSpec(lr=0.01).build(made),
+        FitSpec(steps=150),
+        stage="test",
+        log=RunLog(None),
+    )
     unseen, truth = texts(1)
     right = (class_probabilities(made, unseen).argmax(1) == torch.tensor(truth)).float().mean()
     assert right > 0.95
@@ -87,8 +96,16 @@ def test_a_head_on_the_first_token_learns_nothing():
     made.model.hidden_states = blind  # type: ignore[method-assign]
     rows, classes = texts(0)
     rows = [[10, *row] for row in rows]
-    step = classification_step(made, rows, classes, batch=16, seed=0)
-    fit(made, step, AdamWSpec(lr=0.01).build(made), FitSpec(steps=60), stage="test", log=RunLog(None))
+    batches = LabelledBatches(rows, classes, batch_size=16, seed=0)
+    fit(
+        made,
+        batches,
+        classification_loss,
+        AdamWSpec(lr=0.01).build(made),
+        FitSpec(steps=60),
+        stage="test",
+        log=RunLog(None),
+    )
     assert (class_probabilities(made, rows).argmax(1) == torch.tensor(classes)).float().mean() < 0.6
 
 
@@ -103,9 +120,9 @@ def test_every_text_is_read_once_per_epoch():
         return inner(tokens, positions)
 
     made.forward = counting  # type: ignore[method-assign]
-    step = classification_step(made, rows, classes, batch=4, seed=0)
+    batches = LabelledBatches(rows, classes, batch_size=4, seed=0)
     for number in range(6):
-        step(number)
+        classification_loss(made, batches(number))
     assert sorted(seen[:12]) == sorted(seen[12:]) == sorted(map(sum, rows))
     assert seen[:12] != seen[12:]
 

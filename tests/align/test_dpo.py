@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from underhood.align.dpo import (
+    DPOLoss,
     DPOSpec,
     PairScores,
     compare,
     dpo_loss,
-    dpo_step,
     score_all_pairs,
     score_pairs,
     sequence_log_probs,
@@ -125,11 +125,11 @@ def test_dpo_without_its_reference_is_another_loss():
 def test_sequence_log_probs_match_a_plain_sum_and_do_not_depend_on_padding():
     policy = model(torch.float64)
     batches = PairBatches(pairs(), batch_size=6, seed=0)
-    pairs_N, batch = batches(0)
-    found = sequence_log_probs(policy, batch)
+    batch = batches(0)
+    found = sequence_log_probs(policy, batch.rows)
     by_hand = []
     for side in (0, 1):
-        for n in pairs_N.tolist():
+        for n in batch.pairs_N.tolist():
             ids, mask = pairs()[n][side]
             log_p = policy(torch.tensor([ids])).log_softmax(-1)[0]
             by_hand.append(sum(log_p[i - 1, ids[i]] for i in range(1, len(ids)) if mask[i]))
@@ -151,10 +151,10 @@ def test_score_all_pairs_is_in_the_order_of_the_pairs_and_leaves_the_model_alone
     assert scores.chosen_length_N.tolist() == [2.0] * 24
     assert scores.rejected_length_N.tolist() == [3.0] * 24
     for step in range(batches.batches_per_epoch):
-        pairs_N, batch = batches(step)
-        here = score_pairs(policy, batch)
-        torch.testing.assert_close(here.chosen_N.detach(), scores[pairs_N].chosen_N)
-        torch.testing.assert_close(here.rejected_N.detach(), scores[pairs_N].rejected_N)
+        batch = batches(step)
+        here, expected = score_pairs(policy, batch.rows), scores[batch.pairs_N]
+        torch.testing.assert_close(here.chosen_N.detach(), expected.chosen_N)
+        torch.testing.assert_close(here.rejected_N.detach(), expected.rejected_N)
 
 
 def test_dpo_gradient_of_the_whole_model_matches_finite_differences():
@@ -163,8 +163,8 @@ def test_dpo_gradient_of_the_whole_model_matches_finite_differences():
     with torch.no_grad():
         for p in policy.parameters():
             p.add_(0.05 * torch.randn(p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(p.numel())))
-    step = dpo_step(policy, batches, reference, DPOSpec(beta=0.5, label_smoothing=0.1, sft_weight=0.3))
-    step(0)[0].backward()
+    loss_fn = DPOLoss(reference, DPOSpec(beta=0.5, label_smoothing=0.1, sft_weight=0.3))
+    loss_fn(policy, batches(0))[0].backward()
     generator = torch.Generator().manual_seed(5)
     for p in policy.parameters():
         assert p.grad is not None
@@ -173,7 +173,7 @@ def test_dpo_gradient_of_the_whole_model_matches_finite_differences():
         for move in (1e-5, -2e-5, 1e-5):
             with torch.no_grad():
                 p.add_(direction, alpha=move)
-            losses.append(float(step(0)[0].detach()))
+            losses.append(float(loss_fn(policy, batches(0))[0].detach()))
         slope = (losses[0] - losses[1]) / 2e-5
         assert slope == pytest.approx(float((p.grad * direction).sum()), rel=1e-5, abs=1e-9)
 
@@ -184,7 +184,8 @@ def align(spec: DPOSpec, chosen_first: bool = True, **change: Any) -> tuple[Deco
     reference = score_all_pairs(policy, batches)
     fit(
         policy,
-        dpo_step(policy, batches, change.get("reference", reference), spec),
+        batches,
+        DPOLoss(change.get("reference", reference), spec),
         AdamWSpec(lr=3e-3, weight_decay=0.0).build(policy),
         FitSpec(steps=25),
         stage="dpo",
@@ -223,14 +224,16 @@ def test_dpo_sft_weight_holds_up_the_chosen_answer():
     assert compare(score_all_pairs(held, batches), reference, DPOSpec(beta=0.5)).accuracy > 0.9
 
 
-def test_dpo_step_logs_its_figures_and_counts_real_tokens():
+def test_dpo_loss_logs_its_metrics_and_counts_real_tokens():
     policy, batches = model(), PairBatches(pairs(3), batch_size=3, seed=0)
     reference = score_all_pairs(policy, batches)
-    loss, tokens, extra = dpo_step(policy, batches, reference, DPOSpec(beta=0.3))(0)
-    assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-6)
-    assert tokens == sum(len(ids) - 1 for pair in pairs(3) for ids, _ in pair)
+    batch = batches(0)
+    loss, extra = DPOLoss(reference, DPOSpec(beta=0.3))(policy, batch)
+    assert batch.target_count == 3
+    assert float(loss.detach()) == pytest.approx(3 * math.log(2), abs=1e-6)
+    assert batch.token_count == sum(len(ids) - 1 for pair in pairs(3) for ids, _ in pair)
     assert extra["reward_margin"] == pytest.approx(0, abs=1e-6)
-    assert extra["chosen_log_prob"] == pytest.approx(float((reference.chosen_N / 2).mean()), rel=1e-5)
+    assert extra["chosen_log_prob"] == pytest.approx(float((reference.chosen_N / 2).sum()), rel=1e-5)
     assert extra.keys() == {
         *("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward", "chosen_log_prob")
     }
@@ -245,11 +248,11 @@ def test_dpo_length_normalised_compares_answers_per_token():
     assert normalised.margin == pytest.approx(2 / 2 + 3 / 3)
 
 
-def test_dpo_step_refuses_a_reference_of_other_pairs():
+def test_dpo_loss_refuses_a_reference_of_other_pairs():
     policy = model()
     reference = score_all_pairs(policy, PairBatches(pairs(3), batch_size=3, seed=0))
-    with pytest.raises(ValueError, match="scores 3 pairs, not these 4"):
-        dpo_step(policy, PairBatches(pairs(4), batch_size=3, seed=0), reference, DPOSpec())
+    with pytest.raises(ValueError, match="scores 3 pairs, not all of these"):
+        DPOLoss(reference, DPOSpec())(policy, PairBatches(pairs(4), batch_size=4, seed=0)(0))
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_lora_matches_peft_outputs_gradients_and_updated_weights(tmp_path: Path)
             F.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten()).backward()
         for name, parameter in mine.items():
             torch.testing.assert_close(parameter.grad, twin(name).grad, rtol=1e-3, atol=1e-6)
-        optimizer.step(1.0)
+        optimizer.step()
         reference.step()
         ours.zero_grad()
         reference.zero_grad()

@@ -13,7 +13,7 @@ from underhood.models.decoder import qwen3_shaped
 from underhood.nn.lora import LoRASpec
 from underhood.nn.qlora_linear import Bits, QuantizedLinear, quantize_linears
 from underhood.train.loop import FitSpec, fit
-from underhood.train.loss import next_token_loss
+from underhood.train.loss import next_token_loss, next_token_loss_sum
 from underhood.train.optim import AdamWSpec
 
 
@@ -101,7 +101,8 @@ def test_adapters_learn_on_a_quantized_base_which_stays_as_it_is(bits: Bits):
     before = float(next_token_loss(model, batch).detach())
     fit(
         model,
-        lambda _: (next_token_loss(model, batch), 32, {}),
+        lambda _: batch,
+        next_token_loss_sum,
         AdamWSpec(lr=0.02, weight_decay=0).build(model),
         FitSpec(steps=60),
         stage="test",

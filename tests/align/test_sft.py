@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from underhood.align.sft import sft_step
+from underhood.align.sft import SFTLoss
 from underhood.core.runlog import RunLog
 from underhood.data.batch import IGNORE, Batch, Batches
 from underhood.models.decoder import Decoder, qwen3_shaped
@@ -39,13 +39,12 @@ def everything(step: int) -> Batch:
     return Batch(batch.tokens, targets, batch.positions)
 
 
-def test_sft_step_is_the_next_token_loss_of_the_answers():
-    tuned = model()
-    loss, tokens, extra = sft_step(tuned, conversations)(0)
-    torch.testing.assert_close(loss, next_token_loss(tuned, conversations(0)))
-    assert tokens == 6 * 5, "padding is not read"
-    assert extra["targets"] == 12
-    assert 0 <= extra["answer_accuracy"] <= 1
+def test_sft_loss_is_the_summed_next_token_loss_of_the_answers():
+    tuned, batch = model(), conversations(0)
+    loss, metrics = SFTLoss()(tuned, batch)
+    assert (batch.target_count, batch.token_count) == (12, 6 * 5), "padding is not read"
+    torch.testing.assert_close(loss / 12, next_token_loss(tuned, batch))
+    assert 0 <= metrics["answer_accuracy"] <= 12
 
 
 def question_loss(tuned: Decoder) -> float:
@@ -59,15 +58,15 @@ def question_loss(tuned: Decoder) -> float:
 def tune(batches: Batches) -> Decoder:
     tuned = model()
     spec = FitSpec(steps=150)
-    fit(tuned, sft_step(tuned, batches), MuonAdamWSpec(lr=0.02).build(tuned), spec, stage="sft", log=RunLog(None))
+    fit(tuned, batches, SFTLoss(), MuonAdamWSpec(lr=0.02).build(tuned), spec, stage="sft", log=RunLog(None))
     return tuned
 
 
 def test_sft_learns_answers_and_their_end_but_not_to_ask():
     tuned = tune(conversations)
     with torch.no_grad():
-        _, _, extra = sft_step(tuned, conversations)(10_000)
-    assert extra["answer_accuracy"] > 0.95
+        _, metrics = SFTLoss()(tuned, conversations(10_000))
+    assert metrics["answer_accuracy"] > 0.95 * 12
     assert question_loss(tuned) >= question_loss(model()), "nobody taught it how questions go on"
 
 

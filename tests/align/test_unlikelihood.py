@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from underhood.align.sft import sft_step
+from underhood.align.sft import SFTLoss
 from underhood.align.unlikelihood import answers_of, repetition_loss
 from underhood.data.batch import IGNORE, Batch
 from underhood.models.decoder import qwen3_shaped
@@ -69,10 +69,10 @@ def test_training_with_it_makes_repetition_less_likely_than_without():
         shape = qwen3_shaped(vocab_size=16, context_length=12, d_model=32, layers=2, heads=2)
         model = shape.initialize(seed=0, embed_std=0.1)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        step = sft_step(model, lambda step: batch, unlikelihood=weight)
-        for number in range(25):
+        loss_fn = SFTLoss(unlikelihood=weight)
+        for _ in range(25):
             optimizer.zero_grad()
-            step(number)[0].backward()
+            (loss_fn(model, batch)[0] / batch.target_count).backward()
             optimizer.step()
         with torch.no_grad():
             logp = model(batch.tokens).flatten(0, 1).log_softmax(dim=-1)

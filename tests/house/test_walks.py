@@ -58,11 +58,11 @@ def walk_to(function: Callable[..., Any]) -> Iterator[list[str]]:
 
 @pytest.mark.usefixtures("quick_builds")
 def test_pretrain_reaches_the_loss_in_at_most_8_files(tmp_path: Path):
-    from underhood.train.loss import next_token_loss
+    from underhood.train.loss import next_token_loss_sum
 
     write_notes(tmp_path / "notes")
     words = ["pretrain", str(tmp_path / "run"), "--data", str(tmp_path / "notes"), *TINY]
-    with walk_to(next_token_loss) as files:
+    with walk_to(next_token_loss_sum) as files:
         main(words)
     print(*files, sep="\n")
     assert files[0] == "cli/main.py"

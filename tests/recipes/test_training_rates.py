@@ -20,7 +20,7 @@ def _moved(scale: float = 1.0, **rates: float) -> dict[str, float]:
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
-    optimizer_spec(BuildSpec(**rates), Device(name="cpu", dtype="float32"), scale).build(model).step(1.0)
+    optimizer_spec(BuildSpec(**rates), Device(name="cpu", dtype="float32"), scale).build(model).step()
     after = dict(model.named_parameters())
     return {name: float((after[name] - before[name]).detach().norm()) for name in RATES.values()}
 

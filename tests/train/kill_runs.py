@@ -21,10 +21,10 @@ import torch
 from small_training import digest, train
 
 import underhood.core.checkpoint as checkpoint
+import underhood.train.training_state as training_state
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.runlog import RunLog
 from underhood.train.loop import FitSpec
-from underhood.train.optim import MuonAdamWSpec, Optimizer
 
 SPEC = FitSpec(steps=16, save_every=2, keep=2)
 RANDOM_KILLS = 20
@@ -50,9 +50,9 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def run(folder: Path, optimizer: Callable[[Any], Optimizer] | None = None) -> None:
+def run(folder: Path) -> None:
     log = RunLog(folder / "events.jsonl")
-    model, _ = train(folder / "checkpoints", SPEC, log=log, optimizer=optimizer)
+    model, _ = train(folder / "checkpoints", SPEC, log=log)
     (folder / "digest").write_text(digest(model))
 
 
@@ -105,7 +105,7 @@ def deliberate() -> dict[str, Callable[[], None]]:
     return cases | {f"sync {number}": at_call(os, "fsync", number) for number in (1, 4, 5, 6, 7, 12, 19)}
 
 
-def case(folder: Path, kill: Callable[[], int], **options: Any) -> dict[str, Any]:
+def case(folder: Path, kill: Callable[[], int]) -> dict[str, Any]:
     """Kills one run, resumes it, and says what came of it."""
     folder.mkdir()
     os.environ["KILL_ERROR"] = str(folder / "error")
@@ -115,7 +115,7 @@ def case(folder: Path, kill: Callable[[], int], **options: Any) -> dict[str, Any
         step = read_checkpoint(path).step if path else 0
     except Exception as error:
         return {"killed": code == -signal.SIGKILL, "error": str(error)}
-    code_again = ended(child(lambda: run(folder, **options)))
+    code_again = ended(child(lambda: run(folder)))
     if code_again:
         return {"killed": code == -signal.SIGKILL, "error": (folder / "error").read_text()}
     left = sorted(item.name for item in (folder / "checkpoints").iterdir())
@@ -134,41 +134,33 @@ def careless_write(folder: Path, step: int, tensors: Any, state: Any, *, keep: i
     return final
 
 
-class ForgetfulOptimizer(Optimizer):
-    """An optimiser whose state is not in the checkpoint."""
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {}
-
-
 def main() -> None:
     root, ablation = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
     torch.set_num_threads(1)
-    options: dict[str, Any] = {}
     if ablation == "careless":
-        import underhood.train.loop as loop
-
-        loop.write_checkpoint = careless_write
+        training_state.write_checkpoint = careless_write
     if ablation == "forgetful":
-        options["optimizer"] = lambda model: ForgetfulOptimizer(MuonAdamWSpec().build(model).rules)
+        training_state.optimizer_tensors = (
+            lambda model, optimizer: {}
+        )  # an optimiser whose state is not in the checkpoint
 
     os.environ["KILL_ERROR"] = str(root / "error")
     started = time.perf_counter()
     (root / "whole").mkdir()
-    assert ended(child(lambda: run(root / "whole", **options))) == 0, (root / "error").read_text()
+    assert ended(child(lambda: run(root / "whole"))) == 0, (root / "error").read_text()
     duration = time.perf_counter() - started
     result: dict[str, Any] = {"digest": (root / "whole" / "digest").read_text(), "random": [], "deliberate": {}}
 
     def kill_within(folder: Path, prepare: Callable[[], None]) -> int:
-        return ended(child(lambda: (prepare(), run(folder, **options))[0]))
+        return ended(child(lambda: (prepare(), run(folder))[0]))
 
     wanted = {"": 99, "careless": 2, "forgetful": 4}[ablation]
     for number, (name, prepare) in enumerate(list(deliberate().items())[:wanted]):
         folder = root / f"deliberate{number}"
-        result["deliberate"][name] = case(folder, lambda f=folder, p=prepare: kill_within(f, p), **options)
+        result["deliberate"][name] = case(folder, lambda f=folder, p=prepare: kill_within(f, p))
 
     def kill_after(folder: Path, seconds: float) -> int:
-        pid = child(lambda: run(folder, **options))
+        pid = child(lambda: run(folder))
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
         return ended(pid)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch.optim import Optimizer
 
 from underhood.core.checkpoint import module_tensors
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
 from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.train.loop import FitResult, FitSpec, LossFn, fit
-from underhood.train.loss import next_token_loss
-from underhood.train.optim import MuonAdamWSpec, Optimizer
+from underhood.train.loss import next_token_loss_sum
+from underhood.train.optim import MuonAdamWSpec
 
 VOCAB = 24
 
@@ -32,28 +33,20 @@ def counting_batch(step: int) -> Batch:
     return Batch(row_BT[:, :-1], row_BT[:, 1:])
 
 
-def counting_step(model: Decoder) -> LossFn:
-    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
-        batch = counting_batch(step)
-        return next_token_loss(model, batch), batch.tokens.numel(), {}
-
-    return step_loss
-
-
 def train(
     folder: Path | None,
     spec: FitSpec,
     *,
     log: RunLog | None = None,
-    step: Callable[[Decoder], LossFn] = counting_step,
+    batches: Callable[[int], Any] = counting_batch,
+    loss_fn: LossFn[Any] = next_token_loss_sum,
     optimizer: Callable[[Decoder], Optimizer] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    **options: Any,
 ) -> tuple[Decoder, FitResult]:
     model = small_model()
     made = (optimizer or MuonAdamWSpec(matrix_lr=0.02, lr=5e-3).build)(model)
-    result = fit(
-        model, step(model), made, spec, stage="test", log=log or RunLog(None), checkpoints=folder, on_step=on_step
-    )
+    log = log or RunLog(None)
+    result = fit(model, batches, loss_fn, made, spec, stage="test", log=log, checkpoints=folder, **options)
     return model, result
 
 

@@ -23,7 +23,7 @@ def test_unembedded_loss_matches_cross_entropy_of_the_logits(rows: int, capped: 
     targets = torch.randint(VOCAB, (POSITIONS,))
     wanted = [hidden, *(unembed.parameters() if trained else ())]
     loss, right = unembedded_loss(hidden, unembed, targets, vocab_size=VOCAB, slice_values=rows * VOCAB)
-    expected = F.cross_entropy(unembed(hidden), targets)
+    expected = F.cross_entropy(unembed(hidden), targets, reduction="sum")
     torch.testing.assert_close(loss, expected)
     assert right == int((unembed(hidden).argmax(-1) == targets).sum())
     for mine, other in zip(
@@ -51,7 +51,7 @@ def test_unembedded_loss_takes_half_precision_scores_in_fp32():
     targets = torch.randint(VOCAB, (POSITIONS,))
     with torch.no_grad():
         loss, _ = unembedded_loss(hidden, unembed, targets, vocab_size=VOCAB)
-        expected = F.cross_entropy(unembed(hidden).float(), targets)
+        expected = F.cross_entropy(unembed(hidden).float(), targets, reduction="sum")
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)  # in bf16 it would be off by 1e-3 and more
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_training import counting_step, digest, small_model, train
-from torch import Tensor
+from small_training import counting_batch, digest, small_model, train
+from torch import Tensor, nn
 
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
+from underhood.data.batch import Batch
 from underhood.models.decoder import Decoder
-from underhood.train.loop import FitSpec, Interrupted, LossFn, fit
-from underhood.train.optim import AdamWSpec, MuonAdamWSpec, Optimizer
+from underhood.train.loop import FitSpec, LossFn, fit
+from underhood.train.loss import next_token_loss_sum
+from underhood.train.optim import AdamWSpec, MuonAdamWSpec
 from underhood.train.schedule import ScheduleSpec
+from underhood.train.stopping import Interrupted
 
 STEPS = 9
 TOKENS = 4 * 8
@@ -54,19 +59,19 @@ def test_fit_resumed_from_any_step_is_bit_identical(tmp_path: Path, stop: int):
 def test_fit_resumed_differs_when_batches_do_not_follow_the_step(tmp_path: Path):
     """The ablation: batches drawn in order of asking make a resumed run another run."""
 
-    def in_order_of_asking(model: Decoder) -> LossFn:
-        inner, asked = counting_step(model), iter(range(10**6))
-        return lambda step: inner(next(asked))
+    def in_order_of_asking() -> Callable[[int], Batch]:
+        asked = itertools.count()
+        return lambda step: counting_batch(next(asked))
 
-    whole, _ = train(None, FitSpec(steps=STEPS), step=in_order_of_asking)
+    whole, _ = train(None, FitSpec(steps=STEPS), batches=in_order_of_asking())
     with pytest.raises(Interrupted):
         train(
             tmp_path,
             FitSpec(steps=STEPS),
-            step=in_order_of_asking,
+            batches=in_order_of_asking(),
             on_step=lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == 4 else None,
         )
-    resumed, _ = train(tmp_path, FitSpec(steps=STEPS), step=in_order_of_asking)
+    resumed, _ = train(tmp_path, FitSpec(steps=STEPS), batches=in_order_of_asking())
     assert digest(resumed) != digest(whole)
 
 
@@ -96,38 +101,30 @@ def test_fit_counts_tokens_over_all_processes_and_logs_every_step(tmp_path: Path
     assert steps[-1]["seconds_left"] == 0
 
 
-def test_fit_logs_what_the_loss_adds_and_the_share_of_the_hardware():
-    model, log = small_model(), RunLog(None)
-    events, inner = heard(log), counting_step(model)
-    fit(
-        model,
-        lambda step: (*inner(step)[:2], {"answer_accuracy": 0.5}),
-        AdamWSpec().build(model),
-        FitSpec(steps=1),
-        stage="sft",
-        log=log,
-        flops_per_token=100.0,
-        peak_flops=1000.0,
-    )
+def test_fit_logs_metrics_per_target_and_the_share_of_the_hardware():
+    def with_accuracy(model: Decoder, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        return next_token_loss_sum(model, batch)[0], {"answer_accuracy": batch.target_count / 2}
+
+    log = RunLog(None)
+    events = heard(log)
+    train(None, FitSpec(steps=1), log=log, loss_fn=with_accuracy, flops_per_token=100.0, peak_flops=1000.0)
     assert events[0]["answer_accuracy"] == 0.5
+    assert events[0]["targets"] == TOKENS
     assert events[0]["utilisation"] == pytest.approx(events[0]["tokens_per_second"] / 10)
 
 
-def sometimes_broken(broken: set[int], value: float, in_gradient: bool = False) -> Any:
-    def make(model: Decoder) -> LossFn:
-        inner = counting_step(model)
+def sometimes_broken(broken: set[int], value: float, in_gradient: bool = False) -> LossFn[Batch]:
+    calls = itertools.count()
 
-        def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
-            loss, tokens, extra = inner(step)
-            if step not in broken:
-                return loss, tokens, extra
-            if in_gradient:  # a finite loss with an infinite slope: √x at 0
-                return loss + (next(model.parameters()) * 0).sum().sqrt(), tokens, extra
-            return loss * value, tokens, extra
+    def loss_fn(model: Decoder, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        loss, metrics = next_token_loss_sum(model, batch)
+        if next(calls) not in broken:
+            return loss, metrics
+        if in_gradient:  # a finite loss with an infinite slope: √x at 0
+            return loss + (next(model.parameters()) * 0).sum().sqrt(), metrics
+        return loss * value, metrics
 
-        return step_loss
-
-    return make
+    return loss_fn
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,8 @@ def test_fit_makes_no_update_from_a_loss_that_is_not_finite(value: float, in_gra
     model = small_model()
     fit(
         model,
-        sometimes_broken({2, 4}, value, in_gradient)(model),
+        counting_batch,
+        sometimes_broken({2, 4}, value, in_gradient),
         MuonAdamWSpec().build(model),
         FitSpec(steps=6),
         stage="test",
@@ -160,7 +158,7 @@ def test_fit_gives_up_after_so_many_bad_steps_in_a_row_with_advice(tmp_path: Pat
     events = heard(log)
     spec = FitSpec(steps=20, give_up_after=3, save_every=2)
     with pytest.raises(UserError, match=r"not finite 3 steps in a row \(last at step 9\).*learning rate"):
-        train(tmp_path, spec, log=log, step=sometimes_broken({1, 2, 4, *range(6, 20)}, math.nan))
+        train(tmp_path, spec, log=log, loss_fn=sometimes_broken({1, 2, 4, *range(6, 20)}, math.nan))
     assert [event["step"] for event in events if event["kind"] == "skip"] == [2, 3, 5, 7, 8, 9]
     path = newest(tmp_path)
     assert path is not None
@@ -169,42 +167,38 @@ def test_fit_gives_up_after_so_many_bad_steps_in_a_row_with_advice(tmp_path: Pat
 
 def test_fit_clips_the_gradient_to_its_norm():
     """A plain gradient step shows the clipped gradient itself; the logged norm is the one before clipping."""
-
-    class Descent:
-        def __init__(self, model: Decoder):
-            self.model = model
-
-        def step(self, rate: float) -> None:
-            norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)))
-
-        def state(self) -> dict[str, Tensor]:
-            return {}
-
     for scale, clip in ((1e4, 0.5), (1e-4, 0.5)):
-        norms: list[float] = []
         model, log = small_model(), RunLog(None)
-        events, inner = heard(log), counting_step(model)
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        events = heard(log)
+        spec = FitSpec(steps=1, clip=clip, schedule=ScheduleSpec(warmup=0, decay=0))
 
-        def scaled(step: int, inner: LossFn = inner, scale: float = scale) -> tuple[Tensor, int, dict[str, float]]:
-            return inner(step)[0] * scale, 1, {}
+        def scaled(model: Decoder, batch: Batch, scale: float = scale) -> tuple[Tensor, dict[str, float]]:
+            return next_token_loss_sum(model, batch)[0] * scale, {}
 
-        fit(model, scaled, Optimizer([Descent(model)]), FitSpec(steps=1, clip=clip), stage="t", log=log)
-        assert norms[0] == pytest.approx(min(clip, events[0]["grad_norm"]), rel=1e-4)
+        fit(
+            model,
+            counting_batch,
+            scaled,
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            spec,
+            stage="t",
+            log=log,
+        )
+        moved = float((nn.utils.parameters_to_vector(model.parameters()).detach() - before).norm())
+        assert moved == pytest.approx(min(clip, events[0]["grad_norm"]), rel=1e-3)
         assert (events[0]["grad_norm"] > clip) == (scale > 1)
 
 
 def test_fit_follows_the_schedule():
     rates: list[float] = []
 
-    class Recorder:
-        def step(self, rate: float) -> None:
-            rates.append(rate)
-
-        def state(self) -> dict[str, Tensor]:
-            return {}
+    class Recorder(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            rates.append(self.param_groups[0]["lr"])
 
     schedule = ScheduleSpec(warmup=0.3, decay=0.5)
-    train(None, FitSpec(steps=10, schedule=schedule), optimizer=lambda model: Optimizer([Recorder()]))
+    train(None, FitSpec(steps=10, schedule=schedule), optimizer=lambda model: Recorder(model.parameters(), lr=1.0))
     assert rates == [schedule.lr_factor(step, 10) for step in range(10)]
 
 
@@ -220,7 +214,8 @@ def test_fit_leaves_modes_and_signal_handlers_as_they_should_be():
     model = small_model().eval()
     fit(
         model,
-        counting_step(model),
+        counting_batch,
+        next_token_loss_sum,
         AdamWSpec().build(model),
         FitSpec(steps=1),
         stage="t",
@@ -244,7 +239,8 @@ from pathlib import Path
 import torch
 from small_training import digest, train
 from underhood.core.runlog import RunLog
-from underhood.train.loop import FitSpec, Interrupted
+from underhood.train.loop import FitSpec
+from underhood.train.stopping import Interrupted
 torch.set_num_threads(1)
 folder, slow = Path(sys.argv[1]), sys.argv[2] == "slow"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from underhood.align.sft import sft_step
+from underhood.align.sft import SFTLoss
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.runlog import RunLog
 from underhood.data.batch import IGNORE, Batch
@@ -38,21 +38,21 @@ def examples() -> list[Rendered]:
     return found
 
 
-def trained(rows: int, accumulate: int, *, weighted: bool = True) -> tuple[list[Tensor], list[dict]]:
+def trained(rows: int, accumulate: int, *, global_count: bool = True) -> tuple[list[Tensor], list[dict]]:
+    """Without the global target count every micro-batch's mean counts alike: the ablation."""
     tuned, log, heard = model(), RunLog(None), []
     log.listeners.append(heard.append)
-    step = sft_step(tuned, ChatBatches(examples(), batch_size=rows, context_length=24, seed=3))
-    if not weighted:
-        inner = step
+    batches, sft_loss = ChatBatches(examples(), batch_size=rows, context_length=24, seed=3), SFTLoss()
 
-        def alike(number: int, /) -> tuple[Tensor, int, dict[str, float]]:
-            loss, tokens, extra = inner(number)
-            return loss, tokens, {name: figure for name, figure in extra.items() if name != "targets"}
+    def mean_of_means(model: Decoder, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        total, metrics = sft_loss(model, batch)
+        update = len(heard)
+        targets = sum(batches(update * accumulate + i).target_count for i in range(accumulate))
+        return total / batch.target_count * targets / accumulate, metrics
 
-        step = alike
-
+    loss_fn = sft_loss if global_count else mean_of_means
     spec = FitSpec(steps=4, accumulate=accumulate)
-    fit(tuned, step, AdamWSpec(lr=0.01, eps=1e-4).build(tuned), spec, stage="sft", log=log)
+    fit(tuned, batches, loss_fn, AdamWSpec(lr=0.01, eps=1e-4).build(tuned), spec, stage="sft", log=log)
     return [parameter.detach() for parameter in tuned.parameters()], heard
 
 
@@ -72,7 +72,7 @@ def test_accumulated_steps_equal_the_big_batch(accumulate: int):
 def test_accumulated_means_of_means_are_another_training():
     """The ablation: micro-batches that all count alike."""
     big, _ = trained(4, 1)
-    small, _ = trained(1, 4, weighted=False)
+    small, _ = trained(1, 4, global_count=False)
     assert max(float((mine - other).abs().max()) for mine, other in zip(small, big, strict=True)) > 1e-3
 
 
@@ -167,10 +167,10 @@ def test_checkpoints_of_an_adapter_hold_only_what_learns_and_resume_exactly(tmp_
     def run(folder: Path | None, steps: int) -> Decoder:
         tuned = model()
         LoRASpec(rank=2).apply(tuned)
-        step = sft_step(tuned, ChatBatches(examples(), batch_size=2, context_length=24, seed=3))
+        batches = ChatBatches(examples(), batch_size=2, context_length=24, seed=3)
         spec = FitSpec(steps=steps, trained_only=True, schedule=ScheduleSpec(warmup=0, decay=0))
         optimizer = AdamWSpec(lr=0.01).build(tuned)
-        fit(tuned, step, optimizer, spec, stage="sft", log=RunLog(None), checkpoints=folder)
+        fit(tuned, batches, SFTLoss(), optimizer, spec, stage="sft", log=RunLog(None), checkpoints=folder)
         return tuned
 
     whole = run(None, 6)

@@ -134,7 +134,7 @@ def test_plan_leaves_out_stages_that_are_not_requested(steady):
 def test_plan_obeys_overrides_and_fixed_steps(steady):
     overrides = PlanOverrides(d_model=64, layers=2, context_length=32, batch_size=3)
     plan = _plan(overrides=overrides, stages=requests(first=7, second=5, third=2))
-    assert (plan.model.width, plan.model.layers, plan.model.context_length) == (64, 2, 32)
+    assert (plan.model.d_model, plan.model.layers, plan.model.context_length) == (64, 2, 32)
     assert [stage.steps for stage in plan.stages] == [7, 5, 2]
     assert plan.stages[0].batch_size == 3
 

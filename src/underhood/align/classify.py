@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
-from underhood.data.batch import IGNORE, Batch
+from underhood.data.batch import IGNORE, Batch, shard_rows
 from underhood.models.decoder import Decoder
-from underhood.train.loop import LossFn
 
 QUESTION = "\nlabel:"
 """What follows the text where the answer is a token."""
@@ -130,29 +129,52 @@ def padded_rows(sequences: Sequence[Sequence[int]]) -> Batch:
     return Batch(torch.from_numpy(tokens_BT), torch.full(shape, IGNORE), torch.from_numpy(positions_BT))
 
 
-def classification_step(
-    classifier: Classifier, batch_size: Sequence[Sequence[int]], classes: Sequence[int], *, batch: int, seed: int
-) -> LossFn:
-    """The step for `train.loop.fit`: mean cross-entropy of the classes, over batches that are a function of the step.
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Texts, padded on the right, and the class of each."""
 
-    Each epoch deals the texts out in an order of its own. Logs `accuracy` on the batch.
-    """
-    classes_N = torch.tensor(list(classes))
-    count = len(batch_size)
+    texts: Batch
+    classes_B: Int[Tensor, "B"]
 
-    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
-        wanted = np.arange(step * batch, (step + 1) * batch)
-        chosen = [int(np.random.default_rng([seed, int(n // count)]).permutation(count)[n % count]) for n in wanted]
-        device = next(classifier.parameters()).device
-        read = padded_rows([batch_size[number] for number in chosen]).to(device)
-        assert read.positions is not None
-        truth_B = classes_N[chosen].to(device)
-        scores_BC = classifier(read.tokens, read.positions).float()
-        right = float((scores_BC.detach().argmax(-1) == truth_B).float().mean())
-        tokens = int((read.positions >= 0).sum())
-        return F.cross_entropy(scores_BC, truth_B), tokens, {"accuracy": right, "targets": len(chosen)}
+    @property
+    def target_count(self) -> int:
+        """Texts: the loss is a sum over them."""
+        return len(self.classes_B)
 
-    return step_loss
+    @property
+    def token_count(self) -> int:
+        return self.texts.token_count
+
+    def to(self, device: torch.device | str) -> "LabelledBatch":
+        return LabelledBatch(self.texts.to(device), self.classes_B.to(device))
+
+    def shard(self, rank: int, world_size: int) -> "LabelledBatch":
+        """The texts that process `rank` of `world_size` reads."""
+        mine = shard_rows(len(self.classes_B), rank, world_size)
+        return LabelledBatch(self.texts.shard(rank, world_size), self.classes_B[mine])
+
+
+class LabelledBatches:
+    """Batches of labelled texts by step number: a pure function of the step; each epoch deals them out anew."""
+
+    def __init__(self, rows: Sequence[Sequence[int]], classes: Sequence[int], *, batch_size: int, seed: int):
+        self.rows, self.classes_N, self.batch_size, self.seed = rows, torch.tensor(list(classes)), batch_size, seed
+
+    def __call__(self, step: int) -> LabelledBatch:
+        count, first = len(self.rows), step * self.batch_size
+        chosen = [
+            int(np.random.default_rng([self.seed, n // count]).permutation(count)[n % count])
+            for n in range(first, first + self.batch_size)
+        ]
+        return LabelledBatch(padded_rows([self.rows[number] for number in chosen]), self.classes_N[chosen])
+
+
+def classification_loss(classifier: Classifier, batch: LabelledBatch) -> tuple[Tensor, dict[str, float]]:
+    """`LossFn` of classification: the summed cross-entropy of the classes. Logs `accuracy` on the batch."""
+    assert batch.texts.positions is not None
+    scores_BC = classifier(batch.texts.tokens, batch.texts.positions).float()
+    right = int((scores_BC.detach().argmax(-1) == batch.classes_B).sum())
+    return F.cross_entropy(scores_BC, batch.classes_B, reduction="sum"), {"accuracy": right}
 
 
 @torch.no_grad()

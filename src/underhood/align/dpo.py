@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.align.pairs import PairBatches
-from underhood.align.sft import TrainableModel, device_of, tokens_read
+from underhood.align.pairs import PairBatch, PairBatches
+from underhood.align.sft import TrainableModel, device_of
 from underhood.data.batch import IGNORE, Batch
-from underhood.train.loop import LossFn
 from underhood.train.loss import supervised
 
 
@@ -151,16 +150,16 @@ def score_pairs(model: TrainableModel, batch: Batch) -> PairScores:
 def score_all_pairs(model: TrainableModel, batches: PairBatches) -> PairScores:
     """Every pair's scores under a model as it is now, in the order of the pairs, on the CPU.
 
-    Called with the model before training it gives the reference of `dpo_step`; with held-out pairs, what
+    Called with the model before training it gives the reference of `DPOLoss`; with held-out pairs, what
     `compare` needs to measure accuracy and margin.
     """
     training, device = model.training, device_of(model)
     model.train(False)
     try:
         parts, order = [], []
-        for pairs_N, batch in batches.once():
-            parts.append(score_pairs(model, batch.to(device)).to("cpu"))
-            order.append(pairs_N)
+        for batch in batches.once():
+            parts.append(score_pairs(model, batch.rows.to(device)).to("cpu"))
+            order.append(batch.pairs_N)
     finally:
         model.train(training)
     return _joined(parts)[torch.cat(order).argsort()]
@@ -180,37 +179,37 @@ def compare(policy: PairScores, reference: PairScores, spec: DPOSpec) -> Prefere
     )
 
 
-def dpo_step(model: TrainableModel, batches: PairBatches, reference: PairScores, spec: DPOSpec) -> LossFn:
-    """The step for `train.loop.fit`.
-
-    Args:
-        reference: ``score_all_pairs(model, batches)`` of the model *before* training. A resumed run must work it out
-            from the starting model too, before `fit` loads its checkpoint.
+class DPOLoss:
+    """`LossFn` of preference alignment: the sum of `dpo_loss` over pairs.
 
     Logs `preference_accuracy`, `reward_margin`, both rewards, and the chosen answer's log-probability per token, which
     shows at once when training pushes good answers down as well.
-    """
-    if len(reference.chosen_N) != len(batches.pairs):
-        raise ValueError(f"the reference scores {len(reference.chosen_N)} pairs, not these {len(batches.pairs)}")
-    reference = reference.to(device_of(model))
 
-    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
-        pairs_N, batch = batches(step)
-        batch = batch.to(device_of(model))
-        policy = score_pairs(model, batch)
-        result = compare(policy, reference[pairs_N.to(batch.tokens.device)], spec)
-        chosen_loss = -(policy.chosen_N / policy.chosen_length_N).mean()
-        extra = {
-            "preference_accuracy": result.accuracy,
-            "reward_margin": result.margin,
-            "chosen_reward": float(result.chosen_reward_N.mean()),
-            "rejected_reward": float(result.rejected_reward_N.mean()),
+    Args:
+        reference: ``score_all_pairs(model, batches)`` of the model *before* training, in the order of the pairs. A
+            resumed run must work it out from the starting model too, before `fit` loads its checkpoint.
+    """
+
+    def __init__(self, reference: PairScores, spec: DPOSpec):
+        self.reference, self.spec = reference, spec
+
+    def __call__(self, model: TrainableModel, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
+        if int(batch.pairs_N.max()) >= len(self.reference.chosen_N):
+            raise ValueError(f"the reference scores {len(self.reference.chosen_N)} pairs, not all of these")
+        policy = score_pairs(model, batch.rows)
+        reference = self.reference[batch.pairs_N.cpu()].to(batch.rows.tokens.device)
+        result = compare(policy, reference, self.spec)
+        pairs = batch.target_count
+        chosen_loss = -(policy.chosen_N / policy.chosen_length_N).sum()
+        loss = result.loss * pairs
+        metrics = {
+            "preference_accuracy": result.accuracy * pairs,
+            "reward_margin": result.margin * pairs,
+            "chosen_reward": float(result.chosen_reward_N.sum()),
+            "rejected_reward": float(result.rejected_reward_N.sum()),
             "chosen_log_prob": -float(chosen_loss.detach()),
         }
-        loss = result.loss + spec.sft_weight * chosen_loss if spec.sft_weight else result.loss
-        return loss, tokens_read(batch), extra
-
-    return step_loss
+        return loss + self.spec.sft_weight * chosen_loss if self.spec.sft_weight else loss, metrics
 
 
 def _joined(parts: Sequence[PairScores]) -> PairScores:

@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.data.batch import IGNORE, Batch
+from underhood.data.batch import IGNORE, Batch, shard_rows
 
 Marked = tuple[Sequence[int], Sequence[bool]]
 """A conversation's ids and, for each id, whether it is part of the answer that is judged."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """N preference pairs as 2N rows: the chosen answers first, then the rejected ones in the same order.
+
+    Attributes:
+        pairs_N: the numbers of the pairs.
+        rows: their tokens.
+    """
+
+    pairs_N: Tensor
+    rows: Batch
+
+    @property
+    def target_count(self) -> int:
+        """Pairs: the loss is a sum over them."""
+        return len(self.pairs_N)
+
+    @property
+    def token_count(self) -> int:
+        return self.rows.token_count
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        return PairBatch(self.pairs_N.to(device), self.rows.to(device))
+
+    def shard(self, rank: int, world_size: int) -> "PairBatch":
+        """The pairs that process `rank` of `world_size` reads."""
+        mine = shard_rows(len(self.pairs_N), rank, world_size)
+        tokens, targets, positions = (
+            torch.cat([half[mine] for half in tensor.chunk(2)])
+            for tensor in (self.rows.tokens, self.rows.targets, self.rows.positions)
+            if tensor is not None
+        )
+        return PairBatch(self.pairs_N[mine], Batch(tokens, targets, positions))
 
 
 class PairBatches:
@@ -60,14 +96,13 @@ class PairBatches:
         """How many times the pairs have been read when `step` begins."""
         return step / self.batches_per_epoch
 
-    def __call__(self, step: int) -> tuple[Tensor, Batch]:
-        """The numbers of the batch's pairs (N,) and the batch of 2N rows."""
+    def __call__(self, step: int) -> PairBatch:
         epoch, place = divmod(step, self.batches_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self._order(epoch))
         return self._batch(self._epoch[1][place])
 
-    def once(self) -> Iterator[tuple[Tensor, Batch]]:
+    def once(self) -> Iterator[PairBatch]:
         """Every pair once, by length."""
         for chunk_N in self._cut(np.argsort(self._lengths_N, kind="stable")):
             yield self._batch(chunk_N)
@@ -81,7 +116,7 @@ class PairBatches:
     def _cut(self, order_N: np.ndarray) -> list[np.ndarray]:
         return np.array_split(order_N, self.batches_per_epoch)
 
-    def _batch(self, pairs_N: np.ndarray) -> tuple[Tensor, Batch]:
+    def _batch(self, pairs_N: np.ndarray) -> PairBatch:
         sides = [self.pairs[n][side] for side in (0, 1) for n in pairs_N]
         shape = (len(sides), max(len(ids) for ids, _ in sides) - 1)
         tokens_BT, targets_BT = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
@@ -92,4 +127,4 @@ class PairBatches:
             targets_BT[row, :count] = np.where(np.asarray(mask[1:], bool), np.asarray(ids[1:]), IGNORE)
             positions_BT[row, :count] = np.arange(count)
         batch = Batch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT), torch.from_numpy(positions_BT))
-        return torch.from_numpy(pairs_N), batch
+        return PairBatch(torch.from_numpy(pairs_N), batch)

@@ -59,7 +59,7 @@ def run(args: Args) -> int:
     from underhood.cli.results import print_results
     from underhood.recipes.build import build
     from underhood.recipes.report.page import write_report
-    from underhood.train.loop import Interrupted
+    from underhood.train.stopping import Interrupted
 
     out = console(sys.stderr if args.json else None)
     try:

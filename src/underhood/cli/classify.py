@@ -50,7 +50,7 @@ def run(args: Args) -> int:
 def _teach(args: Args) -> int:
     from underhood.cli.progress import StageProgress
     from underhood.recipes.classification import classify_model
-    from underhood.train.loop import Interrupted
+    from underhood.train.stopping import Interrupted
     from underhood.ui.terminal import console, next_commands, table
 
     out = args.out or Path("runs") / f"{Path(args.model).resolve().name}-{Path(args.data[0]).stem}"

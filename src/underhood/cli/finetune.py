@@ -38,7 +38,7 @@ class Args(FinetuneSpec):
 def run(args: Args) -> int:
     from underhood.cli.progress import StageProgress
     from underhood.recipes.finetune import finetune_model
-    from underhood.train.loop import Interrupted
+    from underhood.train.stopping import Interrupted
     from underhood.ui.terminal import console, next_commands, table
 
     path = args.out or Path("runs") / f"{Path(args.model).resolve().name}-{Path(args.data).stem}"

@@ -6,13 +6,15 @@ import json
 import shlex
 import sys
 import typing
-from dataclasses import asdict, dataclass, fields, make_dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 from underhood.cli.field_docs import field_docs
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
+from underhood.core.runlog import RunLog
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, all_stages, stage_of_model
 
@@ -26,6 +28,9 @@ class StageArgs:
 
     restart: bool = False
     """Starts over, with other settings if any are given."""
+
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With torchrun: every process holds the whole model (ddp) or a part of it (fsdp)."""
 
     json: bool = False
     """Prints one JSON object about the result; progress goes to standard error."""
@@ -73,29 +78,44 @@ def run_stage_command(stage: Stage, args: Any) -> int:
     from underhood.cli.progress import StageProgress
     from underhood.recipes.run import Run
     from underhood.recipes.stage_jobs import few_steps_warning, locate, open_or_create, run_stage, steps_of
-    from underhood.train.loop import Interrupted
+    from underhood.train.distributed import first_rank_first, process_group, rank_and_size
+    from underhood.train.stopping import Interrupted
     from underhood.ui.terminal import console
 
     path, start = locate(args.run)
-    run = open_or_create(path, args.settings, restart=args.restart) if stage.starts_from is None else Run.open(path)
-    existing = run.spec.stage_settings(stage)
-    changes = {name: value for name, value in settings.items() if value != getattr(existing, name)}
-    if changes:
-        if steps_of(run, stage) and not args.restart:
-            name = next(iter(changes)).replace("_", "-")
-            raise UserError(
-                f"the {stage.model} model was trained with another {name}", fix="Give --restart to start anew"
-            )
-        run = run.update(**{f"{stage.name}_{name}": value for name, value in changes.items()})
+
+    def open_run() -> Run:
+        """The run, with the settings that were given; what the first process has made is only read by the others."""
+        if rank_and_size()[0] > 0:
+            return replace(Run.open(path), log=RunLog(None))
+        run = open_or_create(path, args.settings, restart=args.restart) if stage.starts_from is None else Run.open(path)
+        existing = run.spec.stage_settings(stage)
+        changes = {name: value for name, value in settings.items() if value != getattr(existing, name)}
+        if changes:
+            if steps_of(run, stage) and not args.restart:
+                name = next(iter(changes)).replace("_", "-")
+                raise UserError(
+                    f"the {stage.model} model was trained with another {name}", fix="Give --restart to start anew"
+                )
+            run = run.update(**{f"{stage.name}_{name}": value for name, value in changes.items()})
+        return run
+
     out = console(sys.stderr if args.json else None)
+    feedback = getattr(args, "feedback", None)
+    options = {"restart": args.restart, "steps": steps, "start": start, "feedback": feedback, "parallel": args.parallel}
     try:
-        with StageProgress(run.log, out):
-            feedback = getattr(args, "feedback", None)
-            done = run_stage(run, stage, restart=args.restart, steps=steps, start=start, feedback=feedback)
+        with process_group() as (rank, _):
+            run = first_rank_first(open_run)
+            with StageProgress(run.log, out) if rank == 0 else nullcontext():
+                done = run_stage(run, stage, **options)
     except Interrupted as stop:
+        if rank > 0:
+            return 130
         print(f"Stopped after step {stop.step:,}; the work so far is kept.", file=sys.stderr)
         print(f"Go on with: underhood {stage.name} {shlex.quote(str(args.run))}", file=sys.stderr)
         return 130
+    if rank > 0:
+        return 0
     if args.json:
         print(json.dumps(asdict(done) | {"run": str(done.run), "checkpoint": str(done.checkpoint)}))
         return 0

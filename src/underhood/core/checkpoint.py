@@ -13,8 +13,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Checkpoint:
         """
         file = self.path / f"{name}.safetensors"
         own, shapes = module_tensors(module), shapes_in(file)
-        _same_shapes({key: tuple(tensor.shape) for key, tensor in own.items()}, shapes, self.path)
+        same_shapes({key: tuple(tensor.shape) for key, tensor in own.items()}, shapes, self.path)
         with torch.no_grad():
             for key, tensor in stream(dict.fromkeys(shapes, file), shapes):
                 own[key].copy_(tensor)
@@ -79,6 +79,20 @@ def write_checkpoint(
     Raises:
         UserError: the disk is full or the folder can't be written; earlier checkpoints are untouched.
     """
+    with checkpoint_folder(folder, step, state, keep=keep) as making:
+        for stem, group in tensors.items():
+            saved = {name: tensor.detach().cpu().contiguous() for name, tensor in group.items()}
+            save_file(saved, making / f"{stem}.safetensors")
+    return folder / f"step-{step:08d}"
+
+
+@contextmanager
+def checkpoint_folder(folder: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Iterator[Path]:
+    """A folder to write a checkpoint's tensor files into; when the ``with`` block ends it becomes ``folder/step-…``.
+
+    Raises:
+        UserError: as `write_checkpoint`.
+    """
     final = folder / f"step-{step:08d}"
     making = folder / f".making-{final.name}"
     with storage_errors(final, "Earlier checkpoints are intact; free some space or choose another --out, then resume"):
@@ -87,7 +101,8 @@ def write_checkpoint(
             shutil.rmtree(stale)
         making.mkdir()
         try:
-            _fill(making, step, tensors, state)
+            yield making
+            _seal(making, step, state)
             if final.exists():  # e.g. one that lost its manifest
                 _remove(final)
             os.rename(making, final)
@@ -98,7 +113,6 @@ def write_checkpoint(
     for old in _complete(folder)[:-keep]:
         with suppress(OSError):  # the new one is complete; a leftover old one does no harm
             _remove(old)
-    return final
 
 
 def newest(folder: Path) -> Path | None:
@@ -155,7 +169,7 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: Path | 
     """
     own = module_tensors(module)
     needed, given = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (own, tensors))
-    _same_shapes(needed, given, where)
+    same_shapes(needed, given, where)
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
 
@@ -163,7 +177,7 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: Path | 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def _same_shapes(needed: Shapes, given: Shapes, where: Path | str) -> None:
+def same_shapes(needed: Shapes, given: Shapes, where: Path | str) -> None:
     if missing := [name for name in needed if name not in given]:
         raise UserError(f"{where} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
     if extra := [name for name in given if name not in needed]:
@@ -173,11 +187,8 @@ def _same_shapes(needed: Shapes, given: Shapes, where: Path | str) -> None:
             raise UserError(f"{where}: tensor {name!r} has the wrong shape", expected=str(shape), got=str(given[name]))
 
 
-def _fill(making: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    for stem, group in tensors.items():
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in group.items()}, making / f"{stem}.safetensors"
-        )
+def _seal(making: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Writes the state and, last, the manifest with every file's checksum."""
     _write(making / "state.json", json.dumps(dict(state), indent=1))
     digests = {file.name: sha256_of(file) for file in sorted(making.iterdir())}
     for name in digests:

@@ -10,6 +10,7 @@ start     what the stage is about to do (free-form facts)
 step      step, steps, loss (nats per token), tokens, lr, grad_norm, tokens_per_second, and what a loss adds
 eval      step, and one key per measured quantity
 save      step, path (relative to the run folder)
+schedule  step, steps (how many there will be, as decided after `step`), decay_step (where the learning rate falls)
 skip      step, reason (a step without update: the loss was not finite)
 note      text
 end       seconds, and the stage's results

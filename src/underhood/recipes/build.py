@@ -15,7 +15,7 @@ from underhood.recipes.preparation import Clock, prepare
 from underhood.recipes.run import Run
 from underhood.recipes.stage_jobs import planned_stages, train_in_run
 from underhood.recipes.summary import write_summary
-from underhood.train.loop import Interrupted
+from underhood.train.stopping import Interrupted
 
 
 def build(run: Run, *, report: Callable[[Run], Any] | None = None, command: str = "") -> None:

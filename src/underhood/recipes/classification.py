@@ -16,8 +16,9 @@ import torch
 from underhood.align.classify import (
     Classifier,
     ClassifierSpec,
+    LabelledBatches,
     class_probabilities,
-    classification_step,
+    classification_loss,
     encode_texts,
     label_tokens,
 )
@@ -36,7 +37,7 @@ from underhood.recipes.finetune import default_rate
 from underhood.recipes.finetune_spec import ClassifySpec
 from underhood.recipes.training import Trainer
 from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
-from underhood.train.loop import FitSpec
+from underhood.train.loop import FitSpec, Objective
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
@@ -124,8 +125,8 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
         checkpoints=out / "training",
         announced={"trained_parameters": trained, "lora_rank": rank},
     )
-    loss = classification_step(classifier, rows, truth, batch=spec.batch, seed=spec.seed)
-    result = trainer.train(classifier, loss)
+    batches = LabelledBatches(rows, truth, batch_size=spec.batch, seed=spec.seed)
+    result = trainer.train(classifier, Objective(batches, classification_loss))
     found = class_probabilities(classifier, test_rows, progress=log.counter(STAGE, "testing", "texts"))
     answers = found.argmax(-1).tolist()
     base, notes = baselines(learn, test)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from underhood.align.adapter import names_of, save_adapter
-from underhood.align.sft import sft_step
+from underhood.align.sft import SFTLoss
 from underhood.core.device import Device, choose_device
 from underhood.core.errors import UserError
 from underhood.core.files import write_text
@@ -39,7 +39,7 @@ from underhood.recipes.stages.sft import STAGE as SFT
 from underhood.recipes.training import Trainer
 from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
 from underhood.text.chat import CHATML, Rendered, Template
-from underhood.train.loop import FitSpec
+from underhood.train.loop import FitSpec, Objective
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
@@ -146,7 +146,7 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         announced={"trained_parameters": trained, "lora_rank": rank, "context": context},
     )
     model.checkpointing = spec.checkpointing
-    result = trainer.train(model, sft_step(model, batches))
+    result = trainer.train(model, Objective(batches, SFTLoss()))
     model.checkpointing = False
     after = scores("after")
     if lora is not None:
@@ -209,11 +209,10 @@ def score(
     for first in range(0, len(cut), rows):
         if progress is not None:
             progress(first, len(cut))
-        batch = padded(cut[first : first + rows])
+        batch = padded(cut[first : first + rows]).to(device.torch)
         with device.autocast():
-            loss, _, figures = sft_step(model, lambda step, batch=batch: batch)(0)
-        targets = int(figures["targets"])
-        nats, right, count = nats + float(loss) * targets, right + figures["answer_accuracy"] * targets, count + targets
+            loss_sum, metrics = SFTLoss()(model, batch)
+        nats, right, count = nats + float(loss_sum), right + metrics["answer_accuracy"], count + batch.target_count
     if progress is not None:
         progress(len(cut), len(cut))
     return Score(nats / max(1, count), right / max(1, count), count)

@@ -136,7 +136,8 @@ class Run:
             return False
         state = read_checkpoint(path).state
         planned = self.plan.find(stage.name) if self.plan is not None else None
-        return state.get("step") == state.get("steps") and (planned is None or state["step"] >= planned.steps)
+        lengthened = planned is not None and planned.fixed and state["step"] < planned.steps
+        return state.get("step") == state.get("steps") and not lengthened
 
     def forget(self, *models: str) -> None:
         """Removes `models` and what was measured: it no longer holds."""

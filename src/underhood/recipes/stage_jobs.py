@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from underhood.recipes.stages.registry import (
     stages_before,
 )
 from underhood.recipes.training import train_stage
+from underhood.train.distributed import DataParallel, first_rank_first, on_first_rank, rank_and_size
 from underhood.train.plan import Plan
 
 OF_THE_DATA = ("data", "text_field", "seed", "held_out", "vocab_size")
@@ -115,6 +117,7 @@ def run_stage(
     steps: int | None = None,
     start: Path | None = None,
     feedback: Path | None = None,
+    parallel: DataParallel = "ddp",
 ) -> Trained:
     """Trains one model of a run: what is missing of it, `steps` in all, or all of it with `restart`.
 
@@ -123,13 +126,14 @@ def run_stage(
     Args:
         start: the checkpoint to begin from, in place of the newest of the stage before.
         feedback: a file of what people said about answers (see `data.feedback`).
+        parallel: how the processes that `torchrun` started share the work; the first one writes the run folder.
 
     Raises:
         UserError: the stage before is missing, the text has nothing to teach it by, or it has had more steps already.
         Interrupted: the user stopped it; the same call goes on.
     """
     clock = Clock(run)
-    prepared = prepare(run, clock)
+    prepared = first_rank_first(lambda: prepare(run, clock))
     planned = prepared.plan.find(stage.name)
     if planned is None:
         raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
@@ -149,43 +153,53 @@ def run_stage(
             expected=f"more than that, or --restart, got {steps:,}",
         )
     if steps is not None:
-        planned = replace(planned, steps=steps, seconds=planned.seconds * steps / planned.steps)
+        planned = replace(planned, fixed=True, steps=steps, seconds=planned.seconds * steps / planned.steps)
         prepared = replace(prepared, plan=prepared.plan.with_stage(planned))
     if stage.takes_feedback:
-        data, note = learn_from_feedback(
-            prepared.data,
-            feedback,
-            run.path / "data" / "feedback.jsonl",
-            reads=planned.steps * planned.batch_size,
-            had=had,
-            restart=restart,
-            seed=run.spec.seed,
+        data, note = first_rank_first(
+            partial(
+                learn_from_feedback,
+                prepared.data,
+                feedback,
+                run.path / "data" / "feedback.jsonl",
+                reads=planned.steps * planned.batch_size,
+                had=had,
+                restart=restart,
+                seed=run.spec.seed,
+            )
         )
         prepared = replace(prepared, data=data)
         if note:
             run.log.event(stage.name, "note", text=note)
     forgotten: tuple[str, ...] = ()
-    if had < planned.steps:
+    unfinished = had < planned.steps if planned.fixed else restart or not run.finished(stage)
+    if unfinished:
         later = tuple(later.model for later in stages_after(stage))
         forgotten = tuple(model for model in later if newest(run.checkpoints(model)))
-        run.forget(*((stage.model, *later) if restart else later))
-        run.write_note("plan", {"plan": to_json(prepared.plan), "hardware": to_json(prepared.hardware)})
+        plan_note = {"plan": to_json(prepared.plan), "hardware": to_json(prepared.hardware)}
+        on_first_rank(lambda: None)  # every process has seen what there was
+        on_first_rank(lambda: run.forget(*((stage.model, *later) if restart else later)))
+        on_first_rank(lambda: run.write_note("plan", plan_note))
         try:
             if not run.finished(stage):
-                train_in_run(run, stage, prepared, start)
+                train_in_run(run, stage, prepared, start, parallel=parallel)
         finally:
-            clock.note()
+            if rank_and_size()[0] == 0:
+                clock.note()
     path = newest(run.checkpoints(stage.model))
     assert path is not None
     state = read_checkpoint(path).state
     return Trained(run.path, stage.model, path, state["step"], had, state["tokens"], state.get("smoothed"), forgotten)
 
 
-def train_in_run(run: Run, stage: Stage, prepared: Prepared, start: Path | None = None) -> None:
+def train_in_run(
+    run: Run, stage: Stage, prepared: Prepared, start: Path | None = None, parallel: DataParallel = "ddp"
+) -> None:
     """Trains one stage's model; an interrupted one goes on.
 
     Args:
         start: the checkpoint to begin from, in place of the newest of the stage before.
+        parallel: how several processes share the work.
     """
     spec, plan = run.spec, prepared.plan
     settings, planned, device = spec.stage_settings(stage), plan.find(stage.name), prepared.hardware.device
@@ -213,7 +227,8 @@ def train_in_run(run: Run, stage: Stage, prepared: Prepared, start: Path | None 
         "tokenizer": run.tokenizer_digest,
     }
     checkpoints = run.checkpoints(stage.model)
-    train_stage(stage, inputs, spec, prepared.hardware, log=run.log, checkpoints=checkpoints, state=state)
+    hardware = prepared.hardware
+    train_stage(stage, inputs, spec, hardware, log=run.log, checkpoints=checkpoints, state=state, parallel=parallel)
 
 
 def few_steps_warning(run: Run, stage: Stage) -> str | None:

@@ -11,21 +11,22 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.device import Device
 from underhood.core.protocols import CountedModel
 from underhood.core.runlog import RunLog
-from underhood.models.base import BuiltModel
 from underhood.recipes.corpus import END
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, StageInputs
+from underhood.train.distributed import DataParallel, on_first_rank, rank_and_size, shard_model
 from underhood.train.hardware import Hardware
-from underhood.train.loop import FitResult, FitSpec, Interrupted, LossFn, fit
+from underhood.train.loop import FitResult, FitSpec, Objective, fit
 from underhood.train.optim import MuonAdamWSpec, OptimizerSpec
 from underhood.train.plan import StagePlan, training_flops
 from underhood.train.schedule import ScheduleSpec
+from underhood.train.stopping import Interrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Trainer:
         state: facts for every checkpoint.
         announced: further facts for the log's start event.
         flops_per_token, peak_flops: for the logged share of the machine's peak; 0 leaves it out.
+        parallel: how several processes share the work.
     """
 
     name: str
@@ -52,26 +54,27 @@ class Trainer:
     announced: Mapping[str, Any] | None = None
     flops_per_token: float = 0.0
     peak_flops: float = 0.0
+    parallel: DataParallel = "ddp"
 
-    def train(self, model: nn.Module, loss: LossFn) -> FitResult:
-        """Trains `model` in place.
+    def train(self, model: nn.Module, objective: Objective) -> FitResult:
+        """Trains `model` in place; with several processes its parameters are sharded if `parallel` says so.
 
         Raises:
             Interrupted: the user stopped it; a checkpoint has been written.
         """
         self.log.event(self.name, "start", steps=self.fit.steps, **(self.announced or {}))
 
-        def in_precision(step: int) -> tuple[Tensor, int, dict[str, float]]:
-            with self.device.autocast():
-                return loss(step)
-
+        if self.parallel == "fsdp" and rank_and_size()[1] > 1:
+            shard_model(model, getattr(model, "blocks", ()), self.device.kind)
         return fit(
             model,
-            in_precision,
+            objective.batches,
+            objective.loss_fn,
             self.optimizer.build(model),
             self.fit,
             stage=self.name,
             log=self.log,
+            device=self.device,
             checkpoints=self.checkpoints,
             state=dict(self.state or {}),
             flops_per_token=self.flops_per_token,
@@ -88,23 +91,32 @@ def train_stage(
     log: RunLog,
     checkpoints: Path,
     state: Mapping[str, Any],
+    parallel: DataParallel = "ddp",
 ) -> FitResult:
     """Trains the model of `inputs` as its stage says.
 
     Args:
         state: facts for every checkpoint.
+        parallel: how several processes share the work (see `train.distributed`).
 
     Raises:
         Interrupted: the user stopped it; a checkpoint has been written.
     """
-    plan, model = inputs.plan, inputs.model
+    plan, model, started = inputs.plan, inputs.model, time.perf_counter()
     if isinstance(model, CountedModel):
         return _count(stage, inputs, model, log, checkpoints, state)
+    objective = stage.objective(inputs)
+    if spec.compile and stage.full_rows:
+        compiled, loss_fn = torch.compile(model, dynamic=False), objective.loss_fn
+        objective = replace(objective, loss_fn=lambda _, batch: loss_fn(compiled, batch))
+    left = max(plan.seconds - (time.perf_counter() - started), plan.seconds / 4)  # a reference's scores took time
     trainer = Trainer(
         name=stage.name,
         optimizer=optimizer_spec(spec, inputs.device, inputs.settings.lr_scale),
         fit=FitSpec(
             steps=plan.steps,
+            seconds=None if plan.fixed else left,
+            max_steps=plan.max_steps,
             schedule=ScheduleSpec(warmup=stage.warmup, decay=stage.decay),
             save_every=save_every(plan, spec.save_seconds),
         ),
@@ -116,13 +128,12 @@ def train_stage(
         flops_per_token=training_flops(model.spec),
         # A stage that scores few of its tokens would be flattered by the formula.
         peak_flops=hardware.flops if stage.full_rows else 0.0,
+        parallel=parallel,
     )
-    if spec.compile and stage.full_rows:
-        inputs = replace(inputs, model=cast(BuiltModel, torch.compile(model, dynamic=False)))
-    result = trainer.train(model, stage.loss(inputs))
+    result = trainer.train(model, objective)
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
     if result.stopped:
-        raise Interrupted(stage.name, plan.steps)
+        raise Interrupted(stage.name, result.last_step)
     return result
 
 
@@ -135,8 +146,9 @@ def _count(
     opening = inputs.tokenizer.special[END]  # what opens every document, as in the evaluation windows
     model.fit(np.concatenate([[opening], documents.document(n)]) for n in range(len(documents)))
     facts = dict(state) | {"steps": 1, "tokens": documents.tokens}
-    write_checkpoint(checkpoints, 1, {"model": module_tensors(cast(nn.Module, model))}, facts | {"step": 1})
-    result = FitResult(1, documents.tokens, time.perf_counter() - started, math.nan)
+    groups = {"model": module_tensors(cast(nn.Module, model))}
+    on_first_rank(lambda: write_checkpoint(checkpoints, 1, groups, facts | {"step": 1}))
+    result = FitResult(1, documents.tokens, time.perf_counter() - started, math.nan, 1)
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens)
     return result
 

@@ -34,10 +34,10 @@ def unembedded_loss(
     vocab_size: int,
     slice_values: int | None = None,
 ) -> tuple[Tensor, int]:
-    """Mean cross-entropy of ``unembed(hidden)`` in nats, a scalar, and how many targets are the likeliest token.
+    """Summed cross-entropy of ``unembed(hidden)`` in nats, a scalar, and how many targets are the likeliest token.
 
-    The same number and gradients as ``F.cross_entropy(unembed(hidden).float(), targets)``, for any unembedding whose
-    parameters may or may not be trained.
+    The same number and gradients as `F.cross_entropy` of the fp32 logits with ``reduction="sum"``, for any unembedding
+    whose parameters may or may not be trained.
 
     Args:
         unembed: scores from hidden states, position by position: nothing may mix positions.
@@ -48,7 +48,7 @@ def unembedded_loss(
     trained = [parameter for parameter in unembed.parameters() if parameter.requires_grad and learning]
     right: list[int] = []
     total: Tensor = _Sliced.apply(hidden_ND, targets_N, unembed, rows, right, *trained)  # type: ignore[assignment]
-    return total / max(1, targets_N.numel()), sum(right)
+    return total, sum(right)
 
 
 class _Sliced(torch.autograd.Function):

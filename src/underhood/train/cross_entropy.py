@@ -8,7 +8,7 @@ which for a small model with a vocabulary of thousands takes as long as its matr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,14 +21,16 @@ CACHED_VALUES = 1 << 18
 """Scores per slice on a CPU: 1 MB in fp32, half of a usual second-level cache."""
 
 
-def cross_entropy(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"]) -> Float[Tensor, ""]:
-    """Mean of −log softmax(logits)[target] over the targets that are not `IGNORE`, in nats, a scalar.
+def cross_entropy(
+    logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"], *, reduction: Literal["mean", "sum"] = "mean"
+) -> Float[Tensor, ""]:
+    """Mean or sum of −log softmax(logits)[target] over the targets that are not `IGNORE`, in nats, a scalar.
 
-    The same number as ``F.cross_entropy(logits.float(), targets, ignore_index=IGNORE)``: softmax and sum are taken in
+    The same number as `F.cross_entropy` with fp32 logits and ``ignore_index=IGNORE``: softmax and sum are taken in
     fp32 or better whatever the logits' type, for in bf16 the log-sum-exp of a large vocabulary loses the small
     differences that training lives on. The gradient has the logits' type. Without any target the mean is NaN, as there.
     """
-    return _CrossEntropy.apply(logits_NV, targets_N)  # type: ignore[return-value]
+    return _CrossEntropy.apply(logits_NV, targets_N, reduction)  # type: ignore[return-value]
 
 
 @torch.no_grad()
@@ -77,14 +79,15 @@ def _take_target_away(z_nV: Tensor, index_n1: Tensor, sum_n1: Tensor, weight_n1:
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, reduction: str) -> Tensor:
         count = logits_NV.shape[0]
         precise = torch.promote_types(logits_NV.dtype, torch.float32)
         rows = _rows(logits_NV)
         grad_NV = torch.empty_like(logits_NV) if ctx.needs_input_grad[0] else None
         kept_N = targets_N != IGNORE
         index_N1 = targets_N.where(kept_N, 0)[:, None]
-        share = 1 / kept_N.sum().to(precise)
+        kept = kept_N.sum().to(precise)
+        share = 1 / kept if reduction == "mean" else torch.ones_like(kept)
         weight_N1 = (kept_N * share)[:, None]
         total = torch.zeros((), dtype=precise, device=logits_NV.device)
         for first in range(0, count, rows):
@@ -97,10 +100,10 @@ class _CrossEntropy(torch.autograd.Function):
                 _take_target_away(z_nV, index_N1[here], sum_n1, weight_N1[here])
                 grad_NV[here] = z_nV
         ctx.save_for_backward(grad_NV)
-        return total if count else total + share
+        return total if count or reduction == "sum" else total + share
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad_NV,) = ctx.saved_tensors
-        return grad_NV * grad.to(grad_NV.dtype), None
+        return grad_NV * grad.to(grad_NV.dtype), None, None

@@ -1,47 +1,75 @@
-"""The one training loop: pretraining, fine-tuning and preference training differ only by batches and loss."""
+"""The training loop: `fit` trains any model by gradient descent, on one process or several.
+
+Pretraining, fine-tuning, preference alignment and classification differ only by batches and loss. `fit` adds what they
+share: gradient accumulation, clipping, the learning-rate schedule, checkpoints, events, stopping and exact resumption.
+"""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from underhood.core.checkpoint import load_module, module_tensors, newest, read_checkpoint, write_checkpoint
+from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
-from underhood.train.optim import Optimizer
+from underhood.train import distributed
+from underhood.train.optim import scale_lr
 from underhood.train.schedule import ScheduleSpec
-
-LOSS_WEIGHT = "targets"
-"""The figure by which micro-batches are weighted: without it, all count alike."""
-
-
-class Interrupted(Exception):
-    """The user asked to stop; everything up to `step` is in a checkpoint."""
-
-    def __init__(self, stage: str, step: int):
-        self.stage, self.step = stage, step
-        super().__init__(f"stopped in {stage} after step {step}")
+from underhood.train.step_budget import StepBudget, recorded_totals
+from underhood.train.stopping import Interrupted, stop_requested
+from underhood.train.training_state import load_training_state, save_training_state
 
 
-class LossFn(Protocol):
-    """One micro-batch's loss: computes it for step number `step`, and says what else to log.
+class TrainingBatch(Protocol):
+    """What a loss reads at once; `data.batch.Batch` is the usual one."""
 
-    Returns the scalar loss to differentiate, the tokens that were read, and further figures by name. Where steps are
-    made of several micro-batches (`FitSpec.accumulate`), whole numbers among the figures are counts and add up, others
-    are averaged; the figure `LOSS_WEIGHT`, if there, says over how many targets the loss is the mean.
+    @property
+    def target_count(self) -> int:
+        """How many terms the loss is a sum of: target tokens, preference pairs, or texts to classify."""
+        ...
+
+    @property
+    def token_count(self) -> int:
+        """Tokens read, padding left out."""
+        ...
+
+    def to(self, device: Any) -> Any: ...
+
+    def shard(self, rank: int, world_size: int) -> Any:
+        """The part of the batch that one of several processes reads."""
+        ...
+
+
+B = TypeVar("B", bound=TrainingBatch)
+B_contra = TypeVar("B_contra", contravariant=True)
+
+
+class LossFn(Protocol[B_contra]):
+    """The loss of a batch: its *sum* over the batch's targets, and the sums of further metrics over them, by name.
+
+    `fit` divides by the number of targets in the whole update, over all micro-batches and processes. A mean of means
+    would be another loss wherever micro-batches have different numbers of targets.
     """
 
-    def __call__(self, step: int, /) -> tuple[Tensor, int, dict[str, float]]: ...
+    def __call__(self, model: Any, batch: B_contra, /) -> tuple[Tensor, dict[str, float]]: ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises: a loss on micro-batches, which are a pure function of their number.
+
+    Where `batches` has a method ``epoch_of(step)``, `fit` logs the epoch.
+    """
+
+    batches: Callable[[int], Any]
+    loss_fn: LossFn[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +77,23 @@ class FitSpec:
     """How long and how carefully to train.
 
     Attributes:
-        steps: optimiser updates in all.
+        steps: optimiser updates in all; with `seconds`, those that are planned.
+        seconds: time budget. The number of steps then follows the clock: it is decided anew when the machine turns out
+            slower or faster, and the schedule with it (see `train.step_budget`). None trains for exactly `steps`.
+        max_steps: the most steps that a faster machine may make.
         clip: largest global gradient norm; larger gradients are scaled down to it (Pascanu et al. 2013).
         schedule: the learning rate's course.
         save_every: steps between checkpoints; one is always written at the end. None saves only there.
         log_every: steps between `step` events.
         give_up_after: consecutive steps with a loss or gradient that is not finite before training stops.
         keep: checkpoints kept.
-        accumulate: micro-batches per update. Their gradients add up to that of one batch of them all: each counts by
-            its number of targets, not alike, for a mean of means is not the mean.
+        accumulate: micro-batches per update (gradient accumulation).
         trained_only: checkpoints hold the parameters that learn and not the frozen rest (LoRA).
     """
 
     steps: int
+    seconds: float | None = None
+    max_steps: int | None = None
     clip: float = 1.0
     schedule: ScheduleSpec = ScheduleSpec()
     save_every: int | None = None
@@ -82,6 +114,7 @@ class FitResult:
     """What a training run did: updates made, tokens read, seconds of this process, the last smoothed loss.
 
     Attributes:
+        last_step: updates made in all, earlier processes included.
         stopped: the user asked to stop during the very last update; the training is finished nevertheless.
     """
 
@@ -89,188 +122,163 @@ class FitResult:
     tokens: int
     seconds: float
     loss: float
+    last_step: int
     stopped: bool = False
 
 
 def fit(
     model: nn.Module,
-    step_loss: LossFn,
+    batches: Callable[[int], B],
+    loss_fn: LossFn[B],
     optimizer: Optimizer,
     spec: FitSpec,
     *,
     stage: str,
     log: RunLog,
+    device: Device | None = None,
     checkpoints: Path | None = None,
     state: dict[str, Any] | None = None,
     on_step: Callable[[int], None] | None = None,
     flops_per_token: float = 0.0,
     peak_flops: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> FitResult:
-    """Trains until `spec.steps`, going on from the newest checkpoint in `checkpoints` if there is one.
+    """Trains until the last step, going on from the newest checkpoint in `checkpoints` if there is one.
 
     A run that is killed at any moment and started again ends with the same weights, bit for bit, as one that was not
     (on one thread; parallel reductions may differ in the last bit), because batches are a function of the step and
     the checkpoint holds model, optimiser and step.
 
+    Under `torchrun` every process reads its part of each batch; gradients are summed over the processes (or by FSDP,
+    see `train.distributed`), and only the first process should be given a log that writes.
+
     Args:
-        step_loss: gives the loss of a micro-batch; see `LossFn`. Numbers run on: update s reads ``s · accumulate`` and
-            those that follow.
+        batches: micro-batches by number; update s reads numbers ``s · accumulate`` and those that follow.
+        optimizer: of the model's parameters; the schedule scales the learning rates that it was built with.
+        device: where batches go and in which number format losses are computed; None leaves both alone.
         checkpoints: the folder for this stage's checkpoints; None keeps nothing.
         state: facts to store with every checkpoint (spec, stage, tokenizer digest).
         on_step: called after every update with the number of updates made (evaluation, samples).
         flops_per_token, peak_flops: for the logged share of the measured hardware limit; 0 leaves it out.
+        clock: seconds; for the time budget and for what is logged.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
-        UserError: the loss was not finite `give_up_after` times in a row, or a checkpoint can't be read or written.
+        UserError: the loss was not finite `give_up_after` times in a row, a checkpoint can't be read or written, or
+            another process of the job has died.
     """
-    first, tokens_before, smoothed = _resume(model, optimizer, checkpoints, spec.trained_only)
-    tokens, bad = tokens_before, 0
-    started = time.perf_counter()
+    rank, world_size = distributed.rank_and_size()
+    now = load_training_state(model, optimizer, checkpoints, spec.trained_only)
+    first, tokens_before, seconds_before = now.step, now.tokens, now.seconds
+    budget = StepBudget(spec.schedule, spec.steps, spec.seconds, spec.max_steps, now.totals, (first, seconds_before))
     if first:
         log.event(stage, "note", text=f"resumed at step {first}")
+        budget.replay(recorded_totals(log.path, stage, first))
+    elif spec.seconds is not None:
+        log.event(stage, "schedule", step=0, steps=budget.steps, decay_step=budget.decay_step)
+    bad_steps, started = 0, clock()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    epoch_of = getattr(batches, "epoch_of", None)
 
-    def save(done: int) -> None:
+    def save() -> None:
         if checkpoints is not None:
-            facts = dict(state or {}) | {"stage": stage, "step": done, "steps": spec.steps, "tokens": tokens}
-            facts["smoothed"] = None if math.isnan(smoothed) else smoothed
-            groups = {"model": _kept(model, spec.trained_only), "optimizer": optimizer.state()}
-            path = write_checkpoint(checkpoints, done, groups, facts, keep=spec.keep)
-            log.event(stage, "save", step=done, path=path.name)
+            now.totals = budget.totals
+            facts = dict(state or {}) | {"stage": stage, "steps": budget.steps}
+            path = save_training_state(model, optimizer, checkpoints, now, facts, spec)
+            log.event(stage, "save", step=now.step, path=path.name)
 
     model.train()
-    with _stop_requested() as stop:
-        for step in range(first, spec.steps):
-            lr_factor = spec.schedule.lr_factor(step, spec.steps)
-            value, count, extra = _gradients(model, step_loss, step, spec.accumulate)
-            norm = float(nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], spec.clip))
-            tokens += count
-            if math.isfinite(value) and math.isfinite(norm):
-                optimizer.step(lr_factor)
-                bad = 0
-                smoothed = value if math.isnan(smoothed) else 0.9 * smoothed + 0.1 * value
+    with stop_requested() as stop, distributed.peers_alive(stage, checkpoints):
+        while now.step < budget.steps:
+            numbers = range(now.step * spec.accumulate, (now.step + 1) * spec.accumulate)
+            micro_batches = [_prepared(batches(number), rank, world_size, device) for number in numbers]
+            targets, tokens = distributed.sums(
+                [sum(batch.target_count for batch in micro_batches), sum(batch.token_count for batch in micro_batches)]
+            )
+
+            # Forward and backward: every micro-batch adds its part of the gradient of the mean over all targets.
+            loss_sum, metric_sums = 0.0, dict[str, float]()
+            for batch in micro_batches:
+                with device.autocast() if device else _NO_AUTOCAST:
+                    total, metrics = loss_fn(model, batch)
+                (total / max(targets, 1)).backward()
+                loss_sum += float(total.detach())
+                for name, metric in metrics.items():
+                    metric_sums[name] = metric_sums.get(name, 0.0) + metric
+            distributed.sum_gradients(parameters)
+            sums = distributed.sums([loss_sum, *metric_sums.values()])
+            loss, *means = [value / targets if targets else math.nan for value in sums]
+
+            # Update: clip, follow the schedule, step; a loss or gradient that is not finite changes nothing.
+            norm = distributed.clip_gradients(parameters, spec.clip)
+            lr_factor = budget.lr_factor(now.step)
+            now.step, now.tokens = now.step + 1, now.tokens + int(tokens)
+            if math.isfinite(loss) and math.isfinite(norm):
+                scale_lr(optimizer, lr_factor)
+                optimizer.step()
+                bad_steps = 0
+                now.smoothed = loss if math.isnan(now.smoothed) else 0.9 * now.smoothed + 0.1 * loss
             else:
-                bad += 1
-                log.event(stage, "skip", step=step + 1, reason=f"loss {value}, gradient norm {norm}")
+                bad_steps += 1
+                log.event(stage, "skip", step=now.step, reason=f"loss {loss}, gradient norm {norm}")
             model.zero_grad(set_to_none=True)
-            done = step + 1
-            if bad >= spec.give_up_after:
+            if bad_steps >= spec.give_up_after:
                 raise UserError(
-                    f"{stage}: the loss was not finite {bad} steps in a row (last at step {done})",
+                    f"{stage}: the loss was not finite {bad_steps} steps in a row (last at step {now.step})",
                     fix="Lower the learning rate, lengthen the warm-up, or look for broken documents in the data",
                 )
-            if done % spec.log_every == 0 or done == spec.steps:
-                elapsed = time.perf_counter() - started
-                speed = (tokens - tokens_before) / max(elapsed, 1e-9)
+
+            # The clock may change the number of steps; all processes go by the first one's clock.
+            elapsed, stop_signals = distributed.sums([clock() - started if rank == 0 else 0.0, float(stop.is_set())])
+            now.seconds = seconds_before + elapsed
+            if budget.update(now.step, now.seconds):
+                log.event(stage, "schedule", step=now.step, steps=budget.steps, decay_step=budget.decay_step)
+            if now.step % spec.log_every == 0 or now.step >= budget.steps:
+                speed = (now.tokens - tokens_before) / max(elapsed, 1e-9)
                 share = {"utilisation": speed * flops_per_token / peak_flops} if peak_flops else {}
                 log.event(
                     stage,
                     "step",
-                    step=done,
-                    steps=spec.steps,
-                    loss=value,
-                    smoothed=smoothed,
+                    step=now.step,
+                    steps=budget.steps,
+                    loss=loss,
+                    smoothed=now.smoothed,
                     grad_norm=norm,
                     lr_factor=lr_factor,
-                    tokens=tokens,
+                    tokens=now.tokens,
                     tokens_per_second=speed,
-                    seconds_left=elapsed / (done - first) * (spec.steps - done),
+                    seconds_left=elapsed / (now.step - first) * (budget.steps - now.step),
+                    targets=int(targets),
                     **share,
-                    **extra,
+                    **dict(zip(metric_sums, means, strict=True)),
+                    **({"epoch": epoch_of(now.step)} if epoch_of else {}),
                 )
             if on_step is not None:
-                on_step(done)
-            stopping = stop.is_set() and done < spec.steps
-            if done == spec.steps or stopping or (spec.save_every and done % spec.save_every == 0):
-                save(done)
-            if stopping:
-                raise Interrupted(stage, done)
+                on_step(now.step)
+                stop_signals = distributed.sums([float(stop.is_set())])[0]
+            finished = now.step >= budget.steps
+            if finished or stop_signals or (spec.save_every and now.step % spec.save_every == 0):
+                save()
+            if stop_signals and not finished:
+                raise Interrupted(stage, now.step)
     model.eval()
+    if spec.seconds is not None and first < now.step < 0.5 * spec.steps:
+        planned = f"{spec.seconds:.0f} s ({spec.steps:,} were planned)"
+        log.event(stage, "note", text=f"only {now.step:,} steps fit into {planned}: the machine is slow or busy")
     return FitResult(
-        steps=spec.steps - first,
-        tokens=tokens - tokens_before,
-        seconds=time.perf_counter() - started,
-        loss=smoothed,
+        steps=now.step - first,
+        tokens=now.tokens - tokens_before,
+        seconds=clock() - started,
+        loss=now.smoothed,
+        last_step=now.step,
         stopped=stop.is_set(),
     )
 
 
-def _gradients(model: nn.Module, step_loss: LossFn, step: int, parts: int) -> tuple[float, int, dict[str, float]]:
-    """Leaves the gradient of update `step` in the parameters; returns its loss, tokens and figures."""
-    if parts == 1:
-        loss, tokens, extra = step_loss(step)
-        loss.backward()
-        return float(loss.detach()), tokens, extra
-    total = value = 0.0
-    tokens, figures = 0, dict[str, float]()
-    for part in range(parts):
-        loss, count, extra = step_loss(step * parts + part)
-        weight = float(extra.get(LOSS_WEIGHT, 1))
-        if weight:  # nothing to learn in it: its mean is no number
-            (loss * weight).backward()
-            value += weight * float(loss.detach())
-        total, tokens = total + weight, tokens + count
-        for name, figure in extra.items():
-            figures[name] = figures.get(name, 0) + (figure if isinstance(figure, int) else figure * weight)
-    if total == 0:
-        return math.nan, tokens, figures
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(1 / total)
-    shown = {name: figure if isinstance(figure, int) else figure / total for name, figure in figures.items()}
-    return value / total, tokens, shown
+_NO_AUTOCAST = Device().autocast()
 
 
-def _resume(
-    model: nn.Module, optimizer: Optimizer, checkpoints: Path | None, trained_only: bool
-) -> tuple[int, int, float]:
-    """Loads the newest checkpoint, if any; returns the updates made, the tokens read and the smoothed loss so far."""
-    path = newest(checkpoints) if checkpoints is not None else None
-    if path is None:
-        return 0, 0, math.nan
-    saved = read_checkpoint(path)
-    tensors = saved.tensors("model")
-    with torch.no_grad():
-        if trained_only:  # the frozen rest is whatever the model holds
-            tensors = module_tensors(model) | _fitting(tensors, _kept(model, True), path)
-        load_module(model, tensors, path)
-    optimizer.load_state(saved.tensors("optimizer"))
-    smoothed = saved.state.get("smoothed")
-    return saved.step, int(saved.state.get("tokens", 0)), math.nan if smoothed is None else float(smoothed)
-
-
-def _kept(model: nn.Module, trained_only: bool) -> dict[str, Tensor]:
-    """What a checkpoint holds of the model."""
-    tensors = module_tensors(model)
-    if not trained_only:
-        return tensors
-    return {name: tensors[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _fitting(tensors: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    if odd := tensors.keys() ^ own.keys():
-        raise UserError(f"{path} does not belong to what is trained here", got=f"a difference at {min(odd)!r}")
-    return tensors
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C acts as usual. Main thread only."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: Any) -> None:
-        if event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        event.set()
-
-    try:
-        for number in previous:
-            signal.signal(number, request)
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
+def _prepared(batch: B, rank: int, world_size: int, device: Device | None) -> B:
+    if world_size > 1:
+        batch = batch.shard(rank, world_size)
+    return batch if device is None else batch.to(device.torch)

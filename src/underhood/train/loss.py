@@ -30,6 +30,12 @@ def next_token_loss(model: LanguageModel, batch: Batch) -> Tensor:
     return cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten())
 
 
+def next_token_loss_sum(model: LanguageModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """`LossFn` of pretraining: the summed cross-entropy of the targets that are not `IGNORE`, in nats."""
+    logits_BTV = model(batch.tokens, positions=batch.positions)
+    return cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten(), reduction="sum"), {}
+
+
 @dataclass(frozen=True)
 class Supervised:
     """What a model says where a target is given.

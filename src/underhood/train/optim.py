@@ -1,69 +1,19 @@
-"""Optimisers: AdamW (Loshchilov & Hutter 2019) and Muon (Jordan et al. 2024), and the mixture that we train with.
+"""Optimisers: Muon (Jordan et al. 2024) beside PyTorch's AdamW, each for its own parameters of one model.
 
-An optimiser here is a list of `Rule`s, each owning some parameters. Its whole state is a flat dictionary of named
-tensors, so that a checkpoint holds it as safetensors and a resumed run continues bit for bit.
+Everything here is a `torch.optim.Optimizer`, so schedulers, `state_dict` and FSDP's sharded parameters work as usual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from underhood.core.errors import UserError
-
-Named = list[tuple[str, nn.Parameter]]
-
-
-class Rule(Protocol):
-    """Updates its parameters from their gradients; `rate` multiplies the learning rate (the schedule's factor)."""
-
-    def step(self, rate: float) -> None: ...
-
-    def state(self) -> dict[str, Tensor]:
-        """The live state tensors by name (not copies)."""
-        ...
-
-
-class AdamW:
-    """``p ← p − lr · (m̂ / (√v̂ + ε) + λ p)``, with bias-corrected running means m of g and v of g².
-
-    Source: Kingma & Ba 2015, algorithm 1, with the decay decoupled as in Loshchilov & Hutter 2019, algorithm 2.
-    """
-
-    def __init__(
-        self, named: Named, *, lr: float, betas: tuple[float, float], eps: float = 1e-8, weight_decay: float = 0.0
-    ):
-        self.named, self.lr, self.betas, self.eps, self.weight_decay = named, lr, betas, eps, weight_decay
-        self.mean = [torch.zeros_like(p) for _, p in named]
-        self.square = [torch.zeros_like(p) for _, p in named]
-        self.count = torch.zeros((), dtype=torch.int64)
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        beta1, beta2 = self.betas
-        self.count += 1
-        count = int(self.count)
-        lr = self.lr * rate
-        correct1, correct2 = 1 - beta1**count, 1 - beta2**count
-        for (_, p), m, v in zip(self.named, self.mean, self.square, strict=True):
-            if p.grad is None:
-                continue
-            m.lerp_(p.grad, 1 - beta1)
-            v.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
-            if self.weight_decay:
-                p.mul_(1 - lr * self.weight_decay)
-            p.addcdiv_(m, (v / correct2).sqrt_().add_(self.eps), value=-lr / correct1)
-
-    def state(self) -> dict[str, Tensor]:
-        state = {f"adamw.count.{self.named[0][0]}": self.count}
-        for (name, _), m, v in zip(self.named, self.mean, self.square, strict=True):
-            state[f"adamw.mean.{name}"], state[f"adamw.square.{name}"] = m, v
-        return state
-
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Jordan's coefficients: each step maps a singular value s to a·s + b·s³ + c·s⁵, driving (0, 1] to near 1."""
@@ -89,16 +39,23 @@ def orthogonalize(g: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -
     return (x.mT if tall else x).to(g.dtype)
 
 
-class Muon:
-    """Momentum whose update is orthogonalised: every direction of a matrix moves equally far.
+class Muon(Optimizer):
+    """SGD with momentum whose update is orthogonalised: every direction of a matrix moves equally far.
 
     ``B ← μ B + (1 − μ) g``, update ``orthogonalize(Nesterov(B)) · √max(1, rows / columns)`` (Jordan et al. 2024).
-    Matrices of one shape are stacked and go through a single batched iteration.
+    `torch.optim.Muon` computes the same, but always in bfloat16, which processors without matrix units multiply
+    slowly, one matrix at a time, and not for sharded parameters. Here matrices of one shape share one batched
+    iteration, and sharded ones (DTensor) are gathered for it.
+
+    Args:
+        params: matrices only.
+        lr: learning rate, in units of spectral norm per step.
+        dtype: of the orthogonalisation; see `orthogonalize`.
     """
 
     def __init__(
         self,
-        named: Named,
+        params: Any,
         *,
         lr: float,
         momentum: float = 0.95,
@@ -106,59 +63,108 @@ class Muon:
         steps: int = 5,
         dtype: torch.dtype | None = None,
     ):
-        self.lr, self.momentum, self.weight_decay, self.steps = lr, momentum, weight_decay, steps
-        self.dtype = dtype
-        shapes: dict[tuple[int, ...], Named] = {}
-        for name, p in named:
-            shapes.setdefault(tuple(p.shape), []).append((name, p))
-        self.stacks = [(group, torch.stack([torch.zeros_like(p) for _, p in group])) for group in shapes.values()]
+        self.steps, self.dtype = steps, dtype
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        lr = self.lr * rate
-        for group, momentum_Nrc in self.stacks:
-            grads_Nrc = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for _, p in group])
-            momentum_Nrc.lerp_(grads_Nrc, 1 - self.momentum)
-            update_Nrc = orthogonalize(grads_Nrc.lerp_(momentum_Nrc, self.momentum), self.steps, self.dtype)
-            rows, columns = update_Nrc.shape[-2:]
-            scale = lr * max(1.0, rows / columns) ** 0.5
-            for (_, p), update in zip(group, update_Nrc, strict=True):
-                if self.weight_decay:
-                    p.mul_(1 - lr * self.weight_decay)
-                p.add_(update, alpha=-scale)
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        assert closure is None, "Muon evaluates no closure"
+        for group in self.param_groups:
+            updates: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                momentum = state["momentum_buffer"]
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                nesterov = p.grad.lerp(momentum, group["momentum"])
+                updates.setdefault(tuple(p.shape), []).append((p, _whole(nesterov)))
+            for (rows, columns), members in updates.items():
+                stacked_Nrc = orthogonalize(torch.stack([update for _, update in members]), self.steps, self.dtype)
+                for (p, _), update in zip(members, stacked_Nrc, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(_like(update, p), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
-    def state(self) -> dict[str, Tensor]:
-        return {
-            f"muon.momentum.{name}": stacked[i] for group, stacked in self.stacks for i, (name, _) in enumerate(group)
-        }
+
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor (DTensor; its module is slow to import), or the tensor itself."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[attr-defined]
 
 
-class Optimizer:
-    """Several rules, each for its own parameters, stepping together."""
+def _like(whole: Tensor, p: Any) -> Tensor:
+    """This process's shard of a tensor that every process has whole, or the tensor itself where nothing is sharded."""
+    if not hasattr(p, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import DTensor, Replicate
 
-    def __init__(self, rules: Iterable[Rule]):
-        self.rules = list(rules)
+    mesh = p.device_mesh
+    return DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False).redistribute(mesh, p.placements)
 
-    def step(self, rate: float) -> None:
-        for rule in self.rules:
-            rule.step(rate)
 
-    def state(self) -> dict[str, Tensor]:
-        return {name: tensor for rule in self.rules for name, tensor in rule.state().items()}
+class CombinedOptimizer(Optimizer):
+    """Several optimisers as one: each steps its own parameters; groups and state are shared with them."""
 
-    @torch.no_grad()
-    def load_state(self, saved: Mapping[str, Tensor]) -> None:
-        """Copies a saved state in.
+    def __init__(self, optimizers: Sequence[Optimizer]):
+        self.optimizers = list(optimizers)
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        super().__init__(groups, {})
+        self._share()
 
-        Raises:
-            UserError: it belongs to another model or optimiser.
-        """
-        own = self.state()
-        if own.keys() != saved.keys():
-            odd = sorted(own.keys() ^ saved.keys())
-            raise UserError("the saved optimiser state does not belong to this run", got=f"a difference at {odd[0]!r}")
-        for name, tensor in own.items():
-            tensor.copy_(saved[name])
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
+        for optimizer in self.optimizers:
+            optimizer.state = self.state
+            optimizer.param_groups = [next(groups) for _ in optimizer.param_groups]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # where `load_state_dict` puts new groups and a new state
+        super().__setstate__(state)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        assert closure is None, "a combined optimizer evaluates no closure"
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def scale_lr(optimizer: Optimizer, lr_factor: float) -> None:
+    """Sets every group's learning rate to `lr_factor` times the one that it was built with (``initial_lr``)."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * lr_factor
+
+
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name and key, e.g. ``blocks.0.mixer.query.weight.exp_avg``."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    # Merging shards (torch 2.13) loses tensors without dimensions, so a step count is stored as one element.
+    return {
+        f"{names[p]}.{key}": tensor if tensor.ndim else tensor.reshape(1)
+        for p, state in optimizer.state.items()
+        for key, tensor in state.items()
+    }
+
+
+def load_optimizer_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave.
+
+    Raises:
+        UserError: it belongs to another model.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    trained = [names[p] for group in optimizer.param_groups for p in group["params"]]
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for full_name, tensor in tensors.items():
+        name, key = full_name.rsplit(".", 1)
+        by_name.setdefault(name, {})[key] = tensor.reshape(()) if key == "step" else tensor
+    state = {number: by_name.pop(name) for number, name in enumerate(trained) if name in by_name}
+    try:
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    except KeyError as missing:  # the state of another kind of optimiser
+        by_name.setdefault(str(missing.args[0]), {})
+    if by_name:
+        odd = min(by_name)
+        raise UserError("the saved optimiser state does not belong to this run", got=f"a difference at {odd!r}")
 
 
 class OptimizerSpec(Protocol):
@@ -169,10 +175,10 @@ class OptimizerSpec(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWSpec:
-    """AdamW for everything; weight decay on matrices only, as nanoGPT and most since do.
+    """PyTorch's AdamW for everything; weight decay on matrices only, as nanoGPT and most since do.
 
     Attributes:
-        rates: other rates for parameters whose name begins so; the first that fits counts.
+        rates: other learning rates for parameters whose name begins so; the first that fits counts.
     """
 
     lr: float = 1e-3
@@ -182,16 +188,14 @@ class AdamWSpec:
     rates: tuple[tuple[str, float], ...] = ()
 
     def build(self, model: nn.Module) -> Optimizer:
-        groups: dict[tuple[float, float], Named] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        for name, p in sorted(named, key=lambda one: one[1].ndim < 2):  # matrices first
+        for name, p in sorted(named, key=lambda item: item[1].ndim < 2):  # matrices first
             decay = self.weight_decay if p.ndim >= 2 else 0.0
-            rate = next((rate for start, rate in self.rates if name.startswith(start)), self.lr)
-            groups.setdefault((rate, decay), []).append((name, p))
-        return Optimizer(
-            AdamW(group, lr=rate, betas=self.betas, eps=self.eps, weight_decay=decay)
-            for (rate, decay), group in groups.items()
-        )
+            lr = next((lr for prefix, lr in self.rates if name.startswith(prefix)), self.lr)
+            groups.setdefault((lr, decay), []).append(p)
+        settings = [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+        return AdamW(settings, betas=self.betas, eps=self.eps, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,24 +220,30 @@ class MuonAdamWSpec:
     newton_schulz_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def build(self, model: nn.Module) -> Optimizer:
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [(name, p) for name, p in named if p.ndim == 2 and "blocks." in name]
-        unembed = [(name, p) for name, p in named if name.startswith("unembed.") and p.ndim == 2]
-        taken = {name for name, _ in matrices + unembed}
-        rest = [(name, p) for name, p in named if name not in taken]
-        rules: list[Rule] = []
+        matrices, unembed, rest = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        for name, p in model.named_parameters():
+            if p.requires_grad and p.ndim == 2 and "blocks." in name:
+                matrices.append(p)
+            elif p.requires_grad:
+                (unembed if name.startswith("unembed.") and p.ndim == 2 else rest).append(p)
+        optimizers: list[Optimizer] = []
         if matrices:
-            rules.append(
+            dtype = torch.bfloat16 if self.newton_schulz_dtype == "bfloat16" else None
+            optimizers.append(
                 Muon(
                     matrices,
                     lr=self.matrix_lr,
                     momentum=self.momentum,
                     weight_decay=self.weight_decay,
                     steps=self.newton_schulz_steps,
-                    dtype=torch.bfloat16 if self.newton_schulz_dtype == "bfloat16" else None,
+                    dtype=dtype,
                 )
             )
-        for group, lr in ((rest, self.lr), (unembed, self.unembed_lr or self.lr)):
-            if group:
-                rules.append(AdamW(group, lr=lr, betas=self.betas, eps=self.eps))
-        return Optimizer(rules)
+        groups = [
+            {"params": group, "lr": lr}
+            for group, lr in ((rest, self.lr), (unembed, self.unembed_lr or self.lr))
+            if group
+        ]
+        if groups:
+            optimizers.append(AdamW(groups, betas=self.betas, eps=self.eps, weight_decay=0.0, fused=True))
+        return CombinedOptimizer(optimizers)

@@ -21,7 +21,7 @@ from underhood.data.batch import Batch
 from underhood.models.architectures import ARCHITECTURES
 from underhood.train.hardware import Hardware
 from underhood.train.loss import next_token_loss
-from underhood.train.optim import OptimizerSpec
+from underhood.train.optim import OptimizerSpec, scale_lr
 from underhood.train.plan_overrides import PlanOverrides
 
 
@@ -72,6 +72,9 @@ SUSTAINED = 0.95
 """Share of the probe's speed that is kept up for minutes: the processor warms up and neighbours come and go. On two
 shared server cores 0.78 to 1.3 was measured in five-minute runs."""
 
+LEAST_STEPS = 10
+"""Steps planned at least: a machine that was busy when it was timed may be faster soon, and the clock decides then."""
+
 LEAST_TRAINING = 0.25
 """Share of the remaining time that training always gets, even when evaluation will then overrun the budget."""
 
@@ -108,6 +111,9 @@ class StagePlan:
         steps: optimiser steps.
         rows: rows of tokens per update; preference pairs, for alignment.
         context: tokens per row, or per pair.
+        seconds: what that should take; unless `fixed`, what it may take.
+        fixed: the user chose the number of steps. Otherwise it follows the clock (see `train.step_budget`).
+        max_steps: the most that the data is worth on a faster machine; None for no limit.
     """
 
     stage: str
@@ -115,6 +121,8 @@ class StagePlan:
     batch_size: int
     context_length: int
     seconds: float
+    fixed: bool = False
+    max_steps: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -176,10 +184,10 @@ def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, batch_size: int, de
     """Tokens per second of real training steps (forward, backward, clipping, update) on random tokens."""
     model = spec.initialize(seed=0).to(device.torch)
     stepper = optimizer.build(model)
-    tokens = torch.randint(spec.vocab_size, (batch_size, spec.context_length + 1), device=device.torch)
-    positions = torch.arange(spec.context_length, device=device.torch)[None].expand(batch_size, -1) % max(
-        spec.context_length // 2, 1
-    )
+    scale_lr(stepper, 1e-6)
+    length = spec.context_length
+    tokens = torch.randint(spec.vocab_size, (batch_size, length + 1), device=device.torch)
+    positions = torch.arange(length, device=device.torch)[None].expand(batch_size, -1) % max(length // 2, 1)
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), positions)
 
     def step() -> None:
@@ -188,7 +196,7 @@ def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, batch_size: int, de
         float(loss.detach())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        stepper.step(1e-6)
+        stepper.step()
         model.zero_grad(set_to_none=True)
 
     step()
@@ -234,9 +242,10 @@ def make_plan(
 
     try:
         first = 0.8 * seconds * stages[0].share / total
-        size = _with_overrides(
-            choose_size(first, lambda size: speed_of(size, probe_seconds / 3), vocab_size), overrides
-        )
+        size = SIZES[FIRST_SIZE]
+        if None in (overrides.d_model, overrides.layers, overrides.context_length, overrides.batch_size):
+            size = choose_size(first, lambda size: speed_of(size, probe_seconds / 3), vocab_size)
+        size = _with_overrides(size, overrides)
         spec = size.spec(vocab_size)
         speed = speed_of(size, probe_seconds)
     except ValueError as error:
@@ -265,9 +274,16 @@ def _plan_stage(request: StageRequest, seconds: float, size: ModelSize, speed: f
         rows = max(1, min(int(request.tokens) // row_tokens, size.batch_size * size.context_length // row_tokens))
     per_step = rows * row_tokens * request.cost / speed
     most = request.epochs * request.tokens / (rows * row_tokens)
-    steps = request.steps or max(1, round(min(seconds / per_step, most)))
+    fixed = request.steps is not None
+    fitting = request.steps or max(1, round(min(seconds / per_step, most)))
     return StagePlan(
-        stage=request.stage, steps=steps, batch_size=rows, context_length=row_tokens, seconds=steps * per_step
+        stage=request.stage,
+        steps=fitting if fixed else max(fitting, int(min(LEAST_STEPS, most))),
+        batch_size=rows,
+        context_length=row_tokens,
+        seconds=fitting * per_step,
+        fixed=fixed,
+        max_steps=None if fixed or math.isinf(most) else max(1, round(most)),
     )
 
 

@@ -29,7 +29,7 @@ class ScheduleSpec:
         if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and self.warmup + self.decay <= 1 + 1e-9):
             raise ValueError(f"warmup and decay are shares of the run, got {self.warmup} and {self.decay}")
 
-    def lr_factor(self, step: int, steps: int) -> float:
+    def lr_factor(self, step: float, steps: int) -> float:
         """The factor for update number `step` (counted from 0) of `steps`; never exactly 0, so no step is wasted."""
         warmup, decay = self.warmup * steps, self.decay * steps
         if step + 1 < warmup:

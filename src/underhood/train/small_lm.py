@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.loop import FitSpec, fit
-from underhood.train.loss import next_token_loss
+from underhood.train.loss import next_token_loss_sum
 from underhood.train.optim import MuonAdamWSpec
 
 
@@ -40,14 +39,14 @@ def train_small(
     model = spec.initialize(seed=seed)
     width = spec.context_length + 1
 
-    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
+    def batches(step: int) -> Batch:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
         starts_B1 = torch.randint(len(ids_N) - width + 1, (batch_size, 1), generator=draw)
         row_BT = ids_N[starts_B1 + torch.arange(width)]
         if progress is not None:
             progress(step / steps)
-        return next_token_loss(model, Batch(row_BT[:, :-1], row_BT[:, 1:])), batch_size * spec.context_length, {}
+        return Batch(row_BT[:, :-1], row_BT[:, 1:])
 
     optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.04).build(model)
-    fit(model, step_loss, optimizer, FitSpec(steps=steps), stage="pretrain", log=RunLog(None))
+    fit(model, batches, next_token_loss_sum, optimizer, FitSpec(steps=steps), stage="pretrain", log=RunLog(None))
     return model.eval()

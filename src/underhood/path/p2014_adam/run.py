@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from underhood.core.figures import Plot, Series
 from underhood.core.trial import Trial
 from underhood.data.zipf import zipf_pairs
-from underhood.train.classic_optimizers import SGD, Adagrad, RMSprop
-from underhood.train.optim import AdamW, Named, Rule
+from underhood.train.classic_optimizers import SGD, Adagrad, AdamW, RMSprop, Rule
 
-Build = Callable[[Named], Rule]
+Build = Callable[[list[nn.Parameter]], Rule]
 
 
 def run(trial: Trial) -> None:
@@ -41,13 +40,11 @@ def run(trial: Trial) -> None:
 def without(trial: Trial) -> Callable[..., Rule]:
     """Adam, or Adam without the ablated idea."""
 
-    def build(named: Named, *, lr: float = 0.01, eps: float = 1e-8) -> Rule:
+    def build(params: list[nn.Parameter], *, lr: float = 0.01, eps: float = 1e-8) -> Rule:
         if trial.ablated("square"):
-            return SGD(named, lr=lr, momentum=0.9)
-        rule = AdamW(named, lr=lr, betas=(0.9, 0.999), eps=eps)
-        if trial.ablated("correction"):
-            rule.count += 10**6  # as if it had been running forever: nothing is corrected any more
-        return rule
+            return SGD(params, lr=lr, momentum=0.9)
+        correction = not trial.ablated("correction")
+        return AdamW(params, lr=lr, betas=(0.9, 0.999), eps=eps, bias_correction=correction)
 
     return build
 
@@ -68,12 +65,12 @@ def parity() -> dict[str, float]:
     differences = {}
     for name, ours_of, theirs_of, options in PAIRS:
         ours, theirs = (nn.Parameter(torch.linspace(-2, 2, 12, dtype=torch.float64)) for _ in range(2))
-        rule, oracle = ours_of([("p", ours)], **options), theirs_of([theirs], **options)
+        rule, oracle = ours_of([ours], **options), theirs_of([theirs], **options)
         for step in range(100):
             generator = torch.Generator().manual_seed(step)
             g = torch.randn(12, generator=generator, dtype=torch.float64) * 10 ** (step % 5 - 2)
             ours.grad, theirs.grad = g, g.clone()
-            rule.step(1.0)
+            rule.step()
             oracle.step()
         differences[name] = float((ours - theirs).detach().abs().max())
     return differences
@@ -83,10 +80,10 @@ def path(build: Build, scale: float) -> Tensor:
     """100 steps in a valley whose loss is multiplied by `scale`, (100, 4)."""
     curvature = torch.logspace(0, 3, 4, dtype=torch.float64)
     p = nn.Parameter(torch.ones(4, dtype=torch.float64))
-    rule, seen = build([("p", p)]), []
+    rule, seen = build([p]), []
     for _ in range(100):
         p.grad = scale * (curvature * p.detach())
-        rule.step(1.0)
+        rule.step()
         seen.append(p.detach().clone())
     return torch.stack(seen)
 
@@ -94,18 +91,18 @@ def path(build: Build, scale: float) -> Tensor:
 def first_step(build: Build, g: float) -> float:
     p = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     p.grad = torch.full_like(p, g)
-    build([("p", p)]).step(1.0)
+    build([p]).step()
     return -float(p.detach()) / 0.01
 
 
 def decayed(inside: bool) -> float:
     """What the decay takes from a weight with small gradients (±0.01), over that of one with large ones (±10)."""
     p = nn.Parameter(torch.ones(2, dtype=torch.float64))
-    rule = AdamW([("p", p)], lr=1e-2, betas=(0.9, 0.999), weight_decay=0.0 if inside else 0.1)
+    rule = AdamW([p], lr=1e-2, betas=(0.9, 0.999), weight_decay=0.0 if inside else 0.1)
     seen = []
     for step in range(400):
         p.grad = torch.tensor([0.01, 10.0], dtype=torch.float64) * (-1) ** step + (0.1 * p.detach() if inside else 0)
-        rule.step(1.0)
+        rule.step()
         seen.append(p.detach().clone())
     lost = 1 - torch.stack(seen)[-100:].mean(0)
     return float(lost[0] / lost[1])
@@ -121,11 +118,11 @@ def race(trial: Trial, seed: int) -> tuple[float, dict[str, list[float]]]:
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Embedding(words, 32), nn.Linear(32, words))
         nn.init.normal_(model[0].weight, std=0.1)  # type: ignore[arg-type]
-        rule, losses = build(list(model.named_parameters())), []
+        rule, losses = build(list(model.parameters())), []
         for a, b in zip(torch.from_numpy(first), torch.from_numpy(second), strict=True):
             model.zero_grad()
             F.cross_entropy(model(a), b).backward()
-            rule.step(1.0)
+            rule.step()
             with torch.no_grad():  # the loss on all pairs there are, not on a sample
                 losses.append(float(-(model(torch.arange(words)).log_softmax(-1) * truth).sum()))
         return losses

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 from underhood.core.figures import Plot, Series
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
-from underhood.train.optim import AdamW
+from underhood.train.classic_optimizers import AdamW
+from underhood.train.optim import scale_lr
 from underhood.train.schedule import ScheduleSpec, noam
 
 RATE, WARMUP = 6e-3, 0.33
@@ -106,14 +107,15 @@ def learn(trial: Trial, seed: int, before: bool, spec: ScheduleSpec) -> tuple[li
         hidden = encoder(letters(ids[:, :-1]) + places.weight, mask=mask, is_causal=True)
         return F.cross_entropy(out(hidden).flatten(0, 1), ids[:, 1:].flatten())
 
-    rule = AdamW(list(model.named_parameters()), lr=RATE, betas=(0.9, 0.98))
+    rule = AdamW(list(model.parameters()), lr=RATE, betas=(0.9, 0.98))
     generator, curve = torch.Generator().manual_seed(seed), []
     for step in range(steps):
         trial.progress(step / steps, "steps")
         model.zero_grad()
         now = loss(texts[0], generator, rows)
         now.backward()
-        rule.step(spec.lr_factor(step, steps))
+        scale_lr(rule, spec.lr_factor(step, steps))
+        rule.step()
         curve.append(float(now.detach()))
     with torch.no_grad():
         return curve, float(loss(texts[1], torch.Generator().manual_seed(0), 200))

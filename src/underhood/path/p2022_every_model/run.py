@@ -16,7 +16,7 @@ from underhood.models.base import parameter_count
 from underhood.models.decoder import qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.train.cross_entropy import cross_entropy
-from underhood.train.optim import MuonAdamWSpec
+from underhood.train.optim import MuonAdamWSpec, scale_lr
 
 Ids = NDArray[np.int64]
 COUNTING = {"equal chances": 0, "letters": 1, "pairs": 2, "triples": 3, "five letters": 5, "eight letters": 8}
@@ -85,7 +85,8 @@ def transformer(trial: Trial, text: Ids, other: Ids, count: int = 600) -> tuple[
         starts = torch.from_numpy(rng.integers(0, len(text) - CONTEXT - 1, BATCH))[:, None]
         rows = data[starts + torch.arange(CONTEXT + 1)]
         cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten()).backward()
-        rule.step(min(1.0, 3 * (1 - step / count)))  # the last third goes down to zero
+        scale_lr(rule, min(1.0, 3 * (1 - step / count)))  # the last third goes down to zero
+        rule.step()
         model.zero_grad()
         if step % 100 == 0:
             curve.append((float(step), judged(model, other[: 40 * CONTEXT])))

@@ -11,7 +11,7 @@ from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, Stag
 if TYPE_CHECKING:
     from underhood.core.protocols import Tokenizer
     from underhood.recipes.training_data import StageData
-    from underhood.train.loop import LossFn
+    from underhood.train.loop import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,12 @@ def pair_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
     return DataSize(tokens=len(pairs) * average, row_tokens=average)
 
 
-def dpo_loss(inputs: StageInputs) -> LossFn:
+def dpo_objective(inputs: StageInputs) -> Objective:
     """DPO's loss against the model as it is now, with a share of the chosen answers' own loss."""
-    from underhood.align.dpo import DPOSpec, dpo_step, score_all_pairs
+    from underhood.align.dpo import DPOLoss, DPOSpec, score_all_pairs
     from underhood.align.pairs import PairBatches
     from underhood.recipes.training_data import render_pairs
+    from underhood.train.loop import Objective
 
     plan, model = inputs.plan, inputs.model
     context = model.context_length or 1 << 20
@@ -54,7 +55,7 @@ def dpo_loss(inputs: StageInputs) -> LossFn:
     )
     with inputs.device.autocast():
         reference = score_all_pairs(model, batches)
-    return dpo_step(model, batches, reference, DPOSpec(beta=inputs.settings.beta, sft_weight=0.2))
+    return Objective(batches, DPOLoss(reference, DPOSpec(beta=inputs.settings.beta, sft_weight=0.2)))
 
 
 STAGE = Stage(
@@ -88,5 +89,5 @@ STAGE = Stage(
     curves=("preference_accuracy", "reward_margin"),  # the loss falls whenever the margin grows, in plainer units
     settings=DPOSettings,
     data_size=pair_tokens,
-    loss=dpo_loss,
+    objective=dpo_objective,
 )

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from underhood.core.protocols import ModelSpec
+    from underhood.data.batch import Batch
     from underhood.models.base import BuiltModel
-    from underhood.train.loop import LossFn
+    from underhood.train.loop import Objective
 
 EMBED_STD = 0.1
 """Of fresh embeddings: with the large learning rates of a short run they must not start as near-equal vectors."""
@@ -40,22 +41,21 @@ def initialize_model(spec: ModelSpec, settings: PretrainSettings, seed: int) -> 
     return model
 
 
-def pretrain_loss(inputs: StageInputs) -> LossFn:
-    """Mean next-token loss of a batch of packed documents; logs bits per byte and the epoch too."""
+def pretrain_objective(inputs: StageInputs) -> Objective:
+    """Next-token loss on packed documents; logs bits per byte too."""
     from underhood.data.pack import PackedBatches
-    from underhood.train.loss import next_token_loss
+    from underhood.train.loop import Objective
+    from underhood.train.loss import next_token_loss_sum
 
-    documents, plan, device = inputs.documents, inputs.plan, inputs.device.torch
+    documents, plan = inputs.documents, inputs.plan
     bits_per_byte = documents.tokens / (documents.bytes * math.log(2))  # from nats per token
+
+    def loss_fn(model: BuiltModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        loss, _ = next_token_loss_sum(model, batch)
+        return loss, {"bits_per_byte": float(loss.detach()) * bits_per_byte}
+
     batches = PackedBatches(documents, batch_size=plan.batch_size, context_length=plan.context_length, seed=inputs.seed)
-
-    def step_loss(step: int) -> tuple[Tensor, int, dict[str, float]]:
-        batch = batches(step).to(device)
-        loss = next_token_loss(inputs.model, batch)
-        figures = {"epoch": batches.epoch_of(step + 1), "bits_per_byte": float(loss.detach()) * bits_per_byte}
-        return loss, batch.tokens.numel(), figures
-
-    return step_loss
+    return Objective(batches, loss_fn)
 
 
 STAGE = Stage(
@@ -88,5 +88,5 @@ STAGE = Stage(
     settings=PretrainSettings,
     initialize=initialize_model,
     data_size=lambda data, tokenizer: DataSize(),
-    loss=pretrain_loss,
+    objective=pretrain_objective,
 )

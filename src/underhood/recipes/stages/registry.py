@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from underhood.data.shards import TokenShards
     from underhood.models.base import BuiltModel
     from underhood.recipes.training_data import StageData
-    from underhood.train.loop import LossFn
+    from underhood.train.loop import Objective
     from underhood.train.plan import StagePlan
 
 CIRCLE = "M6 .75a5.25 5.25 0 1 0 0 10.5a5.25 5.25 0 1 0 0-10.5Z"
@@ -110,7 +110,7 @@ class Stage:
         log_scale: whether its curves fall by so much that they are drawn on a logarithmic scale.
         settings: the class of its settings.
         data_size: how much data there is for it.
-        loss: the loss of a micro-batch, as `train.loop.fit` wants it.
+        objective: its micro-batches and their loss, as `train.loop.fit` wants them.
         initialize: makes the fresh model where `starts_from` is None.
     """
 
@@ -128,7 +128,7 @@ class Stage:
     colour: tuple[str, str]
     terminal_colour: str
     share: float
-    loss: Callable[[StageInputs], LossFn]
+    objective: Callable[[StageInputs], Objective]
     data_size: Callable[[StageData, Tokenizer], DataSize]
     settings: type[StageSettings] = StageSettings
     initialize: Callable[[ModelSpec, Any, int], BuiltModel] | None = None

@@ -10,7 +10,7 @@ from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, Stag
 if TYPE_CHECKING:
     from underhood.core.protocols import Tokenizer
     from underhood.recipes.training_data import StageData
-    from underhood.train.loop import LossFn
+    from underhood.train.loop import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,17 @@ def conversation_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
     return DataSize(tokens=sum(len(example.ids) for example in render_examples(tokenizer, data.examples)))
 
 
-def sft_loss(inputs: StageInputs) -> LossFn:
-    """Mean loss of the answers' tokens."""
-    from underhood.align.sft import sft_step
+def sft_objective(inputs: StageInputs) -> Objective:
+    """The loss of the answers' tokens."""
+    from underhood.align.sft import SFTLoss
     from underhood.data.render import ChatBatches
     from underhood.recipes.training_data import render_examples
+    from underhood.train.loop import Objective
 
     examples = render_examples(inputs.tokenizer, inputs.data.examples)
-    batches = ChatBatches(
-        examples, batch_size=inputs.plan.batch_size, context_length=inputs.plan.context_length, seed=inputs.seed
-    )
-    return sft_step(inputs.model, batches, unlikelihood=inputs.settings.unlikelihood)
+    plan = inputs.plan
+    batches = ChatBatches(examples, batch_size=plan.batch_size, context_length=plan.context_length, seed=inputs.seed)
+    return Objective(batches, SFTLoss(unlikelihood=inputs.settings.unlikelihood))
 
 
 STAGE = Stage(
@@ -74,5 +74,5 @@ STAGE = Stage(
     curves=("loss", "answer_accuracy"),
     settings=SFTSettings,
     data_size=conversation_tokens,
-    loss=sft_loss,
+    objective=sft_objective,
 )
