@@ -186,6 +186,7 @@ def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, batch_size: int, de
     stepper = optimizer.build(model)
     scale_lr(stepper, 1e-6)
     length = spec.context_length
+    assert length is not None, "a model that is trained by steps has a context length"
     tokens = torch.randint(spec.vocab_size, (batch_size, length + 1), device=device.torch)
     positions = torch.arange(length, device=device.torch)[None].expand(batch_size, -1) % max(length // 2, 1)
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), positions)
@@ -206,7 +207,7 @@ def measure_speed(spec: ModelSpec, optimizer: OptimizerSpec, batch_size: int, de
         step()
         device.wait()
         count += 1
-    return count * batch_size * spec.context_length / (time.perf_counter() - start)
+    return count * batch_size * length / (time.perf_counter() - start)
 
 
 def make_plan(
