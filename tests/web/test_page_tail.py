@@ -126,11 +126,11 @@ def test_runs_difference_lists_every_setting_once(tmp_path: Path) -> None:
     a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
     (b / "run.toml").write_text('data = "pydocs"\nminutes = 9.0\nlr = 0.1\n')
     summary = json.loads((b / "summary.json").read_text())
-    summary["spec"]["width"] = 256
+    summary["spec"]["d_model"] = 256
     (b / "summary.json").write_text(json.dumps(summary))
     found = Runs([tmp_path]).difference("a", "b")
     rows = {row["key"]: (row["a"], row["b"]) for row in found["settings"] if not row["same"]}
-    assert rows == {"minutes": (5.0, 9.0), "seed": (0, None), "lr": (None, 0.1), "model.width": (192, 256)}
+    assert rows == {"minutes": (5.0, 9.0), "seed": (0, None), "lr": (None, 0.1), "model.d_model": (192, 256)}
     keys = [row["key"] for row in found["settings"]]
     assert len(keys) == len(set(keys))
     assert set(keys) == {*settings(read_run(a)), *settings(read_run(b))}
