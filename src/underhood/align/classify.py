@@ -89,11 +89,11 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str]) -> tuple[int, ...]
     """
     for words in (labels, [str(number) for number in range(len(labels))]):
         ids = [tokenizer.encode(f" {word}")[:1] for word in words]
-        if all(ids) and len({one[0] for one in ids}) == len(labels):
-            return tuple(one[0] for one in ids)
+        if all(ids) and len({word_ids[0] for word_ids in ids}) == len(labels):
+            return tuple(word_ids[0] for word_ids in ids)
         ids = [tokenizer.encode(word)[:1] for word in words]
-        if all(ids) and len({one[0] for one in ids}) == len(labels):
-            return tuple(one[0] for one in ids)
+        if all(ids) and len({word_ids[0] for word_ids in ids}) == len(labels):
+            return tuple(word_ids[0] for word_ids in ids)
     raise UserError(f"no token for each of {len(labels)} labels", fix="Use a head instead")
 
 

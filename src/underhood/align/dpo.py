@@ -79,7 +79,7 @@ class PairScores:
 
 @dataclass(frozen=True)
 class Preference:
-    """How a policy stands towards pairs, measured against its reference.
+    """Preference metrics of a policy on pairs, measured against its reference.
 
     Attributes:
         loss: the mean loss of the pairs, a scalar to differentiate.
@@ -131,9 +131,9 @@ def dpo_loss(
 
 def sequence_log_probs(model: TrainableModel, batch: Batch) -> Float[Tensor, "B"]:
     """Log-probability of each row's supervised targets, summed, in nats."""
-    said = supervised(model, batch)
-    log_p_N = -said.nll_N()
-    return log_p_N.new_zeros(len(batch.tokens)).index_add(0, said.rows_N, log_p_N)
+    outputs = supervised(model, batch)
+    log_p_N = -outputs.nll_N()
+    return log_p_N.new_zeros(len(batch.tokens)).index_add(0, outputs.rows_N, log_p_N)
 
 
 def score_pairs(model: TrainableModel, batch: Batch) -> PairScores:
@@ -213,4 +213,4 @@ class DPOLoss:
 
 
 def _joined(parts: Sequence[PairScores]) -> PairScores:
-    return PairScores(*(torch.cat([getattr(part, name) for part in parts]) for name in PairScores.__dataclass_fields__))
+    return PairScores(*(torch.cat([getattr(s, name) for s in parts]) for name in PairScores.__dataclass_fields__))

@@ -97,10 +97,10 @@ class PairBatches:
         return step / self.batches_per_epoch
 
     def __call__(self, step: int) -> PairBatch:
-        epoch, place = divmod(step, self.batches_per_epoch)
+        epoch, index = divmod(step, self.batches_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self._order(epoch))
-        return self._batch(self._epoch[1][place])
+        return self._batch(self._epoch[1][index])
 
     def once(self) -> Iterator[PairBatch]:
         """Every pair once, by length."""

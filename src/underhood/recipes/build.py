@@ -1,7 +1,7 @@
 """The main job: one command from text to a model that answers, with every stage measured.
 
 The stages hand over through files in the run's folder, and each looks first whether its result is there. Resuming is
-therefore the same as running: what is done is skipped, what was interrupted goes on.
+therefore the same as running: finished stages are skipped, interrupted ones go on.
 """
 
 from __future__ import annotations

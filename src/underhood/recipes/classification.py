@@ -84,9 +84,11 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     reading = log.counter(STAGE, "reading the model")
     loaded = load(spec.model, spec.stage, device=device.torch, progress=reading)
     examples = [
-        one for path in spec.data for one in read_labelled(Path(path), text=spec.text_column, label=spec.label_column)
+        example
+        for path in spec.data
+        for example in read_labelled(Path(path), text=spec.text_column, label=spec.label_column)
     ]
-    labels = tuple(sorted({one.label for one in examples}))
+    labels = tuple(sorted({example.label for example in examples}))
     learn, test = split_labelled(examples, test=spec.test, seed=spec.seed)
     log.event(STAGE, "note", text=f"{len(learn):,} texts to learn from, {len(test):,} held out, {len(labels)} labels")
     ids = label_tokens(loaded.tokenizer, labels) if spec.how == "token" else ()
@@ -99,15 +101,15 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
         model.requires_grad_(True)
     torch.manual_seed(spec.seed)
     classifier = described.build(model)
-    number = {label: place for place, label in enumerate(labels)}
+    number = {label: index for index, label in enumerate(labels)}
     opening = loaded.prompt_ids("")
 
-    def encode(part: Sequence[Labelled]) -> list[list[int]]:
-        texts = [one.text for one in part]
+    def encode(group: Sequence[Labelled]) -> list[list[int]]:
+        texts = [example.text for example in group]
         return encode_texts(loaded.tokenizer, described, texts, model.context_length, opening=opening)
 
     rows, test_rows = encode(learn), encode(test)
-    truth, test_truth = [number[one.label] for one in learn], [number[one.label] for one in test]
+    truth, test_truth = [number[example.label] for example in learn], [number[example.label] for example in test]
     steps = max(1, math.ceil(spec.epochs * len(learn) / spec.batch))
     trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
     trainer = Trainer(
@@ -127,8 +129,8 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     )
     batches = LabelledBatches(rows, truth, batch_size=spec.batch, seed=spec.seed)
     result = trainer.train(classifier, Objective(batches, classification_loss))
-    found = class_probabilities(classifier, test_rows, progress=log.counter(STAGE, "testing", "texts"))
-    answers = found.argmax(-1).tolist()
+    probabilities = class_probabilities(classifier, test_rows, progress=log.counter(STAGE, "testing", "texts"))
+    answers = probabilities.argmax(-1).tolist()
     base, notes = baselines(learn, test)
     name = f"{Path(spec.model).name}, {'a head' if spec.how == 'head' else 'its own tokens'}"
     table = (_row(name, [a == b for a, b in zip(answers, test_truth, strict=True)], trained), *base)
@@ -170,13 +172,13 @@ def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list
     else:
         counts = CountVectorizer(token_pattern=r"(?u)\b\w+(?:'\w+)?\b", ngram_range=(1, 2))
         model = LogisticRegression(max_iter=1000)
-        model.fit(counts.fit_transform([one.text for one in learn]), [one.label for one in learn])
-        found = model.predict(counts.transform([one.text for one in test]))
-        right = [one.label == label for one, label in zip(test, found, strict=True)]
-        learnt = sum(np.asarray(part).size for part in (model.coef_, model.intercept_))
+        model.fit(counts.fit_transform([example.text for example in learn]), [example.label for example in learn])
+        predicted = model.predict(counts.transform([example.text for example in test]))
+        right = [example.label == label for example, label in zip(test, predicted, strict=True)]
+        learnt = sum(np.asarray(weights).size for weights in (model.coef_, model.intercept_))
         rows.append(_row("bag of words, logistic regression", right, learnt))
-    commonest = Counter(one.label for one in learn).most_common(1)[0][0]
-    rows.append(_row("always the commonest label", [one.label == commonest for one in test], 0))
+    commonest = Counter(example.label for example in learn).most_common(1)[0][0]
+    rows.append(_row("always the commonest label", [example.label == commonest for example in test], 0))
     return rows, notes
 
 
@@ -229,5 +231,5 @@ def load_classifier(folder: Path, *, device: str | None = None) -> LoadedClassif
 
 
 def _row(name: str, right: Sequence[bool], parameters: int) -> ClassifierRow:
-    found = wilson(sum(right), len(right))
-    return ClassifierRow(name, found.value, found.low, found.high, parameters)
+    interval = wilson(sum(right), len(right))
+    return ClassifierRow(name, interval.value, interval.low, interval.high, parameters)

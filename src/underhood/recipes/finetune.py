@@ -104,10 +104,10 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     conversations = read_conversations(Path(spec.data))
     log.event(STAGE, "note", text=f"{len(conversations):,} conversations in the form {conversations.form}")
     parts = _split(spec, conversations.examples)
-    sources = {name: [example.source for example in part] for name, part in parts.items()}
+    sources = {name: [example.source for example in rows] for name, rows in parts.items()}
     write_text(out / "split.json", json.dumps(sources))
     template = template_of(loaded)
-    rendered = {name: _rendered(part, template, loaded.tokenizer) for name, part in parts.items()}
+    rendered = {name: _rendered(rows, template, loaded.tokenizer) for name, rows in parts.items()}
     context = _context(spec, rendered["train"], model.context_length)
     batches = ChatBatches(rendered["train"], batch_size=spec.batch_size, context_length=context, seed=spec.seed)
     if batches.dropped:
@@ -118,8 +118,8 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         held_out = {name: rendered[name] for name in ("validation", "test") if rendered[name]}
         counters = {name: log.counter(STAGE, f"{name} {when}", "conversations") for name in held_out}
         return {
-            name: score(model, part, device, model.context_length, progress=counters[name])
-            for name, part in held_out.items()
+            name: score(model, rows, device, model.context_length, progress=counters[name])
+            for name, rows in held_out.items()
         }
 
     before = scores("before")
@@ -164,7 +164,7 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     made["versions"] = {name: importlib.metadata.version(name) for name in ("underhood", "torch")}
     write_text(out / "results.json", json.dumps(asdict(done) | made, indent=1))
     shutil.rmtree(trainer.checkpoints, ignore_errors=True)
-    figures = {f"{name}_loss": part.loss for name, part in after.items()}
+    figures = {f"{name}_loss": rows.loss for name, rows in after.items()}
     log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
     return done
 
@@ -204,8 +204,8 @@ def score(
     """Loss and accuracy on the answers of conversations; each is cut to the model's context."""
     model.eval()
     nats, right, count = 0.0, 0.0, 0
-    cut = [Rendered(one.ids[: context_length + 1], one.mask[: context_length + 1]) for one in examples]
-    cut = sorted((one for one in cut if any(one.mask[1:])), key=lambda one: len(one.ids))
+    cut = [Rendered(row.ids[: context_length + 1], row.mask[: context_length + 1]) for row in examples]
+    cut = sorted((row for row in cut if any(row.mask[1:])), key=lambda row: len(row.ids))
     for first in range(0, len(cut), rows):
         if progress is not None:
             progress(first, len(cut))
@@ -238,14 +238,14 @@ def _operate(model: Decoder, spec: FinetuneSpec, rank: int) -> LoRASpec | None:
     return lora
 
 
-def _rendered(part: Sequence[Conversation], template: Template, tokenizer: Tokenizer) -> list[Rendered]:
+def _rendered(conversations: Sequence[Conversation], template: Template, tokenizer: Tokenizer) -> list[Rendered]:
     rendered = []
-    for one in part:
+    for conversation in conversations:
         try:
-            rendered.append(template.render(tokenizer, one.messages))
+            rendered.append(template.render(tokenizer, conversation.messages))
         except UserError as error:
             raise UserError(
-                f"{one.source}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
+                f"{conversation.source}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
             ) from error
     return rendered
 
@@ -259,6 +259,6 @@ def _context(spec: FinetuneSpec, examples: Sequence[Rendered], limit: int) -> in
                 got=f"{spec.context_length:,}",
             )
         return spec.context_length
-    longest = max((len(one.ids) for one in examples), default=1) - 1
+    longest = max((len(row.ids) for row in examples), default=1) - 1
     # Rows of one conversation would be mostly padding: several of the longest fit.
     return min(limit, max(64, 64 * math.ceil(longest / 64)))

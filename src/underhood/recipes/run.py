@@ -63,7 +63,7 @@ class Run:
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except FileNotFoundError as error:  # /proc and its like
-                raise UserError(f"can't make {path}: that is no place for folders", fix="Choose another") from error
+                raise UserError(f"can't make {path}: no folder can be made there", fix="Choose another") from error
         write_text(path / "run.toml", toml_text(to_json(spec)))
         return cls(path, spec, RunLog(path / "events.jsonl"), made)
 
@@ -71,11 +71,11 @@ class Run:
         """Takes back a run that `create` made and that came to nothing, with the folders made for it."""
         self.log.close()
         for name in CONTENTS:
-            place = self.path / name
-            if place.is_dir():
-                shutil.rmtree(place)
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
             else:
-                place.unlink(missing_ok=True)
+                target.unlink(missing_ok=True)
         for folder in self.made or ():
             with suppress(OSError):  # somebody else has put something there meanwhile
                 folder.rmdir()
@@ -118,13 +118,13 @@ class Run:
         """Identifies the tokenizer: shards and checkpoints name it, so that they are never read with another."""
         return sha256_of(self.tokenizer_file)
 
-    def shards(self, part: str) -> Path:
+    def shards(self, split: str) -> Path:
         """Folder of the token shards of ``train`` or ``held_out``."""
-        return self.path / "data" / part
+        return self.path / "data" / split
 
-    def open_shards(self, part: str) -> TokenShards:
+    def open_shards(self, split: str) -> TokenShards:
         """The token shards of a part, their checksums verified."""
-        return TokenShards.open(self.shards(part), tokenizer_digest=self.tokenizer_digest)
+        return TokenShards.open(self.shards(split), tokenizer_digest=self.tokenizer_digest)
 
     def checkpoints(self, model: str) -> Path:
         return self.path / "checkpoints" / model
@@ -175,5 +175,5 @@ def differences(run: Run, wanted: BuildSpec) -> dict[str, Any]:
 def _others(path: Path) -> str | None:
     if any((path / name).exists() for name in ("config.json", "checkpoints")):
         return "It holds a model that was not built here: finetune trains it, eval --tasks measures it"
-    runs = sorted(found.parent.name for found in path.parent.glob("*/run.toml")) if path.parent.is_dir() else []
+    runs = sorted(file.parent.name for file in path.parent.glob("*/run.toml")) if path.parent.is_dir() else []
     return f"There are: {', '.join(runs[:8])}" if runs else "Make one with underhood build"

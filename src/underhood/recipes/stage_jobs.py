@@ -99,7 +99,7 @@ def open_or_create(path: Path, wanted: BuildSpec, *, restart: bool) -> Run:
 
 
 def tokenize(run: Run) -> dict[str, Any]:
-    """Takes a run to the end of its tokenizer stage; returns what is known of text and tokenizer (``data.json``)."""
+    """Takes a run to the end of its tokenizer stage; returns the facts about text and tokenizer (``data.json``)."""
     try:
         prepare_data(run)
     except UserError:
@@ -119,7 +119,7 @@ def run_stage(
     feedback: Path | None = None,
     parallel: DataParallel = "ddp",
 ) -> Trained:
-    """Trains one model of a run: what is missing of it, `steps` in all, or all of it with `restart`.
+    """Trains one model of a run: the steps still missing, `steps` in all, or all of it with `restart`.
 
     Models that were made from an earlier version of this one are removed, and so are the measurements.
 

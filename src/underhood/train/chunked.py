@@ -78,10 +78,10 @@ class _Sliced(torch.autograd.Function):
             total += loss
             right.append(hits)
             if grad_ND is not None:
-                found = torch.autograd.grad(logits_nV, [piece_nD, *trained], gradient_nV)
-                grad_ND[here] = found[0]
-                for sum_, part in zip(grads, found[1:], strict=True):
-                    sum_ += part
+                gradients = torch.autograd.grad(logits_nV, [piece_nD, *trained], gradient_nV)
+                grad_ND[here] = gradients[0]
+                for sum_, gradient in zip(grads, gradients[1:], strict=True):
+                    sum_ += gradient
             del logits_nV, gradient_nV  # before the next slice's are made
         ctx.save_for_backward(grad_ND, *grads)
         return total
@@ -90,5 +90,5 @@ class _Sliced(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_ND, *grads = ctx.saved_tensors
-        scaled = [part * grad.to(part.dtype) for part in (grad_ND, *grads)]
+        scaled = [gradient * grad.to(gradient.dtype) for gradient in (grad_ND, *grads)]
         return scaled[0], None, None, None, None, *scaled[1:]

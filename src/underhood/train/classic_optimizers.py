@@ -33,7 +33,7 @@ class Rule(Optimizer, ABC):
 class SGD(Rule):
     """``v ← μ v + g``, ``p ← p − lr · v``; with `nesterov` the step looks ahead, ``p ← p − lr · (g + μ v)``.
 
-    Source: Polyak 1964; Sutskever et al. 2013, in PyTorch's form (the rate stands outside the velocity). The
+    Source: Polyak 1964; Sutskever et al. 2013, in PyTorch's form (the rate is outside the velocity). The
     `weight_decay` is added to the gradient (L2), not decoupled as in AdamW.
     """
 

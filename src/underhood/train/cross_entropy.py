@@ -66,7 +66,7 @@ def _rows(logits_NV: Tensor) -> int:
 
 
 def _below_the_highest(z_nV: Tensor, index_n1: Tensor) -> Tensor:
-    """Takes each row's highest score away from all of it, in place; returns what is left of the targets'."""
+    """Takes each row's highest score away from all of it, in place; returns the remaining scores of the targets."""
     z_nV -= z_nV.amax(dim=-1, keepdim=True)
     return z_nV.gather(1, index_n1)
 

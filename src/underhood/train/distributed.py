@@ -109,8 +109,8 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if grads:
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat)
-        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(part.view_as(grad))
+        for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(summed.view_as(grad))
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float:

@@ -224,7 +224,7 @@ def make_plan(
     """Chooses model and step counts so that training takes about `seconds`.
 
     Args:
-        seconds: what is left of the job, the probe included.
+        seconds: time left for the job, the probe included.
         stages: what each stage asks for, in order. The first decides how large the model may be.
         reserve: seconds to keep for what follows training, given the speed of training in tokens per second.
         probe_seconds: how long to time training steps.

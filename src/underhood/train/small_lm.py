@@ -25,7 +25,7 @@ def train_small(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Decoder:
-    """A decoder trained on windows drawn anywhere from the texts, which stand one after the other.
+    """A decoder trained on windows drawn anywhere from the texts, joined one after the other.
 
     Each text follows an end-of-text token. Unlike in `recipes.build`, windows reach across texts, which costs a little
     and needs no packing.

@@ -169,7 +169,7 @@ def unregister(name: str) -> None:
 def _own() -> dict[str, Stage]:
     package = importlib.import_module("underhood.recipes.stages")
     modules = [
-        importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
+        importlib.import_module(f"{package.__name__}.{entry.name}") for entry in pkgutil.iter_modules(package.__path__)
     ]
     return {module.STAGE.name: module.STAGE for module in modules if hasattr(module, "STAGE")}
 
@@ -209,7 +209,7 @@ def find_model(model: str) -> Stage | None:
 
 
 def find_stage(name: str) -> Stage | None:
-    """`get_stage`, or None for what is no training stage (data, tokenizer, eval)."""
+    """`get_stage`, or None for other stages (data, tokenizer, eval)."""
     return next((stage for stage in all_stages() if stage.name == name), None)
 
 
