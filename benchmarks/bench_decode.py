@@ -24,12 +24,11 @@ from torch import Tensor
 
 from decode_peers import LlamaCpp, transformers_twin, write_ggufs
 from harness import Timing, compare, machine, options_from_command_line, print_json
-from underhood.infer.cache import ContiguousCache
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
-from underhood.infer.generate import last_logits
 from underhood.infer.optimize import optimize_for_inference
 from underhood.infer.request import Request
+from underhood.infer.sequence_runner import SequenceRunner
 from underhood.infer.session import Session
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.models.huggingface import spec_from_config
@@ -163,8 +162,7 @@ class Crowd:
 
 @torch.inference_mode()
 def read_prompt(model: Decoder, prompt: Sequence[int]) -> Tensor:
-    cache = ContiguousCache.for_model(model, 1, len(prompt) + 1)
-    return last_logits(model, torch.tensor([prompt]), cache, None)
+    return SequenceRunner(model, capacity=len(prompt) + 1).prefill([prompt])
 
 
 @torch.inference_mode()

@@ -172,7 +172,7 @@ def test_streams_go_on_where_their_window_is_full():
         streams = Streams(loaded.model, spelling, 0, Shape(60, 2, 8, 1))
         for place, id in enumerate(ids):
             streams.push([id, id + 1])
-            held = streams._held[0].tolist()
+            held = streams._runner.tokens[0]
             assert held[0] == 0
             assert len(held) <= 8
             assert held[1:] == ids[place + 2 - len(held) : place + 1]

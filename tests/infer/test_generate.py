@@ -10,8 +10,9 @@ from tiny_run import TEXT, tiny_model, tiny_tokenizer
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel
-from underhood.infer import generate as module
 from underhood.infer.cache import ContiguousCache
+from underhood.infer.decode import fill_gaps
+from underhood.infer.forward_pass import ForwardPass
 from underhood.infer.generate import Completion, generate
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session, stream
@@ -86,8 +87,8 @@ def test_same_prompt_twice_draws_two_texts(model: LanguageModel) -> None:
 
 def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = tiny_model(TOKENIZER, seed=0), []
-    real = module.last_logits
-    monkeypatch.setattr(module, "last_logits", lambda m, t, c, p: rows.append(len(t)) or real(m, t, c, p))
+    real = ForwardPass.__call__
+    monkeypatch.setattr(ForwardPass, "__call__", lambda self, t, *rest: rows.append(len(t)) or real(self, t, *rest))
     done = generate(model, prompts(), max_new_tokens=12, stop_ids=STOPS)
     # A text of n tokens costs n passes of one row, one more if it met a stop token.
     assert sum(rows) == sum(len(c.ids) + (c.finish == "stop") for c in done)
@@ -95,9 +96,9 @@ def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_select_moves_as_few_rows_as_possible() -> None:
-    assert module._fill_gaps([0, 1, 4, 5]) == [0, 1, 4, 5]
-    assert module._fill_gaps([1, 2, 3, 5]) == [5, 1, 2, 3]
-    assert sorted(module._fill_gaps([2, 3])) == [2, 3]
+    assert fill_gaps([0, 1, 4, 5]) == [0, 1, 4, 5]
+    assert fill_gaps([1, 2, 3, 5]) == [5, 1, 2, 3]
+    assert sorted(fill_gaps([2, 3])) == [2, 3]
 
 
 def test_text_ends_where_the_context_does() -> None:
@@ -212,9 +213,9 @@ def test_session_survives_an_interruption_in_the_middle_of_a_pass(where: int) ->
 
 
 def test_session_reads_long_prompts_in_chunks_and_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from underhood.infer import cached_sequence, session
+    from underhood.infer import sequence_runner, session
 
-    monkeypatch.setattr(cached_sequence, "CHUNK", 7)
+    monkeypatch.setattr(sequence_runner, "PREFILL_CHUNK", 7)
     monkeypatch.setattr(session, "FIRST_CAPACITY", 4)
     model = tiny_model(TOKENIZER, seed=0)
     prompt = prompts(1)[0] * 8

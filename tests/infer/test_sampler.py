@@ -7,10 +7,10 @@ import torch
 from tiny_run import tiny_model, tiny_tokenizer
 
 from underhood.core.errors import UserError
-from underhood.infer.generate import generate, room_for
-from underhood.infer.request import OutputChunk, Request, WrittenToken
+from underhood.infer.generate import generate
+from underhood.infer.request import OutputChunk, Request, WrittenToken, check_request, room_for
 from underhood.infer.sample import GREEDY, SamplingSpec
-from underhood.infer.sampler import SequenceSampler, best, check_request, sample_all
+from underhood.infer.sampler import SequenceSampler, best, sample_all
 
 TOKENIZER = tiny_tokenizer()
 MODEL = tiny_model(TOKENIZER, seed=0)

@@ -14,7 +14,7 @@ from underhood.infer.drafts import Drafter, DraftModel, DraftTokens, NgramDrafte
 from underhood.infer.generate import generate
 from underhood.infer.sample import SamplingSpec, distribution
 from underhood.infer.session import Session
-from underhood.infer.speculative import Speculation
+from underhood.infer.speculative import Speculation, _RejectionSampling
 from underhood.models.decoder import Decoder, qwen3_shaped
 
 VOCABULARY = 4
@@ -35,13 +35,6 @@ class Stubborn:
 
     def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
         return DraftTokens([0, 1, 1, 0, 2][:count])
-
-
-class Greedier(Speculation):
-    """Keeps every guess that the model finds possible at all: what the rule of acceptance is there to prevent."""
-
-    def _round(self, ids, room, cache, sampling, draws):  # type: ignore[no-untyped-def]
-        return super()._round(ids, room, cache, sampling, iter([0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]))
 
 
 def drafts(seed: int = 1) -> dict[str, Drafter]:
@@ -113,9 +106,17 @@ def test_truncated_sampling_has_its_own_distribution():
     assert p_value(Speculation(tiny(2), DraftModel(tiny(3)), count=2), sampling) > 1e-3
 
 
-def test_chi_square_notices_a_rule_that_keeps_too_much():
+def test_chi_square_notices_a_rule_that_keeps_too_much(monkeypatch: pytest.MonkeyPatch):
     """Ablation: without the rule of acceptance the test above must fail."""
-    assert p_value(Greedier(tiny(0), Stubborn(), count=3), SamplingSpec(temperature=1.0, seed=3)) < 1e-6
+    real = _RejectionSampling._verify
+
+    def accept_all(self: _RejectionSampling, model_NV: torch.Tensor) -> list[int]:
+        """Accepts every draft token that the model finds possible at all."""
+        self._draws = iter([0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
+        return real(self, model_NV)
+
+    monkeypatch.setattr(_RejectionSampling, "_verify", accept_all)
+    assert p_value(Speculation(tiny(0), Stubborn(), count=3), SamplingSpec(temperature=1.0, seed=3)) < 1e-6
 
 
 def test_the_model_as_its_own_draft_is_always_right_and_saves_passes():
@@ -201,6 +202,6 @@ def test_session_that_kept_every_guess_would_write_something_else(monkeypatch: p
 
         __hash__ = int.__hash__
 
-    monkeypatch.setattr("underhood.infer.session.greedy_draft", lambda draft, ids, count: [Yes(3)] * max(count, 0))
+    monkeypatch.setattr("underhood.infer.decode.greedy_draft", lambda draft, ids, count: [Yes(3)] * max(count, 0))
     written = list(Session(model, Stubborn(), count=3).stream(prompt, max_new_tokens=20))
     assert [token.id for token in written] != expected.ids

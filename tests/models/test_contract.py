@@ -14,7 +14,7 @@ from underhood.core.checkpoint import load_module, module_tensors
 from underhood.core.config import from_json, to_json
 from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
-from underhood.infer.generate import new_cache
+from underhood.infer.sequence_runner import new_cache
 from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.nn.attention import AttentionSpec

@@ -12,12 +12,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel
-from underhood.infer.cache import ContiguousCache
-from underhood.infer.generate import Completion, check_prompts, device_of, last_logits, new_cache, room_for
+from underhood.infer.decode import NextTokens, decode
+from underhood.infer.generate import Completion
+from underhood.infer.request import check_prompts, room_for
+from underhood.infer.sequence_runner import SequenceRunner
 
 
 @dataclass
@@ -40,7 +42,6 @@ class _Beam:
     total: float
 
 
-@torch.inference_mode()
 def beam_search(
     model: LanguageModel,
     prompt: Sequence[int],
@@ -72,42 +73,74 @@ def beam_search(
     if not 1 <= n <= beams:
         got = f"{beams} beams, n = {n}"
         raise UserError("the number of beams is out of range", expected="at least 1, and n from 1 to it", got=got)
-    if isinstance(model, nn.Module):
-        model.eval()
-    room, stops = room_for(model, len(prompt), max_new_tokens), frozenset(stop_ids)
-    tokens_BT = torch.tensor([list(prompt)], device=device_of(model))
-    store = new_cache(model, 1, len(prompt) + room) if cache and room > 0 else None
-    live, done = [_Beam([], [], 0.0)], list[Hypothesis]()
-    for length in range(1, room + 1):
-        logprobs_BV = last_logits(model, tokens_BT, store, None).float().log_softmax(dim=-1)
-        candidates = _best(logprobs_BV, live, (len(stops) + 1) * beams)
+    room = room_for(model, len(prompt), max_new_tokens)
+    search = _BeamSearch(prompt, beams, room, length_penalty, early_stop, frozenset(stop_ids))
+    if room > 0:
+        for _ in decode(SequenceRunner(model, capacity=len(prompt) + room, use_cache=cache), search):
+            pass
+    return search.done[:n]
+
+
+class _BeamSearch:
+    """The search as a decoding strategy: every row of the batch holds one beginning."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        beams: int,
+        room: int,
+        length_penalty: float,
+        early_stop: bool,
+        stops: frozenset[int],
+    ):
+        self.next: NextTokens | None = None
+        self.done: list[Hypothesis] = []
+        self._prompt, self._beams, self._room = list(prompt), beams, room
+        self._length_penalty, self._early_stop, self._stops = length_penalty, early_stop, stops
+        self._live = [_Beam([], [], 0.0)]
+        self._length = 0
+
+    def prompts(self) -> tuple[list[list[int]], int]:
+        """See `DecodingStrategy`."""
+        return [self._prompt], 1
+
+    def choose(self, logits_NV: Tensor, runner: SequenceRunner) -> tuple[()]:
+        """See `DecodingStrategy`."""
+        self._length += 1
+        length, beams = self._length, self._beams
+        candidates = _best(logits_NV.float().log_softmax(dim=-1), self._live, (len(self._stops) + 1) * beams)
         onward: list[tuple[int, _Beam]] = []
         for rank, (parent, token, logprob, total) in enumerate(candidates):
-            beam, ends = live[parent], token in stops
-            if ends or length == room:
+            beam, ends = self._live[parent], token in self._stops
+            if ends or length == self._room:
                 if rank < beams:
-                    kept = ([], []) if ends else ([token], [logprob])
-                    done.append(
+                    ids, logprobs = ([], []) if ends else ([token], [logprob])
+                    self.done.append(
                         Hypothesis(
-                            ids=beam.ids + kept[0],
+                            ids=beam.ids + ids,
                             finish="stop" if ends else "length",
-                            logprobs=beam.logprobs + kept[1],
+                            logprobs=beam.logprobs + logprobs,
                             stop_id=token if ends else None,
-                            score=total / length**length_penalty,
+                            score=total / length**self._length_penalty,
                         )
                     )
             elif len(onward) < beams:
                 onward.append((parent, _Beam([*beam.ids, token], [*beam.logprobs, logprob], total)))
-        done = sorted(done, key=lambda one: -one.score)[:beams]
-        if not onward or (len(done) == beams and (early_stop or _hopeless(onward, done, length, room, length_penalty))):
-            break
-        parents, live = [parent for parent, _ in onward], [beam for _, beam in onward]
-        newest_B1 = torch.tensor([[beam.ids[-1]] for beam in live], device=tokens_BT.device)
-        if store is None:
-            tokens_BT = torch.cat((tokens_BT[torch.tensor(parents, device=tokens_BT.device)], newest_B1), dim=1)
-        else:
-            store, tokens_BT = _follow(store, parents), newest_B1
-    return done[:n]
+        self.done = sorted(self.done, key=lambda hypothesis: -hypothesis.score)[:beams]
+        self._live = [beam for _, beam in onward]
+        tokens = [[beam.ids[-1]] for beam in self._live]
+        over = not onward or (len(self.done) == beams and (self._early_stop or self._hopeless()))
+        self.next = None if over else NextTokens(tokens, parents=[parent for parent, _ in onward])
+        return ()
+
+    def _hopeless(self) -> bool:
+        """Whether no beginning can still overtake: it can at best lose nothing, at the length that suits it most.
+
+        A longer text has a greater divisor, which helps a negative number when the power is positive.
+        """
+        best_length = self._room if self._length_penalty > 0 else self._length + 1
+        best_total = max(beam.total for beam in self._live)
+        return best_total / best_length**self._length_penalty <= self.done[-1].score
 
 
 def _best(logprobs_BV: Tensor, live: list[_Beam], count: int) -> list[tuple[int, int, float, float]]:
@@ -120,22 +153,3 @@ def _best(logprobs_BV: Tensor, live: list[_Beam], count: int) -> list[tuple[int,
         parent, token = divmod(place, totals_BV.shape[-1])
         found.append((parent, token, total - live[parent].total, total))
     return found
-
-
-def _hopeless(
-    onward: list[tuple[int, _Beam]], done: list[Hypothesis], length: int, room: int, length_penalty: float
-) -> bool:
-    """Whether no beginning can still overtake: it can at best lose nothing, and end at the length that suits it most.
-
-    A longer text has a greater divisor, which helps a negative number when the power is positive.
-    """
-    best_length = room if length_penalty > 0 else length + 1
-    return max(beam.total for _, beam in onward) / best_length**length_penalty <= done[-1].score
-
-
-def _follow(store: ContiguousCache, parents: list[int]) -> ContiguousCache:
-    """The cache in which every row holds its beam's parent."""
-    if store.batch < len(parents):  # there was one row at first
-        return store.spread(parents)
-    store.select(parents)
-    return store

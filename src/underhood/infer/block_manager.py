@@ -154,6 +154,14 @@ class BlockManager:
         self.share(found)
         return found, link
 
+    def reset_prefix_cache(self) -> None:
+        """Forgets what all blocks hold, such as keys and values of weights that have changed; held blocks stay held."""
+        self._on_file.clear()
+        self._content = [None] * self.total
+        for block in self._idle:
+            self._state[block] = FREE
+        self._idle.clear()
+
     def _hold(self, block: int) -> None:
         self._state[block] = HELD
         self._references[block] = 1

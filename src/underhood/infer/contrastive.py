@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from underhood.core.errors import UserError
-from underhood.infer.cache import ContiguousCache
-from underhood.infer.generate import Completion, check_prompts, device_of
+from underhood.infer.decode import NextTokens, decode
+from underhood.infer.generate import Completion
+from underhood.infer.request import check_prompts
+from underhood.infer.sequence_runner import SequenceRunner
 from underhood.models.decoder import Decoder
 
 
-@torch.inference_mode()
 def contrastive_search(
     model: Decoder,
     prompt: Sequence[int],
@@ -44,31 +46,57 @@ def contrastive_search(
         raise UserError("k is out of range", expected=f"a whole number from 1 to {model.vocab_size}", got=str(k))
     if not 0 <= alpha <= 1:
         raise UserError("alpha is out of range", expected="a number from 0 to 1", got=str(alpha))
-    model.eval()
-    device, stops, done = device_of(model), frozenset(stop_ids), Completion()
     # A token is read before it is taken, so there is room for one less than when sampling.
     room = max_new_tokens if model.context_length is None else min(max_new_tokens, model.context_length - len(prompt))
-    if room < 1:
-        return done
-    cache = ContiguousCache.for_model(model, 1, len(prompt) + room)
-    read_TD = model.hidden_states(torch.tensor([list(prompt)], device=device), cache=cache)[0]
-    cache = cache.spread([0] * k)
-    states_SD = torch.empty(len(prompt) + room, read_TD.shape[1], dtype=torch.float32, device=device)
-    states_SD[: len(prompt)] = normalize(read_TD.float(), dim=-1)
-    last_D = read_TD[-1]
-    for length in range(len(prompt), len(prompt) + room):
-        logprobs_V = model.unembed(last_D[None])[0].float().log_softmax(dim=-1)
-        best_K = logprobs_V.topk(k)
-        tried_KD = model.hidden_states(best_K.indices[:, None], cache=cache)[:, -1]
-        directions_KD = normalize(tried_KD.float(), dim=-1)
-        likeness_K = (directions_KD @ states_SD[:length].T).amax(dim=-1)
-        taken = int(((1 - alpha) * best_K.values.exp() - alpha * likeness_K).argmax())
-        token = int(best_K.indices[taken])
-        if token in stops:
-            done.finish, done.stop_id = "stop", token
-            break
-        done.ids.append(token)
-        done.logprobs.append(float(best_K.values[taken]))
-        cache.select([taken] * k)
-        states_SD[length], last_D = directions_KD[taken], tried_KD[taken]
-    return done
+    search = _ContrastiveSearch(prompt, k, alpha, room, frozenset(stop_ids))
+    if room > 0:
+        for _ in decode(SequenceRunner(model, capacity=len(prompt) + room, keep_hidden=True), search):
+            pass
+    return search.done
+
+
+class _ContrastiveSearch:
+    """The search as a decoding strategy: the k rows of the batch try one token each, and one of them goes on."""
+
+    def __init__(self, prompt: Sequence[int], k: int, alpha: float, room: int, stops: frozenset[int]):
+        self.next: NextTokens | None = None
+        self.done = Completion()
+        self._prompt, self._k, self._alpha, self._room, self._stops = list(prompt), k, alpha, room, stops
+        self._directions_SD: Tensor | None = None  # of every token so far
+        self._tried: list[tuple[int, float]] = []
+
+    def prompts(self) -> tuple[list[list[int]], int]:
+        """See `DecodingStrategy`."""
+        return [self._prompt], 1
+
+    def choose(self, logits_NV: Tensor, runner: SequenceRunner) -> tuple[()]:
+        """See `DecodingStrategy`."""
+        assert runner.hidden_BTD is not None
+        directions_BTD = normalize(runner.hidden_BTD.float(), dim=-1)
+        taken = 0
+        if self._directions_SD is None:
+            self._directions_SD = directions_BTD[0]
+        else:
+            taken = self._take(directions_BTD[:, -1])
+            token, logprob = self._tried[taken]
+            if token in self._stops:
+                self.done.finish, self.done.stop_id = "stop", token
+                self.next = None
+                return ()
+            self.done.ids.append(token)
+            self.done.logprobs.append(logprob)
+            if len(self.done.ids) == self._room:
+                self.next = None
+                return ()
+            self._directions_SD = torch.cat((self._directions_SD, directions_BTD[taken]))
+        best_K = logits_NV[taken].float().log_softmax(dim=-1).topk(self._k)
+        self._tried = list(zip(best_K.indices.tolist(), best_K.values.tolist(), strict=True))
+        self.next = NextTokens([[token] for token, _ in self._tried], parents=[taken] * self._k)
+        return ()
+
+    def _take(self, directions_KD: Tensor) -> int:
+        """The row of the tried token with the best score."""
+        assert self._directions_SD is not None
+        probs_K = torch.tensor([logprob for _, logprob in self._tried], device=directions_KD.device).exp()
+        likeness_K = (directions_KD @ self._directions_SD.T).amax(dim=-1)
+        return int(((1 - self._alpha) * probs_K - self._alpha * likeness_K).argmax())

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel
-from underhood.infer.cached_sequence import CachedSequence
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, draw
-from underhood.models.decoder import Decoder
+from underhood.infer.sequence_runner import FIRST_CAPACITY, SequenceRunner
 
 DRAFT_TOKENS = 5
 """Default draft length: longer drafts are seldom accepted whole, and cost more to verify."""
@@ -82,19 +81,19 @@ class NgramDrafter:
 class DraftModel:
     """A smaller model with the same vocabulary guesses token by token, drawing as the request says."""
 
-    def __init__(self, model: Decoder):
-        self.model = model.eval()
-        self._text = CachedSequence(model, model.context_length)
+    def __init__(self, model: LanguageModel):
+        self.model = model
+        self._runner = SequenceRunner(model, capacity=model.context_length or FIRST_CAPACITY)
 
     def propose(self, ids: Sequence[int], count: int, sampling: SamplingSpec, draws: Iterator[float]) -> DraftTokens:
         """See `Drafter.propose`."""
-        count = min(count, self.model.context_length - len(ids) + 1)
+        if self.model.context_length is not None:
+            count = min(count, self.model.context_length - len(ids) + 1)
         if count < 1:
             return DraftTokens()
         text, rows = list(ids), []
-        self._text.rewind(text)
         for _ in range(count):
-            chances_V = distribution(self._text.scores(text)[0], sampling)
+            chances_V = distribution(self._runner.prefill([text])[0], sampling)
             rows.append(chances_V)
             text.append(draw_one(chances_V, next(draws)))
         return DraftTokens(text[len(ids) :], torch.stack(rows))
@@ -109,7 +108,7 @@ class DrafterPool:
         count: tokens guessed at a time, at most.
     """
 
-    def __init__(self, model: Decoder | None, most: int, count: int):
+    def __init__(self, model: LanguageModel | None, most: int, count: int):
         self.count = count
         self._free: list[Drafter] = [NgramDrafter() if model is None else DraftModel(model) for _ in range(most)]
         self._of: dict[Hashable, Drafter] = {}
@@ -133,7 +132,7 @@ def greedy_draft(draft: Drafter, ids: Sequence[int], count: int) -> list[int]:
     return draft.propose(ids, count, GREEDY, repeat(0.0)).ids if count > 0 else []
 
 
-def check_draft(model: LanguageModel, draft: Decoder) -> None:
+def check_draft(model: LanguageModel, draft: LanguageModel) -> None:
     """Raises a `UserError` where a model can't guess for another."""
     if draft.vocab_size != model.vocab_size:
         raise UserError(

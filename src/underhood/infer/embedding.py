@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.infer.generate import device_of
-from underhood.models.decoder import Decoder
+from underhood.core.protocols import HiddenStateModel
+from underhood.infer.cache import device_of
 
 
-def mean_hidden(model: Decoder, rows: Sequence[Sequence[int]]) -> Float[Tensor, "N D"]:
+def mean_hidden(model: HiddenStateModel, rows: Sequence[Sequence[int]]) -> Float[Tensor, "N D"]:
     """The mean of the last layer's normalised output over each row's tokens, in fp32.
 
     The rows are read side by side as documents of one row.
@@ -32,7 +32,7 @@ class EmbeddingJob:
         self._rows = [list(row) for row in rows]
         self._done: list[Tensor] = []
 
-    def go_on(self, model: Decoder, tokens: int) -> None:
+    def go_on(self, model: HiddenStateModel, tokens: int) -> None:
         """Reads the next rows, of at most so many tokens together but at least one; the last call sets the result."""
         try:
             count, length = 1, len(self._rows[0])

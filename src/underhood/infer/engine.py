@@ -1,8 +1,4 @@
-"""The engine: many requests, one model, one step at a time.
-
-What a step is made of is decided in `scheduler`, where keys and values lie in `blocks`, attention over them in
-`blocked`; `reader` runs the model, and `choosing` says which token comes next. Here it is put together.
-"""
+"""Inference engine with continuous batching: scheduler, model runner and samplers, put together (Kwon et al. 2023)."""
 
 from __future__ import annotations
 
@@ -11,28 +7,30 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import Tokenizer
+from underhood.core.protocols import HiddenStateModel, LanguageModel, Tokenizer
 from underhood.infer.block_manager import BlockManager
+from underhood.infer.decode import sample_verified
 from underhood.infer.drafts import DrafterPool, check_draft
 from underhood.infer.embedding import EmbeddingJob
 from underhood.infer.engine_spec import EngineSpec, EngineStats
-from underhood.infer.generate import check_prompts, room_for
 from underhood.infer.memory import count_blocks
-from underhood.infer.model_runner import ModelRunner
-from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
+from underhood.infer.model_runner import model_runner
+from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken, check_prompts, check_request, room_for
 from underhood.infer.request_handle import EngineStopped, QueueFull, RequestHandle
 from underhood.infer.request_output import RequestChoice, RequestOutput
-from underhood.infer.sampler import SequenceSampler, check_request, sample_all
+from underhood.infer.rollout import Rollout, collect_rollout
+from underhood.infer.sample import PURE_SAMPLING, SamplingSpec
+from underhood.infer.sampler import sample_all
 from underhood.infer.scheduler import DRAFT_SEQUENCES_MAX, ScheduledBatch, Scheduler, Sequence
 from underhood.infer.sliding_window_cache import window_of
-from underhood.models.decoder import Decoder
+from underhood.infer.weights import check_same_shape, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +41,8 @@ FAILURES_TO_GIVE_UP = 3
 class Engine:
     """Continues many texts at once with one model.
 
-    `submit` may be called from any thread at any time; `step` moves every text on by one token. An `EngineThread` runs
-    the steps of a server's engine; without one, whoever reads a handle's chunks runs them.
+    `submit` may be called from any thread; `step` runs one forward pass. In a server an `EngineThread` runs the steps;
+    without one, whoever reads a handle's chunks runs them.
 
     Args:
         draft: a smaller model with the same vocabulary, which guesses in place of a look at what the text repeats.
@@ -54,29 +52,34 @@ class Engine:
         threaded: an `EngineThread` runs the steps.
 
     Raises:
-        UserError: the model has a layer that can't be cached, or there is too little memory; the draft has another
-            vocabulary.
+        UserError: there is too little memory for the KV cache, or the draft has another vocabulary.
     """
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, spec: EngineSpec | None = None, draft: Decoder | None = None
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        spec: EngineSpec | None = None,
+        draft: LanguageModel | None = None,
     ):
         spec = spec or EngineSpec()
-        self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
+        self.model, self.tokenizer, self.spec = model, tokenizer, spec
+        if isinstance(model, nn.Module):
+            model.eval()
         self.failure: Exception | None = None
         self.threaded = False
         if draft is not None:
             check_draft(model, draft)
         self.drafts = DrafterPool(draft, DRAFT_SEQUENCES_MAX, spec.draft_tokens) if spec.draft_tokens else None
         blocks = count_blocks(model, spec)
-        self.runner = ModelRunner(model, blocks, spec)
+        self.runner = model_runner(model, blocks, spec)
         self.block_manager = BlockManager(blocks, spec.block)
         self.scheduler = Scheduler(
             self.block_manager,
             max_sequences=spec.max_sequences,
             max_batched_tokens=spec.max_batched_tokens,
-            share=spec.prefix_caching,
-            window=window_of(model),
+            share=spec.prefix_caching and self.runner.paged,
+            window=window_of(model) if self.runner.paged else None,
         )
         self._choices: dict[Sequence, RequestChoice] = {}
         self._forks: dict[Sequence, list[Sequence]] = {}
@@ -104,7 +107,9 @@ class Engine:
         """
         self._check(request)
         handle = RequestHandle(request, on_cancel=self._on_cancel, drive=None if self.threaded else self.step)
-        output = self._answer(handle)
+        output = RequestOutput.of(
+            handle, self._limit(request), self.tokenizer, lambda end: self._finished.update([end])
+        )
         with self._gate:
             self._check_open()
             waiting = len(self._inbox) + len(self.scheduler.waiting)
@@ -120,6 +125,7 @@ class Engine:
             worked = self._arrivals_and_departures()
             if self._embeddings:
                 job = self._embeddings[0]
+                assert isinstance(self.model, HiddenStateModel), "`embed` has checked it"
                 job.go_on(self.model, self.spec.max_batched_tokens)
                 if job.result.done():
                     self._embeddings.popleft()
@@ -136,12 +142,14 @@ class Engine:
             return True
 
     def embed(self, rows: list[list[int]]) -> Tensor:
-        """The mean of the last layer's normalised output over each row's tokens, (n, D) in fp32.
+        """Mean-pooled hidden states of each row, (n, D) in fp32.
 
         Raises:
             UserError: a row is empty or longer than the context.
             EngineStopped: the engine has ended.
         """
+        if not isinstance(self.model, HiddenStateModel):
+            raise UserError("this model has no hidden states to embed with", expected="a decoder")
         check_prompts(self.model, rows, 0)
         job = EmbeddingJob(rows)
         with self._gate:
@@ -152,27 +160,55 @@ class Engine:
             self.step()
         return job.result.result()
 
+    def update_weights(self, source: LanguageModel | Mapping[str, Tensor]) -> None:
+        """Goes on with new weights. The prefix cache is dropped; running sequences are read again from their start.
+
+        Args:
+            source: another model of the same architecture, or a state dict for the engine's own (which must not have
+                been rebuilt by fusing or quantising).
+
+        Raises:
+            UserError: the state dict does not fit, or the model has another vocabulary or context, or keeps other
+                states.
+        """
+        with self._lock:
+            if isinstance(source, Mapping):
+                load_weights(self.model, source)
+            else:
+                check_same_shape(self.model, source)
+                self.model = source.eval() if isinstance(source, nn.Module) else source
+            self.runner.use(self.model)
+            self.scheduler.recompute_all()
+            self.reset_prefix_cache()
+
+    def reset_prefix_cache(self) -> None:
+        """Drops what the prefix cache holds; sequences that run go on, and are found by no other sequence."""
+        with self._lock:
+            self.block_manager.reset_prefix_cache()
+            for sequence in self.scheduler.running:
+                sequence.link = None
+
+    def rollout(
+        self,
+        prompts: list[list[int]],
+        n: int = 1,
+        *,
+        max_new_tokens: int = 128,
+        sampling: SamplingSpec = PURE_SAMPLING,
+        stop_ids: Collection[int] = (),
+    ) -> Rollout:
+        """`n` sampled continuations of every prompt, with the log-probabilities that reinforcement learning needs.
+
+        A prompt is prefilled once for all its continuations. A sampled stop token is part of the continuation.
+
+        Raises:
+            UserError: the model can't continue a prompt.
+        """
+        return collect_rollout(self, prompts, n, max_new_tokens, sampling, frozenset(stop_ids))
+
     def stats(self) -> EngineStats:
         """A snapshot; may be taken from any thread."""
-        counts = self._counts
-        return EngineStats(
-            running=len(self.scheduler.running),
-            waiting=len(self.scheduler.waiting) + len(self._inbox),
-            blocks_used=self.block_manager.used,
-            blocks_cached=self.block_manager.cached,
-            blocks_total=self.block_manager.total,
-            prompt_tokens=counts["prompt_tokens"],
-            cached_tokens=counts["cached_tokens"],
-            completion_tokens=counts["completion_tokens"],
-            prefix_hits=counts["prefix_hits"],
-            preemptions=self.scheduler.preemptions,
-            draft_tokens=counts["draft_tokens"],
-            accepted_tokens=counts["accepted_tokens"],
-            steps=counts["steps"],
-            step_seconds=counts["microseconds"] / 1e6,
-            failures=counts["failures"],
-            finished=dict(self._finished),
-        )
+        return EngineStats.of(self.scheduler, len(self._inbox), self._counts, self._finished)
 
     @property
     def idle(self) -> bool:
@@ -210,37 +246,17 @@ class Engine:
     def _check(self, request: Request) -> None:
         check_prompts(self.model, [request.prompt], request.max_new_tokens)
         check_request(request, self.model.vocab_size)
-        limit = self._limit(request)
-        if not self.scheduler.fits(limit):
-            raise UserError(
-                "the text may grow longer than the cache has room for",
-                expected=f"at most {self.block_manager.total * self.block_manager.size} tokens",
-                got=str(limit),
-                fix="Ask for fewer tokens, or give the engine more memory",
-            )
+        self.scheduler.check_fits(self._limit(request))
 
     def _limit(self, request: Request) -> int:
         return len(request.prompt) + room_for(self.model, len(request.prompt), request.max_new_tokens)
-
-    def _answer(self, handle: RequestHandle) -> RequestOutput:
-        request = handle.request
-        output = RequestOutput(handle, lambda finish: self._finished.update((finish,)))
-        length, limit = len(request.prompt), self._limit(request)
-        for number in range(request.best_of or request.n):
-            parent = output.choices[0].sequence if number else None
-            sequence = Sequence(
-                tokens=list(request.prompt), prompt=length, limit=limit, cache_salt=request.cache_salt, parent=parent
-            )
-            sampler = SequenceSampler(request, number, self.tokenizer, room=limit - length)
-            output.choices.append(RequestChoice(output, sequence, sampler))
-        return output
 
     def _on_cancel(self, handle: RequestHandle) -> None:
         self._cancelled.append(handle)
         self.wake()
 
     def _arrivals_and_departures(self) -> bool:
-        """Takes in what has been submitted and drops what has been cancelled or is late; whether there was any."""
+        """Takes in what has been submitted, drops what is cancelled or late; whether there was any."""
         worked = False
         while self._inbox:
             self._begin(self._inbox.popleft())
@@ -291,6 +307,7 @@ class Engine:
         if chunk.finish is not None:
             if self._choices.pop(choice.sequence, None) is not None:
                 self.scheduler.end(choice.sequence)
+                self.runner.release(choice.sequence)
                 if self.drafts is not None:
                     self.drafts.release(choice.sequence)
             self._forks.pop(choice.sequence, None)
@@ -325,29 +342,31 @@ class Engine:
     def _go_on(self, batch: ScheduledBatch, logits_NV: Tensor) -> None:
         """What has been read is in the cache; texts that have been read to their end get their next token."""
         self.scheduler.advance(batch)
-        asked: list[tuple[RequestChoice, int, tuple[int, ...]]] = []  # choice, its row of logits, its draft
+        choices: list[RequestChoice] = []
+        drafts: list[tuple[int, ...]] = []
+        rows: list[int] = []  # of the logits of each choice and its draft
         row = 0
         for item in batch.scheduled:
             if item.last:
-                asked.append((self._choices[item.sequence], row, item.draft))
-                for fork in self._forks.pop(item.sequence, ()):
-                    if fork in self._choices and self.scheduler.fork(item.sequence, fork):
-                        asked.append((self._choices[fork], row, ()))
+                width = 1 + len(item.draft)
+                forks = [fork for fork in self._forks.pop(item.sequence, ()) if fork in self._choices]
+                forks = [fork for fork in forks if self.scheduler.fork(item.sequence, fork)]
+                choices += [self._choices[sequence] for sequence in (item.sequence, *forks)]
+                drafts += [item.draft, *[()] * len(forks)]
+                rows += [*range(row, row + width), *[row] * len(forks)]
                 self._counts["draft_tokens"] += len(item.draft)
-                row += 1 + len(item.draft)
-        while asked:
-            choices, rows, drafts = zip(*asked, strict=True)
-            scores_NV = logits_NV if [*rows] == [*range(len(logits_NV))] else logits_NV[[*rows]]
-            asked = []
-            for choice, row, draft, token in zip(
-                choices, rows, drafts, self._choose(scores_NV, [*choices]), strict=True
-            ):
-                self._take(choice, token)
-                # An accepted draft token has been read already, so its logits are in the next row.
-                if draft and choice.sequence.state == "running" and choice.sequence.tokens[-1] == draft[0]:
-                    self.scheduler.count_read(choice.sequence, 1)
-                    self._counts["accepted_tokens"] += 1
-                    asked.append((choice, row + 1, draft[1:]))
+                row += width
+
+        def take(number: int, token: WrittenToken | Exception) -> bool:
+            self._take(choices[number], token)
+            return choices[number].sequence.state == "running"
+
+        def accept(number: int) -> None:
+            self.scheduler.count_read(choices[number].sequence, 1)
+            self._counts["accepted_tokens"] += 1
+
+        logits_NV = logits_NV if rows == [*range(row)] else logits_NV[rows]
+        sample_verified(logits_NV, choices, drafts, sample=self._choose, take=take, accept=accept)
 
     def _choose(self, logits_NV: Tensor, choices: list[RequestChoice]) -> list[WrittenToken | Exception]:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from underhood.core.errors import UserError
 from underhood.infer.request import Finish
+from underhood.infer.scheduler import Scheduler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,18 @@ class EngineSpec:
             )
 
 
+COUNTED = (
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "prefix_hits",
+    "draft_tokens",
+    "accepted_tokens",
+    "steps",
+    "failures",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineStats:
     """What an engine has done since it was made, and what it is doing.
@@ -87,3 +101,19 @@ class EngineStats:
     step_seconds: float = 0.0
     failures: int = 0
     finished: dict[Finish, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scheduler: Scheduler, inbox: int, counts: Counter[str], finished: Counter[Finish]) -> "EngineStats":
+        """A snapshot; may be taken from any thread."""
+        blocks = scheduler.blocks
+        return cls(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + inbox,
+            blocks_used=blocks.used,
+            blocks_cached=blocks.cached,
+            blocks_total=blocks.total,
+            preemptions=scheduler.preemptions,
+            step_seconds=counts["microseconds"] / 1e6,
+            finished=dict(finished),
+            **{name: counts[name] for name in COUNTED},
+        )

@@ -44,6 +44,8 @@ def count_blocks(model: LanguageModel, spec: EngineSpec) -> int:
     Raises:
         UserError: not even one block fits.
     """
+    if not can_be_paged(model):  # its sequences have caches of their own, and blocks only count tokens
+        return -(-spec.max_sequences * (model.context_length or UNLIMITED) // spec.block)
     size = block_bytes(model, spec)
     if spec.cache_bytes is None:
         [room] = share_memory([(model, spec)])
@@ -65,6 +67,8 @@ def share_memory(engines: Sequence[tuple[LanguageModel, EngineSpec]]) -> list[in
     """
     wanted = [
         ROUNDS * -(-spec.max_sequences * (model.context_length or UNLIMITED) // spec.block) * block_bytes(model, spec)
+        if can_be_paged(model)
+        else 0
         for model, spec in engines
     ]
     rest = int(SHARE * spare_memory(device_of(engines[0][0])))
@@ -86,6 +90,12 @@ def block_bytes(model: LanguageModel, spec: EngineSpec) -> int:
     return spec.block * sum(each)
 
 
+def can_be_paged(model: LanguageModel) -> bool:
+    """Whether all that a model keeps is vectors per token, which pages can hold."""
+    states = states_of(model)
+    return states is not None and not any(state.recurrent for state in states)
+
+
 def paged_states(model: LanguageModel) -> tuple[StateSpec, ...]:
     """What each layer keeps per token.
 
@@ -93,7 +103,7 @@ def paged_states(model: LanguageModel) -> tuple[StateSpec, ...]:
         UserError: a layer keeps something else, which pages cannot hold.
     """
     states = states_of(model)
-    if states is None or any(state.recurrent for state in states):
+    if states is None or not can_be_paged(model):
         raise UserError(
             f"{type(model).__name__} can't be served by the engine",
             expected="layers that declare what they keep per token",

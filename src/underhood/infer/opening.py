@@ -7,10 +7,10 @@ from pathlib import Path
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
-from underhood.infer.cached_sequence import warm
 from underhood.infer.drafts import check_draft
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.optimize import Quantized, optimize_for_inference
+from underhood.infer.sequence_runner import warm_up
 from underhood.models.base import BuiltModel, parameter_count
 
 LARGE = 20_000_000
@@ -21,7 +21,7 @@ def ready(loaded: LoadedModel) -> LoadedModel:
     """The same model; of a large one a copy that decodes faster, with its kernels compiled."""
     if parameter_count(loaded.model) >= LARGE:
         loaded = replace(loaded, model=optimize_for_inference(loaded.model))
-        warm(loaded.model)
+        warm_up(loaded.model)
     return loaded
 
 

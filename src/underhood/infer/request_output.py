@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, field
 
+from underhood.core.protocols import Tokenizer
 from underhood.infer.request import Finish, OutputChunk
 from underhood.infer.request_handle import RequestHandle
 from underhood.infer.sampler import SequenceSampler, best
@@ -28,14 +29,32 @@ class RequestOutput:
     """Hands chunks on as they come, or, for `best_of`, those of the best choices once all have ended.
 
     Args:
-        on_finish: told how each returned choice ended.
+        finished: counts how the returned choices ended.
     """
 
-    def __init__(self, handle: RequestHandle, on_finish: Callable[[Finish], None]):
+    def __init__(self, handle: RequestHandle, finished: Counter[Finish]):
         self.handle = handle
         self.choices: list[RequestChoice] = []
-        self._on_finish = on_finish
+        self._finished = finished
         self._chooses = (handle.request.best_of or handle.request.n) > handle.request.n
+
+    @classmethod
+    def of(cls, handle: RequestHandle, limit: int, tokenizer: Tokenizer, finished: Counter[Finish]) -> "RequestOutput":
+        """The output of a new request: one sequence with its sampler per choice, none of which runs yet.
+
+        Args:
+            limit: tokens that a sequence may grow to, prompt included.
+        """
+        request = handle.request
+        output, length = cls(handle, finished), len(request.prompt)
+        for number in range(request.best_of or request.n):
+            parent = output.choices[0].sequence if number else None
+            sequence = Sequence(
+                tokens=list(request.prompt), prompt=length, limit=limit, cache_salt=request.cache_salt, parent=parent
+            )
+            sampler = SequenceSampler(request, number, tokenizer, room=limit - length)
+            output.choices.append(RequestChoice(output, sequence, sampler))
+        return output
 
     def put(self, choice: RequestChoice, chunk: OutputChunk) -> None:
         """What is new of a choice."""
@@ -56,5 +75,5 @@ class RequestOutput:
 
     def _hand_on(self, chunk: OutputChunk) -> None:
         if chunk.finish is not None:
-            self._on_finish(chunk.finish)
+            self._finished[chunk.finish] += 1
         self.handle.put(chunk)

@@ -77,6 +77,9 @@ class SamplingSpec:
 
 GREEDY = SamplingSpec(temperature=0.0)
 
+PURE_SAMPLING = SamplingSpec()
+"""Draws from the model's own distribution."""
+
 
 def keep_top_k(logits_BV: Float[Tensor, "*B V"], k: int) -> Float[Tensor, "*B V"]:
     """The scores with all but the `k` best (and their ties) at −∞ (Fan et al. 2018)."""

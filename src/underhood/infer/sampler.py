@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.infer.penalties import Penalties
 from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
-from underhood.infer.sample import SamplingSpec, choose, uniforms
+from underhood.infer.sample import SamplingSpec, choose, distribution, uniforms
 from underhood.infer.stopping import Writer
 from underhood.kernels import elementwise, jit
 
@@ -29,10 +28,11 @@ class SequenceSampler:
     Attributes:
         tokens: what has been written, stop tokens left out.
         finish: why it ended; None while it goes on. A request that has no room for a token has ended from the start.
+        stop_id: the stop token that ended it, or None.
 
     Args:
         tokenizer: turns tokens into text; None where only tokens matter (no stop strings, no grammar then).
-        room: how many tokens there is room for, if fewer than `max_new_tokens`; see `generate.room_for`.
+        room: how many tokens there is room for, if fewer than `max_new_tokens`; see `request.room_for`.
 
     Raises:
         UserError: the tokenizer can't write what the grammar wants.
@@ -45,6 +45,7 @@ class SequenceSampler:
         self.tokens: list[WrittenToken] = []
         self._room = request.max_new_tokens if room is None else min(room, request.max_new_tokens)
         self.finish: Finish | None = "length" if self._room < 1 else None
+        self.stop_id: int | None = None
         self._draws = uniforms(request.sampling.seed, choice)
         self._penalties = Penalties(request.sampling, request.prompt) if request.sampling.reshapes else None
         self._writer = None if tokenizer is None else Writer(tokenizer, request.stop)
@@ -88,7 +89,12 @@ class SequenceSampler:
         if self._matcher is not None and self._matcher.stuck:
             return self.end("stop" if self._matcher.accepts else "error")
         if token.id in self.request.stop_ids:
-            return self.end("stop")
+            self.stop_id = token.id
+            end = self.end("stop")
+            if not self.request.include_stop_token:
+                return end
+            self.tokens.append(token)
+            return replace(end, tokens=(token,))
         self.tokens.append(token)
         if self._penalties is not None:
             self._penalties.push(token.id)
@@ -140,23 +146,30 @@ def sample_all(logits_NV: Float[Tensor, "N V"], samplers: Sequence[SequenceSampl
     if (
         not any(tops)
         and not shaped
+        and not any(sampler.request.sampling_logprobs for sampler in samplers)
         and all(spec.greedy for spec in groups)
         and logits_NV.is_contiguous()
         and jit.runs_compiled(logits_NV)
     ):
         return _likeliest(logits_NV)
     chosen_N = torch.empty(len(samplers), dtype=torch.int64, device=device)
+    sampling_logprobs: list[float | None] = [None] * len(samplers)
     for spec, rows in groups.items():
         uniform_B = None if spec.greedy else torch.tensor([samplers[row].draw() for row in rows], device=device)
-        if len(groups) == 1:
-            chosen_N = choose(scores_NV, spec, uniform_B)
-        else:
-            index = torch.tensor(rows, device=device)
-            chosen_N[index] = choose(scores_NV[index], spec, uniform_B)
+        group_BV = scores_NV if len(groups) == 1 else scores_NV[torch.tensor(rows, device=device)]
+        chosen_B = choose(group_BV, spec, uniform_B)
+        chosen_N[torch.tensor(rows, device=device)] = chosen_B
+        if any(samplers[row].request.sampling_logprobs for row in rows):
+            chances_B1 = distribution(group_BV, spec).gather(-1, chosen_B[:, None])
+            for row, logprob in zip(rows, chances_B1[:, 0].log().tolist(), strict=True):
+                sampling_logprobs[row] = logprob if samplers[row].request.sampling_logprobs else None
     logprobs_NV = logits_NV.float().log_softmax(dim=-1)
     logprob_N = logprobs_NV.gather(-1, chosen_N[:, None])[:, 0]
-    found = zip(chosen_N.tolist(), logprob_N.tolist(), _alternatives(logprobs_NV, tops), strict=True)
-    return [WrittenToken(id=id, logprob=logprob, top=top) for id, logprob, top in found]
+    columns = (chosen_N.tolist(), logprob_N.tolist(), _alternatives(logprobs_NV, tops), sampling_logprobs)
+    return [
+        WrittenToken(id=id, logprob=logprob, top=top, sampling_logprob=sampling_logprob)
+        for id, logprob, top, sampling_logprob in zip(*columns, strict=True)
+    ]
 
 
 def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
@@ -174,23 +187,6 @@ def _likeliest(logits_NV: Tensor) -> list[WrittenToken]:
 def best(samplers: Sequence[SequenceSampler], n: int) -> list[SequenceSampler]:
     """The `n` choices with the highest mean log-probability, best first (best-of)."""
     return sorted(samplers, key=lambda sampler: -sampler.mean_logprob)[:n]
-
-
-def check_request(request: Request, vocab_size: int) -> None:
-    """Raises a `UserError` for a request that can't be met; its prompt is another's to check."""
-
-    def check(good: bool, what: str, expected: str, got: object) -> None:
-        if not good:
-            raise UserError(f"{what} is out of range", expected=expected, got=str(got))
-
-    check(request.n >= 1, "n", "a whole number from 1 up", request.n)
-    if request.best_of is not None:
-        check(request.best_of >= request.n, "best_of", f"at least n, which is {request.n}", request.best_of)
-    if request.logprobs is not None:
-        check(0 <= request.logprobs <= vocab_size, "logprobs", f"0 to {vocab_size}", request.logprobs)
-    check(all(request.stop), "stop", "strings of at least one character", request.stop)
-    for id, _ in request.sampling.logit_bias:
-        check(id < vocab_size, "a token id in logit_bias", f"0 to {vocab_size - 1}", id)
 
 
 def _kind(spec: SamplingSpec) -> SamplingSpec:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from underhood.core.errors import UserError
 from underhood.infer.block_manager import BlockManager, Link
 
 State = Literal["waiting", "running", "done"]
@@ -127,6 +128,16 @@ class Scheduler:
         """Whether a text that grows to `limit` tokens can be held at all (its last token is never read)."""
         return self._blocks_for(limit - 1) <= self.blocks.total
 
+    def check_fits(self, limit: int) -> None:
+        """Raises a `UserError` for a sequence that could grow longer than the whole cache."""
+        if not self.fits(limit):
+            raise UserError(
+                "the text may grow longer than the cache has room for",
+                expected=f"at most {self.blocks.total * self.blocks.size} tokens",
+                got=str(limit),
+                fix="Ask for fewer tokens, or give the engine more memory",
+            )
+
     def add(self, sequence: Sequence) -> None:
         """A new text arrives."""
         assert self.fits(sequence.limit), "who can't ever run would block everyone behind it"
@@ -209,6 +220,11 @@ class Scheduler:
         (self.running if sequence.state == "running" else self.waiting).remove(sequence)
         self._let_go(sequence)
         sequence.state = "done"
+
+    def recompute_all(self) -> None:
+        """Preempts every running sequence: all of their tokens are read again."""
+        for sequence in reversed(list(self.running)):
+            self._put_back(sequence)
 
     def sequences(self) -> Iterable[Sequence]:
         """All that are not done, in order of arrival within running and waiting."""

@@ -1,39 +1,33 @@
-"""One text that grows: a conversation, or a prompt that is edited. What has been read is never read again."""
+"""Session: one sequence that grows (a conversation, an edited prompt), with its KV cache kept between requests."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-import torch
-from torch import nn
-
 from underhood.core.protocols import LanguageModel, Tokenizer
-from underhood.infer.cached_sequence import CachedSequence
-from underhood.infer.drafts import DRAFT_TOKENS, Drafter, DraftModel, check_draft, greedy_draft
-from underhood.infer.generate import check_prompts, room_for
-from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
+from underhood.infer.decode import Sampling, decode
+from underhood.infer.drafts import DRAFT_TOKENS, Drafter, DraftModel, check_draft
+from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken, check_prompts, check_request, room_for
 from underhood.infer.sample import GREEDY, SamplingSpec
-from underhood.infer.sampler import SequenceSampler, check_request, sample_all
-
-FIRST_CAPACITY = 256
+from underhood.infer.sampler import SequenceSampler
+from underhood.infer.sequence_runner import FIRST_CAPACITY, SequenceRunner
 
 
 class Session:
-    """Streams continuations of texts that share a beginning.
+    """Streams continuations of texts that share a prefix.
 
-    It keeps the cache between calls: of a new prompt only what follows the longest common beginning with the last text
+    It keeps the KV cache between calls: of a new prompt only what follows the longest common prefix with the last text
     is read. So a chat hands over its whole history every turn and pays for the new turn only.
 
     Args:
-        draft: guesses what comes next. The model then reads several tokens at a time, and what it writes stays the
-            same: a guess is held against the token that was chosen without it.
-        count: tokens guessed at a time, at most.
+        draft: drafts tokens for speculative decoding. The model then reads several tokens at a time, and the output
+            stays the same.
+        count: tokens of a draft, at most.
 
     Attributes:
         finish: how the last answer ended, "stop" or "length"; None while it is written or when it was broken off.
-        reused: how many tokens of the last prompt did not have to be read.
-        passes: passes through the model that wrote text.
-        guessed, kept: tokens guessed so far, and how many of them were right.
+        passes: passes through the model whose logits were sampled from.
+        drafted, accepted: draft tokens so far, and how many of them were accepted.
 
     Raises:
         UserError: draft and model have different vocabularies.
@@ -44,9 +38,13 @@ class Session:
             check_draft(model, draft.model)
         self.model, self.draft, self.count = model, draft, count
         self.finish: Finish | None = None
-        self.reused = 0
         self.passes = self.drafted = self.accepted = 0
-        self._text = CachedSequence(model, FIRST_CAPACITY)
+        self._runner = SequenceRunner(model, capacity=FIRST_CAPACITY)
+
+    @property
+    def reused(self) -> int:
+        """How many tokens of the last prompt were in the KV cache already."""
+        return self._runner.reused
 
     def write(self, request: Request, tokenizer: Tokenizer | None = None, *, choice: int = 0) -> Iterator[OutputChunk]:
         """Answers one choice of a request, chunk by chunk: token by token, with the text that has become certain.
@@ -66,31 +64,16 @@ class Session:
         return self._write(SequenceSampler(request, choice, tokenizer, room=room))
 
     def _write(self, sampler: SequenceSampler) -> Iterator[OutputChunk]:
-        self.finish = None
-        ids = list(sampler.request.prompt)
-        if isinstance(self.model, nn.Module):
-            self.model.eval()
-        self.reused = self._text.rewind(ids)
-        while sampler.finish is None:
-            most = min(self.count, sampler.room - 1)
-            with torch.inference_mode():
-                guess = [] if self.draft is None else greedy_draft(self.draft, ids, most)
-                logits_TV = self._text.scores(ids, guess)
-            self.passes += 1
-            self.drafted += len(guess)
-            for place, guessed in enumerate((*guess, None)):
-                [token] = sample_all(logits_TV[place : place + 1], [sampler])
-                ids.append(token.id)
-                chunk = sampler.push(token)
-                self.finish = sampler.finish
-                right = token.id == guessed
-                self.accepted += right
-                if right:
-                    self._text.keep(token.id)
-                yield chunk
-                if not right or sampler.finish is not None:
-                    break
         self.finish = sampler.finish
+        if sampler.finish is not None:
+            return
+        sampling = Sampling([sampler], self.draft, self.count)
+        before = self.passes, self.drafted, self.accepted
+        for chunk in decode(self._runner, sampling):
+            self.passes = before[0] + sampling.passes
+            self.drafted, self.accepted = before[1] + sampling.drafted, before[2] + sampling.accepted
+            self.finish = chunk.finish
+            yield chunk
 
     def stream(
         self,

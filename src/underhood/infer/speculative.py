@@ -1,13 +1,13 @@
-"""Speculative decoding: a cheap guess at the next few tokens, checked in one pass of the model.
+"""Speculative decoding with rejection sampling: draft tokens, verified in one pass of the model.
 
 Reading five tokens at once takes a CPU hardly longer than reading one, for the weights are fetched once either way. So
-a draft guesses, the model scores all guesses together, and those that hold are kept. What is kept is decided so that
-the text has exactly the distribution that the model alone would give it (Leviathan et al. 2023, "Fast inference from
+a drafter proposes tokens, the model verifies them together, and some are accepted. Acceptance is decided so that the
+text has exactly the distribution that the model alone would give it (Leviathan et al. 2023, "Fast inference from
 transformers via speculative decoding", theorem 1 in appendix A.1; Chen et al. 2023).
 
-Here the draft may draw its guesses, and as many as can be are kept. Where the draft only says what it holds for the
-likeliest, the rule becomes a simple one: the model's token is chosen as ever, and the guess held if it is the same.
-That is what a `Session` and the engine do, for a seed then gives the same text with a draft as without.
+Here the drafter may sample its tokens, and as many as can be are accepted. For a greedy drafter the rule becomes a
+simple one: the token is sampled from the model as ever, and the draft token accepted if it is the same. That is what
+a `Session` and the engine do (`decode.Sampling`): with a seed the text is then the same with a draft as without.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
-from underhood.infer.cached_sequence import CachedSequence
+from underhood.infer.decode import NextTokens, decode
 from underhood.infer.drafts import Drafter, DraftModel, DraftTokens, check_draft, draw_one
-from underhood.infer.generate import check_prompts, room_for
-from underhood.infer.request import Finish, WrittenToken
+from underhood.infer.request import Finish, OutputChunk, WrittenToken, check_prompts, room_for
 from underhood.infer.sample import GREEDY, SamplingSpec, distribution, uniforms
+from underhood.infer.sequence_runner import SequenceRunner
 from underhood.models.decoder import Decoder
 
 
 class Speculation:
-    """Writes texts with a model and a draft.
+    """Writes texts with a model and a drafter.
 
     Args:
-        count: tokens guessed at a time, at most.
+        count: tokens of a draft, at most.
 
     Attributes:
-        guessed, kept: tokens guessed by the draft so far, and how many of them became text.
-        passes: passes through the model that wrote text.
+        drafted, accepted: draft tokens so far, and how many of them were accepted.
+        passes: passes through the model whose logits were sampled from.
         finish: how the last text ended, "stop" or "length"; None while it is being written.
 
     Raises:
@@ -71,47 +72,77 @@ class Speculation:
         self, ids: list[int], max_new_tokens: int, sampling: SamplingSpec, stop_ids: frozenset[int], request: int
     ) -> Iterator[WrittenToken]:
         self.finish = None
-        end = len(ids) + room_for(self.model, len(ids), max_new_tokens)
-        text = CachedSequence(self.model, max(end, len(ids)))
-        draws = uniforms(sampling.seed, request)
-        while len(ids) < end:
-            with torch.inference_mode():
-                written = self._round(ids, end - len(ids), text, sampling, draws)
-            for token in written:
-                if token.id in stop_ids:
-                    self.finish = "stop"
-                    return
-                ids.append(token.id)
-                if len(ids) == end:
-                    self.finish = "length"
-                yield token
-        self.finish = "length"
+        room = room_for(self.model, len(ids), max_new_tokens)
+        strategy = _RejectionSampling(self, ids, room, sampling, stop_ids, uniforms(sampling.seed, request))
+        if room > 0:
+            for chunk in decode(SequenceRunner(self.model, capacity=len(ids) + room), strategy):
+                self.finish = chunk.finish
+                yield from chunk.tokens
+        self.finish = self.finish or "length"
 
-    def _round(
-        self, ids: list[int], room: int, text: CachedSequence, sampling: SamplingSpec, draws: Iterator[float]
-    ) -> list[WrittenToken]:
-        """One pass of the model: the guesses that hold, and one token more."""
-        most = min(self.count, room - 1)
-        guess = self.draft.propose(ids, most, sampling, draws) if most else DraftTokens()
-        logits_TV = text.scores(ids, guess.ids)
-        chances_TV = distribution(logits_TV, sampling)
-        written = []
-        for place, guessed in enumerate(guess.ids):
-            model_V = chances_TV[place]
-            draft_V = torch.zeros_like(model_V) if guess.chances_NV is None else guess.chances_NV[place]
-            if guess.chances_NV is None:
-                draft_V[guessed] = 1.0
-            # A guess is kept with probability min(1, p / q); what that gives too little of fills the gap it leaves.
-            if next(draws) * float(draft_V[guessed]) < float(model_V[guessed]):
-                written.append(guessed)
-                text.keep(guessed)
+
+class _RejectionSampling:
+    """Speculative sampling as a decoding strategy (Leviathan et al. 2023, algorithm 1)."""
+
+    def __init__(
+        self,
+        speculation: Speculation,
+        ids: list[int],
+        room: int,
+        sampling: SamplingSpec,
+        stop_ids: frozenset[int],
+        draws: Iterator[float],
+    ):
+        self.next: NextTokens | None = None
+        self._speculation, self._ids, self._end = speculation, ids, len(ids) + room
+        self._sampling, self._stop_ids, self._draws = sampling, stop_ids, draws
+        self._draft = DraftTokens()
+
+    def prompts(self) -> tuple[list[list[int]], int]:
+        """See `DecodingStrategy`."""
+        self._propose()
+        return [[*self._ids, *self._draft.ids]], 1 + len(self._draft.ids)
+
+    def choose(self, logits_NV: Tensor, runner: SequenceRunner) -> Iterator[OutputChunk]:
+        """See `DecodingStrategy`."""
+        draft = self._draft.ids
+        written = self._verify(distribution(logits_NV, self._sampling))
+        counts = self._speculation
+        counts.passes += 1
+        counts.drafted += len(draft)
+        counts.accepted += len(written) - 1
+        logprobs_NV = logits_NV[: len(written)].float().log_softmax(dim=-1)
+        self.next = None
+        for place, id in enumerate(written):
+            if id in self._stop_ids:
+                yield OutputChunk(finish="stop")
+                return
+            self._ids.append(id)
+            ended = len(self._ids) == self._end
+            token = WrittenToken(id=id, logprob=float(logprobs_NV[place, id]))
+            yield OutputChunk(tokens=(token,), finish="length" if ended else None)
+            if ended:
+                return
+        self._propose()
+        self.next = NextTokens([[written[-1], *self._draft.ids]], rejected=len(draft) - (len(written) - 1))
+
+    def _propose(self) -> None:
+        most = min(self._speculation.count, self._end - len(self._ids) - 1)
+        self._draft = DraftTokens()
+        if most > 0:
+            self._draft = self._speculation.draft.propose(self._ids, most, self._sampling, self._draws)
+
+    def _verify(self, model_NV: Tensor) -> list[int]:
+        """The accepted draft tokens, and one token more."""
+        written: list[int] = []
+        for place, id in enumerate(self._draft.ids):
+            model_V = model_NV[place]
+            draft_V = torch.zeros_like(model_V) if self._draft.chances_NV is None else self._draft.chances_NV[place]
+            if self._draft.chances_NV is None:
+                draft_V[id] = 1.0
+            # A draft token is accepted with probability min(1, p / q); what that gives too little of fills the gap.
+            if next(self._draws) * float(draft_V[id]) < float(model_V[id]):
+                written.append(id)
                 continue
-            written.append(draw_one((model_V - draft_V).clamp_(min=0), next(draws)))
-            break
-        else:
-            written.append(draw_one(chances_TV[-1], next(draws)))
-        self.passes += 1
-        self.drafted += len(guess.ids)
-        self.accepted += len(written) - 1
-        logprobs_TV = logits_TV[: len(written)].float().log_softmax(dim=-1)
-        return [WrittenToken(id=id, logprob=float(logprobs_TV[place, id])) for place, id in enumerate(written)]
+            return [*written, draw_one((model_V - draft_V).clamp_(min=0), next(self._draws))]
+        return [*written, draw_one(model_NV[-1], next(self._draws))]

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from underhood.core.protocols import LanguageModel
 from underhood.data.arithmetic import ArithmeticDecoder, ArithmeticEncoder
-from underhood.infer.generate import device_of, last_logits, new_cache
+from underhood.infer.sequence_runner import SequenceRunner
 from underhood.infer.token_code import Frequencies, Spelling, frequencies
 
 LONGEST_WINDOW = 1024
@@ -79,33 +78,26 @@ class Streams:
     """The model's state in all rows: `frequencies` of each row's next token, and `push` to go on."""
 
     def __init__(self, model: LanguageModel, spelling: Spelling, opening: int, shape: Shape):
-        self._model, self._usable, self._opening, self._window = model, spelling.usable, opening, shape.window
+        self._usable, self._opening, self._window = spelling.usable, opening, shape.window
         self._size = spelling.vocab_size
-        self._cache = new_cache(model, shape.streams, shape.window)
-        self._held = torch.full((shape.streams, 1), opening, dtype=torch.long)
-        self._logits_BV = self._read(self._held)
+        # Compiled kernels choose their path by the machine's cores and load: the model's own forward pass does not.
+        self._runner = SequenceRunner(model, batch=shape.streams, capacity=shape.window, compiled=False)
+        self._logits_BV = self._runner.prefill([[opening]] * shape.streams).cpu()
 
     def frequencies(self) -> Frequencies:
         return frequencies(self._logits_BV, self._usable)
 
     def push(self, ids: Sequence[int]) -> None:
         """Takes each row's token; rows that have ended, and escapes, read the opening token."""
-        rows = len(self._held)
+        rows = len(self._runner.tokens)
         filled = [id if id < self._size else self._opening for id in ids] + [self._opening] * (rows - len(ids))
-        new_B1 = torch.tensor(filled)[:, None]
-        self._held = torch.cat((self._held, new_B1), dim=1)
-        if self._held.shape[1] > self._window:
-            kept = self._held[:, -max(1, self._window // 2) :]
-            self._held = torch.cat((torch.full((rows, 1), self._opening), kept), dim=1)
-            if self._cache is not None:
-                self._cache.truncate(0)
-            new_B1 = self._held
-        self._logits_BV = self._read(new_B1)
-
-    def _read(self, tokens_BT: Tensor) -> Tensor:
-        if self._cache is None:
-            tokens_BT = self._held
-        return last_logits(self._model, tokens_BT.to(device_of(self._model)), self._cache, None).cpu()
+        if len(self._runner.tokens[0]) < self._window:
+            self._logits_BV = self._runner.decode([[id] for id in filled]).cpu()
+            return
+        kept = max(1, self._window // 2)
+        held = [[*tokens, id][-kept:] for tokens, id in zip(self._runner.tokens, filled, strict=True)]
+        self._runner.reset()
+        self._logits_BV = self._runner.prefill([[self._opening, *tokens] for tokens in held]).cpu()
 
 
 def write(

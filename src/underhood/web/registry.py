@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 from underhood.core.errors import UserError
-from underhood.infer.cached_sequence import warm
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.engine_thread import EngineThread
@@ -19,6 +18,7 @@ from underhood.infer.load import LoadedModel, load, stages_of
 from underhood.infer.memory import UNLIMITED, share_memory
 from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, optimize_for_inference
+from underhood.infer.sequence_runner import warm_up
 from underhood.models.base import parameter_count
 from underhood.web.errors import unknown_model
 
@@ -115,7 +115,7 @@ class ModelRegistry:
         parameters = [parameter_count(entry.model) for entry in opened.values()]  # before packing
         for id, loaded in opened.items():
             opened[id] = replace(loaded, model=optimize_for_inference(loaded.model, quantize))
-            warm(opened[id].model)
+            warm_up(opened[id].model)
         helper = None if draft is None else open_draft(draft, [*opened.values()], quantize)
         rooms: list[int | None] = [spec.cache_bytes] * len(opened)
         if spec.cache_bytes is None:
