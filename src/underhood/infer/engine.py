@@ -107,9 +107,7 @@ class Engine:
         """
         self._check(request)
         handle = RequestHandle(request, on_cancel=self._on_cancel, drive=None if self.threaded else self.step)
-        output = RequestOutput.of(
-            handle, self._limit(request), self.tokenizer, lambda end: self._finished.update([end])
-        )
+        output = RequestOutput.of(handle, self._limit(request), self.tokenizer, self._finished)
         with self._gate:
             self._check_open()
             waiting = len(self._inbox) + len(self.scheduler.waiting)
@@ -164,12 +162,10 @@ class Engine:
         """Goes on with new weights. The prefix cache is dropped; running sequences are read again from their start.
 
         Args:
-            source: another model of the same architecture, or a state dict for the engine's own (which must not have
-                been rebuilt by fusing or quantising).
+            source: a model of the same architecture, or a state dict for the engine's own (not fused or quantised) one.
 
         Raises:
-            UserError: the state dict does not fit, or the model has another vocabulary or context, or keeps other
-                states.
+            UserError: the state dict or the model does not fit.
         """
         with self._lock:
             if isinstance(source, Mapping):

@@ -37,7 +37,7 @@ def check_same_shape(model: LanguageModel, other: LanguageModel) -> None:
     if shapes[0] != shapes[1]:
         raise UserError(
             "the new model can't take the place of the engine's",
-            expected=f"vocabulary {model.vocab_size}, context {model.context_length}, and layers that keep the same states",
+            expected=f"vocabulary {model.vocab_size}, context {model.context_length}, the same states",
             got=f"vocabulary {other.vocab_size}, context {other.context_length}",
             fix="Make a new engine for it",
         )
