@@ -148,8 +148,8 @@ def _best(logprobs_BV: Tensor, live: list[_Beam], count: int) -> list[tuple[int,
     totals_B = torch.tensor([beam.total for beam in live], dtype=torch.float64).to(logprobs_BV.device)
     totals_BV = logprobs_BV + totals_B[:, None]
     best_N = totals_BV.flatten().topk(min(count, totals_BV.numel()))
-    found = []
-    for place, total in zip(best_N.indices.tolist(), best_N.values.tolist(), strict=True):
-        parent, token = divmod(place, totals_BV.shape[-1])
-        found.append((parent, token, total - live[parent].total, total))
-    return found
+    continuations = []
+    for index, total in zip(best_N.indices.tolist(), best_N.values.tolist(), strict=True):
+        parent, token = divmod(index, totals_BV.shape[-1])
+        continuations.append((parent, token, total - live[parent].total, total))
+    return continuations

@@ -142,17 +142,17 @@ class BlockManager:
         At least the last token is left over, for its scores have to be worked out. Keys say where to look; tokens and
         the chain of contents back to the cache_salt decide.
         """
-        link, found = root(cache_salt), []
+        link, matched = root(cache_salt), []
         for start in range(0, len(tokens) - self.size, self.size):
             chunk = tuple(tokens[start : start + self.size])
             block = self._on_file.get(hash((link.key, chunk)))
             content = None if block is None else self._content[block]
             if block is None or content is None or (content.parent, content.tokens) != (link.id, chunk):
                 break
-            found.append(block)
+            matched.append(block)
             link = content.link
-        self.share(found)
-        return found, link
+        self.share(matched)
+        return matched, link
 
     def reset_prefix_cache(self) -> None:
         """Forgets what all blocks hold, such as keys and values of weights that have changed; held blocks stay held."""
@@ -172,7 +172,7 @@ class BlockManager:
         start, length = -1, 0
         for length in (count + ahead, count):
             start = self._state.find(bytes(length))
-            # What has been idle longest makes room: enough of it, and if it lay scattered as much again.
+            # What has been idle longest makes room: enough of it, and if it was scattered as much again.
             for more in (length - self._state.count(FREE), length):
                 if start < 0:
                     self._evict(more)
@@ -196,7 +196,7 @@ class BlockManager:
         for _ in range(min(count, len(self._idle))):
             block, _ = self._idle.popitem(last=False)
             content = self._content[block]
-            assert content is not None, "what is idle is on file"
+            assert content is not None, "an idle block is on file"
             del self._on_file[content.link.key]
             self._content[block] = None
             self._state[block] = FREE

@@ -42,7 +42,7 @@ class DecodingStrategy(Protocol):
         ...
 
     def choose(self, logits_NV: Tensor, runner: SequenceRunner) -> Iterable[OutputChunk]:
-        """Takes logits, sets `next` (None ends the loop), and gives what is certain of the output."""
+        """Takes logits, sets `next` (None ends the loop), and returns the output that is certain."""
         ...
 
 
@@ -142,7 +142,7 @@ def sample_verified(
 
     Args:
         logits_NV: of each sequence in turn, the logits after its last token and after each of its draft tokens.
-        sample: one token per row of logits, for these sequences.
+        sample: one token per row of logits of these sequences.
         take: given a sequence's number and its token; says whether the sequence goes on.
         accept: given the number of a sequence whose draft token was accepted.
     """

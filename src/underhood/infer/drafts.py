@@ -61,9 +61,9 @@ class NgramDrafter:
         """See `Drafter.propose`."""
         self._index(ids)
         for size in self.sizes:
-            place = self._after.get(tuple(ids[-size:])) if len(ids) >= size else None
-            if place is not None:
-                return DraftTokens(list(ids[place : place + count]))
+            start = self._after.get(tuple(ids[-size:])) if len(ids) >= size else None
+            if start is not None:
+                return DraftTokens(list(ids[start : start + count]))
         return DraftTokens()
 
     def _index(self, ids: Sequence[int]) -> None:

@@ -90,8 +90,8 @@ class Engine:
         self._counts: Counter[str] = Counter()
         self._finished: Counter[Finish] = Counter()
         self._stopped = False
-        self._lock = threading.RLock()  # whoever holds it runs the model and may change what lies above
-        self._gate = threading.Lock()  # whoever holds it may add to, or close, what lies below
+        self._lock = threading.RLock()  # whoever holds it runs the model and may change the fields above
+        self._gate = threading.Lock()  # whoever holds it may add to, or close, the fields below
         self._inbox: deque[RequestOutput] = deque()
         self._cancelled: deque[RequestHandle] = deque()
         self._embeddings: deque[EmbeddingJob] = deque()
@@ -133,8 +133,8 @@ class Engine:
                 return worked
             start = time.perf_counter()
             self.runner.copy(batch)
-            for part, logits_NV in self._read(batch):
-                self._go_on(part, logits_NV)
+            for items, logits_NV in self._read(batch):
+                self._go_on(items, logits_NV)
             self._counts["steps"] += 1
             self._counts["microseconds"] += int((time.perf_counter() - start) * 1e6)
             return True

@@ -63,7 +63,7 @@ def count_blocks(model: LanguageModel, spec: EngineSpec) -> int:
 def share_memory(engines: Sequence[tuple[LanguageModel, EngineSpec]]) -> list[int]:
     """Bytes for the cache of each model of a server, together no more than the machine can spare.
 
-    All get the same, but none more than its texts can use: what is left of that goes to the others.
+    All get the same, but none more than its texts can use: the rest goes to the others.
     """
     wanted = [
         ROUNDS * -(-spec.max_sequences * (model.context_length or UNLIMITED) // spec.block) * block_bytes(model, spec)
@@ -73,8 +73,8 @@ def share_memory(engines: Sequence[tuple[LanguageModel, EngineSpec]]) -> list[in
     ]
     rest = int(SHARE * spare_memory(device_of(engines[0][0])))
     shares = [0] * len(engines)
-    for place, number in enumerate(sorted(range(len(engines)), key=lambda number: wanted[number])):
-        shares[number] = min(wanted[number], rest // (len(engines) - place))
+    for index, number in enumerate(sorted(range(len(engines)), key=lambda number: wanted[number])):
+        shares[number] = min(wanted[number], rest // (len(engines) - index))
         rest -= shares[number]
     return shares
 

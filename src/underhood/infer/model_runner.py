@@ -68,7 +68,7 @@ class ModelRunner:
 class UnpagedModelRunner:
     """Reads the sequences of a batch one after the other, each with a cache of its own.
 
-    For models whose state is no list of vectors per token (recurrent ones), or that do not say what they keep. No
+    For models whose state is not a list of vectors per token (recurrent ones), or that do not say what they keep. No
     prefix is shared between sequences.
     """
 

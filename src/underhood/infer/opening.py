@@ -32,16 +32,16 @@ def open_draft(name: str | Path, models: list[LoadedModel], quantize: Quantized 
         UserError: there is no such model, or its tokens are others than those of one of the models.
     """
     draft = load(name)
-    for one in models:
-        check_draft(one.model, draft.model)
-        if not _same_tokens(draft.tokenizer, one.tokenizer):
+    for target in models:
+        check_draft(target.model, draft.model)
+        if not _same_tokens(draft.tokenizer, target.tokenizer):
             raise UserError(
-                f"{name} reads other tokens than {one.run}, so it can't guess for it",
+                f"{name} reads other tokens than {target.run}, so it can't guess for it",
                 fix="Take a draft that was trained with the same tokenizer",
             )
     return optimize_for_inference(draft.model, quantize)
 
 
-def _same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
-    ids = range(min(one.vocab_size, other.vocab_size))
-    return one.vocab_size == other.vocab_size and all(one.decode_bytes([id]) == other.decode_bytes([id]) for id in ids)
+def _same_tokens(a: Tokenizer, b: Tokenizer) -> bool:
+    ids = range(min(a.vocab_size, b.vocab_size))
+    return a.vocab_size == b.vocab_size and all(a.decode_bytes([id]) == b.decode_bytes([id]) for id in ids)

@@ -1,4 +1,4 @@
-"""What is asked of the engine and what it answers, chunk by chunk."""
+"""Requests to the engine and its answers, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Request:
         max_new_tokens: per choice; the model's context may end it earlier.
         sampling: temperature, truncation, penalties, bias and seed. Choice i of a seeded request draws from the stream
             (seed, i), as prompt i of `generate` does.
-        stop_ids: tokens that end a text and are no part of it.
-        stop: strings that end a text and are no part of it, wherever token borders fall.
+        stop_ids: tokens that end a text and are left out of it.
+        stop: strings that end a text and are left out of it, wherever token borders fall.
         n: choices to return.
         best_of: choices to write, of which the `n` with the highest mean log-probability are returned; None means n.
             Only such requests give their chunks at the end.
@@ -75,7 +75,7 @@ class WrittenToken:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputChunk:
-    """What is new of one choice.
+    """The new tokens and text of one choice.
 
     Attributes:
         choice: 0 to n − 1.

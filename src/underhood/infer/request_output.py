@@ -57,7 +57,7 @@ class RequestOutput:
         return output
 
     def put(self, choice: RequestChoice, chunk: OutputChunk) -> None:
-        """What is new of a choice."""
+        """Hands on the new tokens of a choice."""
         if not self._chooses:
             self._hand_on(chunk)
             return
@@ -69,9 +69,9 @@ class RequestOutput:
         whole = [choice.sampler for choice in self.choices if choice.sampler.finish not in CUT_OFF]
         ranked = [*best(whole, len(whole)), *(c.sampler for c in self.choices if c.sampler.finish in CUT_OFF)]
         held = {choice.sampler: choice.held for choice in self.choices}
-        for place, sampler in enumerate(ranked[: self.handle.request.n]):
+        for rank, sampler in enumerate(ranked[: self.handle.request.n]):
             text = "".join(chunk.text for chunk in held[sampler])
-            self._hand_on(OutputChunk(choice=place, tokens=tuple(sampler.tokens), text=text, finish=sampler.finish))
+            self._hand_on(OutputChunk(choice=rank, tokens=tuple(sampler.tokens), text=text, finish=sampler.finish))
 
     def _hand_on(self, chunk: OutputChunk) -> None:
         if chunk.finish is not None:

@@ -146,7 +146,7 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def schedule(self, draft_fn: DraftFn | None = None) -> ScheduledBatch:
-        """The next step; what it names is in the cache only after `advance`.
+        """The next batch; its tokens are in the cache only after `advance`.
 
         Args:
             draft_fn: drafts for the sequences in decode, while these are few.
@@ -159,9 +159,9 @@ class Scheduler:
                 batch.scheduled.append(ScheduledSequence(sequence, sequence.read, 1))
                 budget -= 1
         if draft_fn is not None and len(self.running) <= DRAFT_SEQUENCES_MAX:
-            for place, item in enumerate(batch.scheduled):
-                batch.scheduled[place] = self._add_draft(item, draft_fn, budget - 1)
-                budget -= len(batch.scheduled[place].draft)
+            for index, item in enumerate(batch.scheduled):
+                batch.scheduled[index] = self._add_draft(item, draft_fn, budget - 1)
+                budget -= len(batch.scheduled[index].draft)
         for sequence in self.running:
             if sequence.unread > 1 and budget:
                 budget -= self._chunk(sequence, budget, batch)
@@ -169,17 +169,17 @@ class Scheduler:
             for sequence in list(self.waiting):
                 if not budget or len(self.running) >= self.max_sequences:
                     break
-                found, link = self.blocks.match(sequence.tokens, sequence.cache_salt) if self.share else ([], None)
-                if self._is_being_read(sequence, len(found)):
-                    self.blocks.release(found)
+                matched, link = self.blocks.match(sequence.tokens, sequence.cache_salt) if self.share else ([], None)
+                if self._is_being_read(sequence, len(matched)):
+                    self.blocks.release(matched)
                     continue
-                if not self._begin(sequence, found, link):
+                if not self._begin(sequence, matched, link):
                     break
                 budget -= self._chunk(sequence, budget, batch)
         return batch
 
     def advance(self, batch: ScheduledBatch) -> None:
-        """The step has been taken: what it read is in the cache now."""
+        """The batch has run: its tokens are in the cache now."""
         for item in batch.scheduled:
             self.count_read(item.sequence, item.count)
 
@@ -256,12 +256,12 @@ class Scheduler:
                 self._extend(sequence, taken)
         return ScheduledSequence(sequence, item.start, item.count, draft)
 
-    def _is_being_read(self, sequence: Sequence, found: int) -> bool:
+    def _is_being_read(self, sequence: Sequence, matched: int) -> bool:
         """Whether another text is reading what this one begins with, beyond what is on file: it does well to wait."""
         parent = sequence.parent
         if parent is not None and parent.state != "done" and parent.read < sequence.prompt:
             return True
-        end = (found + 1) * self.blocks.size
+        end = (matched + 1) * self.blocks.size
         return (
             self.share
             and end < len(sequence.tokens)
@@ -274,23 +274,23 @@ class Scheduler:
             )
         )
 
-    def _begin(self, sequence: Sequence, found: list[int], link: Link | None) -> bool:
+    def _begin(self, sequence: Sequence, matched: list[int], link: Link | None) -> bool:
         """Starts a waiting text, if all it has so far finds room and leaves the others one block each to grow.
 
         Args:
             found, link: blocks that hold its beginning, already its own; given back if there is no room.
         """
-        count = self._blocks_for(len(sequence.tokens)) - len(found)
+        count = self._blocks_for(len(sequence.tokens)) - len(matched)
         spare = len(self.running)
         taken = None
         if count + spare <= self.blocks.available:
-            taken = self.blocks.take(count, after=found[-1] if found else None, ahead=self._ahead(sequence))
+            taken = self.blocks.take(count, after=matched[-1] if matched else None, ahead=self._ahead(sequence))
         if taken is None:
-            self.blocks.release(found)
+            self.blocks.release(matched)
             return False
-        self._extend(sequence, found + taken)
-        sequence.read = len(found) * self.blocks.size
-        sequence.recorded, sequence.link = len(found), link
+        self._extend(sequence, matched + taken)
+        sequence.read = len(matched) * self.blocks.size
+        sequence.recorded, sequence.link = len(matched), link
         if sequence.cached is None:
             sequence.cached = sequence.read
         self._drop_unseen(sequence)
@@ -304,9 +304,9 @@ class Scheduler:
 
     def _make_room(self, sequence: Sequence, batch: ScheduledBatch) -> bool:
         """A block to write the next token into, of its own; False if the sequence had to be put back itself."""
-        place = sequence.read // self.blocks.size - sequence.dropped
-        fresh = place == len(sequence.blocks)
-        if not fresh and self.blocks.references(sequence.blocks[place]) == 1:
+        index = sequence.read // self.blocks.size - sequence.dropped
+        fresh = index == len(sequence.blocks)
+        if not fresh and self.blocks.references(sequence.blocks[index]) == 1:
             return True
         after = sequence.blocks[-1] if fresh and sequence.blocks else None
         while (taken := self.blocks.take(1, after=after, ahead=self._ahead(sequence))) is None:
@@ -318,10 +318,10 @@ class Scheduler:
             self._extend(sequence, taken)
             return True
         # The block is shared: copy on write.
-        assert place == len(sequence.blocks) - 1, "only the last block of a text is ever written"
-        batch.copies.append((sequence.blocks[place], taken[0]))
-        self.blocks.release([sequence.blocks[place]])
-        kept = sequence.blocks[:place]
+        assert index == len(sequence.blocks) - 1, "only the last block of a text is ever written"
+        batch.copies.append((sequence.blocks[index], taken[0]))
+        self.blocks.release([sequence.blocks[index]])
+        kept = sequence.blocks[:index]
         sequence.blocks, sequence.runs = [], []
         self._extend(sequence, kept + taken)
         return True
@@ -346,7 +346,7 @@ class Scheduler:
         sequence.link = None
 
     def _drop_unseen(self, sequence: Sequence) -> None:
-        """Gives back what lies behind the window; what is on file there stays readable until the room is needed."""
+        """Gives back the blocks behind the window; what is on file there stays readable until the room is needed."""
         if self.window is None:
             return
         count = max(0, sequence.read - self.window + 1) // self.blocks.size - sequence.dropped

@@ -147,10 +147,10 @@ class SequenceRunner:
         hidden: list[Tensor] = []
         parts: list[Tensor] = []
         for start in range(0, count, chunk):
-            part = [row[start : start + chunk] for row in tokens]
-            width = len(part[0])
+            piece = [row[start : start + chunk] for row in tokens]
+            width = len(piece[0])
             columns = range(max(0, count - logits - start), width)
-            logits_NV = self._forward(part, self._cache, self._positions(done + start, width), columns)
+            logits_NV = self._forward(piece, self._cache, self._positions(done + start, width), columns)
             if columns:
                 parts.append(logits_NV)
             if self._forward.hidden_BTD is not None:
@@ -184,7 +184,7 @@ class SequenceRunner:
 
 def _join(parts: list[Tensor], batch: int) -> Tensor:
     """Logits of several chunks, each (B · T, V), as one (B · ΣT, V)."""
-    return torch.cat([part.unflatten(0, (batch, -1)) for part in parts], dim=1).flatten(0, 1)
+    return torch.cat([piece.unflatten(0, (batch, -1)) for piece in parts], dim=1).flatten(0, 1)
 
 
 @torch.inference_mode()

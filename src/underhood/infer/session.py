@@ -85,8 +85,8 @@ class Session:
         request: int = 0,
     ) -> Iterator[WrittenToken]:
         """Continues `ids` token by token; the same tokens as `generate` gives, stop token left out. See `write`."""
-        asked = Request(prompt=ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=frozenset(stop_ids))
-        return (token for chunk in self.write(asked, choice=request) for token in chunk.tokens)
+        prepared = Request(prompt=ids, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=frozenset(stop_ids))
+        return (token for chunk in self.write(prepared, choice=request) for token in chunk.tokens)
 
 
 def stream(

@@ -113,13 +113,13 @@ class _RejectionSampling:
         counts.accepted += len(written) - 1
         logprobs_NV = logits_NV[: len(written)].float().log_softmax(dim=-1)
         self.next = None
-        for place, id in enumerate(written):
+        for index, id in enumerate(written):
             if id in self._stop_ids:
                 yield OutputChunk(finish="stop")
                 return
             self._ids.append(id)
             ended = len(self._ids) == self._end
-            token = WrittenToken(id=id, logprob=float(logprobs_NV[place, id]))
+            token = WrittenToken(id=id, logprob=float(logprobs_NV[index, id]))
             yield OutputChunk(tokens=(token,), finish="length" if ended else None)
             if ended:
                 return
@@ -135,9 +135,9 @@ class _RejectionSampling:
     def _verify(self, model_NV: Tensor) -> list[int]:
         """The accepted draft tokens, and one token more."""
         written: list[int] = []
-        for place, id in enumerate(self._draft.ids):
-            model_V = model_NV[place]
-            draft_V = torch.zeros_like(model_V) if self._draft.chances_NV is None else self._draft.chances_NV[place]
+        for index, id in enumerate(self._draft.ids):
+            model_V = model_NV[index]
+            draft_V = torch.zeros_like(model_V) if self._draft.chances_NV is None else self._draft.chances_NV[index]
             if self._draft.chances_NV is None:
                 draft_V[id] = 1.0
             # A draft token is accepted with probability min(1, p / q); what that gives too little of fills the gap.

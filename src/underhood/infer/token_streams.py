@@ -163,7 +163,7 @@ def read(
                 streams.push(now)
             if progress is not None:
                 progress(min((step + 1) * shape.streams, shape.tokens), shape.tokens)
-    return [id for part in parts for id in part]
+    return [id for piece in parts for id in piece]
 
 
 def probe(model: LanguageModel, spelling: Spelling, opening: int, shape: Shape) -> bytes:

@@ -33,7 +33,7 @@ def load_weights(model: LanguageModel, state: Mapping[str, Tensor]) -> None:
 
 def check_same_shape(model: LanguageModel, other: LanguageModel) -> None:
     """Raises a `UserError` where one model cannot take another's place in an engine."""
-    shapes = [(one.vocab_size, one.context_length, states_of(one)) for one in (model, other)]
+    shapes = [(m.vocab_size, m.context_length, states_of(m)) for m in (model, other)]
     if shapes[0] != shapes[1]:
         raise UserError(
             "the new model can't take the place of the engine's",
