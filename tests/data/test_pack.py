@@ -46,7 +46,7 @@ def scored_pairs(batches):
 def one_epoch(packed):
     """Rows of one epoch, whatever the batch size."""
     single = PackedBatches(
-        packed.shards, batch_size=1, context_length=packed.context, seed=packed.seed, shuffle=packed.shuffle
+        packed.shards, batch_size=1, context_length=packed.context_length, seed=packed.seed, shuffle=packed.shuffle
     )
     return [single(step) for step in range(single.rows_per_epoch)]
 

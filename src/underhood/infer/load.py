@@ -43,7 +43,7 @@ DEFAULT_SAMPLING = SamplingSpec(temperature=0.7, min_p=0.05)
 """How text is drawn where nothing else is said: lively, but without the long tail that derails a small model."""
 
 
-class SamplingOptions(TypedDict, total=False):
+class SamplingKeywords(TypedDict, total=False):
     """The fields of `SamplingSpec` as keyword arguments; what is left out comes from `DEFAULT_SAMPLING`."""
 
     temperature: float
@@ -152,7 +152,7 @@ class LoadedModel:
             batch_size=batch_size,
         )
 
-    def generate(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingOptions]) -> str:
+    def generate(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> str:
         """The text that follows `text`, e.g. ``loaded.generate("The list", temperature=0.5, seed=1)``.
 
         Raises:
@@ -161,7 +161,7 @@ class LoadedModel:
         [completion] = self.complete([text], max_tokens=max_tokens, sampling=_sampling(sampling))
         return self.tokenizer.decode(completion.ids)
 
-    def stream(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingOptions]) -> Iterator[str]:
+    def stream(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> Iterator[str]:
         """The same text as `generate` gives, in pieces, as it is written."""
         tokens = self.stream_tokens(text, max_tokens=max_tokens, sampling=_sampling(sampling))
         return decode_stream(self.tokenizer, (token.id for token in tokens))
@@ -211,7 +211,7 @@ class LoadedModel:
         *,
         system: str | None = None,
         max_tokens: int = 256,
-        **sampling: Unpack[SamplingOptions],
+        **sampling: Unpack[SamplingKeywords],
     ) -> str:
         """The answer to a question, or to a conversation that ends with the user's message.
 
@@ -379,12 +379,12 @@ def _others(folder: Path) -> str:
     return "Make one with underhood build"
 
 
-def _sampling(given: SamplingOptions) -> SamplingSpec:
+def _sampling(given: SamplingKeywords) -> SamplingSpec:
     for name in given:
-        if name not in SamplingOptions.__annotations__:
-            near = nearest(name, SamplingOptions.__annotations__)
+        if name not in SamplingKeywords.__annotations__:
+            near = nearest(name, SamplingKeywords.__annotations__)
             raise UserError(
                 f"unknown sampling option {name!r}",
-                fix=f"Did you mean {near}?" if near else f"There are {', '.join(SamplingOptions.__annotations__)}",
+                fix=f"Did you mean {near}?" if near else f"There are {', '.join(SamplingKeywords.__annotations__)}",
             )
     return replace(DEFAULT_SAMPLING, **given)
