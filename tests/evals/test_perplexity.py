@@ -36,7 +36,7 @@ class Uniform(nn.Module):
 
 
 def test_bits_per_byte_of_a_uniform_model_has_a_closed_form():
-    report = held_out_loss(Uniform(), windows(8, rows=2))
+    report = held_out_loss(Uniform(), windows(8, batch_size=2))
     texts, byte_counts = documents()
     tokens = sum(map(len, texts))
     assert report.nats_per_token == pytest.approx(math.log(V))
@@ -47,10 +47,10 @@ def test_bits_per_byte_of_a_uniform_model_has_a_closed_form():
     np.testing.assert_allclose(report.bits_N, [4 * len(text) for text in texts], rtol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-def test_loss_per_document_matches_each_document_alone(rows):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_loss_per_document_matches_each_document_alone(batch_size):
     model = Bigram(V, positional=False).eval()  # sees one token back: windows can't change what it knows
-    report = held_out_loss(model, windows(10, rows=rows, stride=4))
+    report = held_out_loss(model, windows(10, batch_size=batch_size, stride=4))
     for n, text in enumerate(documents()[0]):
         with torch.no_grad():
             logs = model(torch.tensor([[EOT, *text[:-1]]])).double().log_softmax(-1)[0]
