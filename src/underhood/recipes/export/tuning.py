@@ -75,7 +75,7 @@ class Tuning:
             how = "all weights"
         trained = f"{results['trained_parameters']:,} of {results['parameters']:,} numbers"
         lines.append(f"- trained: {how} ({trained})")
-        tokens = f"{spec.batch_size * spec.accumulate} rows of {results['context']:,} tokens"
+        tokens = f"{spec.batch_size * spec.accumulate} rows of {results['context_length']:,} tokens"
         lines.append(
             f"- {SFT.name}: {results['steps']:,} steps of {tokens}, learning rate {results['lr']:.3g}, seed {spec.seed}"
         )
