@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_server import tiny_server
+from tiny_run import make_run
 
 import underhood
 from tinyrun import TINY
 from tinytext import write_notes
 from underhood.cli.main import main
+from underhood.infer.engine import Engine
+from underhood.models.decoder import Decoder, DecoderSpec
+from underhood.web.registry import ModelRegistry
 
 SOURCES = Path(underhood.__file__).parent
 
@@ -68,3 +73,62 @@ def test_pretrain_reaches_the_loss_in_at_most_8_files(tmp_path: Path):
     assert files[0] == "cli/main.py"
     assert files[-1] == "train/loss.py"
     assert len(files) <= 8, files
+
+
+def test_generate_reaches_the_logits_in_at_most_9_files(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    with walk_to(Decoder.hidden_states) as files:
+        main(["generate", str(run), "the", "--max-tokens", "2"])
+    print(*files, sep="\n")
+    assert files[0] == "cli/main.py"
+    assert files[-1] == "models/decoder.py"
+    assert len(files) <= 9, files
+
+
+def test_checkpoint_becomes_a_model_in_at_most_8_files(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    with walk_to(DecoderSpec.build) as files:
+        underhood.load(run)
+    print(*files, sep="\n")
+    assert files[-1] == "models/decoder.py"
+    assert len(files) <= 8, files
+
+
+def test_milestone_is_measured_in_at_most_8_files(tmp_path: Path):
+    from underhood.core.trial import Trial
+
+    with walk_to(Trial.measure) as files:
+        main(["reproduce", "markov-1913", "--scale", "smoke", "--results", str(tmp_path)])
+    print(*files, sep="\n")
+    assert files[0] == "cli/main.py"
+    assert files[-2:] == ["path/p1913_markov/run.py", "core/trial.py"]
+    assert len(files) <= 8, files
+
+
+def test_chat_request_passes_through_at_most_8_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Counts our classes whose methods are on the call stack at three points of a chat request: where the route looks
+    up the model, where the engine takes the request, and, in the engine's thread, where the decoder computes."""
+    classes: list[str] = []
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            frame = sys._getframe()
+            while frame is not None:
+                owner = type(frame.f_locals.get("self"))
+                if owner.__module__.startswith("underhood.") and owner.__name__ not in classes:
+                    classes.append(owner.__name__)
+                frame = frame.f_back
+            return function(*args, **options)
+
+        return call
+
+    for owner, name in ((ModelRegistry, "find"), (Engine, "submit"), (Decoder, "hidden_states")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    with tiny_server(tmp_path) as live:
+        message = {"role": "user", "content": "the"}
+        classes.clear()
+        answer = live.openai().chat.completions.create(model="tiny", messages=[message], max_tokens=2)  # type: ignore[list-item]
+    assert answer.choices
+    print(*classes, sep="\n")
+    assert {"Engine", "Decoder"} <= {*classes}
+    assert len(classes) <= 8, classes
