@@ -118,7 +118,7 @@ def test_resuming_what_is_not_there_names_the_runs_beside_it(mistake: Mistake, c
 
 def test_resuming_with_other_settings_is_refused(mistake: Mistake, copy_of_tiny_run: Path):
     line = mistake("--resume", "--d-model", "64", out=str(copy_of_tiny_run))
-    assert line.endswith("was begun with width 32; got 64. Leave it out to go on, or begin another run.")
+    assert line.endswith("was begun with d-model 32; got 64. Leave it out to go on, or begin another run.")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_bad_option_is_told_before_any_work(mistake: Mistake, words: tuple[str, 
 
 
 def test_unknown_key_of_a_config_file_names_the_nearest(mistake: Mistake, tmp_path: Path):
-    (tmp_path / "recipe.toml").write_text("minutes = 1\nwidht = 64\n")
-    assert mistake("--config", "recipe.toml").endswith("unknown key 'widht' in recipe.toml. Did you mean width?")
+    (tmp_path / "recipe.toml").write_text("minutes = 1\nd_modle = 64\n")
+    assert mistake("--config", "recipe.toml").endswith("unknown key 'd_modle' in recipe.toml. Did you mean d_model?")
 
 
 def test_stage_verbs_say_what_is_missing_first(mistake: Mistake, tmp_path: Path):

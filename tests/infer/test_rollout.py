@@ -129,4 +129,4 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="don't fit the engine's model"):
         running.update_weights({"embed.weight": torch.zeros(2, 2)})
     with pytest.raises(UserError, match="can't take the place"):
-        running.update_weights(tiny_model(TOKENIZER, seed=0, context_length=17))
+        running.update_weights(tiny_model(TOKENIZER, seed=0, context=17))

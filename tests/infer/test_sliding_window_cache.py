@@ -10,7 +10,7 @@ from tiny_run import tiny_model, tiny_tokenizer
 
 from underhood.core.protocols import Cache
 from underhood.core.state import StateSpec
-from underhood.infer import generate as generate_module
+from underhood.infer import sequence_runner
 from underhood.infer.generate import generate
 from underhood.infer.sliding_window_cache import SlidingWindowCache, window_of
 from underhood.models.decoder import Decoder
@@ -58,7 +58,7 @@ def test_ring_is_what_generate_uses_for_a_windowed_model(monkeypatch: pytest.Mon
         made.append(SlidingWindowCache([keys_and_values(1, 8)] * 2, batch=batch, window=6))
         return made[-1]
 
-    monkeypatch.setattr(generate_module.SlidingWindowCache, "for_model", for_model)
+    monkeypatch.setattr(sequence_runner.SlidingWindowCache, "for_model", for_model)
     generate(windowed(6), prompts(20), max_new_tokens=60)
     [ring] = made
     assert isinstance(ring, Cache)

@@ -113,7 +113,7 @@ def test_generate_as_json_says_all(cli: Callable[..., Result]) -> None:
         (("x", "--max-tokens", "-3"), "error: max_new_tokens is out of range"),
         (("long " * 99,), "error: the prompt is longer than the model's context; expected at most 96 tokens"),
         (("x", "--tempature", "1"), "did you mean --temperature"),
-        (("x", "--stage", "rlhf"), "--stage takes base or sft or dpo"),
+        (("x", "--stage", "rlhf"), "has no rlhf model; expected base or sft or dpo"),
     ],
 )
 def test_generate_mistakes_cost_one_line_and_code_2(

@@ -193,7 +193,7 @@ ABLATIONS: dict[str, tuple[str, Callable[[DecoderSpec], DecoderSpec]]] = {
         lambda spec: on_blocks(lambda block: replace(block, norm=plain_norm, post_norm=plain_norm))(spec),
     ),
     "gemma final norm": ("gemma3", lambda spec: replace(spec, norm=plain_norm)),
-    "gemma attention cap": ("gemma2", on_attention(lambda mixer: {"cap": None})),
+    "gemma attention cap": ("gemma2", on_attention(lambda mixer: {"softcap": None})),
     "gemma final cap": ("gemma2", lambda spec: replace(spec, logit_softcap=None)),
     "gemma query scale": ("gemma2", on_attention(lambda mixer: {"scale": None})),
     "gemma local layers": ("gemma3", on_attention(lambda mixer: {"window": None})),

@@ -108,7 +108,7 @@ SHARDS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: (folder / "model.safetensors.index.json").write_text(
             json.dumps({"weight_map": {"model.norm.weight": "../other.safetensors"}})
         ),
-        r"no safetensors file of this folder; got '\.\./other",
+        r"not a safetensors file of this folder; got '\.\./other",
     ),
     "a tensor that is not there": (
         lambda folder: (folder / "model.safetensors.index.json").write_text(

@@ -53,8 +53,9 @@ def save_run(folder: Path, model: Decoder, tokenizer: BytePairTokenizer, stages:
     tokenizer.save(folder / "tokenizer.json")
     (folder / "run.toml").write_text("", encoding="utf-8")
     state = {"spec": to_json(model.spec, tagged=True), "tokenizer": sha256_of(folder / "tokenizer.json")}
-    for stage in stages:
-        write_checkpoint(folder / "checkpoints" / stage, 10, {"model": module_tensors(model)}, state | {"model": stage})
+    for order, stage in enumerate(stages):
+        facts = state | {"model": stage, "order": order, "chats": stage != "base"}
+        write_checkpoint(folder / "checkpoints" / stage, 10, {"model": module_tensors(model)}, facts)
     return folder
 
 

@@ -176,7 +176,7 @@ def test_summary_says_everything(whole: Path):
     assert bytes.fromhex("".join(piece for _, piece in summary["tokenizer"]["sample"])).decode()
     assert summary["plan"]["stages"].keys() == {"pretrain", "sft", "dpo"}
     for part in summary["plan"]["stages"].values():
-        assert part.keys() >= {"steps", "tokens", "rows", "context", "seconds"}
+        assert part.keys() >= {"steps", "tokens", "batch_size", "context_length", "seconds"}
     names = [stage["name"] for stage in summary["stages"]]
     assert names == ["data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report"]
     assert all(stage["seconds"] >= 0 for stage in summary["stages"])

@@ -52,7 +52,7 @@ def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Pat
     done = work()
     log.close()
     assert (done.learnt_from, done.tested_on, done.labels) == (96, 24, ("no", "yes"))
-    ours, words, commonest = done.batch_size
+    ours, words, commonest = done.rows
     assert ours.accuracy > 0.9
     assert words.accuracy == 1.0, "one word tells the classes apart"
     assert commonest.accuracy == pytest.approx(0.5, abs=0.05)
@@ -72,7 +72,8 @@ def test_words_and_head_learn_faster_than_blocks_unless_a_rate_is_given(base: Pa
 
     def rates(spec: ClassifySpec, rank: int) -> dict[str, float]:
         built = rates_of(spec, 16, rank).build(classifier)
-        found = {name: rule.lr for rule in built.rules for name, _ in rule.named}
+        names_of = {id(parameter): name for name, parameter in classifier.named_parameters()}
+        found = {names_of[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
         assert found.keys() == dict(classifier.named_parameters()).keys()
         names = ("head.bias", "model.embed.weight", "model.blocks.0.mixer.query.weight", "model.norm.weight")
         return {name: found[name] for name in names}

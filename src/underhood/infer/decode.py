@@ -62,7 +62,7 @@ def decode(runner: SequenceRunner, strategy: DecodingStrategy) -> Iterator[Outpu
         logits_NV = runner.decode(step.tokens)
 
 
-class Sampling:
+class SamplingStrategy:
     """Decoding strategy: every sequence draws its next token with its own sampler; finished sequences leave the batch.
 
     With a drafter the sequence (a single one then) reads draft tokens together with its last token. A draft token is

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from underhood.core.protocols import LanguageModel
-from underhood.infer.decode import Sampling, decode
+from underhood.infer.decode import SamplingStrategy, decode
 from underhood.infer.request import Request, check_prompts, room_for
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.sampler import SequenceSampler
@@ -77,7 +77,7 @@ def generate(
         batch = waiting[start : start + batch_size]
         capacity = len(batch[-1].request.prompt) + max(sampler.room for sampler in batch)
         runner = SequenceRunner(model, batch=len(batch), capacity=capacity, use_cache=cache, rewinds=False)
-        for _ in decode(runner, Sampling(batch)):
+        for _ in decode(runner, SamplingStrategy(batch)):
             pass
     if isinstance(model, nn.Module):
         model.train(training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from underhood.core.protocols import LanguageModel, Tokenizer
-from underhood.infer.decode import Sampling, decode
+from underhood.infer.decode import SamplingStrategy, decode
 from underhood.infer.drafts import DRAFT_TOKENS, Drafter, DraftModel, check_draft
 from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken, check_prompts, check_request, room_for
 from underhood.infer.sample import GREEDY, SamplingSpec
@@ -67,7 +67,7 @@ class Session:
         self.finish = sampler.finish
         if sampler.finish is not None:
             return
-        sampling = Sampling([sampler], self.draft, self.count)
+        sampling = SamplingStrategy([sampler], self.draft, self.count)
         before = self.passes, self.drafted, self.accepted
         for chunk in decode(self._runner, sampling):
             self.passes = before[0] + sampling.passes

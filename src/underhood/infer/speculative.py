@@ -7,7 +7,8 @@ transformers via speculative decoding", theorem 1 in appendix A.1; Chen et al. 2
 
 Here the drafter may sample its tokens, and as many as can be are accepted. For a greedy drafter the rule becomes a
 simple one: the token is sampled from the model as ever, and the draft token accepted if it is the same. That is what
-a `Session` and the engine do (`decode.Sampling`): with a seed the text is then the same with a draft as without.
+a `Session` and the engine do (`decode.SamplingStrategy`): with a seed the text is then the same with a draft as
+without.
 """
 
 from __future__ import annotations
