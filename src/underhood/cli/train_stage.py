@@ -103,6 +103,7 @@ def run_stage_command(stage: Stage, args: Any) -> int:
     out = console(sys.stderr if args.json else None)
     feedback = getattr(args, "feedback", None)
     options = {"restart": args.restart, "steps": steps, "start": start, "feedback": feedback, "parallel": args.parallel}
+    rank = 0
     try:
         with process_group() as (rank, _):
             run = first_rank_first(open_run)

@@ -168,9 +168,10 @@ class _Layer:
     """A Transformer block: adds to the residual stream x, in place."""
 
     def __init__(self, number: int, block: Any):
-        usual = type(block) is Block and [sublayer.name for sublayer in block.sublayers] == ["mixer", "feedforward"]
+        kind = type(block)
+        usual = kind is Block and [sublayer.name for sublayer in block.sublayers] == ["mixer", "feedforward"]
         if not usual or not isinstance(block.mixer, FusedAttention) or _has_stream_norm(block):
-            raise UnsupportedModule(type(block).__name__)
+            raise UnsupportedModule(kind.__name__)
         self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
         self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)
         self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -230,7 +231,9 @@ def _unembedding(spec: DecoderSpec) -> nn.Linear | SoftcappedLinear:
 def _initialize(model: Decoder, seed: int, embed_std: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     centred = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, ZeroCenteredRMSNorm)}
-    own_rules = {name: module.initial for name, module in model.named_modules() if hasattr(module, "initial")}
+    own_rules: dict[str, Any] = {
+        name: module.initial for name, module in model.named_modules() if hasattr(module, "initial")
+    }
     for name, parameter in model.named_parameters():
         owner = next((owner for owner in own_rules if name.startswith(f"{owner}.")), None)
         fresh = None if owner is None else own_rules[owner](name.removeprefix(f"{owner}."), parameter, generator)

@@ -100,8 +100,9 @@ class AttentionSpec:
 
 def attention_of(mixer: object) -> AttentionSpec | None:
     """A mixer's spec as that of causal self-attention, the only kind that other programs' formats know; else None."""
-    causal = isinstance(mixer, AttentionSpec) and mixer.causal and mixer.source == "self"
-    return mixer if causal else None
+    if isinstance(mixer, AttentionSpec) and mixer.causal and mixer.source == "self":
+        return mixer
+    return None
 
 
 class Attention(nn.Module):
@@ -138,8 +139,9 @@ class Attention(nn.Module):
         """Queries (B, H, T, K), keys and values (B, G, T, K) of the new tokens, normalised and rotated."""
         q_BHTK = self._heads(self.query(x_BTD), self.query_norm)
         if self.spec.source == "memory":
-            assert ctx.memory is not None, "cross-attention needs a memory in the forward context"
-            return q_BHTK, *ctx.memory.once(self.layer, lambda: self._keys_and_values(ctx.memory.states_BSD))
+            memory = ctx.memory
+            assert memory is not None, "cross-attention needs a memory in the forward context"
+            return q_BHTK, *memory.once(self.layer, lambda: self._keys_and_values(memory.states_BSD))
         k_BGTK, v_BGTK = self._keys_and_values(x_BTD)
         if self.spec.rotary is not None:
             tables = self.spec.rotary.tables(ctx, self.head_dim, q_BHTK.dtype)
