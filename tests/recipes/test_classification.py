@@ -100,7 +100,7 @@ def test_classify_command_teaches_and_labels(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["yes", "no"]
     assert main(["classify", str(base), "--text", "x"]) == 2
-    assert "is no classifier" in capsys.readouterr().err
+    assert "is not a classifier" in capsys.readouterr().err
     assert main([*words[:-1], "other", "--text", "x"]) == 2
 
 

@@ -145,6 +145,9 @@ def main() -> None:
         )  # an optimiser whose state is not in the checkpoint
 
     os.environ["KILL_ERROR"] = str(root / "error")
+    # What torch imports and sets up on first use is done before the forks: else each child spends most of its time on
+    # it, and a random moment is nearly always one before the first checkpoint.
+    train(root / "warm", FitSpec(steps=2, save_every=1))
     started = time.perf_counter()
     (root / "whole").mkdir()
     assert ended(child(lambda: run(root / "whole"))) == 0, (root / "error").read_text()
