@@ -1,0 +1,168 @@
+"""Passage index: BM25F over titles, texts and hidden text, with priority for named identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from underhood.core.files import write_bytes
+from underhood.retrieve.bm25 import BM25, FieldWeight
+from underhood.retrieve.index_file import pack, unpack
+from underhood.retrieve.passages import Passage
+from underhood.retrieve.questions import Query, QueryTerm, parse_question
+from underhood.retrieve.terms import terms
+from underhood.retrieve.titles import TitleIndex
+
+FIELDS = (FieldWeight(2.0, b=0.5), FieldWeight(1.0, b=0.75), FieldWeight(0.3, b=0.75))
+"""Title, text and hidden text."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that a search came up with.
+
+    Attributes:
+        score: BM25F score with what a named identifier adds; comparable within one search only.
+        matched: the words of the question that the passage has, as they were typed.
+        coverage: share of the question's idf that the passage's terms have, 0 to 1.
+    """
+
+    passage: Passage
+    score: float
+    matched: tuple[str, ...]
+    coverage: float
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """When an index was last changed, and what it was made from, in the words of `underhood index`."""
+
+    made_at: str = ""
+    data: tuple[str, ...] = ()
+
+
+@dataclass
+class PassageIndex:
+    """Passages and the search over them.
+
+    Adding and removing passages gives the same scores, bit for bit, as an index that is built anew.
+    """
+
+    passages: tuple[Passage, ...] = ()
+    facts: IndexFacts = IndexFacts()
+    _bm25: BM25 = field(default_factory=lambda: BM25(FIELDS), repr=False)
+    _titles: TitleIndex = field(default_factory=lambda: TitleIndex(()), repr=False)
+    _weights_N: Float[ndarray, " N"] = field(default_factory=lambda: np.ones(0), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the documents, in order."""
+        return tuple(dict.fromkeys(passage.source for passage in self.passages))
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], *, data: Sequence[str] = ()) -> PassageIndex:
+        """An index of these passages; `data` says what they come from."""
+        index = cls(facts=IndexFacts(_now(), tuple(data)))
+        index.add(passages)
+        return index
+
+    def add(self, passages: Iterable[Passage]) -> None:
+        """Appends passages."""
+        new = tuple(passages)
+        self._bm25.add([[terms(p.title), terms(p.text), terms(p.search_text)] for p in new])
+        self._take(self.passages + new)
+
+    def remove(self, source: str) -> int:
+        """Removes all passages of a document, and returns how many there were."""
+        kept = np.asarray([passage.source != source for passage in self.passages], bool)
+        if kept.all():
+            return 0
+        self._bm25.keep(kept)
+        self._take(tuple(passage for passage, stays in zip(self.passages, kept, strict=True) if stays))
+        return int((~kept).sum())
+
+    def search(self, query: str, k: int = 3) -> list[Hit]:
+        """The `k` best passages for a question, the best first; none if it has no word that could be looked for.
+
+        Passages whose title is an identifier of the question come first, those whose title ends with it next.
+        """
+        question = parse_question(query)
+        if not question.terms or not self.passages or k < 1:
+            return []
+        scores = np.zeros(len(self))
+        idf = {term.term: self._bm25.idf(term.term) * term.weight for term in question.terms}
+        held: dict[str, set[int]] = {}
+        for term in question.terms:
+            documents, impacts = self._bm25.postings(term.term)
+            scores[documents] += term.weight * impacts
+        scores *= self._weights_N
+        bound = sum(idf.values())
+        for document, share in self._titles.matches(question.identifiers).items():
+            scores[document] += bound * share
+        best = _top(scores, k)
+        for term in question.terms:
+            documents, _ = self._bm25.postings(term.term)
+            held[term.term] = set(best[np.isin(best, documents)].tolist())
+        return [self._hit(int(number), float(scores[number]), question, idf, held) for number in best]
+
+    def save(self, path: Path) -> None:
+        """Writes the index as one file, whole or not at all.
+
+        Raises:
+            UserError: the file can't be written.
+        """
+        facts = {"made_at": self.facts.made_at, "data": list(self.facts.data)}
+        write_bytes(path, pack(self.passages, self._bm25, facts))
+
+    @classmethod
+    def load(cls, path: Path) -> PassageIndex:
+        """Reads an index that `save` wrote.
+
+        Raises:
+            UserError: no such file, not an index, a damaged one, or one of a later version.
+        """
+        passages, saved, facts = unpack(path, FIELDS)
+        index = cls(facts=IndexFacts(str(facts.get("made_at", "")), tuple(map(str, facts.get("data", ())))))
+        if saved is None:  # analysed by another version
+            index.add(passages)
+        else:
+            index._bm25 = saved
+            index._take(passages)
+        return index
+
+    def touch(self, data: Sequence[str]) -> None:
+        """Notes that the index now comes from `data`, as of this moment."""
+        self.facts = IndexFacts(_now(), tuple(data))
+
+    def _take(self, passages: tuple[Passage, ...]) -> None:
+        self.passages = passages
+        self._titles = TitleIndex(passage.title for passage in passages)
+        self._weights_N = np.asarray([passage.weight for passage in passages], np.float64)
+
+    def _hit(self, number: int, score: float, question: Query, idf: dict[str, float], held: dict[str, set[int]]) -> Hit:
+        matched: list[QueryTerm] = [term for term in question.terms if number in held[term.term]]
+        total = sum(idf.values())
+        coverage = sum(idf[term.term] for term in matched) / total if total else 0.0
+        return Hit(self.passages[number], score, tuple(dict.fromkeys(term.typed for term in matched)), coverage)
+
+
+def _top(scores: Float[ndarray, " N"], k: int) -> ndarray:
+    """The numbers of the `k` highest positive scores, the highest first; among equals the earlier passage first."""
+    positive = np.flatnonzero(scores > 0)
+    if len(positive) > 4 * k:
+        threshold = np.partition(scores[positive], len(positive) - k)[len(positive) - k]
+        positive = positive[scores[positive] >= threshold]
+    return positive[np.argsort(-scores[positive], kind="stable")][:k]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

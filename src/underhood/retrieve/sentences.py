@@ -1,0 +1,44 @@
+"""Sentence segmentation: where the sentences of a text begin and end."""
+
+from __future__ import annotations
+
+import re
+
+_END = re.compile(r"[.!?…]+[\"'”’)\]`*_]*(?=\s|$)|[。！？｡]+[」』）”’]*|\n[ \t]*\n\s*")
+_ABBREVIATION = re.compile(
+    r"(\be\.g|\bi\.e|\betc|\bcf|\bvs|\bresp|\bapprox|\bca|\bNo|\bDr|\bMr|\bMrs|\bProf|\bSt|\b[A-Z])\.$"
+)
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of every sentence, without the whitespace around it; together they cover every other character.
+
+    A sentence ends at a full stop, question or exclamation mark before whitespace (or a full stop of Chinese and
+    Japanese), unless it is an abbreviation, an open bracket precedes it, or a lower-case word follows it. A blank line
+    ends one too.
+    """
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for mark in _END.finditer(text):
+        sentence = text[start : mark.end()]
+        if not mark[0].isspace():
+            if _ABBREVIATION.search(sentence) or sentence.count("(") > sentence.count(")"):
+                continue
+            following = text[mark.end() :].lstrip()[:1]
+            if following.islower() and mark[0].startswith((".", "…")):
+                continue
+        _append(spans, text, start, mark.end())
+        start = mark.end()
+    _append(spans, text, start, len(text))
+    return spans
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text in order, each a substring of it."""
+    return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
+    piece = text[start:end]
+    if piece.strip():
+        spans.append((start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())))

@@ -1,0 +1,48 @@
+"""Titles that are identifiers, found by their whole name or by its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+EXACT, EXACT_FOLDED, END, END_FOLDED = 1.0, 0.9, 0.7, 0.6
+"""What a title adds to a score, as a share of the most that the question's terms can give: the whole name, the name in
+another case, its last words (``join`` of ``os.path.join``), the last words in another case."""
+
+CONTINUED = 0.5
+"""The same for the second and later passages of one title: what a thing is comes first."""
+
+
+class TitleIndex:
+    """Passages by their titles. A title with spaces is a heading and matches no identifier."""
+
+    def __init__(self, titles: Iterable[str]):
+        self._titles: list[str] = []
+        self._by_end: defaultdict[str, list[int]] = defaultdict(list)
+        self._continued: set[int] = set()
+        seen: set[str] = set()
+        for number, title in enumerate(titles):
+            self._titles.append(title)
+            if not title or " " in title:
+                continue
+            if title in seen:
+                self._continued.add(number)
+            seen.add(title)
+            segments = title.casefold().split(".")
+            for start in range(len(segments)):
+                self._by_end[".".join(segments[start:])].append(number)
+
+    def matches(self, identifiers: Sequence[str]) -> dict[int, float]:
+        """The passages whose title is or ends with one of these names, each with its share."""
+        shares: dict[int, float] = {}
+        for name in identifiers:
+            for number in self._by_end.get(name.casefold(), ()):
+                title = self._titles[number]
+                if len(title) == len(name):
+                    share = EXACT if title == name else EXACT_FOLDED
+                else:
+                    share = END if title.endswith(name) else END_FOLDED
+                if number in self._continued:
+                    share *= CONTINUED
+                shares[number] = max(share, shares.get(number, 0.0))
+        return shares
