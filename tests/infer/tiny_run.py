@@ -33,7 +33,9 @@ def tiny_model(tokenizer: BytePairTokenizer, seed: int, context: int = 96) -> De
     return model.eval()
 
 
-def make_run(folder: Path, stages: tuple[str, ...] = ("base", "sft", "dpo"), context: int = 96) -> Path:
+def make_run(
+    folder: Path, stages: tuple[str, ...] = ("base", "sft", "dpo"), context: int = 96, retrieval: str | None = None
+) -> Path:
     """A folder as `underhood build` leaves it, as far as talking to it needs."""
     folder.mkdir(parents=True)
     tokenizer = tiny_tokenizer()
@@ -48,5 +50,7 @@ def make_run(folder: Path, stages: tuple[str, ...] = ("base", "sft", "dpo"), con
             "chats": stage != "base",
             "tokenizer": sha256_of(folder / "tokenizer.json"),
         }
+        if retrieval is not None and stage != "base":
+            state["retrieval"] = retrieval
         write_checkpoint(folder / "checkpoints" / stage, 10, {"model": module_tensors(model)}, state)
     return folder

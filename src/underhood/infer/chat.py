@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel, Tokenizer
-from underhood.infer.request import Request
+from underhood.infer.grammar import Grammar
+from underhood.infer.request import OutputChunk, Request
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session
 from underhood.text.chat import CHATML, Message, Template
 
 ANSWER_SHARE = 4
 """At least a quarter of the context, or all the tokens asked for if they are fewer, is kept free for the answer."""
+
+
+class PreparedPrompt(Protocol):
+    """A conversation as the model is to read it, e.g. with retrieved passages; `retrieve.Retrieved` is one."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The messages, the last of them the user's."""
+        ...
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """What the answer must match, or None."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingSpec | None:
+        """How the answer is drawn; None leaves it to the caller."""
+        ...
+
+
+Prepare = Callable[[Sequence[Message]], PreparedPrompt]
+"""Makes the prompt of a turn from the plain conversation, which ends with the user's message."""
 
 
 class ChatSession:
@@ -23,7 +48,8 @@ class ChatSession:
     keeps them all.
 
     Attributes:
-        messages: the conversation, ``{"role": …, "content": …}`` each.
+        messages: the conversation, ``{"role": …, "content": …}`` each, as the two wrote it.
+        prepare: makes what the model reads of it, e.g. `retrieve.Retriever.prepare`; None hands it over as it is.
         forgotten: how many of the oldest messages (the system message aside) the model no longer sees.
         session: the reading behind it; ``session.finish`` says how the last answer ended.
     """
@@ -35,8 +61,9 @@ class ChatSession:
         *,
         system: str | None = None,
         template: Template = CHATML,
+        prepare: Prepare | None = None,
     ):
-        self.tokenizer, self.template = tokenizer, template
+        self.tokenizer, self.template, self.prepare = tokenizer, template, prepare
         self.session = Session(model)
         self.messages: list[Message] = []
         self.forgotten = 0
@@ -68,24 +95,39 @@ class ChatSession:
             UserError: the message alone does not fit into the context (nothing is said then).
         """
         conversation = [*self.messages, {"role": "user", "content": text}]
-        ids = self._fit(conversation, max_new_tokens)
+        request = self.request(text, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop)
         turn = sum(message["role"] == "user" for message in self.messages)  # with a seed, every turn draws anew
-        request = Request(
-            prompt=ids,
+        return self._reply(conversation, self.session.write(request, self.tokenizer, choice=turn))
+
+    def request(
+        self, text: str, *, max_new_tokens: int = 256, sampling: SamplingSpec = GREEDY, stop: Sequence[str] = ()
+    ) -> Request:
+        """The request of the turn that says `text`, prepared and fitted into the context; nothing is said yet.
+
+        Raises:
+            UserError: the message alone does not fit into the context.
+        """
+        messages: Sequence[Message] = [*self.messages, {"role": "user", "content": text}]
+        grammar: Grammar | None = None
+        if self.prepare is not None:
+            prepared = self.prepare(messages)
+            messages, grammar, sampling = prepared.messages, prepared.grammar, prepared.sampling or sampling
+        return Request(
+            prompt=self._fit(messages, max_new_tokens),
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             stop_ids=frozenset(self.template.stop_ids(self.tokenizer)),
             stop=tuple(stop),
+            grammar=grammar,
         )
-        pieces = self.session.write(request, self.tokenizer, choice=turn)
-        return self._reply(conversation, (piece.text for piece in pieces if piece.text))
 
-    def _reply(self, conversation: list[Message], pieces: Iterator[str]) -> Iterator[str]:
+    def _reply(self, conversation: list[Message], chunks: Iterator[OutputChunk]) -> Iterator[str]:
         answer, complete = "", False
         try:
-            for piece in pieces:
-                answer += piece
-                yield piece
+            for chunk in chunks:
+                answer += chunk.text
+                if chunk.text:
+                    yield chunk.text
             complete = True
         finally:
             if answer or complete:

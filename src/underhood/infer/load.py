@@ -16,7 +16,7 @@ from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
 from underhood.core.protocols import ModelSpec, Tokenizer
 from underhood.infer.cache import device_of
-from underhood.infer.chat import ChatSession
+from underhood.infer.chat import ChatSession, Prepare
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
@@ -71,6 +71,7 @@ class LoadedModel:
         step: training steps of its stage.
         template: how its conversations are written, or None for a model that has not learnt to chat.
         roles: which ids open and end its texts, as a published model's files say; None for a model made here.
+        retrieval: "taught" if it was trained to answer from retrieved passages (`retrieve.TAUGHT`), else None.
     """
 
     model: BuiltModel
@@ -82,6 +83,7 @@ class LoadedModel:
     step: int
     template: Template | None = None
     roles: SpecialTokenIds | None = None
+    retrieval: str | None = None
 
     @property
     def decoder(self) -> Decoder:
@@ -210,10 +212,14 @@ class LoadedModel:
         messages: str | Sequence[Message],
         *,
         system: str | None = None,
+        prepare: Prepare | None = None,
         max_tokens: int = 256,
         **sampling: Unpack[SamplingKeywords],
     ) -> str:
         """The answer to a question, or to a conversation that ends with the user's message.
+
+        Args:
+            prepare: see `conversation`.
 
         Raises:
             UserError: the model has not learnt to chat, or as for `generate`.
@@ -222,13 +228,16 @@ class LoadedModel:
             messages = [{"role": "user", "content": messages}]
         if not messages or messages[-1].get("role") != "user":
             raise UserError("there is nothing to answer", expected="a conversation that ends with the user's message")
-        talk = self.conversation(system)
+        talk = self.conversation(system, prepare=prepare)
         talk.messages += messages[:-1]
         pieces = talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=_sampling(sampling))
         return "".join(pieces)
 
-    def conversation(self, system: str | None = None) -> ChatSession:
+    def conversation(self, system: str | None = None, *, prepare: Prepare | None = None) -> ChatSession:
         """A new conversation with this model: ``for piece in talk.reply("Hello"): …``.
+
+        Args:
+            prepare: makes what the model reads of each turn, such as ``underhood.open_retriever(loaded).prepare``.
 
         Raises:
             UserError: the model has not learnt to chat.
@@ -239,7 +248,7 @@ class LoadedModel:
                 f"the {self.stage} model has not learnt to chat",
                 fix=f"Load the stage {have[-1]!r}, or continue a text with generate" if have else "Use generate",
             )
-        return ChatSession(self.model, self.tokenizer, system=system, template=self.template)
+        return ChatSession(self.model, self.tokenizer, system=system, template=self.template, prepare=prepare)
 
 
 def load(
@@ -299,6 +308,7 @@ def load(
         step=saved.step,
         template=template,
         roles=roles,
+        retrieval=saved.state.get("retrieval"),
     )
 
 
