@@ -37,7 +37,7 @@ class TermCounts:
         counts: how often each field of the document holds the term.
     """
 
-    starts: Int[ndarray, "N+1"]
+    starts: Int[ndarray, " offsets"]
     terms: Int[ndarray, " P"]
     counts: Int[ndarray, "P F"]
 

@@ -1,0 +1,211 @@
+"""Retriever: the passages for a question, put before a model, and the citations in its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from underhood.core.errors import UserError
+from underhood.core.protocols import Tokenizer
+from underhood.infer.grammar import Grammar
+from underhood.infer.load import LoadedModel
+from underhood.infer.sample import SamplingSpec
+from underhood.retrieve.followup import search_query
+from underhood.retrieve.index import Hit, PassageIndex
+from underhood.retrieve.passages import Passage
+from underhood.retrieve.questions import parse_question
+from underhood.retrieve.quote import missing_name, quote_grammar, speller
+from underhood.retrieve.sentences import sentence_spans
+from underhood.retrieve.template import INSTRUCTED, TAUGHT, RetrievalTemplate
+from underhood.text.chat import Message
+
+RUN_INDEX = "passages.index"
+"""The index in the folder of a run whose model was trained to answer from it."""
+
+PASSAGE_SHARE = 2
+"""At most half of the model's context goes to passages; the rest is for the conversation and the answer."""
+
+_CITATION = re.compile(r"\[(\d{1,3})\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Citation:
+    """A "[1]" in an answer.
+
+    Attributes:
+        number: the passage's number in the prompt, from 1.
+        start, end: where the citation is in the answer.
+    """
+
+    number: int
+    passage: Passage
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved:
+    """A turn with what was retrieved for it; a `PreparedPrompt` of `ChatSession`.
+
+    Attributes:
+        query: what was searched for; "" if the turn asks for nothing that could be searched.
+        hits: the passages that the model reads, in the order of their numbers.
+        messages: what the model reads.
+        grammar: what the answer must match, or None.
+        sampling: how the answer is drawn; None leaves it to the caller.
+    """
+
+    query: str
+    hits: tuple[Hit, ...]
+    messages: tuple[Message, ...]
+    grammar: Grammar | None = None
+    sampling: SamplingSpec | None = None
+
+    def citations(self, answer: str) -> list[Citation]:
+        """The citations in an answer, in order; numbers that no passage has are none."""
+        return [
+            Citation(
+                number=int(match[1]), passage=self.hits[int(match[1]) - 1].passage, start=match.start(), end=match.end()
+            )
+            for match in _CITATION.finditer(answer)
+            if 1 <= int(match[1]) <= len(self.hits)
+        ]
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Searches an index for a conversation's last question and prepares the prompt.
+
+    Attributes:
+        template: how passages are put before the model.
+        tokenizer: the model's. With it, passages that the vocabulary can't spell are left out, and those that do not
+            fit into the context are left out or cut between sentences.
+        context_length: the model's; None means no limit.
+    """
+
+    index: PassageIndex
+    template: RetrievalTemplate
+    tokenizer: Tokenizer | None = None
+    context_length: int | None = None
+
+    def prepare(self, messages: Sequence[Message], *, quote: bool | None = None) -> Retrieved:
+        """The last question with its passages.
+
+        A turn without anything to search for ("Hello!", "Who are you?") and one without any hit stay as they are, and
+        their answer is free.
+
+        Args:
+            messages: the conversation as the two wrote it; the last message is the user's.
+            quote: whether the answer is held to whole sentences of the passages; None does what the template says.
+
+        Raises:
+            ValueError: there is no message of the user at the end.
+        """
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError("expected a conversation that ends with the user's message")
+        query = search_query(messages)
+        hits = self._readable(self.index.search(query, k=self.template.passages)) if query else ()
+        prepared = self.template.apply(messages, [hit.passage for hit in hits])
+        quoting = self.template.quote if quote is None else quote
+        grammar = self._grammar(messages[-1]["content"], hits) if hits and quoting else None
+        return Retrieved(query=query, hits=hits, messages=prepared, grammar=grammar)
+
+    def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar:
+        refusals = [*map(missing_name, self._missing_names(question)), self.template.refusal]
+        return quote_grammar([hit.passage for hit in hits], refusals=filter(self._can_spell, refusals))
+
+    def _missing_names(self, question: str) -> list[str]:
+        """The names in the question, or all its content words if there are none, that are no passage's title.
+
+        So a refusal that names something is true: a model can't deny a function that the documents have.
+        """
+        parsed = parse_question(question)
+        names = parsed.identifiers or tuple(dict.fromkeys(term.typed for term in parsed.terms))
+        return [name for name in names if not self._is_title(name)]
+
+    def _is_title(self, name: str) -> bool:
+        best = self.index.search(f"`{name}`", k=1)
+        title = best[0].passage.title.casefold() if best else ""
+        return title == name.casefold() or title.endswith("." + name.casefold())
+
+    @cached_property
+    def _can_spell(self) -> Callable[[str], bool]:
+        return (lambda _: True) if self.tokenizer is None else speller(self.tokenizer)
+
+    def _readable(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """The first hits that the model can read and that fit into their share of the context, the last of them cut."""
+        hits = [hit for hit in hits if self._can_spell(f"[1] {hit.passage.shown}")]
+        if self.tokenizer is None or self.context_length is None:
+            return tuple(hits)
+        room, fitting = self.context_length // PASSAGE_SHARE, []
+        for hit in hits:
+            cost = self._cost(hit.passage)
+            if cost > room:
+                cut = self._cut(hit.passage, room)
+                return (*fitting, replace(hit, passage=cut)) if cut is not None else tuple(fitting)
+            fitting.append(hit)
+            room -= cost
+        return tuple(fitting)
+
+    def _cut(self, passage: Passage, room: int) -> Passage | None:
+        """The passage up to the last sentence that fits; None if not even the first does."""
+        for _, end in reversed(sentence_spans(passage.text)):
+            shorter = replace(passage, text=passage.text[:end])
+            if self._cost(shorter) <= room:
+                return shorter
+        return None
+
+    def _cost(self, passage: Passage) -> int:
+        assert self.tokenizer is not None
+        return len(self.tokenizer.encode(f"\n\n[1] {passage.shown}"))
+
+
+def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retriever | None:
+    """The retriever for a model: of an index, or of the one that its run has.
+
+    A model that was trained to answer from passages reads one, in the form of its training; any other chat model reads
+    three, with an instruction.
+
+    Args:
+        path: a file made by `underhood index`, or the folder of a run with an index; None takes the run's own.
+
+    Returns:
+        None if no path is given and the run has no index that its model was trained for.
+
+    Raises:
+        UserError: the model has not learnt to chat, or there is no index at `path`.
+    """
+    taught = loaded.retrieval == "taught"
+    if path is None:
+        own = loaded.run / RUN_INDEX
+        if not (taught and loaded.chats and own.exists()):
+            return None
+        path = own
+    elif not loaded.chats:
+        raise UserError(
+            f"the {loaded.stage} model has not learnt to chat, so it can't answer from documents",
+            fix="Name a chat model, or leave out the index",
+        )
+    return Retriever(
+        PassageIndex.load(index_file(path)),
+        TAUGHT if taught else INSTRUCTED,
+        tokenizer=loaded.tokenizer,
+        context_length=loaded.spec.context_length,
+    )
+
+
+def index_file(path: str | Path) -> Path:
+    """The file of an index that is named by itself or by the folder of its run.
+
+    Raises:
+        UserError: a folder without an index.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if not (path / RUN_INDEX).exists():
+        raise UserError(f"{path} has no {RUN_INDEX}", fix="Make one with underhood index DATA --out notes.index")
+    return path / RUN_INDEX

@@ -1,0 +1,234 @@
+"""The retriever: passages for a conversation, put before a model, and the citations of its answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_quote import samples, texts_of
+from tiny_run import make_run, tiny_tokenizer
+
+import underhood
+from underhood.core.errors import UserError
+from underhood.infer.load import LoadedModel
+from underhood.infer.sample import SamplingSpec
+from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.passages import Passage
+from underhood.retrieve.retriever import RUN_INDEX, Retriever, open_retriever
+from underhood.retrieve.template import INSTRUCTED, NOT_THERE, TAUGHT
+from underhood.text.characters import CharacterTokenizer
+from underhood.text.chat import CHATML, Message
+
+JOIN = Passage(
+    title="os.path.join", text="Join pathname components. Parameters: `a` and `*p`.", source="module os.path", line=12
+)
+SPLIT = Passage(title="os.path.split", text="Split a pathname.", source="module os.path", line=40)
+DEDENT = Passage(title="textwrap.dedent", text="Remove leading whitespace.", source="module textwrap", line=3)
+INDEX = PassageIndex.build([JOIN, SPLIT, DEDENT])
+QUESTION = "What does os.path.join do?"
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def test_taught_form_is_the_question_and_then_one_passage() -> None:
+    retrieved = Retriever(INDEX, TAUGHT).prepare([user(QUESTION)])
+    assert [hit.passage for hit in retrieved.hits] == [JOIN]
+    assert retrieved.messages == (
+        user(
+            "What does os.path.join do?\n\n"
+            "[1] `os.path.join`: Join pathname components. Parameters: `a` and `*p`."
+        ),
+    )  # fmt: skip
+
+
+def test_instructed_form_has_several_passages_the_history_and_an_instruction() -> None:
+    conversation = [{"role": "system", "content": "Be short."}, user(QUESTION), assistant("-"), user("And split?")]
+    retrieved = Retriever(INDEX, INSTRUCTED).prepare(conversation)
+    assert retrieved.messages[:-1] == tuple(conversation[:-1])
+    question, passages, instruction = retrieved.messages[-1]["content"].split("\n\n")
+    assert question == "And split?"
+    assert passages.splitlines() == [f"[{n}] {hit.passage.shown}" for n, hit in enumerate(retrieved.hits, 1)]
+    assert retrieved.hits[0].passage == SPLIT
+    assert instruction == INSTRUCTED.instruction
+    assert NOT_THERE in instruction
+    assert retrieved.grammar is None
+
+
+def test_model_that_learnt_single_turns_reads_the_system_message_and_the_last_one() -> None:
+    system: Message = {"role": "system", "content": "Be short."}
+    retrieved = Retriever(INDEX, TAUGHT).prepare([system, user(QUESTION), assistant("-"), user("its parameters?")])
+    assert retrieved.messages[0] == system
+    assert len(retrieved.messages) == 2
+    assert retrieved.messages[1]["content"].startswith("its parameters?\n\n[1] `os.path.join`: ")
+
+
+@pytest.mark.parametrize("text", ["Hello!", "Who are you?", "xyzzy plugh"])
+def test_turn_without_hits_stays_as_it_is_and_its_answer_is_free(text: str) -> None:
+    for template in (TAUGHT, INSTRUCTED):
+        retrieved = Retriever(INDEX, template).prepare([user(text)], quote=True)
+        assert (retrieved.hits, retrieved.messages, retrieved.grammar) == ((), (user(text),), None)
+
+
+def test_quotes_are_the_default_of_the_template_unless_told_otherwise() -> None:
+    for template, default in ((TAUGHT, True), (INSTRUCTED, False)):
+        retriever = Retriever(INDEX, template)
+        assert (retriever.prepare([user(QUESTION)]).grammar is not None) == default
+        assert retriever.prepare([user(QUESTION)], quote=False).grammar is None
+        assert retriever.prepare([user(QUESTION)], quote=True).grammar is not None
+
+
+def language(question: str) -> set[str]:
+    grammar = Retriever(INDEX, TAUGHT).prepare([user(question)]).grammar
+    assert grammar is not None
+    characters = (
+        "".join(p.shown for p in INDEX.passages) + question + NOT_THERE + "There is no `` in the documents. [1]"
+    )
+    return texts_of(grammar, CharacterTokenizer.from_texts(characters))
+
+
+QUOTES_OF_JOIN = {
+    "`os.path.join`: Join pathname components. [1]",
+    "`os.path.join`: Parameters: `a` and `*p`. [1]",
+    "`os.path.join`: Join pathname components. Parameters: `a` and `*p`. [1]",
+}
+
+
+def test_answer_can_deny_a_name_of_the_question_only_if_no_passage_has_it_as_its_title() -> None:
+    assert language(QUESTION) == QUOTES_OF_JOIN | {NOT_THERE}
+    assert language("what does join do") == QUOTES_OF_JOIN | {NOT_THERE}  # the end of a title
+    quotes = {"`textwrap.dedent`: Remove leading whitespace. [1]", NOT_THERE}
+    missing = "There is no `textwrap.listdir` in the documents."
+    assert language("What does `textwrap.listdir` do with leading whitespace?") == quotes | {missing}
+    words = {f"There is no `{word}` in the documents." for word in ("whitespace", "Friday")}
+    assert language("How about whitespace on Friday?") == quotes | words
+
+
+def test_citations_are_the_numbers_that_passages_have() -> None:
+    retrieved = Retriever(INDEX, INSTRUCTED).prepare([user("pathname os path")])
+    first, second = (hit.passage for hit in retrieved.hits[:2])
+    assert len(retrieved.hits) < 4
+    answer = "It joins [2], list[0], [9] and [1][2]."
+    citations = retrieved.citations(answer)
+    assert [(citation.number, citation.passage) for citation in citations] == [(2, second), (1, first), (2, second)]
+    assert [answer[citation.start : citation.end] for citation in citations] == ["[2]", "[1]", "[2]"]
+    assert retrieved.citations("none") == []
+
+
+def test_a_conversation_must_end_with_the_user() -> None:
+    for messages in ([], [user("a"), assistant("b")]):
+        with pytest.raises(ValueError, match="ends with the user's message"):
+            Retriever(INDEX, TAUGHT).prepare(messages)
+
+
+# What a model can read
+
+
+def test_passages_take_at_most_half_of_the_context() -> None:
+    tokenizer = tiny_tokenizer()
+
+    def cost(passage: Passage) -> int:
+        return len(tokenizer.encode(f"\n\n[1] {passage.shown}"))
+
+    question = [user("pathname os path")]
+    first, second = (hit.passage for hit in Retriever(INDEX, INSTRUCTED).prepare(question).hits[:2])
+    assert (first, second) == (SPLIT, JOIN)
+    shorter = replace(JOIN, text="Join pathname components.")
+    for room, expected in [
+        (cost(SPLIT) - 1, []),
+        (cost(SPLIT), [SPLIT]),
+        (cost(SPLIT) + cost(shorter) - 1, [SPLIT]),
+        (cost(SPLIT) + cost(shorter), [SPLIT, shorter]),
+        (cost(SPLIT) + cost(JOIN), [SPLIT, JOIN]),
+    ]:
+        retriever = Retriever(INDEX, replace(INSTRUCTED, passages=2), tokenizer=tokenizer, context_length=2 * room)
+        assert [hit.passage for hit in retriever.prepare(question).hits] == expected
+
+
+def test_passages_that_the_vocabulary_cannot_spell_are_left_out() -> None:
+    texts = [JOIN.shown, QUESTION, NOT_THERE, "[1]", "There is no"]
+    characters = CharacterTokenizer.from_texts(texts)
+    strange = replace(JOIN, text="Jøin pathname components.")
+    index = PassageIndex.build([strange, JOIN])
+    retriever = Retriever(index, replace(TAUGHT, passages=2), tokenizer=characters, context_length=None)
+    retrieved = retriever.prepare([user(QUESTION)])
+    assert [hit.passage for hit in retrieved.hits] == [JOIN]
+    # Without the refusal's letters there are quotes only.
+    fewer = CharacterTokenizer.from_texts([JOIN.shown, QUESTION, "[1]"])
+    grammar = Retriever(index, TAUGHT, tokenizer=fewer).prepare([user(QUESTION)]).grammar
+    assert grammar is None or texts_of(grammar, fewer) == QUOTES_OF_JOIN
+
+
+# With a model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("runs") / "demo", stages=("base", "sft"), context=400, retrieval="taught")
+    INDEX.save(folder / RUN_INDEX)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(run: Path) -> LoadedModel:
+    return underhood.load(run)
+
+
+def test_conversation_of_a_random_model_quotes_the_right_passage(loaded: LoadedModel) -> None:
+    retriever = underhood.open_retriever(loaded)
+    assert retriever is not None
+    warm = SamplingSpec(temperature=2.0, seed=5)
+    talk = loaded.conversation(prepare=retriever.prepare)
+    answers = ["".join(talk.reply(QUESTION, sampling=warm)) for _ in range(12)]
+    assert set(answers) <= QUOTES_OF_JOIN | {NOT_THERE}
+    assert len(set(answers)) > 1
+    assert talk.messages[0] == user(QUESTION)
+    # The ablations: without the hook, and with the passage but without the grammar.
+    free = loaded.conversation()
+    told = loaded.conversation(prepare=lambda messages: retriever.prepare(messages, quote=False))
+    for conversation in (free, told):
+        assert "".join(conversation.reply(QUESTION, max_new_tokens=60, sampling=warm)) not in answers
+
+
+def test_random_scores_under_the_retrievers_grammar_give_candidates_only() -> None:
+    grammar = Retriever(INDEX, TAUGHT).prepare([user(QUESTION)]).grammar
+    assert set(samples(tiny_tokenizer(), grammar, 60)) <= QUOTES_OF_JOIN | {NOT_THERE}
+
+
+def test_retriever_reads_the_runs_own_index_if_its_model_was_taught(loaded: LoadedModel, run: Path) -> None:
+    retriever = open_retriever(loaded)
+    assert retriever is not None
+    assert (retriever.index.passages, retriever.template) == (INDEX.passages, TAUGHT)
+    assert retriever.context_length == 400
+    assert open_retriever(replace(loaded, retrieval=None)) is None
+    assert open_retriever(underhood.load(run, "base")) is None
+    other = replace(loaded, retrieval=None, run=run.parent)
+    for path in (run, run / RUN_INDEX, str(run)):
+        named = open_retriever(other, path)
+        assert named is not None
+        assert (named.index.passages, named.template) == (INDEX.passages, INSTRUCTED)
+
+
+def test_retriever_names_what_is_missing(loaded: LoadedModel, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no passages"):
+        open_retriever(loaded, tmp_path)
+    with pytest.raises(UserError):
+        open_retriever(loaded, tmp_path / "nobody.index")
+    with pytest.raises(UserError, match="base model has not learnt to chat"):
+        open_retriever(underhood.load(run, "base"), run)
+
+
+def test_prompt_is_rendered_with_the_passage(loaded: LoadedModel) -> None:
+    retriever = open_retriever(loaded)
+    assert retriever is not None
+    talk = loaded.conversation(prepare=retriever.prepare)
+    request = talk.request(QUESTION)
+    assert request.grammar is not None
+    expected = [user(f"{QUESTION}\n\n[1] {JOIN.shown}")]
+    assert request.prompt == CHATML.render(loaded.tokenizer, expected, add_generation_prompt=True).ids
