@@ -187,6 +187,17 @@ def test_ablated_trial_judges_only_what_must_break():
         trial.ablated("something else")
 
 
+def test_plots_and_tables_of_a_trial_are_figures():
+    trial = Trial(milestone(), "smoke")
+    line = Series("a", (1, 2), (3, 4))
+    trial.plot(title="t", x="x", y="y", log_y=True, series=(each for each in [line]))
+    trial.table(title="t", head=("a",), rows=[("x",)])
+    assert trial.figures == [
+        Plot(title="t", x="x", y="y", log_y=True, series=(line,)),
+        Grid(title="t", head=("a",), rows=(("x",),)),
+    ]
+
+
 def test_progress_of_nested_loops_only_grows_and_ends_at_one():
     told: list[float] = []
     trial = Trial(milestone(), "smoke", seeds=range(3), listener=lambda share, _: told.append(share))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from underhood.core.figures import Figure
+from underhood.core.figures import Figure, Grid, Plot, Series
 from underhood.core.milestone import Claim, Milestone, Scale
 from underhood.core.verdicts import Estimate, Verdict, estimate, judge
 
@@ -134,6 +134,14 @@ class Trial:
         """Adds a figure; in an ablated run nothing is drawn."""
         if not self.is_ablation:
             self.figures.append(figure)
+
+    def plot(self, *, series: Iterable[Series], **words: Any) -> None:
+        """Adds a plot of the series; the other arguments are the fields of `figures.Plot`."""
+        self.figure(Plot(series=tuple(series), **words))
+
+    def table(self, *, rows: Iterable[tuple[str | float, ...]], **words: Any) -> None:
+        """Adds a small table; the other arguments are the fields of `figures.Grid`."""
+        self.figure(Grid(rows=tuple(rows), **words))
 
     def note(self, text: str) -> None:
         """Adds a sentence for the reader of the result."""

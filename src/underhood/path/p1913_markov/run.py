@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.pydocs import pydocs_corpus
 
@@ -84,13 +84,11 @@ def draw(trial: Trial, text: NDArray[np.int64]) -> None:
         Series(name, tuple(map(float, places)), tuple(float(letters[:n].mean()) for n in places))
         for name, letters in (("as written", text), ("shuffled", shuffled))
     ]
-    trial.figure(
-        Plot(
-            title="The share of vowels settles down, dependent or not",
-            x="letters read",
-            y="share of vowels so far",
-            series=tuple(series),
-            log_x=True,
-            levels=((float(text.mean()), "all letters"),),
-        )
+    trial.plot(
+        title="The share of vowels settles down, dependent or not",
+        x="letters read",
+        y="share of vowels so far",
+        series=series,
+        log_x=True,
+        levels=((float(text.mean()), "all letters"),),
     )

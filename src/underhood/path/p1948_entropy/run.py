@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.letters import ALPHABET, plain_english, symbols
 from underhood.evals.information import (
@@ -100,30 +100,26 @@ def oracles(trial: Trial, joint: Ints) -> None:
 def show(trial: Trial, text: Ints, counts: Ints, errors: Floats) -> None:
     p = counts / counts.sum()
     rows = [(ALPHABET[i].replace(" ", "space"), f"{p[i]:.4f}", round(-float(np.log2(p[i])), 2)) for i in np.argsort(-p)]
-    trial.figure(Grid(title="Surprise at a letter", head=("letter", "share", "bits"), rows=tuple(rows)))
+    trial.table(title="Surprise at a letter", head=("letter", "share", "bits"), rows=rows)
     shared = [mutual_information(pairs(text, d)) for d in DISTANCES]
     chance = [mutual_information(pairs(np.random.default_rng(0).permutation(text), d)) for d in DISTANCES]
     places = tuple(map(float, DISTANCES))
-    trial.figure(
-        Plot(
-            title="What a letter says about one further on",
-            x="letters further on",
-            y="mutual information, bits",
-            log_x=True,
-            log_y=True,
-            series=(Series("the text", places, tuple(shared)), Series("shuffled: chance", places, tuple(chance))),
-        )
+    trial.plot(
+        title="What a letter says about one further on",
+        x="letters further on",
+        y="mutual information, bits",
+        log_x=True,
+        log_y=True,
+        series=(Series("the text", places, tuple(shared)), Series("shuffled: chance", places, tuple(chance))),
     )
-    trial.figure(
-        Plot(
-            title="Small samples look surer than they are",
-            x="letters (or pairs) in the sample",
-            y="error of the entropy, bits",
-            log_x=True,
-            series=tuple(
-                Series(f"{what}, {how}", tuple(map(float, SAMPLES)), tuple(errors[i, :, j]))
-                for i, what in enumerate(("letters", "pairs"))
-                for j, how in enumerate(("as counted", "corrected"))
-            ),
-        )
+    trial.plot(
+        title="Small samples look surer than they are",
+        x="letters (or pairs) in the sample",
+        y="error of the entropy, bits",
+        log_x=True,
+        series=tuple(
+            Series(f"{what}, {how}", tuple(map(float, SAMPLES)), tuple(errors[i, :, j]))
+            for i, what in enumerate(("letters", "pairs"))
+            for j, how in enumerate(("as counted", "corrected"))
+        ),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series, Texts
+from underhood.core.figures import Series, Texts
 from underhood.core.trial import Trial
 from underhood.data.letters import ALPHABET, plain_english, spelled, symbols
 from underhood.models.ngram import NGram, NGramSpec
@@ -101,31 +101,25 @@ def cross_entropy(text: Ids, held_out: tuple[str, ...], order: int) -> float:
 def show(trial: Trial, samples: dict[str, str], shares: NDArray[np.float64], bits: list[float]) -> None:
     trial.figure(Texts(title="The approximations, drawn here", texts=tuple(samples.items())))
     middle, spread = shares.mean(axis=0), 2 * shares.std(axis=0)
-    trial.figure(
-        Plot(
-            title="Longer contexts make words",
-            x="order of the letter table",
-            y="share of words",
-            kind="bars",
-            names=ORDERS,
-            series=(Series("drawn here", (0, 1, 2, 3), tuple(middle), tuple(middle - spread), tuple(middle + spread)),),
-        )
+    trial.plot(
+        title="Longer contexts make words",
+        x="order of the letter table",
+        y="share of words",
+        kind="bars",
+        names=ORDERS,
+        series=(Series("drawn here", (0, 1, 2, 3), tuple(middle), tuple(middle - spread), tuple(middle + spread)),),
     )
     orders = tuple(float(order) for order in range(1, len(bits) + 1))
-    trial.figure(
-        Plot(
-            title="What is left to guess after some letters of context",
-            x="letters seen, the new one included",
-            y="bits per letter on held-out text",
-            series=(Series("Kneser-Ney", orders, tuple(bits)),),
-            levels=((float(np.log2(27)), "27 equally likely symbols"), (float(np.log2(27)) / 2, "one half")),
-        )
+    trial.plot(
+        title="What is left to guess after some letters of context",
+        x="letters seen, the new one included",
+        y="bits per letter on held-out text",
+        series=(Series("Kneser-Ney", orders, tuple(bits)),),
+        levels=((float(np.log2(27)), "27 equally likely symbols"), (float(np.log2(27)) / 2, "one half")),
     )
-    trial.figure(
-        Grid(
-            title="Redundancy by context",
-            head=("letters", "bits per letter", "redundancy"),
-            rows=tuple((n, round(b, 3), f"{1 - b / np.log2(27):.0%}") for n, b in enumerate(bits, start=1)),
-            note=f"Alphabet: the space and {ALPHABET[1:]}.",
-        )
+    trial.table(
+        title="Redundancy by context",
+        head=("letters", "bits per letter", "redundancy"),
+        rows=tuple((n, round(b, 3), f"{1 - b / np.log2(27):.0%}") for n, b in enumerate(bits, start=1)),
+        note=f"Alphabet: the space and {ALPHABET[1:]}.",
     )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
 from underhood.evals.guessing import bounds, conditional_entropy, ranks, shares
@@ -77,33 +77,27 @@ def distance(value: float, around: tuple[float, float]) -> float:
 def show(trial: Trial, counted: list[float], fresh: list[float], played: list[tuple[Ids, float]]) -> None:
     orders = tuple(map(float, range(1, LONGEST + 1)))
     intervals = [bounds(shares(guesses)) for guesses, _ in played]
-    trial.figure(
-        Plot(
-            title="What is left to guess",
-            x="N: letters of context + 1",
-            y="bits per symbol",
-            series=(
-                Series("counted on the same text", orders, tuple(counted)),
-                Series("on other text", orders, tuple(fresh)),
-                Series("upper bound from its guesses", orders, tuple(high for _, high in intervals)),
-                Series("lower bound from its guesses", orders, tuple(low for low, _ in intervals)),
-                Series("Shannon's tables", (1.0, 2.0, 3.0), (4.03, 3.32, 3.1), paper=True),
-            ),
-            levels=((0.6, "his reader, lower bound"), (1.3, "his reader, upper bound")),
-        )
+    trial.plot(
+        title="What is left to guess",
+        x="N: letters of context + 1",
+        y="bits per symbol",
+        series=(
+            Series("counted on the same text", orders, tuple(counted)),
+            Series("on other text", orders, tuple(fresh)),
+            Series("upper bound from its guesses", orders, tuple(high for _, high in intervals)),
+            Series("lower bound from its guesses", orders, tuple(low for low, _ in intervals)),
+            Series("Shannon's tables", (1.0, 2.0, 3.0), (4.03, 3.32, 3.1), paper=True),
+        ),
+        levels=((0.6, "his reader, lower bound"), (1.3, "his reader, upper bound")),
     )
-    trial.figure(
-        Plot(
-            title="Guesses that a letter takes",
-            x="guess at which it was right",
-            y="share of letters",
-            kind="bars",
-            names=tuple(map(str, range(1, 15))),
-            series=(
-                Series("n-gram, 7 letters known", tuple(range(14)), tuple(shares(played[-1][0])[:14])),
-                Series(
-                    "Shannon's reader, 100 known", tuple(range(14)), tuple(n / 100 for n in TABLE_I_100), paper=True
-                ),
-            ),
-        )
+    trial.plot(
+        title="Guesses that a letter takes",
+        x="guess at which it was right",
+        y="share of letters",
+        kind="bars",
+        names=tuple(map(str, range(1, 15))),
+        series=(
+            Series("n-gram, 7 letters known", tuple(range(14)), tuple(shares(played[-1][0])[:14])),
+            Series("Shannon's reader, 100 known", tuple(range(14)), tuple(n / 100 for n in TABLE_I_100), paper=True),
+        ),
     )

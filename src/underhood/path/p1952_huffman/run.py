@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.huffman import Pick, codewords, decode, encode, lengths
 from underhood.data.letters import ALPHABET, block_counts, plain_english, symbols
@@ -90,26 +90,22 @@ def excess(p: Floats, pick: Pick | None) -> float:
 
 def show(trial: Trial, counts: Ints, words: list[str], costs: list[tuple[float, float]]) -> None:
     p = counts / counts.sum()
-    trial.figure(
-        Grid(
-            title="A code for letters",
-            head=("letter", "share", "surprise, bits", "its bits"),
-            rows=tuple(
-                (ALPHABET[i].replace(" ", "space"), f"{p[i]:.4f}", round(-float(np.log2(p[i])), 2), words[i])
-                for i in np.argsort(-p)
-            ),
-        )
+    trial.table(
+        title="A code for letters",
+        head=("letter", "share", "surprise, bits", "its bits"),
+        rows=tuple(
+            (ALPHABET[i].replace(" ", "space"), f"{p[i]:.4f}", round(-float(np.log2(p[i])), 2), words[i])
+            for i in np.argsort(-p)
+        ),
     )
-    trial.figure(
-        Plot(
-            title="Longer blocks cost less per letter",
-            x="letters per block",
-            y="bits per letter",
-            kind="bars",
-            names=("1", "2", "3"),
-            series=tuple(
-                Series(name, (0, 1, 2), tuple(pair[i] for pair in costs))
-                for i, name in enumerate(("Huffman code", "entropy of the blocks"))
-            ),
-        )
+    trial.plot(
+        title="Longer blocks cost less per letter",
+        x="letters per block",
+        y="bits per letter",
+        kind="bars",
+        names=("1", "2", "3"),
+        series=tuple(
+            Series(name, (0, 1, 2), tuple(pair[i] for pair in costs))
+            for i, name in enumerate(("Huffman code", "entropy of the blocks"))
+        ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Heat, Plot, Series
+from underhood.core.figures import Heat, Series
 from underhood.core.trial import Trial
 
 Floats = NDArray[np.float64]
@@ -113,20 +113,16 @@ def squares_and_circles(rng: np.random.Generator, count: int) -> tuple[Floats, F
 
 def show(trial: Trial, bounds: Floats, rows: list[list[float]]) -> None:
     mean = bounds.mean(axis=0)
-    trial.figure(
-        Plot(
-            title="Far fewer mistakes than the bound allows",
-            x="margin γ",
-            y="mistakes until the last one",
-            log_x=True,
-            log_y=True,
-            series=(
-                Series(
-                    "made", MARGINS, tuple(mean[:, 0]), tuple(bounds[:, :, 0].min(0)), tuple(bounds[:, :, 0].max(0))
-                ),
-                Series("(R/γ)²", MARGINS, tuple(mean[:, 1]), paper=True),
-            ),
-        )
+    trial.plot(
+        title="Far fewer mistakes than the bound allows",
+        x="margin γ",
+        y="mistakes until the last one",
+        log_x=True,
+        log_y=True,
+        series=(
+            Series("made", MARGINS, tuple(mean[:, 0]), tuple(bounds[:, :, 0].min(0)), tuple(bounds[:, :, 0].max(0))),
+            Series("(R/γ)²", MARGINS, tuple(mean[:, 1]), paper=True),
+        ),
     )
     pictures, y = squares_and_circles(np.random.default_rng(0), 12)
     shown = pictures[[int(np.flatnonzero(y > 0)[0]), int(np.flatnonzero(y < 0)[0])]].reshape(2, SIDE, SIDE)
@@ -136,10 +132,8 @@ def show(trial: Trial, bounds: Floats, rows: list[list[float]]) -> None:
     if not rows:
         return
     raw, units = np.array(rows).mean(axis=0)
-    trial.figure(
-        Grid(
-            title="New pictures told apart",
-            head=("weights see", "right"),
-            rows=(("the 400 photocells", f"{raw:.1%}"), ("512 random units", f"{units:.1%}")),
-        )
+    trial.table(
+        title="New pictures told apart",
+        head=("weights see", "right"),
+        rows=(("the 400 photocells", f"{raw:.1%}"), ("512 random units", f"{units:.1%}")),
     )

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.evals.separable import separable_labellings, separation
 
@@ -84,18 +84,14 @@ def show(trial: Trial, drawn: dict[int, NDArray[np.int64]]) -> None:
         places = tuple(n / k for n in points)
         series.append(Series(f"{k} weights, tried", places, tuple(float((counts >= n).mean()) for n in points)))
         series.append(Series(f"{k} weights, formula", places, tuple(float(share(n, k)) for n in points), paper=True))
-    trial.figure(
-        Plot(
-            title="Up to two points per weight, nearly everything can be memorised",
-            x="points per weight",
-            y="share of random labellings that can be learnt",
-            series=tuple(series),
-        )
+    trial.plot(
+        title="Up to two points per weight, nearly everything can be memorised",
+        x="points per weight",
+        y="share of random labellings that can be learnt",
+        series=series,
     )
-    trial.figure(
-        Grid(
-            title="How many labels a unit holds",
-            head=("weights", "held on average", "per weight", "by the formula"),
-            rows=tuple((k, round(float(f.mean()), 2), round(float(f.mean()) / k, 3), 2 * k) for k, f in drawn.items()),
-        )
+    trial.table(
+        title="How many labels a unit holds",
+        head=("weights", "held on average", "per weight", "by the formula"),
+        rows=tuple((k, round(float(f.mean()), 2), round(float(f.mean()) / k, 3), 2 * k) for k, f in drawn.items()),
     )

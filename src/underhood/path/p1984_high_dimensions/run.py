@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.letters import block_counts, plain_english, symbols
 from underhood.evals import directions as space
@@ -97,28 +97,24 @@ def show(trial: Trial, features_kept: dict[float, list[int]]) -> None:
     middles = tuple((edges[1:] - 0.01).tolist())
     drawn = {d: np.abs(space.cosines(space.random_directions(500, d, rng))) for d in DRAWN}
     angles = {d: np.histogram(angle, edges)[0] / len(angle) for d, angle in drawn.items()}
-    trial.figure(
-        Plot(
-            title="In many dimensions directions are nearly at right angles",
-            x="|cos| of two random directions",
-            y="share of pairs",
-            series=tuple(Series(f"{d:,} dimensions", middles, tuple(shares.tolist())) for d, shares in angles.items()),
-        )
+    trial.plot(
+        title="In many dimensions directions are nearly at right angles",
+        x="|cos| of two random directions",
+        y="share of pairs",
+        series=tuple(Series(f"{d:,} dimensions", middles, tuple(shares.tolist())) for d, shares in angles.items()),
     )
     x = texts(trial.scale == "smoke")
     sizes = (10.0, 30.0, 100.0, 300.0, 1000.0)
     errors = {"measured": [space.distortion(x, space.projected(x, int(m), rng)) for m in sizes]}
     errors["sqrt(8 ln n / m)"] = [(8 * np.log(len(x)) / m) ** 0.5 for m in sizes]
-    trial.figure(
-        Plot(
-            title=f"Distances of {len(x)} texts survive a random projection from 19,683 dimensions",
-            x="dimensions kept",
-            y="largest relative error",
-            log_x=True,
-            log_y=True,
-            series=tuple(Series(name, sizes, tuple(error)) for name, error in errors.items()),
-        )
+    trial.plot(
+        title=f"Distances of {len(x)} texts survive a random projection from 19,683 dimensions",
+        x="dimensions kept",
+        y="largest relative error",
+        log_x=True,
+        log_y=True,
+        series=tuple(Series(name, sizes, tuple(error)) for name, error in errors.items()),
     )
     rows = tuple((f"{on:.0%}", round(float(np.mean(counts)), 1)) for on, counts in features_kept.items())
     title = f"Of {FEATURES} features through {AXES} dimensions, so many come back at half of their value or more"
-    trial.figure(Grid(title=title, head=("each is on", "kept"), rows=rows))
+    trial.table(title=title, head=("each is on", "kept"), rows=rows)

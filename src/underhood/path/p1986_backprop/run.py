@@ -125,12 +125,10 @@ def show(trial: Trial, solved_N: Floats, frames: list[tuple[str, Plot]]) -> None
         trial.figure(Frames(title="Two hidden units find the code", control="training", frames=tuple(frames)))
     edges = np.arange(0, SWEEPS + 1, 100)
     share = [float((solved_N <= edge).mean()) for edge in edges]
-    trial.figure(
-        Plot(
-            title="How many random starts have solved it",
-            x="sweeps over the 64 patterns",
-            y="share of nets",
-            series=(Series(f"{len(solved_N)} nets", tuple(map(float, edges)), tuple(share)),),
-            levels=((share[14], f"after the paper's 1,425 sweeps: {share[14]:.0%}"),),
-        )
+    trial.plot(
+        title="How many random starts have solved it",
+        x="sweeps over the 64 patterns",
+        y="share of nets",
+        series=(Series(f"{len(solved_N)} nets", tuple(map(float, edges)), tuple(share)),),
+        levels=((share[14], f"after the paper's 1,425 sweeps: {share[14]:.0%}"),),
     )

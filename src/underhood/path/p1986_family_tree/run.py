@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Heat
+from underhood.core.figures import Heat
 from underhood.core.trial import Trial
 from underhood.data.family import ENGLISH, GENERATION, ITALIAN, PEOPLE, RELATIONS, questions
 from underhood.path.lib.sigmoid_layers import sigmoid, with_bias
@@ -148,4 +148,4 @@ def show(trial: Trial, weights: list[Floats], inputs: Inputs, answers: Floats, h
         fits = np.flatnonzero(answers[question])
         named = np.argsort(-y[question])[: len(fits)]
         rows.append((f"{person}'s {relation}", ", ".join(PEOPLE[q] for q in named), ", ".join(PEOPLE[q] for q in fits)))
-    trial.figure(Grid(title="Questions it was never asked", head=("question", "its answer", "right"), rows=tuple(rows)))
+    trial.table(title="Questions it was never asked", head=("question", "its answer", "right"), rows=rows)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from underhood.core.figures import Grid, Heat
+from underhood.core.figures import Heat
 from underhood.core.trial import Trial
 from underhood.data.digits import Pictures, digits, framed, mnist
 from underhood.models.lenet import PAPER, LeNet
@@ -75,7 +75,7 @@ def show(trial: Trial, errors: dict[str, list[float]], net: LeNet) -> None:
     table = tuple(
         (name, f"{np.mean(all_):.2%}", f"{min(all_):.2%} to {max(all_):.2%}") for name, all_ in errors.items()
     )
-    trial.figure(Grid(title="New digits wrong", head=("net", "mean", "over seeds"), rows=table))
+    trial.table(title="New digits wrong", head=("net", "mean", "over seeds"), rows=table)
     names = tuple(str(n + 1) for n in range(5))
     for number in (0, 1, 2):
         values = tuple(tuple(map(float, row)) for row in net.h1[number, 0].detach())

@@ -101,19 +101,17 @@ def exact_digits(k: int) -> Floats:
 
 def show(trial: Trial, spreads: Floats, gaps: Floats, digits: Floats) -> None:
     sizes = tuple(map(float, SIZES))
-    trial.figure(
-        Plot(
-            title="Means settle, and their distribution becomes the bell",
-            x="n, how many are averaged",
-            y="width of the mean; gap to the bell",
-            log_x=True,
-            log_y=True,
-            series=(
-                Series("width, numbers from 0 to 1", sizes, tuple(spreads.mean(axis=0))),
-                Series("gap to the bell, waiting times", sizes, tuple(gaps.mean(axis=0))),
-                Series("0.133 / sqrt(n)", sizes, tuple(0.133 / n**0.5 for n in sizes), paper=True),
-            ),
-        )
+    trial.plot(
+        title="Means settle, and their distribution becomes the bell",
+        x="n, how many are averaged",
+        y="width of the mean; gap to the bell",
+        log_x=True,
+        log_y=True,
+        series=(
+            Series("width, numbers from 0 to 1", sizes, tuple(spreads.mean(axis=0))),
+            Series("gap to the bell, waiting times", sizes, tuple(gaps.mean(axis=0))),
+            Series("0.133 / sqrt(n)", sizes, tuple(0.133 / n**0.5 for n in sizes), paper=True),
+        ),
     )
     places, names = tuple(map(float, range(9))), tuple(map(str, range(1, 10)))
     frames = []

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
 from underhood.models.counted import Counts, add_k, count, numbers, witten_bell
@@ -104,15 +104,13 @@ def show(trial: Trial, table: dict[tuple[str, int], list[dict[str, float]]]) -> 
     mean = {at: {name: float(np.mean([row[name] for row in rows])) for name in ROWS} for at, rows in table.items()}
     for kind in ("letters", "words"):
         orders = [n for of, n in mean if of == kind]
-        trial.figure(
-            Plot(
-                title=f"Bits per {kind[:-1]} on text that was held out",
-                x="order",
-                y=f"bits per {kind[:-1]}",
-                series=tuple(
-                    Series(name, tuple(map(float, orders)), tuple(mean[kind, n][name] for n in orders)) for name in ROWS
-                ),
-            )
+        trial.plot(
+            title=f"Bits per {kind[:-1]} on text that was held out",
+            x="order",
+            y=f"bits per {kind[:-1]}",
+            series=tuple(
+                Series(name, tuple(map(float, orders)), tuple(mean[kind, n][name] for n in orders)) for name in ROWS
+            ),
         )
     rows = tuple((f"{kind}, {n}", *(round(row[name], 3) for name in ROWS)) for (kind, n), row in mean.items())
-    trial.figure(Grid(title="All methods", head=("order", *ROWS), rows=rows, note="occurrences: absolute discounting."))
+    trial.table(title="All methods", head=("order", *ROWS), rows=rows, note="occurrences: absolute discounting.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.arithmetic import TOTAL_LIMIT, ArithmeticDecoder, ArithmeticEncoder
 from underhood.data.documents import Corpus
@@ -101,17 +101,17 @@ def table(trial: Trial, title: str, data: bytes, sizes: Mapping[str, float], wei
         for name, size in ordered
     )
     note = f"{len(data):,} bytes. Adjusted: with the model's own bytes, as a share of the text's."
-    trial.figure(Grid(title=title, head=("", "bytes", "bits per byte", "adjusted"), rows=rows, note=note))
+    trial.table(title=title, head=("", "bytes", "bits per byte", "adjusted"), rows=rows, note=note)
 
 
 def show(trial: Trial, measured: dict[int, Bits]) -> None:
     if len(measured) > 1:
         each = Series("n-gram", tuple(map(float, measured)), tuple(float(bits.mean()) for bits in measured.values()))
-        trial.figure(Plot(title="How far back to look", x="bytes of context", y="bits per byte", series=(each,)))
+        trial.plot(title="How far back to look", x="bytes of context", y="bits per byte", series=(each,))
     lines = []
     for order in {0, 2, 5} & measured.keys():
         parts = np.array_split(measured[order], 24)
         read = np.cumsum([len(chunk) / 1000 for chunk in parts]).round(1).tolist()
         lines.append(Series(f"{order} bytes back", tuple(read), tuple(float(chunk.mean()) for chunk in parts)))
     title = "What a byte costs while the n-gram learns"
-    trial.figure(Plot(title=title, x="kB read", y="bits per byte", series=tuple(lines)))
+    trial.plot(title=title, x="kB read", y="bits per byte", series=lines)

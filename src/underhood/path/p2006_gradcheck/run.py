@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.grad.check import best_step, gradient_error, quotient
 from underhood.nn.lora import LoRALinear, LoRASpec
@@ -135,21 +135,17 @@ def operation_error(f: Callable[[Tensor], Tensor]) -> tuple[float, bool]:
 def show(trial: Trial, curves: dict[str, list[Floats]], table: dict[str, float]) -> None:
     drawn = {name: tuple(map(float, np.mean(errors, axis=0))) for name, errors in curves.items()}
     steps = tuple(map(float, STEPS))
-    trial.figure(
-        Plot(
-            title="Two errors fight over the size of the step",
-            x="step h",
-            y="error of sin′",
-            log_x=True,
-            log_y=True,
-            series=tuple(Series(name, steps[-len(y) :], y) for name, y in drawn.items()),
-            note="Right: too coarse a step. Left: rounding, made large by the division.",
-        )
+    trial.plot(
+        title="Two errors fight over the size of the step",
+        x="step h",
+        y="error of sin′",
+        log_x=True,
+        log_y=True,
+        series=tuple(Series(name, steps[-len(y) :], y) for name, y in drawn.items()),
+        note="Right: too coarse a step. Left: rounding, made large by the division.",
     )
-    trial.figure(
-        Grid(
-            title="What the check says (below 10⁻⁶ passes)",
-            head=("backward pass", "relative error"),
-            rows=tuple(table.items()),
-        )
+    trial.table(
+        title="What the check says (below 10⁻⁶ passes)",
+        head=("backward pass", "relative error"),
+        rows=tuple(table.items()),
     )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits, framed
 from underhood.models.alexnet import AlexNet, LocalResponse
@@ -112,18 +112,16 @@ def pooled(norm: bool, window: int) -> nn.Module:
 
 
 def show(trial: Trial, rates: tuple[float, ...], counted: dict[str, list[list[float]]], errors: Errors) -> None:
-    trial.figure(
-        Plot(
-            title="Steps until three quarters are learnt, at every rate",
-            x="rate",
-            y="steps to 25 % training error",
-            log_x=True,
-            log_y=True,
-            series=tuple(
-                Series(name, rates, tuple(np.median(f, axis=0)), tuple(np.min(f, axis=0)), tuple(np.max(f, axis=0)))
-                for name, f in counted.items()
-            ),
-        )
+    trial.plot(
+        title="Steps until three quarters are learnt, at every rate",
+        x="rate",
+        y="steps to 25 % training error",
+        log_x=True,
+        log_y=True,
+        series=tuple(
+            Series(name, rates, tuple(np.median(f, axis=0)), tuple(np.min(f, axis=0)), tuple(np.max(f, axis=0)))
+            for name, f in counted.items()
+        ),
     )
     rows = tuple((name, f"{np.mean(e):.2%}", f"{min(e):.2%} to {max(e):.2%}") for name, e in errors.items())
-    trial.figure(Grid(title="New digits wrong", head=("net", "mean", "over seeds"), rows=rows))
+    trial.table(title="New digits wrong", head=("net", "mean", "over seeds"), rows=rows)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits, framed
 from underhood.train.image_trainer import ImageTrainer, error
@@ -134,21 +134,19 @@ def show(trial: Trial, sizes: tuple[int, ...], errors: Floats) -> None:
     slope, _ = fit(sizes, mean)
     line = mean.mean() * 0 + np.exp(np.log(mean).mean()) * (np.array(sizes) / np.exp(np.log(sizes).mean())) ** -slope
     places = tuple(map(float, sizes))
-    trial.figure(
-        Plot(
-            title=f"More data, fewer errors: about n to the −{slope:.2f}",
-            x="pictures learned from",
-            y="new ones wrong",
-            log_x=True,
-            log_y=True,
-            series=(
-                Series("measured", places, tuple(mean), tuple(errors.min(axis=0)), tuple(errors.max(axis=0))),
-                Series("power law", places, tuple(map(float, line))),
-            ),
-        )
+    trial.plot(
+        title=f"More data, fewer errors: about n to the −{slope:.2f}",
+        x="pictures learned from",
+        y="new ones wrong",
+        log_x=True,
+        log_y=True,
+        series=(
+            Series("measured", places, tuple(mean), tuple(errors.min(axis=0)), tuple(errors.max(axis=0))),
+            Series("power law", places, tuple(map(float, line))),
+        ),
     )
     ways = {"loop over numbers": by_loop, "matrices, gradient by hand": by_matrices, "automatic gradient": by_autodiff}
     estimated = trial.estimate("speed")
     times = ("1", f"{estimated.middle:,.0f}" if estimated else "", "")
     rows = tuple((name, length(way), speed) for (name, way), speed in zip(ways.items(), times, strict=True))
-    trial.figure(Grid(title="One gradient, three programs", head=("program", "lines", "times as fast"), rows=rows))
+    trial.table(title="One gradient, three programs", head=("program", "lines", "times as fast"), rows=rows)

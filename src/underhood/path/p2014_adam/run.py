@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.zipf import zipf_pairs
 from underhood.train.classic_optimizers import SGD, Adagrad, AdamW, RMSprop, Rule
@@ -142,14 +142,11 @@ def race(trial: Trial, seed: int) -> tuple[float, dict[str, list[float]]]:
 
 
 def show(trial: Trial, curves: dict[str, list[float]]) -> None:
-    trial.figure(
-        Plot(
-            title="Rare words learn too",
-            x="steps",
-            y="loss on all pairs, nats",
-            series=tuple(
-                Series(name, tuple(map(float, range(1, len(losses) + 1))), tuple(losses))
-                for name, losses in curves.items()
-            ),
-        )
+    trial.plot(
+        title="Rare words learn too",
+        x="steps",
+        y="loss on all pairs, nats",
+        series=tuple(
+            Series(name, tuple(map(float, range(1, len(losses) + 1))), tuple(losses)) for name, losses in curves.items()
+        ),
     )

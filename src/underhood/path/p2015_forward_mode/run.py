@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Grid, Series
 from underhood.core.trial import Trial
 from underhood.grad.check import central, quotient, relative_error
 from underhood.grad.counting import cost_of_forward_pass, cost_of_function
@@ -76,15 +76,13 @@ def costs(trial: Trial) -> None:
         gradients.append(n * passes[-2])
     trial.measure("pass", max(passes))
     trial.measure("passes", min(b / a for a, b in pairwise(gradients)))
-    trial.figure(
-        Plot(
-            title="A gradient, one pass per input",
-            x="inputs",
-            y="operations, in those of the function",
-            log_x=True,
-            log_y=True,
-            series=(Series("forward mode", tuple(map(float, sizes)), tuple(gradients)),),
-        )
+    trial.plot(
+        title="A gradient, one pass per input",
+        x="inputs",
+        y="operations, in those of the function",
+        log_x=True,
+        log_y=True,
+        series=(Series("forward mode", tuple(map(float, sizes)), tuple(gradients)),),
     )
 
 

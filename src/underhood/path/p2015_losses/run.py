@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits
 
@@ -102,33 +102,27 @@ def show(trial: Trial, curves: dict[bool, list[float]]) -> None:
     p = 1 / (1 + np.exp(-z))
     pulls = {True: 1 - p, False: (1 - p) * p * (1 - p)}
     places = tuple(map(float, z))
-    trial.figure(
-        Plot(
-            title="How hard a unit is pulled towards yes",
-            x="logit z (left: certain of no)",
-            y="slope of the loss",
-            series=tuple(Series(names[loss], places, tuple(map(float, pull))) for loss, pull in pulls.items()),
-        )
+    trial.plot(
+        title="How hard a unit is pulled towards yes",
+        x="logit z (left: certain of no)",
+        y="slope of the loss",
+        series=tuple(Series(names[loss], places, tuple(map(float, pull))) for loss, pull in pulls.items()),
     )
-    trial.figure(
-        Plot(
-            title="Nielsen's neuron unlearns a certain yes",
-            x="sweep",
-            y="output",
-            series=tuple(
-                Series(names[loss], tuple(map(float, range(400))), tuple(nielsen(loss)[1])) for loss in (True, False)
-            ),
-        )
+    trial.plot(
+        title="Nielsen's neuron unlearns a certain yes",
+        x="sweep",
+        y="output",
+        series=tuple(
+            Series(names[loss], tuple(map(float, range(400))), tuple(nielsen(loss)[1])) for loss in (True, False)
+        ),
     )
-    trial.figure(
-        Plot(
-            title="A net that starts out certain of one digit",
-            x="steps",
-            y="training pictures right",
-            log_x=True,
-            series=tuple(
-                Series(names[loss], tuple(map(float, range(1, len(curve) + 1))), tuple(curve))
-                for loss, curve in curves.items()
-            ),
-        )
+    trial.plot(
+        title="A net that starts out certain of one digit",
+        x="steps",
+        y="training pictures right",
+        log_x=True,
+        series=tuple(
+            Series(names[loss], tuple(map(float, range(1, len(curve) + 1))), tuple(curve))
+            for loss, curve in curves.items()
+        ),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.grad.check import relative_error
 from underhood.grad.counting import cost_of_forward_pass, cost_of_function, cost_of_reverse
@@ -94,18 +94,16 @@ def costs(trial: Trial) -> None:
     way = "forwards" if trial.ablated("backwards") else "backwards"
     trial.measure("cheap", max(max(costs_of[f"{name}, {way}"]) for name in sizes))
     trial.measure("growth", log_slope(sizes["valley"], costs_of[f"valley, {way}"]))
-    trial.figure(
-        Plot(
-            title="What a gradient costs",
-            x="inputs",
-            y="operations, in those of the function",
-            log_x=True,
-            log_y=True,
-            series=tuple(
-                Series(name, tuple(map(float, sizes[name.split(",")[0]])), tuple(ratios))
-                for name, ratios in costs_of.items()
-            ),
-        )
+    trial.plot(
+        title="What a gradient costs",
+        x="inputs",
+        y="operations, in those of the function",
+        log_x=True,
+        log_y=True,
+        series=tuple(
+            Series(name, tuple(map(float, sizes[name.split(",")[0]])), tuple(ratios))
+            for name, ratios in costs_of.items()
+        ),
     )
     single: dict[str, Callable[..., Any]] = {
         "a + b": lambda a, b: a + b,
@@ -121,7 +119,7 @@ def costs(trial: Trial) -> None:
         for name, f in single.items()
     )
     head = ("operation", "alone", "with a slope (forwards)", "with all slopes (backwards)")
-    trial.figure(Grid(title="What one operation costs", head=head, rows=tuple(rows)))
+    trial.table(title="What one operation costs", head=head, rows=rows)
 
 
 def swell(trial: Trial) -> None:
@@ -136,17 +134,15 @@ def swell(trial: Trial) -> None:
     ours, formula = backward(lambda x: logistic(x, 10), [0.3])[0], formulas[9].slope.at({"x": 0.3})
     trial.oracle("the formula, worked out", abs(ours / formula - 1) < 1e-10, f"{ours:.6g} and {formula:.6g}")
     places = tuple(map(float, steps))
-    trial.figure(
-        Plot(
-            title="Formulas explode, tapes do not",
-            x="steps of l ← 4l(1 − l)",
-            y="operations",
-            log_y=True,
-            series=(
-                Series("the slope's formula", places, tuple(slopes)),
-                Series("the tape", places, tuple(map(float, tapes))),
-            ),
-        )
+    trial.plot(
+        title="Formulas explode, tapes do not",
+        x="steps of l ← 4l(1 − l)",
+        y="operations",
+        log_y=True,
+        series=(
+            Series("the slope's formula", places, tuple(slopes)),
+            Series("the tape", places, tuple(map(float, tapes))),
+        ),
     )
 
 

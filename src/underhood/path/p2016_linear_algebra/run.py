@@ -116,16 +116,14 @@ def show(trial: Trial, cloud: Floats, vectors: Floats, shares: Floats) -> None:
         frames.append((f"{share:.0%}", Plot(title="A matrix at work", x="x", y="y", kind="points", series=series)))
     trial.figure(Frames(title="What a matrix does to a circle", control="how far", frames=tuple(frames)))
     counts = tuple(map(float, range(1, COMPONENTS + 1)))
-    trial.figure(
-        Plot(
-            title="A few directions hold most of what differs between digits",
-            x="directions",
-            y="share of all differences",
-            series=(
-                Series("principal components", counts, tuple(shares)),
-                Series("any", counts, tuple(n / 64 for n in counts)),
-            ),
-        )
+    trial.plot(
+        title="A few directions hold most of what differs between digits",
+        x="directions",
+        y="share of all differences",
+        series=(
+            Series("principal components", counts, tuple(shares)),
+            Series("any", counts, tuple(n / 64 for n in counts)),
+        ),
     )
     flat = cloud @ vectors[:, :2]
     labels = np.concatenate([half.y for half in digits(0)])
@@ -135,7 +133,7 @@ def show(trial: Trial, cloud: Floats, vectors: Floats, shares: Floats) -> None:
         for digit, at in zip((0, 1, 4, 6), shown, strict=True)
     )
     title, x, y = "Digits in the plane of the first two", "first component", "second component"
-    trial.figure(Plot(title=title, x=x, y=y, kind="points", series=series))
+    trial.plot(title=title, x=x, y=y, kind="points", series=series)
     names = tuple(map(str, range(8)))
     first = tuple(map(tuple, vectors[:, 0].reshape(8, 8).tolist()))
     trial.figure(Heat(title="The first component, as a picture", values=first, rows=names, columns=names, signed=True))

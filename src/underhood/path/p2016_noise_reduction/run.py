@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits
 from underhood.path.lib.log_slope import log_slope
@@ -110,12 +110,10 @@ def show(trial: Trial, curves: dict[str, Descent], best: float) -> None:
         gap_T = descent.values_TR.mean(axis=1) - best
         seen = gap_T > 1e-13
         series.append(Series(name, tuple(descent.passes[seen].tolist()), tuple(gap_T[seen].tolist())))
-    trial.figure(
-        Plot(
-            title="Straight lines down, and what crawls",
-            x="passes over the pictures",
-            y="gap to the minimum",
-            log_y=True,
-            series=tuple(series),
-        )
+    trial.plot(
+        title="Straight lines down, and what crawls",
+        x="passes over the pictures",
+        y="gap to the minimum",
+        log_y=True,
+        series=series,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.grad.check import relative_error
 from underhood.grad.counting import cost_of_curvature, cost_of_reverse
@@ -123,11 +123,11 @@ def show(trial: Trial, errors: Floats) -> None:
     seen = errors > 1e-16
     steps = tuple(np.arange(len(errors))[seen].astype(float).tolist())
     newtons = Series("Newton", steps, tuple(errors[seen].tolist()))
-    trial.figure(Plot(title="Right digits double with every step", x="step", y="error", log_y=True, series=(newtons,)))
+    trial.plot(title="Right digits double with every step", x="step", y="error", log_y=True, series=(newtons,))
     rng = np.random.default_rng(0)
     rows = []
     for size in trial.by_scale(smoke=(2, 10), report=(2, 10, 50, 200)):
         h, w = turned(rng, np.geomspace(1, CONDITION, size)), rng.standard_normal(size)
         rows.append((size, descent_steps(h, w), *(lbfgs_steps(h, w, memory) for memory in (5, 10, 50))))
     head = ("dimensions", "gradient descent", "L-BFGS, 5 kept", "10 kept", "50 kept")
-    trial.figure(Grid(title="Steps in a valley with κ = 10,000", head=head, rows=tuple(rows)))
+    trial.table(title="Steps in a valley with κ = 10,000", head=head, rows=rows)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.path.lib.log_slope import log_slope
 from underhood.train.curvature import lbfgs
@@ -125,25 +125,21 @@ def show(
     series.append(
         Series("L-BFGS", tuple(map(float, passes[near_enough])), tuple(map(float, batch[near_enough] - best)))
     )
-    trial.figure(
-        Plot(
-            title="First fast, then slow",
-            x="passes over the data",
-            y="gap to the minimum",
-            log_y=True,
-            series=tuple(series),
-        )
+    trial.plot(
+        title="First fast, then slow",
+        x="passes over the data",
+        y="gap to the minimum",
+        log_y=True,
+        series=series,
     )
-    trial.figure(
-        Plot(
-            title=f"Examples looked at until the gap is {GAP:g}",
-            x="examples there are",
-            y="examples looked at",
-            log_x=True,
-            log_y=True,
-            series=tuple(
-                Series(words, tuple(map(float, SIZES)), tuple(map(float, looked[name].mean(axis=1))))
-                for name, words in (("stochastic", "SGD"), ("full", "gradient descent"))
-            ),
-        )
+    trial.plot(
+        title=f"Examples looked at until the gap is {GAP:g}",
+        x="examples there are",
+        y="examples looked at",
+        log_x=True,
+        log_y=True,
+        series=tuple(
+            Series(words, tuple(map(float, SIZES)), tuple(map(float, looked[name].mean(axis=1))))
+            for name, words in (("stochastic", "SGD"), ("full", "gradient descent"))
+        ),
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from underhood.core.figures import Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
 from underhood.train.classic_optimizers import AdamW
@@ -126,16 +126,13 @@ def show(trial: Trial, rates: list[float], curves: dict[str, list[float]]) -> No
     gpt = ScheduleSpec(warmup=715 / 19_073, decay=1 - 715 / 19_073, floor=0.1, shape="cosine")
     courses = {"Transformer": rates, "GPT-3": [6e-4 * gpt.lr_factor(min(s, 19_072), 19_073) for s in range(20_000)]}
     series = (Series(name, places, tuple(course[::100])) for name, course in courses.items())
-    trial.figure(Plot(title="Two courses", x="step", y="rate", series=tuple(series)))
+    trial.plot(title="Two courses", x="step", y="rate", series=series)
     smooth = {name: np.convolve(curve, np.ones(10) / 10, "valid") for name, curve in curves.items()}
-    trial.figure(
-        Plot(
-            title="Six layers, with and without warm-up",
-            x="steps",
-            y="loss, nats per letter",
-            series=tuple(
-                Series(name, tuple(map(float, range(len(curve)))), tuple(curve.tolist()))
-                for name, curve in smooth.items()
-            ),
-        )
+    trial.plot(
+        title="Six layers, with and without warm-up",
+        x="steps",
+        y="loss, nats per letter",
+        series=tuple(
+            Series(name, tuple(map(float, range(len(curve)))), tuple(curve.tolist())) for name, curve in smooth.items()
+        ),
     )

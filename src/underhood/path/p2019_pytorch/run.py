@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits
 from underhood.grad.check import relative_error
@@ -41,20 +41,16 @@ def run(trial: Trial) -> None:
     trial.measure("refused", refused())
     trial.measure("fastest", 100 * (1 - 463 / 557))
     steps = tuple(map(float, range(len(curves[0][0]))))
-    trial.figure(
-        Plot(
-            title="The same network on both engines",
-            x="step",
-            y="loss, nats",
-            series=tuple(Series(name, steps, tuple(y)) for name, y in zip(("ours", "PyTorch"), curves[0], strict=True)),
-            note="The lines lie on one another.",
-        )
+    trial.plot(
+        title="The same network on both engines",
+        x="step",
+        y="loss, nats",
+        series=tuple(Series(name, steps, tuple(y)) for name, y in zip(("ours", "PyTorch"), curves[0], strict=True)),
+        note="The lines lie on one another.",
     )
     micro = np.median(times, axis=0) * 1e6
     rows = (("ours, NumPy", float(micro[0])), ("PyTorch", float(micro[1])))
-    trial.figure(
-        Grid(title="Time of a step", head=("engine", "microseconds"), rows=rows, note="64 pictures, one thread.")
-    )
+    trial.table(title="Time of a step", head=("engine", "microseconds"), rows=rows, note="64 pictures, one thread.")
 
 
 def train(seed: int, steps: int, ablated: bool) -> tuple[list[float], list[float], tuple[float, float]]:

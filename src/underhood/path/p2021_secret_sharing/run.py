@@ -9,7 +9,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import Pictures, digits, mnist
 from underhood.grad.layers import Linear, descend
@@ -127,25 +127,21 @@ def show(trial: Trial) -> None:
     f = (3, 5, 2)
     dealt = shares(f, 5, SMALL)
     rows = tuple((f"person {x}", f"f({x}) = {y}") for x, y in enumerate(dealt, start=1))
-    trial.figure(
-        Grid(
-            title="The secret 3, shared among five",
-            head=("who", "is given"),
-            rows=rows,
-            note="f(x) = 3 + 5x + 2x² modulo 7.",
-        )
+    trial.table(
+        title="The secret 3, shared among five",
+        head=("who", "is given"),
+        rows=rows,
+        note="f(x) = 3 + 5x + 2x² modulo 7.",
     )
     xs = np.linspace(0, 5.2, 53)
     curves = [np.polyfit([0, 1, 2], [secret, 2.0, 4.0], 2) for secret in (0, 2, 4, 6)]
-    trial.figure(
-        Plot(
-            title="Two points, and every secret still possible",
-            x="x (the secret is at 0)",
-            y="f(x)",
-            series=tuple(
-                Series(f"secret {secret}", tuple(xs), tuple(np.polyval(curve, xs)))
-                for secret, curve in zip((0, 2, 4, 6), curves, strict=True)
-            ),
-            note="Drawn with ordinary numbers; modulo a prime the same holds and no value is likelier than another.",
-        )
+    trial.plot(
+        title="Two points, and every secret still possible",
+        x="x (the secret is at 0)",
+        y="f(x)",
+        series=tuple(
+            Series(f"secret {secret}", tuple(xs), tuple(np.polyval(curve, xs)))
+            for secret, curve in zip((0, 2, 4, 6), curves, strict=True)
+        ),
+        note="Drawn with ordinary numbers; modulo a prime the same holds and no value is likelier than another.",
     )

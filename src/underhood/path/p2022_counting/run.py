@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Heat, Plot, Series
+from underhood.core.figures import Heat, Series
 from underhood.core.trial import Trial
 from underhood.data.letters import ALPHABET, plain_english
 from underhood.models.bigram import counted, descend, drawn, loss, pairs, softmax
@@ -91,25 +91,21 @@ def agrees_with_torch(seen: Floats) -> tuple[bool, str]:
 
 def show(trial: Trial, seen: Floats, curves: Floats, lowest: float, alike: list[tuple[float, float]]) -> None:
     steps = sorted({*np.geomspace(1, 5000, 60).astype(int).tolist()})
-    trial.figure(
-        Plot(
-            title="Gradient descent approaches the table of counts",
-            x="steps over all pairs",
-            y="nats above the counts",
-            log_x=True,
-            log_y=True,
-            series=(Series("network", tuple(map(float, steps)), tuple(curves[:, steps].mean(axis=0) - lowest)),),
-        )
+    trial.plot(
+        title="Gradient descent approaches the table of counts",
+        x="steps over all pairs",
+        y="nats above the counts",
+        log_x=True,
+        log_y=True,
+        series=(Series("network", tuple(map(float, steps)), tuple(curves[:, steps].mean(axis=0) - lowest)),),
     )
     labels = tuple("·" if letter == " " else letter for letter in ALPHABET)
     soon = softmax(descend(seen, np.zeros((27, 27)), steps=10)[0])
     for title, table in (("The network after 10 steps", soon), ("The counts", counted(seen))):
         trial.figure(Heat(title=title, values=tuple(map(tuple, table.tolist())), rows=labels, columns=labels))
-    trial.figure(
-        Grid(
-            title="Weight decay and added counts",
-            head=("weight decay", "like adding to every count"),
-            rows=tuple((decay, f"{k:,.3g}") for decay, k in alike),
-            note="Closest table by Kullback-Leibler divergence.",
-        )
+    trial.table(
+        title="Weight decay and added counts",
+        head=("weight decay", "like adding to every count"),
+        rows=tuple((decay, f"{k:,.3g}") for decay, k in alike),
+        note="Closest table by Kullback-Leibler divergence.",
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.letters import plain_english, symbols
 from underhood.evals.compression import compressors_bits_per_byte
@@ -42,29 +42,23 @@ def run(trial: Trial) -> None:
         best = (bits["eight letters"], "counts of eight letters")
         steps, values = zip(*curve, strict=True)
         series = (Series("Transformer", steps, values),)
-        trial.figure(
-            Plot(
-                title="A network overtakes the counts, or not yet",
-                x="steps",
-                y="bits per letter",
-                series=series,
-                levels=(best,),
-            )
+        trial.plot(
+            title="A network overtakes the counts, or not yet",
+            x="steps",
+            y="bits per letter",
+            series=series,
+            levels=(best,),
         )
     if not trial.is_ablation:
         rows = sorted({**bits, **packed}.items(), key=lambda row: -row[1])
         names, values = zip(*rows, strict=True)
         places = tuple(map(float, range(len(rows))))
         series = (Series("held-out text", places, values),)
-        trial.figure(
-            Plot(
-                title="One corpus, every model", x="model", y="bits per letter", kind="bars", names=names, series=series
-            )
+        trial.plot(
+            title="One corpus, every model", x="model", y="bits per letter", kind="bars", names=names, series=series
         )
         table = tuple((name, round(value, 3), f"{value / np.log2(27):.0%}") for name, value in rows)
-        trial.figure(
-            Grid(title="The same as a table", head=("model", "bits per letter", "of equal chances"), rows=table)
-        )
+        trial.table(title="The same as a table", head=("model", "bits per letter", "of equal chances"), rows=table)
 
 
 def counted(text: Ids, order: int) -> NGram:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from underhood.core.figures import Grid, Plot, Series
+from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.data.digits import digits, framed
 from underhood.models.lenet import LeNet
@@ -56,18 +56,16 @@ def show(trial: Trial, errors: dict[str, list[float]]) -> None:
     means = {name: float(np.mean(wrong)) for name, wrong in errors.items()}
     places = tuple(map(float, range(len(means))))
     base = max(means["1989"], 1e-9)
-    trial.figure(
-        Plot(
-            title="33 years of recipes on one architecture",
-            x="added",
-            y="errors over those of 1989",
-            names=tuple(means),
-            kind="bars",
-            series=(
-                Series("here", places, tuple(mean / base for mean in means.values())),
-                Series("Karpathy", places, tuple(PUBLISHED[name] / 82 for name in means), paper=True),
-            ),
-        )
+    trial.plot(
+        title="33 years of recipes on one architecture",
+        x="added",
+        y="errors over those of 1989",
+        names=tuple(means),
+        kind="bars",
+        series=(
+            Series("here", places, tuple(mean / base for mean in means.values())),
+            Series("Karpathy", places, tuple(PUBLISHED[name] / 82 for name in means), paper=True),
+        ),
     )
     rows = tuple((name, f"{m:.2%}", f"{min(errors[name]):.2%} to {max(errors[name]):.2%}") for name, m in means.items())
-    trial.figure(Grid(title="New digits wrong", head=("with", "mean", "over seeds"), rows=rows))
+    trial.table(title="New digits wrong", head=("with", "mean", "over seeds"), rows=rows)
