@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
@@ -63,9 +62,3 @@ def shard_rows(rows: int, rank: int, world_size: int) -> slice:
             "a batch is too small to divide", expected=f"at least {world_size} rows, one per process", got=str(rows)
         )
     return slice(rank, None, world_size)
-
-
-class Batches(Protocol):
-    """Batches by step number: a pure function of the step, so that a resumed run reads what it would have read."""
-
-    def __call__(self, step: int) -> Batch: ...

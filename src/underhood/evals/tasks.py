@@ -58,18 +58,23 @@ class Task:
         read: an item from one record of the set.
         hub: where the Hub has it, ``OWNER/NAME:CONFIG``.
         split: the split that is scored there; examples come from ``train`` if the set has it.
-        files: names of local files, the first that is found is taken.
+        other_files: further names of its local file, e.g. the one it was published under.
         shots: worked examples in front of each question where nothing else is said.
     """
 
     name: str
     title: str
-    kind: Kind
     read: Callable[[Record], Item]
     hub: str
     split: str
-    files: tuple[str, ...]
+    kind: Kind = "choice"
+    other_files: tuple[str, ...] = ()
     shots: int = 0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of local files; the first that exists is read."""
+        return (f"{self.name}.jsonl", *self.other_files, f"{self.name}/test.jsonl", f"{self.name}/validation.jsonl")
 
 
 def _choices(context: str, choices: list[str], answer: int) -> Item:
@@ -134,57 +139,44 @@ def _gsm8k(record: Record) -> Item:
     return Item((f"Question: {record['question']}\nAnswer:",), (f" {record['answer']}",), 0)
 
 
-def _files(name: str, *others: str) -> tuple[str, ...]:
-    return (f"{name}.jsonl", *others, f"{name}/test.jsonl", f"{name}/validation.jsonl")
-
-
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
         Task(
             name="arc_easy",
             title="ARC-Easy (Clark et al. 2018)",
-            kind="choice",
             read=_arc,
             hub="allenai/ai2_arc:ARC-Easy",
             split="test",
-            files=_files("arc_easy"),
         ),
         Task(
             name="hellaswag",
             title="HellaSwag (Zellers et al. 2019)",
-            kind="choice",
             read=_hellaswag,
             hub="Rowan/hellaswag",
             split="validation",
-            files=_files("hellaswag", "hellaswag_val.jsonl", "hellaswag_val_1k.jsonl"),
+            other_files=("hellaswag_val.jsonl", "hellaswag_val_1k.jsonl"),
         ),
         Task(
             name="piqa",
             title="PIQA (Bisk et al. 2020)",
-            kind="choice",
             read=_piqa,
             hub="baber/piqa",
             split="validation",
-            files=_files("piqa"),
         ),
         Task(
             name="winogrande",
             title="WinoGrande (Sakaguchi et al. 2019)",
-            kind="choice",
             read=_winogrande,
             hub="allenai/winogrande:winogrande_xl",
             split="validation",
-            files=_files("winogrande"),
         ),
         Task(
             name="boolq",
             title="BoolQ (Clark et al. 2019)",
-            kind="choice",
             read=_boolq,
             hub="google/boolq",
             split="validation",
-            files=_files("boolq"),
         ),
         Task(
             name="lambada",
@@ -193,7 +185,7 @@ TASKS: Mapping[str, Task] = {
             read=_lambada,
             hub="EleutherAI/lambada_openai:default",
             split="test",
-            files=_files("lambada", "lambada_openai.jsonl"),
+            other_files=("lambada_openai.jsonl",),
         ),
         Task(
             name="gsm8k",
@@ -202,7 +194,6 @@ TASKS: Mapping[str, Task] = {
             read=_gsm8k,
             hub="openai/gsm8k:main",
             split="test",
-            files=_files("gsm8k"),
             shots=5,
         ),
     )

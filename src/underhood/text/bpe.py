@@ -23,6 +23,7 @@ from underhood.core.errors import UserError
 from underhood.text.files import read_json, write_json
 from underhood.text.merges import apply_merges, learn_merges
 from underhood.text.split import PATTERNS, mend_surrogates, split
+from underhood.text.token_table import TokenTable
 from underhood.text.tokenizer_json import from_tokenizer_json, to_tokenizer_json
 from underhood.text.vocabulary import BYTE_TO_CHARACTER, Vocabulary, check_special
 
@@ -80,7 +81,7 @@ def train_bpe(
     return BytePairTokenizer(Vocabulary(ids=ids, merges=tuple(merges), special=named))
 
 
-class BytePairTokenizer:
+class BytePairTokenizer(TokenTable):
     """A byte-level BPE tokenizer; see `core.protocols.Tokenizer` for what every tokenizer promises.
 
     Any text survives the round trip, byte for byte. The one exception is not text: lone surrogates, which have no
@@ -94,10 +95,6 @@ class BytePairTokenizer:
             self._bytes[id] = token
         for name, id in vocabulary.special.items():
             self._bytes[id] = name.encode()
-
-    @property
-    def vocab_size(self) -> int:
-        return self.vocabulary.size
 
     @property
     def special(self) -> Mapping[str, int]:
@@ -141,28 +138,6 @@ class BytePairTokenizer:
         shares = [texts[start : start + size] for start in range(0, len(texts), size)]
         with ThreadPoolExecutor(threads) as pool:
             return [ids for done in pool.map(lambda share: [*map(self.encode, share)], shares) for ids in done]
-
-    # Decoding
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The exact bytes of the ids; special tokens are spelled out.
-
-        Raises:
-            UserError: an id is not in the vocabulary, as happens when model and tokenizer do not belong together.
-        """
-        if len(ids) and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            wrong = next(id for id in ids if not 0 <= id < self.vocab_size)
-            fix = "Use the tokenizer that the model was trained with"
-            raise UserError(f"id {wrong} is not in the tokenizer's vocabulary of {self.vocab_size}", fix=fix)
-        return b"".join([self._bytes[id] for id in ids])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def pieces(self, text: str) -> list[tuple[int, bytes]]:
-        """Each token of `text` as its id and its exact bytes, for showing how a text is cut."""
-        return [(id, self._bytes[id]) for id in self.encode(text)]
 
     # Files
 

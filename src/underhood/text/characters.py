@@ -10,11 +10,12 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.text.files import read_json, write_json
+from underhood.text.token_table import TokenTable
 
 FORMAT = "underhood characters 1"
 
 
-class CharacterTokenizer:
+class CharacterTokenizer(TokenTable):
     """Ids in the order of `characters`, special tokens behind them. Implements `core.protocols.Tokenizer`.
 
     Args:
@@ -37,7 +38,7 @@ class CharacterTokenizer:
         self.characters = "".join(characters)
         self._id = {character: id for id, character in enumerate(characters)}
         self._special = {name: len(self.characters) + index for index, name in enumerate(special)}
-        self._texts = [*characters, *special]
+        self._bytes = [token.encode() for token in (*characters, *special)]
 
     @classmethod
     def from_texts(cls, texts: str | Iterable[str], special: Sequence[str] = ()) -> CharacterTokenizer:
@@ -48,15 +49,11 @@ class CharacterTokenizer:
         return cls(sorted(alphabet), special)
 
     @property
-    def vocab_size(self) -> int:
-        return len(self._texts)
-
-    @property
     def special(self) -> Mapping[str, int]:
         return self._special
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CharacterTokenizer) and self._texts == other._texts
+        return isinstance(other, CharacterTokenizer) and self._bytes == other._bytes
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -73,28 +70,6 @@ class CharacterTokenizer:
             what = f"the character {_name(unknown)} at {text.index(unknown)} is not in the vocabulary"
             fix = "Use text like the one it was made from, or train a byte-level BPE, which can spell anything"
             raise UserError(f"{what} of {len(self.characters)} characters", fix=fix) from None
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens spelled out.
-
-        Raises:
-            UserError: an id is not in the vocabulary.
-        """
-        if len(ids) and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            wrong = next(id for id in ids if not 0 <= id < self.vocab_size)
-            fix = "Use the tokenizer that the model was trained with"
-            raise UserError(f"id {wrong} is not in the tokenizer's vocabulary of {self.vocab_size}", fix=fix)
-        return "".join([self._texts[id] for id in ids])
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return self.decode(ids).encode()
-
-    def pieces(self, text: str) -> list[tuple[int, bytes]]:
-        """Each token of `text` as its id and its exact bytes."""
-        return [(id, self._texts[id].encode()) for id in self.encode(text)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a small JSON file; readers see the old file or the whole new one."""

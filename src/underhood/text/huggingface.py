@@ -24,12 +24,13 @@ from underhood.core.errors import UserError
 from underhood.text.files import read_json
 from underhood.text.settings import AddedToken, TokenizerSettings
 from underhood.text.split import mend_surrogates
+from underhood.text.token_table import TokenTable
 from underhood.text.vocabulary import CHARACTER_TO_BYTE
 
 Json = dict[str, Any]
 
 
-class HuggingFaceTokenizer:
+class HuggingFaceTokenizer(TokenTable):
     """A tokenizer of any kind that a ``tokenizer.json`` can describe. Implements `core.protocols.Tokenizer`.
 
     What `special` holds: the file's added tokens that are marked special, and whatever the settings beside it name as
@@ -66,10 +67,9 @@ class HuggingFaceTokenizer:
         self._spelling = {id: f"\ufdd0{unguessable}-{id}\ufdd1" for id in self._special.values()}
         self._safe = _parse(_renamed(data, {name: self._spelling[id] for name, id in named.items()}), where)
         vocabulary = self._library.get_vocab(with_added_tokens=True)
-        self._size = max(vocabulary.values(), default=-1) + 1
         added = {token["id"] for token in data["added_tokens"]}
         to_bytes = _bytes_of(data.get("decoder"))
-        self._bytes = [b""] * self._size
+        self._bytes = [b""] * (max(vocabulary.values(), default=-1) + 1)
         for token, id in vocabulary.items():
             self._bytes[id] = token.encode() if id in added else to_bytes(token)
         self._byte_level = _kind(data.get("decoder")) == "ByteLevel"
@@ -77,11 +77,6 @@ class HuggingFaceTokenizer:
         self.eos_id = self._id_of(settings.eos)
         self.pad_id = self._id_of(settings.pad)
         self.prefix_ids, self.suffix_ids = self._around(settings)
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the highest id; published vocabularies may have gaps."""
-        return self._size
 
     @property
     def special(self) -> Mapping[str, int]:
@@ -111,33 +106,18 @@ class HuggingFaceTokenizer:
 
     # Decoding
 
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of each id, joined: what a stream needs. See `decode` for a leading space.
-
-        Raises:
-            UserError: an id is not in the vocabulary, as happens when model and tokenizer do not belong together.
-        """
-        self._check(ids)
-        return b"".join([self._bytes[id] for id in ids])
-
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens spelled out, as the library gives it.
 
         Vocabularies that mark the beginning of words (``▁the``) put a space in front of a text when they encode it;
         for those this drops it again, and `decode_bytes`, which cannot know where a text begins, does not.
         """
-        self._check(ids)
-        if self._byte_level:
-            return self.decode_bytes(ids).decode("utf-8", errors="replace")
-        return self._library.decode(list(ids), skip_special_tokens=False)
-
-    def pieces(self, text: str) -> list[tuple[int, bytes]]:
-        """Each token of `text` as its id and its bytes, for showing how a text is cut."""
-        return [(id, self._bytes[id]) for id in self.encode(text)]
+        decoded = super().decode(ids)
+        return decoded if self._byte_level else self._library.decode(list(ids), skip_special_tokens=False)
 
     def token(self, id: int) -> str:
         """How the vocabulary itself writes the token, e.g. ``▁the`` or ``Ġthe``."""
-        self._check([id])
+        self.decode_bytes([id])  # checks it
         return self._library.id_to_token(id) or ""
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -154,12 +134,6 @@ class HuggingFaceTokenizer:
             UserError: the file is missing or broken; the message names it.
         """
         return cls(read_json(Path(path)), settings, where=str(path))
-
-    def _check(self, ids: Sequence[int]) -> None:
-        if len(ids) and not 0 <= min(ids) <= max(ids) < self._size:
-            wrong = next(id for id in ids if not 0 <= id < self._size)
-            fix = "Use the tokenizer that the model was trained with"
-            raise UserError(f"id {wrong} is not in the tokenizer's vocabulary of {self._size}", fix=fix)
 
     def _id_of(self, name: str | None) -> int | None:
         return None if name is None else self._library.token_to_id(name)

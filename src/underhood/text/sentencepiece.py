@@ -18,10 +18,11 @@ from underhood.text.scored_merges import ScoredMerger
 from underhood.text.sentencepiece_model import Kind, SentencePieceModel, read_model
 from underhood.text.settings import TokenizerSettings
 from underhood.text.split import mend_surrogates
+from underhood.text.token_table import TokenTable
 from underhood.text.unigram import UnigramSegmenter
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(TokenTable):
     """A ``tokenizer.model`` of Llama, Mistral, Gemma, T5 … Implements `core.protocols.Tokenizer`.
 
     `special` holds the control pieces, the unknown one, and whatever pieces the settings call special. `encode` gives
@@ -44,7 +45,6 @@ class SentencePieceTokenizer:
                 named[token.content] = token.id
                 size = max(size, token.id + 1)
         self._special = dict(sorted(named.items(), key=lambda item: item[1]))
-        self._size = size
         self._unknown = ids[of_kind[Kind.UNKNOWN][0].text]
         self._byte_ids: list[int] | None = None
         if model.byte_fallback:
@@ -79,10 +79,6 @@ class SentencePieceTokenizer:
         self.prefix_ids: tuple[int, ...] = (self.bos_id,) if opens and self.bos_id is not None else ()
 
     @property
-    def vocab_size(self) -> int:
-        return self._size
-
-    @property
     def special(self) -> Mapping[str, int]:
         return self._special
 
@@ -94,9 +90,6 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; the same as the SentencePiece library gives."""
         return self._encode_normal(self._normalize(mend_surrogates(text)))
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
         """The ids of a text in which special tokens are given as ids: ``[1, "[INST] Hi [/INST]"]``.
@@ -134,18 +127,6 @@ class SentencePieceTokenizer:
 
     # Decoding
 
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of each id, joined: what a stream needs. See `decode` for a leading space.
-
-        Raises:
-            UserError: an id is not in the vocabulary, as happens when model and tokenizer do not belong together.
-        """
-        if len(ids) and not 0 <= min(ids) <= max(ids) < self._size:
-            wrong = next(id for id in ids if not 0 <= id < self._size)
-            fix = "Use the tokenizer that the model was trained with"
-            raise UserError(f"id {wrong} is not in the tokenizer's vocabulary of {self._size}", fix=fix)
-        return b"".join([self._bytes[id] for id in ids])
-
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD.
 
@@ -166,10 +147,6 @@ class SentencePieceTokenizer:
             # Where the model removes further spaces, so does the library: one for each piece until something is left.
             at_start = not pieces[index] and (self.model.remove_extra_whitespaces or not spaced)
         return b"".join(pieces).decode("utf-8", errors="replace")
-
-    def pieces(self, text: str) -> list[tuple[int, bytes]]:
-        """Each token of `text` as its id and its bytes, for showing how a text is cut."""
-        return [(id, self._bytes[id]) for id in self.encode(text)]
 
     def token(self, id: int) -> str:
         """How the vocabulary itself writes the token, e.g. ``▁the``."""
