@@ -269,16 +269,16 @@ def test_argmax_and_logsumexp_match_torch() -> None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `opening.ready` needs of a loaded model."""
+    """What `opening.optimize_if_large` needs of a loaded model."""
 
     model: Decoder
 
 
 def test_large_models_are_opened_ready_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Loaded(small("llama-3.2-1b"))
-    assert compiled_decoder(opening.ready(loaded).model) is None  # type: ignore[arg-type]
-    monkeypatch.setattr(opening, "LARGE", 1_000)
-    assert compiled_decoder(opening.ready(loaded).model) is not None  # type: ignore[arg-type]
+    assert compiled_decoder(opening.optimize_if_large(loaded).model) is None  # type: ignore[arg-type]
+    monkeypatch.setattr(opening, "MIN_OPTIMIZED_PARAMETERS", 1_000)
+    assert compiled_decoder(opening.optimize_if_large(loaded).model) is not None  # type: ignore[arg-type]
 
 
 def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,13 +56,13 @@ def open_for_writing(run: str | Path, stage: str | None = None) -> LoadedModel:
     """
     from rich.live import Live
 
-    from underhood.infer.opening import ready
+    from underhood.infer.opening import optimize_if_large
 
     loaded = open_model(run, stage)
     screen = console(sys.stderr)
     note = Live("Making the model ready to write", console=screen, auto_refresh=False, transient=True)
     with note if screen.is_terminal else nullcontext():
-        return ready(loaded)
+        return optimize_if_large(loaded)
 
 
 def open_base(model: str, stage: str | None = None) -> LoadedModel:

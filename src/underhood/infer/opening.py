@@ -1,4 +1,4 @@
-"""Opening models for writing: large ones made ready for it, and drafts, which guess for another."""
+"""Opening models for decoding: large ones are optimized, and drafts must fit the models that they guess for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.infer.sequence_runner import warm_up
 from underhood.models.base import BuiltModel, parameter_count
 
-LARGE = 20_000_000
-"""Parameters from which it pays to optimize a model: compiling the kernels takes some seconds, once."""
+MIN_OPTIMIZED_PARAMETERS = 20_000_000
+"""Parameters from which one command's text pays for the kernels: every process loads them, the first one compiles them.
+
+A server always optimizes: it writes many texts."""
 
 
-def ready(loaded: LoadedModel) -> LoadedModel:
+def optimize_if_large(loaded: LoadedModel) -> LoadedModel:
     """The same model; of a large one a copy that decodes faster, with its kernels compiled."""
-    if parameter_count(loaded.model) >= LARGE:
+    if parameter_count(loaded.model) >= MIN_OPTIMIZED_PARAMETERS:
         loaded = replace(loaded, model=optimize_for_inference(loaded.model))
         warm_up(loaded.model)
     return loaded
