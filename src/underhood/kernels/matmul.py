@@ -14,11 +14,11 @@ import numpy as np
 from underhood.kernels.elementwise import value
 from underhood.kernels.jit import inline_kernel, overload, parallel_kernel, prange, run_parallel, types
 from underhood.kernels.simd import (
-    FEW_ROWS,
     GROUP,
     LANES,
     LINE,
     ROWS,
+    ROWS_FOR_FOUR_VECTORS,
     dots,
     float_tile,
     integer_tile,
@@ -109,12 +109,12 @@ def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, 
         fours = count - count % 4 if enough else 0
         for n in range(0, fours, 4):
             x = x_NX.ctypes.data + n * size
-            for r in range(0, ROWS, FEW_ROWS):
+            for r in range(0, ROWS, ROWS_FOR_FOUR_VECTORS):
                 at, of = row + r * stride, scales + r * scale_stride
-                dots(codes, at, stride, of, scale_stride, x, size, length, y, FEW_ROWS, 4)
+                dots(codes, at, stride, of, scale_stride, x, size, length, y, ROWS_FOR_FOUR_VECTORS, 4)
                 for v in range(4):
-                    for k in range(FEW_ROWS):
-                        y_NO[n + v, o + r + k] = sums[v * FEW_ROWS + k]
+                    for k in range(ROWS_FOR_FOUR_VECTORS):
+                        y_NO[n + v, o + r + k] = sums[v * ROWS_FOR_FOUR_VECTORS + k]
         for n in range(fours, count):
             x = x_NX.ctypes.data + n * size
             if enough:

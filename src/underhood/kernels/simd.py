@@ -24,7 +24,7 @@ _MANY_REGISTERS = "+avx512f" in _FEATURES
 ROWS = 8 if _MANY_REGISTERS else 4
 """Rows whose accumulators fit into registers, for one vector or a tile of `LANES` vectors."""
 
-FEW_ROWS = 4 if _MANY_REGISTERS else 1
+ROWS_FOR_FOUR_VECTORS = 4 if _MANY_REGISTERS else 1
 """Rows whose accumulators fit into registers for four vectors at once."""
 
 LINE = 64
