@@ -10,6 +10,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from tinytext import write_notes
+from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.evals.scoring import Continuation, score_continuations
 from underhood.infer.cache import ContiguousCache
@@ -91,3 +92,16 @@ def test_what_needs_a_decoder_says_so(loaded: LoadedModel) -> None:
             _ = loaded.decoder
     else:
         assert loaded.decoder is loaded.model
+
+
+def test_fine_tuning_a_model_of_counts_says_that_it_cannot_be_trained(
+    loaded: LoadedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not isinstance(loaded.model, NGram):
+        pytest.skip("this model learns by gradients")
+    for stage in ("sft", "dpo"):
+        assert main([stage, str(loaded.run)]) == 2
+        error = capsys.readouterr().err
+        assert f"only counts, so it can't be trained by {stage}" in error
+        assert error.count("\n") == 1
+        assert "--architecture qwen3" in error

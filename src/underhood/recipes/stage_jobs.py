@@ -10,6 +10,7 @@ from typing import Any
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.config import to_json
 from underhood.core.errors import UserError
+from underhood.core.protocols import CountedModel
 from underhood.models.base import BuiltModel
 from underhood.models.restore import restore
 from underhood.recipes.corpus import prepare_data
@@ -129,13 +130,20 @@ def run_stage(
         parallel: how the processes that `torchrun` started share the work; the first one writes the run folder.
 
     Raises:
-        UserError: the stage before is missing, the text has nothing to teach it by, or it has had more steps already.
+        UserError: the stage before is missing, the text has nothing to teach it by, it has had more steps already, or
+            the model is fitted by counting.
         Interrupted: the user stopped it; the same call goes on.
     """
     clock = Clock(run)
     prepared = first_rank_first(lambda: prepare(run, clock))
     planned = prepared.plan.find(stage.name)
     if planned is None:
+        if isinstance(prepared.plan.model.build(), CountedModel):
+            raise UserError(
+                f"the model of {run.path} only counts, so it can't be trained by {stage.name}",
+                expected="a model that learns by gradients",
+                fix="Make another run, with --architecture qwen3 or gated-conv",
+            )
         raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
     if stage.starts_from is not None and start is None:
         before = stage_of_model(stage.starts_from)
