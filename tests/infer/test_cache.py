@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import cast
-
 import pytest
 import torch
+from recurrent_mixer import recurrent_model
 from tiny_run import tiny_model, tiny_tokenizer
-from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.core.protocols import Cache, RecurrentCache
-from underhood.core.state import StateSpec
+from underhood.core.protocols import Cache
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.generate import generate
 from underhood.infer.memory import paged_states
 from underhood.models.decoder import Decoder
-from underhood.nn.forward_context import ForwardContext
 
 
 @pytest.fixture(scope="module")
@@ -104,43 +99,8 @@ def test_cache_carries_no_gradient(model: Decoder) -> None:
     model.zero_grad()
 
 
-@dataclass(frozen=True)
-class AveragingSpec:
-    """A mixer with a recurrent state: an exponential moving average."""
-
-    def state_spec(self, width: int) -> StateSpec:
-        return StateSpec(recurrent=((width,),))
-
-    def flops(self, width: int, context: int) -> float:
-        return 3.0 * width
-
-    def facts(self, width: int) -> dict[str, str]:
-        return {}
-
-    def build(self, width: int, layer: int) -> "Averaging":
-        return Averaging(width, layer)
-
-
-class Averaging(torch.nn.Module):
-    def __init__(self, width: int, layer: int):
-        super().__init__()
-        self.layer, self.output = layer, torch.nn.Linear(width, width)
-
-    def forward(self, x_BTD: Tensor, ctx: ForwardContext, rows: Tensor | slice | None = None) -> Tensor:
-        mean_BD = torch.zeros_like(x_BTD[:, 0])
-        if ctx.cache is not None:
-            [mean_BD] = cast(RecurrentCache, ctx.cache).recurrent(self.layer)
-        means = [mean_BD := 0.8 * mean_BD + 0.2 * x_BD for x_BD in x_BTD.unbind(1)]
-        if ctx.cache is not None:
-            cast(RecurrentCache, ctx.cache).set_recurrent(self.layer, mean_BD)
-        y_BTD = self.output(torch.stack(means, dim=1))
-        return y_BTD if rows is None else y_BTD[:, rows]
-
-
 def test_cache_keeps_recurrent_state_and_cannot_go_back() -> None:
-    small = tiny_model(tiny_tokenizer(), seed=0).spec
-    spec = replace(small, blocks=(replace(small.blocks[0], mixer=AveragingSpec()), small.blocks[0]))
-    model = spec.build().eval()
+    model = recurrent_model()
     text = tokens(2, 9)
     cache = ContiguousCache.for_model(model, 2, 9)
     parts = [model(text[:, :5], cache=cache), model(text[:, 5:6], cache=cache), model(text[:, 6:], cache=cache)]
