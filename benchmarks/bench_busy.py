@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """Median and range of each state, and what is left of the quiet rate."""
+    """Median and range of each state, and the share that remains of the quiet rate."""
     row: dict[str, Any] = {
         state: {"tokens_per_s": round(median(values), 1), "range": [round(min(values), 1), round(max(values), 1)]}
         for state, values in rates.items()

@@ -51,21 +51,21 @@ def main() -> None:
     texts = {"language reference, mostly read in training": "\n".join(topics.values()).encode()}
     if args.run is not None and loaded is not None:
         texts["documents held out of training"] = held_out(args.run).encode()
-    found = {}
+    actual = {}
     for name, data in texts.items():
         data = data[: 1000 * args.kilobytes or None]
         rows = measure(data, args.orders, loaded)
-        found[name] = {"bytes": len(data), "compressors": rows}
+        actual[name] = {"bytes": len(data), "compressors": rows}
         print(f"{name}: {len(data):,} bytes\n")
         print(f"  {'':24} {'bytes':>10} {'bits/byte':>10} {'rate':>8} {'adjusted':>9} {'pack s':>8} {'unpack s':>9}")
-        for one, row in sorted(rows.items(), key=lambda item: item[1]["bytes"]):
+        for each, row in sorted(rows.items(), key=lambda item: item[1]["bytes"]):
             times = " ".join(f"{row.get(key, float('nan')):9.1f}" for key in ("pack_s", "unpack_s"))
             print(
-                f"  {one:24} {row['bytes']:10,} {row['bits_per_byte']:10.3f} {row['rate']:8.1%} "
+                f"  {each:24} {row['bytes']:10,} {row['bits_per_byte']:10.3f} {row['rate']:8.1%} "
                 f"{row['adjusted_rate']:9.1%} {times}"
             )
         print()
-    print_json("compress", found, threads=args.threads, round_trips="byte-exact", **machine("torch", "zstandard"))
+    print_json("compress", actual, threads=args.threads, round_trips="byte-exact", **machine("torch", "zstandard"))
 
 
 def measure(data: bytes, orders: tuple[int, ...], loaded: LoadedModel | None) -> dict[str, dict[str, Any]]:
@@ -91,8 +91,8 @@ def ours(data: bytes, loaded: LoadedModel | None, order: int) -> dict[str, Any]:
 
 def row(data: bytes, size: int, extra: int = 0) -> dict[str, Any]:
     """Bits per byte, the share of the data's size, and that share with the model's own bytes counted in."""
-    found = {"bytes": size, "bits_per_byte": round(8 * size / len(data), 4), "rate": round(size / len(data), 5)}
-    return found | {"model_bytes": extra, "adjusted_rate": round((size + extra) / len(data), 5)}
+    actual = {"bytes": size, "bits_per_byte": round(8 * size / len(data), 4), "rate": round(size / len(data), 5)}
+    return actual | {"model_bytes": extra, "adjusted_rate": round((size + extra) / len(data), 5)}
 
 
 def held_out(run: Path) -> str:

@@ -69,12 +69,14 @@ def main(options: Options) -> None:
         train, held_out = run.open_shards("train"), run.open_shards("held_out")
         rows: list[dict[str, Any]] = []
         for seed in range(options.seeds):
-            found = {
+            actual = {
                 name: score(trained(run.spec, train, device, options.steps, seed, copying), held_out, device)
                 for name, copying in (("plain", False), ("copying", True))
             }
-            rows.append({"seed": seed} | found)
-            print(f"seed {seed}: " + " · ".join(f"{name} {line(values)}" for name, values in found.items()), flush=True)
+            rows.append({"seed": seed} | actual)
+            print(
+                f"seed {seed}: " + " · ".join(f"{name} {line(values)}" for name, values in actual.items()), flush=True
+            )
         parameters = parameter_count(SIZES[FIRST_SIZE].spec(run.spec.vocab_size).build())
     gained = [row["plain"]["bits_per_byte"] - row["copying"]["bits_per_byte"] for row in rows]
     spread = f" ± {statistics.stdev(gained):.4f}" if len(gained) > 1 else ""
@@ -118,8 +120,8 @@ def score(model: Decoder, shards: TokenShards, device: Device) -> dict[str, floa
         rows = [text[at : at + WINDOW + 1] for text in texts for at in range(0, len(text) - WINDOW, WINDOW)]
         loss_NT = torch.cat(
             [
-                F.cross_entropy(model(part[:, :-1]).float().mT, part[:, 1:], reduction="none")
-                for part in torch.from_numpy(np.stack(rows).astype(np.int64)).split(16)
+                F.cross_entropy(model(piece[:, :-1]).float().mT, piece[:, 1:], reduction="none")
+                for piece in torch.from_numpy(np.stack(rows).astype(np.int64)).split(16)
             ]
         )
     near, far = (float(loss_NT[:, where].mean()) for where in (NEAR, FAR))

@@ -200,16 +200,16 @@ def check_same(model: Decoder, twin: Any, peer: LlamaCpp | None, prompt: Sequenc
 
 def rates(timings: dict[str, Timing], tokens: int, single: dict[str, int] | None = None) -> dict[str, Any]:
     """Tokens per second of each side: median, slowest and fastest run."""
-    found = {}
+    actual = {}
     for name, timing in timings.items():
         count = (single or {}).get(name, tokens)
         low, high = timing.spread
-        found[name] = {
+        actual[name] = {
             "tokens_per_s": round(count / timing.median, 1),
             "range": [round(count / high, 1), round(count / low, 1)],
             **timing.as_json(),
         }
-    return found
+    return actual
 
 
 def show_table(title: str, table: dict[str, Any]) -> None:
@@ -231,20 +231,20 @@ def goals(results: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """Each quotient that was promised, and what it was to be at least."""
     tables = ("one stream", "prefill", f"{STREAMS} streams")
     rate = {title: {name: row["tokens_per_s"] for name, row in results[title].items()} for title in tables}
-    one, many, reading = rate["one stream"], rate[f"{STREAMS} streams"], rate["prefill"]
+    item, many, reading = rate["one stream"], rate[f"{STREAMS} streams"], rate["prefill"]
     ours = "underhood fp32"
-    found = {
-        "one stream, fp32 / transformers": (one[ours] / one["transformers fp32"], 1.6),
-        "one stream, fp32 / what the memory can give": (one[ours] / one["memory read"], 0.85),
+    actual = {
+        "one stream, fp32 / transformers": (item[ours] / item["transformers fp32"], 1.6),
+        "one stream, fp32 / what the memory can give": (item[ours] / item["memory read"], 0.85),
         "prefill, fp32 / transformers": (reading[ours] / reading["transformers fp32"], 1.1),
         f"{STREAMS} streams, fp32 / transformers": (many[ours] / many["transformers fp32"], 1.8),
-        f"{STREAMS} streams, fp32 / our one stream": (many[ours] / one[ours], 4.0),
+        f"{STREAMS} streams, fp32 / our one stream": (many[ours] / item[ours], 4.0),
     }
     for kind, peer, goal in (("int8", "q8_0", 1.1), ("int4", "q4_0", 0.9)):
-        if f"llama.cpp {peer}" in one:
-            quotient = one[f"underhood {kind}"] / one[f"llama.cpp {peer}"]
-            found[f"one stream, {kind} / llama.cpp {peer}"] = (quotient, goal)
-    return found
+        if f"llama.cpp {peer}" in item:
+            quotient = item[f"underhood {kind}"] / item[f"llama.cpp {peer}"]
+            actual[f"one stream, {kind} / llama.cpp {peer}"] = (quotient, goal)
+    return actual
 
 
 if __name__ == "__main__":

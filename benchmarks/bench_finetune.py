@@ -181,17 +181,17 @@ def in_its_own_process(options: argparse.Namespace, side: str) -> dict[str, Any]
 
 def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
     table, tokens = {}, options.batch * options.sequence
-    for side, found in runs.items():
-        medians = [run["median_s"] for run in found]
+    for side, actual in runs.items():
+        medians = [run["median_s"] for run in actual]
         table[side] = {
             "s_per_step": round(statistics.median(medians), 4),
             "runs_s": [round(median, 4) for median in medians],
             "steps_per_s": round(1 / statistics.median(medians), 4),
             "tokens_per_s": round(tokens / statistics.median(medians), 1),
-            "peak_mb": round(max(run["peak_mb"] for run in found), 1),
-            "trained_parameters": found[0]["trained_parameters"],
-            "first_loss": found[0]["first_loss"],
-            "last_loss": found[0]["last_loss"],
+            "peak_mb": round(max(run["peak_mb"] for run in actual), 1),
+            "trained_parameters": actual[0]["trained_parameters"],
+            "first_loss": actual[0]["first_loss"],
+            "last_loss": actual[0]["last_loss"],
         }
     print(f"\n{'':<22}{'s/step':>8}{'range':>17}{'tokens/s':>10}{'peak MB':>9}{'first loss':>12}{'last':>9}")
     for side, row in table.items():

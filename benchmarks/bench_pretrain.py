@@ -156,7 +156,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     with device.autocast():
         report = held_out_loss(model, windows)  # type: ignore[arg-type]
     tokens = steps * options.rows * options.context
-    found: dict[str, Any] = {
+    actual: dict[str, Any] = {
         "bits_per_byte": round(report.bits_per_byte, 4),
         "training_seconds": round(seconds, 1),
         "steps": steps,
@@ -168,10 +168,10 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
         "bytes_per_token": round(train.bytes / train.tokens, 3),
     }
     if options.peers:
-        peers = compressors_bits_per_byte(*([d.text for d in part.documents] for part in texts))
-        found["peers"] = {name: round(value, 4) for name, value in peers.items()}
-        found["share_of_xz"] = round(report.bits_per_byte / peers["xz"], 4)
-    return found
+        peers = compressors_bits_per_byte(*([d.text for d in piece.documents] for piece in texts))
+        actual["peers"] = {name: round(value, 4) for name, value in peers.items()}
+        actual["share_of_xz"] = round(report.bits_per_byte / peers["xz"], 4)
+    return actual
 
 
 def main(options: Options) -> None:
@@ -179,11 +179,13 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.cache or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        found = run(options, folder)
-    for name, value in found.items():
+        actual = run(options, folder)
+    for name, value in actual.items():
         print(f"{name:20} {json.dumps(value)}")
     settings = {name: value for name, value in asdict(options).items() if name != "cache"}
-    print_json("pretrain", found, settings=settings, wall_s=round(time.perf_counter() - started, 1), **machine("torch"))
+    print_json(
+        "pretrain", actual, settings=settings, wall_s=round(time.perf_counter() - started, 1), **machine("torch")
+    )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def measure(run: Path, stage: str) -> dict[str, Any]:
         report, chosen = held_out_loss(model, windows), choices(model, windows)
         before, expected = before or report, expected or chosen
         change = paired_ratio((before.bits_N, before.bytes_N), (report.bits_N, report.bytes_N))
-        same = sum(int((one == two).sum()) for one, two in zip(chosen, expected, strict=True))
+        same = sum(int((item == two).sum()) for item, two in zip(chosen, expected, strict=True))
         kinds[kind or "fp32"] = {
             "perplexity": round(report.perplexity, 4),
             "perplexity_change": round(report.perplexity / before.perplexity - 1, 5),
@@ -98,8 +98,8 @@ def choices(model: Decoder, windows: EvaluationWindows) -> list[Tensor]:
 
 def size(model: nn.Module) -> int:
     """Bytes of weights; a matrix that is embedding and unembedding counts once."""
-    parts = {part.data_ptr(): part for part in (*model.parameters(), *model.buffers())}
-    return sum(part.numel() * part.element_size() for part in parts.values())
+    parts = {piece.data_ptr(): piece for piece in (*model.parameters(), *model.buffers())}
+    return sum(piece.numel() * piece.element_size() for piece in parts.values())
 
 
 def show(results: dict[str, Any]) -> None:

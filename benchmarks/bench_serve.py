@@ -187,16 +187,16 @@ async def load(served: Served, options: Options, draw: random.Random) -> dict[st
         await asyncio.sleep(draw.expovariate(options.rate))
         prompt = [draw.randrange(VOCABULARY - 300) for _ in range(round(16 * 2 ** draw.uniform(0, 5)))]
         tasks.append(asyncio.create_task(ask(served.port, prompt, round(8 * 2 ** draw.uniform(0, 4)))))
-    found = await asyncio.gather(*tasks)
+    actual = await asyncio.gather(*tasks)
     seconds = time.perf_counter() - start
-    firsts = [one.first for one in found if one.first is not None]
-    gaps = [gap for one in found for gap in one.gaps]
+    firsts = [answer.first for answer in actual if answer.first is not None]
+    gaps = [gap for answer in actual for gap in answer.gaps]
     return {
-        "requests": len(found),
-        "answered": sum(one.status == 200 and one.error is None for one in found),
+        "requests": len(actual),
+        "answered": sum(answer.status == 200 and answer.error is None for answer in actual),
         "seconds": seconds,
-        "requests_per_s": len(found) / seconds,
-        "tokens_per_s": sum(one.tokens for one in found) / seconds,
+        "requests_per_s": len(actual) / seconds,
+        "tokens_per_s": sum(answer.tokens for answer in actual) / seconds,
         "first_token_ms": percentiles(firsts),
         "between_tokens_ms": percentiles(gaps),
     }
@@ -232,22 +232,22 @@ async def crowd(served: Served, options: Options, draw: random.Random) -> dict[s
         await asyncio.sleep(1 + options.connections / 1000)  # all are connected by now
         start = time.perf_counter()
         go.set()
-        found = await asyncio.wait_for(asyncio.gather(*tasks), 170)
+        actual = await asyncio.wait_for(asyncio.gather(*tasks), 170)
         rounds.append(
             {
                 "seconds": time.perf_counter() - start,
-                "answered": sum(one.status == 200 and one.error is None for one in found),
-                "told_to_wait": sum(one.status == 429 for one in found),
-                "lost": sum(one.error is not None or one.status not in (200, 429) for one in found),
-                "tokens": sum(one.tokens for one in found),
-                "first_token_ms": percentiles([one.first for one in found if one.first is not None]),
+                "answered": sum(answer.status == 200 and answer.error is None for answer in actual),
+                "told_to_wait": sum(answer.status == 429 for answer in actual),
+                "lost": sum(answer.error is not None or answer.status not in (200, 429) for answer in actual),
+                "tokens": sum(answer.tokens for answer in actual),
+                "first_token_ms": percentiles([answer.first for answer in actual if answer.first is not None]),
             }
         )
         memory.append(served.memory)
     return {
         "connections": options.connections,
         "rounds": rounds,
-        "lost": sum(one["lost"] for one in rounds),
+        "lost": sum(answer["lost"] for answer in rounds),
         "memory_mib": [round(bytes / 2**20, 1) for bytes in memory],
         "memory_growth_after_first_round": memory[-1] / memory[1] - 1,
     }
@@ -279,8 +279,8 @@ def main() -> None:
         make_run(folder / "bench")
         served = Served(folder / "bench", "--max-waiting", str(2 * options.connections), "--cache-mb", str(CACHE_MB))
         try:
-            for name, part in (("prefix", prefix), ("load", load), ("crowd", crowd)):
-                results[name] = asyncio.run(part(served, options, random.Random(options.seed)))
+            for name, piece in (("prefix", prefix), ("load", load), ("crowd", crowd)):
+                results[name] = asyncio.run(piece(served, options, random.Random(options.seed)))
                 print(f"{name}: {json.dumps(results[name], indent=1)}", flush=True)
         finally:
             served.close()

@@ -6,7 +6,7 @@
 For each seed, in turns on the same machine with the same threads:
 
 1. the plain GPT (`plain_gpt.py`) trains for its 2,000 steps; its full-validation loss at the end is the target;
-2. our *sprint*, whose length and schedule are fixed below, trains to its end. Evaluations stand at fixed steps; its
+2. our *sprint*, whose length and schedule are fixed below, trains to its end. Evaluations are at fixed steps; its
    time to loss is the training time at the first one at or below the target (none: the run has failed, and says so);
 3. our *equal-time* run gets as many steps as a short probe of its speed fits into the plain GPT's training time.
 
@@ -223,9 +223,9 @@ def main(options: Options) -> None:
         results["equal_time_share"] = mean_spread([row["equal_time_seconds"] / row["plain_seconds"] for row in rows])
     for name in ("time_ratio", "nats_gained"):
         if name in results:
-            found, goal = results[name], {"time_ratio": 6.0, "nats_gained": 0.25}[name]
-            spread = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
-            print(f"{name}: {found['mean']:.3f}{spread} (wanted: at least {goal})")
+            actual, goal = results[name], {"time_ratio": 6.0, "nats_gained": 0.25}[name]
+            spread = "" if actual["sd"] is None else f" ± {actual['sd']:.3f}"
+            print(f"{name}: {actual['mean']:.3f}{spread} (wanted: at least {goal})")
     recipes = {"sprint": SPRINT, "equal_time": EQUAL_TIME}
     settings = {
         name: {"model": to_json(recipe.model), "optimizer": to_json(recipe.optimizer)}

@@ -68,8 +68,8 @@ def smollm2() -> tuple[Any, dict[str, Any]]:
     state = {}
     for name in model.state_dict():
         array = tensors["token_embd.weight" if name == "unembed.weight" else gguf_name(name)]
-        for part, count in heads.items():
-            if part in name:  # llama.cpp rotates neighbouring pairs, we the two halves
+        for piece, count in heads.items():
+            if piece in name:  # llama.cpp rotates neighbouring pairs, we the two halves
                 array = array.reshape(count, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
         state[name] = torch.from_numpy(np.array(array, dtype=np.float32))
     model.load_state_dict(state)
@@ -153,7 +153,7 @@ def training(kind: str) -> Callable[[], Iterator[float]]:
 
 def rate(work: Callable[[], Iterator[float]], seconds: float) -> float:
     """Tokens per second of work that is repeated for some seconds; the first part of it warms up."""
-    parts = (part for _ in iter(int, 1) for part in work())
+    parts = (piece for _ in iter(int, 1) for piece in work())
     next(parts)
     start, done = time.perf_counter(), 0.0
     while (now := time.perf_counter()) < start + seconds or not done:

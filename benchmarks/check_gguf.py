@@ -107,19 +107,19 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
     whole = {"type_k": GGMLQuantizationType.F32.value, "type_v": GGMLQuantizationType.F32.value}
     theirs = Llama(str(file), n_ctx=loaded.spec.context_length, logits_all=True, verbose=False, n_gpu_layers=0, **whole)
     ids = [theirs.tokenize(text.encode(), add_bos=False, special=False) for text in SPELLING]
-    same_ids = sum(found == loaded.tokenizer.encode(text) for found, text in zip(ids, SPELLING, strict=True))
+    same_ids = sum(actual == loaded.tokenizer.encode(text) for actual, text in zip(ids, SPELLING, strict=True))
     plain = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
     _round_inputs(loaded, file)
     ours = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
     same, alike, first, worst = 0, 0, [], 0.0
-    for prompt, one, other in zip(prompts, ours, plain, strict=True):
+    for prompt, completion, other in zip(prompts, ours, plain, strict=True):
         written, logs = _greedy(theirs, prompt)
         alike += written == other.ids
-        same += written == one.ids
-        agree = next((n for n, (a, b) in enumerate(zip(written, one.ids, strict=True)) if a != b), TOKENS)
+        same += written == completion.ids
+        agree = next((n for n, (a, b) in enumerate(zip(written, completion.ids, strict=True)) if a != b), TOKENS)
         first.append(agree)
         if agree:
-            worst = max(worst, float(np.abs(np.array(logs[:agree]) - np.array(one.logprobs[:agree])).max()))
+            worst = max(worst, float(np.abs(np.array(logs[:agree]) - np.array(completion.logprobs[:agree])).max()))
     return {
         "bytes": file.stat().st_size,
         "same_continuations": same,
@@ -154,16 +154,16 @@ def _greedy(theirs: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
 
 def _take_weights(loaded: LoadedModel, file: Path) -> None:
     """Puts what the file holds, rounded as it is, into our model."""
-    held = {one.name: one for one in gguf.GGUFReader(file).tensors}
+    held = {item.name: item for item in gguf.GGUFReader(file).tensors}
     for name, tensor in module_tensors(loaded.model).items():
-        one = held[gguf_name(name)]
-        values = gguf.dequantize(np.array(one.data), one.tensor_type)
+        item = held[gguf_name(name)]
+        values = gguf.dequantize(np.array(item.data), item.tensor_type)
         tensor.copy_(torch.from_numpy(values.reshape(tuple(tensor.shape)).copy()))
 
 
 def _round_inputs(loaded: LoadedModel, file: Path) -> None:
     """Makes each linear layer round its input to the type that the file stores its weight in, as llama.cpp does."""
-    held = {one.name: one.tensor_type for one in gguf.GGUFReader(file).tensors}
+    held = {tensor.name: tensor.tensor_type for tensor in gguf.GGUFReader(file).tensors}
     for name, layer in loaded.model.named_modules():
         if not isinstance(layer, torch.nn.Linear):
             continue

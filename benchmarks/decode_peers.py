@@ -72,8 +72,8 @@ def write_ggufs(model: Decoder, shape: dict[str, Any], folder: Path) -> dict[str
     heads = {".query.": shape["num_attention_heads"], ".key.": shape["num_key_value_heads"]}
     for name, tensor in model.state_dict().items():
         array = tensor.float().numpy()
-        for part, count in heads.items():
-            if part in name:  # llama.cpp rotates neighbouring pairs in a Llama, we the two halves
+        for piece, count in heads.items():
+            if piece in name:  # llama.cpp rotates neighbouring pairs in a Llama, we the two halves
                 array = array.reshape(count, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(gguf_name(name), np.ascontiguousarray(array))
     writer.write_header_to_file()

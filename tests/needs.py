@@ -19,7 +19,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 def shared_data(*parts: str) -> Path:
-    """A file or folder of the test data that lies beside the repository, e.g. ``shared_data("text", "names")``.
+    """A file or folder of the test data beside the repository, e.g. ``shared_data("text", "names")``.
 
     ``UNDERHOOD_TEST_DATA`` names another folder than ``../shared/data``.
     """
@@ -38,7 +38,7 @@ def chromium() -> str:
 
 
 def gpu(kind: str = "cuda") -> str:
-    """The torch device of an accelerator; skips without one, under CI too, for that is missing hardware."""
+    """The torch device of an accelerator; skips without one, under CI too, since the hardware is missing."""
     import torch
 
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

@@ -25,7 +25,7 @@ TINY = tuple(
         "--threads 1 --pretrain-steps 4 --sft-steps 3 --dpo-steps 2"
     )
 )
-"""Options of a build that takes seconds; what it learns is nothing, what it writes is everything."""
+"""Options of a build that takes seconds; it learns nothing and writes everything."""
 
 
 def underhood(*words: str, cwd: Path, stdin: str = "", timeout: float = 240) -> subprocess.CompletedProcess[str]:

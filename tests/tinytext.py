@@ -38,8 +38,8 @@ TIMES = [
 
 def paragraph(draw: random.Random) -> str:
     """Five sentences."""
-    said = (" ".join(map(draw.choice, (SUBJECTS, VERBS, OBJECTS, TIMES))) for _ in range(5))
-    return " ".join(words[0].upper() + words[1:] + "." for words in said)
+    output = (" ".join(map(draw.choice, (SUBJECTS, VERBS, OBJECTS, TIMES))) for _ in range(5))
+    return " ".join(words[0].upper() + words[1:] + "." for words in output)
 
 
 def write_notes(folder: Path, *, documents: int = 40, paragraphs: int = 4) -> Path:

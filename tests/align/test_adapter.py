@@ -21,12 +21,12 @@ from underhood.train.optim import AdamWSpec
 
 
 def their_name(name: str) -> str:
-    _, layer, part = name.split(".", 2) if name.startswith("blocks.") else ("", "", name)
+    _, layer, piece = name.split(".", 2) if name.startswith("blocks.") else ("", "", name)
     inside = {"query": "q", "key": "k", "value": "v", "output": "o", "gate": "gate", "up": "up", "down": "down"}
     if not layer:
         return "lm_head"
-    kind = "self_attn" if part.startswith("mixer") else "mlp"
-    return f"model.layers.{layer}.{kind}.{inside[part.rpartition('.')[2]]}_proj"
+    kind = "self_attn" if piece.startswith("mixer") else "mlp"
+    return f"model.layers.{layer}.{kind}.{inside[piece.rpartition('.')[2]]}_proj"
 
 
 def theirs(ours: Decoder) -> Any:
@@ -87,8 +87,8 @@ def test_lora_matches_peft_outputs_gradients_and_updated_weights(tmp_path: Path)
     assert len(learning) == len(mine) == 2 * 3 * 2
 
     def twin(name: str) -> nn.Parameter:
-        layer, _, part = name.rpartition(".")
-        return learning[f"base_model.model.{their_name(layer)}.{part}.default.weight"]
+        layer, _, piece = name.rpartition(".")
+        return learning[f"base_model.model.{their_name(layer)}.{piece}.default.weight"]
 
     optimizer = AdamWSpec(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01).build(ours)
     reference = torch.optim.AdamW(learning.values(), lr=1e-2, weight_decay=0.01)

@@ -48,7 +48,9 @@ def pairs(count: int = 24) -> list[tuple[Marked, Marked]]:
     for _ in range(count):
         question = random.integers(0, 8, random.integers(2, 7)).tolist()
         right, wrong = [8 + question[0], END], [8 + (question[0] + 3) % 8] * 2 + [END]
-        made.append(tuple((question + said, [False] * len(question) + [True] * len(said)) for said in (right, wrong)))
+        made.append(
+            tuple((question + output, [False] * len(question) + [True] * len(output)) for output in (right, wrong))
+        )
     return made
 
 
@@ -126,21 +128,21 @@ def test_sequence_log_probs_match_a_plain_sum_and_do_not_depend_on_padding():
     policy = model(torch.float64)
     batches = PairBatches(pairs(), batch_size=6, seed=0)
     batch = batches(0)
-    found = sequence_log_probs(policy, batch.rows)
+    actual = sequence_log_probs(policy, batch.rows)
     by_hand = []
     for side in (0, 1):
         for n in batch.pairs_N.tolist():
             ids, mask = pairs()[n][side]
             log_p = policy(torch.tensor([ids])).log_softmax(-1)[0]
             by_hand.append(sum(log_p[i - 1, ids[i]] for i in range(1, len(ids)) if mask[i]))
-    torch.testing.assert_close(found, torch.stack(by_hand))  # type: ignore[arg-type]
+    torch.testing.assert_close(actual, torch.stack(by_hand))  # type: ignore[arg-type]
 
 
 def test_sequence_log_probs_of_a_row_without_targets_is_zero():
     batch = Batch(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[-100, -100], [4, -100]]))
-    found = sequence_log_probs(model(), batch)
-    assert float(found[0].detach()) == 0.0
-    assert float(found[1].detach()) < 0.0
+    actual = sequence_log_probs(model(), batch)
+    assert float(actual[0].detach()) == 0.0
+    assert float(actual[1].detach()) < 0.0
 
 
 def test_score_all_pairs_is_in_the_order_of_the_pairs_and_leaves_the_model_alone():

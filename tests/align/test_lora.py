@@ -51,7 +51,7 @@ def test_lora_starts_as_the_model_it_adapts_and_trains_only_the_companions():
     assert len(names) == 2 * 7
     torch.testing.assert_close(built(tokens()), before, rtol=1e-6, atol=1e-6)
     learning = {name for name, parameter in built.named_parameters() if parameter.requires_grad}
-    assert learning == {f"{name}.lora_{part}" for name in names for part in "AB"}
+    assert learning == {f"{name}.lora_{piece}" for name in names for piece in "AB"}
     built(tokens()).sum().backward()
     assert all((parameter.grad is None) != parameter.requires_grad for parameter in built.parameters())
 

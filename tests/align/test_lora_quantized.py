@@ -27,10 +27,10 @@ def test_int8_rounds_each_row_within_half_a_step():
     layer = linear()
     layer.weight.data[3] *= 100  # a loud row must not cost the others their precision
     layer.weight.data[5] = 0
-    found = QuantizedLinear(layer, 8).weight()
+    actual = QuantizedLinear(layer, 8).weight()
     step = layer.weight.abs().amax(dim=1, keepdim=True) / 127
-    assert bool(((found - layer.weight).abs() <= step / 2 * 1.001 + 1e-9).all())
-    assert torch.equal(found[5], layer.weight[5])
+    assert bool(((actual - layer.weight).abs() <= step / 2 * 1.001 + 1e-9).all())
+    assert torch.equal(actual[5], layer.weight[5])
 
 
 @pytest.mark.parametrize("group", [32, 64])
@@ -38,19 +38,19 @@ def test_int4_rounds_each_group_within_a_step(group: int):
     layer = linear()
     layer.weight.data[:, :group] *= 50
     layer.weight.data[0, group:] = layer.weight.data[0, group:].abs() + 1  # a group without a zero
-    found = QuantizedLinear(layer, 4, group=group).weight()
+    actual = QuantizedLinear(layer, 4, group=group).weight()
     grouped = layer.weight.unflatten(1, (-1, group))
     span = grouped.amax(-1, keepdim=True).clamp(min=0) - grouped.amin(-1, keepdim=True).clamp(max=0)
-    error = (found - layer.weight).abs().unflatten(1, (-1, group))
+    error = (actual - layer.weight).abs().unflatten(1, (-1, group))
     assert bool((error <= span / 15 * 1.001).all())
-    assert len(found[0].unique()) <= 16 * 128 // group
+    assert len(actual[0].unique()) <= 16 * 128 // group
 
 
 def test_int4_keeps_zeros_and_groups_beat_whole_rows():
     layer = linear()
     layer.weight.data[:, 7::3] = 0
-    found = QuantizedLinear(layer, 4, group=32).weight()
-    assert bool((found[:, 7::3] == 0).all())
+    actual = QuantizedLinear(layer, 4, group=32).weight()
+    assert bool((actual[:, 7::3] == 0).all())
     layer.weight.data[:, 0] = 30  # an outlier costs its own group only
     errors = [(QuantizedLinear(layer, 4, group=group).weight() - layer.weight).square().mean() for group in (32, 128)]
     assert errors[0] < errors[1] / 2

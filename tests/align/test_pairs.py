@@ -37,21 +37,21 @@ def test_pair_batches_show_every_pair_once_per_epoch_in_even_batches(count: int,
 
 
 def test_pair_batches_are_a_function_of_the_step():
-    one, other = PairBatches(mixed(30), batch_size=4, seed=1), PairBatches(mixed(30), batch_size=4, seed=1)
-    forwards = [one(step) for step in range(20)]
+    left, other = PairBatches(mixed(30), batch_size=4, seed=1), PairBatches(mixed(30), batch_size=4, seed=1)
+    forwards = [left(step) for step in range(20)]
     for step in reversed(range(20)):
         batch = other(step)
         assert torch.equal(batch.pairs_N, forwards[step].pairs_N)
         assert torch.equal(batch.rows.tokens, forwards[step].rows.tokens)
-    first = [one(step).pairs_N.tolist() for step in range(8)]
-    assert first != [one(step).pairs_N.tolist() for step in range(8, 16)], "another epoch, another order"
+    first = [left(step).pairs_N.tolist() for step in range(8)]
+    assert first != [left(step).pairs_N.tolist() for step in range(8, 16)], "another epoch, another order"
     assert first != [PairBatches(mixed(30), batch_size=4, seed=2)(step).pairs_N.tolist() for step in range(8)]
 
 
 def test_pair_batches_lay_out_chosen_above_rejected_with_padding_behind():
     batches = PairBatches([pair(3, answer=2), pair(4)], batch_size=2, seed=0)
     numbers, batch = batches(0).pairs_N.tolist(), batches(0).rows
-    rows = {(n, side): side * 2 + place for place, n in enumerate(numbers) for side in (0, 1)}
+    rows = {(n, side): side * 2 + index for index, n in enumerate(numbers) for side in (0, 1)}
     order = [rows[0, 0], rows[1, 0], rows[0, 1], rows[1, 1]]
     assert batch.positions is not None
     assert batch.tokens[order].tolist() == [[1, 2, 0, 0], [1, 2, 3, 0], [1, 2, 3, 0], [1, 2, 3, 4]]
@@ -103,9 +103,9 @@ def test_pair_batch_shards_hold_all_pairs_with_both_answers():
     assert sum(shard.target_count for shard in shards) == batch.target_count == 7
     assert sum(shard.token_count for shard in shards) == batch.token_count
     for shard in shards:
-        for place, number in enumerate(shard.pairs_N.tolist()):
+        for index, number in enumerate(shard.pairs_N.tolist()):
             for side, (ids, _) in enumerate(mixed(7)[number]):
-                row = side * shard.target_count + place
+                row = side * shard.target_count + index
                 assert shard.rows.tokens[row, : len(ids) - 1].tolist() == list(ids[:-1])
     with pytest.raises(UserError, match="expected at least 8 rows, one per process, got 7"):
         batch.shard(0, 8)

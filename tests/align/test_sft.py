@@ -71,8 +71,8 @@ def test_sft_learns_answers_and_their_end_but_not_to_ask():
 
 
 def test_sft_with_a_loss_on_questions_learns_to_ask_and_answers_worse():
-    asked, answered = tune(everything), tune(conversations)
-    assert question_loss(asked) < question_loss(model()) - 0.5
+    asks, answered = tune(everything), tune(conversations)
+    assert question_loss(asks) < question_loss(model()) - 0.5
     with torch.no_grad():
-        losses = [float(next_token_loss(tuned, conversations(10_000))) for tuned in (asked, answered)]
+        losses = [float(next_token_loss(tuned, conversations(10_000))) for tuned in (asks, answered)]
     assert losses[0] > losses[1]

@@ -15,9 +15,9 @@ from underhood.models.decoder import qwen3_shaped
 
 def by_hand(logp: torch.Tensor, targets: list[int], answers: list[int]) -> float:
     total = 0.0
-    for place, target in enumerate(targets):
-        earlier = {targets[j] for j in range(place) if answers[j] == answers[place]} - {target}
-        total += sum(-math.log(1 - math.exp(float(logp[place, token]))) for token in earlier)
+    for index, target in enumerate(targets):
+        earlier = {targets[j] for j in range(index) if answers[j] == answers[index]} - {target}
+        total += sum(-math.log(1 - math.exp(float(logp[index, token]))) for token in earlier)
     return total / len(targets)
 
 

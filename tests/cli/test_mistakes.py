@@ -21,13 +21,13 @@ def mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
     def build(*words: str, verb: str = "build", out: str = "made/for/this") -> str:
         before = sorted(tmp_path.rglob("*"))
-        place = ["--out", out] if verb == "build" else [out]
-        assert main([verb, *place, *words]) == 2
-        said = capsys.readouterr()
-        assert said.err.count("\n") == 1, said.err
-        assert "Traceback" not in said.err
+        location = ["--out", out] if verb == "build" else [out]
+        assert main([verb, *location, *words]) == 2
+        output = capsys.readouterr()
+        assert output.err.count("\n") == 1, output.err
+        assert "Traceback" not in output.err
         assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
-        return said.err.removesuffix("\n")
+        return output.err.removesuffix("\n")
 
     return build
 
@@ -122,7 +122,7 @@ def test_resuming_with_other_settings_is_refused(mistake: Mistake, copy_of_tiny_
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("words", "fragment"),
     [
         (("--minuts", "3"), "unknown option --minuts; did you mean --minutes?"),
         (("--minutes", "0"), "minutes must be positive"),
@@ -137,8 +137,8 @@ def test_resuming_with_other_settings_is_refused(mistake: Mistake, copy_of_tiny_
         (("--json", "--chat"), "--json prints one object"),
     ],
 )
-def test_bad_option_is_told_before_any_work(mistake: Mistake, words: tuple[str, ...], part: str):
-    assert part in mistake(*words)
+def test_bad_option_is_told_before_any_work(mistake: Mistake, words: tuple[str, ...], fragment: str):
+    assert fragment in mistake(*words)
 
 
 def test_unknown_key_of_a_config_file_names_the_nearest(mistake: Mistake, tmp_path: Path):
@@ -158,7 +158,7 @@ def test_stage_verbs_say_what_is_missing_first(mistake: Mistake, tmp_path: Path)
 
 
 def test_mistake_reaches_the_shell_as_one_line_and_exit_code_2(tmp_path: Path):
-    """The same through the installed command, where nothing of pytest stands between."""
+    """The same through the installed command, where nothing of pytest is between."""
     (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"text": oops}\n')
     done = underhood("build", "--data", "broken.jsonl", cwd=tmp_path)
     assert done.returncode == 2

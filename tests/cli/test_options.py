@@ -30,7 +30,7 @@ class Sampling:
 class Args(Sampling):
     """Turns text into a model.
 
-    The second paragraph tells more about it and is long enough that it cannot possibly stand in one line of a page.
+    The second paragraph tells more about it and is long enough that it cannot possibly fit into one line of a page.
     """
 
     run: Positional[Path] = field(kw_only=True)
@@ -101,8 +101,8 @@ def test_options_left_out_keep_their_defaults():
 @given(st.floats(allow_nan=False), st.integers(), st.lists(st.text(alphabet="xyz -é", min_size=1)))
 def test_options_round_trip_any_value(minutes: float, seed: int, stop: list[str]):
     stop = [word for word in stop if not word.startswith("-")]
-    found = read("r", f"--minutes={minutes!r}", f"--seed={seed}", *(["--stop", *stop] if stop else []))
-    assert (found.minutes, found.seed, found.stop) == (minutes, seed, tuple(stop))
+    actual = read("r", f"--minutes={minutes!r}", f"--seed={seed}", *(["--stop", *stop] if stop else []))
+    assert (actual.minutes, actual.seed, actual.stop) == (minutes, seed, tuple(stop))
 
 
 def test_negative_number_and_prompt_with_a_dash_are_values():
@@ -236,7 +236,7 @@ def test_config_file_sets_what_the_command_line_does_not(recipe):
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
+    ("text", "fragment"),
     [
         ("minuts = 3", "unknown key 'minuts' in {path}. Did you mean minutes?"),
         ("[shape]\nwidht = 3", "did you mean width?"),
@@ -250,11 +250,11 @@ def test_config_file_sets_what_the_command_line_does_not(recipe):
         ("minutes =", "{path} is not TOML: "),
     ],
 )
-def test_config_mistake_is_one_clear_line(recipe, text: str, part: str):
+def test_config_mistake_is_one_clear_line(recipe, text: str, fragment: str):
     path = recipe(text)
     with pytest.raises(UserError) as caught:
         read("r", "--config", str(path))
-    assert part.format(path=path) in str(caught.value)
+    assert fragment.format(path=path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -19,13 +19,13 @@ def run(*words: str) -> int:
 
 def test_map_as_json_has_every_row(capsys):
     assert run("path", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert set(found["topics"]) == set(topics())
-    markov = found["topics"]["markov-1913"]
+    actual = json.loads(capsys.readouterr().out)
+    assert set(actual["topics"]) == set(topics())
+    markov = actual["topics"]["markov-1913"]
     assert set(markov) == {"milestone", "verdict", "result"}
     assert markov["milestone"] == "p1913_markov"
-    assert found["topics"]["feedback-flywheel"] is None
-    assert "p1913_markov" in [one["stem"] for one in found["milestones"]]
+    assert actual["topics"]["feedback-flywheel"] is None
+    assert "p1913_markov" in [milestone["stem"] for milestone in actual["milestones"]]
 
 
 def test_map_loads_no_torch():
@@ -38,9 +38,9 @@ def test_map_loads_no_torch():
 
 def test_way_is_told_with_its_minutes(capsys):
     assert run("path", "to", "shannon-1948", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["steps"][-1]["topics"] == ["shannon-1948"]
-    assert found["read_minutes"] == sum(step["read_minutes"] for step in found["steps"])
+    actual = json.loads(capsys.readouterr().out)
+    assert actual["steps"][-1]["topics"] == ["shannon-1948"]
+    assert actual["read_minutes"] == sum(step["read_minutes"] for step in actual["steps"])
     assert run("path", "to", "shannon-1948", "--knows", "markov-1913") == 0
     assert "markov-1913" not in capsys.readouterr().out
 
@@ -73,9 +73,9 @@ def test_views_say_the_same_as_text_and_as_json(words, capsys):
 )
 def test_mistake_is_one_line(words, says, capsys):
     assert run(*words) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert says in output
+    assert output.count("\n") == 1
 
 
 def test_reproduce_writes_what_it_shows(tmp_path: Path, capsys):
@@ -83,9 +83,9 @@ def test_reproduce_writes_what_it_shows(tmp_path: Path, capsys):
     assert run(*words) == 0
     shown = capsys.readouterr().out
     (file,) = (tmp_path / "p1913_markov").glob("*.json")
-    found = json.loads(file.read_text(encoding="utf-8"))
-    assert found["seeds"] == [0, 1]
-    assert found["command"] == "underhood reproduce p1913_markov --scale smoke --seeds 2"
+    actual = json.loads(file.read_text(encoding="utf-8"))
+    assert actual["seeds"] == [0, 1]
+    assert actual["command"] == "underhood reproduce p1913_markov --scale smoke --seeds 2"
     assert "holds" in shown
     assert "needs" not in shown.splitlines()[0]
     assert "Without dependence" in shown

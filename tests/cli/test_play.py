@@ -13,9 +13,9 @@ from underhood.evals import guessing_game
 
 
 def game(passage: str, known: int, *lines: str) -> tuple[list[int], str]:
-    said: list[str] = []
+    output: list[str] = []
     typed = iter(lines)
-    return guessing_game.play(passage, known, lambda _: next(typed, None), said.append), "\n".join(said)
+    return guessing_game.play(passage, known, lambda _: next(typed, None), output.append), "\n".join(output)
 
 
 def test_play_counts_guesses_letter_by_letter():
@@ -23,8 +23,8 @@ def test_play_counts_guesses_letter_by_letter():
 
 
 def test_play_never_shows_a_letter_before_it_is_found():
-    _, said = game("abc q", 3, "x")
-    assert "q" not in said
+    _, output = game("abc q", 3, "x")
+    assert "q" not in output
 
 
 def test_play_takes_the_underline_or_nothing_but_spaces_as_the_space():
@@ -38,9 +38,9 @@ def test_play_gives_a_letter_away_by_going_through_the_common_ones():
 
 
 def test_play_counts_no_letter_twice_and_refuses_digits():
-    guesses, said = game("abz", 2, "xx", "x", "7", "z")
+    guesses, output = game("abz", 2, "xx", "x", "7", "z")
     assert guesses == [2]
-    assert "7 is not a letter" in said
+    assert "7 is not a letter" in output
 
 
 def test_play_ends_at_an_empty_line_and_keeps_what_was_played():

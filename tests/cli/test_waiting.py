@@ -81,5 +81,5 @@ def test_export_shows_its_writing_and_prints_only_the_place(
     words = ["export", str(make_run(tmp_path / "run")), "--format", form, "--out"]
     assert "writing the model" in watched(monkeypatch, [*words, str(tmp_path / "a")])
     assert main([*words, str(tmp_path / "b")]) == 0
-    said = capsys.readouterr()
-    assert (said.out, said.err) == (f"{tmp_path / 'b'}\n", "")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == (f"{tmp_path / 'b'}\n", "")

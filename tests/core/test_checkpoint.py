@@ -73,13 +73,13 @@ def test_checkpoint_clears_what_killed_writers_left(tmp_path: Path):
 def test_checkpoint_names_the_file_of_any_flipped_bit(tmp_path: Path, name: str):
     path = write(tmp_path, 24)
     whole = (path / name).read_bytes()
-    spaces = {place for place, byte in enumerate(whole) if name == "manifest.json" and byte in b" \n"}
+    spaces = {index for index, byte in enumerate(whole) if name == "manifest.json" and byte in b" \n"}
     places = range(0, len(whole), max(1, len(whole) // 60))
-    for place in places:
-        if place in spaces:
+    for index in places:
+        if index in spaces:
             continue  # between the manifest's words, a flip may give other white space, which means the same
         for bit in (0, 5, 7):
-            (path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            (path / name).write_bytes(whole[:index] + bytes([whole[index] ^ 1 << bit]) + whole[index + 1 :])
             with pytest.raises(UserError, match="is damaged") as caught:
                 read_checkpoint(path)
             assert name in str(caught.value)

@@ -39,14 +39,14 @@ def test_write_text_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: 
 def test_write_text_in_an_impossible_place_says_why(tmp_path: Path):
     write_text(tmp_path / "file", "")
     (tmp_path / "folder" / "inner").mkdir(parents=True)
-    for place, why in (
+    for location, why in (
         (tmp_path / "file" / "a", "a file is in the place of a folder"),
         (tmp_path / "file" / "b" / "a", "a part of the path is a file"),
         (tmp_path / "folder", "a folder is in the place of the file"),
         (tmp_path / ("x" * 300), "the name is too long"),
     ):
         with pytest.raises(UserError, match=why):
-            write_text(place, "text")
+            write_text(location, "text")
 
 
 def test_storage_errors_passes_other_errors_on(tmp_path: Path):

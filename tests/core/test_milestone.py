@@ -128,12 +128,12 @@ def test_worst_of_verdicts_is_the_least_good():
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12))
 def test_interval_of_a_mean_matches_scipy(values):
-    found = estimate(values)
+    actual = estimate(values)
     error = scipy.stats.sem(values)
     if error > 1e-9:
         low, high = scipy.stats.t.interval(0.95, len(values) - 1, statistics.fmean(values), error)
-        assert found.low == pytest.approx(low, rel=1e-6, abs=1e-6 * error)
-        assert found.high == pytest.approx(high, rel=1e-6, abs=1e-6 * error)
+        assert actual.low == pytest.approx(low, rel=1e-6, abs=1e-6 * error)
+        assert actual.high == pytest.approx(high, rel=1e-6, abs=1e-6 * error)
 
 
 @pytest.mark.parametrize("count", [6, 8, 15, 40])
@@ -141,10 +141,10 @@ def test_interval_of_a_median_covers_it_in_19_of_20_samples_or_more(count):
     rng = np.random.default_rng(count)
     covered = 0
     for _ in range(400):
-        found = estimate(list(rng.exponential(size=count)), "median")
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= math.log(2) <= found.high
+        actual = estimate(list(rng.exponential(size=count)), "median")
+        assert actual.low is not None
+        assert actual.high is not None
+        covered += actual.low <= math.log(2) <= actual.high
     assert covered >= 0.93 * 400
 
 
@@ -223,7 +223,7 @@ def test_progress_of_nested_loops_only_grows_and_ends_at_one():
 )
 def test_description_that_contradicts_itself_is_found_out(changes, problem):
     assert milestone().problems() == []
-    assert any(problem in found for found in milestone(**changes).problems())
+    assert any(problem in actual for actual in milestone(**changes).problems())
 
 
 def write_folder(folder, toml="", prose="# A test\n\nIt does.\n"):

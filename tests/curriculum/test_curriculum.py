@@ -21,39 +21,41 @@ from underhood.curriculum.topics import ERAS, GRADES, TIERS, after, before, dept
 def test_rows_are_whole_and_their_prerequisites_form_no_cycle():
     table = topics()
     assert len(table) == 242
-    for one in table.values():
-        assert one.section in ERAS
-        assert one.tier in TIERS
-        assert one.grade in GRADES
-        assert one.title
-        assert set(one.needs) <= set(table)
-        assert one.id not in one.needs
+    for row in table.values():
+        assert row.section in ERAS
+        assert row.tier in TIERS
+        assert row.grade in GRADES
+        assert row.title
+        assert set(row.needs) <= set(table)
+        assert row.id not in row.needs
     depth = depths()  # endless recursion if there were a cycle
-    assert all(depth[need] < depth[id] for id, one in table.items() for need in one.needs)
-    assert sum(one.section in "ABC" for one in table.values()) == 36
-    assert sum(one.section in "ABC" and one.tier == 1 for one in table.values()) == 17
+    assert all(depth[need] < depth[id] for id, row in table.items() for need in row.needs)
+    assert sum(row.section in "ABC" for row in table.values()) == 36
+    assert sum(row.section in "ABC" and row.tier == 1 for row in table.values()) == 17
 
 
 def test_way_names_everything_needed_once_and_before_its_use():
-    steps = [one.id for one in before("lm-compressor")]
+    steps = [step.id for step in before("lm-compressor")]
     assert set(steps) == {"entropy", "mle-xent", "ngram-smoothing", "lm-compressor"}
-    for place, id in enumerate(steps):
-        assert set(topic(id).needs) <= set(steps[:place])
+    for position, id in enumerate(steps):
+        assert set(topic(id).needs) <= set(steps[:position])
     for id in topics():
-        found = [one.id for one in before(id)]
-        assert len(found) == len(set(found))
+        actual = [step.id for step in before(id)]
+        assert len(actual) == len(set(actual))
         # The ablation of "shortest": leave any stop out, and something later lacks it.
-        assert all(any(stop in topic(other).needs for other in found) for stop in found[:-1])
+        assert all(any(stop in topic(other).needs for other in actual) for stop in actual[:-1])
 
 
 def test_way_leaves_out_what_is_known_and_what_only_that_needs():
-    every = {one.id for step in path_to("lm-compressor") for one in step.topics}
-    some = {one.id for step in path_to("lm-compressor", {"ngram-smoothing"}) for one in step.topics}
+    every = {topic.id for step in path_to("lm-compressor") for topic in step.topics}
+    some = {topic.id for step in path_to("lm-compressor", {"ngram-smoothing"}) for topic in step.topics}
     assert every - some == {"ngram-smoothing", "mle-xent"}
 
 
 def test_after_is_the_inverse_of_needs():
-    assert {one.id for one in after("perceptron")} == {id for id, one in topics().items() if "perceptron" in one.needs}
+    assert {step.id for step in after("perceptron")} == {
+        id for id, step in topics().items() if "perceptron" in step.needs
+    }
 
 
 def test_unknown_row_names_the_nearest():
@@ -74,7 +76,7 @@ def test_unknown_row_names_the_nearest():
 )
 def test_question_finds_its_page_among_the_first_two(question, id):
     built = index.covering()
-    pages = [built[found].stem if found in built else found for found, _ in search(question)]
+    pages = [built[actual].stem if actual in built else actual for actual, _ in search(question)]
     assert (built[id].stem if id in built else id) in pages[:2]
 
 
@@ -109,10 +111,10 @@ def test_finding_takes_stem_row_or_word():
 
 
 def test_excerpt_is_the_source_without_its_docstring():
-    found = excerpt("underhood.curriculum.topics:after")
-    assert found.file == "underhood/curriculum/topics.py"
-    assert found.lines[0] == "def after(name: str) -> list[Topic]:"
-    assert found.lines[-1].startswith("    return ")
+    actual = excerpt("underhood.curriculum.topics:after")
+    assert actual.file == "underhood/curriculum/topics.py"
+    assert actual.lines[0] == "def after(name: str) -> list[Topic]:"
+    assert actual.lines[-1].startswith("    return ")
     with pytest.raises(LookupError):
         excerpt("underhood.curriculum.topics:nothing")
 
@@ -126,9 +128,9 @@ def test_result_survives_the_disk_and_a_report_speaks_before_smoke(tmp_path):
     assert results.latest("p1913_markov", [tmp_path]) == (file, results.load(file))
     report = result | {"scale": "report", "created": "2020-01-01T00:00:00+00:00"}
     old = results.save(tmp_path, report)
-    found = results.latest("p1913_markov", [tmp_path])
-    assert found is not None
-    assert found[0] == old
+    actual = results.latest("p1913_markov", [tmp_path])
+    assert actual is not None
+    assert actual[0] == old
 
 
 def test_damaged_result_is_said_to_be_one(tmp_path):
@@ -169,10 +171,10 @@ def test_chinchilla_constants_match_a_numerical_optimum():
 
 
 def test_checks_name_rows_and_find_contradictions():
-    assert {one.topic for one in CHECKS} <= set(topics())
-    wrong = [one for one in CHECKS if not one.agrees]
+    assert {check.topic for check in CHECKS} <= set(topics())
+    wrong = [check for check in CHECKS if not check.agrees]
     assert len(wrong) >= 12
-    assert any(one.agrees for one in CHECKS)
+    assert any(check.agrees for check in CHECKS)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ def test_players_guess_every_hidden_letter_and_see_only_what_stands_before_it():
         seen.append(text)
         return np.array([text.count(letter) for letter in ALPHABET], dtype=float)
 
-    found = played([("a name", "aab abba")], {"counting": by_frequency}, known=4)
-    assert found["players"] == ["counting"]
-    assert found["passages"] == [{"name": "a name", "known": "aab ", "hidden": "abba", "guesses": [[1, 3, 2, 1]]}]
+    actual = played([("a name", "aab abba")], {"counting": by_frequency}, known=4)
+    assert actual["players"] == ["counting"]
+    assert actual["passages"] == [{"name": "a name", "known": "aab ", "hidden": "abba", "guesses": [[1, 3, 2, 1]]}]
     assert seen == ["aab ", "aab a", "aab ab", "aab abb"]
 
 
@@ -40,7 +40,7 @@ def test_game_on_the_page_is_whole_and_its_players_know_what_they_do():
         for guesses in passage["guesses"]:
             assert len(guesses) == GUESSED
             assert set(guesses) <= set(range(1, 28))
-    every = np.array([[guess for one in content["passages"] for guess in one["guesses"][who]] for who in (0, 1)])
+    every = np.array([[guess for item in content["passages"] for guess in item["guesses"][who]] for who in (0, 1)])
     assert (every.mean(axis=1) < 2.5).all()  # in any order it would be 14
     assert ((every == 1).mean(axis=1) > 0.5).all()
 

@@ -17,14 +17,14 @@ from underhood.curriculum.topics import topics
 
 
 def test_prose_becomes_html_and_nothing_else_does():
-    found = str(prose.html("A *strong* `word`, [a link](https://example.org/a) and <b>.\n\n- one\n- two\n\n$$x^2$$"))
-    assert "<em>strong</em>" in found
-    assert "<code>word</code>" in found
-    assert '<a href="https://example.org/a">a link</a>' in found
-    assert "&lt;b&gt;" in found
-    assert found.count("<li>") == 2
-    assert '<div class="equation"' in found
-    assert "<msup>" in found
+    actual = str(prose.html("A *strong* `word`, [a link](https://example.org/a) and <b>.\n\n- one\n- two\n\n$$x^2$$"))
+    assert "<em>strong</em>" in actual
+    assert "<code>word</code>" in actual
+    assert '<a href="https://example.org/a">a link</a>' in actual
+    assert "&lt;b&gt;" in actual
+    assert actual.count("<li>") == 2
+    assert '<div class="equation"' in actual
+    assert "<msup>" in actual
 
 
 def test_tex_that_would_show_as_a_command_is_refused():
@@ -36,8 +36,14 @@ def test_tex_that_would_show_as_a_command_is_refused():
 
 @pytest.mark.parametrize("stem", list(milestones()))
 def test_words_of_a_milestone_can_be_shown(stem):
-    one = milestones()[stem]
-    for text in (one.idea, one.hard, one.then, *one.errata, *(claim.statement for claim in one.claims)):
+    milestone = milestones()[stem]
+    for text in (
+        milestone.idea,
+        milestone.hard,
+        milestone.then,
+        *milestone.errata,
+        *(claim.statement for claim in milestone.claims),
+    ):
         for math in re.findall(r"<math.*?</math>", str(prose.html(text)), flags=re.DOTALL):
             ElementTree.fromstring(math)
 

@@ -1,4 +1,4 @@
-"""Documents that stand almost whole inside longer ones are left out."""
+"""Documents that are almost whole inside longer ones are left out."""
 
 from __future__ import annotations
 

@@ -45,11 +45,11 @@ def written(path: Path, records: list[Any]) -> Path:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", [".jsonl", ".json", ".parquet"])
 def test_every_form_in_every_kind_of_file_is_found_and_named(tmp_path: Path, form: str, kind: str):
-    found = read_conversations(written(tmp_path / f"chat{kind}", [FORMS[form]] * 3))
-    assert found.form == form
-    assert [one.messages for one in found.examples] == [TURNS] * 3
-    place = {".jsonl": "line", ".json": "record", ".parquet": "row"}[kind]
-    assert found.examples[2].source == f"chat{kind} {place} 3"
+    actual = read_conversations(written(tmp_path / f"chat{kind}", [FORMS[form]] * 3))
+    assert actual.form == form
+    assert [example.messages for example in actual.examples] == [TURNS] * 3
+    location = {".jsonl": "line", ".json": "record", ".parquet": "row"}[kind]
+    assert actual.examples[2].source == f"chat{kind} {location} 3"
 
 
 def test_systems_many_turns_and_parts_are_read(tmp_path: Path):
@@ -60,18 +60,18 @@ def test_systems_many_turns_and_parts_are_read(tmp_path: Path):
         {"from": "human", "value": "Bye"},
         {"from": "gpt", "value": "Bye"},
     ]
-    (found,) = read_conversations(written(tmp_path / "a.jsonl", [{"id": "7", "conversations": turns}])).examples
-    assert [one["role"] for one in found.messages] == ["system", "user", "assistant", "user", "assistant"]
+    (actual,) = read_conversations(written(tmp_path / "a.jsonl", [{"id": "7", "conversations": turns}])).examples
+    assert [message["role"] for message in actual.messages] == ["system", "user", "assistant", "user", "assistant"]
     parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 2?"}]
     record = {"messages": [{"role": "user", "content": parts}, TURNS[1]]}
-    (found,) = read_conversations(written(tmp_path / "b.jsonl", [record])).examples
-    assert found.messages == TURNS
+    (actual,) = read_conversations(written(tmp_path / "b.jsonl", [record])).examples
+    assert actual.messages == TURNS
 
 
 def test_alpaca_input_follows_the_instruction(tmp_path: Path):
     record = {"instruction": "Translate.", "input": "Bonjour", "output": "Hello"}
-    (found,) = read_conversations(written(tmp_path / "a.jsonl", [record])).examples
-    assert found.messages[0]["content"] == "Translate.\n\nBonjour"
+    (actual,) = read_conversations(written(tmp_path / "a.jsonl", [record])).examples
+    assert actual.messages[0]["content"] == "Translate.\n\nBonjour"
 
 
 def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path: Path):
@@ -133,7 +133,7 @@ def test_published_sets_are_read():
     raschka = read_conversations(shared_data("instruct", "raschka", "instruction-data.json"))
     assert (raschka.form, len(raschka)) == ("alpaca (instruction, input, output)", 1100)
     parts = split_conversations(raschka.examples, shares=(0.85, 0.05, 0.10), seed=0)
-    assert [len(part) for part in parts] == pytest.approx([935, 55, 110], abs=2)
+    assert [len(piece) for piece in parts] == pytest.approx([935, 55, 110], abs=2)
     dolly = read_conversations(shared_data("instruct", "dolly_hhrlhf", "dolly_hhrlhf_train_small.jsonl"))
     assert (dolly.form, len(dolly)) == ("pairs (prompt, response)", 1000)
 
@@ -145,14 +145,14 @@ def conversation(question: str, answer: str) -> Conversation:
 def test_split_gives_the_shares_and_keeps_the_same_question_together():
     many = [conversation(f"question {n % 150}" + " " * (n % 2), f"answer {n}") for n in range(200)]
     parts = split_conversations(many, shares=(0.85, 0.05, 0.1), seed=0)
-    for part, share in zip(parts, (0.85, 0.05, 0.1), strict=True):
-        assert abs(len(part) - share * 200) <= 1
-    assert sorted(one.messages[1]["content"] for part in parts for one in part) == sorted(
+    for piece, share in zip(parts, (0.85, 0.05, 0.1), strict=True):
+        assert abs(len(piece) - share * 200) <= 1
+    assert sorted(first.messages[1]["content"] for piece in parts for first in piece) == sorted(
         f"answer {n}" for n in range(200)
     )
-    asked = [{one.messages[0]["content"].strip() for one in part} for part in parts]
-    assert not asked[0] & asked[1]
-    assert not asked[0] & asked[2]
+    questions = [{first.messages[0]["content"].strip() for first in piece} for piece in parts]
+    assert not questions[0] & questions[1]
+    assert not questions[0] & questions[2]
     assert split_conversations(many, shares=(0.85, 0.05, 0.1), seed=0) == parts
     assert split_conversations(many, shares=(0.85, 0.05, 0.1), seed=1) != parts
 
@@ -179,9 +179,9 @@ def painted(template: ChatTemplate) -> str:
     """The conversation with «» around what is learnt."""
     rendered = template.render(tokenizer(), TALK)
     text, inside = "", False
-    for token, said in zip(rendered.ids, rendered.mask, strict=True):
-        text += ("«" if said and not inside else "»" if inside and not said else "") + tokenizer().decode([token])
-        inside = said
+    for token, output in zip(rendered.ids, rendered.mask, strict=True):
+        text += ("«" if output and not inside else "»" if inside and not output else "") + tokenizer().decode([token])
+        inside = output
     return text + ("»" if inside else "")
 
 

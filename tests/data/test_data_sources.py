@@ -26,7 +26,7 @@ def texts(corpus):
 
 def test_text_file_is_one_document(tmp_path):
     corpus = load_corpus(write(tmp_path / "a.txt", "\ufeffHello\nworld\n"))
-    assert texts(corpus) == ["Hello\nworld\n"]  # the byte-order mark is no text
+    assert texts(corpus) == ["Hello\nworld\n"]  # the byte-order mark is not text
     assert corpus.documents[0].name == "a.txt"
 
 
@@ -122,8 +122,8 @@ def test_bad_file_is_explained_in_one_line(tmp_path, name, content, told):
         load_corpus(write(tmp_path / name, content))
     message = str(caught.value)
     assert "\n" not in message
-    for part in told:
-        assert part in message
+    for piece in told:
+        assert piece in message
 
 
 def test_missing_field_names_the_nearest(tmp_path):

@@ -48,7 +48,7 @@ def test_many_threads_lose_nothing(tmp_path: Path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({one.answer for one in read_feedback(store.path)}) == 80
+    assert len({item.answer for item in read_feedback(store.path)}) == 80
     store.close()
 
 

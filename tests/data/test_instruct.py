@@ -31,9 +31,9 @@ def resolve(name):
                 thing = importlib.import_module(".".join(parts[:cut]))
         except ImportError:
             continue
-        for part in parts[cut:]:
+        for piece in parts[cut:]:
             try:
-                thing = getattr(thing, part)
+                thing = getattr(thing, piece)
             except AttributeError:
                 return None
         return thing
@@ -74,10 +74,10 @@ def test_answers_agree_with_their_function(functions, examples):
 
 def test_module_questions_have_one_right_answer(examples):
     """`join` is in os.path, in shlex and elsewhere: nobody is asked where it is."""
-    asked = {example.question.split("`")[1] for example in examples if example.kind == "module"}
-    assert "dedent" in asked
-    assert "join" not in asked
-    assert "open" not in asked
+    questions = {example.question.split("`")[1] for example in examples if example.kind == "module"}
+    assert "dedent" in questions
+    assert "join" not in questions
+    assert "open" not in questions
 
 
 def test_invented_functions_do_not_exist_in_live_modules(functions):

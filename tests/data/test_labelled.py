@@ -27,18 +27,18 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_tables_of_every_kind_give_the_same_texts(tmp_path: Path, name: str):
     (tmp_path / name).write_text(FILES[name])
-    found = read_labelled(tmp_path / name)
-    assert [(one.text, one.label) for one in found] == WANTED
+    actual = read_labelled(tmp_path / name)
+    assert [(example.text, example.label) for example in actual] == WANTED
     first = 2 if name in ("header.tsv", "quoted.csv") else 1
-    assert found[0].source == f"{name} line {first}"
+    assert actual[0].source == f"{name} line {first}"
 
 
 def test_parquet_and_named_columns(tmp_path: Path):
     pq.write_table(
         pa.table({"a": [text for text, _ in WANTED], "b": [label for _, label in WANTED]}), tmp_path / "x.parquet"
     )
-    found = read_labelled(tmp_path / "x.parquet", text="a", label="b")
-    assert [(one.text, one.label) for one in found] == WANTED
+    actual = read_labelled(tmp_path / "x.parquet", text="a", label="b")
+    assert [(example.text, example.label) for example in actual] == WANTED
     with pytest.raises(UserError, match=r"no column that is known to hold the text.*--text-column"):
         read_labelled(tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"no column 'c'"):
@@ -65,20 +65,20 @@ def test_split_keeps_the_balance_and_equal_texts_together():
     learn, test = split_labelled(examples, test=0.2, seed=0)
     assert len(learn) + len(test) == 200
     assert abs(len(test) - 40) <= 6
-    assert not {one.text for one in learn} & {one.text for one in test}
-    share = {label: count / 200 for label, count in Counter(one.label for one in examples).items()}
-    for part in (learn, test):
-        for label, count in Counter(one.label for one in part).items():
-            assert abs(count / len(part) - share[label]) < 0.06
+    assert not {example.text for example in learn} & {example.text for example in test}
+    share = {label: count / 200 for label, count in Counter(example.label for example in examples).items()}
+    for piece in (learn, test):
+        for label, count in Counter(example.label for example in piece).items():
+            assert abs(count / len(piece) - share[label]) < 0.06
     assert split_labelled(examples, test=0.2, seed=0) == (learn, test)
     with pytest.raises(UserError, match="at least two labels"):
-        split_labelled([one for one in examples if one.label == "a"], test=0.2, seed=0)
+        split_labelled([example for example in examples if example.label == "a"], test=0.2, seed=0)
 
 
 def test_the_sentences_of_uci_are_read():
-    found = [
-        one
+    actual = [
+        example
         for name in ("amazon_cells", "imdb")
-        for one in read_labelled(shared_data("sentiment", "uci", f"{name}_labelled.txt"))
+        for example in read_labelled(shared_data("sentiment", "uci", f"{name}_labelled.txt"))
     ]
-    assert Counter(one.label for one in found) == {"0": 1000, "1": 1000}
+    assert Counter(example.label for example in actual) == {"0": 1000, "1": 1000}

@@ -19,11 +19,11 @@ from underhood.data.letters import ALPHABET, plain, spelled, symbols
 
 @given(st.text())
 def test_plain_text_is_made_of_27_symbols_and_comes_back_from_ids(text: str):
-    found = plain(text)
-    assert set(found) <= set(ALPHABET)
-    assert "  " not in found
-    assert found == plain(found) == found.strip()
-    assert spelled(symbols(found)) == found
+    actual = plain(text)
+    assert set(actual) <= set(ALPHABET)
+    assert "  " not in actual
+    assert actual == plain(actual) == actual.strip()
+    assert spelled(symbols(actual)) == actual
 
 
 def test_plain_text_joins_what_an_apostrophe_shortens():

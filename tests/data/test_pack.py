@@ -19,7 +19,7 @@ LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 
 
 def unique_documents(lengths):
-    return [[(number + 1) * 1000 + place for place in range(length)] for number, length in enumerate(lengths)]
+    return [[(number + 1) * 1000 + index for index in range(length)] for number, length in enumerate(lengths)]
 
 
 def shards_of(folder, lengths, per_shard=50):
@@ -88,10 +88,10 @@ def test_only_the_last_row_of_an_epoch_is_padded(tmp_path):
 def test_batches_are_a_pure_function_of_step_and_rows_do_not_matter(tmp_path):
     """Asked out of order, by another object, or in batches of another size: the same rows."""
     shards = shards_of(tmp_path, [13, 7, 30, 22, 5])
-    one = PackedBatches(shards, batch_size=1, context_length=8, seed=5)
+    first = PackedBatches(shards, batch_size=1, context_length=8, seed=5)
     three = PackedBatches(shards, batch_size=3, context_length=8, seed=5)
     for step in (9, 0, 4, 9, 1):
-        rows = [one(3 * step + row) for row in range(3)]
+        rows = [first(3 * step + row) for row in range(3)]
         batch = three(step)
         for field in ("tokens", "targets", "positions"):
             joined = torch.cat([getattr(row, field) for row in rows])
@@ -152,8 +152,8 @@ def test_windows_score_every_token_once_with_the_promised_left_context(lengths, 
         for target_T, position_T in zip(batch.targets.tolist(), batch.positions.tolist(), strict=True):
             for target, position in zip(target_T, position_T, strict=True):
                 if target != IGNORE and target != EOT:
-                    place = target % 1000  # tokens to its left in its document, the opening one aside
-                    assert position >= min(place, context - stride)
+                    location = target % 1000  # tokens to its left in its document, the opening one aside
+                    assert position >= min(location, context - stride)
 
 
 def test_windows_of_short_documents_share_rows():

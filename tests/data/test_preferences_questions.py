@@ -98,7 +98,7 @@ def test_answer_positions_are_balanced(questions):
 def test_length_gives_nothing_away(questions, rule):
     """Always choosing the shortest (longest) answer must stay near chance."""
     right = sum(
-        rule(range(4), key=lambda place: len(question.choices[place])) == question.answer for question in questions
+        rule(range(4), key=lambda index: len(question.choices[index])) == question.answer for question in questions
     )
     assert right / len(questions) == pytest.approx(0.25, abs=0.06)
 
@@ -110,7 +110,7 @@ def test_words_of_the_name_help_less_than_knowing(functions, questions):
     def overlap(name, choice):
         return len(set(re.findall("[a-z]{3,}", name.lower())) & set(re.findall("[a-z]{3,}", choice.lower())))
 
-    right = sum(max(range(4), key=lambda place: overlap(q.function, q.choices[place])) == q.answer for q in questions)
+    right = sum(max(range(4), key=lambda index: overlap(q.function, q.choices[index])) == q.answer for q in questions)
     assert right / len(questions) < 0.75
 
 

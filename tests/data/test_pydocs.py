@@ -84,7 +84,7 @@ def test_summaries_answer_one_question_each(functions):
         assert 15 <= len(function.summary) <= 160
         assert "\n" not in function.summary
         assert function.summary[-1] in ".!?"
-        assert not any(part.startswith("_") for part in function.name.split("."))
+        assert not any(piece.startswith("_") for piece in function.name.split("."))
 
 
 LIVE = ("textwrap", "shutil", "math", "itertools", "functools", "heapq", "os", "os.path", "json", "random", "hashlib")
@@ -97,8 +97,8 @@ def test_summaries_match_live_docstrings(functions):
         if function.owner not in LIVE:
             continue
         thing = importlib.import_module(function.owner)
-        for part in function.short_name.split("."):
-            thing = getattr(thing, part, None)
+        for piece in function.short_name.split("."):
+            thing = getattr(thing, piece, None)
         checked += 1
         if thing is None:
             missing.append(function.name)

@@ -13,10 +13,10 @@ from underhood.data.render import ChatBatches, padded
 from underhood.text.chat import Rendered
 
 
-def conversation(number, given_tokens, said):
+def conversation(number, given_tokens, answer_tokens):
     """Unique ids, the first `given_tokens` without loss."""
-    ids = [1000 * (number + 1) + place for place in range(given_tokens + said)]
-    return Rendered(ids, [False] * given_tokens + [True] * said)
+    ids = [1000 * (number + 1) + index for index in range(given_tokens + answer_tokens)]
+    return Rendered(ids, [False] * given_tokens + [True] * answer_tokens)
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=20)
@@ -26,9 +26,9 @@ def true_pairs(examples):
     """What must be learnt, by a plain loop: (token before, token said)."""
     pairs = Counter()
     for example in examples:
-        for place in range(1, len(example.ids)):
-            if example.mask[place]:
-                pairs[example.ids[place - 1], example.ids[place]] += 1
+        for index in range(1, len(example.ids)):
+            if example.mask[index]:
+                pairs[example.ids[index - 1], example.ids[index]] += 1
     return pairs
 
 

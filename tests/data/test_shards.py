@@ -61,10 +61,10 @@ def test_every_flipped_bit_is_noticed_and_the_file_named(tmp_path):
     path = next(tmp_path.glob("*.bin"))
     good = path.read_bytes()
     padding = good[: 16 + int.from_bytes(good[12:16], "little")].rstrip(b" ")
-    for place in range(len(good)):
-        if len(padding) <= place < 16 + int.from_bytes(good[12:16], "little"):
+    for index in range(len(good)):
+        if len(padding) <= index < 16 + int.from_bytes(good[12:16], "little"):
             continue  # spaces that fill the header
-        path.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :])
+        path.write_bytes(good[:index] + bytes([good[index] ^ 0x10]) + good[index + 1 :])
         with pytest.raises(UserError, match=path.name):
             TokenShards.open(tmp_path)
 

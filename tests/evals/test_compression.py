@@ -15,18 +15,18 @@ def noise(count: int, seed: int) -> str:
 
 
 def test_compressors_on_random_letters_need_the_entropy_and_little_more():
-    found = compressors_bits_per_byte([noise(50_000, 1)], [noise(50_000, 2)])
-    assert set(found) == {"gzip", "bz2", "xz"}
-    for bits in found.values():
+    actual = compressors_bits_per_byte([noise(50_000, 1)], [noise(50_000, 2)])
+    assert set(actual) == {"gzip", "bz2", "xz"}
+    for bits in actual.values():
         assert 4.0 <= bits < 4.7
 
 
 def test_compressors_copy_what_the_training_text_holds():
     text = noise(20_000, 1)
-    found = compressors_bits_per_byte([text], [text])
+    actual = compressors_bits_per_byte([text], [text])
     unprimed = compressors_bits_per_byte([], [text])
-    assert max(found["gzip"], found["xz"]) < 0.1
-    assert found["bz2"] < 0.8 * unprimed["bz2"]
+    assert max(actual["gzip"], actual["xz"]) < 0.1
+    assert actual["bz2"] < 0.8 * unprimed["bz2"]
     assert all(bits > 3.9 for bits in unprimed.values())
 
 

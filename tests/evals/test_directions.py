@@ -38,16 +38,16 @@ def test_mean_cosine_matches_scipys_beta(d: int):
 
 
 def test_directions_are_drawn_from_that_distribution():
-    found = np.abs(cosines(random_directions(200, 20, np.random.default_rng(0))))
-    assert len(found) == 200 * 199 // 2
-    assert stats.kstest(found**2, stats.beta(0.5, 9.5).cdf).statistic < 0.015
+    actual = np.abs(cosines(random_directions(200, 20, np.random.default_rng(0))))
+    assert len(actual) == 200 * 199 // 2
+    assert stats.kstest(actual**2, stats.beta(0.5, 9.5).cdf).statistic < 0.015
 
 
 def test_until_close_matches_the_birthday_problem():
     rng = np.random.default_rng(0)
-    found = np.mean([until_close(40, 0.5, rng) for _ in range(400)])
+    actual = np.mean([until_close(40, 0.5, rng) for _ in range(400)])
     expected = math.sqrt(math.pi / (2 * share_beyond(40, 0.5))) + 2 / 3  # the birthday problem
-    assert abs(found / expected - 1) < 0.1
+    assert abs(actual / expected - 1) < 0.1
 
 
 def test_until_close_gives_up_at_the_most():

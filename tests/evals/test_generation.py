@@ -45,16 +45,16 @@ def test_rouge_l_follows_order():
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
-def test_rouge_l_matches_trying_every_subsequence(one, two):
+def test_rouge_l_matches_trying_every_subsequence(first, second):
     def subsequences(words):
-        found = {()}
+        actual = {()}
         for word in words:
-            found |= {(*before, word) for before in found}
-        return found
+            actual |= {(*before, word) for before in actual}
+        return actual
 
-    longest = max(map(len, subsequences(one) & subsequences(two)))
-    expected = 2 * longest / (len(one) + len(two)) if one and two else float(one == two)
-    assert rouge_l(" ".join(one), " ".join(two)) == pytest.approx(expected)
+    longest = max(map(len, subsequences(first) & subsequences(second)))
+    expected = 2 * longest / (len(first) + len(second)) if first and second else float(first == second)
+    assert rouge_l(" ".join(first), " ".join(second)) == pytest.approx(expected)
 
 
 def test_repetition_is_the_share_of_runs_used_before():

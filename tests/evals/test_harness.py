@@ -113,7 +113,7 @@ def simple_evaluate(model: Any, tasks: list[Any]) -> dict[str, Any]:
 
     logging.disable(logging.WARNING)
     try:
-        found = lm_eval.simple_evaluate(
+        actual = lm_eval.simple_evaluate(
             model,
             tasks=tasks,
             bootstrap_iters=0,
@@ -123,8 +123,8 @@ def simple_evaluate(model: Any, tasks: list[Any]) -> dict[str, Any]:
         )
     finally:
         logging.disable(logging.NOTSET)
-    assert found is not None
-    return found
+    assert actual is not None
+    return actual
 
 
 def without_opening(loaded: LoadedModel) -> LikelihoodScorer:
@@ -140,10 +140,10 @@ def test_items_score_the_same_matches_lm_eval_on_transformers(
 ):
     """Every set, every item, every choice; accuracies follow."""
     names = ["winogrande", "lambada", *PROMPTS] if shots == 0 else ["boolq", "hellaswag"]
-    found = simple_evaluate(theirs, [harness_task(name, files, shots) for name in names])
+    actual = simple_evaluate(theirs, [harness_task(name, files, shots) for name in names])
     for name in names:
-        samples = sorted(found["samples"][f"local_{name}"], key=lambda sample: sample["doc_id"])
-        numbers = found["results"][f"local_{name}"]
+        samples = sorted(actual["samples"][f"local_{name}"], key=lambda sample: sample["doc_id"])
+        numbers = actual["results"][f"local_{name}"]
         ours = score_task(without_opening(loaded), TASKS[name], [files], shots=shots)
         if shots:  # lm-eval shows a question to itself where it is among the first; ours never does
             samples, items = samples[shots:], ours.items[shots:]
@@ -158,7 +158,7 @@ def test_items_score_the_same_matches_lm_eval_on_transformers(
                 assert item["log_prob"] == pytest.approx(log, abs=1e-4)
                 assert item["greedy"] == bool(greedy)
         if shots == 0:
-            values = {one.name: one.value for one in ours.measurements}
+            values = {first.name: first.value for first in ours.measurements}
             assert values["accuracy"] == pytest.approx(numbers["acc,none"])
             if name in PROMPTS and "accuracy per byte" in values:
                 assert values["accuracy per byte"] == pytest.approx(numbers["acc_bytes,none"])
@@ -186,10 +186,10 @@ def test_our_model_under_the_harness_scores_as_by_itself(loaded: LoadedModel, fi
 
     names = ["arc_easy", "lambada"]
     ours = UnderhoodLM.create_from_arg_string(f"run={run},stage=sft")
-    found = simple_evaluate(ours, [harness_task(name, files, 0) for name in names])
+    actual = simple_evaluate(ours, [harness_task(name, files, 0) for name in names])
     for name in names:
         report = score_task(LikelihoodScorer.of(loaded), TASKS[name], [files])
-        assert report.measurements[0].value == pytest.approx(found["results"][f"local_{name}"]["acc,none"])
+        assert report.measurements[0].value == pytest.approx(actual["results"][f"local_{name}"]["acc,none"])
     plain = score_task(without_opening(loaded), TASKS["lambada"], [files])
     opened = score_task(LikelihoodScorer.of(loaded), TASKS["lambada"], [files])
     assert abs(plain.items[0]["log_prob"] - opened.items[0]["log_prob"]) > 1e-3  # the opening is read
@@ -205,8 +205,8 @@ def test_rolling_likelihood_of_whole_texts_matches_lm_eval(theirs: Any, loaded: 
     text = " ".join(f"item {n} of the list" for n in range(words))
     requests = [Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0)]
     [wanted] = theirs.loglikelihood_rolling(requests, disable_tqdm=True)
-    [found] = UnderhoodLM(without_opening(loaded)).loglikelihood_rolling(requests)
-    assert found == pytest.approx(wanted, abs=1e-4 * len(loaded.tokenizer.encode(text)) ** 0.5)
+    [actual] = UnderhoodLM(without_opening(loaded)).loglikelihood_rolling(requests)
+    assert actual == pytest.approx(wanted, abs=1e-4 * len(loaded.tokenizer.encode(text)) ** 0.5)
 
 
 def test_model_arguments_are_checked(run: Path):

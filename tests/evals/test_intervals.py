@@ -88,23 +88,23 @@ def test_paired_difference_finds_what_separate_intervals_hide():
     sizes = generator.integers(500, 5000, size=60)
     before = generator.normal(2.0, 0.6, size=60) * sizes  # documents differ widely …
     after = before - 0.03 * sizes * generator.uniform(0.5, 1.5, size=60)  # … but each one gets a little better
-    one, two = bootstrap_ratio(before, sizes), bootstrap_ratio(after, sizes)
-    assert two.high > one.low  # the ablation: without pairing the intervals overlap
+    first, two = bootstrap_ratio(before, sizes), bootstrap_ratio(after, sizes)
+    assert two.high > first.low  # the ablation: without pairing the intervals overlap
     paired = paired_ratio((before, sizes), (after, sizes))
-    assert paired.value == pytest.approx(two.value - one.value)
+    assert paired.value == pytest.approx(two.value - first.value)
     assert verdict(paired, higher_is_better=False) == "helped"
     assert verdict(paired, higher_is_better=True) == "hurt"
 
 
 def test_verdict_on_pure_noise_is_mostly_no_difference():
     generator = np.random.default_rng(4)
-    said = [
+    output = [
         verdict(
             bootstrap_mean(generator.random(80) - generator.random(80), resamples=400, seed=seed), higher_is_better=True
         )
         for seed in range(150)
     ]
-    assert said.count("no difference") >= 130
+    assert output.count("no difference") >= 130
 
 
 def test_paired_refuses_different_items():

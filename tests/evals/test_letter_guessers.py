@@ -58,13 +58,13 @@ def test_token_guesser_adds_up_every_token_that_could_carry_on():
     p = np.random.default_rng(0).dirichlet(np.ones(len(PIECES)))
     p[0] = 1e-9
     p /= p.sum()
-    found = TokenGuesser(Memoryless(p), Pieces(), prompt)("a")
+    actual = TokenGuesser(Memoryless(p), Pieces(), prompt)("a")
     # "a" may be itself, with any token after it, or the beginning of "ab" or "aba".
     expected = np.zeros(27)
     for after, chance in zip(PIECES[1:], p[1:], strict=True):
         expected[ALPHABET.index(chr(after[0]))] += p[1] * chance
     expected[ALPHABET.index("b")] += p[4] + p[6]
-    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(actual, expected / expected.sum(), rtol=1e-5)
 
 
 def test_token_guesser_matches_all_readings_where_one_token_is_one_letter():
@@ -72,8 +72,8 @@ def test_token_guesser_matches_all_readings_where_one_token_is_one_letter():
     p[1:4] = 0.5, 0.3, 0.2
     guesser = TokenGuesser(Memoryless(p / p.sum()), Pieces(), prompt)
     for text in ("aa", "bb", " a", "b b"):  # where the longest pieces are single letters
-        found = guesser(text)
-        np.testing.assert_allclose(found[[1, 2, 0]], [0.5, 0.3, 0.2], atol=1e-5)
+        actual = guesser(text)
+        np.testing.assert_allclose(actual[[1, 2, 0]], [0.5, 0.3, 0.2], atol=1e-5)
 
 
 def test_ngram_guesser_knows_what_it_read():

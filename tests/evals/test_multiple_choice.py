@@ -122,7 +122,7 @@ def test_score_over_prior_judges_what_the_question_adds():
     after_anything = _report([[-1.0, -15.0, -9.0]], (1,))
     assert after_question.credit("raw").tolist() == [0.0]
     over = after_question.over(after_anything)
-    assert [one.log_prob for one in over.scores[0]] == [-1.0, 6.0, 1.0]
+    assert [score.log_prob for score in over.scores[0]] == [-1.0, 6.0, 1.0]
     assert over.credit("raw").tolist() == [1.0]
 
 

@@ -54,6 +54,6 @@ def test_likelihood_per_token_undoes_the_advantage_of_short_answers():
 def test_preference_refuses_no_pairs_and_other_pairs():
     with pytest.raises(ValueError, match="no pairs"):
         score_pairs(Bigram(V), [])
-    one, two = score_pairs(Bigram(V), items(3)), score_pairs(Bigram(V), items(4))
+    item, two = score_pairs(Bigram(V), items(3)), score_pairs(Bigram(V), items(4))
     with pytest.raises(ValueError, match="4 pairs of the policy, 3"):
-        compare_with_reference(two, one, beta=0.1)
+        compare_with_reference(two, item, beta=0.1)

@@ -17,10 +17,10 @@ def test_separation_matches_linear_programming_and_proves_itself(seed: int):
     k = int(rng.integers(1, 15))
     n = int(rng.integers(1, 4 * k + 2))
     x, y = rng.standard_normal((n, k)), rng.choice((-1.0, 1.0), n)
-    found, proof = separation(x, y)
+    actual, proof = separation(x, y)
     theirs = linprog(np.zeros(k), A_ub=-(x * y[:, None]), b_ub=-np.ones(n), bounds=(None, None))
-    assert found == (theirs.status == 0)
-    if found:
+    assert actual == (theirs.status == 0)
+    if actual:
         assert (y * (x @ proof) > 0).all()
     else:
         assert proof.min() >= 0

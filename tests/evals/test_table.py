@@ -99,7 +99,7 @@ def test_measurement_says_what_a_person_reads():
 
 
 def test_stage_measures_each_thing_once():
-    one = Measurement(name="x", value=1.0)
+    first = Measurement(name="x", value=1.0)
     with pytest.raises(ValueError, match="twice"):
-        StageResults(stage="base", measurements=(one, one))
-    assert ResultsTable.of([StageResults(stage="base", measurements=(one,))]).names == ["x"]
+        StageResults(stage="base", measurements=(first, first))
+    assert ResultsTable.of([StageResults(stage="base", measurements=(first,))]).names == ["x"]

@@ -72,14 +72,14 @@ def test_published_records_become_the_customary_question(name: str):
 def test_local_files_are_found_and_read_as_a_whole(name: str):
     counts = {"arc_easy": 2376, "boolq": 3270, "hellaswag": 1000, "lambada": 5153, "piqa": 1838, "winogrande": 1267}
     folder = shared_data("math") if name == "gsm8k" else shared_data("mc")
-    found = load_set(TASKS[name], [folder])
-    assert len(found.items) == counts.get(name, 1319)
-    assert not any(context.endswith(" ") for item in found.items for context in item.contexts if name == "boolq")
-    assert all(text.startswith(" ") for item in found.items for text in item.continuations)
+    actual = load_set(TASKS[name], [folder])
+    assert len(actual.items) == counts.get(name, 1319)
+    assert not any(context.endswith(" ") for item in actual.items for context in item.contexts if name == "boolq")
+    assert all(text.startswith(" ") for item in actual.items for text in item.continuations)
     if name == "boolq":
-        assert sum(item.answer for item in found.items) == 2033  # "yes", as the data's own note counts
+        assert sum(item.answer for item in actual.items) == 2033  # "yes", as the data's own note counts
     if name == "gsm8k":
-        assert all(is_right(item.target, item.target) for item in found.items)
+        assert all(is_right(item.target, item.target) for item in actual.items)
 
 
 def test_every_choice_is_scored_by_its_own_tokens_matches_the_bigram(tmp_path: Path):
@@ -90,16 +90,16 @@ def test_every_choice_is_scored_by_its_own_tokens_matches_the_bigram(tmp_path: P
     logs = model.table.detach().log_softmax(-1)
     for name in ("arc_easy", "winogrande"):
         report = score_task(reader, TASKS[name], [folder])
-        for item, found in zip(load_set(TASKS[name], [folder]).items, report.items, strict=True):
-            for context, text, value in zip(item.contexts, item.continuations, found["log_probs"], strict=True):
+        for item, actual in zip(load_set(TASKS[name], [folder]).items, report.items, strict=True):
+            for context, text, value in zip(item.contexts, item.continuations, actual["log_probs"], strict=True):
                 ids = tokenizer.encode(context)[-1:] + tokenizer.encode(text)
                 wanted = sum(float(logs[a, b]) for a, b in pairwise(ids))
                 assert value == pytest.approx(wanted, abs=1e-3)
         if name == "arc_easy":  # (the bigram can't tell some of WinoGrande's contexts apart, and ties share the credit)
-            raw = [int(np.argmax(one["log_probs"])) == one["answer"] for one in report.items]
+            raw = [int(np.argmax(each["log_probs"])) == each["answer"] for each in report.items]
             assert report.measurements[0].value == pytest.approx(np.mean(raw))
-            per_byte = [np.array(one["log_probs"]) / one["bytes"] for one in report.items]
-            right = [int(value.argmax()) == one["answer"] for value, one in zip(per_byte, report.items, strict=True)]
+            per_byte = [np.array(each["log_probs"]) / each["bytes"] for each in report.items]
+            right = [int(value.argmax()) == each["answer"] for value, each in zip(per_byte, report.items, strict=True)]
             assert report.measurements[1].name == "accuracy per byte"
             assert report.measurements[1].value == pytest.approx(np.mean(right))
             assert report.measurements[0].chance == 0.25
@@ -107,11 +107,11 @@ def test_every_choice_is_scored_by_its_own_tokens_matches_the_bigram(tmp_path: P
 
 def test_accuracies_have_bootstrap_intervals_and_wilsons_where_all_items_agree():
     credit = np.array([1.0] * 30 + [0.0] * 50 + [0.5] * 20)  # ties share a credit
-    found = score_tasks._accuracy("accuracy", credit, 0.25)
+    actual = score_tasks._accuracy("accuracy", credit, 0.25)
     draw = np.random.default_rng(5)
     means = [draw.choice(credit, len(credit)).mean() for _ in range(4000)]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
-    assert found.value == 0.4
+    assert (actual.low, actual.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.012)
+    assert actual.value == 0.4
     for share in (0.0, 1.0):
         same = score_tasks._accuracy("accuracy", np.full(20, share), None)
         assert same.high - same.low > 0.1  # all alike is not certain
@@ -120,7 +120,7 @@ def test_accuracies_have_bootstrap_intervals_and_wilsons_where_all_items_agree()
 def test_a_set_whose_choices_are_equally_long_has_one_accuracy(tmp_path: Path):
     reader = LikelihoodScorer(model=Bigram(512), tokenizer=Bytes(), opening=(511,))
     report = score_task(reader, TASKS["winogrande"], [write_sets(tmp_path)])
-    assert [one.name for one in report.measurements] == ["accuracy"]
+    assert [measurement.name for measurement in report.measurements] == ["accuracy"]
 
 
 def test_last_word_counts_what_the_model_would_write_and_its_perplexity(tmp_path: Path):
@@ -137,21 +137,21 @@ def test_last_word_counts_what_the_model_would_write_and_its_perplexity(tmp_path
         [{"context": "the", "continuation": "ov"}, {"context": "the", "continuation": "oven"}],
     )
     report = score_task(reader, TASKS["lambada"], [file.parent])
-    assert [one["greedy"] for one in report.items] == [True, False]
+    assert [item["greedy"] for item in report.items] == [True, False]
     accuracy, perplexity = report.measurements
     assert accuracy.value == 0.5
-    logs = [one["log_prob"] for one in report.items]
+    logs = [item["log_prob"] for item in report.items]
     assert perplexity.value == pytest.approx(math.exp(-np.mean(logs)))
 
 
 def test_examples_stand_in_front_and_never_show_the_question_itself(tmp_path: Path):
     folder = write_sets(tmp_path, 4)
-    found = load_set(TASKS["arc_easy"], [folder], shots=2)
-    for number, item in enumerate(found.items):
-        for context, plain in zip(with_examples(found, number, 2), item.contexts, strict=True):
+    actual = load_set(TASKS["arc_easy"], [folder], shots=2)
+    for number, item in enumerate(actual.items):
+        for context, plain in zip(with_examples(actual, number, 2), item.contexts, strict=True):
             *examples, last = context.split("\n\n")
             assert last == plain
-            others = [other for other in found.items if other != item][:2]
+            others = [other for other in actual.items if other != item][:2]
             assert examples == [other.contexts[0] + other.continuations[other.answer] for other in others]
     with pytest.raises(UserError, match="too few questions for 4 examples"):
         with_examples(load_set(TASKS["arc_easy"], [folder], shots=4), 0, 4)
@@ -160,28 +160,28 @@ def test_examples_stand_in_front_and_never_show_the_question_itself(tmp_path: Pa
 def test_examples_come_from_the_training_file_beside_the_set(tmp_path: Path):
     write_records(tmp_path / "gsm8k" / "test.jsonl", gsm8k_records(3))
     write_records(tmp_path / "gsm8k" / "train.jsonl", gsm8k_records(9)[5:])
-    found = load_set(TASKS["gsm8k"], [tmp_path], shots=2, limit=2)
-    assert len(found.items) == 2
-    assert [item.contexts[0] for item in found.examples][:2] == [
+    actual = load_set(TASKS["gsm8k"], [tmp_path], shots=2, limit=2)
+    assert len(actual.items) == 2
+    assert [item.contexts[0] for item in actual.examples][:2] == [
         "Question: How much is 6 and 6?\nAnswer:",
         "Question: How much is 7 and 7?\nAnswer:",
     ]
 
 
 def test_sets_come_from_the_hub_where_no_folder_is_given(monkeypatch):
-    asked = []
+    requests = []
 
     def records(spec, *, split, limit=None):
-        asked.append((spec, split))
+        requests.append((spec, split))
         if split == "train":
             raise UserError(f"hf:{spec} has no split 'train'")
         return [PUBLISHED["boolq"][0]] * 3
 
     monkeypatch.setattr(task_data, "hub_records", records)
-    found = load_set(TASKS["boolq"], shots=1)
-    assert found.items == (PUBLISHED["boolq"][1],) * 3
-    assert found.examples == found.items
-    assert asked == [("google/boolq", "validation"), ("google/boolq", "train")]
+    actual = load_set(TASKS["boolq"], shots=1)
+    assert actual.items == (PUBLISHED["boolq"][1],) * 3
+    assert actual.examples == actual.items
+    assert requests == [("google/boolq", "validation"), ("google/boolq", "train")]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_gsm8k_counts_the_number_of_the_written_answer(tmp_path: Path):
         LikelihoodScorer(model=model, tokenizer=Bytes(), opening=(511,)), TASKS["gsm8k"], [tmp_path], shots=1
     )
     assert report.items[0]["text"].startswith(" 2+2=4\n#### 4\n\n")
-    assert [one["right"] for one in report.items] == [False, True, False, False]
+    assert [item["right"] for item in report.items] == [False, True, False, False]
     assert report.measurements[0].value == 0.25
 
 
@@ -272,9 +272,12 @@ def test_eval_command_scores_a_run_on_sets_and_prints_a_table_or_json(tmp_path: 
     assert "accuracy per byte" in table
     assert "perplexity of the word" in table
     assert main([*words, "--json", "--shots", "1"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [task["task"] for task in found["tasks"]] == ["arc_easy", "lambada"]
-    assert all(task["shots"] == 1 and len(task["items"]) == 6 for task in found["tasks"])
-    for more, said in [(["--tasks", "arc"], "Did you mean arc_easy"), (["--limit", "3"], "Name the sets with --tasks")]:
+    actual = json.loads(capsys.readouterr().out)
+    assert [task["task"] for task in actual["tasks"]] == ["arc_easy", "lambada"]
+    assert all(task["shots"] == 1 and len(task["items"]) == 6 for task in actual["tasks"])
+    for more, output in [
+        (["--tasks", "arc"], "Did you mean arc_easy"),
+        (["--limit", "3"], "Name the sets with --tasks"),
+    ]:
         assert main(["eval", str(run), *more]) == 2
-        assert said in capsys.readouterr().err
+        assert output in capsys.readouterr().err

@@ -190,8 +190,8 @@ def test_formulas_differentiate_as_in_sympy_and_are_as_long_as_they_say():
         made = logistic(x, times)
         theirs = sympy.sympify(str(made))
         assert sympy.expand(sympy.diff(theirs) - sympy.sympify(str(made.slope))) == 0
-        for one in (made, made.slope):
-            assert one.length == sum(isinstance(node, ast.BinOp) for node in ast.walk(ast.parse(str(one))))
+        for formula in (made, made.slope):
+            assert formula.length == sum(isinstance(node, ast.BinOp) for node in ast.walk(ast.parse(str(formula))))
         assert made.slope.at({"x": 0.3}) == pytest.approx(logistic(Dual(0.3, 1.0), times).slope, rel=1e-12)
 
 

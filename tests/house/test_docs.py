@@ -1,14 +1,14 @@
-"""Every command and every piece of Python in README and docs is executed as it stands.
+"""Every command and every piece of Python in README and docs is executed as it is.
 
 The rules, so that nobody has to guess why a page passes:
 
 - Blocks run in the page's order. Fenced ``bash`` blocks run line by line in one empty folder per page, with this
   environment's ``underhood`` first on the path; each must exit with 0. A line ending in ``\\`` goes on in the next;
-  what stands after ``#`` is not run.
+  what follows ``#`` is not run.
 - ``make`` commands are asked what they would do (``make -n``), and the commands they would run must exist; `.ci/run`
   runs ``make run``, ``make test`` and ``make test-slow`` for real.
 - ``underhood build`` is not repeated for every page: the shared small build (see tinyrun.py) takes the place of its
-  result, and its options must parse. A folder ``notes`` with a small text lies there for whatever reads it.
+  result, and its options must parse. A folder ``notes`` with a small text is there for whatever reads it.
 - ``underhood serve`` runs until the page ends; what follows finds it answering.
 - A command that reads what is typed (``chat``) gets one question and then the end of its input.
 - Fenced ``python`` blocks run in the same folder, each in its own process, so that each can be pasted alone.
@@ -87,15 +87,15 @@ def serve_until_the_page_ends(command: str, request: pytest.FixtureRequest, fold
 
     def end() -> None:
         server.send_signal(signal.SIGINT)
-        said, _ = server.communicate(timeout=60)
-        assert server.returncode == 0, said
+        output, _ = server.communicate(timeout=60)
+        assert server.returncode == 0, output
 
     request.addfinalizer(end)
     assert server.stdout is not None
-    said = [""]
-    while "Page: http" not in said[-1]:
-        said.append(server.stdout.readline())
-        assert said[-1], f"{command} ended:\n{''.join(said)}"
+    printed = [""]
+    while "Page: http" not in printed[-1]:
+        printed.append(server.stdout.readline())
+        assert printed[-1], f"{command} ended:\n{''.join(printed)}"
 
 
 @pytest.mark.slow

@@ -102,14 +102,14 @@ def imported(*folders: str) -> dict[str, str]:
     """Third-party packages that the Python files below `folders` import, each with one file that does."""
     files = [file for folder in folders for file in (REPOSITORY / folder).rglob("*.py")]
     local = {file.stem for file in files} | {file.parent.name for file in files} | {"underhood"}
-    found: dict[str, str] = {}
+    actual: dict[str, str] = {}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
-            found |= {name.partition(".")[0]: str(file.relative_to(REPOSITORY)) for name in names}
-    return {name: file for name, file in found.items() if name not in sys.stdlib_module_names | local}
+            actual |= {name.partition(".")[0]: str(file.relative_to(REPOSITORY)) for name in names}
+    return {name: file for name, file in actual.items() if name not in sys.stdlib_module_names | local}
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_beam_search_matches_transformers(pair: tuple[Decoder, Any], length_pena
             **options,
         )
         for cache in (True, False):
-            found = beam_search(
+            actual = beam_search(
                 mine,
                 prompt[0].tolist(),
                 beams=beams,
@@ -83,12 +83,17 @@ def test_beam_search_matches_transformers(pair: tuple[Decoder, Any], length_pena
                 early_stop=early_stop,
                 cache=cache,
             )
-            texts = [[*one.ids, *([] if one.stop_id is None else [one.stop_id])] for one in found]
+            texts = [
+                [*completion.ids, *([] if completion.stop_id is None else [completion.stop_id])]
+                for completion in actual
+            ]
             theirs = [row[5 : 5 + len(text)].tolist() for row, text in zip(expected.sequences, texts, strict=True)]
             assert texts == theirs
             if beams > 1:
-                assert [one.score for one in found] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
-        finishes |= {one.finish for one in found}
+                assert [completion.score for completion in actual] == pytest.approx(
+                    expected.sequences_scores.tolist(), abs=1e-4
+                )
+        finishes |= {completion.finish for completion in actual}
     assert finishes == {"stop", "length"}
 
 
@@ -115,12 +120,14 @@ def test_with_enough_beams_the_best_texts_of_all_are_found() -> None:
     for power in (0.0, 1.0, -1.0):
         expected = all_texts(model, [0, 3], 3, stop=2, power=power)[:6]
         # Of four other tokens there are 16 beginnings of two: 64 beams hold them all, and every way to end.
-        found = beam_search(model, [0, 3], beams=64, n=6, max_new_tokens=3, stop_ids=[2], length_penalty=power)
-        assert [[*one.ids, *([2] if one.stop_id is not None else [])] for one in found] == [one for _, one in expected]
-        assert [one.score for one in found] == pytest.approx([score for score, _ in expected], abs=1e-5)
+        actual = beam_search(model, [0, 3], beams=64, n=6, max_new_tokens=3, stop_ids=[2], length_penalty=power)
+        assert [[*completion.ids, *([2] if completion.stop_id is not None else [])] for completion in actual] == [
+            completion for _, completion in expected
+        ]
+        assert [completion.score for completion in actual] == pytest.approx([score for score, _ in expected], abs=1e-5)
         # What the beams are for: one alone misses it.
         [greedy] = beam_search(model, [0, 3], beams=1, max_new_tokens=3, stop_ids=[2], length_penalty=power)
-        assert greedy.score <= found[0].score
+        assert greedy.score <= actual[0].score
 
 
 def test_one_beam_is_greedy_and_more_find_likelier_texts() -> None:
@@ -130,21 +137,21 @@ def test_one_beam_is_greedy_and_more_find_likelier_texts() -> None:
     for each in (model, ngram):
         prompt = tokenizer.encode("The")
         [greedy] = generate(each, [prompt], max_new_tokens=10)
-        [one] = beam_search(each, prompt, beams=1, max_new_tokens=10)
-        assert (one.ids, one.finish) == (greedy.ids, greedy.finish)
-        assert one.logprobs == pytest.approx(greedy.logprobs, abs=1e-4)
+        [first] = beam_search(each, prompt, beams=1, max_new_tokens=10)
+        assert (first.ids, first.finish) == (greedy.ids, greedy.finish)
+        assert first.logprobs == pytest.approx(greedy.logprobs, abs=1e-4)
         several = beam_search(each, prompt, beams=8, n=8, max_new_tokens=10)
-        assert len({tuple(found.ids) for found in several}) == 8
-        assert several[0].score >= one.score
-        assert [found.score for found in several] == sorted((found.score for found in several), reverse=True)
+        assert len({tuple(actual.ids) for actual in several}) == 8
+        assert several[0].score >= first.score
+        assert [actual.score for actual in several] == sorted((actual.score for actual in several), reverse=True)
         assert several[0].score == pytest.approx(sum(several[0].logprobs) / 10, abs=1e-5)
 
 
 def test_the_context_and_no_room_end_the_search() -> None:
     tokenizer = tiny_tokenizer()
     model = tiny_model(tokenizer, seed=0, context=12)
-    [found] = beam_search(model, list(range(10)), beams=3, max_new_tokens=99)
-    assert (len(found.ids), found.finish) == (3, "length")
+    [actual] = beam_search(model, list(range(10)), beams=3, max_new_tokens=99)
+    assert (len(actual.ids), actual.finish) == (3, "length")
     assert beam_search(model, [1], beams=3, max_new_tokens=0) == []
     for wrong in ({"beams": 0}, {"beams": 2, "n": 3}):
         with pytest.raises(UserError, match="the number of beams is out of range"):

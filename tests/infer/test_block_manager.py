@@ -28,7 +28,7 @@ class Text:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Random texts begin, grow, split in two and end at any time; `memory` is what really stands in each block."""
+    """Random texts begin, grow, split in two and end at any time; `memory` is what each block really holds."""
 
     texts = Bundle("texts")
 
@@ -45,30 +45,32 @@ class PoolMachine(RuleBasedStateMachine):
         ahead=st.integers(0, 3),
     )
     def begin(self, tokens: list[int], cache_salt: str, ahead: int) -> Text:
-        found, link = self.manager.match(tokens, cache_salt)
-        for index, block in enumerate(found):  # what is found is what was written there, after the same beginning
+        actual, link = self.manager.match(tokens, cache_salt)
+        for index, block in enumerate(actual):  # a match holds what was written there, after the same beginning
             assert self.memory[block] == (cache_salt, tuple(tokens[: (index + 1) * SIZE]))
-        assert len(found) * SIZE < len(tokens)
-        text = Text(cache_salt, tokens, found, link, len(found))
-        taken = self.manager.take(-(-len(tokens) // SIZE) - len(found), after=found[-1] if found else None, ahead=ahead)
+        assert len(actual) * SIZE < len(tokens)
+        text = Text(cache_salt, tokens, actual, link, len(actual))
+        taken = self.manager.take(
+            -(-len(tokens) // SIZE) - len(actual), after=actual[-1] if actual else None, ahead=ahead
+        )
         if taken is None:
-            self.manager.release(found)
+            self.manager.release(actual)
             text.blocks, text.tokens = [], []
             return text
-        text.blocks = found + taken
+        text.blocks = actual + taken
         self.alive.append(text)
-        self._write(text, len(found))
+        self._write(text, len(actual))
         return text
 
     @rule(text=texts, token=st.integers(0, 1), ahead=st.integers(0, 3))
     def grow(self, text: Text, token: int, ahead: int) -> None:
         if text not in self.alive:
             return
-        place = len(text.tokens) // SIZE
+        location = len(text.tokens) // SIZE
         before, available = list(text.blocks), self.manager.available
-        if place == len(text.blocks):
+        if location == len(text.blocks):
             taken = self.manager.take(1, after=text.blocks[-1], ahead=ahead)
-        elif self.manager.references(text.blocks[place]) > 1:
+        elif self.manager.references(text.blocks[location]) > 1:
             taken = self.manager.take(1, ahead=ahead)
             if taken is not None:
                 self.manager.release([text.blocks.pop()])
@@ -80,7 +82,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         text.blocks += taken
         text.tokens = [*text.tokens, token]
-        self._write(text, place)
+        self._write(text, location)
 
     @rule(target=texts, text=texts)
     def split(self, text: Text) -> Text:
@@ -96,9 +98,9 @@ class PoolMachine(RuleBasedStateMachine):
             self.alive.remove(text)
             self.manager.release(text.blocks)
 
-    def _write(self, text: Text, place: int) -> None:
+    def _write(self, text: Text, first: int) -> None:
         """Fills the blocks from `place` on, and puts the full ones on file."""
-        for index in range(place, len(text.blocks)):
+        for index in range(first, len(text.blocks)):
             block = text.blocks[index]
             assert self.manager.references(block) == 1, "only a text's own block is ever written"
             self.memory[block] = (text.cache_salt, tuple(text.tokens[: (index + 1) * SIZE]))
@@ -198,8 +200,8 @@ def test_pool_forgets_what_was_idle_longest_and_ends_before_beginnings() -> None
         assert link is not None
         manager.record(link, [3, 4], blocks[1])
         manager.release(blocks)
-    found, _ = manager.match([1, 2, 9], "a")  # "a" is used again, so "b" is the older one now
-    manager.release(found)
+    actual, _ = manager.match([1, 2, 9], "a")  # "a" is used again, so "b" is the older one now
+    manager.release(actual)
     assert manager.take(1) is not None
     assert len(manager.match([1, 2, 3, 4, 5], "a")[0]) == 1  # its end had not been used since
     assert len(manager.match([1, 2, 3, 4, 5], "b")[0]) == 2

@@ -66,10 +66,10 @@ def test_cache_select_matches_those_rows_alone(model: Decoder, rows: list[int], 
     model(text, cache=cache, positions=positions)
     cache.select(rows)
     assert cache.batch == len(rows)
-    found = model(more[rows], cache=cache)
+    actual = model(more[rows], cache=cache)
     for slot, row in enumerate(rows):
         alone = model(torch.cat((text[row, pads[row] :], more[row]))[None])[0, -2:]
-        torch.testing.assert_close(found[slot], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(actual[slot], alone, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="cannot select"):
         cache.select([len(rows)])
 
@@ -84,10 +84,10 @@ def test_cache_reserve_keeps_what_is_stored(model: Decoder, padded: bool) -> Non
     cache.reserve(20)
     cache.reserve(3)  # never smaller
     assert cache.capacity == 20
-    found = model(more, cache=cache)
+    actual = model(more, cache=cache)
     expected = torch.cat((text, more), 1)
-    torch.testing.assert_close(found[0], model(expected[:1])[0, 4:], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[1], model(expected[1:, int(padded) :])[0, -3:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual[0], model(expected[:1])[0, 4:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual[1], model(expected[1:, int(padded) :])[0, -3:], rtol=1e-5, atol=1e-5)
 
 
 def test_cache_carries_no_gradient(model: Decoder) -> None:
@@ -111,7 +111,7 @@ def test_cache_keeps_recurrent_state_and_cannot_go_back() -> None:
     torch.testing.assert_close(model(text, cache=cache), model(text))
     prompts = text[:, :4].tolist()
     fast, slow = (generate(model, prompts, max_new_tokens=5, cache=use) for use in (True, False))
-    assert [one.ids for one in fast] == [one.ids for one in slow]
+    assert [completion.ids for completion in fast] == [completion.ids for completion in slow]
     with pytest.raises(UserError, match="can't be served"):
         paged_states(model)
 

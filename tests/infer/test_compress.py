@@ -167,16 +167,16 @@ def test_streams_go_on_where_their_window_is_full():
     """What a row sees after its window was cut: the opening token and the later half, as a fresh pass has it."""
     loaded = decoder(context=8)
     spelling = Spelling(loaded.tokenizer, loaded.model.vocab_size)
-    ids = [40 + place for place in range(30)]
+    ids = [40 + index for index in range(30)]
     with torch.inference_mode():
         streams = Streams(loaded.model, spelling, 0, Shape(60, 2, 8, 1))
-        for place, id in enumerate(ids):
+        for index, id in enumerate(ids):
             streams.push([id, id + 1])
             held = streams._runner.tokens[0]
             assert held[0] == 0
             assert len(held) <= 8
-            assert held[1:] == ids[place + 2 - len(held) : place + 1]
-            assert place < 3 or len(held) >= 5
+            assert held[1:] == ids[index + 2 - len(held) : index + 1]
+            assert index < 3 or len(held) >= 5
             again = loaded.model(torch.tensor([held]))[0, -1]
             torch.testing.assert_close(streams._logits_BV[0], again, rtol=1e-4, atol=1e-4)
 
@@ -213,10 +213,10 @@ def test_without_the_same_probabilities_nothing_comes_back():
     assert token_streams.read(loaded.model, spelling, 0, code, shape) == ids
     loaded.model.norm.weight.data[0] *= 1.01
     try:
-        found = token_streams.read(loaded.model, spelling, 0, code, shape)
+        actual = token_streams.read(loaded.model, spelling, 0, code, shape)
     except ValueError:
-        found = None
-    assert found != ids
+        actual = None
+    assert actual != ids
 
 
 def test_other_model_or_other_arithmetic_is_refused_in_one_line():
@@ -238,12 +238,14 @@ def test_other_model_or_other_arithmetic_is_refused_in_one_line():
 
 
 def test_digest_tells_models_apart_by_any_weight_and_by_their_vocabulary():
-    one, two = decoder(), decoder()
-    spelling = Spelling(one.tokenizer, one.model.vocab_size)
-    assert digest_of(one.model, spelling, 0) == digest_of(two.model, spelling, 0)
-    assert digest_of(one.model, spelling, 0) != digest_of(one.model, spelling, 1)
+    first, second = decoder(), decoder()
+    spelling = Spelling(first.tokenizer, first.model.vocab_size)
+    assert digest_of(first.model, spelling, 0) == digest_of(second.model, spelling, 0)
+    assert digest_of(first.model, spelling, 0) != digest_of(first.model, spelling, 1)
     spelling.bytes_of[5] += b"?"
-    assert digest_of(one.model, spelling, 0) != digest_of(two.model, Spelling(one.tokenizer, one.model.vocab_size), 0)
+    assert digest_of(first.model, spelling, 0) != digest_of(
+        second.model, Spelling(first.tokenizer, first.model.vocab_size), 0
+    )
     with pytest.raises(UserError, match="no weights"):
         digest_of(cast(Any, SimpleNamespace()), spelling, 0)
 

@@ -25,7 +25,7 @@ def by_hand(prompt: list[int], k: int, alpha: float, count: int, stops: list[int
             states = MODEL.hidden_states(torch.tensor([[*ids, token]]))[0]
             likeness = torch.cosine_similarity(states[-1:], states[:-1], dim=-1).max()
             scores[token] = float((1 - alpha) * probs[token] - alpha * likeness)
-        token = max(scores, key=lambda one: scores[one])
+        token = max(scores, key=lambda token_id: scores[token_id])
         if token in stops:
             return Completion(done.ids, "stop", done.logprobs, token)
         ids.append(token)
@@ -39,9 +39,9 @@ def test_contrastive_search_matches_the_formula_by_hand(k: int, alpha: float) ->
     endless = by_hand(PROMPT, k, alpha, 10, [])
     for stops in ([], [endless.ids[6]]):
         expected = by_hand(PROMPT, k, alpha, 10, stops)
-        found = contrastive_search(MODEL, PROMPT, k=k, alpha=alpha, max_new_tokens=10, stop_ids=stops)
-        assert (found.ids, found.finish, found.stop_id) == (expected.ids, expected.finish, expected.stop_id)
-        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        actual = contrastive_search(MODEL, PROMPT, k=k, alpha=alpha, max_new_tokens=10, stop_ids=stops)
+        assert (actual.ids, actual.finish, actual.stop_id) == (expected.ids, expected.finish, expected.stop_id)
+        assert actual.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
     assert endless.ids != contrastive_search(MODEL, PROMPT, k=k, alpha=0, max_new_tokens=10).ids
 
 

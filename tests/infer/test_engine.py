@@ -111,14 +111,14 @@ def served(kind: str) -> Decoder:
     ],
 )
 def test_engine_greedy_text_matches_the_naive_loop(kind: str, blocks: int, budget: int) -> None:
-    asked = ASKED
+    prompt_ids = ASKED
     engine = Engine(served(kind), TOKENIZER, spec(blocks, max_batched_tokens=budget))
-    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
-    found = run(engine, handles)
+    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in prompt_ids]
+    actual = run(engine, handles)
     # Once more: now beginnings are in the cache.
-    again = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in asked]
+    again = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in prompt_ids]
     expected = expected_of(kind)
-    assert found == expected
+    assert actual == expected
     assert run(engine, again) == expected
     assert engine.stats().prefix_hits > 0
     # Behind a window blocks are given back early, and nobody has to make room.
@@ -142,13 +142,13 @@ def test_engine_text_behind_a_window_holds_the_blocks_of_its_window_only() -> No
 
 @pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "sampled"])
 def test_engine_writes_what_generate_writes_for_the_same_seed(greedy: bool) -> None:
-    model, asked = variant("grouped"), prompts(5)
+    model, prompt_ids = variant("grouped"), prompts(5)
     sampling = SamplingSpec(temperature=0.0 if greedy else 1.3, top_p=0.9, seed=7)
     stops = frozenset(range(0, 270, 9))
     engine = Engine(model, TOKENIZER, spec())
-    requests = [Request(prompt=prompt, max_new_tokens=30, sampling=sampling, stop_ids=stops) for prompt in asked]
+    requests = [Request(prompt=prompt, max_new_tokens=30, sampling=sampling, stop_ids=stops) for prompt in prompt_ids]
     handles = [engine.submit(request) for request in requests]
-    for handle, prompt in zip(handles, asked, strict=True):
+    for handle, prompt in zip(handles, prompt_ids, strict=True):
         [expected] = generate(model, [prompt], max_new_tokens=30, sampling=sampling, stop_ids=stops)
         chunks = collected(handle)
         assert [token.id for chunk in chunks for token in chunk.tokens] == expected.ids
@@ -169,12 +169,12 @@ def test_engine_choices_of_one_request_match_generate_on_copies_of_its_prompt(ru
     sampling = SamplingSpec(temperature=1.5, seed=11)
     engine = Engine(model, TOKENIZER, spec(max_sequences=running))
     handle = engine.submit(Request(prompt=prompt, max_new_tokens=15, sampling=sampling, n=5))
-    found: dict[int, list[int]] = {choice: [] for choice in range(5)}
+    actual: dict[int, list[int]] = {choice: [] for choice in range(5)}
     for chunk in handle.chunks():
-        found[chunk.choice] += [token.id for token in chunk.tokens]
+        actual[chunk.choice] += [token.id for token in chunk.tokens]
     expected = generate(model, [prompt] * 5, max_new_tokens=15, sampling=sampling)
-    assert list(found.values()) == [one.ids for one in expected]
-    assert len({tuple(ids) for ids in found.values()}) == 5
+    assert list(actual.values()) == [completion.ids for completion in expected]
+    assert len({tuple(ids) for ids in actual.values()}) == 5
     assert handle.usage.completion_tokens == 75
     assert engine.stats().prompt_tokens == len(prompt)
     assert engine.block_manager.used == 0
@@ -188,8 +188,8 @@ def test_engine_best_of_returns_the_likeliest_choices_at_the_end() -> None:
     )
     chunks = collected(handle)
     every = generate(model, [prompt] * 5, max_new_tokens=15, sampling=sampling)
-    best = sorted(every, key=lambda one: -sum(one.logprobs) / 15)[:2]
-    assert [[token.id for token in chunk.tokens] for chunk in chunks] == [one.ids for one in best]
+    best = sorted(every, key=lambda completion: -sum(completion.logprobs) / 15)[:2]
+    assert [[token.id for token in chunk.tokens] for chunk in chunks] == [completion.ids for completion in best]
     assert [(chunk.choice, chunk.finish) for chunk in chunks] == [(0, "length"), (1, "length")]
 
 
@@ -245,11 +245,11 @@ def test_engine_reads_a_shared_beginning_once() -> None:
 def test_engine_frees_the_blocks_of_whom_is_cancelled_or_late_within_a_step() -> None:
     model = variant("grouped")
     engine = Engine(model, TOKENIZER, spec())
-    asked = prompts(4, longest=20)
+    prompt_ids = prompts(4, longest=20)
     stays, leaves, late = (
-        engine.submit(Request(prompt=asked[0], max_new_tokens=30)),
-        engine.submit(Request(prompt=asked[1], max_new_tokens=30, n=2)),
-        engine.submit(Request(prompt=asked[2], max_new_tokens=30, deadline=time.monotonic() + 3600)),
+        engine.submit(Request(prompt=prompt_ids[0], max_new_tokens=30)),
+        engine.submit(Request(prompt=prompt_ids[1], max_new_tokens=30, n=2)),
+        engine.submit(Request(prompt=prompt_ids[2], max_new_tokens=30, deadline=time.monotonic() + 3600)),
     )
     for _ in range(3):
         engine.step()
@@ -261,7 +261,7 @@ def test_engine_frees_the_blocks_of_whom_is_cancelled_or_late_within_a_step() ->
     assert engine.block_manager.used == len(engine.scheduler.running[0].blocks)
     assert leaves.finishes == {0: "cancelled", 1: "cancelled"}
     assert late.finishes == {0: "deadline"}
-    assert [token.id for chunk in stays.chunks() for token in chunk.tokens] == naive(model, asked[0], 30)
+    assert [token.id for chunk in stays.chunks() for token in chunk.tokens] == naive(model, prompt_ids[0], 30)
     assert engine.stats().finished == {"cancelled": 2, "deadline": 1, "length": 1}
     assert engine.idle
 
@@ -323,13 +323,13 @@ class Fails:
 def test_engine_text_that_breaks_the_model_ends_alone(caplog: pytest.LogCaptureFixture) -> None:
     model = variant("grouped")
     unlucky = TOKENIZER.vocab_size - 1
-    asked = [[1, 2, 3], [1, unlucky, 3], [4, 5, 6]]
-    expected = [naive(model, prompt, 12) for prompt in asked]
+    prompt_ids = [[1, 2, 3], [1, unlucky, 3], [4, 5, 6]]
+    expected = [naive(model, prompt, 12) for prompt in prompt_ids]
     Fails(model, unlucky)
     engine = Engine(model, TOKENIZER, spec())
-    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=12)) for prompt in asked]
-    found = run(engine, handles)
-    assert [found[0], found[2]] == [expected[0], expected[2]]
+    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=12)) for prompt in prompt_ids]
+    actual = run(engine, handles)
+    assert [actual[0], actual[2]] == [expected[0], expected[2]]
     assert handles[1].finishes == {0: "error"}
     assert str(handles[1].error) == "out of luck"
     assert engine.failure is None
@@ -372,10 +372,10 @@ def test_engine_embeds_the_mean_of_what_the_model_says_of_each_token() -> None:
     engine = Engine(model, TOKENIZER, spec())
     rows = prompts(6, longest=25)
     handle = engine.submit(Request(prompt=[1, 2], max_new_tokens=6))
-    found = engine.embed(rows)
+    actual = engine.embed(rows)
     with torch.inference_mode():
         expected = torch.stack([model.hidden_states(torch.tensor([row]))[0].mean(dim=0) for row in rows])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     assert [token.id for chunk in handle.chunks() for token in chunk.tokens] == naive(model, [1, 2], 6)
     with pytest.raises(UserError, match="empty"):
         engine.embed([[]])

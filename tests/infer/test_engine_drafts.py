@@ -38,10 +38,10 @@ def test_engine_greedy_text_with_guesses_matches_the_naive_loop(kind: str, block
     """Guesses are made while few texts run, so requests come in fours and then all at once."""
     draft = random_model(tiny_model(TOKENIZER, seed=0).spec, seed=0 if kind == "grouped" else 1) if with_model else None
     engine = Engine(served(kind), TOKENIZER, spec(blocks, draft_tokens=3), draft)
-    found: list[list[int]] = []
+    actual: list[list[int]] = []
     for some in (ASKED[:4], ASKED[4:8], ASKED[8:]):
-        found += run(engine, [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in some])
-    assert found == expected_of(kind)
+        actual += run(engine, [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in some])
+    assert actual == expected_of(kind)
     together = [engine.submit(Request(prompt=prompt, max_new_tokens=WRITTEN)) for prompt in ASKED]
     assert run(engine, together) == expected_of(kind)
     stats = engine.stats()
@@ -54,15 +54,15 @@ def test_engine_greedy_text_with_guesses_matches_the_naive_loop(kind: str, block
 @pytest.mark.parametrize("with_model", [True, False], ids=["draft model", "prompt lookup"])
 def test_engine_text_drawn_with_a_seed_is_the_same_with_guesses(with_model: bool) -> None:
     model, sampling = variant("grouped"), SamplingSpec(temperature=0.6, seed=5, frequency_penalty=0.3)
-    asked = [[*prompt, *prompt] for prompt in prompts(3, longest=12)]  # what stands there twice is looked up
-    found = []
+    prompt_ids = [[*prompt, *prompt] for prompt in prompts(3, longest=12)]  # what appears twice is looked up
+    actual = []
     for draft_tokens in (0, 4):
         engine = Engine(model, TOKENIZER, spec(draft_tokens=draft_tokens), variant("grouped") if with_model else None)
-        requests = [Request(prompt=prompt, max_new_tokens=40, sampling=sampling, logprobs=2) for prompt in asked]
+        requests = [Request(prompt=prompt, max_new_tokens=40, sampling=sampling, logprobs=2) for prompt in prompt_ids]
         handles = [engine.submit(request) for request in requests]
-        found.append([[token for chunk in collected(handle) for token in chunk.tokens] for handle in handles])
-    assert [[token.id for token in text] for text in found[0]] == [[token.id for token in text] for text in found[1]]
-    assert [len(token.top) for text in found[1] for token in text] == [2] * 120
+        actual.append([[token for chunk in collected(handle) for token in chunk.tokens] for handle in handles])
+    assert [[token.id for token in text] for text in actual[0]] == [[token.id for token in text] for text in actual[1]]
+    assert [len(token.top) for text in actual[1] for token in text] == [2] * 120
     assert engine.stats().draft_tokens > 0
     assert engine.stats().accepted_tokens > 0 or not with_model
     assert engine.stats().completion_tokens == 120

@@ -29,7 +29,7 @@ def worker() -> EngineThread:
 
 
 def expected() -> list[list[int]]:
-    return [one.ids for one in generate(MODEL, PROMPTS, max_new_tokens=20)]
+    return [completion.ids for completion in generate(MODEL, PROMPTS, max_new_tokens=20)]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -103,11 +103,11 @@ def test_worker_closed_leaves_nobody_waiting() -> None:
 def test_worker_embeds_between_steps() -> None:
     with worker() as running:
         handle = running.submit(Request(prompt=PROMPTS[0], max_new_tokens=60))
-        found = running.embed(PROMPTS)
-        assert found.shape == (len(PROMPTS), MODEL.spec.d_model)
+        actual = running.embed(PROMPTS)
+        assert actual.shape == (len(PROMPTS), MODEL.spec.d_model)
         assert len([token for chunk in handle.chunks() for token in chunk.tokens]) == 60
     with torch.inference_mode():
-        torch.testing.assert_close(found[2], MODEL.hidden_states(torch.tensor([PROMPTS[2]]))[0].mean(dim=0))
+        torch.testing.assert_close(actual[2], MODEL.hidden_states(torch.tensor([PROMPTS[2]]))[0].mean(dim=0))
 
 
 def test_worker_with_a_bug_in_it_is_unhealthy_and_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

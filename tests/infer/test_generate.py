@@ -52,17 +52,17 @@ def by_hand(model: LanguageModel, prompt: list[int], count: int, stops: frozense
     return done
 
 
-def same(one: list[Completion], other: list[Completion]) -> None:
-    assert [(c.ids, c.finish, c.stop_id) for c in one] == [(c.ids, c.finish, c.stop_id) for c in other]
-    for a, b in zip(one, other, strict=True):
+def same(first: list[Completion], other: list[Completion]) -> None:
+    assert [(c.ids, c.finish, c.stop_id) for c in first] == [(c.ids, c.finish, c.stop_id) for c in other]
+    for a, b in zip(first, other, strict=True):
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
 
 
 def test_greedy_batch_matches_search_by_hand(model: LanguageModel) -> None:
     endless = [by_hand(model, prompt, 12, frozenset()).ids for prompt in prompts()]
     # A token that ends some of the texts but not all.
-    found = [token for token in range(270) if 0 < sum(token in ids for ids in endless) < len(endless)]
-    for stops in (frozenset(), frozenset(found[:1])):
+    actual = [token for token in range(270) if 0 < sum(token in ids for ids in endless) < len(endless)]
+    for stops in (frozenset(), frozenset(actual[:1])):
         expected = [by_hand(model, prompt, 12, stops) for prompt in prompts()]
         assert len({c.finish for c in expected}) == 1 + len(stops)
         for options in ({}, {"batch_size": 1}, {"batch_size": 4}, {"cache": False}):
@@ -81,8 +81,8 @@ def test_sampled_batch_matches_each_request_alone(model: LanguageModel) -> None:
 
 
 def test_same_prompt_twice_draws_two_texts(model: LanguageModel) -> None:
-    one, two = generate(model, [[5], [5]], max_new_tokens=12, sampling=DRAWN)
-    assert one.ids != two.ids
+    first, two = generate(model, [[5], [5]], max_new_tokens=12, sampling=DRAWN)
+    assert first.ids != two.ids
 
 
 def test_finished_rows_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_logprobs_are_the_models_own_whatever_the_sampling() -> None:
     [done] = generate(model, [[7]], max_new_tokens=6, sampling=SamplingSpec(temperature=3.0, top_k=20, seed=1))
     with torch.no_grad():
         logprobs = model(torch.tensor([[7, *done.ids]]))[0].log_softmax(-1)
-    expected = [float(logprobs[place, token]) for place, token in enumerate(done.ids)]
+    expected = [float(logprobs[index, token]) for index, token in enumerate(done.ids)]
     assert done.logprobs == pytest.approx(expected, abs=1e-4)
     assert all(math.isfinite(value) and value <= 0 for value in done.logprobs)
 
@@ -168,11 +168,11 @@ def test_session_reads_only_what_is_new() -> None:
     session, read = Session(model), []
     model.embed.register_forward_hook(lambda module, inputs, output: read.append(inputs[0].shape[1]))
     first = [1, 2, 3, 4, 5]
-    said = [token.id for token in session.stream(first, max_new_tokens=4)]
+    answer = [token.id for token in session.stream(first, max_new_tokens=4)]
     assert read == [5, 1, 1, 1]
     assert session.finish == "length"
     read.clear()
-    longer = [*first, *said, 9, 8]
+    longer = [*first, *answer, 9, 8]
     again = [token.id for token in session.stream(longer, max_new_tokens=3)]
     assert read[0] == 3  # the last word said had not been read yet, and two more
     assert session.reused == 8
@@ -208,8 +208,8 @@ def test_session_survives_an_interruption_in_the_middle_of_a_pass(where: int) ->
     handle.remove()
     assert session.finish is None
     for prompt in ([1, 2, 3, 4], [1, 2, 3, *got, 6, 7], [1, 2, 3]):
-        found = [token.id for token in session.stream(prompt, max_new_tokens=5)]
-        assert found == [token.id for token in stream(model, prompt, max_new_tokens=5)]
+        actual = [token.id for token in session.stream(prompt, max_new_tokens=5)]
+        assert actual == [token.id for token in stream(model, prompt, max_new_tokens=5)]
 
 
 def test_session_reads_long_prompts_in_chunks_and_grows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,9 +85,9 @@ def test_answers_match_the_regular_expression_as_a_whole(pattern: str) -> None:
 def test_any_of_and_sequence_hold_texts_expressions_and_schemas() -> None:
     number = Grammar.json_schema({"type": "integer", "minimum": -9, "maximum": 9})
     call = Grammar.sequence(["<call>", Grammar.any_of([number, "none", Grammar.regex("[a-c]{2}")]), "</call>"])
-    found = texts_of(answers(call, SamplingSpec(temperature=4.0, seed=0), n=24))
-    assert all(re.fullmatch(r"<call>(-?\d|none|[a-c]{2})</call>", text) for text in found)
-    assert {bool(re.search(kind, text)) for kind in (r"\d", "none", "[a-c]{2}<") for text in found} == {True, False}
+    actual = texts_of(answers(call, SamplingSpec(temperature=4.0, seed=0), n=24))
+    assert all(re.fullmatch(r"<call>(-?\d|none|[a-c]{2})</call>", text) for text in actual)
+    assert {bool(re.search(kind, text)) for kind in (r"\d", "none", "[a-c]{2}<") for text in actual} == {True, False}
 
 
 def test_a_sequence_of_expressions_may_need_what_a_part_would_swallow() -> None:
@@ -107,7 +107,7 @@ def test_any_of_admits_exactly_its_texts(choices: list[str]) -> None:
         for id in TOKENIZER.encode(text):
             kept = matcher.mask(torch.zeros(TOKENIZER.vocab_size), ()).isfinite().nonzero().flatten().tolist()
             beginning = TOKENIZER.decode_bytes([id])
-            assert any(beginning.startswith(TOKENIZER.decode_bytes([one])) for one in kept)
+            assert any(beginning.startswith(TOKENIZER.decode_bytes([token_id])) for token_id in kept)
             matcher.push(id)
         assert matcher.accepts
         longer = any(other.startswith(text) and other != text for other in choices)

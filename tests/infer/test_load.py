@@ -32,9 +32,9 @@ def loaded(run: Path) -> LoadedModel:
 def test_load_gives_the_weights_that_were_saved(run: Path, loaded: LoadedModel) -> None:
     tokens = torch.tensor([[1, 2, 3]])
     for seed, stage in enumerate(("base", "sft", "dpo")):
-        found = underhood.load(run, stage=stage)
-        assert found.stage == stage
-        assert torch.equal(found.model(tokens), tiny_model(tiny_tokenizer(), seed)(tokens))
+        actual = underhood.load(run, stage=stage)
+        assert actual.stage == stage
+        assert torch.equal(actual.model(tokens), tiny_model(tiny_tokenizer(), seed)(tokens))
     assert loaded.stage == "dpo"
     assert (loaded.tokenizer, loaded.spec) == (tiny_tokenizer(), loaded.model.spec)
     assert not loaded.model.training
@@ -145,12 +145,12 @@ def test_conversation_reads_every_turn_once(loaded: LoadedModel) -> None:
     model = tiny_model(tiny_tokenizer(), seed=0, context=512)
     talk = ChatSession(model, loaded.tokenizer, system="Be short.")
     for turn in range(3):
-        asked = [*talk.messages, {"role": "user", "content": "A list?"}]
-        ids = CHATML.render(talk.tokenizer, asked, add_generation_prompt=True).ids
+        prompt_ids = [*talk.messages, {"role": "user", "content": "A list?"}]
+        ids = CHATML.render(talk.tokenizer, prompt_ids, add_generation_prompt=True).ids
         answer = "".join(talk.reply("A list?", max_new_tokens=4))
-        assert talk.messages == [*asked, {"role": "assistant", "content": answer}]
+        assert talk.messages == [*prompt_ids, {"role": "assistant", "content": answer}]
         fresh = ChatSession(model, loaded.tokenizer)
-        fresh.messages = asked[:-1]
+        fresh.messages = prompt_ids[:-1]
         assert answer == "".join(fresh.reply("A list?", max_new_tokens=4))
         if turn:  # what is new: the question, the markers around it, and what the answer's own tokens do not spell
             assert 0 < len(ids) - talk.session.reused < 45
@@ -193,9 +193,9 @@ def test_conversation_keeps_what_was_said_before_an_interruption(loaded: LoadedM
     talk = loaded.conversation()
     sampling = SamplingSpec(temperature=0)
     pieces = talk.reply("A list?", max_new_tokens=30, sampling=sampling)
-    said = next(pieces) + next(pieces)
+    output = next(pieces) + next(pieces)
     pieces.close()  # type: ignore[attr-defined]
-    assert talk.messages[-1] == {"role": "assistant", "content": said}
+    assert talk.messages[-1] == {"role": "assistant", "content": output}
     untouched = talk.reply("More?", max_new_tokens=30)
     untouched.close()  # type: ignore[attr-defined]
     assert len(talk.messages) == 2

@@ -43,8 +43,8 @@ def test_memory_that_is_plenty_gives_everyone_what_their_texts_can_use(monkeypat
 
 def test_memory_that_is_short_is_shared_and_never_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     models = [(LARGE, SPEC), (SMALL, SPEC), (LARGE, SPEC)]
-    for part in (0.9, 0.5, 0.1, 0.01):
-        total = int(part * (2 * ENOUGH[1] + ENOUGH[0]))
+    for piece in (0.9, 0.5, 0.1, 0.01):
+        total = int(piece * (2 * ENOUGH[1] + ENOUGH[0]))
         spare(monkeypatch, total)
         shares = share_memory(models)
         assert total - len(models) <= sum(shares) <= total

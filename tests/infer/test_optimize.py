@@ -66,13 +66,15 @@ def test_fused_greedy_text_is_that_of_the_naive_loop(name: str):
     fused = optimize_for_inference(plain)
     prompts = [[1, 2, 3], [7], [5, 5, 5, 5, 8]]
     expected = generate(plain, prompts, max_new_tokens=12, cache=False)
-    assert [one.ids for one in generate(fused, prompts, max_new_tokens=12)] == [one.ids for one in expected]
+    assert [completion.ids for completion in generate(fused, prompts, max_new_tokens=12)] == [
+        completion.ids for completion in expected
+    ]
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_quantised_model_matches_float_weights_rounded_alike(name: str, quantize: Any):
-    """The oracle is a plain model whose matrices hold what the packed ones stand for."""
+    """The oracle is a plain model whose matrices hold what the packed ones represent."""
     packed = optimize_for_inference(small(name), quantize, fuse=False)
     plain = small(name)
     for path, layer in packed.named_modules():
@@ -128,8 +130,8 @@ def test_rows_that_are_asked_for_are_those_of_the_whole_pass(name: str, rows: sl
     for model in (small(name), optimize_for_inference(small(name))):
         with torch.inference_mode():
             whole = model.hidden_states(torch.tensor([[3, 1, 4, 1, 5]]))
-            found = model.hidden_states(torch.tensor([[3, 1, 4, 1, 5]]), rows=rows)
-        torch.testing.assert_close(found, whole if rows is None else whole[:, rows], rtol=1e-5, atol=1e-5)
+            actual = model.hidden_states(torch.tensor([[3, 1, 4, 1, 5]]), rows=rows)
+        torch.testing.assert_close(actual, whole if rows is None else whole[:, rows], rtol=1e-5, atol=1e-5)
 
 
 def train(model: Decoder, steps: int = 3) -> list[float]:

@@ -47,13 +47,13 @@ def layout(kind: Layout, lengths: list[int], rng: random.Random) -> tuple[list[l
 
 
 def runs(blocks: list[int]) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+    actual: list[tuple[int, int]] = []
     for block in blocks:
-        if found and sum(found[-1]) == block * BLOCK:
-            found[-1] = (found[-1][0], found[-1][1] + BLOCK)
+        if actual and sum(actual[-1]) == block * BLOCK:
+            actual[-1] = (actual[-1][0], actual[-1][1] + BLOCK)
         else:
-            found.append((block * BLOCK, BLOCK))
-    return found
+            actual.append((block * BLOCK, BLOCK))
+    return actual
 
 
 def alone(q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None, cap: float | None) -> Tensor:
@@ -97,8 +97,8 @@ def test_blocked_cache_matches_attention_over_each_text(
     ]
     if kind == "shared":
         for text in data[1:]:
-            for part in (1, 2):
-                text[part][:, :, : 3 * BLOCK] = data[0][part][:, :, : 3 * BLOCK]
+            for piece in (1, 2):
+                text[piece][:, :, : 3 * BLOCK] = data[0][piece][:, :, : 3 * BLOCK]
     cache = PagedCache([keys_and_values(GROUPS, WIDTH)], total * BLOCK, dtype=dtype, quantized=quantized)
     assert isinstance(cache, AttendingCache)
     done = [0] * len(lengths)
@@ -123,17 +123,17 @@ def test_blocked_cache_matches_attention_over_each_text(
         positions = cache.arrange(spans)
         assert positions[0].tolist() == [start + step for _, start, count in parts for step in range(count)]
         q, k, v = (
-            torch.cat([data[index][part][:, :, start : start + count] for index, start, count in parts], dim=2)
-            for part in range(3)
+            torch.cat([data[index][piece][:, :, start : start + count] for index, start, count in parts], dim=2)
+            for piece in range(3)
         )
         cache.extend(q.shape[2], positions)
-        found = cache.attend(0, q, k, v, scale=scale, window=window, softcap=cap)
+        actual = cache.attend(0, q, k, v, scale=scale, window=window, softcap=cap)
         row = 0
         for index, start, count in parts:
             own_q, own_k, own_v = data[index]
             end = start + count
             expected = alone(own_q[:, :, start:end], own_k[:, :, :end], own_v[:, :, :end], window, scale, cap)
-            torch.testing.assert_close(found[:, :, row : row + count], expected, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(actual[:, :, row : row + count], expected, rtol=tolerance, atol=tolerance)
             row += count
     pieces = {"side by side": 1, "even": 1, "two pieces": 2, "shared": 2, "scattered": MOST_PIECES + 1}[kind]
     assert max(seen_pieces) >= pieces
@@ -146,12 +146,12 @@ def test_blocked_cache_takes_heads_whose_numbers_lie_apart() -> None:
     straight = [torch.randn(1, heads, 3, WIDTH) for heads in (HEADS, GROUPS, GROUPS)]
     apart = [x.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0) for x in straight]
     assert apart[0].stride(-1) != 1
-    found = []
+    actual = []
     for q, k, v in (straight, apart):
         cache = PagedCache([keys_and_values(GROUPS, WIDTH)], 64)
         cache.arrange([Span(0, 2, [(0, 4)]), Span(0, 1, [(8, 4)])])
-        found.append(cache.attend(0, q, k, v, scale=None, window=None, softcap=None))
-    torch.testing.assert_close(found[0], found[1])
+        actual.append(cache.attend(0, q, k, v, scale=None, window=None, softcap=None))
+    torch.testing.assert_close(actual[0], actual[1])
 
 
 @torch.inference_mode()

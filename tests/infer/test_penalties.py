@@ -30,8 +30,8 @@ def scores(seed: int = 0) -> torch.Tensor:
 def after(spec: SamplingSpec, prompt: list[int], written: list[int], logits: torch.Tensor) -> torch.Tensor:
     """The scores, with every token told when it is written and scores asked for on the way."""
     penalties = Penalties(spec, prompt)
-    for place, id in enumerate(written):
-        if place % 3 == 0:
+    for index, id in enumerate(written):
+        if index % 3 == 0:
             penalties(logits)
         penalties.push(id)
     return penalties(logits)
@@ -57,9 +57,9 @@ def test_presence_and_frequency_penalty_match_the_formula_of_openai(
     logits, count = scores(), Counter(written)
     expected = [float(logits[j]) - count[j] * frequency - float(count[j] > 0) * presence for j in range(VOCAB)]
     spec = SamplingSpec(presence_penalty=presence, frequency_penalty=frequency)
-    found = after(spec, prompt, written, logits)
+    actual = after(spec, prompt, written, logits)
     # What is subtracted, 22 at most, is kept in float32, as scores are; its last bit is worth 2e-6 there.
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
+    torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
 
 
 @given(st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-5, 5), min_size=1, max_size=5))

@@ -61,7 +61,7 @@ def test_plain_requests_in_one_batch_match_generate(context_is_short: bool) -> N
             assert [t.logprob for chunk in mine for t in chunk.tokens] == pytest.approx(done.logprobs, abs=1e-5)
             finishes.add(done.finish)
     assert "length" in finishes
-    assert len({tuple(tokens_of(one)) for one in chunks[3:6]}) == 3  # the choices of a seeded request differ
+    assert len({tuple(tokens_of(item)) for item in chunks[3:6]}) == 3  # the choices of a seeded request differ
 
 
 def test_alternatives_are_the_likeliest_under_the_model_itself() -> None:

@@ -15,7 +15,7 @@ from underhood.infer.scheduler import DraftFn, ScheduledBatch, Scheduler, Sequen
 def sequence(prompt: int, new: int, rng: random.Random | None = None, parent: Sequence | None = None) -> Sequence:
     # Half of them begin alike, as far as they go.
     fixed = 4 * rng.randrange(4) if rng else 0
-    tokens = [rng.randrange(3) if rng and place >= fixed else place for place in range(prompt)]
+    tokens = [rng.randrange(3) if rng and index >= fixed else index for index in range(prompt)]
     return Sequence(tokens=tokens, prompt=prompt, limit=prompt + new, parent=parent)
 
 
@@ -41,7 +41,7 @@ def drafting(rng: random.Random) -> DraftFn:
 
     def draft_fn(sequence: Sequence, tokens: list[int], most: int) -> list[int]:
         count = rng.randint(0, min(most, 6))
-        right = [(len(tokens) + place) % 3 for place in range(count)]
+        right = [(len(tokens) + index) % 3 for index in range(count)]
         return right if rng.random() < 0.5 else [*right[: count // 2], *[9] * (count - count // 2)]
 
     return draft_fn
@@ -59,7 +59,7 @@ def check(scheduler: Scheduler, batch: ScheduledBatch) -> None:
     for item in batch.scheduled:
         assert item.sequence.state == "running"
         end = item.start + item.count + len(item.draft)
-        first, last = (place // manager.size - item.sequence.dropped for place in (item.start, end - 1))
+        first, last = (location // manager.size - item.sequence.dropped for location in (item.start, end - 1))
         assert last < len(item.sequence.blocks)
         assert end < item.sequence.limit
         if scheduler.window is not None:
@@ -104,13 +104,13 @@ def test_scheduler_starves_nobody_under_random_arrivals_and_cancels(
         take(scheduler, batch)
         # Whoever is the oldest needs at most a step per token, once those are done who were reading the same beginning:
         # nobody else goes before it, nothing takes its memory.
-        first = min(scheduler.sequences(), key=lambda one: one.number, default=None)
+        first = min(scheduler.sequences(), key=lambda item: item.number, default=None)
         oldest = (first, oldest[1] + 1 if first is oldest[0] else 0)
         assert first is None or oldest[1] <= 2 * first.limit
-    for _ in range(sum(one.limit for one in scheduler.sequences())):
+    for _ in range(sum(item.limit for item in scheduler.sequences())):
         take(scheduler, scheduler.schedule(draft_fn))
     assert not scheduler.sequences()
-    assert all(one.state == "done" for one in everyone)
+    assert all(item.state == "done" for item in everyone)
     assert manager.used == 0
 
 

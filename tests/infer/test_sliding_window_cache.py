@@ -45,10 +45,10 @@ def test_window_of_is_the_widest_of_all_layers_or_none() -> None:
 @pytest.mark.parametrize("windows", [(6,), (3, 8), (1,)])
 @pytest.mark.parametrize("lengths", [(31, 31), (2, 17, 40)], ids=["even", "padded"])
 def test_ring_writes_what_reading_everything_again_writes(windows: tuple[int, ...], lengths: tuple[int, ...]) -> None:
-    model, asked = windowed(*windows), prompts(*lengths)
-    found = generate(model, asked, max_new_tokens=40)
-    expected = generate(model, asked, max_new_tokens=40, cache=False)
-    assert [one.ids for one in found] == [one.ids for one in expected]
+    model, prompt_ids = windowed(*windows), prompts(*lengths)
+    actual = generate(model, prompt_ids, max_new_tokens=40)
+    expected = generate(model, prompt_ids, max_new_tokens=40, cache=False)
+    assert [completion.ids for completion in actual] == [completion.ids for completion in expected]
 
 
 def test_ring_is_what_generate_uses_for_a_windowed_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,12 +166,12 @@ def test_session_writes_the_same_with_and_without_a_draft(kind: str, sampling: S
     draft: Drafter = DraftModel(tiny(1, vocabulary=6, context=40)) if kind == "model" else drafts()[kind]
     plain, guessing = Session(model), Session(model, draft, count=3)
     for turn in range(4):
-        asked = [*prompt, *[turn] * turn]
+        prompt_ids = [*prompt, *[turn] * turn]
         how = {"max_new_tokens": 50, "sampling": sampling, "stop_ids": [5] * (turn % 2), "request": turn}
-        expected = list(plain.stream(asked, **how))
-        written = list(guessing.stream(asked, **how))
+        expected = list(plain.stream(prompt_ids, **how))
+        written = list(guessing.stream(prompt_ids, **how))
         assert [token.id for token in written] == [token.id for token in expected]
-        assert [token.logprob for token in written] == pytest.approx([one.logprob for one in expected], abs=1e-4)
+        assert [token.logprob for token in written] == pytest.approx([first.logprob for first in expected], abs=1e-4)
         assert (guessing.finish, guessing.reused) == (plain.finish, plain.reused)
     assert guessing.drafted > guessing.accepted
     assert plain.passes <= guessing.passes + guessing.accepted <= plain.passes + 4  # a text may end with a guess

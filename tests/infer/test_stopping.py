@@ -30,15 +30,15 @@ def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
 @settings(max_examples=200)
 def test_pieces_of_any_size_match_cutting_the_whole_text(pieces: list[str], stops: list[str]) -> None:
     matcher, shown, stopped = StopStrings(stops), "", False
-    expected, found = cut("".join(pieces), stops)
+    expected, actual = cut("".join(pieces), stops)
     for piece in pieces:
         shown += matcher.push(piece)
         # Never anything that has to be taken back, and no less than what is certain.
         assert expected.startswith(shown)
         stopped = stopped or matcher.found is not None
     shown += matcher.finish()
-    assert (shown, matcher.found) == (expected, found)
-    assert stopped == (found is not None)
+    assert (shown, matcher.found) == (expected, actual)
+    assert stopped == (actual is not None)
 
 
 @given(st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=24), STOPS, st.booleans())
@@ -47,14 +47,14 @@ def test_tokens_of_any_split_match_cutting_the_decoded_text(ids: list[int], stop
     if bytewise:  # the same text, every byte a token of its own
         ids = [BYTES[byte] for byte in TOKENIZER.decode_bytes(ids)]
     writer, shown = Writer(TOKENIZER, stops), ""
-    expected, found = cut(TOKENIZER.decode(ids), stops)
+    expected, actual = cut(TOKENIZER.decode(ids), stops)
     for id in ids:
         shown += writer.push(id)
         assert expected.startswith(shown)
         if writer.stopped:
             break
     shown += writer.finish()
-    assert (shown, writer.stopped) == (expected, found is not None)
+    assert (shown, writer.stopped) == (expected, actual is not None)
 
 
 @given(st.text("ab🙂\n", max_size=40), st.sampled_from(["🙂a", "ab", "\n\n", "bb🙂"]), st.integers(0, 40))

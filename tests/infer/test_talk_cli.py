@@ -72,11 +72,11 @@ def test_generate_writes_the_same_text_with_guesses(cli: Callable[..., Result], 
         if "base" in guessing:
             _, plain, _ = cli(*words, "--stage", "base")
         _, out, _ = cli(*words, *guessing)
-        found, expected = json.loads(out)["completions"], json.loads(plain)["completions"]
-        assert [one["text"] for one in found] == [one["text"] for one in expected]
+        actual, expected = json.loads(out)["completions"], json.loads(plain)["completions"]
+        assert [first["text"] for first in actual] == [first["text"] for first in expected]
         counts = json.loads(out)["speculation"]
         assert 0 <= counts["accepted"] <= counts["drafted"]
-        assert counts["passes"] + counts["accepted"] >= sum(one["tokens"] for one in found)
+        assert counts["passes"] + counts["accepted"] >= sum(first["tokens"] for first in actual)
     assert counts["drafted"] > 0
 
 
@@ -98,10 +98,10 @@ def test_generate_as_json_says_all(cli: Callable[..., Result]) -> None:
     drawn = {"temperature": 1.5, "top_k": 40, "top_p": None, "min_p": 0.05, "seed": 1}
     plain = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": []}
     assert report["sampling"] == drawn | plain
-    assert len({one["text"] for one in report["completions"]}) == 3
-    assert all(one["tokens"] <= 8 and one["logprob"] < 0 for one in report["completions"])
+    assert len({completion["text"] for completion in report["completions"]}) == 3
+    assert all(completion["tokens"] <= 8 and completion["logprob"] < 0 for completion in report["completions"])
     _, plain, _ = cli("generate", "The", *SMALL, "--n", "3", "--top-k", "40", "--temperature", "1.5")
-    assert plain == "\n---\n".join(one["text"] for one in report["completions"]) + "\n"
+    assert plain == "\n---\n".join(completion["text"] for completion in report["completions"]) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_chat_goes_on_with_another_stage_and_the_same_conversation(cli: Callable
 
     greedy = SamplingSpec(temperature=0)
     talk = underhood.load(run, "dpo").conversation()
-    one = "".join(talk.reply("Hello", max_new_tokens=8, sampling=greedy))
+    first = "".join(talk.reply("Hello", max_new_tokens=8, sampling=greedy))
     other = underhood.load(run, "sft").conversation()
     other.messages = talk.messages
     two = "".join(other.reply("And?", max_new_tokens=8, sampling=greedy))
     _, out, _ = cli("chat", *SMALL, "--temperature", "0", stdin="Hello\n/stage sft\nAnd?\n")
-    assert out == f"{one}\n{two}\n"
+    assert out == f"{first}\n{two}\n"
 
 
 def test_chat_with_the_base_model_continues_text_and_says_so(cli: Callable[..., Result], run: Path) -> None:

@@ -43,9 +43,9 @@ def one_by_one(model: Decoder, ids: list[int]) -> Tensor:
     """The scores (T, V) of a text that is read one token at a time."""
     step, cache = step_of(model), ContiguousCache.for_model(model, 1, len(ids))
     scores = []
-    for place, id in enumerate(ids):
+    for index, id in enumerate(ids):
         cache.extend(1, None)
-        scores.append(step([id], [place], cache)[0])
+        scores.append(step([id], [index], cache)[0])
     return torch.stack(scores)
 
 
@@ -78,7 +78,7 @@ def test_texts_side_by_side_read_as_each_alone(name: str, texts: int) -> None:
             continue
         runs = [[(block * size, size) for block in held[text]] for text in now]
         positions = [read[text] for text in now]
-        cache.arrange([Span(place, 1, run) for place, run in zip(positions, runs, strict=True)])
+        cache.arrange([Span(location, 1, run) for location, run in zip(positions, runs, strict=True)])
         scores_NV = step([ids[text][read[text]] for text in now], positions, cache)
         for text, score_V in zip(now, scores_NV, strict=True):
             torch.testing.assert_close(score_V, expected[text][read[text]], rtol=2e-4, atol=2e-4)
@@ -92,11 +92,11 @@ def test_several_tokens_of_a_text_see_what_came_before_them(name: str) -> None:
     model = optimize_for_inference(plain)
     expected_TV = plain(torch.tensor([TEXT]))[0]
     step, cache = step_of(model), ContiguousCache.for_model(model, 1, len(TEXT))
-    found, parts = [], [range(2), range(2, 9), range(9, 10), range(10, len(TEXT))]
-    for part in parts:
-        cache.extend(len(part), None)
-        found.append(step(TEXT[part.start : part.stop], part, cache))
-    torch.testing.assert_close(torch.cat(found), expected_TV, rtol=2e-4, atol=2e-4)
+    actual, parts = [], [range(2), range(2, 9), range(9, 10), range(10, len(TEXT))]
+    for piece in parts:
+        cache.extend(len(piece), None)
+        actual.append(step(TEXT[piece.start : piece.stop], piece, cache))
+    torch.testing.assert_close(torch.cat(actual), expected_TV, rtol=2e-4, atol=2e-4)
     cache.truncate(10)
     cache.extend(5, None)
     torch.testing.assert_close(step(TEXT[10:], parts[-1], cache, [1, 4]), expected_TV[[11, 14]], rtol=2e-4, atol=2e-4)
@@ -117,7 +117,7 @@ def test_a_pass_of_chunks_and_single_tokens_reads_each_text_as_alone() -> None:
         spans = [Span(start, count, run) for start, count, run in zip(read, counts, runs, strict=True)]
         cache.arrange(spans)
         tokens = [id for text, span in zip(texts, spans, strict=True) for id in text[span.start : span.end]]
-        scores_NV = step(tokens, [place for span in spans for place in range(span.start, span.end)], cache)
+        scores_NV = step(tokens, [index for span in spans for index in range(span.start, span.end)], cache)
         parts = scores_NV.split(counts)
         for text, span, found_TV in zip(texts, spans, parts, strict=True):
             expected_TV = plain(torch.tensor([text[: span.end]]))[0, span.start :]
@@ -167,23 +167,23 @@ def test_passes_of_all_sizes_share_their_memory() -> None:
     for count in (DECODE_BATCH_MAX, 1, 7, 33):
         cache.extend(count, None)
         step([1] * count, range(cache.length - count, cache.length), cache)
-        sizes.append(sum(part.numel() for part in step._memory.values()))
+        sizes.append(sum(piece.numel() for piece in step._memory.values()))
     assert sizes == sizes[:1] * 4
 
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_passes_of_all_sizes_read_as_the_forward_pass_does(quantize: Any) -> None:
     model = optimize_for_inference(small("llama-3.2-1b"), quantize)
-    ids = [(7 * place) % model.vocab_size for place in range(DECODE_BATCH_MAX)]
+    ids = [(7 * index) % model.vocab_size for index in range(DECODE_BATCH_MAX)]
     with torch.inference_mode():
         expected_TV = model(torch.tensor([ids]))[0].float()
     for size in (DECODE_BATCH_MAX, 40, 24, 12, 5):
-        cache, found = ContiguousCache.for_model(model, 1, DECODE_BATCH_MAX), []
+        cache, actual = ContiguousCache.for_model(model, 1, DECODE_BATCH_MAX), []
         for start in range(0, DECODE_BATCH_MAX, size):
             some = ids[start : start + size]
             cache.extend(len(some), None)
-            found.append(step_of(model)(some, range(start, start + len(some)), cache))
-        off_TV = (torch.cat(found) - expected_TV) / expected_TV.std()
+            actual.append(step_of(model)(some, range(start, start + len(some)), cache))
+        off_TV = (torch.cat(actual) - expected_TV) / expected_TV.std()
         assert float(off_TV.std()) < (1e-5 if quantize is None else 1e-3)
 
 
@@ -221,7 +221,7 @@ def test_what_is_no_number_shows() -> None:
 
 def test_exp_is_right_to_the_last_bits() -> None:
     x = np.linspace(-87, 88, 200_001, dtype=np.float32)
-    off = np.array([elementwise.exp(one) for one in x]) / np.exp(x.astype(np.float64)) - 1
+    off = np.array([elementwise.exp(item) for item in x]) / np.exp(x.astype(np.float64)) - 1
     assert np.abs(off).max() < 2.5e-7
     assert np.isnan(elementwise.exp(np.float32("nan")))
     assert elementwise.exp(np.float32(-1e9)) < 1e-37
@@ -232,11 +232,11 @@ def test_exp_is_right_to_the_last_bits() -> None:
 def test_activations_are_those_of_the_layers(kind: str, gated: bool) -> None:
     x = torch.linspace(-30, 30, 4_001)[None]
     up = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    found = torch.empty_like(x)
+    actual = torch.empty_like(x)
     both = torch.cat((x, up), dim=1) if gated else x
-    elementwise.activate(both.numpy(), gated, *elementwise.ACTIVATIONS[kind], found.numpy())
+    elementwise.activate(both.numpy(), gated, *elementwise.ACTIVATIONS[kind], actual.numpy())
     expected = ACTIVATIONS[kind](x) * (up if gated else 1)
-    torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(actual, expected, rtol=2e-6, atol=2e-6)
     columns = torch.empty(x.shape[1], 1)
     arguments = both.t().numpy(), gated, *elementwise.ACTIVATIONS[kind], columns.numpy()
     jit.run_parallel(elementwise.activate_columns, *arguments)
@@ -246,11 +246,11 @@ def test_activations_are_those_of_the_layers(kind: str, gated: bool) -> None:
 def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-(2**31), 2**31, (1, 100_000), generator=generator).to(torch.int32).view(torch.float32)
-    found = torch.empty(x.shape, dtype=torch.bfloat16)
-    elementwise.copy(x.numpy(), found.view(torch.uint16).numpy())
+    actual = torch.empty(x.shape, dtype=torch.bfloat16)
+    elementwise.copy(x.numpy(), actual.view(torch.uint16).numpy())
     finite = torch.isfinite(x)
-    assert torch.equal(found[finite], x.bfloat16()[finite])
-    assert torch.equal(torch.isnan(found), torch.isnan(x))
+    assert torch.equal(actual[finite], x.bfloat16()[finite])
+    assert torch.equal(torch.isnan(actual), torch.isnan(x))
 
 
 def test_argmax_and_logsumexp_match_torch() -> None:
@@ -351,4 +351,4 @@ def test_engines_in_several_threads_may_ask_at_once() -> None:
         return best_N.tolist()
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(found == scores_NV.argmax(axis=1).tolist() for found in pool.map(ask, range(40)))
+        assert all(actual == scores_NV.argmax(axis=1).tolist() for actual in pool.map(ask, range(40)))

@@ -27,7 +27,7 @@ EDGES = [1, 2, 4, 5, DOT_BATCH_MAX, DOT_BATCH_MAX + 1, LANES, LANES + 1, 2 * LAN
 
 
 def rounded_weights(bits: int, outputs: int, inputs: int, random: np.random.Generator) -> tuple[Weights, np.ndarray]:
-    """Codes of which none is left out, and the matrix that they stand for."""
+    """Codes of which none is left out, and the matrix that they represent."""
     if bits == 8:
         codes = random.integers(-127, 128, (outputs, inputs)).astype(np.int8)
         scale = random.uniform(0.5, 1.0, (outputs, 1)).astype(np.float32)

@@ -24,10 +24,10 @@ def test_few_rows_linear_matches_the_plain_one(
     torch.manual_seed(0)
     linear = nn.Linear(24, 10 if bias else 384, bias=bias).requires_grad_(False)  # no block divides 10
     x = torch.randn(*shape, 24)
-    asked = Mock(wraps=small_batch_linear.multiply)
-    monkeypatch.setattr(small_batch_linear, "multiply", asked)
+    multiply = Mock(wraps=small_batch_linear.multiply)
+    monkeypatch.setattr(small_batch_linear, "multiply", multiply)
     torch.testing.assert_close(SmallBatchLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-6)
-    assert asked.called == (x.numel() // 24 <= MATMUL_BATCH_MAX)
+    assert multiply.called == (x.numel() // 24 <= MATMUL_BATCH_MAX)
 
 
 @torch.no_grad()

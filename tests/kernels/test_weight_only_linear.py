@@ -1,4 +1,4 @@
-"""Layers of 8 and 4 bits against plain ones with the weights that they stand for."""
+"""Layers of 8 and 4 bits against plain ones with the weights that they represent."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def initialized(spec: DecoderSpec) -> Decoder:
 def stored_tensors(model: Decoder) -> dict[str, torch.Tensor]:
     """The weights as the model's own family stores them."""
     parameters = dict(model.named_parameters())
-    return {one.name: one.joined(parameters) for one in layout(model, family_of(to_huggingface(model.spec)))}
+    return {name.name: name.joined(parameters) for name in layout(model, family_of(to_huggingface(model.spec)))}
 
 
 def write_folder(model: Decoder, folder: Path) -> None:

@@ -54,14 +54,14 @@ def test_model_reads_with_every_cache_what_it_reads_without(loaded: LoadedModel)
     tokens = torch.tensor([ids])
     whole = model(tokens)
     for cache in (ContiguousCache.for_model(model, 1, len(ids)), SlidingWindowCache.for_model(model, 1)):
-        parts = [model(part, cache=cache) for part in tokens.split((3, 1, len(ids) - 4), dim=1)]
+        parts = [model(piece, cache=cache) for piece in tokens.split((3, 1, len(ids) - 4), dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_model_generates_with_a_cache_what_it_generates_without(loaded: LoadedModel) -> None:
     prompts = [loaded.prompt_ids(text) for text in (PROMPT, "It rains", "")]
     fast, slow = (generate(loaded.model, prompts, max_new_tokens=12, cache=cache) for cache in (True, False))
-    assert [one.ids for one in fast] == [one.ids for one in slow]
+    assert [completion.ids for completion in fast] == [completion.ids for completion in slow]
     assert loaded.generate(PROMPT, max_tokens=5, seed=1) == loaded.generate(PROMPT, max_tokens=5, seed=1)
 
 

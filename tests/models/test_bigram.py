@@ -13,7 +13,7 @@ from underhood.models.bigram import counted, descend, drawn, loss, pairs, softma
 def test_counts_match_scikit_learns_logistic_regression():
     """Without a penalty, multinomial regression on one-hot letters has nothing else to find than the counts."""
     seen = np.random.default_rng(0).integers(1, 30, (27, 27)).astype(float)
-    first, second = (np.repeat(place.ravel(), seen.ravel().astype(int)) for place in np.indices(seen.shape))
+    first, second = (np.repeat(location.ravel(), seen.ravel().astype(int)) for location in np.indices(seen.shape))
     model = LogisticRegression(C=1e9, fit_intercept=False, max_iter=2000, tol=1e-10).fit(np.eye(27)[first], second)
     np.testing.assert_allclose(model.predict_proba(np.eye(27)), counted(seen), atol=1e-4)
     W, losses = descend(seen, np.zeros((27, 27)), steps=3000)
@@ -38,5 +38,5 @@ def test_equal_tables_draw_equal_words_that_end_at_the_space():
     assert (words == drawn(counted(2 * seen), chance)).all()
     ended = (words[1:] == 0).cumsum(axis=0) > 0
     assert (words[1:][ended] == 0).all()
-    found = np.bincount(words[0], minlength=27) / words.shape[1]
-    np.testing.assert_allclose(found, counted(seen)[0], atol=0.02)
+    actual = np.bincount(words[0], minlength=27) / words.shape[1]
+    np.testing.assert_allclose(actual, counted(seen)[0], atol=0.02)

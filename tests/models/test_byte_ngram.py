@@ -54,7 +54,7 @@ def test_probability_is_witten_and_bells_to_the_last_digits_that_it_keeps(data: 
 
 
 def test_longer_context_tells_more():
-    """The ablation: without context, what stands before a byte changes nothing."""
+    """The ablation: without context, what precedes a byte changes nothing."""
 
     def share(before: bytes, order: int) -> float:
         start, end = read(TEXT * 3 + before, order).interval(ord("t"))

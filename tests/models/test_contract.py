@@ -121,12 +121,12 @@ def check_shape(model: LanguageModel) -> None:
 def check_causality(model: LanguageModel) -> None:
     tokens = random_tokens(2, T)
     before = model(tokens)
-    for place in (0, 5, T - 1):
+    for location in (0, 5, T - 1):
         changed = tokens.clone()
-        changed[:, place] = (changed[:, place] + 1) % V
+        changed[:, location] = (changed[:, location] + 1) % V
         after = model(changed)
-        assert_same(after[:, :place], before[:, :place])
-        assert not torch.allclose(after[:, place], before[:, place]), "a token has no effect on what follows it"
+        assert_same(after[:, :location], before[:, :location])
+        assert not torch.allclose(after[:, location], before[:, location]), "a token has no effect on what follows it"
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def check_left_padding(model: LanguageModel, chunks: tuple[int, ...] = (T,)) -> 
         cache = cache_for(model, len(rows), T + 3)
         places = positions.split(chunks, dim=1)
         cached = [
-            model(part, cache=cache, positions=at) for part, at in zip(tokens.split(chunks, 1), places, strict=True)
+            model(piece, cache=cache, positions=at) for piece, at in zip(tokens.split(chunks, 1), places, strict=True)
         ]
         cached += [model(following[:, :2], cache=cache), model(following[:, 2:], cache=cache)]
         whole = model(tokens, positions=positions)
@@ -190,7 +190,7 @@ def check_documents(model: LanguageModel) -> None:
     alone = torch.cat([model(document[None])[0] for document in documents])
     assert_same(model(tokens, positions=positions)[0, : sum(lengths)], alone)
     cache = cache_for(model, 1, T + 1)
-    parts = [model(tokens[:, part], cache=cache, positions=positions[:, part]) for part in (slice(7), slice(7, 11))]
+    parts = [model(tokens[:, piece], cache=cache, positions=positions[:, piece]) for piece in (slice(7), slice(7, 11))]
     assert_same(torch.cat(parts, dim=1)[0], alone)
 
 

@@ -84,9 +84,9 @@ def test_repeated_token_is_the_likeliest():
 
 def test_first_head_looks_one_back_and_second_where_the_token_was_before():
     model, tokens = fresh(spec(), copying=True), twice(2)
-    place = torch.arange(1, 2 * T)
+    location = torch.arange(1, 2 * T)
     by_distance = [
-        attention_of_head_0(model, 0, tokens)[:, place[back - 1 :], place[back - 1 :] - back].mean()
+        attention_of_head_0(model, 0, tokens)[:, location[back - 1 :], location[back - 1 :] - back].mean()
         for back in (1, 2, 3)
     ]
     assert by_distance[0] > 0.4
@@ -100,8 +100,8 @@ def test_every_planned_size_can_begin_by_copying():
 
 
 def test_same_seed_gives_the_same_weights():
-    one, other = (fresh(spec(), copying=True, seed=3) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    first, other = (fresh(spec(), copying=True, seed=3) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
 def test_shapes_without_such_heads_are_refused():

@@ -42,8 +42,8 @@ def test_witten_bell_matches_nltk():
         assert p == pytest.approx(last)
         if peer.counts[gram[:2]].N() and peer.counts[gram[1:2]].N():
             mine = peer.score(gram[2], gram[:2])
-            two, one = peer.counts[gram[:2]], peer.counts[gram[1:2]]
-            share = len(two) / (two.N() + len(two)) * len(one) / (one.N() + len(one))
+            two, first = peer.counts[gram[:2]], peer.counts[gram[1:2]]
+            share = len(two) / (two.N() + len(two)) * len(first) / (first.N() + len(first))
             plain = peer.counts[gram[2]] / total
             assert mine == pytest.approx(p + share * (plain - (peer.counts[gram[2]] + kinds / SIZE) / (total + kinds)))
 

@@ -29,7 +29,7 @@ def llama_names(layer: int) -> dict[str, str]:
         "self_attn.q_norm.weight": "mixer.query_norm.weight",
         "self_attn.k_norm.weight": "mixer.key_norm.weight",
     }
-    names |= {f"mlp.{part}_proj.weight": f"feedforward.{part}.weight" for part in ("gate", "up", "down")}
+    names |= {f"mlp.{piece}_proj.weight": f"feedforward.{piece}.weight" for piece in ("gate", "up", "down")}
     for their, our in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "output")):
         names |= {f"self_attn.{their}_proj.{kind}": f"mixer.{our}.{kind}" for kind in ("weight", "bias")}
     return {theirs + their: ours + our for their, our in names.items()}
@@ -138,8 +138,8 @@ def test_decoder_gpt2_shaped_logits_match_transformers() -> None:
         for kind in ("weight", "bias"):
             # GPT-2 keeps its matrices as (in, out), and query, key and value as one.
             turn = (lambda x: x.T) if kind == "weight" else (lambda x: x)
-            part = {name: own[f"{ours}{name}.{kind}"] for name in ("mixer.query", "mixer.key", "mixer.value")}
-            theirs[f"{prefix}attn.c_attn.{kind}"] = torch.cat([turn(x) for x in part.values()], dim=-1)
+            piece = {name: own[f"{ours}{name}.{kind}"] for name in ("mixer.query", "mixer.key", "mixer.value")}
+            theirs[f"{prefix}attn.c_attn.{kind}"] = torch.cat([turn(x) for x in piece.values()], dim=-1)
             for their, our in (
                 ("attn.c_proj", "mixer.output"),
                 ("mlp.c_fc", "feedforward.up"),
@@ -244,10 +244,10 @@ def test_rotary_attention_depends_on_distance_only() -> None:
     assert_same(model(tokens, positions=torch.arange(30, 36)[None]), model(tokens))
     still = built(decoder(AttentionSpec(heads=2, rotary=None), layers=1))
     twice = torch.tensor([[3, 4, 5], [4, 3, 5]])  # without positions the last token can't tell the order
-    one, other = still(twice)[:, -1]
-    assert_same(one, other)
-    one, other = model(twice)[:, -1]
-    assert not torch.allclose(one, other)
+    first_V, second_V = still(twice)[:, -1]
+    assert_same(first_V, second_V)
+    first_V, second_V = model(twice)[:, -1]
+    assert not torch.allclose(first_V, second_V)
 
 
 def test_rotary_tables_of_float64_are_exact() -> None:
@@ -318,9 +318,9 @@ def test_norms_match_their_equations_in_every_type() -> None:
         norm = RMSNormSpec(eps=1e-3).build(16)
         nn.init.normal_(norm.weight)
         expected = x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight.double()
-        found = norm.to(dtype)(x.to(dtype))
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+        actual = norm.to(dtype)(x.to(dtype))
+        assert actual.dtype == dtype
+        torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
     layer = LayerNormSpec(eps=1e-3).build(16)
     x = torch.randn(4, 16)
     centred = x - x.mean(-1, keepdim=True)

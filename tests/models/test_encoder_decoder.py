@@ -48,21 +48,21 @@ def oracle(model: EncoderDecoder, norm: Norm) -> nn.Transformer:
 
 
 def copy_layer(block: Block, layer: nn.Module, norm: Norm) -> None:
-    names = [part.name for part in block.sublayers]
+    names = [piece.name for piece in block.sublayers]
     attentions = {"mixer": "self_attn", "cross": "multihead_attn"}
     for number, name in enumerate(names, start=1):
         side = "norm" if norm == "pre" else "stream_norm"
         getattr(layer, f"norm{number}").load_state_dict(getattr(block, f"{name}_{side}").state_dict())
-        part = getattr(block, name)
+        piece = getattr(block, name)
         if name in attentions:
             target = getattr(layer, attentions[name])
-            inputs = (part.query, part.key, part.value)
+            inputs = (piece.query, piece.key, piece.value)
             target.in_proj_weight.copy_(torch.cat([linear.weight for linear in inputs]))
             target.in_proj_bias.copy_(torch.cat([linear.bias for linear in inputs]))
-            target.out_proj.load_state_dict(part.output.state_dict())
+            target.out_proj.load_state_dict(piece.output.state_dict())
         else:
-            layer.linear1.load_state_dict(part.up.state_dict())
-            layer.linear2.load_state_dict(part.down.state_dict())
+            layer.linear1.load_state_dict(piece.up.state_dict())
+            layer.linear2.load_state_dict(piece.down.state_dict())
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -124,7 +124,7 @@ def test_conditioned_model_generates_with_a_cache_what_it_generates_without() ->
     assert isinstance(given, LanguageModel)
     prompts = [[0], [0, 7, 8]]
     fast, slow = (generate(given, prompts, max_new_tokens=8, cache=cache) for cache in (True, False))
-    assert [one.ids for one in fast] == [one.ids for one in slow]
+    assert [completion.ids for completion in fast] == [completion.ids for completion in slow]
     other = model.given(model.encode(torch.tensor([[9, 9, 9]])))
     assert not torch.allclose(given(torch.tensor([[0]])), other(torch.tensor([[0]])))
 

@@ -113,7 +113,7 @@ def test_open_parts_learn_from_fresh_weights(name: str) -> None:
 
 @torch.no_grad()
 def test_initialized_layers_add_nothing_at_first() -> None:
-    """Whatever norms stand around them: the model begins as its embedding."""
+    """Whatever norms are around them: the model begins as its embedding."""
     for name in ("post_norm", "gemma", "experts"):
         model = SPECS[name].initialize(seed=0)
         seen: list[torch.Tensor] = []

@@ -127,17 +127,17 @@ def test_load_opens_a_published_folder(single: Path) -> None:
 def test_load_fetches_from_the_hub(single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def snapshot_download(repo: str, **more: Any) -> str:
-        asked.append((repo, more))
+        requests.append((repo, more))
         return str(single)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert underhood.load("hf:owner/name").spec == underhood.load(single).spec
     assert fetch(Path("hf:owner/name@v1.0")) == single
-    assert [(repo, more["revision"]) for repo, more in asked] == [("owner/name", None), ("owner/name", "v1.0")]
-    patterns = asked[0][1]["allow_patterns"]
+    assert [(repo, more["revision"]) for repo, more in requests] == [("owner/name", None), ("owner/name", "v1.0")]
+    patterns = requests[0][1]["allow_patterns"]
     assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in patterns)
     with pytest.raises(UserError, match="names no model"):
         fetch("hf:not a name")

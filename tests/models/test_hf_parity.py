@@ -90,7 +90,7 @@ def test_import_cached_in_chunks_matches_uncached(name: str, pairs) -> None:
     model = pairs(name).ours
     tokens = tokens_of(2, 30, seed=4)
     cache = ContiguousCache.for_model(model, 2, 30)
-    parts = [model(part, cache=cache) for part in tokens.split((9, 1, 1, 7, 12), dim=1)]
+    parts = [model(piece, cache=cache) for piece in tokens.split((9, 1, 1, 7, 12), dim=1)]
     assert relative(torch.cat(parts, dim=1), model(tokens)) < TOLERANCE
 
 
@@ -131,9 +131,11 @@ def test_import_router_choices_match_transformers(name: str, pairs) -> None:
     tokens = tokens_of(3, 20, seed=8)
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
-    hooks = [part.register_forward_hook(lambda m, i, out: ours.append(out[1])) for part in _named(pair.ours, ".choice")]
+    hooks = [
+        piece.register_forward_hook(lambda m, i, out: ours.append(out[1])) for piece in _named(pair.ours, ".choice")
+    ]
     hooks += [
-        part.register_forward_hook(lambda m, i, out: theirs.append(out[2])) for part in _named(pair.peer, "mlp.gate")
+        piece.register_forward_hook(lambda m, i, out: theirs.append(out[2])) for piece in _named(pair.peer, "mlp.gate")
     ]
     pair.ours(tokens)
     pair.theirs(tokens)
@@ -146,7 +148,7 @@ def test_import_router_choices_match_transformers(name: str, pairs) -> None:
 
 
 def _named(model: Any, end: str) -> list[Any]:
-    return [part for name, part in model.named_modules() if name.endswith(end)]
+    return [piece for name, piece in model.named_modules() if name.endswith(end)]
 
 
 # Each idea taken away from a model that agrees: it must disagree.
@@ -241,9 +243,9 @@ def test_import_needs_each_turned_matrix_of_gpt2(pairs, monkeypatch: pytest.Monk
 
     pair, tokens = pairs("gpt2"), tokens_of(2, 40)
     family = huggingface.FAMILIES["gpt2"]
-    place = family.names["blocks.*.mixer.output"]
-    assert isinstance(place, huggingface.Turned)
-    names = dict(family.names) | {"blocks.*.mixer.output": place.name}
+    location = family.names["blocks.*.mixer.output"]
+    assert isinstance(location, huggingface.Turned)
+    names = dict(family.names) | {"blocks.*.mixer.output": location.name}
     monkeypatch.setitem(huggingface.FAMILIES, "gpt2", replace(family, names=names))
     assert relative(load_decoder(pair.folder)(tokens), pair.theirs(tokens)) > 100 * TOLERANCE
 
@@ -255,7 +257,7 @@ def test_import_needs_the_order_within_fused_tensors(pairs, monkeypatch: pytest.
     pair, tokens = pairs("phi3"), tokens_of(2, 40)
     family = huggingface.FAMILIES["phi3"]
     swapped = {"blocks.*.feedforward.up": None, "blocks.*.feedforward.gate": None}
-    names = {key: place for key, place in family.names.items() if key not in swapped}
+    names = {key: location for key, location in family.names.items() if key not in swapped}
     names |= {key: family.names[key] for key in swapped}
     monkeypatch.setitem(huggingface.FAMILIES, "phi3", replace(family, names=names))
     assert relative(load_decoder(pair.folder)(tokens), pair.theirs(tokens)) > 100 * TOLERANCE

@@ -46,8 +46,8 @@ def test_preset_has_the_published_size(name: str) -> None:
 def test_preset_mixture_uses_the_published_share() -> None:
     assert count_parameters(preset("mixtral-8x7b"))[1] == 12_879_925_248
     # 128 experts in each of 48 equal layers: two of them tell the size of all.
-    one, two = (count_parameters(replace(preset("qwen3-30b-a3b"), layers=layers)) for layers in (1, 2))
-    assert tuple(a + 47 * (b - a) for a, b in zip(one, two, strict=True)) == (30_532_122_624, 3_353_032_704)
+    first, two = (count_parameters(replace(preset("qwen3-30b-a3b"), layers=layers)) for layers in (1, 2))
+    assert tuple(a + 47 * (b - a) for a, b in zip(first, two, strict=True)) == (30_532_122_624, 3_353_032_704)
 
 
 def of_transformers(config: dict[str, Any]) -> int:

@@ -56,7 +56,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "quantised": (tensors_changed(lambda t: t.update({UP: t[UP].to(torch.int8)})), r"quantised.*torch\.int8"),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"config\.json"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), r"expected a JSON object"),
-    "config is no JSON": (lambda folder: (folder / "config.json").write_text("{"), r"is not JSON"),
+    "config is not JSON": (lambda folder: (folder / "config.json").write_text("{"), r"is not JSON"),
     "unknown family": (lambda folder: configured(folder, model_type="qwen4"), r"family that can't be read.*'qwen4'"),
     "no family": (lambda folder: configured(folder, model_type=...), r"family that can't be read"),
     "unknown key": (lambda folder: configured(folder, logit_scale=0.5), r"does not know: 'logit_scale'"),

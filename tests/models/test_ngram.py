@@ -151,11 +151,11 @@ def test_ngram_full_distribution_agrees_with_target_scores():
 
 def test_ngram_positions_separate_packed_documents_and_padding():
     model = NGramSpec(vocab_size=VOCAB, order=4).build().fit(documents(1))
-    one, two = [1, 2, 3, 4], [5, 6, 7]
-    packed = torch.tensor([[*one, *two, 0]])
+    first, two = [1, 2, 3, 4], [5, 6, 7]
+    packed = torch.tensor([[*first, *two, 0]])
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, -1]])
     logits = model(packed, positions=positions)
-    torch.testing.assert_close(logits[:, :4], model(torch.tensor([one])))
+    torch.testing.assert_close(logits[:, :4], model(torch.tensor([first])))
     torch.testing.assert_close(logits[:, 4:7], model(torch.tensor([two])))
     left_padded = model(torch.tensor([[9, 9, *two]]), positions=torch.tensor([[-1, -1, 0, 1, 2]]))
     torch.testing.assert_close(left_padded[:, 2:], model(torch.tensor([two])))

@@ -15,9 +15,9 @@ def test_a_wide_enough_space_loses_nothing():
 
 def test_two_opposite_features_share_an_axis_only_behind_a_relu():
     W, b = torch.tensor([[1.0, -1.0]]), torch.zeros(2)
-    one = torch.tensor([1.0, 0.0])
-    assert restored(one, W, b).tolist() == [1.0, 0.0]
-    assert restored(one, W, b, relu=False).tolist() == [1.0, -1.0]
+    first = torch.tensor([1.0, 0.0])
+    assert restored(first, W, b).tolist() == [1.0, 0.0]
+    assert restored(first, W, b, relu=False).tolist() == [1.0, -1.0]
 
 
 def test_training_puts_two_rare_features_on_one_axis():

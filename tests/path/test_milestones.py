@@ -82,9 +82,9 @@ def test_milestone_holds_at_smoke_scale_and_fails_without_its_idea(stem: str):
     expected = {claim.key for claim in milestone.claims if claim.null_result}
     assert failed <= expected, {claim["key"]: claim for claim in result["claims"] if claim["key"] in failed - expected}
     for claim in milestone.claims:
-        (found,) = [found for found in result["claims"] if found["key"] == claim.key]
-        if claim.deterministic and "values" in found:
-            assert len(set(found["values"])) == 1, f"{claim.key} depends on the seed"
+        (actual,) = [actual for actual in result["claims"] if actual["key"] == claim.key]
+        if claim.deterministic and "values" in actual:
+            assert len(set(actual["values"])) == 1, f"{claim.key} depends on the seed"
     written = json.loads(json.dumps(result))
     assert all(figure_from_json(figure) for figure in written["figures"])
 
@@ -96,8 +96,8 @@ def test_a_milestones_code_fits_on_a_few_screens():
 
 def test_every_result_in_the_repository_belongs_to_a_milestone():
     """Other commands' results are in the same folder; only milestones have names like ``p1913_markov``."""
-    for place in (REPOSITORY / "results").glob("p[0-9][0-9][0-9][0-9]_*"):
-        assert place.name in milestones(), place.name
+    for location in (REPOSITORY / "results").glob("p[0-9][0-9][0-9][0-9]_*"):
+        assert location.name in milestones(), location.name
 
 
 def _lines(stem: str) -> int:

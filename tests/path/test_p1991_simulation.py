@@ -17,8 +17,8 @@ def test_first_digits_of_products_match_scipys_gamma(k: int):
 
 
 def test_first_digits_are_read_off():
-    found = first_digits(np.array([1.0, 19, 0.2, 0.0035, 9.99, 123456]))
-    np.testing.assert_allclose(found * 6, [3, 1, 1, 0, 0, 0, 0, 0, 1])
+    actual = first_digits(np.array([1.0, 19, 0.2, 0.0035, 9.99, 123456]))
+    np.testing.assert_allclose(actual * 6, [3, 1, 1, 0, 0, 0, 0, 0, 1])
 
 
 def test_gap_matches_scipys_kolmogorov_test():

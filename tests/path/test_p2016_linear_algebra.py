@@ -10,7 +10,7 @@ from underhood.path.p2016_linear_algebra.run import at_right_angles, decomposed,
 
 
 def test_components_of_digits_match_scikit_learn():
-    x = np.concatenate([part.x for part in digits(0)]).reshape(-1, 64).astype(float)
+    x = np.concatenate([piece.x for piece in digits(0)]).reshape(-1, 64).astype(float)
     theirs = PCA(10).fit(x)
     values, vectors = stretched_most(np.cov(x.T), 15, np.random.default_rng(0))
     np.testing.assert_allclose(values[:10], theirs.explained_variance_, rtol=1e-8)
@@ -29,5 +29,5 @@ def test_determinant_and_decomposition_match_lapack():
 
 def test_columns_are_put_at_right_angles_even_where_they_nearly_agree():
     V = np.ones((6, 3)) + 1e-7 * np.random.default_rng(0).standard_normal((6, 3))
-    found = at_right_angles(V)
-    np.testing.assert_allclose(found.T @ found, np.eye(3), atol=1e-12)
+    actual = at_right_angles(V)
+    np.testing.assert_allclose(actual.T @ actual, np.eye(3), atol=1e-12)

@@ -157,7 +157,7 @@ def results_table() -> ResultsTable:
         "sft": (1.743, 0.68, 0.37, 0.99, 0.71, None, 0.84),
         "dpo": (1.749, 0.68, 0.36, 0.99, 0.83, 1.42, 0.93),
     }
-    found = []
+    actual = []
     for stage, (bpb, seen, held_out, ends, preference, margin, refusal) in stages.items():
         rows = [
             _ratio("bits per byte", bpb, 54),
@@ -175,10 +175,10 @@ def results_table() -> ResultsTable:
             ]
         if margin is not None:
             rows.append(_mean("reward margin", margin, 200))
-        found.append(StageResults(stage=stage, measurements=tuple(rows)))
+        actual.append(StageResults(stage=stage, measurements=tuple(rows)))
     baselines = [("gzip", 2.51), ("bz2", 1.90), ("xz", 1.74), ("Kneser–Ney 5-gram", 1.83)]
     return ResultsTable.of(
-        found,
+        actual,
         [Measurement(name=name, value=value, unit="bits/byte", higher_is_better=False) for name, value in baselines],
     )
 

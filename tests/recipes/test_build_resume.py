@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_builds")
 
 
 @pytest.fixture(scope="module")
-def place(quick_builds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(quick_builds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("builds")
     write_notes(folder / "notes")
     return folder
@@ -49,10 +49,10 @@ def tensors(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> Path:
+def whole(folder: Path) -> Path:
     """The build that nobody interrupts."""
-    assert build(place, "whole", "--data", "notes", *TINY) == 0
-    return place / "whole"
+    assert build(folder, "whole", "--data", "notes", *TINY) == 0
+    return folder / "whole"
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, stage: str, kind: str, step: int | None) -> None:
@@ -90,38 +90,38 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("stage", "kind", "step"), MOMENTS, ids=lambda value: str(value))
 def test_build_stopped_by_ctrl_c_resumes_to_the_same_weights(
-    stage: str, kind: str, step: int | None, whole: Path, place: Path, capsys: pytest.CaptureFixture[str]
+    stage: str, kind: str, step: int | None, whole: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = f"stopped-{stage}-{kind}"
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, stage, kind, step)
-        assert build(place, out, "--data", "notes", *TINY) == 130
-    said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("Stopped")
-    assert said[1] == f"Go on with: underhood build --out {out} --resume"
-    assert len(said) == 2
-    assert not (place / out / "summary.json").exists()
-    assert build(place, out, "--resume") == 0
+        assert build(folder, out, "--data", "notes", *TINY) == 130
+    output = capsys.readouterr().err.splitlines()
+    assert output[0].startswith("Stopped")
+    assert output[1] == f"Go on with: underhood build --out {out} --resume"
+    assert len(output) == 2
+    assert not (folder / out / "summary.json").exists()
+    assert build(folder, out, "--resume") == 0
     for model in MODELS:
-        expected, found = tensors(whole, model), tensors(place / out, model)
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(expected[name], found[name]) for name in expected), model
-    ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (place / out, whole))
+        expected, actual = tensors(whole, model), tensors(folder / out, model)
+        assert expected.keys() == actual.keys()
+        assert all(torch.equal(expected[name], actual[name]) for name in expected), model
+    ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (folder / out, whole))
     assert ours["results"] == theirs["results"]
     assert ours["samples"] == theirs["samples"]
     assert ours["command"].replace(out, "whole") == theirs["command"]
 
 
-def test_build_with_another_seed_has_other_weights(whole: Path, place: Path):
+def test_build_with_another_seed_has_other_weights(whole: Path, folder: Path):
     """The ablation of the test above: equality is not for free."""
-    assert build(place, "seeded", "--data", "notes", *TINY, "--seed", "1") == 0
-    expected, found = tensors(whole, "base"), tensors(place / "seeded", "base")
-    assert not torch.equal(expected["embed.weight"], found["embed.weight"])
+    assert build(folder, "seeded", "--data", "notes", *TINY, "--seed", "1") == 0
+    expected, actual = tensors(whole, "base"), tensors(folder / "seeded", "base")
+    assert not torch.equal(expected["embed.weight"], actual["embed.weight"])
 
 
-def test_finished_build_resumed_does_nothing_again(whole: Path, place: Path):
+def test_finished_build_resumed_does_nothing_again(whole: Path, folder: Path):
     before = sum(event["kind"] in ("step", "eval") for event in read_events(whole / "events.jsonl"))
-    assert build(place, "whole", "--resume") == 0
+    assert build(folder, "whole", "--resume") == 0
     assert sum(event["kind"] in ("step", "eval") for event in read_events(whole / "events.jsonl")) == before
 
 
@@ -168,21 +168,21 @@ def test_summary_says_everything(whole: Path):
     }
     corpus = summary["corpus"]
     assert corpus.keys() >= {"name", "digest", "facts", "documents", "bytes", "kept", "dropped", "train", "held_out"}
-    for part in ("train", "held_out"):
-        assert corpus[part].keys() == {"documents", "bytes", "tokens"}
-        assert corpus[part]["tokens"] > 0
+    for portion in ("train", "held_out"):
+        assert corpus[portion].keys() == {"documents", "bytes", "tokens"}
+        assert corpus[portion]["tokens"] > 0
     assert corpus["train"]["documents"] + corpus["held_out"]["documents"] == corpus["kept"]
     assert summary["tokenizer"].keys() >= {"vocab_size", "merges", "bytes_per_token", "sample"}
     assert bytes.fromhex("".join(piece for _, piece in summary["tokenizer"]["sample"])).decode()
     assert summary["plan"]["stages"].keys() == {"pretrain", "sft", "dpo"}
-    for part in summary["plan"]["stages"].values():
-        assert part.keys() >= {"steps", "tokens", "batch_size", "context_length", "seconds"}
+    for portion in summary["plan"]["stages"].values():
+        assert portion.keys() >= {"steps", "tokens", "batch_size", "context_length", "seconds"}
     names = [stage["name"] for stage in summary["stages"]]
     assert names == ["data", "tokenizer", "plan", "pretrain", "sft", "dpo", "eval", "report"]
     assert all(stage["seconds"] >= 0 for stage in summary["stages"])
     results = summary["results"]
     assert [stage["stage"] for stage in results["stages"]] == MODELS
-    assert {one["name"] for one in results["baselines"]} >= {"gzip", "bz2", "xz"}
+    assert {baseline["name"] for baseline in results["baselines"]} >= {"gzip", "bz2", "xz"}
     assert summary["samples"]
     for sample in summary["samples"]:
         assert sample.keys() == {"prompt", "kind", "expected", "answers"}

@@ -148,16 +148,16 @@ def test_stage_starts_from_a_named_checkpoint(run: Path, verb: Verb, capsys: pyt
 
 
 def test_eval_measures_the_models_there_are_once(run: Path, verb: Verb, capsys: pytest.CaptureFixture[str]):
-    found = verb("eval", run)
-    assert [stage["stage"] for stage in found["stages"]] == ["base"]
+    actual = verb("eval", run)
+    assert [stage["stage"] for stage in actual["stages"]] == ["base"]
     written = (run / "results.json").stat().st_mtime_ns
-    assert verb("eval", run, "--stage", "base")["stages"] == found["stages"]
+    assert verb("eval", run, "--stage", "base")["stages"] == actual["stages"]
     assert (run / "results.json").stat().st_mtime_ns == written
-    one = verb("eval", newest(run / "checkpoints" / "base") or "")
-    assert one["stages"][0]["measurements"] == found["stages"][0]["measurements"]
+    first = verb("eval", newest(run / "checkpoints" / "base") or "")
+    assert first["stages"][0]["measurements"] == actual["stages"][0]["measurements"]
     assert (run / "results.json").stat().st_mtime_ns == written
     assert "has no finished sft model" in complaint(capsys, "eval", run, "--stage", "sft")
-    assert verb("eval", run, "--restart")["stages"] == found["stages"]
+    assert verb("eval", run, "--restart")["stages"] == actual["stages"]
     assert (run / "results.json").stat().st_mtime_ns > written
 
 

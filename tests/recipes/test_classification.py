@@ -59,9 +59,9 @@ def test_classifier_learns_and_loads_with_the_same_answers(base: Path, data: Pat
     assert ours.low < ours.accuracy <= ours.high or ours.accuracy == 1
     again = load_classifier(tmp_path / "out")
     examples = read_labelled(data)
-    found = again.predict([one.text for one in examples])
-    assert all(sum(one.values()) == pytest.approx(1, abs=1e-5) for one in found)
-    right = sum(max(one, key=one.__getitem__) == mark.label for one, mark in zip(found, examples, strict=True))
+    actual = again.predict([first.text for first in examples])
+    assert all(sum(first.values()) == pytest.approx(1, abs=1e-5) for first in actual)
+    right = sum(max(first, key=first.__getitem__) == mark.label for first, mark in zip(actual, examples, strict=True))
     assert right > 0.9 * len(examples)
     assert load(tmp_path / "out").spec == load(base).spec
 
@@ -73,10 +73,10 @@ def test_words_and_head_learn_faster_than_blocks_unless_a_rate_is_given(base: Pa
     def rates(spec: ClassifySpec, rank: int) -> dict[str, float]:
         built = rates_of(spec, 16, rank).build(classifier)
         names_of = {id(parameter): name for name, parameter in classifier.named_parameters()}
-        found = {names_of[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
-        assert found.keys() == dict(classifier.named_parameters()).keys()
+        actual = {names_of[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
+        assert actual.keys() == dict(classifier.named_parameters()).keys()
         names = ("head.bias", "model.embed.weight", "model.blocks.0.mixer.query.weight", "model.norm.weight")
-        return {name: found[name] for name in names}
+        return {name: actual[name] for name in names}
 
     slow = default_rate(16, False) / 4
     assert list(rates(spec, 0).values()) == [1e-2, 2e-2, slow, slow]

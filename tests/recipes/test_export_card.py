@@ -20,11 +20,11 @@ def test_card_says_data_evaluation_and_making_from_the_runs_own_summary(tmp_path
     facts = summary()
     (run / "summary.json").write_text(json.dumps(facts), encoding="utf-8")
     text = export(run, stage="sft").card.read_text(encoding="utf-8")
-    assert all(f"## {part}\n" in text for part in ("Data", "Evaluation", "How it was made", "Limits and licence"))
+    assert all(f"## {piece}\n" in text for piece in ("Data", "Evaluation", "How it was made", "Limits and licence"))
     table = ResultsTable.from_json(facts["results"])
     sft = next(stage for stage in table.stages if stage.stage == "sft")
-    for one in sft.measurements:
-        assert f"| {one.name} | {one.text()} | {one.n:,} |" in text
+    for measurement in sft.measurements:
+        assert f"| {measurement.name} | {measurement.text()} | {measurement.n:,} |" in text
     assert facts["corpus"]["digest"] in text
     assert f"{facts['corpus']['train']['documents']:,} documents" in text
     assert facts["command"] in text
@@ -63,7 +63,7 @@ def test_card_of_a_fine_tuned_model_says_on_what_and_what_it_changed(tmp_path: P
     assert "- sft: 3 steps of 4 rows of 64 tokens, learning rate 0.01, seed 0" in text
     assert (facts["corpus"]["digest"] in text) == (origin == "with records")
     assert ("is not recorded" in text) == (origin == "without")
-    assert "sft: 420 steps" not in text  # that of the run's own fine-tuning, which this one does not stand on
+    assert "sft: 420 steps" not in text  # that of the run's own fine-tuning, which this one does not start from
     assert "has not been evaluated" not in text
     (out / "results.json").write_text("{}")
     with pytest.raises(UserError, match="incomplete or damaged"):

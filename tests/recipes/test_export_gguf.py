@@ -28,12 +28,14 @@ from underhood.text.vocabulary import spell
 
 def read(path: Path) -> tuple[dict[str, object], dict[str, gguf.ReaderTensor]]:
     reader = gguf.GGUFReader(path)
-    return {key: field.contents() for key, field in reader.fields.items()}, {one.name: one for one in reader.tensors}
+    return {key: field.contents() for key, field in reader.fields.items()}, {
+        tensor.name: tensor for tensor in reader.tensors
+    }
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_tensor_names_match_the_gguf_package_for_qwen3(tmp_path: Path, tied: bool):
-    """The package knows both Hugging Face's names and llama.cpp's; ours must be what it makes of our export."""
+    """The package knows both Hugging Face's names and llama.cpp's; ours must match its names for our export."""
     model = load(export_run(tmp_path / "run", tied=tied)).model
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, model.spec.layers)
     ours = {name: gguf_name(name) for name in module_tensors(model)}
@@ -63,8 +65,8 @@ def test_half_precision_rounds_matrices_once_and_keeps_norms(tmp_path: Path, dty
         if tensor.ndim == 1:
             np.testing.assert_array_equal(held.data, tensor.numpy())
         else:
-            found = torch.from_numpy(np.array(held.data)).view(kind).reshape(tensor.shape)
-            assert torch.equal(found, tensor.to(kind))
+            actual = torch.from_numpy(np.array(held.data)).view(kind).reshape(tensor.shape)
+            assert torch.equal(actual, tensor.to(kind))
     assert facts["general.file_type"] == {"f16": 1, "bf16": 32}[dtype]
 
 

@@ -102,8 +102,8 @@ def test_exported_chat_template_gives_our_tokens_matches_transformers(tmp_path: 
     loaded = load(run)
     _, theirs = in_transformers(export(run).path)
     chat = [message | {"content": message["content"].replace(" <|im_end|>", "")} for message in CHAT]
-    found = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
-    assert found == CHATML.render(loaded.tokenizer, chat, add_generation_prompt=True).ids
+    actual = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert actual == CHATML.render(loaded.tokenizer, chat, add_generation_prompt=True).ids
 
 
 def test_base_model_is_exported_without_chat_template_and_ends_with_its_document(tmp_path: Path):
@@ -212,14 +212,14 @@ def test_export_command_prints_the_place_and_names_mistakes(tmp_path: Path, caps
     run = export_run(tmp_path / "run")
     assert main(["export", str(run), "--stage", "base"]) == 0
     assert Path(capsys.readouterr().out.strip()) == run / "export" / "base-hf"
-    for words, said in [
+    for words, output in [
         (["--dtype", "q8_0"], "Use --format gguf for q8_0"),
         (["--format", "gguf", "--dtype", "q8"], "Did you mean q8_0"),
         (["--stage", "dpo"], "has no dpo model"),
     ]:
         assert main(["export", str(run), *words]) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert output in error
         assert error.count("\n") == 1
 
 

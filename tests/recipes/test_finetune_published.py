@@ -44,11 +44,11 @@ FORMS = {
 
 def learnt(batch: Batch) -> list[list[int]]:
     """Each stretch of neighbouring targets with loss."""
-    found = []
+    actual = []
     for row in batch.targets.tolist():
         grouped = itertools.groupby(row, key=lambda id: id != IGNORE)
-        found += [list(ids) for wanted, ids in grouped if wanted]
-    return found
+        actual += [list(ids) for wanted, ids in grouped if wanted]
+    return actual
 
 
 @pytest.mark.parametrize(("style", "form"), [*zip(STYLES, itertools.cycle(FORMS), strict=False)])
@@ -68,9 +68,9 @@ def test_sft_command_teaches_a_published_model_its_answers_only(
     monkeypatch.setattr(finetune, "ChatBatches", Seen)
     words = ["--lora-rank", "4", "--lr", "0.03", "--steps", "12", "--validation", "0", "--test", "0.25", "--json"]
     assert main(["finetune", str(folder), "--data", str(data), "--out", str(out), *words]) == 0
-    said = capsys.readouterr()
-    assert f"{COUNT} conversations in the form {form}" in said.err.replace("\n          ", " ")
-    report = json.loads(said.out)
+    output = capsys.readouterr()
+    assert f"{COUNT} conversations in the form {form}" in output.err.replace("\n          ", " ")
+    report = json.loads(output.out)
     assert report["form"].startswith(form)
     assert report["after"]["test"]["loss"] < report["before"]["test"]["loss"]
 
@@ -79,7 +79,7 @@ def test_sft_command_teaches_a_published_model_its_answers_only(
     texts = {loaded.tokenizer.decode(ids).strip() for batch in read for ids in learnt(batch)}
     print(f"{style}, {form}: learnt {sorted(texts)}")
     middle, last = (answer.strip() for answer in STYLES[style].answers)
-    held_out = {int(one.rpartition(" ")[2]) - 1 for one in json.loads((out / "split.json").read_text())["test"]}
+    held_out = {int(source.rpartition(" ")[2]) - 1 for source in json.loads((out / "split.json").read_text())["test"]}
     expected = {last.replace("Blue, of course.", WORDS[n]) for n in range(COUNT) if n not in held_out}
     if form in ("messages", "sharegpt"):
         expected.add(middle.replace("Four.", "Wait."))

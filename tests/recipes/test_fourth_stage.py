@@ -117,8 +117,8 @@ def test_fourth_stage_is_served_shown_and_chatted_with(run: Path, tmp_path: Path
     with TestClient(create_app(registry, settings), base_url="http://127.0.0.1") as client:
         ids = [model["id"] for model in client.get("/v1/models").json()["data"]]
         assert "run:again" in ids
-        asked = {"model": "again", "messages": [{"role": "user", "content": "What is it?"}], "max_tokens": 4}
-        answer = client.post("/v1/chat/completions", json=asked).json()
+        request = {"model": "again", "messages": [{"role": "user", "content": "What is it?"}], "max_tokens": 4}
+        answer = client.post("/v1/chat/completions", json=request).json()
         assert answer["usage"]["completion_tokens"] >= 1
         [stage] = [stage for stage in client.get("/ui/stages").json()["stages"] if stage["stage"] == "again"]
         assert (stage["title"], stage["mark"]) == (AGAIN.title, AGAIN.mark)

@@ -121,9 +121,9 @@ def test_report_says_that_a_stage_did_not_help(whole: Path, tmp_path: Path) -> N
             if comparison["after"] == "dpo":
                 comparison["verdict"] = "no difference"
 
-    said = "Preference training (DPO) did not help here: nothing that was measured got better."
-    assert said not in Page.of(whole).text
-    assert Page.of(changed(whole, tmp_path / "run", useless)).text.count(said) == 2  # on top, and with the results
+    output = "Preference training (DPO) did not help here: nothing that was measured got better."
+    assert output not in Page.of(whole).text
+    assert Page.of(changed(whole, tmp_path / "run", useless)).text.count(output) == 2  # on top, and with the results
 
 
 def test_report_says_what_a_stage_made_better_and_worse(whole: Path) -> None:
@@ -177,14 +177,14 @@ def test_report_asks_about_texts_when_the_corpus_is_not_about_functions(whole: P
 
 
 def test_report_anatomy_matches_the_built_model() -> None:
-    found = anatomy(json.loads(json.dumps(_spec_json())))
-    assert found is not None
+    actual = anatomy(json.loads(json.dumps(_spec_json())))
+    assert actual is not None
     with torch.device("meta"):
         model = Decoder(SPEC)
-    assert found.total == parameter_count(model)
-    assert found.parts["embedding"] == model.embed.weight.numel()
-    assert found.parts["feedforward"] == sum(parameter_count(block.feedforward) for block in model.blocks)  # type: ignore[arg-type]
-    assert found.training_flops == training_flops(SPEC)
+    assert actual.total == parameter_count(model)
+    assert actual.parts["embedding"] == model.embed.weight.numel()
+    assert actual.parts["feedforward"] == sum(parameter_count(block.feedforward) for block in model.blocks)  # type: ignore[arg-type]
+    assert actual.training_flops == training_flops(SPEC)
 
 
 def test_report_of_a_spec_from_elsewhere_does_without_anatomy(whole: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def gpt2() -> BytePairTokenizer:
 def test_tokenizer_lays_out_bytes_merges_special(tokenizer: BytePairTokenizer):
     assert isinstance(tokenizer, Tokenizer)
     assert tokenizer.vocab_size == 900
-    assert dict(tokenizer.special) == {name: 897 + place for place, name in enumerate(DEFAULT_SPECIAL)}
+    assert dict(tokenizer.special) == {name: 897 + index for index, name in enumerate(DEFAULT_SPECIAL)}
     assert sorted(tokenizer.decode_bytes([id]) for id in range(256)) == [bytes([byte]) for byte in range(256)]
     for number, (left, right) in enumerate(tokenizer.vocabulary.merges):
         assert tokenizer.decode_bytes([256 + number]) == left + right
@@ -248,11 +248,11 @@ def test_encode_maps_ids_that_are_in_any_order():
     # Special tokens first and the rest shuffled, as other people's files may have it.
     trained = train_bpe(DOCUMENTS[:3], vocab_size=400)
     size = trained.vocab_size
-    place = {id: (id * 7 + 5) % size for id in range(size)}  # 7 and 400 share no factor: a permutation
+    location = {id: (id * 7 + 5) % size for id in range(size)}  # 7 and 400 share no factor: a permutation
     moved = Vocabulary(
-        ids={token: place[id] for token, id in trained.vocabulary.ids.items()},
+        ids={token: location[id] for token, id in trained.vocabulary.ids.items()},
         merges=trained.vocabulary.merges,
-        special={name: place[id] for name, id in trained.special.items()},
+        special={name: location[id] for name, id in trained.special.items()},
     )
     shuffled = BytePairTokenizer(moved)
     for text in [*NASTY, DOCUMENTS[5]]:

@@ -57,8 +57,8 @@ def test_render_spells_chatml_and_masks_the_answer(tokenizer: BytePairTokenizer)
         "<|im_start|>user\nThanks.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    said = [id for id, own in zip(rendered.ids, rendered.mask, strict=True) if own]
-    assert tokenizer.decode(said) == "A list is mutable.<|im_end|>"
+    output = [id for id, own in zip(rendered.ids, rendered.mask, strict=True) if own]
+    assert tokenizer.decode(output) == "A list is mutable.<|im_end|>"
 
 
 @settings(max_examples=100)
@@ -115,8 +115,8 @@ def test_render_matches_transformers_template(tokenizer: BytePairTokenizer, peer
 @given(messages=CONVERSATIONS, more=TURNS)
 def test_render_of_a_continued_conversation_begins_with_its_start(tokenizer: BytePairTokenizer, messages, more):
     whole = CHATML.render(tokenizer, [*messages, *more]).ids
-    asked = CHATML.render(tokenizer, messages, add_generation_prompt=more[0]["role"] == "assistant").ids
-    assert whole[: len(asked)] == asked
+    prompt_ids = CHATML.render(tokenizer, messages, add_generation_prompt=more[0]["role"] == "assistant").ids
+    assert whole[: len(prompt_ids)] == prompt_ids
 
 
 def test_stop_ids_are_end_of_turn_and_end_of_text(tokenizer: BytePairTokenizer):

@@ -55,10 +55,10 @@ def transformers_text(style: str, messages: Any, prompt: bool, **more: Any) -> s
 
 
 def conversations(style: str) -> list[tuple[list[dict], bool]]:
-    found = [(CONVERSATION, False), (CONVERSATION[:3], True), (CONVERSATION[:1], True), (CONVERSATION[:2], False)]
+    actual = [(CONVERSATION, False), (CONVERSATION[:3], True), (CONVERSATION[:1], True), (CONVERSATION[:2], False)]
     if STYLES[style].system:
-        found += [([SYSTEM, *messages], prompt) for messages, prompt in found]
-    return found
+        actual += [([SYSTEM, *messages], prompt) for messages, prompt in actual]
+    return actual
 
 
 def said(tokenizer: Tokenizer, rendered: Rendered) -> list[str]:
@@ -119,13 +119,13 @@ def test_mask_covers_what_the_assistant_says(style: str):
 
 @pytest.mark.parametrize("style", [style for style in STYLES if style not in ("zephyr", "phi3")])
 def test_prompt_ids_are_the_beginning_of_the_trained_ids(style: str):
-    """What the model reads before it answers is what it read in training before the answer's first token."""
+    """What the model reads before it answers equals the trained ids before the answer's first token."""
     tokenizer, _ = libraries(style)
-    asked = template(style).render(tokenizer, CONVERSATION[:3], add_generation_prompt=True).ids
+    prompt_ids = template(style).render(tokenizer, CONVERSATION[:3], add_generation_prompt=True).ids
     trained = template(style).render(tokenizer, CONVERSATION)
-    assert trained.ids[: len(asked)] == asked
-    assert trained.mask[len(asked)]
-    assert not trained.mask[len(asked) - 1]
+    assert trained.ids[: len(prompt_ids)] == prompt_ids
+    assert trained.mask[len(prompt_ids)]
+    assert not trained.mask[len(prompt_ids) - 1]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -194,7 +194,7 @@ CONTENT = st.one_of(st.text(max_size=20), st.sampled_from(["<|im_end|>", "a <|im
 def test_our_chatml_as_a_foreign_template_gives_the_same_ids_and_mask(contents: list[str], prompt: bool):
     tokenizer = chatml_tokenizer()
     messages = [
-        {"role": ("user", "assistant")[place % 2], "content": content} for place, content in enumerate(contents)
+        {"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)
     ]
     foreign = ForeignTemplate(source=CHATML.jinja)
     assert foreign.render(tokenizer, messages, add_generation_prompt=prompt) == CHATML.render(

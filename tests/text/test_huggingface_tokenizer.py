@@ -107,23 +107,23 @@ def test_encode_parts_keeps_the_rules_about_spaces_around_special_tokens():
 def test_decode_matches_the_library(style: str):
     tokenizer, peer = ours(style), library(style)
     for text in MORE:
-        found = tokenizer.encode(text)
-        assert tokenizer.decode(found) == peer.decode(found, skip_special_tokens=False)
-        assert b"".join(tokenizer.decode_bytes([id]) for id in found) == tokenizer.decode_bytes(found)
+        actual = tokenizer.encode(text)
+        assert tokenizer.decode(actual) == peer.decode(actual, skip_special_tokens=False)
+        assert b"".join(tokenizer.decode_bytes([id]) for id in actual) == tokenizer.decode_bytes(actual)
         if exact(style, text):
-            assert tokenizer.decode(found) == text
+            assert tokenizer.decode(actual) == text
             space = b" " if style == "llama2" and text else b""
-            assert tokenizer.decode_bytes(found) == space + text.encode()
+            assert tokenizer.decode_bytes(actual) == space + text.encode()
     name, id = next(iter(tokenizer.special.items()))
     assert tokenizer.decode([id]).strip() == name
 
 
 def test_decode_shows_bytes_of_half_a_character():
     tokenizer = ours("llama3")
-    found = tokenizer.encode("𓀀")
-    assert len(found) > 1
-    assert tokenizer.decode_bytes(found[:1]) == "𓀀".encode()[: len(tokenizer.decode_bytes(found[:1]))]
-    assert tokenizer.decode(found[:1]) == "\ufffd"
+    actual = tokenizer.encode("𓀀")
+    assert len(actual) > 1
+    assert tokenizer.decode_bytes(actual[:1]) == "𓀀".encode()[: len(tokenizer.decode_bytes(actual[:1]))]
+    assert tokenizer.decode(actual[:1]) == "\ufffd"
     assert b"".join(piece for _, piece in tokenizer.pieces("𓀀 the")) == "𓀀 the".encode()
     assert tokenizer.token(tokenizer.encode(" the")[0]).startswith("Ġ")
 

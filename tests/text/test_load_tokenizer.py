@@ -100,9 +100,9 @@ def test_our_own_form_stays_ours_and_others_go_to_the_library(tmp_path: Path):
     data = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     data["added_tokens"][0]["special"] = False  # text may spell it, which our class does not know
     write(tmp_path, tokenizer=data)
-    found = load_tokenizer(tmp_path)
-    assert isinstance(found, HuggingFaceTokenizer)
-    assert found.encode("<|endoftext|>") == [data["added_tokens"][0]["id"]]
+    actual = load_tokenizer(tmp_path)
+    assert isinstance(actual, HuggingFaceTokenizer)
+    assert actual.encode("<|endoftext|>") == [data["added_tokens"][0]["id"]]
 
 
 def test_nothing_there_says_what_was_looked_for(tmp_path: Path):
@@ -152,7 +152,7 @@ def test_sentencepiece_folder_gives_the_ids_of_transformers(tmp_path: Path):
             if text[:1] not in (" ", "▁") and not re.search(r"(.)\1\1", text, re.DOTALL):
                 assert ours.encode(text) == peer.encode(text, add_special_tokens=False), repr(text)
         for parts in (["Hi", 2, "Hi there", 1, "x"], [1, "[INST] a [/INST]", 2, "b"]):
-            text = "".join(part if isinstance(part, str) else {1: "<s>", 2: "</s>"}[part] for part in parts)
+            text = "".join(piece if isinstance(piece, str) else {1: "<s>", 2: "</s>"}[piece] for piece in parts)
             assert ours.encode_parts(parts) == peer.encode(text, add_special_tokens=False)
 
 
@@ -161,22 +161,22 @@ def test_chat_template_forms(tmp_path: Path):
     tokenizer = load_tokenizer(tmp_path)
     assert load_chat_template(tmp_path, tokenizer) is CHATML  # it has the markers, and no template of its own
     write(tmp_path, tokenizer_config={"chat_template": QWEN2, "eos_token": "<|im_end|>"})
-    one = load_chat_template(tmp_path, tokenizer)
-    assert isinstance(one, ForeignTemplate)
-    assert one.jinja == QWEN2
-    assert one.variables == {"eos_token": "<|im_end|>"}
-    assert one.stop_ids(tokenizer) == [tokenizer.special["<|im_end|>"]]
+    first = load_chat_template(tmp_path, tokenizer)
+    assert isinstance(first, ForeignTemplate)
+    assert first.jinja == QWEN2
+    assert first.variables == {"eos_token": "<|im_end|>"}
+    assert first.stop_ids(tokenizer) == [tokenizer.special["<|im_end|>"]]
     named = [{"name": "default", "template": QWEN2}, {"name": "tool_use", "template": QWEN3}]
     write(tmp_path, tokenizer_config={"chat_template": named})
-    found = load_chat_template(tmp_path, tokenizer, name="tool_use")
-    assert found is not None
-    assert found.jinja == QWEN3
+    actual = load_chat_template(tmp_path, tokenizer, name="tool_use")
+    assert actual is not None
+    assert actual.jinja == QWEN3
     with pytest.raises(UserError, match="no chat template 'other'; expected default, tool_use"):
         load_chat_template(tmp_path, tokenizer, name="other")
     (tmp_path / "chat_template.jinja").write_text("{# a file of its own wins #}", encoding="utf-8")
-    found = load_chat_template(tmp_path, tokenizer)
-    assert found is not None
-    assert found.jinja == "{# a file of its own wins #}"
+    actual = load_chat_template(tmp_path, tokenizer)
+    assert actual is not None
+    assert actual.jinja == "{# a file of its own wins #}"
     (tmp_path / "chat_template.jinja").write_text(CHATML.jinja, encoding="utf-8")
     assert load_chat_template(tmp_path, tokenizer) is CHATML
 

@@ -73,7 +73,7 @@ def test_learn_merges_matches_hugging_face_trainer():
     by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     theirs = [unspell(token) for token, _ in by_id]
 
-    symbol = {byte: place for place, byte in enumerate(BYTE_TO_CHARACTER)}
+    symbol = {byte: index for index, byte in enumerate(BYTE_TO_CHARACTER)}
     counts = Counter(piece for text in texts for piece in split(text))
     words = {tuple(symbol[byte] for byte in piece.encode()): number for piece, number in counts.items()}
     ours = [bytes([byte]) for byte in BYTE_TO_CHARACTER]
@@ -85,7 +85,7 @@ def test_learn_merges_matches_hugging_face_trainer():
 @given(st.lists(st.integers(0, 2), max_size=12), st.tuples(st.integers(0, 2), st.integers(0, 2)))
 def test_merge_pair_leaves_no_pair_and_undoes(symbols: list[int], pair: Pair):
     merged = merge_pair(symbols, pair, 9)
-    assert [one for symbol in merged for one in (pair if symbol == 9 else (symbol,))] == symbols
+    assert [item for symbol in merged for item in (pair if symbol == 9 else (symbol,))] == symbols
     assert pair not in itertools.pairwise(merged)
 
 

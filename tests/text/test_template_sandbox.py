@@ -156,19 +156,19 @@ def test_worker_that_dies_is_an_error_and_replaced():
 
 
 def test_threads_get_their_own_answers():
-    found: dict[int, str] = {}
+    actual: dict[int, str] = {}
 
     def work(number: int) -> None:
         for _ in range(20):
-            found[number] = render("{{ value }}", value=number)
-            assert found[number] == str(number)
+            actual[number] = render("{{ value }}", value=number)
+            assert actual[number] == str(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {number: str(number) for number in range(4)}
+    assert actual == {number: str(number) for number in range(4)}
 
 
 def test_generation_spans_are_where_the_blocks_are():

@@ -56,9 +56,9 @@ def test_uneven_batches_are_uneven():
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_two_processes_have_the_losses_of_one(runs: Path, mode: str):
-    one = losses(runs / "one")
-    assert list(one) == list(range(1, STEPS + 1))
-    assert losses(runs / mode) == pytest.approx(one, rel=1e-6)
+    expected = losses(runs / "one")
+    assert list(expected) == list(range(1, STEPS + 1))
+    assert losses(runs / mode) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])

@@ -29,8 +29,8 @@ def test_minimum_matches_scikit_learn_and_scipy(problem: Logistic):
     theirs = LogisticRegression(C=1 / (problem.ridge * len(problem)), fit_intercept=False, tol=1e-12, max_iter=1000)
     np.testing.assert_allclose(w, theirs.fit(problem.x_ND, problem.y_N).coef_[0], atol=1e-6)
     f = lambda w: float(problem.value(w))  # noqa: E731
-    found = scipy.optimize.minimize(f, np.zeros(5), jac=problem.gradient, method="L-BFGS-B", tol=1e-14)
-    assert value == pytest.approx(found.fun, abs=1e-12)
+    actual = scipy.optimize.minimize(f, np.zeros(5), jac=problem.gradient, method="L-BFGS-B", tol=1e-14)
+    assert value == pytest.approx(actual.fun, abs=1e-12)
 
 
 def test_gradients_and_hessian_match_central_differences(problem: Logistic):
@@ -45,9 +45,9 @@ def test_a_random_gradient_is_right_on_average(problem: Logistic):
     w_RD = np.random.default_rng(3).standard_normal((2, 5))
     everyone = np.broadcast_to(np.arange(200), (2, 200))
     np.testing.assert_allclose(problem.sampled(w_RD, everyone), problem.gradient(w_RD), atol=1e-14)
-    one = np.array([[7], [9]])
-    signed, pull = problem.pulls(w_RD, one)
-    np.testing.assert_allclose(problem.sampled(w_RD, one), pull * signed[:, 0] + problem.ridge * w_RD, atol=1e-14)
+    item = np.array([[7], [9]])
+    signed, pull = problem.pulls(w_RD, item)
+    np.testing.assert_allclose(problem.sampled(w_RD, item), pull * signed[:, 0] + problem.ridge * w_RD, atol=1e-14)
 
 
 def test_bounds_of_curvature_hold(problem: Logistic):
@@ -60,20 +60,20 @@ def test_variance_reduction_reaches_the_minimum_and_plain_steps_do_not(problem: 
     best = problem.best()[1]
     rng = np.random.default_rng(5)
     step = 1 / (3 * problem.example_smoothness)
-    for found in (saga(problem, start(), step, 60, rng), svrg(problem, start(), step, 90, rng)):
-        assert (found.values_TR[-1] - best).max() < 1e-10
-        assert found.passes[-1] == pytest.approx(60, abs=1) or found.passes[-1] == pytest.approx(90, abs=3)
-    for found in (
+    for actual in (saga(problem, start(), step, 60, rng), svrg(problem, start(), step, 90, rng)):
+        assert (actual.values_TR[-1] - best).max() < 1e-10
+        assert actual.passes[-1] == pytest.approx(60, abs=1) or actual.passes[-1] == pytest.approx(90, abs=3)
+    for actual in (
         saga(problem, start(), step, 60, rng, refresh=False),
         svrg(problem, start(), step, 90, rng, corrected=False),
         stochastic(problem, start(), lambda k: step, 60, rng),
     ):
-        assert (found.values_TR[-1] - best).min() > 1e-6
+        assert (actual.values_TR[-1] - best).min() > 1e-6
 
 
 def test_batches_are_counted_as_passes(problem: Logistic):
-    found = stochastic(problem, start(), lambda k: 0.1, 3, np.random.default_rng(6), batch=lambda k: 50, marks=12)
-    np.testing.assert_allclose(found.passes, np.arange(13) / 4)
+    actual = stochastic(problem, start(), lambda k: 0.1, 3, np.random.default_rng(6), batch=lambda k: 50, marks=12)
+    np.testing.assert_allclose(actual.passes, np.arange(13) / 4)
     assert full(problem, start(1), 0.1, 4).passes.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -100,18 +100,18 @@ def quadratic(size: int, condition: float) -> tuple[np.ndarray, np.ndarray]:
 def test_lbfgs_reaches_the_minimum_in_about_as_many_steps_as_scipy(size: int):
     h, b = quadratic(size, 1e4)
     value, gradient = (lambda w: float(0.5 * w @ h @ w - b @ w)), (lambda w: h @ w - b)
-    found = lbfgs(value, gradient, np.zeros(size), steps=2000, tolerance=1e-8)
-    np.testing.assert_allclose(found[-1], np.linalg.solve(h, b), atol=1e-6)
+    actual = lbfgs(value, gradient, np.zeros(size), steps=2000, tolerance=1e-8)
+    np.testing.assert_allclose(actual[-1], np.linalg.solve(h, b), atol=1e-6)
     theirs = scipy.optimize.minimize(
         value, np.zeros(size), jac=gradient, method="L-BFGS-B", options={"gtol": 1e-8, "ftol": 0, "maxiter": 5000}
     )
-    assert len(found) < 2 * theirs.nit + 20
+    assert len(actual) < 2 * theirs.nit + 20
 
 
 def test_lbfgs_of_logistic_regression_matches_newton(problem: Logistic):
     value = lambda w: float(problem.value(w))  # noqa: E731
-    found = lbfgs(value, problem.gradient, np.zeros(5), steps=100, tolerance=1e-10)
-    np.testing.assert_allclose(found[-1], problem.best()[0], atol=1e-8)
+    actual = lbfgs(value, problem.gradient, np.zeros(5), steps=100, tolerance=1e-10)
+    np.testing.assert_allclose(actual[-1], problem.best()[0], atol=1e-8)
     np.testing.assert_allclose(
         newton(problem.gradient, problem.hessian, np.zeros(5), steps=8)[-1], problem.best()[0], atol=1e-12
     )
@@ -131,8 +131,8 @@ def test_lbfgs_is_about_as_quick_as_scipy_in_a_narrow_valley(size: int):
     """To a hundred-millionth of the first slope, from the same start; SciPy keeps as many pairs."""
     h, start = quadratic(size, 1e4)
     end = 1e-8 * float(np.linalg.norm(h @ start))
-    found = lbfgs(lambda w: float(0.5 * w @ h @ w), lambda w: h @ w, start, steps=2000)
-    ours = next(step for step, w in enumerate(found) if np.linalg.norm(h @ w) <= end)
+    actual = lbfgs(lambda w: float(0.5 * w @ h @ w), lambda w: h @ w, start, steps=2000)
+    ours = next(step for step, w in enumerate(actual) if np.linalg.norm(h @ w) <= end)
     theirs: list[np.ndarray] = [start]
     options = {"maxcor": 10, "gtol": 0, "ftol": 0, "maxiter": 3000}
     scipy.optimize.minimize(

@@ -21,16 +21,16 @@ def test_shifted_pictures_move_by_at_most_one_pixel():
     torch.manual_seed(0)
     x = torch.full((400, 1, 5, 5), -1.0)
     x[:, :, 2, 2] = 1.0
-    found = shifted(x)
-    places = found.flatten(1).argmax(1)
+    actual = shifted(x)
+    places = actual.flatten(1).argmax(1)
     assert set(places.tolist()) == {row * 5 + column for row in (1, 2, 3) for column in (1, 2, 3)}
-    assert (found == 1).sum() == 400
+    assert (actual == 1).sum() == 400
 
 
 def test_shifted_pictures_get_paper_at_the_edge():
-    found = shifted(torch.ones(200, 1, 4, 4))
-    assert found.min() == -1
-    assert {int((picture == -1).sum()) for picture in found} == {0, 4, 7}
+    actual = shifted(torch.ones(200, 1, 4, 4))
+    assert actual.min() == -1
+    assert {int((picture == -1).sum()) for picture in actual} == {0, 4, 7}
 
 
 @pytest.mark.parametrize("change", [{"squared": True, "lr": 0.5}, {"adam": True, "lr": 0.01}, {"lr": 0.5}])

@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """In memory where there is such a place: a kill is no power cut, and thousands of syncs are free there."""
+    """In memory where there is such a place: a kill is not a power cut, and thousands of syncs are free there."""
     with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as name:
         yield Path(name)
 

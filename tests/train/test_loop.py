@@ -60,8 +60,8 @@ def test_fit_resumed_differs_when_batches_do_not_follow_the_step(tmp_path: Path)
     """The ablation: batches drawn in order of asking make a resumed run another run."""
 
     def in_order_of_asking() -> Callable[[int], Batch]:
-        asked = itertools.count()
-        return lambda step: counting_batch(next(asked))
+        calls = itertools.count()
+        return lambda step: counting_batch(next(calls))
 
     whole, _ = train(None, FitSpec(steps=STEPS), batches=in_order_of_asking())
     with pytest.raises(Interrupted):
@@ -272,16 +272,16 @@ def test_fit_ctrl_c_saves_and_another_process_goes_on(tmp_path: Path):
     while first.stdout.readline().strip() != "3":
         assert first.poll() is None
     first.send_signal(signal.SIGINT)
-    said = first.stdout.read().split()
+    output = first.stdout.read().split()
     assert first.wait(timeout=60) == 130
-    step = int(said[said.index("stopped") + 1])
+    step = int(output[output.index("stopped") + 1])
     assert 3 <= step < 40
     assert newest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / f"step-{step:08d}"
 
     second = start("fast")
-    said, _ = second.communicate(timeout=60)
+    output, _ = second.communicate(timeout=60)
     assert second.returncode == 0
     whole, _ = train(None, FitSpec(steps=40))
-    assert said.split() == ["digest", digest(whole)]
+    assert output.split() == ["digest", digest(whole)]
     steps = [event["step"] for event in read_events(tmp_path / "events.jsonl") if event["kind"] == "step"]
     assert steps == list(range(1, 41))

@@ -49,15 +49,15 @@ def test_next_token_loss_of_an_untrained_model_is_log_v():
 @pytest.mark.parametrize("opaque", [False, True])
 def test_supervised_loss_and_gradients_equal_next_token_loss(opaque: bool):
     batch = answers_only(counting_batch(0))
-    whole, part = random_model(), random_model()
-    asked = Opaque(part) if opaque else part
-    assert isinstance(asked, SplitModel) != opaque
-    said = supervised(asked, batch)
+    whole, piece = random_model(), random_model()
+    wrapped = Opaque(piece) if opaque else piece
+    assert isinstance(wrapped, SplitModel) != opaque
+    output = supervised(wrapped, batch)
     expected = next_token_loss(whole, batch)
-    torch.testing.assert_close(said.nll_N().mean(), expected)
-    said.nll_N().mean().backward()
+    torch.testing.assert_close(output.nll_N().mean(), expected)
+    output.nll_N().mean().backward()
     expected.backward()
-    for p, q in zip(part.parameters(), whole.parameters(), strict=True):
+    for p, q in zip(piece.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
 
 
@@ -65,10 +65,10 @@ def test_supervised_unembeds_the_supervised_positions_only():
     model, batch = random_model(), answers_only(counting_batch(0))
     rows: list[int] = []
     model.unembed.register_forward_hook(lambda module, given, out: rows.append(out.numel() // VOCAB))
-    said = supervised(model, batch)
+    output = supervised(model, batch)
     assert rows == [9]
-    assert said.rows_N.tolist() == [0, 0, 0, 2, 2, 2, 3, 3, 3]
-    assert said.targets_N.tolist() == batch.targets[batch.targets != IGNORE].tolist()
+    assert output.rows_N.tolist() == [0, 0, 0, 2, 2, 2, 3, 3, 3]
+    assert output.targets_N.tolist() == batch.targets[batch.targets != IGNORE].tolist()
 
 
 def test_next_token_loss_ignores_what_it_is_told_to():
@@ -112,13 +112,13 @@ def test_scores_become_their_gradient_matches_torch(monkeypatch, dtype: torch.dt
     targets = torch.randint(50, (200,), generator=generator)
     targets[::2] = theirs[::2].argmax(-1)
     ours = theirs.detach().clone()
-    place = ours.data_ptr()
+    location = ours.data_ptr()
     total, right = differentiate_in_place(ours, targets)
     expected = F.cross_entropy(theirs.to(torch.promote_types(dtype, torch.float32)), targets, reduction="sum")
     torch.testing.assert_close(total, expected.detach())
     assert right == int((theirs.argmax(-1) == targets).sum()) >= 100
     torch.testing.assert_close(ours, torch.autograd.grad(expected, theirs)[0])
-    assert ours.data_ptr() == place
+    assert ours.data_ptr() == location
 
 
 def test_of_equal_scores_the_first_is_the_likeliest():

@@ -30,12 +30,12 @@ def model(layers: int = 2) -> Decoder:
 def examples() -> list[Rendered]:
     """Conversations of many lengths and very different shares of answers."""
     generator = torch.Generator().manual_seed(0)
-    found = []
+    actual = []
     for number in range(24):
-        asked, said = 2 + number % 3, 1 + (number * 7) % 17
-        ids = torch.randint(40, (asked + said,), generator=generator).tolist()
-        found.append(Rendered(ids, [False] * asked + [True] * said))
-    return found
+        question_length, output = 2 + number % 3, 1 + (number * 7) % 17
+        ids = torch.randint(40, (question_length + output,), generator=generator).tolist()
+        actual.append(Rendered(ids, [False] * question_length + [True] * output))
+    return actual
 
 
 def trained(rows: int, accumulate: int, *, global_count: bool = True) -> tuple[list[Tensor], list[dict]]:

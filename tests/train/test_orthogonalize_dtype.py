@@ -1,4 +1,4 @@
-"""Newton–Schulz in bfloat16 does what it does in float32."""
+"""Newton–Schulz in bfloat16 does the same as in float32."""
 
 from __future__ import annotations
 

@@ -156,8 +156,8 @@ def test_training_always_gets_its_least_share(steady):
 
 
 def test_measured_hardware_is_plausible_and_obeys_dtype():
-    found = measure_hardware("cpu", dtype="float32", seconds=0.02)
-    assert found.device == Device(name="cpu", dtype="float32")
-    assert 1e8 < found.flops < 1e15
-    assert 1e8 < found.read_bytes < 1e13
+    actual = measure_hardware("cpu", dtype="float32", seconds=0.02)
+    assert actual.device == Device(name="cpu", dtype="float32")
+    assert 1e8 < actual.flops < 1e15
+    assert 1e8 < actual.read_bytes < 1e13
     assert measure_hardware("cpu", dtype="bfloat16", seconds=0.02).device.dtype == "bfloat16"

@@ -15,18 +15,18 @@ from underhood.ui.svg_figures import APART, _ends, draw
 
 @given(st.floats(1e-6, 1e6), st.floats(1.001, 1e4))
 def test_log_axis_places_equal_factors_equally_far(low, factor):
-    found = axis([low, low * factor**2], True, pad=0)
-    assert found.at(low) == pytest.approx(0, abs=0.02)
-    assert found.at(low * factor) == pytest.approx(50, abs=0.02)
-    assert found.at(low * factor**2) == pytest.approx(100, abs=0.02)
+    actual = axis([low, low * factor**2], True, pad=0)
+    assert actual.at(low) == pytest.approx(0, abs=0.02)
+    assert actual.at(low * factor) == pytest.approx(50, abs=0.02)
+    assert actual.at(low * factor**2) == pytest.approx(100, abs=0.02)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
 def test_labels_at_the_ends_never_cover_each_other(places):
-    labels = _ends([{"end": place, "name": str(place), "hue": 0} for place in places])
+    labels = _ends([{"end": location, "name": str(location), "hue": 0} for location in places])
     ordered = [label["at"] for label in labels]
     assert all(b - a >= APART - 0.1 for a, b in pairwise(ordered))
-    assert [label["name"] for label in labels] == [str(place) for place in sorted(places)]
+    assert [label["name"] for label in labels] == [str(location) for location in sorted(places)]
 
 
 def test_every_kind_of_figure_is_drawn_with_its_values():

@@ -17,7 +17,7 @@ def no_traceback(ctx: Any, response: Any, case: Any) -> None:
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
-    """Most random names are no model's: with a real one, requests reach the engine."""
+    """Most random names belong to no model: with a real one, requests reach the engine."""
     if isinstance(body, dict) and isinstance(body.get("model"), str) and len(body["model"]) <= 512:
         body["model"] = ["tiny", "base", "sft"][len(body["model"]) % 3]
     return body

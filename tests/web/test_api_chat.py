@@ -68,13 +68,13 @@ def test_greedy_answer_and_logprobs_match_the_naive_loop(live: Live, client: ope
     assert choice.finish_reason == done.finish
     assert answer.model == "tiny:dpo"
     told = choice.logprobs.content
-    assert [one.logprob for one in told] == pytest.approx(done.logprobs, abs=1e-4)
-    assert b"".join(bytes(one.bytes) for one in told).decode("utf-8", "replace") == text
-    for one in told:
-        best = [other.logprob for other in one.top_logprobs]
+    assert [token.logprob for token in told] == pytest.approx(done.logprobs, abs=1e-4)
+    assert b"".join(bytes(token.bytes) for token in told).decode("utf-8", "replace") == text
+    for token in told:
+        best = [other.logprob for other in token.top_logprobs]
         assert len(best) == 3
         assert best == sorted(best, reverse=True)
-        assert one.logprob <= best[0] + 1e-6
+        assert token.logprob <= best[0] + 1e-6
     assert answer.usage.prompt_tokens == len(ids_of(live, "tiny", ASK))
     assert answer.usage.completion_tokens == len(done.ids) + (done.finish == "stop")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
@@ -90,12 +90,12 @@ def test_stream_spells_the_answer_and_ends_with_the_usage(client: openai.OpenAI)
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     for choice in whole.choices:
-        mine = [part for chunk in chunks for part in chunk.choices if part.index == choice.index]
+        mine = [piece for chunk in chunks for piece in chunk.choices if piece.index == choice.index]
         assert mine[0].delta.role == "assistant"
-        assert "".join(part.delta.content or "" for part in mine) == choice.message.content
-        assert [part.finish_reason for part in mine if part.finish_reason] == [choice.finish_reason]
-        told = [one.logprob for part in mine if part.logprobs for one in part.logprobs.content]
-        assert told == pytest.approx([one.logprob for one in choice.logprobs.content], abs=1e-5)
+        assert "".join(piece.delta.content or "" for piece in mine) == choice.message.content
+        assert [piece.finish_reason for piece in mine if piece.finish_reason] == [choice.finish_reason]
+        told = [item.logprob for piece in mine if piece.logprobs for item in piece.logprobs.content]
+        assert told == pytest.approx([item.logprob for item in choice.logprobs.content], abs=1e-5)
 
 
 def test_stream_without_options_has_no_usage(client: openai.OpenAI):
@@ -119,7 +119,7 @@ def test_seed_repeats_and_choice_i_draws_as_prompt_i_of_generate(live: Live, cli
         sampling=SamplingSpec(temperature=1.0, seed=5),
         stop_ids=loaded.stop_ids,
     )
-    assert texts(5) == [loaded.tokenizer.decode(one.ids) for one in done]
+    assert texts(5) == [loaded.tokenizer.decode(completion.ids) for completion in done]
     assert len(set(texts(-5))) == 3, "a negative seed is one like any other"
 
 
@@ -144,11 +144,11 @@ def test_stop_string_ends_the_answer_and_is_no_part_of_it(live: Live, client: op
             model="tiny", messages=ASK, temperature=0, max_tokens=30, stop=[stop, "never said"], stream=stream
         )
         if stream:
-            parts = [part for chunk in answer for part in chunk.choices]
-            said, finish = "".join(part.delta.content or "" for part in parts), parts[-1].finish_reason
+            parts = [piece for chunk in answer for piece in chunk.choices]
+            output, finish = "".join(piece.delta.content or "" for piece in parts), parts[-1].finish_reason
         else:
-            said, finish = answer.choices[0].message.content, answer.choices[0].finish_reason
-        assert said == text[: text.index(stop)]
+            output, finish = answer.choices[0].message.content, answer.choices[0].finish_reason
+        assert output == text[: text.index(stop)]
         assert finish == "stop"
 
 
@@ -173,7 +173,7 @@ def test_penalties_and_bias_reach_the_draw(live: Live, client: openai.OpenAI):
     answer = client.chat.completions.create(
         model="tiny", messages=ASK, temperature=0, logit_bias=forbidden, max_tokens=8, logprobs=True
     )
-    told = [bytes(one.bytes) for one in answer.choices[0].logprobs.content]
+    told = [bytes(item.bytes) for item in answer.choices[0].logprobs.content]
     assert loaded.tokenizer.decode_bytes(done.ids) not in told
 
 
@@ -199,9 +199,9 @@ def test_json_schema_makes_every_answer_parse(client: openai.OpenAI):
             max_tokens=200,
             response_format={"type": "json_schema", "json_schema": schema},
         )
-        found = json.loads(answer.choices[0].message.content)
-        assert found["place"] in ("here", "there")
-        assert 1 <= found["days"] <= 9
+        actual = json.loads(answer.choices[0].message.content)
+        assert actual["place"] in ("here", "there")
+        assert 1 <= actual["days"] <= 9
         assert answer.choices[0].finish_reason == "stop"
 
 
@@ -235,13 +235,13 @@ def test_forced_tool_call_parses_and_fits_its_schema(client: openai.OpenAI, choi
             model="tiny", messages=ASK, seed=seed, temperature=1, max_tokens=200, stream=stream, **given
         )
         if stream:
-            parts = [part for chunk in answer for part in chunk.choices]
-            deltas = [call for part in parts for call in part.delta.tool_calls or []]
+            parts = [piece for chunk in answer for piece in chunk.choices]
+            deltas = [call for piece in parts for call in piece.delta.tool_calls or []]
             name = deltas[0].function.name
             assert deltas[0].id
             assert deltas[0].type == "function"
             arguments = "".join(call.function.arguments or "" for call in deltas)
-            assert not any(part.delta.content for part in parts)
+            assert not any(piece.delta.content for piece in parts)
             finish = parts[-1].finish_reason
         else:
             (call,) = answer.choices[0].message.tool_calls
@@ -249,12 +249,12 @@ def test_forced_tool_call_parses_and_fits_its_schema(client: openai.OpenAI, choi
             assert answer.choices[0].message.content is None
             finish = answer.choices[0].finish_reason
         assert finish == "tool_calls"
-        found = json.loads(arguments)
+        actual = json.loads(arguments)
         if name == "weather":
-            assert set(found) == {"place", "days"}
+            assert set(actual) == {"place", "days"}
         else:
             assert choice == "required"
-            assert (name, found) == ("clock", {})
+            assert (name, actual) == ("clock", {})
 
 
 def test_automatic_choice_gives_text_or_calls_that_parse(live: Live, client: openai.OpenAI):
@@ -279,10 +279,10 @@ def test_automatic_choice_gives_text_or_calls_that_parse(live: Live, client: ope
 def test_tool_results_and_earlier_calls_come_back_as_they_were_given(client: openai.OpenAI):
     forced = {"type": "function", "function": {"name": "weather"}}
     first = client.chat.completions.create(model="tiny", messages=ASK, tools=[WEATHER], tool_choice=forced, seed=1)
-    said = first.choices[0].message
-    result = {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "Rain."}
+    output = first.choices[0].message
+    result = {"role": "tool", "tool_call_id": output.tool_calls[0].id, "content": "Rain."}
     uncalled = {"model": "tiny", "tools": [WEATHER], "tool_choice": "none", "max_tokens": 4}
-    second = client.chat.completions.create(messages=[*ASK, said, result], **uncalled)
+    second = client.chat.completions.create(messages=[*ASK, output, result], **uncalled)
     assert second.choices[0].message.tool_calls is None
     before = client.chat.completions.create(messages=ASK, **uncalled)
     assert second.usage.prompt_tokens > before.usage.prompt_tokens
@@ -294,12 +294,12 @@ def test_content_parts_and_developer_role_are_read_as_text(client: openai.OpenAI
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "A "}, {"type": "text", "text": "list?"}]},
     ]
-    one, other = (
+    first, other = (
         client.chat.completions.create(model="tiny", messages=messages, temperature=0, max_tokens=10)
         for messages in (plain, parts)
     )
-    assert one.choices[0].message.content == other.choices[0].message.content
-    assert one.usage.prompt_tokens == other.usage.prompt_tokens
+    assert first.choices[0].message.content == other.choices[0].message.content
+    assert first.usage.prompt_tokens == other.usage.prompt_tokens
 
 
 def test_pydantic_answers_parse_by_the_clients_own_helper(client: openai.OpenAI):
@@ -343,4 +343,6 @@ def test_lowest_logprob_is_a_json_number(client: openai.OpenAI):
     answer = client.chat.completions.create(
         model="tiny", messages=ASK, max_tokens=2, logprobs=True, top_logprobs=20, temperature=0
     )
-    assert all(math.isfinite(one.logprob) for token in answer.choices[0].logprobs.content for one in token.top_logprobs)
+    assert all(
+        math.isfinite(logprob.logprob) for token in answer.choices[0].logprobs.content for logprob in token.top_logprobs
+    )

@@ -37,9 +37,11 @@ def test_greedy_texts_of_several_prompts_match_the_naive_loop(live: Live, client
     answer = client.completions.create(model="base", prompt=[TEXT, "Naïve café"], temperature=0, max_tokens=20)
     prompts = [loaded.prompt_ids(text) for text in (TEXT, "Naïve café")]
     done = generate(loaded.model, prompts, max_new_tokens=20, stop_ids=loaded.stop_ids)
-    assert [choice.text for choice in answer.choices] == [loaded.tokenizer.decode(one.ids) for one in done]
+    assert [choice.text for choice in answer.choices] == [
+        loaded.tokenizer.decode(completion.ids) for completion in done
+    ]
     assert [choice.index for choice in answer.choices] == [0, 1]
-    assert [choice.finish_reason for choice in answer.choices] == [one.finish for one in done]
+    assert [choice.finish_reason for choice in answer.choices] == [completion.finish for completion in done]
     assert answer.usage.prompt_tokens == sum(map(len, prompts))
 
 
@@ -48,16 +50,16 @@ def test_stream_is_what_the_description_says(live: Live, route: str):
     """Schemathesis found it wrong, after six minutes."""
     with live.http() as http:
         described = http.get("/openapi.json").json()["paths"][route]["post"]["responses"]["200"]["content"]
-        asked = {"prompt": TEXT} if route == "/v1/completions" else {"messages": [{"role": "user", "content": TEXT}]}
-        answer = http.post(route, json=asked | {"model": "sft", "stream": True, "max_tokens": 4})
+        request = {"prompt": TEXT} if route == "/v1/completions" else {"messages": [{"role": "user", "content": TEXT}]}
+        answer = http.post(route, json=request | {"model": "sft", "stream": True, "max_tokens": 4})
     kind = answer.headers["content-type"].partition(";")[0]
     events = [dict([line.split(": ", 1)]) for line in answer.text.split("\n\n") if line]
     assert len(events) > 2
-    said = described[kind]["itemSchema"]
-    assert said["type"] == "object"
+    output = described[kind]["itemSchema"]
+    assert output["type"] == "object"
     for event in events:
-        assert set(said["required"]) <= set(event) <= set(said["properties"])
-        assert all(said["properties"][name]["type"] == "string" for name in event)
+        assert set(output["required"]) <= set(event) <= set(output["properties"])
+        assert all(output["properties"][name]["type"] == "string" for name in event)
 
 
 @pytest.mark.parametrize("with_model", [True, False], ids=["draft model", "prompt lookup"])
@@ -134,11 +136,11 @@ def test_stream_spells_every_choice(client: openai.OpenAI, echo: bool):
         update={"prompt_tokens_details": chunks[-1].usage.prompt_tokens_details}
     )
     for choice in whole.choices:
-        mine = [part for chunk in chunks for part in chunk.choices if part.index == choice.index]
-        assert "".join(part.text for part in mine) == choice.text
-        assert [part.finish_reason for part in mine if part.finish_reason] == [choice.finish_reason]
-        tokens = [token for part in mine if part.logprobs for token in part.logprobs.tokens]
-        offsets = [offset for part in mine if part.logprobs for offset in part.logprobs.text_offset]
+        mine = [piece for chunk in chunks for piece in chunk.choices if piece.index == choice.index]
+        assert "".join(piece.text for piece in mine) == choice.text
+        assert [piece.finish_reason for piece in mine if piece.finish_reason] == [choice.finish_reason]
+        tokens = [token for piece in mine if piece.logprobs for token in piece.logprobs.tokens]
+        offsets = [offset for piece in mine if piece.logprobs for offset in piece.logprobs.text_offset]
         assert tokens == choice.logprobs.tokens
         assert offsets == choice.logprobs.text_offset
 
@@ -194,6 +196,6 @@ def test_tokenize_matches_the_tokenizer_and_the_template(live: Live):
     messages = [{"role": "user", "content": "Hi"}]
     talk = loaded.conversation()
     for prompt in (True, False):
-        asked = {"messages": messages, "add_generation_prompt": prompt}
+        request = {"messages": messages, "add_generation_prompt": prompt}
         expected = talk.template.render(loaded.tokenizer, messages, add_generation_prompt=prompt).ids
-        assert http.post("/tokenize", json=asked).json()["tokens"] == expected
+        assert http.post("/tokenize", json=request).json()["tokens"] == expected

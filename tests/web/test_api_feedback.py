@@ -37,8 +37,8 @@ def test_answer_is_rated_by_its_id_with_the_full_exchange(live: Live, stream: bo
         id = chunks[0].id
         texts = ["", ""]
         for chunk in chunks:
-            for part in chunk.choices:
-                texts[part.index] += part.delta.content or ""
+            for piece in chunk.choices:
+                texts[piece.index] += piece.delta.content or ""
     else:
         id, texts = answer.id, [choice.message.content for choice in answer.choices]
     body = {"id": id, "choice": 1, "rating": "down", "edit": "A sequence.", "comment": "too wild"}
@@ -77,11 +77,11 @@ def pair(chosen: str) -> Pair:
 
 def test_feedback_fills_at_most_half_of_what_alignment_reads():
     mine, others = [pair("a"), pair("b")], [pair(str(number)) for number in range(100)]
-    found = mixed(mine, others, reads=40, seed=0)
-    assert len(found) == 40
-    assert [one.chosen for one in found if one in mine] == ["a", "b"] * 4
-    assert len({one.chosen for one in found}) == 34
-    assert len([one for one in mixed(mine * 15, others, reads=40, seed=0) if one in mine]) == 30
+    actual = mixed(mine, others, reads=40, seed=0)
+    assert len(actual) == 40
+    assert [item.chosen for item in actual if item in mine] == ["a", "b"] * 4
+    assert len({item.chosen for item in actual}) == 34
+    assert len([item for item in mixed(mine * 15, others, reads=40, seed=0) if item in mine]) == 30
     assert mixed(mine, [], reads=40, seed=0) == mine * 4
 
 

@@ -52,9 +52,9 @@ def test_no_request_breaks_the_server_or_its_description(tmp_path: Path, writers
         )
         (tmp_path / "schemathesis.txt").write_text(done.stdout + done.stderr)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        asked = set(re.findall(r'requests_total\{route="([^"]+)",status="\d+"\}', live.http().get("/metrics").text))
+        routes = set(re.findall(r'requests_total\{route="([^"]+)",status="\d+"\}', live.http().get("/metrics").text))
         mine = {path for path in described if bool(re.search(WRITERS, path)) == writers}
-        assert {path.replace("{model}", "{model:path}") for path in mine} <= asked
+        assert {path.replace("{model}", "{model:path}") for path in mine} <= routes
         assert live.http().get("/health").json()["status"] == "ok"
-        for one in live.registry.served:
-            assert one.engine.stats().failures == 0
+        for model in live.registry.served:
+            assert model.engine.stats().failures == 0

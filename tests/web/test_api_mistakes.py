@@ -22,11 +22,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def told(live: Live, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     answer = live.http().post(path, json=body)
-    found = answer.json()
-    assert set(found) == {"error"}
-    assert set(found["error"]) == {"message", "type", "param", "code"}
+    actual = answer.json()
+    assert set(actual) == {"error"}
+    assert set(actual["error"]) == {"message", "type", "param", "code"}
     assert "Traceback" not in answer.text
-    return answer.status_code, found["error"]
+    return answer.status_code, actual["error"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_bad_field_is_a_400_that_names_it(live: Live, path: str, body: dict[str,
     status, error = told(live, path, whole)
     assert status == 400, error
     assert error["param"] is not None, error
-    # A union names one of its branches' complaints: the field itself, or what stands in it.
+    # A union names one of its branches' complaints: the field itself, or its content.
     assert error["param"] == param or error["param"].startswith((param + ".", param + "[")), error
     assert error["type"] == "invalid_request_error"
     assert error["message"]
@@ -157,7 +157,7 @@ def test_too_long_prompt_has_openais_code(live: Live):
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         (b"", "body"),
         (b"{", "not JSON"),
@@ -174,10 +174,10 @@ def test_too_long_prompt_has_openais_code(live: Live):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_bytes_that_are_no_good_json_are_a_400(live: Live, raw: bytes, said: str):
+def test_bytes_that_are_no_good_json_are_a_400(live: Live, raw: bytes, message: str):
     answer = live.http().post(TEXT, content=raw, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400, answer.text
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 def test_body_of_another_type_is_a_400(live: Live):
@@ -202,9 +202,9 @@ def test_text_that_cannot_fit_is_refused_before_it_is_tokenized(live: Live, monk
     def no(*_):
         raise AssertionError("the text was read")
 
-    for one in live.registry.served:
-        assert one.longest_token > 0
-        monkeypatch.setattr(one.loaded.tokenizer, "encode", no)
+    for model in live.registry.served:
+        assert model.longest_token > 0
+        monkeypatch.setattr(model.loaded.tokenizer, "encode", no)
     status, error = told(live, TEXT, {"model": "base", "prompt": "x" * 50_000})
     assert (status, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
     status, error = told(live, CHAT, {"model": "tiny", "messages": [{"role": "user", "content": "x" * 50_000}]})

@@ -163,19 +163,21 @@ def narrow(tmp_path: Path) -> Iterator[Live]:
         yield live
 
 
-def ask_later(live: Live, body: dict, found: list) -> threading.Thread:
-    thread = threading.Thread(target=lambda: found.append(live.http().post("/v1/completions", json=body)), daemon=True)
+def ask_later(live: Live, body: dict, answers: list) -> threading.Thread:
+    thread = threading.Thread(
+        target=lambda: answers.append(live.http().post("/v1/completions", json=body)), daemon=True
+    )
     thread.start()
     return thread
 
 
 def test_full_queue_says_when_to_come_back_and_the_others_are_answered(narrow: Live):
-    found: list[httpx.Response] = []
+    answers: list[httpx.Response] = []
     engine = narrow.registry.find("base").engine
-    threads = [ask_later(narrow, endless(narrow) | {"max_tokens": 300}, found)]
+    threads = [ask_later(narrow, endless(narrow) | {"max_tokens": 300}, answers)]
     wait_until(lambda: engine.stats().running == 1)
     short = endless(narrow) | {"max_tokens": 3}
-    threads += [ask_later(narrow, short, found) for _ in range(2)]
+    threads += [ask_later(narrow, short, answers) for _ in range(2)]
     wait_until(lambda: engine.stats().waiting == 2)
     answer = narrow.http().post("/v1/completions", json=short)
     assert answer.status_code == 429
@@ -185,7 +187,7 @@ def test_full_queue_says_when_to_come_back_and_the_others_are_answered(narrow: L
         narrow.openai().completions.create(**short)
     for thread in threads:
         thread.join(60)
-    assert [one.status_code for one in found] == [200, 200, 200]
+    assert [response.status_code for response in answers] == [200, 200, 200]
 
 
 def test_request_of_many_prompts_is_taken_whole_or_not_at_all(narrow: Live):
@@ -215,14 +217,14 @@ def test_client_that_leaves_frees_its_blocks_within_a_step(narrow: Live, stream:
 
 def test_client_that_leaves_the_queue_is_forgotten(narrow: Live):
     engine = narrow.registry.find("base").engine
-    found: list[httpx.Response] = []
-    first = ask_later(narrow, endless(narrow) | {"max_tokens": 300}, found)
+    answers: list[httpx.Response] = []
+    first = ask_later(narrow, endless(narrow) | {"max_tokens": 300}, answers)
     wait_until(lambda: engine.stats().running == 1)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{narrow.url}/v1/completions", json=endless(narrow), timeout=0.2)
     wait_until(lambda: engine.stats().waiting == 0)
     first.join(60)
-    assert found[0].status_code == 200
+    assert answers[0].status_code == 200
 
 
 class Broken(RuntimeError):
@@ -272,14 +274,14 @@ def test_one_failing_request_leaves_the_others_of_its_step_unharmed(tmp_path: Pa
             model="base", prompt="The list", max_tokens=40, temperature=0, logit_bias=stops
         )
         monkeypatch.setattr(reader, "read", fail_on_poison)
-        found: list[httpx.Response] = []
+        answers: list[httpx.Response] = []
         good = {"model": "base", "prompt": "The list", "max_tokens": 40, "temperature": 0, "logit_bias": stops}
-        threads = [ask_later(live, good, found) for _ in range(3)]
+        threads = [ask_later(live, good, answers) for _ in range(3)]
         bad = live.http().post("/v1/completions", json={"model": "base", "prompt": "Q"})
         for thread in threads:
             thread.join(60)
         assert bad.status_code == 503
-        assert {one.json()["choices"][0]["text"] for one in found} == {alone.choices[0].text}
+        assert {answer.json()["choices"][0]["text"] for answer in answers} == {alone.choices[0].text}
         assert live.http().get("/health").status_code == 200
 
 
@@ -309,13 +311,13 @@ def test_shutdown_finishes_what_has_begun_and_takes_nothing_new(tmp_path: Path):
     registry = ModelRegistry.open([make_run(tmp_path / "tiny", context=4096)], spec=SPEC)
     with serving(registry, ServeSettings(port=0, drain_seconds=30)) as live:
         engine = registry.find("base").engine
-        found: list[httpx.Response] = []
-        thread = ask_later(live, endless(live) | {"max_tokens": 400}, found)
+        answers: list[httpx.Response] = []
+        thread = ask_later(live, endless(live) | {"max_tokens": 400}, answers)
         wait_until(lambda: engine.stats().running == 1)
         live.server.should_exit = True
         thread.join(60)
-    assert found[0].status_code == 200
-    assert found[0].json()["usage"]["completion_tokens"] == 400
+    assert answers[0].status_code == 200
+    assert answers[0].json()["usage"]["completion_tokens"] == 400
     assert not engine.healthy
     with pytest.raises(httpx.ConnectError):
         live.http().get("/health")
@@ -324,13 +326,15 @@ def test_shutdown_finishes_what_has_begun_and_takes_nothing_new(tmp_path: Path):
 def test_shutdown_does_not_wait_for_ever(tmp_path: Path):
     registry = ModelRegistry.open([make_run(tmp_path / "tiny", context=4096)], spec=SPEC)
     with serving(registry, ServeSettings(port=0, drain_seconds=0.2)) as live:
-        found: list = []
+        answers: list = []
 
         def ask() -> None:
             try:
-                found.append(live.http().post("/v1/completions", json=endless(live) | {"max_tokens": 4000}).status_code)
+                answers.append(
+                    live.http().post("/v1/completions", json=endless(live) | {"max_tokens": 4000}).status_code
+                )
             except httpx.HTTPError as error:
-                found.append(error)
+                answers.append(error)
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
@@ -339,7 +343,7 @@ def test_shutdown_does_not_wait_for_ever(tmp_path: Path):
         live.server.should_exit = True
         thread.join(60)
     assert time.monotonic() - ended < 20
-    assert len(found) == 1
+    assert len(answers) == 1
 
 
 def test_taken_port_is_one_line(live: Live):

@@ -141,9 +141,9 @@ def test_page_chat_compares_two_models_each_with_its_own_history(browser: Browse
         visit.ask(LIST["content"])
         visit.ask(ITEMS["content"])
         texts = said(visit)
-        for model, (one, two) in {"small:dpo": texts[::2], "small:sft": texts[1::2]}.items():
-            assert one == greedy_answer(live, model, LIST)
-            assert two == greedy_answer(live, model, LIST, {"role": "assistant", "content": one}, ITEMS)
+        for model, (item, two) in {"small:dpo": texts[::2], "small:sft": texts[1::2]}.items():
+            assert item == greedy_answer(live, model, LIST)
+            assert two == greedy_answer(live, model, LIST, {"role": "assistant", "content": item}, ITEMS)
         lanes = visit.page.locator(".turn").first.locator(".answer")
         left, right = lanes.nth(0).bounding_box(), lanes.nth(1).bounding_box()
         assert left is not None
@@ -202,7 +202,7 @@ def test_page_chat_goes_on_from_another_token(browser: Browser, live: Live) -> N
             page.keyboard.press(key)
         menu = page.get_by_role("dialog")
         expect(menu.locator("li")).to_have_count(10)
-        expect(menu.locator("button:disabled")).to_have_count(1)  # the token that stands there
+        expect(menu.locator("button:disabled")).to_have_count(1)  # the token that is there
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         expect(page.locator(".variants .number")).to_have_text("2/2")

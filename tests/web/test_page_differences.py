@@ -40,13 +40,13 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
         yield visit
 
 
-def common(one: list[int], two: list[int]) -> int:
+def common(first: list[int], two: list[int]) -> int:
     """The length of the longest common subsequence, by the textbook's recurrence."""
     row = [0] * (len(two) + 1)
-    for left in one:
+    for left in first:
         before = row[:]
-        for place, right in enumerate(two):
-            row[place + 1] = before[place] + 1 if left == right else max(before[place + 1], row[place])
+        for index, right in enumerate(two):
+            row[index + 1] = before[index] + 1 if left == right else max(before[index + 1], row[index])
     return row[-1]
 
 
@@ -58,16 +58,16 @@ def test_page_differences_leave_a_longest_common_subsequence(visit: Visit) -> No
       const { differing } = await import("/static/differ.js");
       return pairs.map(([one, two]) => differing(one, two).map((places) => [...places]));
     }"""
-    for (one, two), (left, right) in zip(pairs, visit.page.evaluate(script, pairs), strict=True):
-        kept = [word for place, word in enumerate(one) if place not in left]
-        assert kept == [word for place, word in enumerate(two) if place not in right]
-        assert len(kept) == common(one, two)
+    for (first, two), (left, right) in zip(pairs, visit.page.evaluate(script, pairs), strict=True):
+        kept = [word for index, word in enumerate(first) if index not in left]
+        assert kept == [word for index, word in enumerate(two) if index not in right]
+        assert len(kept) == common(first, two)
 
 
 def test_page_differences_are_marked_within_any_markup_and_counted_in_words(visit: Visit) -> None:
-    one = "A **list** holds items.\n\n- they can be changed\n- `len(x)` counts them"
+    first = "A **list** holds items.\n\n- they can be changed\n- `len(x)` counts them"
     two = "A **tuple** holds items.\n\n- they can not be changed ever\n- `len(x)` counts them"
-    made = visit.page.evaluate(MARK, [one, two])
+    made = visit.page.evaluate(MARK, [first, two])
     assert made["found"][0] == [["list"], "1 of 11 words differ"]
     assert [words.strip() for words in made["found"][1][0]] == ["tuple", "not", "ever"]
     assert made["found"][1][1] == "3 of 13 words differ"

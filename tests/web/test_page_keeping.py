@@ -132,7 +132,7 @@ def test_page_text_of_models_cannot_become_markup(browser: Browser, live: Live) 
         )
     )
     with Visit(browser, live.url) as visit:
-        found = visit.page.evaluate(
+        actual = visit.page.evaluate(
             """async (text) => {
               const { markdown } = await import("/static/markdown.js");
               const box = document.createElement("div");
@@ -144,11 +144,11 @@ def test_page_text_of_models_cannot_become_markup(browser: Browser, live: Live) 
             }""",
             hostile,
         )
-        assert found["links"] == ["https://example.org/"]
-        assert found["raw"] == []
-        assert found["strong"] == ["bold"]
-        assert found["em"] == ["emphasis"]
-        assert "f(*args, **kwargs)" in found["text"]
-        assert found["code"] == ["<script>document.title='hacked'</script>", "<i>", "code"]
+        assert actual["links"] == ["https://example.org/"]
+        assert actual["raw"] == []
+        assert actual["strong"] == ["bold"]
+        assert actual["em"] == ["emphasis"]
+        assert "f(*args, **kwargs)" in actual["text"]
+        assert actual["code"] == ["<script>document.title='hacked'</script>", "<i>", "code"]
         assert visit.page.title() != "hacked"
         assert visit.quiet

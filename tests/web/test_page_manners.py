@@ -44,31 +44,31 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield live
 
 
-def settle(visit: Visit, place: str) -> None:
+def settle(visit: Visit, section: str) -> None:
     """Waits until the place shows what it is for, with everything open that can be."""
     page = visit.page
-    if place == "chat":
+    if section == "chat":
         visit.ask("What is a list?")
         page.get_by_role("button", name="Tokens", exact=True).click()
         page.locator(".strip .token").first.wait_for()
         page.get_by_role("button", name="Settings", exact=True).click()
-    elif place == "two models":
+    elif section == "two models":
         visit.ask("What is a list?")
         page.locator("mark.differs").first.wait_for()
     else:
-        page.locator({"runs": "tbody tr", "run": ".stages li", "compare": ".diff tr"}[place]).first.wait_for()
+        page.locator({"runs": "tbody tr", "run": ".stages li", "compare": ".diff tr"}[section]).first.wait_for()
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("section", PLACES)
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (360, "light")])
-def test_page_is_quiet_accessible_and_fits(browser: Browser, live: Live, place: str, width: int, scheme: Any) -> None:
+def test_page_is_quiet_accessible_and_fits(browser: Browser, live: Live, section: str, width: int, scheme: Any) -> None:
     viewport = {"width": width, "height": 800}
-    with Visit(browser, live.url, PLACES[place], viewport=viewport, color_scheme=scheme, bypass_csp=True) as visit:
-        settle(visit, place)
+    with Visit(browser, live.url, PLACES[section], viewport=viewport, color_scheme=scheme, bypass_csp=True) as visit:
+        settle(visit, section)
         assert visit.overflow <= 0
-        found = Axe().run(visit.page).response["violations"]
-        serious = [(one["id"], one["nodes"][0]["html"][:120]) for one in found if one["impact"] in SERIOUS]
+        actual = Axe().run(visit.page).response["violations"]
+        serious = [(item["id"], item["nodes"][0]["html"][:120]) for item in actual if item["impact"] in SERIOUS]
         assert serious == []
         assert visit.quiet, (visit.complaints, visit.foreign)
         assert visit.page.title() != "hacked"
@@ -83,17 +83,21 @@ def test_page_axe_sees_what_it_is_meant_to_see(browser: Browser, live: Live) -> 
           document.querySelector("#ask").removeAttribute("placeholder");
           document.querySelector("h1").style.color = "#ccc";
         }""")
-        found = {one["id"] for one in Axe().run(visit.page).response["violations"] if one["impact"] in SERIOUS}
-        assert {"label", "color-contrast"} <= found
+        actual = {
+            violation["id"]
+            for violation in Axe().run(visit.page).response["violations"]
+            if violation["impact"] in SERIOUS
+        }
+        assert {"label", "color-contrast"} <= actual
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_page_holds_under_its_own_policy(browser: Browser, live: Live, place: str) -> None:
-    with Visit(browser, live.url, PLACES[place]) as visit:
-        settle(visit, place)
+@pytest.mark.parametrize("section", PLACES)
+def test_page_holds_under_its_own_policy(browser: Browser, live: Live, section: str) -> None:
+    with Visit(browser, live.url, PLACES[section]) as visit:
+        settle(visit, section)
         assert visit.quiet, (visit.complaints, visit.foreign)
         with live.http() as client:
-            answer = client.get(PLACES[place].partition("?")[0])
+            answer = client.get(PLACES[section].partition("?")[0])
         assert answer.headers["content-security-policy"] == POLICY
         assert POLICY.startswith("default-src 'self'")
 
@@ -148,7 +152,7 @@ def test_page_numbers_read_as_in_the_report(browser: Browser, live: Live) -> Non
     ]
     pairs = [(0, 1), (1.62, 4.3), (-0.8, 2.1), (0, 638), (0.031, 0.0345), (100, 2400)]
     with Visit(browser, live.url) as visit:
-        found = visit.page.evaluate(
+        actual = visit.page.evaluate(
             """async ([values, pairs]) => {
               const n = await import("/static/numbers.js");
               return { count: values.map(n.count), size: values.map(n.size), whole: values.map(n.whole),
@@ -158,13 +162,13 @@ def test_page_numbers_read_as_in_the_report(browser: Browser, live: Live) -> Non
             }""",
             [values, pairs],
         )
-    assert found["count"] == [formatting.count(v) for v in values]
-    assert found["size"] == [formatting.size(v) for v in values]
-    assert found["whole"] == [formatting.whole(v) for v in values]
-    assert found["decimal"] == [formatting.decimal(-v, 2) for v in values]
-    assert found["duration"] == [formatting.duration(v) for v in values]
-    assert found["percent"] == [formatting.percent(min(v / 100, 1)) for v in values]
-    assert found["ticks"] == [
+    assert actual["count"] == [formatting.count(v) for v in values]
+    assert actual["size"] == [formatting.size(v) for v in values]
+    assert actual["whole"] == [formatting.whole(v) for v in values]
+    assert actual["decimal"] == [formatting.decimal(-v, 2) for v in values]
+    assert actual["duration"] == [formatting.duration(v) for v in values]
+    assert actual["percent"] == [formatting.percent(min(v / 100, 1)) for v in values]
+    assert actual["ticks"] == [
         [[t, formatting.tick_label(t, 0.25)] for t in formatting.nice_ticks(*pair, 4)] for pair in pairs
     ]
 

@@ -94,12 +94,12 @@ def test_page_run_asks_the_server_only_for_what_is_new(browser: Browser, live: L
         assert again["same"] is True
         assert "stages" not in again
     begun = time.monotonic()
-    asked: list[str] = []
+    urls: list[str] = []
     with Visit(browser, live.url, "/runs/whole") as visit:
-        visit.page.on("request", lambda request: asked.append(request.url))
+        visit.page.on("request", lambda request: urls.append(request.url))
         visit.page.locator(".stages li").first.wait_for()
         visit.page.wait_for_timeout(1500)
-        assert sum("/live" in url for url in asked) <= 2 + (time.monotonic() - begun) / 4  # a finished run: each 5 s
+        assert sum("/live" in url for url in urls) <= 2 + (time.monotonic() - begun) / 4  # a finished run: each 5 s
         assert visit.quiet
 
 
@@ -127,9 +127,9 @@ def test_page_run_asks_every_checkpoint_the_same(browser: Browser, live: Live) -
         loaded = live.registry.find("small:sft").loaded
         wanted = loaded.chat("What is a list?", max_tokens=96, temperature=0.0)
         with live.http() as client:
-            asked = {"stage": "sft", "step": 10, "prompt": "What is a list?"}
-            assert client.post("/ui/runs/small/sample", json=asked).json()["text"] == wanted
-            gone = client.post("/ui/runs/small/sample", json=asked | {"step": 11})
+            request = {"stage": "sft", "step": 10, "prompt": "What is a list?"}
+            assert client.post("/ui/runs/small/sample", json=request).json()["text"] == wanted
+            gone = client.post("/ui/runs/small/sample", json=request | {"step": 11})
             assert gone.status_code == 400
             assert "gone" in gone.json()["error"]["message"]
         assert "prompt=What" in page.url

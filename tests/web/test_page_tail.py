@@ -24,10 +24,10 @@ def test_tail_curves_match_the_report_s(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evals=True)
     tail, read = RunTail(run).refresh(), read_run(run)
     for stage in ("pretrain", "sft", "dpo"):
-        found = tail.training[stage].curves(stage)
+        actual = tail.training[stage].curves(stage)
         for wanted in curves(read, stage):
             [same] = [
-                curve for key, curve in found.items() if key in get_stage(stage).curves and curve.title == wanted.title
+                curve for key, curve in actual.items() if key in get_stage(stage).curves and curve.title == wanted.title
             ]
             assert same == wanted
 
@@ -48,7 +48,9 @@ def test_tail_of_a_log_in_pieces_matches_the_whole(tmp_path: Path) -> None:
         assert tail.seen == raw.rfind(b"\n", 0, at) + 1
     wanted = RunTail(whole).refresh()
     assert tail.events == wanted.events
-    assert {key: part.steps for key, part in tail.training.items()} == {k: p.steps for k, p in wanted.training.items()}
+    assert {key: piece.steps for key, piece in tail.training.items()} == {
+        k: p.steps for k, p in wanted.training.items()
+    }
 
 
 def test_tail_drops_the_steps_of_an_earlier_attempt_matches_steps_of(tmp_path: Path) -> None:
@@ -128,13 +130,13 @@ def test_runs_difference_lists_every_setting_once(tmp_path: Path) -> None:
     summary = json.loads((b / "summary.json").read_text())
     summary["spec"]["d_model"] = 256
     (b / "summary.json").write_text(json.dumps(summary))
-    found = Runs([tmp_path]).difference("a", "b")
-    rows = {row["key"]: (row["a"], row["b"]) for row in found["settings"] if not row["same"]}
+    actual = Runs([tmp_path]).difference("a", "b")
+    rows = {row["key"]: (row["a"], row["b"]) for row in actual["settings"] if not row["same"]}
     assert rows == {"minutes": (5.0, 9.0), "seed": (0, None), "lr": (None, 0.1), "model.d_model": (192, 256)}
-    keys = [row["key"] for row in found["settings"]]
+    keys = [row["key"] for row in actual["settings"]]
     assert len(keys) == len(set(keys))
     assert set(keys) == {*settings(read_run(a)), *settings(read_run(b))}
-    assert all(row["a"] == row["b"] for row in found["results"])  # the same made-up results
+    assert all(row["a"] == row["b"] for row in actual["results"])  # the same made-up results
 
 
 def test_runs_whole_tells_how_to_go_on_with_a_build_and_no_other(tmp_path: Path) -> None:

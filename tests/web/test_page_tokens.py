@@ -50,8 +50,8 @@ def test_token_view_scores_match_a_forward_pass(loaded: LoadedModel) -> None:
         assert row["logprob"] == pytest.approx(float(at_V[token]), abs=1e-4)
         assert row["rank"] == 1 + int((at_V > at_V[token]).sum())
         best = torch.topk(at_V, 5)
-        assert [one["id"] for one in row["top"]] == best.indices.tolist()
-        assert [one["logprob"] for one in row["top"]] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert [item["id"] for item in row["top"]] == best.indices.tolist()
+        assert [item["logprob"] for item in row["top"]] == pytest.approx(best.values.tolist(), abs=1e-4)
     assert b"".join(bytes.fromhex(row["hex"]) for row in rows).decode() == "The items of a list 🙂"
 
 
@@ -74,11 +74,11 @@ def test_token_view_shows_every_token(loaded: LoadedModel) -> None:
 def test_checkpoint_samples_match_chat_and_generate_and_are_remembered(run: Path) -> None:
     samples = CheckpointSamples()
     folder = run / "checkpoints"
-    said = samples.answer(folder / "sft" / "step-00000010", "What is a list?", max_tokens=12)
-    assert said["text"] == load(run, "sft").chat("What is a list?", max_tokens=12, temperature=0.0)
+    output = samples.answer(folder / "sft" / "step-00000010", "What is a list?", max_tokens=12)
+    assert output["text"] == load(run, "sft").chat("What is a list?", max_tokens=12, temperature=0.0)
     written = samples.answer(folder / "base" / "step-00000010", "The list", max_tokens=12)
     assert written["text"] == load(run, "base").generate("The list", max_tokens=12, temperature=0.0)
-    assert samples.answer(folder / "sft" / "step-00000010", "What is a list?", max_tokens=12) is said
+    assert samples.answer(folder / "sft" / "step-00000010", "What is a list?", max_tokens=12) is output
 
 
 def test_checkpoint_samples_refuse_what_memory_cannot_hold(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

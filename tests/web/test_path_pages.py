@@ -17,14 +17,14 @@ def client() -> TestClient:
 
 
 def test_path_pages_are_those_of_the_export_with_a_way_back():
-    found = client().get("/path/", headers={"accept": "text/html"})
-    assert found.status_code == 200
-    assert found.url.path == "/path/index.html"
-    assert 'href="/runs"' in found.text
+    actual = client().get("/path/", headers={"accept": "text/html"})
+    assert actual.status_code == 200
+    assert actual.url.path == "/path/index.html"
+    assert 'href="/runs"' in actual.text
     exported = page("p1913_markov", results.places(None))
     assert client().get("/path/p1913_markov.html").text == page("p1913_markov", results.places(None), app=True)
     assert 'href="/runs"' not in exported
-    assert "frame-ancestors 'none'" in found.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in actual.headers["content-security-policy"]
 
 
 def test_path_page_that_does_not_exist_is_not_found():

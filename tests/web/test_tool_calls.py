@@ -38,18 +38,18 @@ def read(tools: Tools | None, text: str, cuts: list[int]) -> tuple[str, list[tup
     events = [event for start, end in itertools.pairwise(places) for event in reader.push(text[start:end])] + [
         *reader.finish()
     ]
-    said = "".join(event.text for event in events if isinstance(event, Said))
+    output = "".join(event.text for event in events if isinstance(event, Said))
     names = [event.name for event in events if isinstance(event, Called)]
     arguments = [
         "".join(event.text for event in events if isinstance(event, Argued) and event.index == index)
         for index in range(len(names))
     ]
-    return said, list(zip(names, arguments, strict=True))
+    return output, list(zip(names, arguments, strict=True))
 
 
 @given(cuts=st.lists(st.integers(0, 400), max_size=60))
 @pytest.mark.parametrize(
-    ("text", "said", "calls"),
+    ("text", "answer", "calls"),
     [
         ("No call at all: < <tool <tool_cal", "No call at all: < <tool <tool_cal", []),
         (CALL, "", [("f", '{"x": 22}')]),
@@ -66,8 +66,8 @@ def read(tools: Tools | None, text: str, cuts: list[int]) -> tuple[str, list[tup
         (f'{OPEN}{{"name": "f", "arguments": {{"x"', "", [("f", '{"x"')]),
     ],
 )
-def test_calls_are_the_same_however_the_text_is_cut(text: str, said: str, calls: list, cuts: list[int]):
-    assert read(tools_of(), text, cuts) == (said, calls)
+def test_calls_are_the_same_however_the_text_is_cut(text: str, answer: str, calls: list, cuts: list[int]):
+    assert read(tools_of(), text, cuts) == (answer, calls)
 
 
 @given(cuts=st.lists(st.integers(0, 100), max_size=20))
@@ -138,10 +138,10 @@ def test_conversation_for_a_template_without_functions_holds_all_in_words():
         {"role": "tool", "tool_call_id": "1", "content": "42"},
     ]
     shown = with_tools(messages, tools_of(), native=False)
-    assert [one["role"] for one in shown] == ["system", "user", "assistant", "user"]
+    assert [item["role"] for item in shown] == ["system", "user", "assistant", "user"]
     assert shown[0]["content"].startswith("Be brief.\n\n")
     described = [json.loads(line) for line in shown[0]["content"].splitlines() if line.startswith("{")]
-    assert [one["name"] for one in described] == ["f", "g_2"]
+    assert [item["name"] for item in described] == ["f", "g_2"]
     assert described[0]["parameters"] == SCHEMA
     assert shown[2]["content"] == f'{OPEN}\n{{"name": "f", "arguments": {{"x": 1}}}}\n{CLOSE}'
     assert "42" in shown[3]["content"]

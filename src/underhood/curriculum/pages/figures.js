@@ -8,9 +8,9 @@ function cursor(plot) {
   const { x, words, series } = JSON.parse(plot.querySelector("script").textContent);
   if (!x.length) return;
   const line = area.appendChild(Object.assign(document.createElement("div"), { className: "cursor" }));
-  const dots = series.map((one) => {
+  const dots = series.map((curve) => {
     const dot = area.appendChild(document.createElement("div"));
-    dot.className = `dot hue-${one.hue}`;
+    dot.className = `dot hue-${curve.hue}`;
     return dot;
   });
   let at = x.length - 1;
@@ -18,25 +18,25 @@ function cursor(plot) {
   function show(index) {
     at = Math.min(Math.max(index, 0), x.length - 1);
     line.style.left = `${x[at]}%`;
-    const said = [];
-    series.forEach((one, number) => {
-      dots[number].hidden = one.y[at] === null;
-      if (one.y[at] === null) return;
+    const readings = [];
+    series.forEach((curve, number) => {
+      dots[number].hidden = curve.y[at] === null;
+      if (curve.y[at] === null) return;
       dots[number].style.left = `${x[at]}%`;
-      dots[number].style.top = `${one.y[at]}%`;
-      said.push([one, one.words[at]]);
+      dots[number].style.top = `${curve.y[at]}%`;
+      readings.push([curve, curve.words[at]]);
     });
     out.replaceChildren(
       Object.assign(document.createElement("span"), { className: "place", textContent: words[at] }),
-      ...said.map(([one, value]) => {
-        const part = Object.assign(document.createElement("span"), { className: `part hue-${one.hue}` });
-        part.append(Object.assign(document.createElement("i"), { className: "chip" }));
-        part.append(series.length > 1 ? `${one.name} ` : "");
-        part.append(Object.assign(document.createElement("b"), { textContent: value }));
-        return part;
+      ...readings.map(([curve, value]) => {
+        const label = Object.assign(document.createElement("span"), { className: `part hue-${curve.hue}` });
+        label.append(Object.assign(document.createElement("i"), { className: "chip" }));
+        label.append(series.length > 1 ? `${curve.name} ` : "");
+        label.append(Object.assign(document.createElement("b"), { textContent: value }));
+        return label;
       }),
     );
-    const text = `${words[at]}: ${said.map(([one, value]) => `${one.name} ${value}`).join(", ")}`;
+    const text = `${words[at]}: ${readings.map(([curve, value]) => `${curve.name} ${value}`).join(", ")}`;
     area.setAttribute("aria-valuenow", at + 1);
     area.setAttribute("aria-valuetext", text);
   }
@@ -51,7 +51,7 @@ for (const frames of document.querySelectorAll(".frames")) {
   const slider = frames.querySelector("input");
   const label = frames.querySelector("output");
   const show = () => {
-    parts.forEach((part, index) => (part.hidden = index !== Number(slider.value)));
+    parts.forEach((frame, index) => (frame.hidden = index !== Number(slider.value)));
     label.textContent = parts[Number(slider.value)].dataset.label;
     slider.setAttribute("aria-valuetext", label.textContent);
   };

@@ -10,7 +10,7 @@
   const text = board.querySelector(".passage");
   const input = board.querySelector("input");
   const keys = board.querySelector(".keyboard");
-  const said = board.querySelector(".said");
+  const message = board.querySelector(".said");
   const rows = board.querySelector("tbody");
   const games = passages.map(() => ({ yours: [], tried: [] }));
   let now = 0;
@@ -46,18 +46,18 @@
     const { known, hidden } = passages[now];
     const { yours, tried } = games[now];
     const over = yours.length === hidden.length;
-    const found = [...hidden.slice(0, yours.length)].map((letter, index) => {
+    const letters = [...hidden.slice(0, yours.length)].map((letter, index) => {
       const mark = make("span", { className: `found l${Math.min(4, yours[index] - 1)}`, textContent: letter });
       mark.title = `${spoken(letter)}: ${times(yours[index])} of yours`;
       return mark;
     });
-    text.replaceChildren(known, ...found);
+    text.replaceChildren(known, ...letters);
     if (!over) text.append(make("span", { className: "caret", textContent: "▁" }));
     for (const key of keys.children) key.disabled = over || tried.includes(key.dataset.letter);
     input.disabled = over;
     board.querySelector(".give").disabled = over;
     const all = names.map((_, who) =>
-      games.flatMap((game, place) => (who ? passages[place].guesses[who - 1].slice(0, game.yours.length) : game.yours)));
+      games.flatMap((game, number) => (who ? passages[number].guesses[who - 1].slice(0, game.yours.length) : game.yours)));
     rows.replaceChildren(...names.map((name, who) => {
       const count = all[who].length;
       const once = all[who].filter((guess) => guess === 1).length;
@@ -81,10 +81,10 @@
       yours.push(tried.length);
       games[now].tried = [];
       const others = players.map((name, who) => `${name} ${guesses[who][at]}`).join(", ");
-      said.textContent = `${spoken(letter)}, yes: you ${tried.length}, ${others}.`;
-      if (yours.length === hidden.length) said.textContent += " That was the last letter; take another passage.";
+      message.textContent = `${spoken(letter)}, yes: you ${tried.length}, ${others}.`;
+      if (yours.length === hidden.length) message.textContent += " That was the last letter; take another passage.";
     } else {
-      said.textContent = `${spoken(letter)}, no.`;
+      message.textContent = `${spoken(letter)}, no.`;
     }
     draw();
   }
@@ -92,7 +92,7 @@
   input.addEventListener("input", () => {
     for (const typed of input.value.toLowerCase().replace("_", " ")) {
       if (alphabet.includes(typed)) guess(typed);
-      else said.textContent = `${typed} is not a letter here; there are a to z and the space.`;
+      else message.textContent = `${typed} is not a letter here; there are a to z and the space.`;
     }
     input.value = "";
   });
@@ -107,7 +107,7 @@
   });
   choice.addEventListener("change", () => {
     now = Number(choice.value);
-    said.textContent = "";
+    message.textContent = "";
     draw();
   });
   board.querySelector(".play").hidden = false;

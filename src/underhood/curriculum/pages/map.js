@@ -26,19 +26,19 @@ const minutes = (value) => (value < 1 ? `${Math.round(60 * value)} s` : `${Math.
 
 // What a topic rests on -------------------------------------------------------------------------------------------------
 
-function before(id, found = new Set()) {
+function before(id, prerequisites = new Set()) {
   for (const need of topics[id].needs) {
-    if (found.has(need)) continue;
-    before(need, found);
-    found.add(need);
+    if (prerequisites.has(need)) continue;
+    before(need, prerequisites);
+    prerequisites.add(need);
   }
-  return found;
+  return prerequisites;
 }
 
 function pathTo(id) {
   const wanted = new Set();
-  const visit = (one) => {
-    for (const need of topics[one].needs) {
+  const visit = (goal) => {
+    for (const need of topics[goal].needs) {
       if (wanted.has(need) || known.has(need)) continue;
       visit(need);
       wanted.add(need);
@@ -182,13 +182,13 @@ const ask = document.getElementById("ask");
 const answers = document.getElementById("answers");
 
 function terms(text) {
-  const found = new Set();
+  const stems = new Set();
   for (const word of text.toLowerCase().match(/[a-z0-9]+/g) ?? []) {
     if (stopped.has(word)) continue;
-    found.add(word);
-    if (word.length >= stem) found.add(`${word.slice(0, stem)}~`);
+    stems.add(word);
+    if (word.length >= stem) stems.add(`${word.slice(0, stem)}~`);
   }
-  return found;
+  return stems;
 }
 
 function search(question) {
@@ -200,10 +200,10 @@ function search(question) {
 }
 
 function answer() {
-  const found = search(ask.value);
+  const hits = search(ask.value);
   const pages = new Set(); // topics that share a page are one answer
-  const best = found.filter(([id]) => !topics[id].page || (!pages.has(topics[id].page) && pages.add(topics[id].page))).slice(0, 6);
-  const matching = new Set(found.slice(0, 24).map(([id]) => id));
+  const best = hits.filter(([id]) => !topics[id].page || (!pages.has(topics[id].page) && pages.add(topics[id].page))).slice(0, 6);
+  const matching = new Set(hits.slice(0, 24).map(([id]) => id));
   map.classList.toggle("filtered", matching.size > 0);
   for (const [id, node] of nodes) node.classList.toggle("match", matching.has(id));
   answers.replaceChildren(
@@ -215,9 +215,9 @@ function answer() {
     }),
   );
   answers.hidden = best.length === 0;
-  const said = ask.value.trim() && !best.length ? "No topic speaks of this. Try other words." : "";
-  document.getElementById("said").textContent = said || (best.length ? `${best.length} answers` : "");
-  document.getElementById("none").textContent = said;
+  const notice = ask.value.trim() && !best.length ? "No topic speaks of this. Try other words." : "";
+  document.getElementById("said").textContent = notice || (best.length ? `${best.length} answers` : "");
+  document.getElementById("none").textContent = notice;
   const query = ask.value.trim() ? `?q=${encodeURIComponent(ask.value.trim())}` : location.pathname;
   history.replaceState(null, "", query + location.hash);
 }
@@ -238,9 +238,9 @@ document.getElementById("tier").addEventListener("change", (event) => {
 });
 
 ask.form.hidden = false;
-const asked = new URLSearchParams(location.search).get("q");
-if (asked) {
-  ask.value = asked;
+const question = new URLSearchParams(location.search).get("q");
+if (question) {
+  ask.value = question;
   answer();
 }
 select(decodeURIComponent(location.hash.slice(1)), { scroll: true });

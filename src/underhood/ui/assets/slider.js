@@ -1,11 +1,11 @@
 // A plot that is read by a place on it: the pointer or the arrow keys choose, `show(index)` draws.
 
-function slider(area, x, place, show) {
+function slider(area, x, position, show) {
   area.setAttribute("role", "slider");
   area.setAttribute("aria-valuemin", 1);
   area.setAttribute("aria-valuemax", x.length);
   area.tabIndex = 0;
-  show(place());
+  show(position());
   area.addEventListener("pointermove", (event) => {
     const box = area.getBoundingClientRect();
     const pointed = (100 * (event.clientX - box.left)) / box.width;
@@ -17,7 +17,7 @@ function slider(area, x, place, show) {
   });
   area.addEventListener("keydown", (event) => {
     const moves = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
-    if (event.key in moves) show(place() + moves[event.key]);
+    if (event.key in moves) show(position() + moves[event.key]);
     else if (event.key === "Home") show(0);
     else if (event.key === "End") show(x.length - 1);
     else return;

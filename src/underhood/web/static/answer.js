@@ -35,7 +35,7 @@ export class AnswerView {
     this.drawn?.();
   }
 
-  // Whether the whole answer stands there as text.
+  // Whether the whole answer is there as text.
   get readable() {
     return !this.live && !this.editing && !this.answer.error && Boolean(this.answer.text) && !this.element.classList.contains("as-tokens");
   }
@@ -99,17 +99,17 @@ export class AnswerView {
 
   async #showTokens(card) {
     const { answer } = this;
-    const under = h("select", { "aria-label": "Probabilities under", onchange: () => this.#showTokens(this.cards.find((one) => one.id === under.value)) },
-      this.cards.map((one) => h("option", { value: one.id, selected: one.id === card.id }, one.id)));
+    const under = h("select", { "aria-label": "Probabilities under", onchange: () => this.#showTokens(this.cards.find((model) => model.id === under.value)) },
+      this.cards.map((model) => h("option", { value: model.id, selected: model.id === card.id }, model.id)));
     const head = this.cards.length > 1 ? h("label", { class: "under small soft" }, "Probabilities under ", under) : null;
     this.body.replaceChildren(...[head, h("p", { class: "soft" }, "Reading the answer once more …")].filter(Boolean));
     try {
-      const found = await this.scores(card);
+      const scored = await this.scores(card);
       const own = card.id === this.card.id;
-      const note = found.exact ? null : h("p", { class: "small soft" }, "The text was cut into tokens anew; they may differ from those it was written in.");
-      const pick = own ? (at, chip) => alternatives(found.tokens[at], chip, (one) => this.acts.goOn({ found, at, one })) : null;
-      const strip = tokenStrip(found.tokens, { onPick: pick, name: own ? "Tokens; Enter shows alternatives" : "Tokens" });
-      const hint = own ? h("p", { class: "small soft" }, "Click a token to see what else might have stood there, and to go on from it.") : null;
+      const note = scored.exact ? null : h("p", { class: "small soft" }, "The text was cut into tokens anew; they may differ from those it was written in.");
+      const pick = own ? (at, chip) => alternatives(scored.tokens[at], chip, (alternative) => this.acts.goOn({ scored, at, alternative })) : null;
+      const strip = tokenStrip(scored.tokens, { onPick: pick, name: own ? "Tokens; Enter shows alternatives" : "Tokens" });
+      const hint = own ? h("p", { class: "small soft" }, "Click a token to see what else might have been there, and to go on from it.") : null;
       this.body.replaceChildren(...[head, strip, note, hint].filter(Boolean));
       if (this.cards.length > 1 && !own) under.focus();
     } catch (error) {

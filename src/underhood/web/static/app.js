@@ -1,4 +1,4 @@
-// The whole page: which place the address names, the bar, the keys.
+// The whole page: which page the address names, the bar, the keys.
 
 import { chat } from "./chat.js";
 import { box, h, typing } from "./dom.js";
@@ -19,20 +19,20 @@ const PLACES = [
 ];
 
 const main = document.getElementById("main");
-let here = null; // { place, view }
+let here = null; // { page, view }
 
 function move() {
   const address = read();
-  const place = PLACES.find((one) => one.is(address.path)) ?? PLACES[0];
-  if (here?.place === place && here.view.moved?.(address)) return;
+  const page = PLACES.find((candidate) => candidate.is(address.path)) ?? PLACES[0];
+  if (here?.page === page && here.view.moved?.(address)) return;
   here?.view.leave?.();
   const first = here === null;
   main.replaceChildren();
   main.className = "";
-  document.title = `${place.name ?? place.under} · Underhood`;
-  here = { place, view: place.open(main, address) };
+  document.title = `${page.name ?? page.under} · Underhood`;
+  here = { page, view: page.open(main, address) };
   for (const link of document.querySelectorAll(".bar nav a")) {
-    if (link.textContent === (place.name ?? place.under)) link.setAttribute("aria-current", "page");
+    if (link.textContent === (page.name ?? page.under)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (!first) main.focus({ preventScroll: true });
@@ -65,11 +65,11 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" || !typing(event)) {
     if (Date.now() - going < 1500) {
       going = 0;
-      const place = PLACES.find((one) => one.key === event.key);
-      if (place) {
+      const page = PLACES.find((candidate) => candidate.key === event.key);
+      if (page) {
         event.preventDefault();
-        if (place.open) go(place.address);
-        else location.href = place.address;
+        if (page.open) go(page.address);
+        else location.href = page.address;
         return;
       }
     }
@@ -82,7 +82,7 @@ document.addEventListener("keydown", (event) => {
 
 document.querySelector(".help").addEventListener("click", help);
 
-document.querySelector(".bar nav").append(...PLACES.filter((place) => place.name).map((place) => h("a", { href: place.address }, place.name)));
+document.querySelector(".bar nav").append(...PLACES.filter((page) => page.name).map((page) => h("a", { href: page.address }, page.name)));
 start(move);
 await loadStages().catch(() => {}); // a server that does not answer says so in the place that is drawn
 move();

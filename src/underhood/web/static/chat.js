@@ -61,8 +61,8 @@ class Chat {
     } else if (query.get("c")) {
       const same = query.get("c") === this.talk.id;
       if (!same) this.stopAll();
-      const found = same ? this.talk : await store.get(query.get("c"));
-      if (found) this.talk = found;
+      const stored = same ? this.talk : await store.get(query.get("c"));
+      if (stored) this.talk = stored;
       else this.missing = "That conversation is not in this browser. Conversations stay where they were held; send one by Copy link.";
     } else {
       this.stopAll();
@@ -337,24 +337,24 @@ class Chat {
 
   // Goes on behind an answer: from one of its tokens with another in its place, or at its end.
   async #goOn(turn, lane, answer, from) {
-    const card = this.cards.find((one) => one.id === answer.model);
-    let { found, at, one } = from ?? {};
+    const card = this.cards.find((model) => model.id === answer.model);
+    let { scored, at, alternative } = from ?? {};
     try {
-      found ??= await this.views.get(answer.id).scores(card);
+      scored ??= await this.views.get(answer.id).scores(card);
     } catch (error) {
       answer.error = error.message;
       this.#draw();
       return;
     }
-    const kept = [...found.tokens.slice(0, at ?? found.tokens.length), ...(one ? [one] : [])].filter((token) => !token.special);
+    const kept = [...scored.tokens.slice(0, at ?? scored.tokens.length), ...(alternative ? [alternative] : [])].filter((token) => !token.special);
     const start = { text: textOf(kept.map(({ hex }) => hex)), pieces: kept.map(({ hex, logprob }) => [hex, logprob]), prefix: kept.length };
-    if (one?.special) {
+    if (alternative?.special) {
       talks.addAnswer(this.talk, turn, lane, { model: answer.model, ...start, finish: "stop" });
       this.#keep();
       this.#draw();
       return;
     }
-    await this.#stream(turn, lane, card, { ids: [...found.prompt_ids, ...kept.map((token) => token.id)] }, start);
+    await this.#stream(turn, lane, card, { ids: [...scored.prompt_ids, ...kept.map((token) => token.id)] }, start);
   }
 
   async #stream(turn, lane, card, asks, start) {

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
 import { plain } from "./numbers.js";
-import { part, scrolling } from "./parts.js";
+import { section, scrolling } from "./parts.js";
 import { poll } from "./poll.js";
 import { firstCurves } from "./stages.js";
 import { go, note } from "./state.js";
@@ -23,7 +23,7 @@ export function compareRuns(root, { query }) {
   const settings = h("div", {});
   let everything = query.get("all") === "1";
   root.append(h("p", { class: "crumb" }, h("a", { href: "/runs" }, "Runs")), head, picks,
-    part("Curves", curves), part("Results", results), part("Settings", settings));
+    section("Curves", curves), section("Results", results), section("Settings", settings));
   document.title = `${names[0]} and ${names[1]} · Runs · Underhood`;
   const figures = new Map();
   let seen = "";
@@ -32,12 +32,12 @@ export function compareRuns(root, { query }) {
   function drawCurves(runs) {
     const stages = runs[0].stages.filter((stage) => runs[1].stages.some((other) => other.stage === stage.stage));
     const sections = stages.map((stage) => {
-      const other = runs[1].stages.find((one) => one.stage === stage.stage);
-      const shared = stage.curves.filter((curve) => other.curves.some((one) => one.key === curve.key)).slice(0, firstCurves(stage.stage));
+      const other = runs[1].stages.find((candidate) => candidate.stage === stage.stage);
+      const shared = stage.curves.filter((curve) => other.curves.some((candidate) => candidate.key === curve.key)).slice(0, firstCurves(stage.stage));
       const boxes = shared.map((curve) => {
         const key = `${stage.stage}.${curve.key}`;
         if (!figures.has(key)) figures.set(key, curveFigure(stage.hue));
-        figures.get(key).update([{ name: names[0], data: curve }, { name: names[1], data: other.curves.find((one) => one.key === curve.key) }]);
+        figures.get(key).update([{ name: names[0], data: curve }, { name: names[1], data: other.curves.find((candidate) => candidate.key === curve.key) }]);
         return figures.get(key).element;
       });
       return h("section", { class: "curve-stage", "aria-label": stage.label }, h("h3", {}, stageName(stage.label, stage.hue)),
@@ -85,9 +85,9 @@ export function compareRuns(root, { query }) {
       if (now === seen) return;
       seen = now;
       drawCurves(runs);
-      const found = await ask(`/ui/difference?a=${encodeURIComponent(names[0])}&b=${encodeURIComponent(names[1])}`);
-      drawResults(found.results);
-      drawSettings(found.settings);
+      const difference = await ask(`/ui/difference?a=${encodeURIComponent(names[0])}&b=${encodeURIComponent(names[1])}`);
+      drawResults(difference.results);
+      drawSettings(difference.settings);
     } catch (error) {
       running = false;
       curves.replaceChildren(h("p", { class: "trouble", role: "alert" }, error.message));

@@ -6,14 +6,14 @@ import { whole } from "./numbers.js";
 const MOST = 2_000_000; // cells of the table below; longer answers are compared at their beginnings and ends only
 
 // Which places of each row of words are in no longest common subsequence: [Set, Set].
-export function differing(one, two) {
+export function differing(first, second) {
   let begin = 0;
-  while (begin < Math.min(one.length, two.length) && one[begin] === two[begin]) begin += 1;
+  while (begin < Math.min(first.length, second.length) && first[begin] === second[begin]) begin += 1;
   let end = 0;
-  while (end < Math.min(one.length, two.length) - begin && one.at(-1 - end) === two.at(-1 - end)) end += 1;
-  const left = one.slice(begin, one.length - end);
-  const right = two.slice(begin, two.length - end);
-  const found = [new Set(left.keys()), new Set(right.keys())];
+  while (end < Math.min(first.length, second.length) - begin && first.at(-1 - end) === second.at(-1 - end)) end += 1;
+  const left = first.slice(begin, first.length - end);
+  const right = second.slice(begin, second.length - end);
+  const unmatched = [new Set(left.keys()), new Set(right.keys())];
   if (left.length * right.length <= MOST) {
     // length[i * width + j]: of the longest common subsequence of what follows from places i and j on.
     const width = right.length + 1;
@@ -26,15 +26,15 @@ export function differing(one, two) {
     }
     for (let i = 0, j = 0; i < left.length && j < right.length;) {
       if (left[i] === right[j]) {
-        found[0].delete(i);
-        found[1].delete(j);
+        unmatched[0].delete(i);
+        unmatched[1].delete(j);
         i += 1;
         j += 1;
       } else if (length[(i + 1) * width + j] >= length[i * width + j + 1]) i += 1;
       else j += 1;
     }
   }
-  return found.map((places) => new Set([...places].map((place) => place + begin)));
+  return unmatched.map((places) => new Set([...places].map((index) => index + begin)));
 }
 
 // Marks the words that differ in the answers of two views, and says how many they are, whenever one is drawn anew.
@@ -62,9 +62,9 @@ export function markDifferences(views, wanted) {
 function textNodes(body) {
   const walker = document.createTreeWalker(body, NodeFilter.SHOW_TEXT, (node) =>
     (node.parentElement.closest("button, figcaption") ? NodeFilter.FILTER_REJECT : NodeFilter.FILTER_ACCEPT));
-  const found = [];
-  while (walker.nextNode()) found.push(walker.currentNode);
-  return found;
+  const nodes = [];
+  while (walker.nextNode()) nodes.push(walker.currentNode);
+  return nodes;
 }
 
 // Neighbours that differ share a mark, with the space between them.
@@ -80,6 +80,6 @@ function mark(nodes, places) {
       if (differs && last instanceof Element) last.append(piece);
       else parts.push(space, differs ? h("mark", { class: "differs" }, word) : word);
     }
-    if (parts.some((part) => part instanceof Element)) node.replaceWith(...parts.filter((part) => part !== ""));
+    if (parts.some((element) => element instanceof Element)) node.replaceWith(...parts.filter((element) => element !== ""));
   }
 }

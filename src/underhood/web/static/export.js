@@ -11,9 +11,9 @@ export function exportBox(chat) {
   const trouble = h("p", { class: "trouble", role: "alert" });
   const file = h("input", { type: "file", accept: ".json,application/json", id: "import", onchange: async () => {
     try {
-      const found = talks.fromJson(await file.files[0].text());
+      const imported = talks.fromJson(await file.files[0].text());
       dialog.close();
-      await chat.open(found);
+      await chat.open(imported);
     } catch (error) {
       trouble.textContent = error.message;
     }
@@ -31,9 +31,9 @@ export function exportBox(chat) {
     }),
     lanes.b ? act(`Only ${lanes.b}`, "its side as a conversation of its own", () => {
       close();
-      const found = talks.onlyLane(talk, "b");
+      const copy = talks.onlyLane(talk, "b");
       [lanes.a, lanes.b] = [lanes.b, null];
-      chat.open(found);
+      chat.open(copy);
     }) : null,
   ), h("label", { for: "import", class: "field-label" }, "Open an export"), file, trouble]);
 }

@@ -1,4 +1,4 @@
-// What stands around a talk: the list of conversations, the head with the models, the field to write in, the settings.
+// What surrounds a talk: the list of conversations, the head with the models, the field to write in, the settings.
 
 import { controls } from "./controls.js";
 import { h, iconButton } from "./dom.js";

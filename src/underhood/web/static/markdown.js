@@ -4,14 +4,14 @@
 import { copyText, h, iconButton } from "./dom.js";
 
 export function markdown(text) {
-  const found = [];
+  const blocks = [];
   const lines = text.split("\n");
   let at = 0;
   let plain = [];
   const flush = () => {
     while (plain.length && !plain[0].trim()) plain.shift();
     while (plain.length && !plain.at(-1).trim()) plain.pop();
-    if (plain.length) found.push(h("p", {}, inline(plain.join("\n"))));
+    if (plain.length) blocks.push(h("p", {}, inline(plain.join("\n"))));
     plain = [];
   };
   while (at < lines.length) {
@@ -20,34 +20,34 @@ export function markdown(text) {
     const heading = line.match(/^(#{1,6})\s+(.+?)\s*#*$/);
     if (fence) {
       flush();
-      const end = lines.findIndex((one, index) => index > at && one.trim().startsWith(fence[1]) && !one.trim().replace(/^[`~]+/, ""));
+      const end = lines.findIndex((row, index) => index > at && row.trim().startsWith(fence[1]) && !row.trim().replace(/^[`~]+/, ""));
       const stop = end < 0 ? lines.length : end;
-      found.push(codeBlock(lines.slice(at + 1, stop).join("\n"), fence[2]));
+      blocks.push(codeBlock(lines.slice(at + 1, stop).join("\n"), fence[2]));
       at = stop + 1;
     } else if (heading) {
       flush();
-      found.push(h("p", { class: `heading level-${heading[1].length}` }, inline(heading[2])));
+      blocks.push(h("p", { class: `heading level-${heading[1].length}` }, inline(heading[2])));
       at += 1;
     } else if (/^ {0,3}([-*_])( *\1){2,} *$/.test(line)) {
       flush();
-      found.push(h("hr", {}));
+      blocks.push(h("hr", {}));
       at += 1;
     } else if (/^\s*([-*+]|\d{1,9}[.)])\s+\S/.test(line)) {
       flush();
       const [element, next] = list(lines, at);
-      found.push(element);
+      blocks.push(element);
       at = next;
     } else if (/^ {0,3}>/.test(line)) {
       flush();
       let stop = at;
       while (stop < lines.length && /^ {0,3}>/.test(lines[stop])) stop += 1;
-      found.push(h("blockquote", {}, markdown(lines.slice(at, stop).map((one) => one.replace(/^ {0,3}> ?/, "")).join("\n"))));
+      blocks.push(h("blockquote", {}, markdown(lines.slice(at, stop).map((row) => row.replace(/^ {0,3}> ?/, "")).join("\n"))));
       at = stop;
     } else if (line.includes("|") && /^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$/.test(lines[at + 1] ?? "")) {
       flush();
       let stop = at + 2;
       while (stop < lines.length && lines[stop].includes("|")) stop += 1;
-      found.push(table(lines.slice(at, stop)));
+      blocks.push(table(lines.slice(at, stop)));
       at = stop;
     } else if (!line.trim()) {
       flush();
@@ -58,7 +58,7 @@ export function markdown(text) {
     }
   }
   flush();
-  return found;
+  return blocks;
 }
 
 function codeBlock(code, language) {
@@ -98,18 +98,18 @@ function table(lines) {
 
 // Code, bold, italic and links. An asterisk is emphasis only where it hugs a word, so *args and **kwargs stay theirs.
 function inline(text) {
-  const found = [];
+  const nodes = [];
   const pattern = /(`+)([^`](?:.*?[^`])?)\1(?!`)|\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?!\w)|(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/gs;
   let last = 0;
   for (const match of text.matchAll(pattern)) {
-    found.push(text.slice(last, match.index));
+    nodes.push(text.slice(last, match.index));
     const [whole, , code, bold, italic, label, address] = match;
-    if (code !== undefined) found.push(h("code", {}, code));
-    else if (bold !== undefined) found.push(h("strong", {}, inline(bold)));
-    else if (italic !== undefined) found.push(h("em", {}, inline(italic)));
-    else found.push(h("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, label));
+    if (code !== undefined) nodes.push(h("code", {}, code));
+    else if (bold !== undefined) nodes.push(h("strong", {}, inline(bold)));
+    else if (italic !== undefined) nodes.push(h("em", {}, inline(italic)));
+    else nodes.push(h("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, label));
     last = match.index + whole.length;
   }
-  found.push(text.slice(last));
-  return found;
+  nodes.push(text.slice(last));
+  return nodes;
 }

@@ -74,7 +74,7 @@ export function niceTicks(low, high, about = 5) {
   if (!(Number.isFinite(low) && Number.isFinite(high)) || high <= low) return [low];
   const rough = (high - low) / Math.max(about, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((one) => one >= rough * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough * 0.999);
   const ticks = [];
   for (let index = Math.ceil(low / step - 1e-9); index <= Math.floor(high / step + 1e-9); index++) {
     ticks.push(Number((index * step).toPrecision(12)));

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 // A part of a page under its heading, with words about it if there are any.
-export function part(title, element, words = null) {
+export function section(title, element, words = null) {
   const id = title.toLowerCase();
   return h("section", { class: "part", id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title),
     words ? h("p", { class: "small soft" }, words) : null, element);

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { curveFigure } from "./curve.js";
 import { h, stageName } from "./dom.js";
 import { ago, count, duration, plain, size, whole } from "./numbers.js";
-import { part, scrolling } from "./parts.js";
+import { section, scrolling } from "./parts.js";
 import { poll } from "./poll.js";
 import { WORDS, progress } from "./runs.js";
 import { samplesPart } from "./samples.js";
@@ -25,8 +25,8 @@ export function runPage(root, { path, query }) {
   const links = h("p", { class: "byline" });
   root.className = "page";
   root.append(h("p", { class: "crumb" }, h("a", { href: "/runs" }, "Runs")), title, state, links, pipeline,
-    part("Curves", curves, "Each curve is the mean of the steps around it, the band the middle 80 % of them. Point at one, or focus it and use the arrow keys."),
-    part("Samples", samples.element), part("Results", results), part("Checkpoints", checkpoints), part("Settings", settings), part("Log", h("div", { class: "log-box", tabindex: "0", role: "region", "aria-label": "What happened, newest first" }, log)));
+    section("Curves", curves, "Each curve is the mean of the steps around it, the band the middle 80 % of them. Point at one, or focus it and use the arrow keys."),
+    section("Samples", samples.element), section("Results", results), section("Checkpoints", checkpoints), section("Settings", settings), section("Log", h("div", { class: "log-box", tabindex: "0", role: "region", "aria-label": "What happened, newest first" }, log)));
   document.title = `${name} · Runs · Underhood`;
 
   const extra = new Set(query.getAll("show")); // "stage.quantity" beyond the first ones
@@ -48,7 +48,7 @@ export function runPage(root, { path, query }) {
           else extra.delete(key);
           const kept = new URLSearchParams(location.search);
           kept.delete("show");
-          for (const one of extra) kept.append("show", one);
+          for (const element of extra) kept.append("show", element);
           note(kept);
           drawCurves(stages);
         } }), curve.title);
@@ -79,14 +79,14 @@ export function runPage(root, { path, query }) {
     if (!sections.length) curves.replaceChildren(h("p", { class: "soft" }, "No step has been made yet."));
   }
 
-  function drawState(found) {
-    const now = found.stages?.at(-1);
-    state.replaceChildren(h("span", { class: `status ${found.status}` }, WORDS[found.status]),
-      found.status !== "finished" && found.open ? ` ${stageTitle(found.open)}` : "",
-      found.status === "running" && now?.steps && found.open === now.stage ? progress(now) : "",
-      found.status === "running" && now?.tokens_per_second && found.open === now.stage ? ` ${count(now.tokens_per_second)} tokens a second` : "",
-      h("span", { class: "soft" }, found.updated ? ` · last word ${ago(found.updated)}` : ""));
-    if (found.status === "stopped" && resume) state.append(h("span", { class: "soft" }, " · go on with "), h("code", {}, resume));
+  function drawState(live) {
+    const now = live.stages?.at(-1);
+    state.replaceChildren(h("span", { class: `status ${live.status}` }, WORDS[live.status]),
+      live.status !== "finished" && live.open ? ` ${stageTitle(live.open)}` : "",
+      live.status === "running" && now?.steps && live.open === now.stage ? progress(now) : "",
+      live.status === "running" && now?.tokens_per_second && live.open === now.stage ? ` ${count(now.tokens_per_second)} tokens a second` : "",
+      h("span", { class: "soft" }, live.updated ? ` · last word ${ago(live.updated)}` : ""));
+    if (live.status === "stopped" && resume) state.append(h("span", { class: "soft" }, " · go on with "), h("code", {}, resume));
   }
 
   function drawLog(events) {
@@ -99,9 +99,9 @@ export function runPage(root, { path, query }) {
   }
 
   async function look() {
-    let found;
+    let live;
     try {
-      found = await ask(`/ui/runs/${encodeURIComponent(name)}/live?seen=${seen}`);
+      live = await ask(`/ui/runs/${encodeURIComponent(name)}/live?seen=${seen}`);
     } catch (error) {
       if (seen < 0) {
         root.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "/runs" }, "Runs")), h("h1", {}, name), h("p", { class: "trouble", role: "alert" }, error.message));
@@ -109,38 +109,38 @@ export function runPage(root, { path, query }) {
       } else state.replaceChildren(h("span", { class: "trouble" }, error.message));
       return;
     }
-    status = found.status;
-    if (!found.same) {
-      seen = found.seen;
-      open = found;
-      drawCurves(found.stages);
-      drawLog(found.events);
-      const moment = `${found.open} ${found.events.length}`;
+    status = live.status;
+    if (!live.same) {
+      seen = live.seen;
+      open = live;
+      drawCurves(live.stages);
+      drawLog(live.events);
+      const moment = `${live.open} ${live.events.length}`;
       if (moment !== known) {
         known = moment;
         await lookAtAll().catch((error) => results.replaceChildren(h("p", { class: "trouble", role: "alert" }, error.message)));
       }
     }
-    drawState({ ...open, status, updated: found.updated });
+    drawState({ ...open, status, updated: live.updated });
   }
 
   async function lookAtAll() {
-    const found = await ask(`/ui/runs/${encodeURIComponent(name)}`);
-    resume = found.resume;
+    const details = await ask(`/ui/runs/${encodeURIComponent(name)}`);
+    resume = details.resume;
     links.replaceChildren(...[
-      found.parameters ? h("span", {}, `${count(found.parameters)} parameters`) : null,
-      found.created ? h("span", {}, found.created.slice(0, 16).replace("T", " ")) : null,
-      found.commit ? h("span", {}, "commit ", h("code", {}, found.commit)) : null,
-      found.report ? h("a", { href: `/ui/runs/${encodeURIComponent(name)}/report`, target: "_blank", rel: "noopener" }, "The whole report") : null,
+      details.parameters ? h("span", {}, `${count(details.parameters)} parameters`) : null,
+      details.created ? h("span", {}, details.created.slice(0, 16).replace("T", " ")) : null,
+      details.commit ? h("span", {}, "commit ", h("code", {}, details.commit)) : null,
+      details.report ? h("a", { href: `/ui/runs/${encodeURIComponent(name)}/report`, target: "_blank", rel: "noopener" }, "The whole report") : null,
     ].filter(Boolean));
-    pipeline.replaceChildren(...found.pipeline.map((stage) => h("li", { class: `${stage.hue} ${stage.status}` },
+    pipeline.replaceChildren(...details.pipeline.map((stage) => h("li", { class: `${stage.hue} ${stage.status}` },
       h("strong", {}, stage.title), h("span", { class: "small soft" }, [
         { done: "done", stopped: stage.stage === open?.open && status === "running" ? "going on" : "not ended", missing: "not run" }[stage.status],
         stage.seconds ? duration(stage.seconds) : "", stage.tokens ? `${count(stage.tokens)} tokens` : ""].filter(Boolean).join(" · ")))));
-    checkpoints.replaceChildren(found.checkpoints.length ? checkpointTable(found.checkpoints) : h("p", { class: "soft" }, "There is no checkpoint yet."));
-    results.replaceChildren(found.results.length ? resultTable(found.results) : h("p", { class: "soft" }, "Nothing has been measured yet: a build does it after its last training stage."));
-    settings.replaceChildren(settingTable(found.settings, found.reason));
-    samples.update(found);
+    checkpoints.replaceChildren(details.checkpoints.length ? checkpointTable(details.checkpoints) : h("p", { class: "soft" }, "There is no checkpoint yet."));
+    results.replaceChildren(details.results.length ? resultTable(details.results) : h("p", { class: "soft" }, "Nothing has been measured yet: a build does it after its last training stage."));
+    settings.replaceChildren(settingTable(details.settings, details.reason));
+    samples.update(details);
   }
 
   const leave = poll(look, () => (status === "running" ? 1 : 5));
@@ -148,9 +148,9 @@ export function runPage(root, { path, query }) {
 }
 
 function checkpointTable(rows) {
-  return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((one) => h("th", { scope: "col" }, one)))),
-    h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, stageName(modelTitle(one.stage), one.hue)),
-      h("td", { class: "number" }, whole(one.step)), h("td", { class: "number nowrap" }, one.bytes ? size(one.bytes) : ""), h("td", {}, h("code", {}, `checkpoints/${one.stage}/${one.name}`)))))));
+  return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((title) => h("th", { scope: "col" }, title)))),
+    h("tbody", {}, rows.map((checkpoint) => h("tr", {}, h("th", { scope: "row" }, stageName(modelTitle(checkpoint.stage), checkpoint.hue)),
+      h("td", { class: "number" }, whole(checkpoint.step)), h("td", { class: "number nowrap" }, checkpoint.bytes ? size(checkpoint.bytes) : ""), h("td", {}, h("code", {}, `checkpoints/${checkpoint.stage}/${checkpoint.name}`)))))));
 }
 
 function resultTable(panels) {
@@ -159,7 +159,7 @@ function resultTable(panels) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Measured"), models.map(([name, hue]) => h("th", { scope: "col" }, stageName(name, hue))), h("th", { scope: "col" }, "Beside it"))),
     h("tbody", {}, panels.map((panel) => h("tr", {}, h("th", { scope: "row", class: "plain-head" }, panel.question, h("span", { class: "small soft" }, ` ${panel.better}`)),
       models.map(([name]) => {
-        const row = panel.rows.find((one) => one.name === name);
+        const row = panel.rows.find((candidate) => candidate.name === name);
         return h("td", { class: "number nowrap" }, row ? [row.text, row.interval ? h("small", { class: "soft" }, ` ${row.interval}`) : ""] : "");
       }), h("td", { class: "small soft beside" }, panel.rows.filter((row) => row.hue === "baseline").map((row) => `${row.name} ${row.text}`).join(", ")))))));
 }

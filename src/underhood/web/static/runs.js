@@ -56,11 +56,11 @@ export function runsPage(root, { query }) {
 
   async function look() {
     try {
-      const found = await ask("/ui/runs");
-      runs = found.runs;
+      const answer = await ask("/ui/runs");
+      runs = answer.runs;
       trouble.hidden = true;
       empty.hidden = runs.length > 0;
-      empty.replaceChildren(h("p", {}, `There are no runs in ${found.places.join(" or ") || "the folder of runs"} yet.`),
+      empty.replaceChildren(h("p", {}, `There are no runs in ${answer.places.join(" or ") || "the folder of runs"} yet.`),
         h("p", {}, "Make one with"), h("pre", { tabindex: "0" }, h("code", {}, "underhood build --minutes 5")));
       for (const name of picked) if (!runs.some((run) => run.name === name)) picked.delete(name);
       draw();

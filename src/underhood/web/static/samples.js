@@ -29,19 +29,19 @@ export function samplesPart(name, query) {
     note(kept);
     asking?.abort();
     const controller = (asking = new AbortController());
-    const cells = checkpoints.map((one) => {
+    const cells = checkpoints.map((checkpoint) => {
       const body = h("div", { class: "sample-body soft" }, "waiting");
-      return { one, body, element: h("article", { class: `answer ${one.hue}` }, h("header", {}, stageName(modelTitle(one.stage), one.hue), h("span", { class: "end" }, `step ${whole(one.step)}`)), body) };
+      return { checkpoint, body, element: h("article", { class: `answer ${checkpoint.hue}` }, h("header", {}, stageName(modelTitle(checkpoint.stage), checkpoint.hue), h("span", { class: "end" }, `step ${whole(checkpoint.step)}`)), body) };
     });
     columns.replaceChildren(...cells.map((cell) => cell.element));
-    for (const { one, body } of cells) {
+    for (const { checkpoint, body } of cells) {
       if (controller.signal.aborted) return;
       body.textContent = "writing …";
       try {
-        const found = await ask(`/ui/runs/${encodeURIComponent(name)}/sample`, { body: { stage: one.stage, step: one.step, prompt }, signal: controller.signal });
+        const answer = await ask(`/ui/runs/${encodeURIComponent(name)}/sample`, { body: { stage: checkpoint.stage, step: checkpoint.step, prompt }, signal: controller.signal });
         body.classList.remove("soft");
-        body.replaceChildren(found.tokens.length ? tokenStrip(found.tokens, { name: `Tokens of ${one.stage} ${one.step}` }) : h("p", { class: "soft" }, "(nothing)"),
-          h("p", { class: "small soft" }, [found.chats ? "" : "goes on with the prompt", found.ended ? "ended by itself" : "cut off at the length limit"].filter(Boolean).join(" · ")));
+        body.replaceChildren(answer.tokens.length ? tokenStrip(answer.tokens, { name: `Tokens of ${checkpoint.stage} ${checkpoint.step}` }) : h("p", { class: "soft" }, "(nothing)"),
+          h("p", { class: "small soft" }, [answer.chats ? "" : "goes on with the prompt", answer.ended ? "ended by itself" : "cut off at the length limit"].filter(Boolean).join(" · ")));
       } catch (error) {
         if (error.name === "AbortError") return;
         body.replaceChildren(h("p", { class: "trouble" }, error.message));

@@ -1,4 +1,4 @@
-// The training stages as the server lists them: titles, marks, what is drawn of each.
+// The training stages as the server lists them: titles, marks, their curves.
 
 import { ask } from "./api.js";
 

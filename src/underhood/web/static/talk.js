@@ -17,7 +17,7 @@ function follows(talk, turn) {
   return Object.entries(turn.after).every(([lane, answer]) => chosen[lane] === answer);
 }
 
-// The turns that could stand after `parent`, given the answers chosen there, oldest first.
+// The turns that could follow `parent`, given the answers chosen there, oldest first.
 export function siblings(talk, parent) {
   return Object.values(talk.turns)
     .filter((turn) => turn.parent === parent && follows(talk, turn))
@@ -26,34 +26,34 @@ export function siblings(talk, parent) {
 
 // The turns on show, from the first to the last.
 export function path(talk) {
-  const found = [];
+  const turns = [];
   for (let parent = null; ;) {
     const all = siblings(talk, parent);
-    if (!all.length) return found;
-    const turn = all.find((one) => one.id === talk.shown[keyOf(parent)]) ?? all[all.length - 1];
-    found.push(turn);
+    if (!all.length) return turns;
+    const turn = all.find((candidate) => candidate.id === talk.shown[keyOf(parent)]) ?? all[all.length - 1];
+    turns.push(turn);
     parent = turn.id;
   }
 }
 
 export const chosen = (turn, lane) => turn.answers[lane]?.find((answer) => answer.id === turn.chosen[lane]) ?? null;
 
-// What a lane has heard and said: where it has said nothing, the other lane's answer stands.
+// What a lane has heard and said: where it has said nothing, the other lane's answer counts.
 export function history(talk, lane, until = null) {
-  const said = [];
+  const exchanges = [];
   for (const turn of path(talk)) {
-    if (turn.id === until) return [...said, { user: turn.text, answer: null }];
-    said.push({ user: turn.text, answer: chosen(turn, lane) ?? chosen(turn, "a") ?? chosen(turn, "b") });
+    if (turn.id === until) return [...exchanges, { user: turn.text, answer: null }];
+    exchanges.push({ user: turn.text, answer: chosen(turn, lane) ?? chosen(turn, "a") ?? chosen(turn, "b") });
   }
-  return said;
+  return exchanges;
 }
 
 // The same for a model: messages for one that chats, one running text for one that only continues.
 export function asksFor(talk, lane, turn, chats) {
-  const said = history(talk, lane, turn.id);
-  if (!chats) return { prompt: said.map(({ user, answer }) => user + (answer?.text ?? "")).join("") };
+  const exchanges = history(talk, lane, turn.id);
+  if (!chats) return { prompt: exchanges.map(({ user, answer }) => user + (answer?.text ?? "")).join("") };
   const messages = talk.system.trim() ? [{ role: "system", content: talk.system }] : [];
-  for (const { user, answer } of said) {
+  for (const { user, answer } of exchanges) {
     messages.push({ role: "user", content: user });
     if (answer) messages.push({ role: "assistant", content: answer.text });
   }
@@ -137,17 +137,17 @@ export const asJson = (talk) => JSON.stringify({ format: FORMAT, ...talk }, null
 
 // A conversation from an export. Throws with a reason that a person can read.
 export function fromJson(text) {
-  let found;
+  let parsed;
   try {
-    found = JSON.parse(text);
+    parsed = JSON.parse(text);
   } catch {
     throw new Error("This file is not JSON.");
   }
-  const turns = found?.turns;
-  const sound = found?.format === FORMAT && turns && typeof turns === "object" && Object.values(turns).every((turn) =>
+  const turns = parsed?.turns;
+  const sound = parsed?.format === FORMAT && turns && typeof turns === "object" && Object.values(turns).every((turn) =>
     typeof turn.text === "string" && (turn.parent === null || turn.parent in turns) && turn.answers && turn.chosen && turn.after);
   if (!sound) throw new Error("This file is not a conversation exported here.");
-  const { format: _, ...talk } = found;
+  const { format: _, ...talk } = parsed;
   return { ...newTalk(), ...talk, id: newId(), updated: Date.now() / 1000 };
 }
 

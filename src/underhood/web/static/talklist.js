@@ -5,7 +5,7 @@ import { ago } from "./numbers.js";
 import * as store from "./store.js";
 
 export function talkList({ address, begin, current, removed, open }) {
-  let found = [];
+  let stored = [];
   let gone = null; // the last one removed, as long as it can be taken back
   const search = h("input", { type: "search", placeholder: "Search (/)", "aria-label": "Search the conversations", oninput: () => draw() });
   const list = h("ul", { class: "talks" });
@@ -20,7 +20,7 @@ export function talkList({ address, begin, current, removed, open }) {
 
   function draw() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown = found.filter((talk) => matches(talk, words));
+    const shown = stored.filter((talk) => matches(talk, words));
     list.replaceChildren(...shown.map((talk) => h("li", {},
       h("a", { href: address(talk), "aria-current": talk.id === current() ? "true" : null }, h("span", {}, talk.title || "Untitled"),
         h("small", {}, ago(talk.updated))),
@@ -43,7 +43,7 @@ export function talkList({ address, begin, current, removed, open }) {
   }
 
   async function refresh() {
-    found = await store.all();
+    stored = await store.all();
     draw();
   }
 

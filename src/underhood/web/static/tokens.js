@@ -1,5 +1,5 @@
 // The token strip: a text as its tokens, coloured by how probable each was. Pointing at one, or moving with the arrow
-// keys, reads it off; clicking it (or Enter) shows what else might have stood there.
+// keys, reads it off; clicking it (or Enter) shows what else might have been there.
 
 import { h } from "./dom.js";
 import { chance, decimal, whole } from "./numbers.js";
@@ -90,18 +90,18 @@ function key() {
     WORDS.map((words, index) => h("span", { class: "key-part" }, h("i", { class: `token l${index}${index ? "" : " surprise"}` }), words)));
 }
 
-// What might have stood in a token's place: a list to choose from, beside the token or, on a phone, at the bottom.
+// What might have been in a token's place: a list to choose from, beside the token or, on a phone, at the bottom.
 export function alternatives(token, anchor, onChoose) {
   const best = Math.exp(token.top[0].logprob);
-  const row = (one) => {
-    const own = one.id === token.id;
+  const row = (alternative) => {
+    const own = alternative.id === token.id;
     const bar = h("span", { class: "bar-track", "aria-hidden": "true" },
-      h("span", { class: "bar-part", style: { width: `${Math.max(1, (100 * Math.exp(one.logprob)) / best)}%` } }));
+      h("span", { class: "bar-part", style: { width: `${Math.max(1, (100 * Math.exp(alternative.logprob)) / best)}%` } }));
     return h("li", {}, h("button", { type: "button", "aria-current": own ? "true" : null, disabled: own,
-      onclick: () => { menu.hidePopover(); onChoose(one); } },
-      h("code", {}, one.shown), bar, h("span", { class: "number" }, chance(Math.exp(one.logprob)))));
+      onclick: () => { menu.hidePopover(); onChoose(alternative); } },
+      h("code", {}, alternative.shown), bar, h("span", { class: "number" }, chance(Math.exp(alternative.logprob)))));
   };
-  const listed = token.top.some((one) => one.id === token.id);
+  const listed = token.top.some((alternative) => alternative.id === token.id);
   const menu = h("div", { class: "alternatives", popover: "auto", role: "dialog", "aria-label": `Instead of ${token.shown}` },
     h("p", { class: "small soft" }, "Go on from another token"),
     h("ol", {}, token.top.map(row), listed ? null : [h("li", { class: "gap", "aria-hidden": "true" }, "…"), row(token)]));

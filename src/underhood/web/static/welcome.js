@@ -1,4 +1,4 @@
-// What stands where a conversation has not begun: who is there to be asked, and questions to try.
+// What is shown where a conversation has not begun: who is there to be asked, and questions to try.
 
 import { ask } from "./api.js";
 import { h } from "./dom.js";
@@ -18,10 +18,10 @@ export function welcome(card, lanes, trouble, send) {
 }
 
 // Questions that the run's own evaluation asked, of every kind.
-async function suggest(run, place, send) {
-  const found = await ask(`/ui/runs/${encodeURIComponent(run)}`).catch(() => ({ samples: [] }));
-  const kinds = [...Map.groupBy(found.samples, (sample) => sample.kind).values()];
+async function suggest(run, list, send) {
+  const details = await ask(`/ui/runs/${encodeURIComponent(run)}`).catch(() => ({ samples: [] }));
+  const kinds = [...Map.groupBy(details.samples, (sample) => sample.kind).values()];
   const mixed = [0, 1, 2, 3].flatMap((number) => kinds.map((kind) => kind[number]).filter(Boolean));
-  place.replaceChildren(...mixed.slice(0, 4).map(({ prompt }) => h("li", {},
+  list.replaceChildren(...mixed.slice(0, 4).map(({ prompt }) => h("li", {},
     h("button", { type: "button", class: "suggestion", onclick: () => send(prompt) }, prompt))));
 }

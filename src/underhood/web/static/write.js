@@ -14,7 +14,7 @@ export const SETTINGS = [
   { name: "max_tokens", label: "Most tokens", min: 1, max: 4096, step: 1, open: true, hint: "of an answer" },
   { name: "seed", label: "Seed", min: 0, step: 1, open: true, plain: true, hint: "repeats the same draws" },
 ];
-export const NUMBERS = SETTINGS.map((one) => one.name);
+export const NUMBERS = SETTINGS.map((setting) => setting.name);
 export const PRESETS = {
   Default: {},
   Likeliest: { temperature: 0 },
@@ -22,7 +22,7 @@ export const PRESETS = {
   Wild: { temperature: 1.2, min_p: 0.02 },
 };
 
-function asked(settings) {
+function requestFields(settings) {
   const body = {};
   for (const name of NUMBERS) if (typeof settings[name] === "number") body[name] = settings[name];
   if (settings.stop?.length) body.stop = settings.stop;
@@ -48,7 +48,7 @@ function piecesOf(logprobs) {
 // Streams an answer. Yields { id?, text, pieces, finish?, usage? }; pieces are [bytes in hexadecimal, log-probability].
 // `asks` holds messages (a conversation), prompt (a text), or ids (tokens, for going on from a chosen one).
 export async function* write(model, asks, settings, signal) {
-  const common = { model: model.id, stream: true, stream_options: { include_usage: true }, ...asked(settings) };
+  const common = { model: model.id, stream: true, stream_options: { include_usage: true }, ...requestFields(settings) };
   const chat = Boolean(asks.messages);
   const body = chat
     ? { ...common, messages: asks.messages, logprobs: true }
