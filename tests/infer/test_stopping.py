@@ -11,8 +11,8 @@ from underhood.infer.stopping import StopStrings, Writer
 TOKENIZER = tiny_tokenizer()
 OF_BYTES = {TOKENIZER.decode_bytes([id]): id for id in range(TOKENIZER.vocab_size)}
 BYTES = [OF_BYTES[bytes([byte])] for byte in range(256)]
-FEW = st.text("abé🙂", max_size=5)
-STOPS = st.lists(FEW.filter(bool), max_size=4)
+SHORT_TEXTS = st.text("abé🙂", max_size=5)
+STOPS = st.lists(SHORT_TEXTS.filter(bool), max_size=4)
 
 
 def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
@@ -24,7 +24,7 @@ def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
     return text, None
 
 
-@given(st.lists(FEW, max_size=12), STOPS)
+@given(st.lists(SHORT_TEXTS, max_size=12), STOPS)
 @example(["a", "aab"], ["aab"])  # the beginning of a match has to be found again inside a broken one
 @example(["abé", "ab🙂"], ["abéab🙂", "éa"])
 @settings(max_examples=200)

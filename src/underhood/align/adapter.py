@@ -46,8 +46,10 @@ class _Joined:
 
 
 def names_of(folder: Path) -> Names:
-    """What the layers of the model in `folder` are called in transformers: by its ``config.json``, or the one that its
-    run was imported with, or else as in Qwen3, whose shape our own runs have."""
+    """Names of the model's layers in transformers.
+
+    They follow its ``config.json``, or the one that its run was imported with, or else Qwen3's, the shape of our runs.
+    """
     if (folder / "config.json").exists():
         return family_of(read_json(folder / "config.json"), str(folder / "config.json")).names
     if (folder / IMPORTED).exists():

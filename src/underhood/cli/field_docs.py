@@ -1,4 +1,4 @@
-"""What each field of a dataclass is for, as its source says: the help texts of the command line."""
+"""Help texts of the command line, read from the docstrings and sources of option dataclasses."""
 
 from __future__ import annotations
 

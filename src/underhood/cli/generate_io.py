@@ -1,4 +1,4 @@
-"""What ``underhood generate`` reads, what it holds a text to, and how it reports one."""
+"""Input and output of ``underhood generate``: standard input, grammars and the reported text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``underhood path`` says, each view both as JSON and as text."""
+"""Views of ``underhood path``, each both as JSON and as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ``underhood reproduce`` looks: one live line per running milestone, then its table and small plots."""
+"""Terminal view of ``underhood reproduce``: one live line per running milestone, then its table and small plots."""
 
 from __future__ import annotations
 

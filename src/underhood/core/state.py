@@ -1,4 +1,4 @@
-"""What a layer keeps between forward passes: the contract between mixers and caches."""
+"""State that a layer keeps between forward passes: the contract between mixers and caches."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Which milestone answers a question: BM25 (Robertson & Zaragoza 2009, equation 3.15) over what the topics say of
-themselves.
+"""Search for the milestone that answers a question: BM25 (Robertson & Zaragoza 2009, equation 3.15) over the topics.
 
 The score is a sum over the question's terms, so `postings` can be shipped to a page, whose script only adds up.
 """

@@ -1,4 +1,4 @@
-"""Who holds which block of the cache: counts and names only, no tensors.
+"""Block manager of the paged KV cache: allocation, reference counts and prefix lookup, without tensors.
 
 Keys and values are kept in blocks of a few tokens each (Kwon et al. 2023, PagedAttention), so that texts of any length
 share one memory and a block can belong to several texts that begin alike. Unlike there, a text's blocks are laid out

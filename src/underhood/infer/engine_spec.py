@@ -1,4 +1,4 @@
-"""What an engine is told at its start, and what it tells about itself."""
+"""Settings and statistics of the inference engine."""
 
 from __future__ import annotations
 

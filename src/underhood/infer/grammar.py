@@ -1,4 +1,4 @@
-"""What an answer must look like: a regular expression, a JSON schema, one of several texts.
+"""Constrained decoding: a regular expression, a JSON schema or one of several texts that an answer must match.
 
 A grammar never changes what a model thinks of a token; it only rules out the tokens after which the answer could no
 longer match (Willard & Louf 2023). Which those are llguidance works out, an Earley parser over the bytes of the

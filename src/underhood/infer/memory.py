@@ -1,4 +1,4 @@
-"""How much memory the machine can spare, and how many blocks of cache that makes."""
+"""Memory budget of the KV cache: the memory that the machine can spare, as a number of blocks."""
 
 from __future__ import annotations
 

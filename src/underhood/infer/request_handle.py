@@ -1,4 +1,4 @@
-"""What an asker holds while the engine works: the chunks of the answer as they come, and the right to walk away."""
+"""Request handle: the chunks of an answer as they come, and the right to cancel it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who goes next: which texts are read or written in a step, and where their keys and values lie. No tensors here.
+"""Scheduler of the engine: the sequences that are prefilled or decoded in a step, and their cache blocks.
 
 A step holds one token of every text that is being written, then as much of unread prompts as its budget allows (Yu et
 al. 2022, Orca: continuous batching; Agrawal et al. 2023, Sarathi: prompts in chunks, so that a long one doesn't hold up

@@ -1,4 +1,4 @@
-"""How kernels are compiled, cached on disk and run on threads, by Numba; and what happens without it.
+"""Just-in-time compilation of kernels by Numba: compiled once, cached on disk, run on threads.
 
 `kernel` and `parallel_kernel` make what Python calls, `inline_kernel` what those call; `run_parallel` runs a parallel
 kernel. Where Numba is missing, kernels are never called: whoever has one to call asks `runs_compiled` first.

@@ -1,4 +1,4 @@
-"""What the configurations of the open model families mean: one function each, from a file's keys to a spec.
+"""Configurations of the open model families as specs: one function each, from a file's keys to a spec.
 
 Sources: the configurations as published, and transformers' reference models (what a key means, and what a missing one).
 """

@@ -256,8 +256,11 @@ class NGram(BuiltModel):
         return counts
 
     def _histories(self, tokens_N: Ints, document_N: Ints) -> list[Ints]:
-        """The history that ends at each place as each order sees it: for order k, the table row of the last k − 1
-        tokens (row 0 of nothing for k = 1), or −1 where they were never seen or the document is shorter."""
+        """The history that ends at each token, for each order.
+
+        For order k it is the table row of the last k − 1 tokens (row 0 of nothing for k = 1), or −1 where they were
+        never seen or the document is shorter.
+        """
         starting_N = tokens_N
         histories = [np.zeros(len(tokens_N), dtype=np.int64), tokens_N][: self.spec.order]
         for k in range(2, self.spec.order):

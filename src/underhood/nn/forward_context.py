@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRule:
-    """Which tokens of its document a token attends to.
+    """Attention mask rule: the tokens of its document that a token attends to.
 
     Attributes:
         causal: itself and earlier ones, and all of a prefix (see `ForwardContext`); otherwise earlier and later ones.

@@ -23,7 +23,7 @@ from underhood.nn.surgery import find_modules, replace_modules
 
 @dataclass(frozen=True, kw_only=True)
 class LoRASpec:
-    """Which layers get a low-rank companion, and of what kind.
+    """LoRA settings: the layers that get low-rank companions, and of what kind.
 
     Attributes:
         rank: r.

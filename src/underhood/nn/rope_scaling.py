@@ -1,4 +1,4 @@
-"""How rotary positions are stretched, so that a model reads texts longer than those it was first trained on.
+"""RoPE scaling: rotary positions are stretched for texts longer than those a model was first trained on.
 
 Each of these changes the angle per position of every pair of head dimensions. Slow pairs turn less than once within
 the first training's context and would meet angles never seen; fast ones have seen them all.

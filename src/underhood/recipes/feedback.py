@@ -1,4 +1,4 @@
-"""What people said about answers, as part of what alignment learns from.
+"""Feedback of users as preference pairs, which alignment learns from.
 
 A few dozen opinions alone would pull a model away from everything else it was aligned with, so they fill at most half
 of what alignment reads, each pair a few times at most; the rest stays the text's own pairs. The pairs are kept in the

@@ -1,4 +1,4 @@
-"""What a corpus can teach beyond itself: conversations, preferences and test questions, kept in the run's folder.
+"""Training data of the later stages: conversations, preferences and test questions, kept in the run's folder.
 
 They are made once, before the plan is, and written as JSON lines beside the token shards. So a run can be read by a
 person, resumed, and evaluated again, without the corpus it came from.

@@ -1,4 +1,4 @@
-"""What every training of a given model shares: its folder, its adapters, and the model that it leaves there."""
+"""Fine-tuning run of a given model: its folder, its adapters, and the model that it leaves there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine can do at most: the limits that throughput is compared with."""
+"""Peak performance of this machine: the limits that throughput is compared with."""
 
 from __future__ import annotations
 

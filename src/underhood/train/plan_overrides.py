@@ -1,4 +1,7 @@
-"""What a user may fix before the planner decides the rest. Kept apart so that reading options loads no PyTorch."""
+"""Overrides of the plan: the proportions that a user may fix before the planner decides the rest.
+
+Kept apart so that reading options loads no PyTorch.
+"""
 
 from __future__ import annotations
 

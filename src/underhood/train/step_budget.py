@@ -1,4 +1,4 @@
-"""How many steps a run makes: a fixed number, or as many as fit into a time budget, decided as the clock goes.
+"""Step budget of a run: a fixed number of steps, or as many as fit into the time, decided as the clock goes.
 
 A schedule that ends at step M needs to know M, but a busy machine may slow down threefold at any moment. So M is
 decided anew whenever the pace of the last steps says that the run would miss its time. The schedule's position, the

@@ -1,4 +1,4 @@
-"""Where training is: written as a checkpoint, read back by any number of processes.
+"""Training state: written as a checkpoint, read back by any number of processes.
 
 The folder is the same however many processes wrote it (`train.sharded_checkpoint`), so one, two or three can go on.
 """

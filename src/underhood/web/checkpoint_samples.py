@@ -1,4 +1,4 @@
-"""What single checkpoints of a run say to the same prompt: loaded one after the other, asked, and let go."""
+"""Samples of the checkpoints of a run for the same prompt: each is loaded, asked and released in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells, in Prometheus' text format."""
+"""Metrics of the server in Prometheus' text format, for ``/metrics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: the right name of this server, no strange web page, the key, and no more than a body's fair size.
+"""Request checks of the server: host name, origin, API key and body size.
 
 Browsers let any page send requests to any address, so a server on 127.0.0.1 is open to every site its user visits.
 Two headers, which pages can't forge, tell: ``Origin`` names the page, and ``Host`` the name by which the server was

@@ -1,4 +1,4 @@
-"""How a server is run: where it listens, who may ask, and how much."""
+"""Settings of the server: its address, its clients, and its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fields of requests may hold, for all requests alike."""
+"""Types of the fields that several kinds of request share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a milestone's page tells, from its description and its latest result."""
+"""Content of a milestone's page, from its description and its latest result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an export goes: made under another name beside its place, moved there in one step when it is whole."""
+"""Export folder: made under another name beside its target, moved there in one step when it is whole."""
 
 from __future__ import annotations
 

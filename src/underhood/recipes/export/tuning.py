@@ -1,4 +1,4 @@
-"""What the card of a fine-tuned model says beside that of the model it started from.
+"""Fine-tuning section of a model card, beside the facts of the model it started from.
 
 It is read from the fine-tuning's folder; see `recipes.finetune` for the files.
 """

@@ -1,4 +1,4 @@
-"""Where a model's parameters sit, and what a token costs to train: counted on the built module, never guessed."""
+"""Anatomy of a model: its parameters by module and the cost of training a token, counted on the built module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the numbers say, in sentences. Every sentence follows from an interval or a count; none is written by hand."""
+"""Conclusions of a report: the numbers in sentences.
+
+Every sentence follows from an interval or a count; none is written by hand.
+"""
 
 from __future__ import annotations
 

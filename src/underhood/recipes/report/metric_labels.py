@@ -1,4 +1,4 @@
-"""How each measured quantity is spoken of: the question it answers, how to read it, its name in a sentence."""
+"""Labels of measured quantities: the question each answers, how to read it, its name in a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured, arranged for reading: one panel per question, all models in it on one scale."""
+"""Results of a report, arranged for reading: one panel per question, all models in it on one scale."""
 
 from __future__ import annotations
 

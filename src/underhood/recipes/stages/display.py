@@ -1,4 +1,4 @@
-"""How stages and their models are shown: titles, colours and marks for report, pages and terminal."""
+"""Display of stages and their models: titles, colours and marks for report, pages and terminal."""
 
 from __future__ import annotations
 
