@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from underhood.align.sft import SFTLoss
 from underhood.core.runlog import RunLog
-from underhood.data.batch import IGNORE, Batch, Batches
+from underhood.data.batch import IGNORE, Batch
 from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss
@@ -55,7 +57,7 @@ def question_loss(tuned: Decoder) -> float:
         return float(next_token_loss(tuned, Batch(batch.tokens, targets, batch.positions)))
 
 
-def tune(batches: Batches) -> Decoder:
+def tune(batches: Callable[[int], Batch]) -> Decoder:
     tuned = model()
     spec = FitSpec(steps=150)
     fit(tuned, batches, SFTLoss(), MuonAdamWSpec(lr=0.02).build(tuned), spec, stage="sft", log=RunLog(None))

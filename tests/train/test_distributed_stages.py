@@ -77,9 +77,7 @@ def test_stage_on_two_processes_has_the_losses_of_one(tuned: dict[str, Path], mo
 @pytest.mark.parametrize("model", ["sft", "dpo"])
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_checkpoint_of_two_processes_is_that_of_one_and_answers(tuned: dict[str, Path], mode: str, model: str) -> None:
-    paths = [newest(tuned[name] / "checkpoints" / model) for name in ("one", mode)]
-    assert paths[0] is not None
-    assert paths[1] is not None
+    paths = [path for name in ("one", mode) if (path := newest(tuned[name] / "checkpoints" / model)) is not None]
     ours, theirs = (read_checkpoint(path).tensors("model") for path in paths)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():

@@ -73,6 +73,7 @@ def test_unpaged_completions_side_by_side_are_those_of_each_alone(live: Live) ->
         assert list(pool.map(lambda prompt: completion(live, prompt)["choices"][0]["text"], PROMPTS * 2)) == alone * 2
     engine = live.registry.default.engine.engine
     assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+    assert isinstance(engine.runner, UnpagedModelRunner)
     assert not engine.runner._runners, "caches of finished sequences are freed"
 
 
@@ -95,4 +96,6 @@ def test_unpaged_model_streams_and_chats(live: Live) -> None:
         for _ in range(2)
     ]
     assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
-    assert 0 < answers[0].usage.completion_tokens <= WRITTEN
+    usage = answers[0].usage
+    assert usage is not None
+    assert 0 < usage.completion_tokens <= WRITTEN
