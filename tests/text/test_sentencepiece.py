@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sentencepiece as library
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_tokenizers import TEXTS as DOCUMENTS
 from nasty import FORGERIES, MORE, TEXTS
@@ -102,6 +102,7 @@ def test_encode_and_decode_match_the_library(model: tuple[SentencePieceTokenizer
 
 
 @given(name=st.sampled_from([*PUBLISHED, *MADE]), text=TEXTS)
+@example(name="unigram, bytes, folded case", text="\x08")
 def test_encode_matches_the_library_on_any_text(name: str, text: str):
     ours, peer = pair(name)
     assert ours.encode(text) == peer.encode(text)

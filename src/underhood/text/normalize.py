@@ -88,6 +88,8 @@ class Normalizer:
         normal = "".join(out)
         if model.remove_extra_whitespaces:
             normal = normal.rstrip(" " + SPACE if model.escape_whitespaces else " ")
+            if not normal and not model.space_at_the_end:
+                return ""  # the rules removed every character: the space in front is one to remove, too
         if model.add_dummy_prefix:
             normal = normal + " " if model.space_at_the_end else " " + normal
         return normal.replace(" ", SPACE) if model.escape_whitespaces else normal
