@@ -19,13 +19,14 @@ from underhood.retrieve.terms import TERMS_VERSION, terms
         ("OrderedDict", ["ordereddict", "order", "dict"]),
         ("get_close_matches", ["get_close_matches", "get", "close", "match"]),
         ("HTTPServer2", ["httpserver2", "http", "server", "2"]),
+        ("listdir splitlines", ["listdir", "list", "dir", "splitlin", "split", "line"]),
         ("sha256", ["sha256", "sha", "256"]),
         ("It ends. Next", ["it", "end", "next"]),
         ("Café, naïve; cafe", ["cafe", "naiv", "cafe"]),
         ("the file's size", ["the", "file", "size"]),
         ("東京都庁", ["東京", "京都", "都庁"]),
         ("字", ["字"]),
-        ("Größe STRASSE straße", ["große", "strass", "strass"]),
+        ("Größe STRASSE straße", ["gross", "strass", "strass"]),
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
         ("path", ["path"]),
         ("—…!", []),
@@ -75,7 +76,7 @@ def test_greetings_have_no_terms(question: str):
 
 
 def test_stop_words_that_are_names_are_kept():
-    assert [term.term for term in parse_question("what does `any` do").terms] == ["any"]
+    assert [term.term for term in parse_question("what does `any` do").terms] == ["ani"]
     assert [term.term for term in parse_question("what does all do").terms] == ["all"]
     assert parse_question("is any of it all right").terms != ()
     assert [term.typed for term in parse_question("How do I join two Paths?").terms] == ["join", "two", "Paths"]

@@ -37,6 +37,10 @@ VERBS: dict[str, dict[str, str]] = {
     "Take one out": {
         "export": "Writes a model for transformers, vLLM or llama.cpp.",
     },
+    "Search": {
+        "index": "Makes an index of documents, to search and to ask.",
+        "search": "Finds the passages that answer a question.",
+    },
     "Talk": {
         "chat": "Talks with the model of a run.",
         "generate": "Continues a prompt; fit for pipes.",

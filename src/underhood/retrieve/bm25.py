@@ -34,12 +34,14 @@ class TermCounts:
     Attributes:
         starts: the pairs of document i are ``starts[i]`` to ``starts[i + 1]``.
         terms: the term id of each pair, in the order in which the document first uses them.
-        counts: how often each field of the document holds the term.
+        counts: how often each field of the document holds the term; a row per pair, a column per field.
+
+    Read from a file, they can be anything: `BM25.restore` checks them.
     """
 
-    starts: Int[ndarray, " offsets"]
-    terms: Int[ndarray, " P"]
-    counts: Int[ndarray, "P F"]
+    starts: ndarray
+    terms: ndarray
+    counts: ndarray
 
 
 class BM25:
@@ -148,6 +150,12 @@ class BM25:
             return self._posting_documents[:0], self._impacts[:0]
         start, end = self._posting_starts[number], self._posting_starts[number + 1]
         return self._posting_documents[start:end], self._impacts[start:end]
+
+    def holds(self, document: int, term: str) -> bool:
+        """Whether any field of a document has a term."""
+        documents, _ = self.postings(term)
+        at = int(np.searchsorted(documents, document))
+        return at < len(documents) and int(documents[at]) == document
 
     def scores(self, terms: Iterable[str] | Mapping[str, float]) -> Float[ndarray, " N"]:
         """The score of every document for a query; a term given twice counts twice, a mapping gives weights."""

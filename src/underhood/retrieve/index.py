@@ -81,9 +81,10 @@ class PassageIndex:
         self._bm25.add([[terms(p.title), terms(p.text), terms(p.search_text)] for p in new])
         self._take(self.passages + new)
 
-    def remove(self, source: str) -> int:
-        """Removes all passages of a document, and returns how many there were."""
-        kept = np.asarray([passage.source != source for passage in self.passages], bool)
+    def remove(self, *sources: str) -> int:
+        """Removes all passages of these documents, and returns how many there were."""
+        unwanted = set(sources)
+        kept = np.asarray([passage.source not in unwanted for passage in self.passages], bool)
         if kept.all():
             return 0
         self._bm25.keep(kept)
@@ -99,20 +100,13 @@ class PassageIndex:
         if not question.terms or not self.passages or k < 1:
             return []
         scores = np.zeros(len(self))
-        idf = {term.term: self._bm25.idf(term.term) * term.weight for term in question.terms}
-        held: dict[str, set[int]] = {}
         for term in question.terms:
-            documents, impacts = self._bm25.postings(term.term)
-            scores[documents] += term.weight * impacts
+            scores += self._best_alternative(term)
         scores *= self._weights_N
-        bound = sum(idf.values())
-        for document, share in self._titles.matches(question.identifiers).items():
-            scores[document] += bound * share
-        best = _top(scores, k)
-        for term in question.terms:
-            documents, _ = self._bm25.postings(term.term)
-            held[term.term] = set(best[np.isin(best, documents)].tolist())
-        return [self._hit(int(number), float(scores[number]), question, idf, held) for number in best]
+        bound = sum(self._bm25.idf(term.term) * term.weight for term in question.terms)
+        for passage, share in self._titles.matches(question.identifiers).items():
+            scores[passage] += bound * share
+        return [self._hit(int(number), float(scores[number]), question) for number in _top(scores, k)]
 
     def save(self, path: Path) -> None:
         """Writes the index as one file, whole or not at all.
@@ -148,11 +142,30 @@ class PassageIndex:
         self._titles = TitleIndex(passage.title for passage in passages)
         self._weights_N = np.asarray([passage.weight for passage in passages], np.float64)
 
-    def _hit(self, number: int, score: float, question: Query, idf: dict[str, float], held: dict[str, set[int]]) -> Hit:
-        matched: list[QueryTerm] = [term for term in question.terms if number in held[term.term]]
-        total = sum(idf.values())
-        coverage = sum(idf[term.term] for term in matched) / total if total else 0.0
-        return Hit(self.passages[number], score, tuple(dict.fromkeys(term.typed for term in matched)), coverage)
+    def _best_alternative(self, term: QueryTerm) -> Float[ndarray, " N"]:
+        """What a term of the question, or the best of its synonyms, adds to each passage's score."""
+        best = np.zeros(len(self))
+        for alternative in term.alternatives:
+            documents, impacts = self._bm25.postings(alternative.term)
+            best[documents] = np.maximum(best[documents], term.weight * alternative.weight * impacts)
+        return best
+
+    def _hit(self, number: int, score: float, question: Query) -> Hit:
+        matched: dict[str, None] = {}
+        covered = total = 0.0
+        for term in question.terms:
+            idf = self._bm25.idf(term.term) * term.weight
+            total += idf
+            held = [other for other in term.alternatives if self._bm25.holds(number, other.term)]
+            if held:
+                matched[held[0].word] = None
+                covered += idf * held[0].weight
+        return Hit(self.passages[number], score, tuple(matched), covered / total)
+
+
+def index_file(path: Path) -> Path:
+    """The file of an index: `path` itself, or ``passages.index`` in it where it is the folder of a run."""
+    return path / "passages.index" if path.is_dir() else path
 
 
 def _top(scores: Float[ndarray, " N"], k: int) -> ndarray:

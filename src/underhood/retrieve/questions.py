@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from underhood.retrieve.terms import STOP_WORDS, Token, terms_of_token, tokens
+from underhood.retrieve.question_words import NEVER_NAMES, STOP_WORDS, WEAK_WORDS
+from underhood.retrieve.stemming import stem
+from underhood.retrieve.synonyms import SYNONYM_WEIGHT, synonyms, words_of_phrases
+from underhood.retrieve.terms import Token, terms_of_token, tokens
 
 _NAME = r"[`'\"]?(?P<name>[^\W\d]\w*(?:\.\w+)*)[`'\"]?"
 _FRAMES = [
@@ -27,12 +30,33 @@ _FRAMES = [
 
 
 @dataclass(frozen=True)
-class QueryTerm:
-    """A term to look for, the word of the question that it comes from, and how much it counts."""
+class Alternative:
+    """An index term, the word it comes from, and how much its match counts."""
 
     term: str
-    typed: str
+    word: str
     weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class QueryTerm:
+    """Something to look for: a word of the question or, for less, one of its synonyms.
+
+    Attributes:
+        alternatives: the best of these that a passage has counts; the first is what was typed.
+        weight: how much the whole counts.
+    """
+
+    alternatives: tuple[Alternative, ...]
+    weight: float = 1.0
+
+    @property
+    def term(self) -> str:
+        return self.alternatives[0].term
+
+    @property
+    def typed(self) -> str:
+        return self.alternatives[0].word
 
 
 @dataclass(frozen=True)
@@ -48,16 +72,35 @@ class Query:
     identifiers: tuple[str, ...]
 
 
+WEAK_WEIGHT = 0.4
+"""What a word counts that many questions have, such as "get" or "two"."""
+PHRASE_WEIGHT = 0.5
+"""What a word counts that comes from a phrase of the question."""
+
+
 def parse_question(question: str) -> Query:
     """The terms and identifiers of a question; both are empty for a greeting."""
     words = list(tokens(question))
     named = _named(question, words)
-    content = [word for word in words if word in named or word.text.casefold() not in STOP_WORDS]
-    seen: dict[str, QueryTerm] = {}
-    for word in content:
+    strong = [word for word in words if word in named or word.text.casefold() not in STOP_WORDS | WEAK_WORDS]
+    if not strong:
+        return Query((), ())
+    chosen: dict[str, QueryTerm] = {}
+    for word in words:
+        if word not in named and word.text.casefold() in STOP_WORDS:
+            continue
+        weight = 1.0 if word in strong else WEAK_WEIGHT
         for term in terms_of_token(word.text):
-            seen.setdefault(term, QueryTerm(term, word.text))
-    return Query(tuple(seen.values()), tuple(dict.fromkeys(word.text for word in words if word in named)))
+            if term not in chosen:
+                others = () if word in named else _synonyms(term)
+                chosen[term] = QueryTerm((Alternative(term, word.text), *others), weight)
+    for word in words_of_phrases(question):
+        chosen.setdefault(stem(word), QueryTerm((Alternative(stem(word), word),), PHRASE_WEIGHT))
+    return Query(tuple(chosen.values()), tuple(dict.fromkeys(word.text for word in words if word in named)))
+
+
+def _synonyms(term: str) -> tuple[Alternative, ...]:
+    return tuple(Alternative(stem(word), word, SYNONYM_WEIGHT) for word in synonyms(term))
 
 
 def _named(question: str, words: list[Token]) -> set[Token]:
@@ -71,16 +114,6 @@ def _named(question: str, words: list[Token]) -> set[Token]:
     for frame in _FRAMES:
         for match in frame.finditer(question):
             start = match.start("name")
-            inside = [word for word in words if word.start == start and word.text.casefold() not in _NEVER_NAMES]
+            inside = [word for word in words if word.start == start and word.text.casefold() not in NEVER_NAMES]
             named.update(inside)
     return named
-
-
-_NEVER_NAMES = frozenset(
-    """
-    a an and are can could did do does for from how i in into is it me my of on or please should so tell than that the
-    there these they this those to use used was we were what when where which who why will with would you your hello hi
-    hey thanks thank ok okay yes no bye
-    """.split()  # noqa: SIM905
-)
-"""Words that stay words even where a name could be."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import regex
 
+from underhood.retrieve.compounds import words_of_compound
 from underhood.retrieve.stemming import stem
 
 TERMS_VERSION = 1
@@ -23,21 +24,6 @@ _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Kh
 _ACCENTS = regex.compile(r"[\u0300-\u036f]")
 _ELISION = regex.compile(r"['’]\p{L}{1,2}$")
 _CASE_INSIDE = regex.compile(r"\p{Ll}\p{Lu}|\p{Lu}{2}\p{Ll}")
-
-STOP_WORDS = frozenset(
-    """
-    a about all also am an and any anyone are as at available be been being best but by can cannot could did do does
-    doing done each easy easiest either else ever every example examples explain fast few for from get gets getting give
-    gives go goes got had has have having hello help hey hi how i if in into is it its just know let like make makes
-    making many may me mean means method might more most much must my need needs new no of off ok okay on once one only
-    or other our out over own please python quick quickly same shall should show simple simplest so some somebody
-    someone something such tell than thank thanks that the their them then there these they thing things this those to
-    through too try trying up us use used uses using very via want wants was way ways we were what whats when where
-    whether which while who whom whose why will with within without work works would
-    you your yours bye good morning evening
-    """.split()  # noqa: SIM905
-)
-"""Words of a question that say nothing about what it asks for, greetings included."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +50,8 @@ def terms(text: str) -> list[str]:
     """The index terms of a text, in order.
 
     A word becomes its stem. An identifier becomes itself and the words in it: ``os.path.join`` gives *os.path.join*,
-    *os*, *path*, *join*; ``OrderedDict`` gives *ordereddict*, *order*, *dict*. Writing without spaces between words
+    *os*, *path*, *join*; ``OrderedDict`` gives *ordereddict*, *order*, *dict*; ``listdir`` gives *listdir*, *list*,
+    *dir*. Writing without spaces between words
     (Chinese, Japanese, Thai) gives pairs of neighbouring characters. Case and Latin accents make no difference.
     """
     result: list[str] = []
@@ -78,14 +65,19 @@ def terms_of_token(token: str) -> tuple[str, ...]:
     """The index terms of one word or identifier."""
     token = _ELISION.sub("", unicodedata.normalize("NFKC", token))
     if token.isascii() and token.islower() and token.isalpha():
-        return (stem(token),)
+        return _with_words(token, words_of_compound(token))
     if _UNSPACED.search(token):
         return tuple(_character_pairs(token))
     words = [_fold(word) for segment in token.split(".") for word in _WORDS_OF_NAME.findall(segment)]
     whole = _fold(token)
+    words = [piece for word in words for piece in words_of_compound(word) or (word,)]
     if len(words) < 2:
         return (stem(words[0]) if words and words[0] == whole else whole,)
     return (whole, *map(stem, words))
+
+
+def _with_words(token: str, words: Sequence[str]) -> tuple[str, ...]:
+    return (stem(token), *map(stem, words))
 
 
 def _character_pairs(token: str) -> Iterator[str]:
