@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from underhood.retrieve.question_words import NEVER_NAMES, STOP_WORDS, WEAK_WORDS
 from underhood.retrieve.stemming import stem
-from underhood.retrieve.synonyms import SYNONYM_WEIGHT, synonyms, words_of_phrases
+from underhood.retrieve.synonyms import synonyms, words_of_phrases
 from underhood.retrieve.terms import Token, terms_of_token, tokens
 
 _NAME = r"[`'\"]?(?P<name>[^\W\d]\w*(?:\.\w+)*)[`'\"]?"
@@ -100,7 +100,7 @@ def parse_question(question: str) -> Query:
 
 
 def _synonyms(term: str) -> tuple[Alternative, ...]:
-    return tuple(Alternative(stem(word), word, SYNONYM_WEIGHT) for word in synonyms(term))
+    return tuple(Alternative(stem(word), word, weight) for word, weight in synonyms(term) if stem(word) != term)
 
 
 def _named(question: str, words: list[Token]) -> set[Token]:

@@ -7,50 +7,108 @@ from functools import lru_cache
 
 from underhood.retrieve.stemming import stem
 
-SYNONYM_WEIGHT = 0.5
-"""What a synonym's match counts, compared with the word itself."""
+ABBREVIATION_WEIGHT, DERIVED_WEIGHT, SYNONYM_WEIGHT = 0.9, 0.7, 0.6
+"""What the match of an abbreviation, of a derived word or of a synonym counts, compared with the word itself."""
 
-_GROUPS = """
+_ABBREVIATIONS = """
+addr address
+arg argument parameter param
+attr attribute
+auth authentication
+char character
+cmd command
+config configuration
+db database
+dec decimal
+def definition
+del delete
+dict dictionary
+dir directory folder
+doc documentation docstring
+env environment
+err error
+exec execute
+expr expression
+func function
+hex hexadecimal
+img image
+info information
+init initialize
+int integer
+iter iterator iterate
+len length
+lib library
+max maximum
+min minimum
+msg message
+num number
+obj object
+param parameter
+pos position
+prev previous
+proc process
+pwd password
+rand random
+ref reference
+regex regexp re
+req request
+rm remove
+seq sequence
+sqrt root
+std standard
+str string
+sub substitute
+sym symbolic symlink
+sys system
+temp temporary tmp
+url link
+val value
+var variable
+whitespace space
+"""
+
+_SYNONYMS = """
 add append insert
 add sum total
-alter change modify update
-argument parameter
-array list sequence
-async asynchronous coroutine
+alter change modify update set
+angle radian degree
+apart split separate
+array list sequence iterable
+archive zip
+ask prompt query
 average mean
 backward reverse
-begin start
 begin start prefix leading
-biggest greatest highest largest maximum max
-blank space whitespace
+biggest greatest highest largest maximum
 browser web
-build construct create generate make
+build construct create generate make new
 cache memoize
 call execute invoke run
 capital upper uppercase
-char character letter
-check test determine
+check test determine whether
 child subprocess process
 clear empty
 clone copy duplicate
 close shut
 code source
+collect gather
 combine concatenate join merge
-compare difference diff
+combine merge update
+common intersection
+compare comparison difference diff equal
 compress pack zip
 compute calculate
+content text
 convert transform translate turn
-count occurrence
+count occurrence number
 cut separate split
+core cpu processor
 date day
 decode parse
 decompress extract unpack unzip
-del delete discard erase remove rm unlink
 delay pause sleep suspend wait
-dict dictionary mapping
-dir directory folder
+delete discard erase remove unlink
 display output print show
-distinct unique
 download fetch retrieve
 dump save serialize store write
 each every
@@ -58,63 +116,76 @@ element entry item member
 encode encoding
 end finish
 end suffix trailing
-end exit quit stop terminate
-env environment
+ending suffix
+endless forever infinite indefinitely
 equal same identical
 error exception
 escape quote
 evaluate eval
+exit quit stop terminate end
 extension suffix
-filename pathname path
-find locate search
+file filename path pathname
+find locate search match
 float floating
-func function
+folder tree
 hash digest checksum
-hex hexadecimal
+host hostname
 html markup
 index position
-int integer
-int integer number
+integer number
 iterate iteration loop
-iterator iterable
+job task
 launch open start
 leading left
-least lowest minimum min smallest
-length len size
-link symlink
-load read
+least lowest minimum smallest
+length size
+letter character
+load read parse
 lower lowercase
-match pattern
+mail smtp
+mean average
 memory heap
+monitor watch
 move rename
 multiply product
+name filename
+nested deep
 object instance
 order sort
+pair tuple
+pick choose choice select
 password secret
 permutation ordering arrangement
-pick choose choice select
+permission mode
 power exponent pow
+program interpreter process script
+quantity amount
 random randomly
-regex regexp re
+recursive recursively tree
 remainder modulo mod
-replace substitute sub
+replace substitute
+repeat cycle
 right trailing
-root sqrt
+seconds time
 shell command
 similar close
-str string text
-substring str
+simultaneously concurrently parallel
+square power
+stack traceback
+string text
+substring string
 surround pad fill
-temp temporary tmp
 thread threading
-timer timing time
+time clock
+timer timing
 title capitalize
+truncate cut shorten
 type class
-url link
-value values
-variable var
+user login
+view show
+week weekday
 whole entire
-word words token
+word token
 """
 
 _PHRASES = {
@@ -138,18 +209,30 @@ _PHRASES = {
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, tuple[str, ...]]:
-    table: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for line in _GROUPS.strip().splitlines():
-        words = line.split()
-        for word in words:
-            table[stem(word)] |= {other: None for other in words if stem(other) != stem(word)}
-    return {term: tuple(words) for term, words in table.items()}
+def _table() -> dict[str, dict[str, float]]:
+    table: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for groups, weight in ((_ABBREVIATIONS, ABBREVIATION_WEIGHT), (_SYNONYMS, SYNONYM_WEIGHT)):
+        for line in groups.strip().splitlines():
+            for word in line.split():
+                for other in line.split():
+                    if stem(other) != stem(word):
+                        table[stem(word)].setdefault(other, weight)
+    return dict(table)
 
 
-def synonyms(term: str) -> tuple[str, ...]:
-    """Other words, unstemmed, for an index term."""
-    return _table().get(term, ())
+def synonyms(term: str) -> list[tuple[str, float]]:
+    """Other words for an index term, each with what its match counts."""
+    return [*_table().get(term, {}).items(), *((word, DERIVED_WEIGHT) for word in _derived(term))]
+
+
+def _derived(term: str) -> list[str]:
+    """Nouns of a verb and the verb of a noun: *read*, *reader*; *compress*, *compression*; unknown words do no harm."""
+    if len(term) < 4 or not term.isalpha():
+        return []
+    base = term.removesuffix("e")
+    nouns = [base + ending for ending in ("er", "or", "ion")] + [base + base[-1] + "er"]
+    verbs = [term.removesuffix(ending) for ending in ("er", "or", "ion") if term.endswith(ending) and len(term) > 5]
+    return [*nouns, *verbs, *(verb + "e" for verb in verbs)]
 
 
 def words_of_phrases(question: str) -> list[str]:
