@@ -38,16 +38,11 @@ def collect_passages(
     Raises:
         UserError: no such data, nothing in it to read, or a file that can't be understood.
     """
-    if data == "pydocs":
-        from underhood.retrieve.documentation import documentation_passages
-
-        topics = [document for document in load_corpus("pydocs").documents if document.kind == "topic"]
-        passages = documentation_passages()
-        documents: Iterator[Document] = iter(topics)
-    elif data.startswith("hf:"):
-        passages, documents = [], iter(load_corpus(data, text_field=text_field, limit=limit).documents)
+    passages: list[Passage] = []
+    if data == "pydocs" or data.startswith("hf:"):
+        documents = iter(load_corpus(data, text_field=text_field, limit=limit).documents)
     else:
-        passages, documents = [], _documents(data, text_field)
+        documents = _documents(data, text_field)
     for number, document in enumerate(documents):
         if limit is not None and number >= limit:
             break
