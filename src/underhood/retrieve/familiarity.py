@@ -2,65 +2,57 @@
 
 from __future__ import annotations
 
-BUILTIN, COMMON, OTHER, REMOTE, PRIVATE = 1.25, 1.15, 1.0, 0.8, 0.6
+BUILTIN, COMMON, OTHER, SPECIAL, PRIVATE = 1.6, 1.35, 1.0, 0.65, 0.5
+EXCEPTION = 0.8
+"""Further factor of exceptions and warnings: who asks how to do something doesn't ask for them."""
 
 COMMON_MODULES = frozenset(
     """
-    argparse array ast asyncio base64 bisect calendar collections configparser contextlib copy csv dataclasses datetime
-    decimal difflib enum filecmp fnmatch fractions functools getpass glob gzip hashlib heapq html http.server inspect io
-    itertools json logging math operator os os.path pathlib pickle platform pprint queue random re secrets shlex shutil
-    signal socket sqlite3 statistics string struct subprocess sys tarfile tempfile textwrap threading time timeit
-    traceback typing unittest urllib.parse urllib.request uuid warnings webbrowser xml.etree.ElementTree zipfile zlib
+    argparse ast asyncio base64 bisect calendar collections configparser contextlib copy csv dataclasses datetime
+    difflib enum filecmp fnmatch fractions functools getpass glob gzip hashlib heapq html http.server inspect io
+    itertools json logging math operator os os.path pathlib pickle platform pprint queue random re secrets shlex
+    shutil signal smtplib socket sqlite3 statistics string struct subprocess sys tarfile tempfile textwrap threading
+    time timeit traceback typing unicodedata urllib.parse urllib.request uuid warnings webbrowser
+    xml.etree.ElementTree zipfile zlib
     """.split()  # noqa: SIM905
 )
 """Modules of a first year with Python."""
 
-REMOTE_MODULES = (
-    *(
-        "_pyio",
-        "aifc",
-        "asynchat",
-        "asyncore",
-        "bdb",
-        "cgi",
-        "chunk",
-        "codeop",
-        "compileall",
-        "concurrent.futures.process",
-    ),
-    *("copyreg", "crypt", "ctypes", "curses", "distutils", "dis", "email", "encodings", "gettext", "http.cookiejar"),
-    *("idlelib", "imaplib", "importlib", "lib2to3", "mailbox", "modulefinder", "msilib", "multiprocessing", "nntplib"),
-    *("ntpath", "nturl2path", "opcode", "optparse", "pdb", "pickletools", "pipes", "pkgutil", "posixpath", "pstats"),
-    *("pyclbr", "pydoc", "plistlib", "sndhdr", "sre_parse", "sunau", "symtable", "sysconfig", "tabnanny", "telnetlib"),
-    *(
-        "test",
-        "tkinter",
-        "tokenize",
-        "trace",
-        "turtle",
-        "unittest.mock",
-        "uu",
-        "wsgiref",
-        "xdrlib",
-        "xml.dom",
-        "xml.sax",
-    ),
-    *("xmlrpc", "zipapp", "zipimport"),
+SPECIAL_MODULES = frozenset(
+    """
+    _pyio abc aifc array asynchat asyncore audioop bdb cgi chunk code codecs codeop compileall copyreg crypt ctypes
+    curses decimal dis distutils email encodings ensurepip fileinput ftplib gettext http.cookiejar http.cookies
+    idlelib imaplib imghdr imp importlib lib2to3 linecache locale mailbox mailcap mimetypes mmap modulefinder msilib
+    multiprocessing netrc nntplib ntpath nturl2path numbers opcode optparse parser pdb pickletools pipes pkgutil
+    plistlib poplib posixpath pstats pty pwd py_compile pyclbr pydoc quopri readline resource rlcompleter runpy sched
+    selectors site sndhdr socketserver sre_compile sre_parse ssl stat stringprep sunau symtable sysconfig tabnanny
+    telnetlib termios test tkinter token tokenize trace tracemalloc tty turtle types unittest uu venv wave weakref
+    wsgiref xdrlib xml.dom xml.sax xmlrpc zipapp zipimport zoneinfo
+    """.split()  # noqa: SIM905
 )
 """Packages and modules for special work, and those that Python keeps for old programs only."""
 
+SPECIAL_TYPES = ("bytearray", "bytes", "memoryview")
+"""Built-in types whose methods have the names of those of ``str`` and ``list``, which are asked for more."""
+
 
 def familiarity(name: str, owner: str) -> float:
-    """Factor of the score of a documented name: 1.25 for built-in functions and types down to 0.6 for private names.
+    """Factor of the score of a documented name: 1.6 for built-in functions and types down to 0.5 for private names.
 
     Args:
         name: dotted name, e.g. ``os.path.join``.
         owner: the module that it is imported from, ``builtins`` for built-in names.
     """
-    if any(segment.startswith("_") for segment in name.split(".")):
+    segments = name.split(".")
+    if any(segment.startswith("_") for segment in segments):
         return PRIVATE
+    packages = owner.split(".")
     if owner == "builtins":
-        return BUILTIN
-    if any(owner == module or owner.startswith(module + ".") for module in REMOTE_MODULES):
-        return REMOTE
-    return COMMON if owner in COMMON_MODULES else OTHER
+        factor = OTHER if segments[0] in SPECIAL_TYPES else BUILTIN
+    elif owner in COMMON_MODULES:
+        factor = COMMON
+    elif any(".".join(packages[:length]) in SPECIAL_MODULES for length in range(1, len(packages) + 1)):
+        factor = SPECIAL
+    else:
+        factor = OTHER
+    return factor * EXCEPTION if name.endswith(("Error", "Exception", "Warning", "Exit")) else factor

@@ -19,8 +19,10 @@ from underhood.retrieve.questions import Query, QueryTerm, parse_question
 from underhood.retrieve.terms import terms
 from underhood.retrieve.titles import TitleIndex
 
-FIELDS = (FieldWeight(2.0, b=0.5), FieldWeight(1.0, b=0.75), FieldWeight(0.3, b=0.75))
-"""Title, text and hidden text."""
+FIELDS = (FieldWeight(2.0, b=0.8), FieldWeight(1.5, b=0.75), FieldWeight(1.0, b=0.6), FieldWeight(0.2, b=0.5))
+"""Last word of the title (``join`` of ``os.path.join``, the innermost heading), the whole title, text, hidden text."""
+K1 = 0.9
+"""Low: a passage is short, and a second occurrence of a term says little more than the first."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class PassageIndex:
 
     passages: tuple[Passage, ...] = ()
     facts: IndexFacts = IndexFacts()
-    _bm25: BM25 = field(default_factory=lambda: BM25(FIELDS), repr=False)
+    _bm25: BM25 = field(default_factory=lambda: BM25(FIELDS, k1=K1), repr=False)
     _titles: TitleIndex = field(default_factory=lambda: TitleIndex(()), repr=False)
     _weights_N: Float[ndarray, " N"] = field(default_factory=lambda: np.ones(0), repr=False)
 
@@ -78,7 +80,9 @@ class PassageIndex:
     def add(self, passages: Iterable[Passage]) -> None:
         """Appends passages."""
         new = tuple(passages)
-        self._bm25.add([[terms(p.title), terms(p.text), terms(p.search_text)] for p in new])
+        self._bm25.add(
+            [[terms(last_of_title(p.title)), terms(p.title), terms(p.text), terms(p.search_text)] for p in new]
+        )
         self._take(self.passages + new)
 
     def remove(self, *sources: str) -> int:
@@ -124,7 +128,7 @@ class PassageIndex:
         Raises:
             UserError: no such file, not an index, a damaged one, or one of a later version.
         """
-        passages, saved, facts = unpack(path, FIELDS)
+        passages, saved, facts = unpack(path, FIELDS, K1)
         index = cls(facts=IndexFacts(str(facts.get("made_at", "")), tuple(map(str, facts.get("data", ())))))
         if saved is None:  # analysed by another version
             index.add(passages)
@@ -147,7 +151,8 @@ class PassageIndex:
         best = np.zeros(len(self))
         for alternative in term.alternatives:
             documents, impacts = self._bm25.postings(alternative.term)
-            best[documents] = np.maximum(best[documents], term.weight * alternative.weight * impacts)
+            if len(documents):
+                best[documents] = np.maximum(best[documents], term.weight * alternative.weight * impacts)
         return best
 
     def _hit(self, number: int, score: float, question: Query) -> Hit:
@@ -161,6 +166,13 @@ class PassageIndex:
                 matched[held[0].word] = None
                 covered += idf * held[0].weight
         return Hit(self.passages[number], score, tuple(matched), covered / total)
+
+
+def last_of_title(title: str) -> str:
+    """What a title ends with: ``join`` of ``os.path.join``, "Linux" of "Install > Linux"."""
+    if " " in title:
+        return title.rpartition(" > ")[2]
+    return title.rpartition(".")[2]
 
 
 def index_file(path: Path) -> Path:

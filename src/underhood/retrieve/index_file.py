@@ -54,7 +54,9 @@ def pack(passages: Sequence[Passage], bm25: BM25, facts: Mapping[str, Any]) -> b
     return archive.getvalue()
 
 
-def unpack(path: Path, fields: Sequence[FieldWeight]) -> tuple[tuple[Passage, ...], BM25 | None, dict[str, Any]]:
+def unpack(
+    path: Path, fields: Sequence[FieldWeight], k1: float
+) -> tuple[tuple[Passage, ...], BM25 | None, dict[str, Any]]:
     """Passages, term index (None if another version of `terms` made it) and facts of an index file.
 
     Raises:
@@ -81,7 +83,7 @@ def unpack(path: Path, fields: Sequence[FieldWeight]) -> tuple[tuple[Passage, ..
             passages = tuple(_passage(line) for line in file.read("passages.jsonl").decode(*_UTF8).split("\n")[:-1])
             if len(passages) != head["passages"]:
                 raise ValueError(f"{len(passages)} passages of {head['passages']}")
-            bm25 = _term_index(file, fields) if head.get("terms_version") == TERMS_VERSION else None
+            bm25 = _term_index(file, fields, k1) if head.get("terms_version") == TERMS_VERSION else None
             if bm25 is not None and len(bm25) != len(passages):
                 raise ValueError(f"terms of {len(bm25)} passages")
             facts = head["facts"]
@@ -117,7 +119,7 @@ def _passage(line: str) -> Passage:
     return passage
 
 
-def _term_index(file: zipfile.ZipFile, fields: Sequence[FieldWeight]) -> BM25:
+def _term_index(file: zipfile.ZipFile, fields: Sequence[FieldWeight], k1: float) -> BM25:
     vocabulary = file.read("vocabulary.txt").decode(*_UTF8).split("\n")[:-1]
     arrays = [np.load(io.BytesIO(file.read(f"{name}.npy")), allow_pickle=False) for name in _ARRAYS]
-    return BM25.restore(vocabulary, TermCounts(*arrays), fields)
+    return BM25.restore(vocabulary, TermCounts(*arrays), fields, k1=k1)

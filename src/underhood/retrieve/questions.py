@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from underhood.retrieve.question_words import NEVER_NAMES, STOP_WORDS, WEAK_WORDS
 from underhood.retrieve.stemming import stem
-from underhood.retrieve.synonyms import synonyms, words_of_phrases
+from underhood.retrieve.synonyms import phrases, synonyms
 from underhood.retrieve.terms import Token, terms_of_token, tokens
 
 _NAME = r"[`'\"]?(?P<name>[^\W\d]\w*(?:\.\w+)*)[`'\"]?"
@@ -74,8 +74,6 @@ class Query:
 
 WEAK_WEIGHT = 0.4
 """What a word counts that many questions have, such as "get" or "two"."""
-PHRASE_WEIGHT = 0.5
-"""What a word counts that comes from a phrase of the question."""
 
 
 def parse_question(question: str) -> Query:
@@ -94,8 +92,13 @@ def parse_question(question: str) -> Query:
             if term not in chosen:
                 others = () if word in named else _synonyms(term)
                 chosen[term] = QueryTerm((Alternative(term, word.text), *others), weight)
-    for word in words_of_phrases(question):
-        chosen.setdefault(stem(word), QueryTerm((Alternative(stem(word), word),), PHRASE_WEIGHT))
+    for phrase, word, weight in phrases(question):
+        if weight == 1:
+            weak = {stem(part_of_phrase) for part_of_phrase in phrase.split()}
+            chosen = {
+                term: replace(query, weight=WEAK_WEIGHT) if term in weak else query for term, query in chosen.items()
+            }
+        chosen.setdefault(stem(word), QueryTerm((Alternative(stem(word), word), *_synonyms(stem(word))), weight))
     return Query(tuple(chosen.values()), tuple(dict.fromkeys(word.text for word in words if word in named)))
 
 

@@ -19,9 +19,10 @@ char character
 cmd command
 config configuration
 db database
-dec decimal
 def definition
 del delete
+delete rm
+deviation stdev
 dict dictionary
 dir directory folder
 doc documentation docstring
@@ -30,6 +31,7 @@ err error
 exec execute
 expr expression
 func function
+have has
 hex hexadecimal
 img image
 info information
@@ -50,7 +52,7 @@ proc process
 pwd password
 rand random
 ref reference
-regex regexp re
+regex regexp re pattern
 req request
 rm remove
 seq sequence
@@ -71,7 +73,6 @@ _SYNONYMS = """
 add append insert
 add sum total
 alter change modify update set
-angle radian degree
 apart split separate
 array list sequence iterable
 archive zip
@@ -99,7 +100,8 @@ compare comparison difference diff equal
 compress pack zip
 compute calculate
 content text
-convert transform translate turn
+convert conversion transform translate turn
+convert turn encode decode
 count occurrence number
 cut separate split
 core cpu processor
@@ -126,6 +128,8 @@ exit quit stop terminate end
 extension suffix
 file filename path pathname
 find locate search match
+find index position
+filter keep select
 float floating
 folder tree
 hash digest checksum
@@ -134,6 +138,7 @@ html markup
 index position
 integer number
 iterate iteration loop
+id identifier uuid
 job task
 launch open start
 leading left
@@ -142,9 +147,9 @@ length size
 letter character
 load read parse
 lower lowercase
-mail smtp
+mail email smtp
 mean average
-memory heap
+memory heap size
 monitor watch
 move rename
 multiply product
@@ -189,23 +194,16 @@ word token
 """
 
 _PHRASES = {
-    "regular expression": "re regex",
-    "working directory": "cwd",
-    "current directory": "cwd",
-    "upper case": "uppercase",
-    "lower case": "lowercase",
-    "square root": "sqrt",
-    "web page": "url",
-    "web site": "url",
-    "command line": "argv",
-    "how many": "count number",
-    "how long": "time length",
-    "how often": "count",
-    "how big": "size",
-    "how large": "size",
-    "how old": "age time",
+    "regular expression": ("regex", 1.0),
+    "operating system": ("platform", 1.0),
+    "how many": ("count", 0.5),
+    "how much": ("size", 0.5),
+    "how long": ("time", 0.5),
+    "how often": ("count", 0.5),
+    "how big": ("size", 1.0),
+    "how large": ("size", 1.0),
 }
-"""Words that a phrase of the question adds to its search."""
+"""Words that are searched for because of a phrase in the question, each with its weight."""
 
 
 @lru_cache(maxsize=1)
@@ -230,12 +228,16 @@ def _derived(term: str) -> list[str]:
     if len(term) < 4 or not term.isalpha():
         return []
     base = term.removesuffix("e")
-    nouns = [base + ending for ending in ("er", "or", "ion")] + [base + base[-1] + "er"]
+    nouns = [base + ending for ending in ("er", "or", "ion", "ation")]
+    nouns.append(base[:-1] + "ication" if base.endswith("i") else base + base[-1] + "er")
     verbs = [term.removesuffix(ending) for ending in ("er", "or", "ion") if term.endswith(ending) and len(term) > 5]
     return [*nouns, *verbs, *(verb + "e" for verb in verbs)]
 
 
-def words_of_phrases(question: str) -> list[str]:
-    """Words to search for because of a phrase in the question: "square root" is called *sqrt*."""
+def phrases(question: str) -> list[tuple[str, str, float]]:
+    """Phrases of a question, each with the word to search for because of it, and that word's weight.
+
+    A word of weight 1 takes the place of the phrase, whose own words then count little.
+    """
     lowered = " ".join(question.lower().split())
-    return [word for phrase, words in _PHRASES.items() if phrase in lowered for word in words.split()]
+    return [(phrase, word, weight) for phrase, (word, weight) in _PHRASES.items() if phrase in lowered]
