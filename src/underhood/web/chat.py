@@ -33,6 +33,7 @@ from underhood.web.responses import (
     SaidMessage,
     TokenLogprob,
 )
+from underhood.web.retrieval import annotations_of, passages_of
 from underhood.web.settings import ServeSettings
 from underhood.web.streaming import EventStream, chunks_of, collect, finish_reason, submit, unless_gone, usage_of
 from underhood.web.tools import Argued, Called, CallReader, Event, Said
@@ -56,6 +57,8 @@ def chat_router(
         served = registry.find(body.model)
         # Templates run in a process of their own, and long texts take time: others' streams go on meanwhile.
         chat_request = await asyncio.to_thread(ask_chat, body, served, settings)
+        if chat_request.retrieved is not None:
+            metrics.retrievals.labels(served.id, "yes" if chat_request.retrieved.hits else "no").inc()
         (handle,) = await asyncio.to_thread(submit, served, [chat_request.request], settings, "messages")
         choices = [_ChatChoice(CallReader(chat_request.tools)) for _ in range(chat_request.request.n)]
         talk = _Talk(served, chat_request, handle, choices, metrics.stopwatch(served))
@@ -122,10 +125,12 @@ class _Talk:
         return choice.take(chunk)
 
     def answer(self) -> ChatAnswer:
-        choices = []
+        choices, retrieved = [], self.chat_request.retrieved
         for number, choice in enumerate(self.choices):
             message = SaidMessage(
-                content=choice.content or (None if choice.calls else ""), tool_calls=choice.calls or None
+                content=choice.content or (None if choice.calls else ""),
+                tool_calls=choice.calls or None,
+                annotations=None if retrieved is None else annotations_of(retrieved, choice.content),
             )
             logprobs = ChatLogprobs(content=choice.tokens) if self.logprobs else None
             choices.append(
@@ -138,18 +143,27 @@ class _Talk:
             choices=choices,
             usage=usage_of([self.handle]),
             system_fingerprint=self.served.fingerprint,
+            retrieved=None if retrieved is None else passages_of(retrieved),
         )
 
     async def stream(self, recent: RecentCompletions, *, with_usage: bool) -> AsyncGenerator[dict[str, Any], None]:
-        """The answer as chunks; the last one holds the usage, if wanted."""
+        """The answer as chunks; the last one holds the usage, if wanted.
+
+        The first one holds the passages of retrieval; the citations of a choice come with its finish reason.
+        """
         extra: dict[str, Any] = {"usage": None} if with_usage else {}
+        retrieved = self.chat_request.retrieved
+        passages: dict[str, Any] = {}
+        if retrieved is not None:
+            passages = {"retrieved": [passage.model_dump() for passage in passages_of(retrieved)]}
         begun: set[int] = set()
         async with aclosing(chunks_of([self.handle], self.watch)) as chunks:
             async for _, chunk in chunks:
                 number = chunk.choice
                 if number not in begun:
                     begun.add(number)
-                    yield self._chunk(number, {"role": "assistant", "content": ""}) | extra
+                    yield self._chunk(number, {"role": "assistant", "content": ""}) | extra | passages
+                    passages = {}
                 choice = self.choices[number]
                 before = len(choice.tokens)
                 events = self.take(chunk)
@@ -160,7 +174,11 @@ class _Talk:
                 if logprobs and not events:  # its text is still held back
                     yield self._chunk(number, {"content": ""}, logprobs=logprobs) | extra
                 if choice.finish is not None:
-                    yield self._chunk(number, {}, finish=choice.finish) | extra
+                    delta: dict[str, Any] = {}
+                    if retrieved is not None:
+                        cited = annotations_of(retrieved, choice.content)
+                        delta = {"annotations": [citation.model_dump() for citation in cited]}
+                    yield self._chunk(number, delta, finish=choice.finish) | extra
         self.remember(recent)
         if with_usage:
             usage = usage_of([self.handle]).model_dump()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +12,13 @@ from underhood.infer.grammar import Grammar
 from underhood.infer.load import DEFAULT_SAMPLING
 from underhood.infer.request import Request
 from underhood.infer.sample import SamplingSpec
+from underhood.retrieve.retriever import Retrieved
+from underhood.text.chat import Template
 from underhood.text.hf_chat_template import ForeignTemplate
 from underhood.web.errors import ApiError, invalid
 from underhood.web.registry import Served
 from underhood.web.requests import ChatRequest, CompletionRequest, Message
+from underhood.web.retrieval import retrieve, sampling_with
 from underhood.web.settings import ServeSettings
 from underhood.web.shared_fields import GenerationBody, JsonFormat, RegexFormat, SchemaFormat
 from underhood.web.tools import OPEN, Tools, with_tools
@@ -34,11 +37,13 @@ class ChatAsked:
 
     Attributes:
         messages: the conversation as the client wrote it, for feedback.
+        retrieved: the passages that the model reads with it; None without retrieval.
     """
 
     request: Request
     tools: Tools | None
     messages: list[dict[str, Any]]
+    retrieved: Retrieved | None = None
 
 
 def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> ChatAsked:
@@ -66,7 +71,13 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
         except UserError as error:
             raise invalid(str(error), "tools") from error
     messages = [plain(message) for message in body.messages]
-    ids = chat_ids(served, messages, tools)
+    check_chat(served, messages)
+    constrained = "tools" if tools is not None and tools.choice != "none" else "response_format" if grammar else None
+    retrieved = retrieve(served.documents, body.retrieve, messages, constrained=constrained)
+    shown = messages
+    if retrieved is not None:
+        shown, grammar = [dict(message) for message in retrieved.messages], grammar or retrieved.grammar
+    ids = chat_ids(served, shown, tools)
     if tools is not None and tools.opening:
         ids += served.loaded.tokenizer.encode(tools.opening)
     check_length(served, ids, "messages")
@@ -78,10 +89,11 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
             stop_ids=frozenset(served.loaded.stop_ids),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=grammar,
-            **_shared(body, served, settings),
+            **_shared(body, served, settings, sampling_with(retrieved)),
         ),
         tools,
         messages,
+        retrieved,
     )
 
 
@@ -133,16 +145,13 @@ def prompts_of(given: str | list[str] | list[int] | list[list[int]]) -> Sequence
     return given  # type: ignore[return-value]
 
 
-def chat_ids(
-    served: Served, messages: Sequence[dict[str, Any]], tools: Tools | None = None, *, prompt: bool = True
-) -> list[int]:
-    """A conversation as tokens.
+def check_chat(served: Served, messages: Sequence[Mapping[str, Any]]) -> Template:
+    """The model's chat template, once it is clear that the conversation may fit.
 
     Raises:
-        ApiError: the model has not learnt to chat, the conversation is too long, or its template refuses it.
+        ApiError: the model has not learnt to chat, or the conversation is too long.
     """
-    loaded = served.loaded
-    if loaded.template is None:
+    if served.loaded.template is None:
         raise ApiError(
             400,
             f"The model {served.id} has not learnt to chat; use /v1/completions.",
@@ -150,7 +159,18 @@ def chat_ids(
             code="not_a_chat_model",
         )
     check_size(served, "".join(message.get("content") or "" for message in messages), "messages")
-    template = loaded.template
+    return served.loaded.template
+
+
+def chat_ids(
+    served: Served, messages: Sequence[dict[str, Any]], tools: Tools | None = None, *, prompt: bool = True
+) -> list[int]:
+    """A conversation as tokens.
+
+    Raises:
+        ApiError: as for `check_chat`, or the template refuses the conversation.
+    """
+    loaded, template = served.loaded, check_chat(served, messages)
     try:
         if isinstance(template, ForeignTemplate) and OPEN in template.source:
             shown = with_tools(messages, tools, native=True)
@@ -193,7 +213,7 @@ def check_length(served: Served, ids: Sequence[int], param: str) -> None:
 
 def plain(message: Message) -> dict[str, Any]:
     """A message with its content as one text, and without the fields that say nothing."""
-    fields = message.model_dump(exclude_none=True)
+    fields = message.model_dump(exclude_none=True, exclude={"annotations"})
     content = fields.get("content")
     if isinstance(content, list):
         fields["content"] = "".join(item["text"] for item in content)
@@ -204,11 +224,11 @@ def plain(message: Message) -> dict[str, Any]:
     return fields
 
 
-def sampling_of(body: GenerationBody) -> SamplingSpec:
-    """How a request's text is drawn."""
+def sampling_of(body: GenerationBody, default: SamplingSpec = DEFAULT_SAMPLING) -> SamplingSpec:
+    """How a request's text is drawn: by `default` where it names none of the fields that cut the distribution."""
     named = {name: getattr(body, name) for name in ("temperature", "top_p", "top_k", "min_p")}
     given = {name: value for name, value in named.items() if value is not None}
-    spec = SamplingSpec(**given) if given else DEFAULT_SAMPLING
+    spec = SamplingSpec(**given) if given else default
     bias = tuple((int(id), float(value)) for id, value in (body.logit_bias or {}).items())
     return replace(
         spec,
@@ -220,7 +240,9 @@ def sampling_of(body: GenerationBody) -> SamplingSpec:
     )
 
 
-def _shared(body: GenerationBody, served: Served, settings: ServeSettings) -> dict[str, Any]:
+def _shared(
+    body: GenerationBody, served: Served, settings: ServeSettings, sampling: SamplingSpec = DEFAULT_SAMPLING
+) -> dict[str, Any]:
     if (body.n or 1) > settings.max_choices:
         raise invalid(f"n is at most {settings.max_choices} here.", "n")
     if any(int(id) >= served.loaded.spec.vocab_size for id in body.logit_bias or ()):
@@ -228,7 +250,7 @@ def _shared(body: GenerationBody, served: Served, settings: ServeSettings) -> di
         raise invalid(f"Token ids end at {last}.", "logit_bias")
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     return {
-        "sampling": sampling_of(body),
+        "sampling": sampling_of(body, sampling),
         "stop": tuple(stop),
         "n": body.n or 1,
         "cache_salt": body.cache_salt or "",

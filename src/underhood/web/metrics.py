@@ -50,6 +50,12 @@ class Metrics:
             registry=self.registry,
         )
         self.feedback = Counter("underhood_feedback", "Feedback taken.", ("model", "kind"), registry=self.registry)
+        self.retrievals = Counter(
+            "underhood_retrievals",
+            "Chat requests that searched the documents, by whether a passage matched.",
+            ("model", "matched"),
+            registry=self.registry,
+        )
         self.registry.register(_Engines(registry))
 
     def stopwatch(self, served: Served) -> "Stopwatch":

@@ -24,6 +24,7 @@ from underhood.ui.theme import asset
 from underhood.web.checkpoint_samples import CheckpointSamples
 from underhood.web.errors import ApiError
 from underhood.web.registry import ModelRegistry, Served
+from underhood.web.retrieval import retrieve
 from underhood.web.run_views import Runs
 from underhood.web.token_view import MOST_TOP, answer_ids, ids_by_bytes, prompt_of, score
 
@@ -79,12 +80,18 @@ class Message(BaseModel):
 
 
 class TokensAsked(BaseModel):
-    """Either `messages` or `prompt` is what the answer followed. `pieces`: the bytes of its tokens in hexadecimal."""
+    """Either `messages` or `prompt` is what the answer followed.
+
+    Attributes:
+        retrieve: whether the model read retrieved passages too, if it has documents.
+        pieces: the bytes of the answer's tokens in hexadecimal.
+    """
 
     model_config = ConfigDict(extra="forbid")
     model: str
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=1000)
     prompt: str | None = Field(default=None, max_length=MOST_TEXT)
+    retrieve: bool = False
     text: str = Field(max_length=MOST_TEXT)
     pieces: list[str] | None = Field(default=None, max_length=100_000)
     top: int = Field(default=10, ge=1, le=MOST_TOP)
@@ -136,6 +143,9 @@ def pages_router(pages: Pages) -> APIRouter:
         model = pages.models.find(query.model)
         loaded = model.loaded
         messages = [message.model_dump() for message in query.messages] if query.messages else None
+        if messages and query.retrieve and model.documents is not None:
+            retrieved = retrieve(model.documents, True, messages)
+            messages = messages if retrieved is None else [dict(message) for message in retrieved.messages]
         prompt = prompt_of(loaded, messages, query.prompt)
         known = pages.known_bytes(model) if query.pieces else {}
         ids, exact = answer_ids(loaded.tokenizer, known, query.text, _bytes_of(query.pieces))
@@ -198,7 +208,18 @@ def card(model: Served) -> dict[str, Any]:
         "chats": loaded.chats,
         "context": model.context_length,
         "parameters": parameter_count(loaded.model),
+        "documents": _documents(model),
     }
+
+
+def _documents(model: Served) -> dict[str, Any] | None:
+    """The index that a chat with the model can search, and whether it does unless told otherwise."""
+    documents = model.documents
+    if documents is None or (documents.default is None and len(documents.retrievers) > 1):
+        return None
+    name = documents.default or next(iter(documents.retrievers))
+    passages = len(documents.retrievers[name].index.passages)
+    return {"name": name, "passages": passages, "on": documents.default is not None}
 
 
 def _bytes_of(pieces: Sequence[str] | None) -> list[bytes] | None:

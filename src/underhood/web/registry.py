@@ -20,6 +20,7 @@ from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.infer.sequence_runner import warm_up
 from underhood.models.base import parameter_count
+from underhood.web.documents import Documents, RetrievalSettings, open_documents
 from underhood.web.errors import unknown_model
 
 
@@ -32,6 +33,7 @@ class Served:
         engine: writes its answers.
         created: Unix time of its files.
         parameters: how many it has.
+        documents: what it can answer from; None where there is nothing.
         scoring: held while the model is read outside its engine, one text at a time.
     """
 
@@ -40,6 +42,7 @@ class Served:
     engine: EngineThread
     created: int
     parameters: int
+    documents: Documents | None = None
     scoring: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -94,6 +97,7 @@ class ModelRegistry:
         quantize: Quantized | None = None,
         spec: EngineSpec | None = None,
         draft: str | Path | None = None,
+        retrieval: RetrievalSettings | None = None,
     ) -> "ModelRegistry":
         """Loads the models: of a run all stages, the best first, or only `stage`.
 
@@ -101,9 +105,11 @@ class ModelRegistry:
 
         Args:
             draft: a smaller model that drafts for all of them; see `EngineSpec.draft_tokens`.
+            retrieval: which documents they answer from; None gives each its run's own.
 
         Raises:
-            UserError: there is no such model, or two have the same name, or the draft can't guess for one of them.
+            UserError: there is no such model, or two have the same name, or the draft can't guess for one of them, or
+                an index can't be read.
         """
         spec = spec or EngineSpec()
         opened: dict[str, LoadedModel] = {}
@@ -112,6 +118,7 @@ class ModelRegistry:
                 if id in opened:
                     raise UserError(f"two models are called {id}", fix="Rename one of the folders")
                 opened[id] = loaded
+        documents = open_documents([*opened.values()], retrieval or RetrievalSettings())
         parameters = [parameter_count(entry.model) for entry in opened.values()]  # before packing
         for id, loaded in opened.items():
             opened[id] = replace(loaded, model=optimize_for_inference(loaded.model, quantize))
@@ -126,8 +133,8 @@ class ModelRegistry:
         ]
         return cls(
             [
-                _serve(loaded, id, count, engine)
-                for (id, loaded), count, engine in zip(opened.items(), parameters, engines, strict=True)
+                _serve(loaded, id, count, engine, own)
+                for (id, loaded), count, engine, own in zip(opened.items(), parameters, engines, documents, strict=True)
             ]
         )
 
@@ -190,6 +197,6 @@ def _open(name: str | Path, stage: str | None) -> list[tuple[LoadedModel, str]]:
     return [(load(folder, wanted_stage), f"{title}:{wanted_stage}") for wanted_stage in wanted]
 
 
-def _serve(loaded: LoadedModel, id: str, parameters: int, engine: Engine) -> Served:
+def _serve(loaded: LoadedModel, id: str, parameters: int, engine: Engine, documents: Documents | None) -> Served:
     created = int(loaded.path.stat().st_mtime)
-    return Served(id, loaded, EngineThread(engine, name=f"engine {id}"), created, parameters)
+    return Served(id, loaded, EngineThread(engine, name=f"engine {id}"), created, parameters, documents)

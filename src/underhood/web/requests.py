@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from underhood.web.shared_fields import MOST_TOP, Body, GenerationBody, ResponseFormat, TokenId, Whole
 
@@ -45,14 +45,14 @@ class ToolCall(Body):
 
 
 class AssistantMessage(Body):
-    """As an answer said it; the empty fields that answers come with are welcome back."""
+    """As an answer said it; the fields that answers come with are welcome back and change nothing."""
 
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
     name: str | None = None
     refusal: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: Annotated[list[dict[str, Any]], Field(max_length=1000)] | None = None
     audio: None = None
     function_call: None = None
 
@@ -87,6 +87,33 @@ class ChosenTool(Body):
     function: ChosenName
 
 
+MOST_PASSAGES = 20
+
+
+class RetrieveOptions(Body):
+    """Retrieval for one answer; what is left out is the server's default.
+
+    Attributes:
+        k: how many passages the model reads.
+        quote: whether the answer is held to sentences of the passages, or to saying that they don't answer.
+        index: the index to search, one of those that ``/v1/models`` names.
+    """
+
+    k: Whole | None = Field(default=None, ge=1, le=MOST_PASSAGES)
+    quote: bool | None = None
+    index: str | None = Field(default=None, min_length=1, max_length=512)
+
+
+def _switch_or_options(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, dict, RetrieveOptions)):
+        return value
+    raise ValueError("expected true, false, or an object with k, quote and index")
+
+
+Retrieve = Annotated[bool | RetrieveOptions | None, BeforeValidator(_switch_or_options)]
+"""Not OpenAI's: whether an answer is written from retrieved passages."""
+
+
 class ChatRequest(GenerationBody):
     """``POST /v1/chat/completions``.
 
@@ -108,6 +135,7 @@ class ChatRequest(GenerationBody):
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    retrieve: Retrieve = None
 
 
 class CompletionRequest(GenerationBody):

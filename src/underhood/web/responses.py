@@ -57,11 +57,46 @@ class SaidCall(BaseModel):
     function: SaidFunction
 
 
+class UrlCitation(BaseModel):
+    """Which characters of an answer cite a source; the URL of a local document is its name with ``#L`` and the line."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class CitationFacts(BaseModel):
+    type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
+
+
+class RetrievedPassage(BaseModel):
+    """A passage that the model read.
+
+    Attributes:
+        number: by which answers cite it, from 1.
+        line: of the source where it begins.
+        matched: the words of the question that it has.
+        marks: where they are in `text`: start and end, in characters.
+    """
+
+    number: int
+    title: str
+    text: str
+    source: str
+    line: int
+    score: float
+    matched: list[str]
+    marks: list[tuple[int, int]]
+
+
 class SaidMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
     tool_calls: list[SaidCall] | None = None
+    annotations: list[CitationFacts] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -72,6 +107,8 @@ class ChatChoice(BaseModel):
 
 
 class ChatAnswer(BaseModel):
+    """`retrieved` extends OpenAI's: the passages that all choices were written from; null without retrieval."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -79,6 +116,7 @@ class ChatAnswer(BaseModel):
     choices: list[ChatChoice]
     usage: UsageFacts
     system_fingerprint: str | None
+    retrieved: list[RetrievedPassage] | None = None
 
 
 class CompletionLogprobs(BaseModel):
@@ -124,7 +162,12 @@ class EmbeddingAnswer(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """A model that is served; the fields after `owned_by` are extensions of OpenAI's."""
+    """A model that is served; the fields after `owned_by` are extensions of OpenAI's.
+
+    Attributes:
+        index: the passage index that it answers from where a request does not say otherwise.
+        indexes: all that a request can name.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -135,6 +178,8 @@ class ModelFacts(BaseModel):
     context_length: int
     parameters: int
     aliases: list[str]
+    index: str | None
+    indexes: list[str]
 
 
 class ModelList(BaseModel):

@@ -152,6 +152,7 @@ def watching_router(registry: ModelRegistry, metrics: Metrics) -> APIRouter:
 
 
 def _facts(registry: ModelRegistry, served: Served) -> ModelFacts:
+    documents = served.documents
     return ModelFacts(
         id=served.id,
         created=served.created,
@@ -160,6 +161,8 @@ def _facts(registry: ModelRegistry, served: Served) -> ModelFacts:
         context_length=served.context_length,
         parameters=served.parameters,
         aliases=registry.aliases(served),
+        index=documents.default if documents is not None else None,
+        indexes=list(documents.retrievers) if documents is not None else [],
     )
 
 

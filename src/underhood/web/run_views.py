@@ -149,6 +149,7 @@ class Runs:
             "checkpoints": checkpoints(folder),
             "results": results(run),
             "samples": summary.get("samples") or [],
+            "examples": summary.get("examples") or [],
             "report": (folder / "report.html").is_file(),
         }
 

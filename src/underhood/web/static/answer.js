@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { copyText, h, iconButton, stageName } from "./dom.js";
 import { markdown } from "./markdown.js";
 import { decimal, duration, whole } from "./numbers.js";
+import { citedIn, linkCitations, SourceList } from "./sources.js";
 import { alternatives, tokenStrip } from "./tokens.js";
 
 const ENDS = { length: "cut off at the length limit", stopped: "stopped" };
@@ -31,6 +32,7 @@ export class AnswerView {
     } else if (!this.element.classList.contains("as-tokens")) {
       this.body.replaceChildren(...this.#text());
     }
+    this.#drawSources();
     this.foot.replaceChildren(...this.#foot());
     this.drawn?.();
   }
@@ -45,7 +47,19 @@ export class AnswerView {
     if (!answer.text && live) return [h("p", { class: "soft waiting" }, "…")];
     if (!answer.text && !answer.error) return [h("p", { class: "soft" }, "(nothing: the model ended its turn at once)")];
     const chats = this.card?.chats ?? true;
-    return chats ? markdown(answer.text) : [h("p", { class: "continued" }, answer.text)];
+    const elements = chats ? markdown(answer.text) : [h("p", { class: "continued" }, answer.text)];
+    if (answer.sources) linkCitations(elements, answer.sources, (number) => this.sources.open(number));
+    return elements;
+  }
+
+  #drawSources() {
+    const { answer } = this;
+    if (!answer.sources) return;
+    if (!this.sources) {
+      this.sources = new SourceList(answer.sources);
+      this.body.after(this.sources.element);
+    }
+    this.sources.update(citedIn(answer.text, answer.sources), this.live);
   }
 
   #foot() {
@@ -121,7 +135,7 @@ export class AnswerView {
   scores(card) {
     const { answer } = this;
     const same = card.id === this.card?.id && answer.pieces.length && answer.pieces.every(([hex]) => hex !== null) && !answer.cut;
-    return ask("/ui/tokens", { body: { model: card.id, ...this.asks(card.chats), text: answer.text, pieces: same ? answer.pieces.map(([hex]) => hex) : null } });
+    return ask("/ui/tokens", { body: { model: card.id, ...this.asks(card.chats), retrieve: Boolean(answer.sources), text: answer.text, pieces: same ? answer.pieces.map(([hex]) => hex) : null } });
   }
 
   // Editing ------------------------------------------------------------------------------------------------------

@@ -151,7 +151,13 @@ class Chat {
     this.lanes[lane] = id;
     this.#note({ push: true });
     this.picker.draw();
+    this.panel.rebuild();
     this.#draw();
+  }
+
+  // What the models on show can answer from, or null.
+  documents() {
+    return this.active.map((lane) => this.card(lane)?.documents).find(Boolean) ?? null;
   }
 
   // Drawing ------------------------------------------------------------------------------------------------------
@@ -162,7 +168,7 @@ class Chat {
     this.marks.hidden = this.lanes.b === null;
     this.marks.setAttribute("aria-pressed", String(this.marked));
     const turns = talks.path(this.talk);
-    this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.missing, (prompt) => this.send(prompt))]));
+    this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.settings.retrieve ?? this.card("a").documents?.on, this.missing, (prompt) => this.send(prompt))]));
     const continues = this.active.every((lane) => !this.card(lane).chats);
     this.field.placeholder = continues ? "Begin a text" : "Ask";
     this.composer.querySelector(".composer-note").textContent = continues
@@ -299,7 +305,7 @@ class Chat {
 
   #edit(turn, lane, answer, text) {
     this.#feedback(turn, lane, answer, { edit: text });
-    talks.addAnswer(this.talk, turn, lane, { model: answer.model, text, edited: true, finish: "stop" });
+    talks.addAnswer(this.talk, turn, lane, { model: answer.model, text, edited: true, finish: "stop", sources: answer.sources });
     this.#keep();
     this.#draw();
   }
@@ -347,7 +353,7 @@ class Chat {
       return;
     }
     const kept = [...scored.tokens.slice(0, at ?? scored.tokens.length), ...(alternative ? [alternative] : [])].filter((token) => !token.special);
-    const start = { text: textOf(kept.map(({ hex }) => hex)), pieces: kept.map(({ hex, logprob }) => [hex, logprob]), prefix: kept.length };
+    const start = { text: textOf(kept.map(({ hex }) => hex)), pieces: kept.map(({ hex, logprob }) => [hex, logprob]), prefix: kept.length, sources: answer.sources };
     if (alternative?.special) {
       talks.addAnswer(this.talk, turn, lane, { model: answer.model, ...start, finish: "stop" });
       this.#keep();

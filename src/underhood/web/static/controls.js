@@ -1,9 +1,10 @@
-// The panel of settings: the system prompt, and how text is drawn. What is left empty is left to the server.
+// The panel of settings: the system prompt, the documents, and how text is drawn. What is left empty is left to the server.
 
 import { h } from "./dom.js";
+import { whole } from "./numbers.js";
 import { NUMBERS, PRESETS, SETTINGS } from "./write.js";
 
-// `state` holds { settings, system }; `onChange` is told after every change.
+// `state` holds { settings, system, documents }; `onChange` is told after every change.
 export function controls(state, onChange) {
   const panel = h("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
   const change = (name, value) => {
@@ -14,6 +15,7 @@ export function controls(state, onChange) {
   const build = () => panel.replaceChildren(
     h("label", { class: "field" }, h("span", {}, "System prompt"),
       h("textarea", { rows: 3, value: state.system(), placeholder: "None", onchange: (event) => state.setSystem(event.target.value) })),
+    documentsSwitch(state.documents(), state.settings.retrieve, change) ?? "",
     h("div", { class: "presets", role: "group", "aria-label": "Ready-made settings" },
       Object.entries(PRESETS).map(([name, values]) => h("button", { type: "button", class: "quiet", onclick: () => {
         for (const { name: key } of SETTINGS) if (!["max_tokens", "seed"].includes(key)) delete state.settings[key];
@@ -38,13 +40,25 @@ export function settingsIn(query) {
     const value = query.get(name);
     if (value !== null && value !== "" && Number.isFinite(Number(value))) settings[name] = Number(value);
   }
+  if (["on", "off"].includes(query.get("retrieve"))) settings.retrieve = query.get("retrieve") === "on";
   return query.has("stop") ? { ...settings, stop: query.getAll("stop") } : settings;
 }
 
 export function withSettings(query, settings) {
   for (const name of NUMBERS) if (name in settings) query.set(name, settings[name]);
   for (const text of settings.stop ?? []) query.append("stop", text);
+  if ("retrieve" in settings) query.set("retrieve", settings.retrieve ? "on" : "off");
   return query;
+}
+
+// Whether answers are written from retrieved passages; null where there is nothing to retrieve from.
+function documentsSwitch(documents, value, change) {
+  if (!documents) return null;
+  return h("div", { class: "field switch-field" },
+    h("input", { type: "checkbox", role: "switch", id: "set-retrieve", checked: value ?? documents.on, "aria-describedby": "hint-retrieve",
+      onchange: (event) => change("retrieve", event.target.checked === documents.on ? null : event.target.checked) }),
+    h("label", { for: "set-retrieve" }, "Answer from the documents"),
+    h("span", { class: "hint", id: "hint-retrieve" }, `${whole(documents.passages)} passages of ${documents.name}`));
 }
 
 function field({ name, label, min, max, step, hint, plain, open }, value, change) {

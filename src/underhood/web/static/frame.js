@@ -27,6 +27,7 @@ export function frame(chat, { onPick, onKey, onGrow, onNote, onMarks }) {
       return chat.settings;
     },
     system: () => chat.talk.system,
+    documents: () => chat.documents(),
     setSystem: (text) => {
       chat.talk.system = text;
       onNote();

@@ -99,7 +99,7 @@ function table(lines) {
 // Code, bold, italic and links. An asterisk is emphasis only where it hugs a word, so *args and **kwargs stay theirs.
 function inline(text) {
   const nodes = [];
-  const pattern = /(`+)([^`](?:.*?[^`])?)\1(?!`)|\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?!\w)|(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/gs;
+  const pattern = /(`+)([^`](?:.*?[^`])??)\1(?!`)|\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?!\w)|(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/gs;
   let last = 0;
   for (const match of text.matchAll(pattern)) {
     nodes.push(text.slice(last, match.index));

@@ -115,7 +115,9 @@ export function asMarkdown(talk) {
     parts.push(`**You**\n\n${turn.text}`);
     for (const lane of ["a", "b"]) {
       const answer = chosen(turn, lane);
-      if (answer) parts.push(`**${answer.model}**${answer.edited ? " (edited)" : ""}\n\n${answer.text}`);
+      if (!answer) continue;
+      parts.push(`**${answer.model}**${answer.edited ? " (edited)" : ""}\n\n${answer.text}`);
+      if (answer.sources?.length) parts.push(answer.sources.map(({ number, title, source, line }) => `- [${number}] ${title || "(untitled)"} (${source}, line ${line})`).join("\n"));
     }
   }
   return parts.join("\n\n") + "\n";

@@ -4,11 +4,13 @@ import { ask } from "./api.js";
 import { h } from "./dom.js";
 import { count, whole } from "./numbers.js";
 
-// `trouble` is what went wrong on the way here, or null; `send` asks a question.
-export function welcome(card, lanes, trouble, send) {
+// `reads` says whether answers come from documents; `trouble` is what went wrong on the way here, or null; `send` asks
+// a question.
+export function welcome(card, lanes, reads, trouble, send) {
   const suggestions = h("ul", { class: "suggestions" });
-  suggest(card.run, suggestions, send);
-  const facts = `${count(card.parameters)} parameters, reads ${whole(card.context_length)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "");
+  suggest(card, suggestions, send);
+  const facts = `${count(card.parameters)} parameters, reads ${whole(card.context)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "") +
+    (card.documents && reads ? `. Answers from ${whole(card.documents.passages)} passages of ${card.documents.name}` : "");
   const alone = card.chats ? `Ask ${card.run}` : `Let ${card.run} go on`;
   return h("div", { class: "welcome" },
     trouble ? h("p", { class: "trouble", role: "alert" }, trouble) : null,
@@ -17,11 +19,14 @@ export function welcome(card, lanes, trouble, send) {
     suggestions);
 }
 
-// Questions that the run's own evaluation asked, of every kind.
-async function suggest(run, list, send) {
-  const details = await ask(`/ui/runs/${encodeURIComponent(run)}`).catch(() => ({ samples: [] }));
-  const kinds = [...Map.groupBy(details.samples, (sample) => sample.kind).values()];
-  const mixed = [0, 1, 2, 3].flatMap((number) => kinds.map((kind) => kind[number]).filter(Boolean));
-  list.replaceChildren(...mixed.slice(0, 4).map(({ prompt }) => h("li", {},
+// Questions that the model answers, as the run's evaluation saw; of a run without them, questions of every kind that it
+// was asked.
+async function suggest(card, list, send) {
+  const { samples, examples } = await ask(`/ui/runs/${encodeURIComponent(card.run)}`).catch(() => ({ samples: [], examples: [] }));
+  const kinds = [...Map.groupBy(samples, (sample) => sample.kind).values()];
+  const mixed = [0, 1, 2, 3].flatMap((number) => kinds.map((kind) => kind[number]?.prompt).filter(Boolean));
+  const answered = card.chats ? examples.map((example) => example.question) : [];
+  const prompts = answered.length ? answered : mixed;
+  list.replaceChildren(...prompts.slice(0, 4).map((prompt) => h("li", {},
     h("button", { type: "button", class: "suggestion", onclick: () => send(prompt) }, prompt))));
 }

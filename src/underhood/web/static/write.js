@@ -45,13 +45,14 @@ function piecesOf(logprobs) {
   return (logprobs.tokens ?? []).map((token, index) => [hexOfText(token), logprobs.token_logprobs[index]]);
 }
 
-// Streams an answer. Yields { id?, text, pieces, finish?, usage? }; pieces are [bytes in hexadecimal, log-probability].
+// Streams an answer. Yields { id?, text, pieces, finish?, usage?, sources? }; pieces are [bytes in hexadecimal,
+// log-probability], sources the passages that it is written from.
 // `asks` holds messages (a conversation), prompt (a text), or ids (tokens, for going on from a chosen one).
 export async function* write(model, asks, settings, signal) {
   const common = { model: model.id, stream: true, stream_options: { include_usage: true }, ...requestFields(settings) };
   const chat = Boolean(asks.messages);
   const body = chat
-    ? { ...common, messages: asks.messages, logprobs: true }
+    ? { ...common, messages: asks.messages, logprobs: true, ...(model.documents && "retrieve" in settings ? { retrieve: settings.retrieve } : {}) }
     : { ...common, prompt: asks.ids ?? asks.prompt, logprobs: 0 };
   for await (const event of stream(chat ? "/v1/chat/completions" : "/v1/completions", body, signal)) {
     const [choice] = event.choices ?? [];
@@ -61,6 +62,7 @@ export async function* write(model, asks, settings, signal) {
       pieces: piecesOf(choice?.logprobs),
       finish: choice?.finish_reason ?? null,
       usage: event.usage ?? null,
+      sources: event.retrieved ?? null,
     };
   }
 }
@@ -79,6 +81,7 @@ export async function fillAnswer(answer, model, asks, settings, signal, onPiece)
       answer.text += piece.text;
       answer.pieces.push(...piece.pieces);
       if (spelt && answer.pieces.every(([hex]) => hex !== null)) answer.text = textOf(answer.pieces.map(([hex]) => hex));
+      if (piece.sources) answer.sources = piece.sources;
       if (piece.finish) answer.finish = piece.finish;
       if (piece.usage) answer.cached = piece.usage.prompt_tokens_details?.cached_tokens ?? 0;
       onPiece();
