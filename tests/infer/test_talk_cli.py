@@ -19,12 +19,12 @@ import pytest
 from tiny_run import make_run
 
 import underhood
-from underhood.cli.chat_loop import visible
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.infer.load import load
 from underhood.infer.opening import open_draft
 from underhood.text.bpe import train_bpe
+from underhood.ui.terminal import visible
 
 Result = tuple[int, str, str]
 

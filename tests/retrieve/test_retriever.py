@@ -13,9 +13,10 @@ import underhood
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
-from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.retrieve.passages import Passage
-from underhood.retrieve.retriever import RUN_INDEX, Retriever, open_retriever
+from underhood.retrieve.quote import speller
+from underhood.retrieve.retriever import MARKERS, Retriever, open_retriever
 from underhood.retrieve.template import INSTRUCTED, NOT_THERE, TAUGHT
 from underhood.text.characters import CharacterTokenizer
 from underhood.text.chat import CHATML, Message
@@ -130,25 +131,34 @@ def test_a_conversation_must_end_with_the_user() -> None:
 # What a model can read
 
 
-def test_passages_take_at_most_half_of_the_context() -> None:
+@pytest.mark.parametrize("instruction", ["", INSTRUCTED.instruction])
+def test_as_many_sentences_are_read_as_half_the_context_and_the_turn_have_room_for(instruction: str) -> None:
     tokenizer = tiny_tokenizer()
 
-    def cost(passage: Passage) -> int:
-        return len(tokenizer.encode(f"\n\n[1] {passage.shown}"))
+    def length(text: str) -> int:
+        return len(tokenizer.encode(text))
 
-    question = [user("pathname os path")]
-    first, second = (hit.passage for hit in Retriever(INDEX, INSTRUCTED).prepare(question).hits[:2])
-    assert (first, second) == (SPLIT, JOIN)
+    question = [{"role": "system", "content": "Be short."}, user("pathname os path")]
+    template = replace(INSTRUCTED, passages=2, instruction=instruction)
+    first, second = (hit.passage for hit in Retriever(INDEX, template).prepare(question).hits)
+    assert {first, second} == {SPLIT, JOIN}
     shorter = replace(JOIN, text="Join pathname components.")
-    for room, expected in [
-        (cost(SPLIT) - 1, []),
-        (cost(SPLIT), [SPLIT]),
-        (cost(SPLIT) + cost(shorter) - 1, [SPLIT]),
-        (cost(SPLIT) + cost(shorter), [SPLIT, shorter]),
-        (cost(SPLIT) + cost(JOIN), [SPLIT, JOIN]),
-    ]:
-        retriever = Retriever(INDEX, replace(INSTRUCTED, passages=2), tokenizer=tokenizer, context_length=2 * room)
-        assert [hit.passage for hit in retriever.prepare(question).hits] == expected
+    beginnings = [[], [SPLIT], [SPLIT, shorter], [SPLIT, JOIN]]
+    if first == JOIN:
+        beginnings = [[], [shorter], [JOIN], [JOIN, SPLIT]]
+    seen = []
+    for context in range(40, 900, 9):
+        said = length("Be short.") + length("pathname os path") + length(instruction) + MARKERS
+        room = min(context // 2, context - context // 4 - said)
+        costs = [sum(length(f"\n\n[1] {passage.shown}") for passage in passages) for passages in beginnings]
+        expected = [passages for passages, cost in zip(beginnings, costs, strict=True) if cost <= max(room, 0)][-1]
+        retriever = Retriever(INDEX, template, tokenizer=tokenizer, context_length=context)
+        retrieved = retriever.prepare(question)
+        assert [hit.passage for hit in retrieved.hits] == expected
+        ids = CHATML.render(tokenizer, retrieved.messages, add_generation_prompt=True).ids
+        assert not expected or len(ids) <= context - context // 4  # where a conversation would be refused as too long
+        seen.append(len(expected))
+    assert {0, 1, 2} <= set(seen)
 
 
 def test_passages_that_the_vocabulary_cannot_spell_are_left_out() -> None:
@@ -160,9 +170,11 @@ def test_passages_that_the_vocabulary_cannot_spell_are_left_out() -> None:
     retrieved = retriever.prepare([user(QUESTION)])
     assert [hit.passage for hit in retrieved.hits] == [JOIN]
     # Without the refusal's letters there are quotes only.
-    fewer = CharacterTokenizer.from_texts([JOIN.shown, QUESTION, "[1]"])
-    grammar = Retriever(index, TAUGHT, tokenizer=fewer).prepare([user(QUESTION)]).grammar
-    assert grammar is None or texts_of(grammar, fewer) == QUOTES_OF_JOIN
+    fewer = CharacterTokenizer.from_texts([JOIN.shown, "[1] "])
+    assert not speller(fewer)(NOT_THERE)
+    grammar = Retriever(INDEX, TAUGHT, tokenizer=fewer).prepare([user(QUESTION)]).grammar
+    assert grammar is not None
+    assert texts_of(grammar, fewer) == QUOTES_OF_JOIN
 
 
 # With a model

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from underhood.cli.chat_loop import Chat
 from underhood.cli.options import Positional
+from underhood.cli.retrieval_options import RetrievalOptions
 from underhood.cli.sampling_options import SamplingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SamplingOptions):
+class Args(RetrievalOptions, SamplingOptions):
     """Talks with the model of a run.
 
     In a terminal, Ctrl-C stops an answer and Ctrl-D leaves; /help lists the commands. From a pipe, every line is one
-    turn and only the answers are printed.
+    turn and only the answers are printed. With an index, answers come from its documents and cite them as [1].
     """
 
     run: Positional[Path]

@@ -6,14 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from underhood.cli.retrieval_options import open_documents
 from underhood.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from underhood.cli.chat import Args
     from underhood.cli.chat_loop import Chat
-    from underhood.infer.chat import ChatSession
+    from underhood.infer.chat import ChatSession, Prepare
     from underhood.infer.load import LoadedModel
     from underhood.infer.sample import SamplingSpec
 
@@ -24,6 +25,8 @@ HELP = """\
   /set NAME VALUE     changes temperature, top-k, top-p, min-p, seed,
                       repetition-penalty or max-tokens; VALUE may be off;
                       /set alone shows them
+  /sources            shows the passages that the last answer came from
+  /retrieve FILE      answers from this index; /retrieve off, /retrieve on
   /save FILE          writes the conversation: JSON, or text if FILE ends in .md
   /help, /quit        this list; leaves, like Ctrl-D
   //text              a message that begins with a slash
@@ -48,7 +51,7 @@ def show_help(chat: Chat, _: str) -> None:
 
 def reset(chat: Chat, _: str) -> None:
     chat.talk.reset(chat.settings.system)
-    chat.texts = []
+    chat.texts, chat.retrieved = [], None
     chat.notice("A new conversation.")
 
 
@@ -70,24 +73,56 @@ def stage(chat: Chat, name: str) -> None:
         return
     chat.loaded = open_for_writing(chat.loaded.run, name)
     messages = chat.talk.messages
-    chat.talk = talk_with(chat.loaded)
+    chat.retriever = open_documents(chat.settings, chat.loaded) if chat.loaded.chats else None
+    chat.talk = talk_with(chat.loaded, prepare=chat.prepare)
     chat.talk.messages = messages
     told = "" if chat.loaded.chats else " It has not learnt to chat: it continues what you write."
     chat.notice(f"Now the {name} model.{told}")
 
 
-def talk_with(loaded: LoadedModel, system: str | None = None) -> ChatSession:
+def talk_with(loaded: LoadedModel, system: str | None = None, *, prepare: Prepare) -> ChatSession:
     """A conversation in the model's own form; of a model that has none, only the session is used."""
     from underhood.infer.chat import ChatSession
     from underhood.text.chat import CHATML
 
-    return ChatSession(loaded.model, loaded.tokenizer, system=system, template=loaded.template or CHATML)
+    template = loaded.template or CHATML
+    return ChatSession(loaded.model, loaded.tokenizer, system=system, template=template, prepare=prepare)
+
+
+def show_sources(chat: Chat, _: str) -> None:
+    from underhood.cli.source_lines import print_sources
+
+    if chat.retrieved is not None and chat.retrieved.hits:
+        print_sources(chat.retrieved)
+    elif chat.retriever is None:
+        print("Answers come from no documents; /retrieve FILE names an index.")
+    else:
+        print("The last answer came from no document.")
+
+
+def retrieve(chat: Chat, words: str) -> None:
+    """Without a word it says what answers come from; a mistake leaves everything as it was."""
+    from underhood.cli.source_lines import corpus_line
+
+    if words:
+        if words == OFF:
+            settings = replace(chat.settings, no_retrieve=True)
+        else:
+            index = chat.settings.retrieve if words == "on" else Path(words).expanduser()
+            settings = replace(chat.settings, no_retrieve=False, retrieve=index)
+        chat.retriever = open_documents(settings, chat.loaded)
+        chat.settings = settings
+    if chat.retriever is not None:
+        chat.notice(f"Answers come from {corpus_line(chat.retriever.index)}.")
+    else:
+        more = " The run has no index: /retrieve FILE names one." if words == "on" else ""
+        chat.notice(f"Answers come from no documents.{more}")
 
 
 def change_setting(chat: Chat, words: str) -> None:
     if not words:
         for known in SETTINGS:
-            value = getattr(chat.settings, known)
+            value = sampling_of(chat.settings).temperature if known == "temperature" else getattr(chat.settings, known)
             print(f"  {_shown(known):<18} {OFF if value is None else value}")
         return
     given, _, word = words.partition(" ")
@@ -131,6 +166,8 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
     "/system": system,
     "/stage": stage,
     "/set": change_setting,
+    "/sources": show_sources,
+    "/retrieve": retrieve,
     "/save": save,
 }
 
@@ -144,12 +181,13 @@ def check(settings: Args) -> Args:
 
 
 def sampling_of(settings: Args) -> SamplingSpec:
+    """How an answer without documents is drawn."""
     from underhood.infer.sample import SamplingSpec
 
-    given = {field.name for field in fields(settings)}  # of what the sampler knows, a conversation offers a part
-    return SamplingSpec(
-        **{field.name: getattr(settings, field.name) for field in fields(SamplingSpec) if field.name in given}
-    )
+    names = {field.name for field in fields(settings)} & {field.name for field in fields(SamplingSpec)}
+    given: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    given["temperature"] = settings.temperature_or()
+    return SamplingSpec(**given)
 
 
 def _shown(name: str) -> str:

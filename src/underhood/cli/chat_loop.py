@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from underhood.cli.chat_commands import COMMANDS, check, sampling_of, talk_with
+from underhood.cli.retrieval_options import open_documents
 from underhood.core.errors import UserError, nearest
+from underhood.ui.terminal import visible
 
 if TYPE_CHECKING:
     from underhood.cli.chat import Args
+    from underhood.infer.chat import PreparedPrompt
     from underhood.infer.load import LoadedModel
+    from underhood.retrieve.retriever import Retrieved, Retriever
+    from underhood.text.chat import Message
 
 
 class Chat:
@@ -23,12 +29,16 @@ class Chat:
         settings: what was asked for on the command line, as commands have changed it since.
         talk: the conversation.
         texts: with the base model, what was written and how it went on.
+        retriever: finds the passages that answers come from, or None.
+        retrieved: what it gave the last turn, or None.
     """
 
     def __init__(self, loaded: LoadedModel, settings: Args, *, interactive: bool):
         self.loaded, self.interactive = loaded, interactive
         self.settings = check(settings)
-        self.talk = talk_with(loaded, settings.system)
+        self.retriever: Retriever | None = open_documents(settings, loaded)
+        self.retrieved: Retrieved | None = None
+        self.talk = talk_with(loaded, settings.system, prepare=self.prepare)
         self.texts: list[tuple[str, str]] = []
 
     def greet(self) -> None:
@@ -38,6 +48,11 @@ class Chat:
 
             parameters = sum(parameter.numel() for parameter in self.loaded.model.parameters())
             print(f"The {self.loaded.stage} model of {self.loaded.run}, {parameters:,} parameters.")
+            if self.retriever is not None:
+                from underhood.cli.source_lines import corpus_line
+
+                print(f"Answers come from {corpus_line(self.retriever.index)}.")
+                print("/sources shows the passages of an answer, /retrieve off turns them off.")
             print("/help lists the commands, Ctrl-D leaves.")
         if not self.loaded.chats:
             self.notice("The base model has not learnt to chat: it continues what you write.")
@@ -78,8 +93,20 @@ class Chat:
             self.notice(str(error))
         return True
 
+    def prepare(self, messages: Sequence[Message]) -> PreparedPrompt:
+        """The turn with its passages. Answers from documents are greedy unless a temperature was asked for."""
+        from underhood.infer.chat import PlainPrompt
+
+        if self.retriever is None:
+            return PlainPrompt(messages)
+        self.retrieved = self.retriever.prepare(messages, quote=self.settings.quote)
+        if self.retrieved.hits and self.settings.temperature is None:
+            return replace(self.retrieved, sampling=replace(sampling_of(self.settings), temperature=0.0))
+        return self.retrieved
+
     def answer(self, text: str) -> None:
         forgotten = self.talk.forgotten
+        self.retrieved = None
         shown = ""
         try:
             for piece in self._pieces(text):
@@ -93,6 +120,10 @@ class Chat:
             print("" if shown.endswith("\n") and self.interactive else "\n", end="", flush=True)
             if self.talk.session.finish == "length" and self.interactive:
                 self.notice(f"[cut off after {self.settings.max_tokens} tokens or at the end of the model's context]")
+        if self.retrieved is not None and self.interactive:
+            from underhood.cli.source_lines import print_citations
+
+            print_citations(self.retrieved, shown)
         if not self.loaded.chats:
             self.texts.append((text, shown))
         if self.talk.forgotten > forgotten:
@@ -117,9 +148,3 @@ class Chat:
     def notice(self, text: str) -> None:
         """A word from the program: on the screen, or beside the answers when these go into a pipe."""
         print(text, file=sys.stdout if self.interactive else sys.stderr, flush=True)
-
-
-def visible(text: str) -> str:
-    """Control characters as pictures (␛ for escape), so that nothing a model writes can steer the terminal."""
-    shown = (chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
-    return "".join("\u2421" if c == "\x7f" or "\x80" <= c < "\xa0" else c for c in shown)

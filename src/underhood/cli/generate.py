@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
+from underhood.cli.retrieval_options import RetrievalOptions, nothing_to_quote, open_documents
 from underhood.cli.sampling_options import SamplingOptions
 from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from underhood.infer.request import OutputChunk
+    from underhood.infer.grammar import Grammar
+    from underhood.infer.load import LoadedModel
+    from underhood.infer.request import OutputChunk, Request
+    from underhood.infer.sample import SamplingSpec
+    from underhood.retrieve.retriever import Retrieved
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SamplingOptions):
+class Args(RetrievalOptions, SamplingOptions):
     """Continues a prompt with the model of a run and prints what it wrote, nothing else.
 
-    Without PROMPT it reads standard input; an empty prompt begins a new text.
+    Without PROMPT it reads standard input; an empty prompt begins a new text. With --retrieve the prompt is a question
+    for a chat model, and the answer comes from documents.
     """
 
     run: Positional[Path]
     """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
 
     prompt: Positional[str | None] = None
-    """The text to continue."""
+    """The text to continue, or the question to answer."""
 
     stage: str | None = None
     """Which of the run's models; the last one if left out."""
@@ -70,7 +76,7 @@ def run(args: Args) -> int:
 
     prompt = read_stdin() if args.prompt is None else args.prompt
     sampling = SamplingSpec(
-        temperature=args.temperature,
+        temperature=args.temperature_or(),
         top_k=args.top_k,
         top_p=args.top_p,
         min_p=args.min_p,
@@ -85,8 +91,15 @@ def run(args: Args) -> int:
     elif args.speculative is not None:
         draft = DraftModel(open_draft(args.speculative, [loaded]))
     session = Session(loaded.model, draft)
+    retrieved: Retrieved | None = None
+    request: Request | None = None
+    if args.retrieve is not None or args.quote:
+        request, retrieved = answer_request(args, loaded, prompt, sampling, grammar)
+        sampling = request.sampling
 
     def write(choice: int) -> Iterator[OutputChunk]:
+        if request is not None:
+            return session.write(request, loaded.tokenizer, choice=choice)
         return loaded.write(
             prompt,
             max_tokens=args.max_tokens,
@@ -102,7 +115,7 @@ def run(args: Args) -> int:
             print(chunk.text, end="", flush=True)
         print()
         return 0
-    if grammar is None and not args.stop and draft is None:
+    if request is None and grammar is None and not args.stop and draft is None:
         completions = loaded.complete([prompt] * args.n, max_tokens=args.max_tokens, sampling=sampling)
         written = [GeneratedText(loaded.tokenizer.decode(text.ids), text.finish, text.logprobs) for text in completions]
     else:
@@ -123,5 +136,39 @@ def run(args: Args) -> int:
     }
     if draft is not None:
         report["speculation"] = {"passes": session.passes, "drafted": session.drafted, "accepted": session.accepted}
+    if retrieved is not None:
+        report |= retrieval_report(retrieved, [text.text for text in written])
     print(json.dumps(report, ensure_ascii=False))
     return 0
+
+
+def answer_request(
+    args: Args, loaded: LoadedModel, question: str, sampling: SamplingSpec, grammar: Grammar | None
+) -> tuple[Request, Retrieved]:
+    """The request that answers a question from documents, and the passages in it.
+
+    Raises:
+        UserError: the options exclude each other, the model has not learnt to chat, or there is no index.
+    """
+    if grammar is not None and args.quote:
+        raise UserError("an answer keeps to one form", fix="Leave out --quote, --regex or --schema")
+    retriever = open_documents(args, loaded)
+    if retriever is None:
+        raise nothing_to_quote()
+    quote = False if grammar is not None else args.quote
+    retrieved = retriever.prepare([{"role": "user", "content": question}], quote=quote)
+    if retrieved.hits and args.temperature is None:
+        sampling = replace(sampling, temperature=0.0)
+    talk = loaded.conversation(prepare=lambda _: retrieved)
+    request = talk.request(question, max_new_tokens=args.max_tokens, sampling=sampling, stop=args.stop)
+    return replace(request, grammar=request.grammar or grammar), retrieved
+
+
+def retrieval_report(retrieved: Retrieved, answers: list[str]) -> dict[str, object]:
+    """The passages that the model read, and by answer the numbers of those that it cites."""
+    from underhood.cli.search import as_json
+
+    return {
+        "retrieved": [{"number": number, **as_json(hit)} for number, hit in enumerate(retrieved.hits, 1)],
+        "citations": [[citation.number for citation in retrieved.citations(answer)] for answer in answers],
+    }

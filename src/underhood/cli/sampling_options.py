@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class SamplingOptions:
     """How the next token is drawn, and what ends a text."""
 
-    temperature: float = 0.7
-    """0 always takes the most probable token; 1 follows the model's own probabilities."""
+    temperature: float | None = None
+    """0 always takes the most probable token; 1 follows the model's own probabilities. [0.7, or 0 where the answer
+    comes from documents]"""
 
     top_k: int | None = None
     """Draws from the k most probable tokens only."""
@@ -29,3 +30,7 @@ class SamplingOptions:
 
     stop: tuple[str, ...] = ()
     """Stop strings: they end the text and are left out of it."""
+
+    def temperature_or(self, default: float = 0.7) -> float:
+        """The temperature asked for, or the default."""
+        return default if self.temperature is None else self.temperature

@@ -86,9 +86,10 @@ def print_hit(out: Console, rank: int, hit: Hit) -> None:
     from rich.text import Text
 
     from underhood.retrieve.highlight import matched_spans
+    from underhood.ui.terminal import visible
 
     def marked(text: str, style: str = "") -> Text:
-        shown = Text(text, style)
+        shown = Text(visible(text), style)
         for start, end in matched_spans(text, hit.matched):
             shown.stylize("bold underline", start, end)
         return shown
@@ -101,6 +102,6 @@ def print_hit(out: Console, rank: int, hit: Hit) -> None:
     if rank > 1:
         out.print()
     out.print(Text.assemble((f"{rank:<{INDENT}}", "dim"), title, " " * gap, (score, "dim")))
-    where = f"{passage.source}:{passage.line}"
+    where = visible(f"{passage.source}:{passage.line}")
     out.print(Padding(Text(f"{where}, matched: {', '.join(hit.matched)}", "dim"), (0, 0, 0, INDENT)))
     out.print(Padding(marked(passage.text), (0, 0, 0, INDENT)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from underhood.core.errors import UserError
@@ -36,6 +37,15 @@ class PreparedPrompt(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PlainPrompt:
+    """A conversation that the model reads as it is."""
+
+    messages: Sequence[Message]
+    grammar: Grammar | None = None
+    sampling: SamplingSpec | None = None
+
+
 Prepare = Callable[[Sequence[Message]], PreparedPrompt]
 """Makes the prompt of a turn from the plain conversation, which ends with the user's message."""
 
@@ -49,7 +59,7 @@ class ChatSession:
 
     Attributes:
         messages: the conversation, ``{"role": …, "content": …}`` each, as the two wrote it.
-        prepare: makes what the model reads of it, e.g. `retrieve.Retriever.prepare`; None hands it over as it is.
+        prepare: makes what the model reads of it, e.g. `retrieve.Retriever.prepare`.
         forgotten: how many of the oldest messages (the system message aside) the model no longer sees.
         session: the reading behind it; ``session.finish`` says how the last answer ended.
     """
@@ -61,7 +71,7 @@ class ChatSession:
         *,
         system: str | None = None,
         template: Template = CHATML,
-        prepare: Prepare | None = None,
+        prepare: Prepare = PlainPrompt,
     ):
         self.tokenizer, self.template, self.prepare = tokenizer, template, prepare
         self.session = Session(model)
@@ -107,18 +117,14 @@ class ChatSession:
         Raises:
             UserError: the message alone does not fit into the context.
         """
-        messages: Sequence[Message] = [*self.messages, {"role": "user", "content": text}]
-        grammar: Grammar | None = None
-        if self.prepare is not None:
-            prepared = self.prepare(messages)
-            messages, grammar, sampling = prepared.messages, prepared.grammar, prepared.sampling or sampling
+        prepared = self.prepare([*self.messages, {"role": "user", "content": text}])
         return Request(
-            prompt=self._fit(messages, max_new_tokens),
+            prompt=self._fit(prepared.messages, max_new_tokens),
             max_new_tokens=max_new_tokens,
-            sampling=sampling,
+            sampling=prepared.sampling or sampling,
             stop_ids=frozenset(self.template.stop_ids(self.tokenizer)),
             stop=tuple(stop),
-            grammar=grammar,
+            grammar=prepared.grammar,
         )
 
     def _reply(self, conversation: list[Message], chunks: Iterator[OutputChunk]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
 from underhood.core.protocols import ModelSpec, Tokenizer
 from underhood.infer.cache import device_of
-from underhood.infer.chat import ChatSession, Prepare
+from underhood.infer.chat import ChatSession, PlainPrompt, Prepare
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
@@ -212,7 +212,7 @@ class LoadedModel:
         messages: str | Sequence[Message],
         *,
         system: str | None = None,
-        prepare: Prepare | None = None,
+        prepare: Prepare = PlainPrompt,
         max_tokens: int = 256,
         **sampling: Unpack[SamplingKeywords],
     ) -> str:
@@ -233,7 +233,7 @@ class LoadedModel:
         pieces = talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=_sampling(sampling))
         return "".join(pieces)
 
-    def conversation(self, system: str | None = None, *, prepare: Prepare | None = None) -> ChatSession:
+    def conversation(self, system: str | None = None, *, prepare: Prepare = PlainPrompt) -> ChatSession:
         """A new conversation with this model: ``for piece in talk.reply("Hello"): …``.
 
         Args:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from underhood.core.errors import UserError
 from underhood.core.files import write_bytes
 from underhood.retrieve.bm25 import BM25, FieldWeight
 from underhood.retrieve.index_file import pack, unpack
@@ -18,6 +19,9 @@ from underhood.retrieve.passages import Passage
 from underhood.retrieve.questions import Query, QueryTerm, parse_question
 from underhood.retrieve.terms import terms
 from underhood.retrieve.titles import TitleIndex
+
+RUN_INDEX = "passages.index"
+"""The index in the folder of a run whose model was trained to answer from it."""
 
 FIELDS = (FieldWeight(2.0, b=0.8), FieldWeight(1.5, b=0.75), FieldWeight(1.0, b=0.6), FieldWeight(0.2, b=0.5))
 """Last word of the title (``join`` of ``os.path.join``, the innermost heading), the whole title, text, hidden text."""
@@ -176,8 +180,14 @@ def last_of_title(title: str) -> str:
 
 
 def index_file(path: Path) -> Path:
-    """The file of an index: `path` itself, or ``passages.index`` in it where it is the folder of a run."""
-    return path / "passages.index" if path.is_dir() else path
+    """The file of an index: `path` itself, or `RUN_INDEX` in it where it is the folder of a run.
+
+    Raises:
+        UserError: a folder without an index.
+    """
+    if path.is_dir() and not (path / RUN_INDEX).exists():
+        raise UserError(f"{path} has no {RUN_INDEX}", fix="Make one with underhood index DATA --out notes.index")
+    return path / RUN_INDEX if path.is_dir() else path
 
 
 def _top(scores: Float[ndarray, " N"], k: int) -> ndarray:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
+from underhood.infer.chat import ANSWER_SHARE
 from underhood.infer.grammar import Grammar
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
 from underhood.retrieve.followup import search_query
-from underhood.retrieve.index import Hit, PassageIndex
+from underhood.retrieve.index import RUN_INDEX, Hit, PassageIndex, index_file
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.questions import parse_question
 from underhood.retrieve.quote import missing_name, quote_grammar, speller
@@ -22,11 +23,11 @@ from underhood.retrieve.sentences import sentence_spans
 from underhood.retrieve.template import INSTRUCTED, TAUGHT, RetrievalTemplate
 from underhood.text.chat import Message
 
-RUN_INDEX = "passages.index"
-"""The index in the folder of a run whose model was trained to answer from it."""
-
 PASSAGE_SHARE = 2
 """At most half of the model's context goes to passages; the rest is for the conversation and the answer."""
+
+MARKERS = 48
+"""Tokens left for what a chat template puts around the messages, where it is not known."""
 
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 
@@ -84,12 +85,14 @@ class Retriever:
         tokenizer: the model's. With it, passages that the vocabulary can't spell are left out, and those that do not
             fit into the context are left out or cut between sentences.
         context_length: the model's; None means no limit.
+        markers: tokens that the model's chat template puts around a system message, a question and an answer.
     """
 
     index: PassageIndex
     template: RetrievalTemplate
     tokenizer: Tokenizer | None = None
     context_length: int | None = None
+    markers: int = MARKERS
 
     def prepare(self, messages: Sequence[Message], *, quote: bool | None = None) -> Retrieved:
         """The last question with its passages.
@@ -107,7 +110,7 @@ class Retriever:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("expected a conversation that ends with the user's message")
         query = search_query(messages)
-        hits = self._readable(self.index.search(query, k=self.template.passages)) if query else ()
+        hits = self._readable(self.index.search(query, k=self.template.passages), messages) if query else ()
         prepared = self.template.apply(messages, [hit.passage for hit in hits])
         quoting = self.template.quote if quote is None else quote
         grammar = self._grammar(messages[-1]["content"], hits) if hits and quoting else None
@@ -135,12 +138,16 @@ class Retriever:
     def _can_spell(self) -> Callable[[str], bool]:
         return (lambda _: True) if self.tokenizer is None else speller(self.tokenizer)
 
-    def _readable(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        """The first hits that the model can read and that fit into their share of the context, the last of them cut."""
+    def _readable(self, hits: Sequence[Hit], messages: Sequence[Message]) -> tuple[Hit, ...]:
+        """The first hits that the model can read and that there is room for, the last of them cut between sentences."""
         hits = [hit for hit in hits if self._can_spell(f"[1] {hit.passage.shown}")]
         if self.tokenizer is None or self.context_length is None:
             return tuple(hits)
-        room, fitting = self.context_length // PASSAGE_SHARE, []
+        fixed = [self.template.instruction, messages[-1]["content"]]
+        fixed += [message["content"] for message in messages if message["role"] == "system"]
+        taken = sum(len(self.tokenizer.encode(text)) for text in fixed) + self.markers
+        free = self.context_length - self.context_length // ANSWER_SHARE - taken
+        room, fitting = min(free, self.context_length // PASSAGE_SHARE), []
         for hit in hits:
             cost = self._cost(hit.passage)
             if cost > room:
@@ -178,34 +185,29 @@ def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retri
     Raises:
         UserError: the model has not learnt to chat, or there is no index at `path`.
     """
-    taught = loaded.retrieval == "taught"
     if path is None:
-        own = loaded.run / RUN_INDEX
-        if not (taught and loaded.chats and own.exists()):
+        path = loaded.run / RUN_INDEX
+        if not (loaded.retrieval == "taught" and loaded.chats and path.exists()):
             return None
-        path = own
-    elif not loaded.chats:
+    return retriever_for(loaded, PassageIndex.load(index_file(Path(path))))
+
+
+def retriever_for(loaded: LoadedModel, index: PassageIndex) -> Retriever:
+    """The retriever of an index for a model that chats, in the form that the model was trained on or is told.
+
+    Raises:
+        UserError: the model has not learnt to chat.
+    """
+    if loaded.template is None:
         raise UserError(
             f"the {loaded.stage} model has not learnt to chat, so it can't answer from documents",
             fix="Name a chat model, or leave out the index",
         )
+    empty_turn = loaded.template.render(loaded.tokenizer, [{"role": "user", "content": ""}], add_generation_prompt=True)
     return Retriever(
-        PassageIndex.load(index_file(path)),
-        TAUGHT if taught else INSTRUCTED,
+        index,
+        TAUGHT if loaded.retrieval == "taught" else INSTRUCTED,
         tokenizer=loaded.tokenizer,
         context_length=loaded.spec.context_length,
+        markers=2 * len(empty_turn.ids),  # the same again for a system message
     )
-
-
-def index_file(path: str | Path) -> Path:
-    """The file of an index that is named by itself or by the folder of its run.
-
-    Raises:
-        UserError: a folder without an index.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    if not (path / RUN_INDEX).exists():
-        raise UserError(f"{path} has no {RUN_INDEX}", fix="Make one with underhood index DATA --out notes.index")
-    return path / RUN_INDEX

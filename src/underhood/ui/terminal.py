@@ -62,5 +62,11 @@ def next_commands(out: Console, commands: Mapping[str, str]) -> None:
         out.print(Text("  " + command.ljust(width), style="bold"), Text(" " + purpose, style="dim"), soft_wrap=True)
 
 
+def visible(text: str) -> str:
+    """Control characters as pictures (␛ for escape), so that nothing a model writes can steer the terminal."""
+    shown = (chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
+    return "".join("\u2421" if c == "\x7f" or "\x80" <= c < "\xa0" else c for c in shown)
+
+
 def _starts_numeric(cell: str) -> bool:
     return cell[:1].isdigit() or cell[:1] in "+-−–" or cell == ""
