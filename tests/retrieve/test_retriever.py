@@ -148,8 +148,8 @@ def test_as_many_sentences_are_read_as_half_the_context_and_the_turn_have_room_f
         beginnings = [[], [shorter], [JOIN], [JOIN, SPLIT]]
     seen = []
     for context in range(40, 900, 9):
-        said = length("Be short.") + length("pathname os path") + length(instruction) + MARKERS
-        room = min(context // 2, context - context // 4 - said)
+        fixed = length("Be short.") + length("pathname os path") + length(instruction) + MARKERS
+        room = min(context // 2, context - context // 4 - fixed)
         costs = [sum(length(f"\n\n[1] {passage.shown}") for passage in passages) for passages in beginnings]
         expected = [passages for passages, cost in zip(beginnings, costs, strict=True) if cost <= max(room, 0)][-1]
         retriever = Retriever(INDEX, template, tokenizer=tokenizer, context_length=context)

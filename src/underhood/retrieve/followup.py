@@ -46,7 +46,7 @@ def search_query(messages: Sequence[Message]) -> str:
     - A question without one that points back ("and its parameters?", "what does it return?", "why?") gets the subject
       of the turn before: the title of its answer ("`os.path.join`: …"), else the identifiers of the question, else
       its content words.
-    - A question that goes on with another subject ("what about dedent?") keeps what is left of the old one: the module
+    - A question that goes on with another subject ("what about dedent?") keeps the rest of the old one: the module
       of its identifiers, or its content words.
 
     A question about the model itself ("who are you?") gives "": no document knows that. So does one without any
@@ -116,7 +116,7 @@ def _subject_words(question: str) -> list[str]:
 
 
 def _surroundings(subject: str, without: Sequence[str]) -> list[str]:
-    """The subject without the names in it: the modules that they are in, and words that are no names."""
+    """The subject without the names in it: the modules that they are in, and its other words."""
     words = []
     for word in subject.split():
         name = word.strip("`")

@@ -121,7 +121,7 @@ class Retriever:
         return quote_grammar([hit.passage for hit in hits], refusals=filter(self._can_spell, refusals))
 
     def _missing_names(self, question: str) -> list[str]:
-        """The names in the question, or all its content words if there are none, that are no passage's title.
+        """The names in the question, or all its content words if there are none, that no passage has as its title.
 
         So a refusal that names something is true: a model can't deny a function that the documents have.
         """
