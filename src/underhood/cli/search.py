@@ -103,5 +103,5 @@ def print_hit(out: Console, rank: int, hit: Hit) -> None:
         out.print()
     out.print(Text.assemble((f"{rank:<{INDENT}}", "dim"), title, " " * gap, (score, "dim")))
     where = visible(f"{passage.source}:{passage.line}")
-    out.print(Padding(Text(f"{where}, matched: {', '.join(hit.matched)}", "dim"), (0, 0, 0, INDENT)))
-    out.print(Padding(marked(passage.text), (0, 0, 0, INDENT)))
+    out.print(Padding(Text(f"{where}, matched: {', '.join(hit.matched)}", "dim"), (0, 0, 0, INDENT), expand=False))
+    out.print(Padding(marked(passage.text), (0, 0, 0, INDENT), expand=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 BUILTIN, COMMON, OTHER, SPECIAL, PRIVATE = 1.6, 1.35, 1.0, 0.65, 0.5
-EXCEPTION = 0.8
+EXCEPTION = 0.6
 """Further factor of exceptions and warnings: who asks how to do something doesn't ask for them."""
 
 COMMON_MODULES = frozenset(
@@ -55,4 +55,5 @@ def familiarity(name: str, owner: str) -> float:
         factor = SPECIAL
     else:
         factor = OTHER
-    return factor * EXCEPTION if name.endswith(("Error", "Exception", "Warning", "Exit")) else factor
+    exceptional = any(segment.endswith(("Error", "Exception", "Warning", "Exit")) for segment in segments)
+    return factor * EXCEPTION if exceptional else factor

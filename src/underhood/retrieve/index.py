@@ -23,7 +23,7 @@ from underhood.retrieve.titles import TitleIndex
 RUN_INDEX = "passages.index"
 """The index in the folder of a run whose model was trained to answer from it."""
 
-FIELDS = (FieldWeight(2.0, b=0.8), FieldWeight(1.5, b=0.75), FieldWeight(1.0, b=0.6), FieldWeight(0.2, b=0.5))
+FIELDS = (FieldWeight(3.0, b=0.9), FieldWeight(2.0, b=0.75), FieldWeight(1.0, b=0.75), FieldWeight(0.2, b=0.5))
 """Last word of the title (``join`` of ``os.path.join``, the innermost heading), the whole title, text, hidden text."""
 K1 = 0.9
 """Low: a passage is short, and a second occurrence of a term says little more than the first."""

@@ -72,7 +72,7 @@ class Query:
     identifiers: tuple[str, ...]
 
 
-WEAK_WEIGHT = 0.4
+WEAK_WEIGHT = 0.6
 """What a word counts that many questions have, such as "get" or "two"."""
 
 

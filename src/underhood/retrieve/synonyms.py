@@ -7,20 +7,26 @@ from functools import lru_cache
 
 from underhood.retrieve.stemming import stem
 
-ABBREVIATION_WEIGHT, DERIVED_WEIGHT, SYNONYM_WEIGHT = 0.9, 0.7, 0.6
-"""What the match of an abbreviation, of a derived word or of a synonym counts, compared with the word itself."""
+SAME_WEIGHT, DERIVED_WEIGHT, SYNONYM_WEIGHT = 1.0, 0.6, 0.6
+"""What a match counts, compared with the word itself: of an abbreviation or a word of the same meaning, of a derived
+word (*reader* for *read*), of a word that may mean the same."""
 
-_ABBREVIATIONS = """
+_SAME = """
 addr address
 arg argument parameter param
 attr attribute
+average mean
+biggest greatest highest largest maximum
+capital upper uppercase
 auth authentication
 char character
 cmd command
 config configuration
+cosine cos
 db database
 def definition
 del delete
+delete erase remove
 delete rm
 deviation stdev
 dict dictionary
@@ -38,8 +44,11 @@ info information
 init initialize
 int integer
 iter iterator iterate
+least lowest minimum smallest
 len length
 lib library
+logarithm log
+lower lowercase
 max maximum
 min minimum
 msg message
@@ -57,11 +66,13 @@ req request
 rm remove
 seq sequence
 sqrt root
+sine sin
 std standard
 str string
 sub substitute
 sym symbolic symlink
 sys system
+tangent tan
 temp temporary tmp
 url link
 val value
@@ -77,15 +88,12 @@ apart split separate
 array list sequence iterable
 archive zip
 ask prompt query
-average mean
 backward reverse
 begin start prefix leading
-biggest greatest highest largest maximum
 browser web
 build construct create generate make new
 cache memoize
 call execute invoke run
-capital upper uppercase
 check test determine whether
 child subprocess process
 clear empty
@@ -109,7 +117,8 @@ date day
 decode parse
 decompress extract unpack unzip
 delay pause sleep suspend wait
-delete discard erase remove unlink
+delete discard remove unlink
+duplicate unique distinct
 display output print show
 download fetch retrieve
 dump save serialize store write
@@ -137,21 +146,22 @@ host hostname
 html markup
 index position
 integer number
+input prompt read
 iterate iteration loop
 id identifier uuid
 job task
+keyboard input
+kill terminate signal
 launch open start
 leading left
-least lowest minimum smallest
 length size
 letter character
 load read parse
-lower lowercase
 mail email smtp
-mean average
 memory heap size
 monitor watch
 move rename
+now today current
 multiply product
 name filename
 nested deep
@@ -169,6 +179,7 @@ random randomly
 recursive recursively tree
 remainder modulo mod
 replace substitute
+row line record
 repeat cycle
 right trailing
 seconds time
@@ -185,6 +196,7 @@ time clock
 timer timing
 title capitalize
 truncate cut shorten
+traverse walk
 type class
 user login
 view show
@@ -209,7 +221,7 @@ _PHRASES = {
 @lru_cache(maxsize=1)
 def _table() -> dict[str, dict[str, float]]:
     table: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for groups, weight in ((_ABBREVIATIONS, ABBREVIATION_WEIGHT), (_SYNONYMS, SYNONYM_WEIGHT)):
+    for groups, weight in ((_SAME, SAME_WEIGHT), (_SYNONYMS, SYNONYM_WEIGHT)):
         for line in groups.strip().splitlines():
             for word in line.split():
                 for other in line.split():
