@@ -79,6 +79,8 @@ def test_a_question_that_goes_on_with_another_subject_keeps_the_surroundings_of_
     assert search_query(talk(JOIN, "-", "what about split?")) == "`split` os path"
     assert search_query(talk(JOIN, ANSWER, "And how about dirname?")) == "`dirname` os path"
     assert search_query(talk("How do I install it on Windows?", "-", "and on Linux?")) == "`Linux` install Windows"
+    turns = (JOIN, "-", "what about split?", "-", "does it return a list?")
+    assert search_query(talk(*turns)) == "does it return a list? `split` os path"
     assert search_query(talk(JOIN, "-", "And what does json.loads do?")) == "And what does json.loads do?"
 
 

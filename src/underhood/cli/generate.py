@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
-from underhood.cli.retrieval_options import RetrievalOptions, nothing_to_quote, open_documents
+from underhood.cli.retrieval_options import RetrievalOptions
 from underhood.cli.sampling_options import SamplingOptions
 from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from underhood.infer.grammar import Grammar
-    from underhood.infer.load import LoadedModel
     from underhood.infer.request import OutputChunk, Request
-    from underhood.infer.sample import SamplingSpec
     from underhood.retrieve.retriever import Retrieved
 
 
@@ -67,6 +64,7 @@ def run(args: Args) -> int:
         raise UserError("--n is out of range", expected="a whole number from 1 up", got=str(args.n))
     if args.stream and (args.n > 1 or args.json):
         raise UserError("--stream prints one text as it comes", fix="Leave out --n and --json, or leave out --stream")
+    from underhood.cli.answers import answer_request, retrieval_report
     from underhood.cli.generate_io import GeneratedText, read_grammar, read_stdin
     from underhood.cli.model_loading import open_for_writing
     from underhood.infer.drafts import Drafter, DraftModel, NgramDrafter
@@ -140,35 +138,3 @@ def run(args: Args) -> int:
         report |= retrieval_report(retrieved, [text.text for text in written])
     print(json.dumps(report, ensure_ascii=False))
     return 0
-
-
-def answer_request(
-    args: Args, loaded: LoadedModel, question: str, sampling: SamplingSpec, grammar: Grammar | None
-) -> tuple[Request, Retrieved]:
-    """The request that answers a question from documents, and the passages in it.
-
-    Raises:
-        UserError: the options exclude each other, the model has not learnt to chat, or there is no index.
-    """
-    if grammar is not None and args.quote:
-        raise UserError("an answer keeps to one form", fix="Leave out --quote, --regex or --schema")
-    retriever = open_documents(args, loaded)
-    if retriever is None:
-        raise nothing_to_quote()
-    quote = False if grammar is not None else args.quote
-    retrieved = retriever.prepare([{"role": "user", "content": question}], quote=quote)
-    if retrieved.hits and args.temperature is None:
-        sampling = replace(sampling, temperature=0.0)
-    talk = loaded.conversation(prepare=lambda _: retrieved)
-    request = talk.request(question, max_new_tokens=args.max_tokens, sampling=sampling, stop=args.stop)
-    return replace(request, grammar=request.grammar or grammar), retrieved
-
-
-def retrieval_report(retrieved: Retrieved, answers: list[str]) -> dict[str, object]:
-    """The passages that the model read, and by answer the numbers of those that it cites."""
-    from underhood.cli.search import as_json
-
-    return {
-        "retrieved": [{"number": number, **as_json(hit)} for number, hit in enumerate(retrieved.hits, 1)],
-        "citations": [[citation.number for citation in retrieved.citations(answer)] for answer in answers],
-    }

@@ -10,8 +10,8 @@ class SamplingOptions:
     """How the next token is drawn, and what ends a text."""
 
     temperature: float | None = None
-    """0 always takes the most probable token; 1 follows the model's own probabilities. [0.7, or 0 where the answer
-    comes from documents]"""
+    """0 always takes the most probable token; 1 follows the model's own probabilities. Left out, it is 0.7, and 0 for
+    answers from documents."""
 
     top_k: int | None = None
     """Draws from the k most probable tokens only."""

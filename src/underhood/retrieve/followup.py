@@ -60,10 +60,17 @@ def search_query(messages: Sequence[Message]) -> str:
     if not names and _points_back(question, subject):
         earlier = _subject(messages[:-1])
         return f"{question} {earlier}" if earlier else searchable
-    if _GOES_ON.search(question) and 0 < len(subject) <= 2 and not any("." in name for name in names):
-        named = " ".join(f"`{word}`" for word in subject)
-        return " ".join([named, *_surroundings(_subject(messages[:-1]), subject)])
-    return searchable
+    return _continuation(messages) or searchable
+
+
+def _continuation(messages: Sequence[Message]) -> str:
+    """The query of a question that goes on with another subject; "" for any other question."""
+    question = messages[-1]["content"]
+    names, subject = _names(question), _subject_words(question)
+    if not _GOES_ON.search(question) or not 0 < len(subject) <= 2 or any("." in name for name in names):
+        return ""
+    named = " ".join(f"`{word}`" for word in subject)
+    return " ".join([named, *_surroundings(_subject(messages[:-1]), subject)])
 
 
 def _points_back(question: str, subject: Sequence[str]) -> bool:
@@ -91,6 +98,8 @@ def _subject(messages: Sequence[Message]) -> str:
             if names:
                 return " ".join(f"`{name}`" for name in names)
             subject = _subject_words(question)
+            if continuation := _continuation(messages[: number + 1]):
+                return continuation
             if subject and not _points_back(question, subject):
                 return " ".join(subject)
     return ""
