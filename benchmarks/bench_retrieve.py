@@ -77,7 +77,7 @@ def _passage(entry: Entry) -> Passage:
         text=summary + parameters,
         source=f"module {entry.document}",
         search_text=entry.doc,
-        weight=familiarity(entry.name, entry.owner),
+        weight=familiarity(entry.name, entry.owner, entry.kind),
     )
 
 

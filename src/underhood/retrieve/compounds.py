@@ -13,15 +13,15 @@ _WORDS = frozenset(
     event exec exist exists exit expand file files fill find first float floor flush format free from func function
     get group groups has hash header headers heap hex hook host html http id index info init input insert int is iso
     item items iter join json key keys large largest last left len length level lib limit line lines link list load
-    local lock log long lower mail main make map mask match max mean method min mode module move name names net new
-    next node num number object offset only open option options order pack page parse password path paths pattern peek
-    pop port position prefix print process push put quote rand random range raw read ready real reduce remove rename
-    repeat replace report request reset resource response reverse right rm root round run same scan scandir search
-    seconds seek select send sep server set setting settings shift short show shuffle sign signal size sleep small
-    smallest socket sort source space spec split stack start starts stat state status stop storage str stream string
-    strings strip sub suffix sum swap sym symbol sync sys system tab table tag temp test text thread time times title
-    token trace tree trunc type union unpack update upper url user utc value values var vars version view wait walk
-    warn week whence width window with word words work wrap write year zip
+    local lock log long lower mail main make map mask match max mean method min mode module move mtime name names net
+    new next node num number object offset only open option options order pack page parse password path paths pattern
+    peek pop port position prefix print process push put quote rand random range raw read ready real reduce remove
+    rename repeat replace report request reset resource response reverse right rm root round run same scan scandir
+    search seconds seek select send sep server set setting settings shift short show shuffle sign signal size sleep
+    small smallest socket sort source space spec split stack start starts stat state status stop storage str stream
+    strf string strings strip strp sub suffix sum swap sym symbol sync sys system tab table tag temp test text thread
+    time times title token trace tree trunc type union unpack update upper url user utc value values var vars version
+    view wait walk warn week whence width window with word words work wrap write year zip
     """.split()  # noqa: SIM905
 )
 SHORTEST, LONGEST = 2, max(map(len, _WORDS))

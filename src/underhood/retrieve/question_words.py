@@ -18,9 +18,9 @@ STOP_WORDS = frozenset(
 
 WEAK_WORDS = frozenset(
     """
-    all another both certain couple different each every everything few five four function get gets getting given has
-    have its make makes making method new number numbers off old once one ones only over part piece put same several
-    show shows some ten three two
+    all another both certain couple different each every everything few five four full function get gets getting given
+    has have its make makes making method new number numbers off old once one ones only over part piece put same
+    several show shows some ten three two
     """.split()  # noqa: SIM905
 )
 """Words that are searched for, for little: they help to tell passages apart that match otherwise."""

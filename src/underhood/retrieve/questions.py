@@ -72,6 +72,8 @@ class Query:
     identifiers: tuple[str, ...]
 
 
+PIECE_WEIGHT = 0.4
+"""What each word in a compound counts beside the whole: *file* and *name* in "filename"."""
 WEAK_WEIGHT = 0.6
 """What a word counts that many questions have, such as "get" or "two"."""
 
@@ -88,10 +90,11 @@ def parse_question(question: str) -> Query:
         if word not in named and word.text.casefold() in STOP_WORDS:
             continue
         weight = 1.0 if word in strong else WEAK_WEIGHT
-        for term in terms_of_token(word.text):
+        for position, term in enumerate(terms_of_token(word.text)):
             if term not in chosen:
                 others = () if word in named else _synonyms(term)
-                chosen[term] = QueryTerm((Alternative(term, word.text), *others), weight)
+                share = PIECE_WEIGHT if position and word not in named else 1.0
+                chosen[term] = QueryTerm((Alternative(term, word.text), *others), weight * share)
     for phrase, word, weight in phrases(question):
         if weight == 1:
             weak = {stem(part_of_phrase) for part_of_phrase in phrase.split()}

@@ -36,7 +36,9 @@ env environment
 err error
 exec execute
 expr expression
+format strf
 func function
+parse strp
 have has
 hex hexadecimal
 img image
@@ -158,7 +160,7 @@ length size
 letter character
 load read parse
 mail email smtp
-memory heap size
+memory size
 monitor watch
 move rename
 now today current
