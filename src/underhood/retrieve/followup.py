@@ -52,7 +52,9 @@ def search_query(messages: Sequence[Message]) -> str:
     A question about the model itself ("who are you?") gives "": no document knows that. So does one without any
     content word, such as a greeting.
     """
-    question = messages[-1]["content"] if messages else ""
+    if not messages:
+        return ""
+    question = messages[-1]["content"]
     names, subject = _names(question), _subject_words(question)
     searchable = question if parse_question(question).terms else ""
     if _ABOUT_THE_MODEL.search(question) and not names:
