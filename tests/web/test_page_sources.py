@@ -155,7 +155,7 @@ def test_page_keeps_sources_in_edits_exports_and_links(browser: Browser, live: L
         with page.expect_download() as coming:
             page.get_by_role("button", name="Markdown").click()
         coming.value.save_as(tmp_path / "talk.md")
-        assert "- [1] os.path.join (module os.path)" in (tmp_path / "talk.md").read_text(encoding="utf-8")
+        assert "- [1] os.path.join · module os.path, line 1" in (tmp_path / "talk.md").read_text(encoding="utf-8")
         link = page.evaluate("""async () => {
           const store = await import("/static/store.js");
           const talks = await import("/static/talk.js");

@@ -34,8 +34,7 @@ def open_documents(options: RetrievalOptions, loaded: LoadedModel) -> Retriever 
     Raises:
         UserError: options that exclude each other, no such index, or a model that has not learnt to chat.
     """
-    if options.no_retrieve and options.retrieve is not None:
-        raise UserError("an answer comes from documents or it does not", fix="Leave out --retrieve or --no-retrieve")
+    check_contradiction(options)
     if options.no_retrieve:
         return None
     retriever: Retriever | None = None
@@ -46,6 +45,16 @@ def open_documents(options: RetrievalOptions, loaded: LoadedModel) -> Retriever 
     if retriever is None and options.quote:
         raise nothing_to_quote()
     return retriever
+
+
+def check_contradiction(options: RetrievalOptions) -> None:
+    """Refuses ``--retrieve`` together with ``--no-retrieve``.
+
+    Raises:
+        UserError: both are given.
+    """
+    if options.no_retrieve and options.retrieve is not None:
+        raise UserError("an answer comes from documents or it does not", fix="Leave out --retrieve or --no-retrieve")
 
 
 def nothing_to_quote() -> UserError:

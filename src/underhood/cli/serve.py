@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from underhood.cli.options import Positional
+from underhood.cli.retrieval_options import RetrievalOptions, check_contradiction, nothing_to_quote
 from underhood.core.errors import UserError
 
 KEY = "UNDERHOOD_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(RetrievalOptions):
     """Serves models to programs, through OpenAI's API, and to people, as a web page.
 
     A run's stages are models of their own: requests name them NAME:STAGE, or
@@ -73,10 +74,14 @@ class Args:
 def run(args: Args) -> int:
     if not args.model:
         raise UserError("there is nothing to serve", fix="Name a MODEL, e.g. underhood serve runs/pydocs")
+    check_contradiction(args)
+    if args.no_retrieve and args.quote:
+        raise nothing_to_quote()
     from underhood.infer.drafts import DRAFT_TOKENS
     from underhood.infer.engine_spec import EngineSpec
     from underhood.infer.fetch import fetch
     from underhood.web.app import create_app
+    from underhood.web.documents import RetrievalSettings
     from underhood.web.registry import ModelRegistry
     from underhood.web.server import listen, serve
     from underhood.web.settings import ServeSettings
@@ -107,12 +112,17 @@ def run(args: Args) -> int:
         quantize=args.quantize,
         spec=spec,
         draft=None if args.speculative == "ngram" else args.speculative,
+        retrieval=RetrievalSettings(index=args.retrieve, off=args.no_retrieve, quote=args.quote),
     )
 
     def started(url: str) -> None:
+        from underhood.cli.source_lines import corpus_line
+
         for model in registry.served:
             also = ", ".join(registry.aliases(model))
             print(f"{model.id}" + (f"  (also {also})" if also else ""))
+        for index in registry.default_indexes():
+            print(f"Answers come from {corpus_line(index)}.")
         print(f"\nPage: {url}    API: {url}/v1    Ctrl-C ends it.", flush=True)
         if settings.api_key is not None:
             print("The page asks for the API key.", flush=True)

@@ -16,7 +16,7 @@ def corpus_line(index: PassageIndex) -> str:
     """How many passages there are and of what: "6,123 passages of pydocs"."""
     names = index.facts.data or index.sources
     of = " and ".join(names) if len(names) <= 2 else f"{whole(len(index.sources))} documents"
-    return f"{whole(len(index))} passages of {visible(of)}"
+    return f"{whole(len(index))} {'passage' if len(index) == 1 else 'passages'} of {visible(of)}"
 
 
 def source_line(number: int, passage: Passage) -> str:

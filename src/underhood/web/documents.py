@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from underhood.core.errors import nearest
+from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel
-from underhood.retrieve.index import PassageIndex
-from underhood.retrieve.retriever import RUN_INDEX, Retriever, index_file
+from underhood.retrieve.index import RUN_INDEX, PassageIndex, index_file
+from underhood.retrieve.retriever import Retriever
 from underhood.retrieve.template import INSTRUCTED, TAUGHT
 from underhood.web.errors import invalid
 from underhood.web.requests import RetrieveOptions
@@ -75,10 +75,15 @@ def open_documents(models: Sequence[LoadedModel], settings: RetrievalSettings) -
     The default of a model is the index of the settings, else that of its own run if it was trained to use passages.
 
     Raises:
-        UserError: an index can't be read.
+        UserError: an index can't be read, or none of the models can use the one that is named.
     """
     if settings.off:
         return [None] * len(models)
+    if settings.index is not None and not any(model.chats for model in models):
+        raise UserError(
+            "none of the models has learnt to chat, so none can answer from documents",
+            fix="Name a chat model, or leave out the index",
+        )
     given = None if settings.index is None else index_file(settings.index).resolve()
     own = [model.run.resolve() / RUN_INDEX for model in models]
     files = [file for file in own if file.is_file()]
@@ -99,4 +104,6 @@ def open_documents(models: Sequence[LoadedModel], settings: RetrievalSettings) -
         template, context = TAUGHT if taught else INSTRUCTED, model.spec.context_length
         retrievers = {name: Retriever(index, template, model.tokenizer, context) for name, index in indexes.items()}
         documents.append(Documents(retrievers=retrievers, default=default, quote=settings.quote))
+    if settings.quote and not any(own_documents and own_documents.default for own_documents in documents):
+        raise UserError("there is nothing to quote", fix="Name the documents: --retrieve notes.index")
     return documents

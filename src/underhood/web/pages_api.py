@@ -218,8 +218,9 @@ def _documents(model: Served) -> dict[str, Any] | None:
     if documents is None or (documents.default is None and len(documents.retrievers) > 1):
         return None
     name = documents.default or next(iter(documents.retrievers))
-    passages = len(documents.retrievers[name].index.passages)
-    return {"name": name, "passages": passages, "on": documents.default is not None}
+    index = documents.retrievers[name].index
+    corpus = " and ".join(index.facts.data) if 0 < len(index.facts.data) <= 2 else name
+    return {"name": corpus, "passages": len(index), "on": documents.default is not None}
 
 
 def _bytes_of(pieces: Sequence[str] | None) -> list[bytes] | None:

@@ -20,6 +20,7 @@ from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.infer.sequence_runner import warm_up
 from underhood.models.base import parameter_count
+from underhood.retrieve.index import PassageIndex
 from underhood.web.documents import Documents, RetrievalSettings, open_documents
 from underhood.web.errors import unknown_model
 
@@ -155,6 +156,12 @@ class ModelRegistry:
     def aliases(self, model: Served) -> list[str]:
         """The other names that a model answers to."""
         return [name for name, other in self._known.items() if other is model and name != model.id]
+
+    def default_indexes(self) -> list[PassageIndex]:
+        """The passage indexes that models answer from where a request does not say otherwise."""
+        own = [model.documents for model in self.served if model.documents is not None]
+        indexes = [documents.retrievers[documents.default].index for documents in own if documents.default is not None]
+        return list({id(index): index for index in indexes}.values())
 
     def names(self) -> list[str]:
         """The ids of all models, the default first."""

@@ -1,7 +1,7 @@
 // The panel of settings: the system prompt, the documents, and how text is drawn. What is left empty is left to the server.
 
 import { h } from "./dom.js";
-import { whole } from "./numbers.js";
+import { corpusLine } from "./sources.js";
 import { NUMBERS, PRESETS, SETTINGS } from "./write.js";
 
 // `state` holds { settings, system, documents }; `onChange` is told after every change.
@@ -58,7 +58,7 @@ function documentsSwitch(documents, value, change) {
     h("input", { type: "checkbox", role: "switch", id: "set-retrieve", checked: value ?? documents.on, "aria-describedby": "hint-retrieve",
       onchange: (event) => change("retrieve", event.target.checked === documents.on ? null : event.target.checked) }),
     h("label", { for: "set-retrieve" }, "Answer from the documents"),
-    h("span", { class: "hint", id: "hint-retrieve" }, `${whole(documents.passages)} passages of ${documents.name}`));
+    h("span", { class: "hint", id: "hint-retrieve" }, corpusLine(documents)));
 }
 
 function field({ name, label, min, max, step, hint, plain, open }, value, change) {

@@ -5,6 +5,9 @@ import { whole } from "./numbers.js";
 
 const CITATION = /\[(\d{1,2})\]/g;
 
+// What a model answers from, in words: "6,123 passages of pydocs".
+export const corpusLine = ({ passages, name }) => `${whole(passages)} ${passages === 1 ? "passage" : "passages"} of ${name}`;
+
 // The numbers of the sources that a text cites.
 export function citedIn(text, sources) {
   const numbers = [...text.matchAll(CITATION)].map((match) => Number(match[1]));

@@ -117,7 +117,7 @@ export function asMarkdown(talk) {
       const answer = chosen(turn, lane);
       if (!answer) continue;
       parts.push(`**${answer.model}**${answer.edited ? " (edited)" : ""}\n\n${answer.text}`);
-      if (answer.sources?.length) parts.push(answer.sources.map(({ number, title, source, line }) => `- [${number}] ${title || "(untitled)"} (${line > 1 ? `${source}, line ${line}` : source})`).join("\n"));
+      if (answer.sources?.length) parts.push(answer.sources.map(({ number, title, source, line }) => `- [${number}] ${title ? `${title} · ` : ""}${source}, line ${line}`).join("\n"));
     }
   }
   return parts.join("\n\n") + "\n";

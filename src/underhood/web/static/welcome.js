@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { h } from "./dom.js";
 import { count, whole } from "./numbers.js";
+import { corpusLine } from "./sources.js";
 
 // `reads` says whether answers come from documents; `trouble` is what went wrong on the way here, or null; `send` asks
 // a question.
@@ -10,7 +11,7 @@ export function welcome(card, lanes, reads, trouble, send) {
   const suggestions = h("ul", { class: "suggestions" });
   suggest(card, suggestions, send);
   const facts = `${count(card.parameters)} parameters, reads ${whole(card.context)} tokens at a time` + (card.step ? `, after ${whole(card.step)} steps` : "") +
-    (card.documents && reads ? `. Answers from ${whole(card.documents.passages)} passages of ${card.documents.name}` : "");
+    (card.documents && reads ? `. Answers from ${corpusLine(card.documents)}` : "");
   const alone = card.chats ? `Ask ${card.run}` : `Let ${card.run} go on`;
   return h("div", { class: "welcome" },
     trouble ? h("p", { class: "trouble", role: "alert" }, trouble) : null,
