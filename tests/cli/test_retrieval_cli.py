@@ -137,8 +137,8 @@ def test_commands_show_the_sources_and_change_them(
         "Answers come from 2 passages of pydocs.",
         "Answers come from no documents.",
         "Answers come from 2 passages of pydocs.",
-        "Answers come from 1 passages of a.txt.",
-        "Answers come from 1 passages of a.txt.",
+        "Answers come from 1 passage of a.txt.",
+        "Answers come from 1 passage of a.txt.",
     ]
 
 

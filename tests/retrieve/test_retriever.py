@@ -16,7 +16,7 @@ from underhood.infer.sample import SamplingSpec
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.quote import speller
-from underhood.retrieve.retriever import MARKERS, Retriever, open_retriever
+from underhood.retrieve.retriever import MARKERS, QUESTION_MAX, Retriever, open_retriever
 from underhood.retrieve.template import INSTRUCTED, NOT_THERE, TAUGHT
 from underhood.text.characters import CharacterTokenizer
 from underhood.text.chat import CHATML, Message
@@ -120,6 +120,18 @@ def test_citations_are_the_numbers_that_passages_have() -> None:
     assert [(citation.number, citation.passage) for citation in citations] == [(2, second), (1, first), (2, second)]
     assert [answer[citation.start : citation.end] for citation in citations] == ["[2]", "[1]", "[2]"]
     assert retrieved.citations("none") == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_question_beside_a_long_text_is_searched_without_most_of_it(before: bool) -> None:
+    pasted = "mapping `f(a.b.c)` " * 5000
+    text = f"{QUESTION}\n{pasted}" if before else f"{pasted}\n{QUESTION}"
+    retrieved = Retriever(INDEX, TAUGHT).prepare([user(text)], quote=True)
+    assert retrieved.hits[0].passage == JOIN
+    assert retrieved.messages[-1]["content"].startswith(text)  # the model reads all of it
+    assert QUESTION_MAX <= len(retrieved.query) <= QUESTION_MAX + 1
+    assert retrieved.grammar is not None
+    assert len(retrieved.grammar.source) < 20_000
 
 
 def test_a_conversation_must_end_with_the_user() -> None:

@@ -29,6 +29,10 @@ PASSAGE_SHARE = 2
 MARKERS = 48
 """Tokens left for what a chat template puts around the messages, where it is not known."""
 
+QUESTION_MAX = 2000
+"""Characters of a message that are searched: of a longer one, such as a pasted file with a question before or behind
+it, the first and the last half of them. The analysis of a question takes time with the square of its length."""
+
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 
@@ -109,11 +113,12 @@ class Retriever:
         """
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("expected a conversation that ends with the user's message")
-        query = search_query(messages)
+        searched = [{**message, "content": _searched(message["content"])} for message in messages]
+        query = search_query(searched)
         hits = self._readable(self.index.search(query, k=self.template.passages), messages) if query else ()
         prepared = self.template.apply(messages, [hit.passage for hit in hits])
         quoting = self.template.quote if quote is None else quote
-        grammar = self._grammar(messages[-1]["content"], hits) if hits and quoting else None
+        grammar = self._grammar(searched[-1]["content"], hits) if hits and quoting else None
         return Retrieved(query=query, hits=hits, messages=prepared, grammar=grammar)
 
     def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar:
@@ -168,6 +173,11 @@ class Retriever:
     def _cost(self, passage: Passage) -> int:
         assert self.tokenizer is not None
         return len(self.tokenizer.encode(f"\n\n[1] {passage.shown}"))
+
+
+def _searched(text: str) -> str:
+    half = QUESTION_MAX // 2
+    return text if len(text) <= QUESTION_MAX else f"{text[:half]}\n{text[-half:]}"
 
 
 def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retriever | None:

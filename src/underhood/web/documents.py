@@ -9,8 +9,7 @@ from pathlib import Path
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel
 from underhood.retrieve.index import RUN_INDEX, PassageIndex, index_file
-from underhood.retrieve.retriever import Retriever
-from underhood.retrieve.template import INSTRUCTED, TAUGHT
+from underhood.retrieve.retriever import Retriever, retriever_for
 from underhood.web.errors import invalid
 from underhood.web.requests import RetrieveOptions
 
@@ -99,10 +98,8 @@ def open_documents(models: Sequence[LoadedModel], settings: RetrievalSettings) -
         if not model.chats or not indexes:
             documents.append(None)
             continue
-        taught = model.retrieval == "taught"
-        default = names[given] if given is not None else names.get(file) if taught else None
-        template, context = TAUGHT if taught else INSTRUCTED, model.spec.context_length
-        retrievers = {name: Retriever(index, template, model.tokenizer, context) for name, index in indexes.items()}
+        default = names[given] if given is not None else names.get(file) if model.retrieval == "taught" else None
+        retrievers = {name: retriever_for(model, index) for name, index in indexes.items()}
         documents.append(Documents(retrievers=retrievers, default=default, quote=settings.quote))
     if settings.quote and not any(own_documents and own_documents.default for own_documents in documents):
         raise UserError("there is nothing to quote", fix="Name the documents: --retrieve notes.index")
