@@ -107,8 +107,16 @@ def test_answer_can_deny_a_name_of_the_question_only_if_no_passage_has_it_as_its
     quotes = {"`textwrap.dedent`: Remove leading whitespace. [1]", NOT_THERE}
     missing = "There is no `textwrap.listdir` in the documents."
     assert language("What does `textwrap.listdir` do with leading whitespace?") == quotes | {missing}
-    words = {f"There is no `{word}` in the documents." for word in ("whitespace", "Friday")}
-    assert language("How about whitespace on Friday?") == quotes | words
+    # Without a name: only a word that no passage has.
+    assert language("How about whitespace on Friday?") == quotes | {"There is no `Friday` in the documents."}
+
+
+def test_a_pointer_to_the_turn_before_is_never_denied() -> None:
+    turns = [user(QUESTION), assistant("-"), user("What are its parameters?")]
+    grammar = Retriever(INDEX, TAUGHT).prepare(turns).grammar
+    assert grammar is not None
+    characters = "".join(QUOTES_OF_JOIN) + NOT_THERE + "There is no `its parameters` in the documents."
+    assert texts_of(grammar, CharacterTokenizer.from_texts(characters)) == QUOTES_OF_JOIN | {NOT_THERE}
 
 
 def test_citations_are_the_numbers_that_passages_have() -> None:

@@ -55,7 +55,7 @@ def search_query(messages: Sequence[Message]) -> str:
     if not messages:
         return ""
     question = messages[-1]["content"]
-    names, subject = _names(question), _subject_words(question)
+    names, subject = names_in(question), subject_words(question)
     searchable = question if parse_question(question).terms else ""
     if _ABOUT_THE_MODEL.search(question) and not names:
         return ""
@@ -68,7 +68,7 @@ def search_query(messages: Sequence[Message]) -> str:
 def _continuation(messages: Sequence[Message]) -> str:
     """The query of a question that goes on with another subject; "" for any other question."""
     question = messages[-1]["content"]
-    names, subject = _names(question), _subject_words(question)
+    names, subject = names_in(question), subject_words(question)
     if not _GOES_ON.search(question) or not 0 < len(subject) <= 2 or any("." in name for name in names):
         return ""
     named = " ".join(f"`{word}`" for word in subject)
@@ -96,10 +96,10 @@ def _subject(messages: Sequence[Message]) -> str:
             question = message["content"]
             if _ABOUT_THE_MODEL.search(question):
                 continue
-            names = _names(question)
+            names = names_in(question)
             if names:
                 return " ".join(f"`{name}`" for name in names)
-            subject = _subject_words(question)
+            subject = subject_words(question)
             if continuation := _continuation(messages[: number + 1]):
                 return continuation
             if subject and not _points_back(question, subject):
@@ -107,7 +107,7 @@ def _subject(messages: Sequence[Message]) -> str:
     return ""
 
 
-def _names(question: str) -> list[str]:
+def names_in(question: str) -> list[str]:
     """The identifiers of a question. "its", and "type" in "what type does it return", are names in backticks only."""
     pointer = _POINTER.search(question)
     return [
@@ -119,9 +119,9 @@ def _names(question: str) -> list[str]:
     ]
 
 
-def _subject_words(question: str) -> list[str]:
+def subject_words(question: str) -> list[str]:
     """The content words and names of a question, without those that ask for a side of something only."""
-    names = _names(question)
+    names = names_in(question)
     typed = dict.fromkeys(term.typed for term in parse_question(question).terms)
     return [word for word in typed if word in names or not (word.casefold() in _ASPECTS or _POINTER.fullmatch(word))]
 

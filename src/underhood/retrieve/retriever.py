@@ -14,10 +14,9 @@ from underhood.infer.chat import ANSWER_SHARE
 from underhood.infer.grammar import Grammar
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
-from underhood.retrieve.followup import search_query
+from underhood.retrieve.followup import names_in, search_query, subject_words
 from underhood.retrieve.index import RUN_INDEX, Hit, PassageIndex, index_file
 from underhood.retrieve.passages import Passage
-from underhood.retrieve.questions import parse_question
 from underhood.retrieve.quote import missing_name, quote_grammar, speller
 from underhood.retrieve.sentences import sentence_spans
 from underhood.retrieve.template import INSTRUCTED, TAUGHT, RetrievalTemplate
@@ -126,13 +125,14 @@ class Retriever:
         return quote_grammar([hit.passage for hit in hits], refusals=filter(self._can_spell, refusals))
 
     def _missing_names(self, question: str) -> list[str]:
-        """The names in the question, or all its content words if there are none, that no passage has as its title.
+        """The names in the question that no passage has as its title; without names, the words that no passage has.
 
         So a refusal that names something is true: a model can't deny a function that the documents have.
         """
-        parsed = parse_question(question)
-        names = parsed.identifiers or tuple(dict.fromkeys(term.typed for term in parsed.terms))
-        return [name for name in names if not self._is_title(name)]
+        names = names_in(question)
+        if names:
+            return [name for name in names if not self._is_title(name)]
+        return [word for word in subject_words(question) if not self.index.search(word, k=1)]
 
     def _is_title(self, name: str) -> bool:
         best = self.index.search(f"`{name}`", k=1)
