@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from underhood.cli.options import Positional
-from underhood.core.errors import UserError, nearest
+from underhood.core.errors import UserError
 
 if TYPE_CHECKING:
-    from underhood.retrieve.index import PassageIndex
     from underhood.retrieve.passages import Passage
 
 
@@ -83,7 +82,8 @@ def run(args: Args) -> int:
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"there is no folder {args.out.parent} to write to")
     index = PassageIndex.load(args.out) if changing else PassageIndex.build(())
-    removed = [source for name in args.remove for source in remove_documents(index, name, args.out)]
+    removed = [source for name in args.remove for source in index.sources_named(name)]
+    index.remove(*removed)
     passages = list(read_passages(args))
     added = list(dict.fromkeys(passage.source for passage in passages))
     replaced = index.remove(*(set(added) & set(index.sources)))
@@ -137,21 +137,6 @@ def read_passages(args: Args) -> Iterator[Passage]:
             max_characters=args.max_characters,
             overlap=args.overlap,
         )
-
-
-def remove_documents(index: PassageIndex, name: str, path: Path) -> list[str]:
-    """Removes a document, or all below a folder or of one file of records, and returns their names.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    sources = index.sources
-    chosen = [s for s in sources if s == name or s.startswith((name.rstrip("/") + "/", name + "#"))]
-    if not chosen:
-        near = nearest(name, sources)
-        raise UserError(f"{path} holds no document {name!r}", fix=f"Did you mean {near!r}?" if near else None)
-    index.remove(*chosen)
-    return chosen
 
 
 def _documents(number: int) -> str:

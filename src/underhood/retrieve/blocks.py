@@ -11,7 +11,7 @@ from underhood.data.files import SEPARATOR
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class TextBlock:
     """A paragraph or a piece of code of a document.
 
     Attributes:
@@ -35,7 +35,7 @@ _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
 
 
-def text_blocks(text: str, *, kind: str = "md") -> Iterator[Block]:
+def text_blocks(text: str, *, kind: str = "md") -> Iterator[TextBlock]:
     """The blocks of a text in order.
 
     Args:
@@ -54,7 +54,7 @@ class _BlockParser:
     pending: list[str] = field(default_factory=list)
     first: int = 0
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[TextBlock]:
         at = 0
         while at < len(self.lines):
             line = self.lines[at]
@@ -86,7 +86,7 @@ class _BlockParser:
             at += 1
         yield from self._flush()
 
-    def _flush(self) -> Iterator[Block]:
+    def _flush(self) -> Iterator[TextBlock]:
         if self.pending:
             lines, self.pending = self.pending, []
             indented = self.kind != "txt" and not _ITEM.match(lines[0]) and all(x[:4].isspace() for x in lines)
@@ -94,14 +94,14 @@ class _BlockParser:
             text = textwrap.dedent("\n".join(lines)) if verbatim else "\n".join(lines)
             yield self._block(text.strip("\n") if verbatim else text, self.first, verbatim)
 
-    def _code(self, start: int, end: int) -> Iterator[Block]:
+    def _code(self, start: int, end: int) -> Iterator[TextBlock]:
         text = textwrap.dedent("\n".join(self.lines[start:end]))
         if text.strip():
             skipped = len(text) - len(text.lstrip("\n"))
             yield self._block(text.strip("\n"), start + skipped, True)
 
-    def _block(self, text: str, at: int, verbatim: bool) -> Block:
-        return Block(text=text, line=at + 1, headings=tuple(title for _, title in self.headings), verbatim=verbatim)
+    def _block(self, text: str, at: int, verbatim: bool) -> TextBlock:
+        return TextBlock(text=text, line=at + 1, headings=tuple(title for _, title in self.headings), verbatim=verbatim)
 
     def _end_of_fence(self, at: int, fence: str) -> int:
         closing = re.compile(rf"\s{{0,3}}{re.escape(fence[0])}{{{len(fence)},}}\s*$")

@@ -88,7 +88,7 @@ class BM25:
         starts, terms, counts = documents.starts, documents.terms, documents.counts
         shapes_agree = starts.ndim == terms.ndim == 1 and counts.shape == (len(terms), len(index.fields))
         if not shapes_agree or not all(array.dtype.kind == "i" for array in (starts, terms, counts)):
-            raise ValueError(f"arrays of shape {starts.shape}, {terms.shape} and {counts.shape} are no term counts")
+            raise ValueError(f"arrays of shape {starts.shape}, {terms.shape} and {counts.shape} aren't term counts")
         if not len(starts) or starts[0] != 0 or starts[-1] != len(terms) or (np.diff(starts) < 0).any():
             raise ValueError("the documents' boundaries are out of order")
         if len(terms) and not 0 <= terms.min() <= terms.max() < len(index._ids):

@@ -1,4 +1,4 @@
-"""How likely it is that somebody asks about a name of Python's standard library, as a factor of its score."""
+"""Prior weights of the names of Python's standard library: the likelihood that somebody asks about them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from underhood.core.errors import UserError
+from underhood.core.errors import UserError, nearest
 from underhood.core.files import write_bytes
 from underhood.retrieve.bm25 import BM25, FieldWeight
 from underhood.retrieve.index_file import pack, unpack
@@ -73,6 +73,19 @@ class PassageIndex:
     def sources(self) -> tuple[str, ...]:
         """The names of the documents, in order."""
         return tuple(dict.fromkeys(passage.source for passage in self.passages))
+
+    def sources_named(self, name: str) -> list[str]:
+        """The document of this name, or all documents below a folder or of one file of records.
+
+        Raises:
+            UserError: there is none.
+        """
+        below = (name.rstrip("/") + "/", name + "#")
+        chosen = [source for source in self.sources if source == name or source.startswith(below)]
+        if not chosen:
+            near = nearest(name, self.sources)
+            raise UserError(f"no document {name!r} in the index", fix=f"Did you mean {near!r}?" if near else None)
+        return chosen
 
     @classmethod
     def build(cls, passages: Iterable[Passage], *, data: Sequence[str] = ()) -> PassageIndex:

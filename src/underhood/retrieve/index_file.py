@@ -88,7 +88,7 @@ def unpack(
                 raise ValueError(f"terms of {len(bm25)} passages")
             facts = head["facts"]
             if not isinstance(facts, dict):
-                raise ValueError("facts are no table")
+                raise ValueError("the facts aren't a table")
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is not an index of passages", got=str(error), fix=mend) from error
     except (KeyError, ValueError, TypeError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
@@ -115,7 +115,7 @@ def _passage(line: str) -> Passage:
     if not all(isinstance(text, str) for text in texts) or type(passage.line) is not int:
         raise ValueError("a passage's field has the wrong type")
     if type(passage.weight) not in (int, float):
-        raise ValueError("a passage's weight is no number")
+        raise ValueError("a passage's weight isn't a number")
     return passage
 
 

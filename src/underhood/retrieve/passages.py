@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from underhood.data.documents import Document
-from underhood.retrieve.blocks import Block, text_blocks
+from underhood.retrieve.blocks import TextBlock, text_blocks
 from underhood.retrieve.python_source import python_blocks
 from underhood.retrieve.sentences import sentence_spans
 
@@ -67,9 +67,9 @@ def split_document(document: Document, *, max_characters: int = MAX_CHARACTERS, 
     return passages
 
 
-def _packed(blocks: Sequence[Block], max_characters: int) -> Iterator[list[Block]]:
+def _packed(blocks: Sequence[TextBlock], max_characters: int) -> Iterator[list[TextBlock]]:
     """Neighbours below the same headings together, as many as fit into a passage."""
-    group: list[Block] = []
+    group: list[TextBlock] = []
     length = 0
     for block in blocks:
         size = len(_shown(block)) + 1
@@ -82,11 +82,11 @@ def _packed(blocks: Sequence[Block], max_characters: int) -> Iterator[list[Block
         yield group
 
 
-def _shown(block: Block) -> str:
+def _shown(block: TextBlock) -> str:
     return block.text if block.verbatim else " ".join(block.text.split())
 
 
-def _pieces(group: Sequence[Block], max_characters: int, overlap: int) -> Iterator[tuple[str, int]]:
+def _pieces(group: Sequence[TextBlock], max_characters: int, overlap: int) -> Iterator[tuple[str, int]]:
     """Texts and their first lines: one for a group that fits, several for a single block that is too long."""
     text = "\n".join(map(_shown, group))
     if len(text) <= max_characters:
@@ -101,7 +101,7 @@ def _pieces(group: Sequence[Block], max_characters: int, overlap: int) -> Iterat
 
 
 def _filled(
-    block: Block, units: Sequence[tuple[int, int]], max_characters: int, overlap: int
+    block: TextBlock, units: Sequence[tuple[int, int]], max_characters: int, overlap: int
 ) -> Iterator[tuple[int, int]]:
     """First and last unit of each piece: as many units as fit, after `overlap` of the piece before it if they fit."""
     first = 0
@@ -115,7 +115,7 @@ def _filled(
     yield first, len(units) - 1
 
 
-def _piece(block: Block, start: int, end: int) -> str:
+def _piece(block: TextBlock, start: int, end: int) -> str:
     text = block.text[start:end]
     return text if block.verbatim else " ".join(text.split())
 

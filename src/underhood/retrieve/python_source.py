@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from underhood.data.signatures import class_signature, definitions, signature_of
-from underhood.retrieve.blocks import Block, text_blocks
+from underhood.retrieve.blocks import TextBlock, text_blocks
 
 BODY_CHARACTERS = 2_000
 """How much of a function's body is searched: enough for the names it uses."""
@@ -16,7 +16,7 @@ BODY_CHARACTERS = 2_000
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def python_blocks(source: str, name: str) -> list[Block] | None:
+def python_blocks(source: str, name: str) -> list[TextBlock] | None:
     """The blocks of a source file, or None where it isn't valid Python.
 
     A function's first block is its call and the first paragraph of its docstring; its body is searched, not shown.
@@ -45,7 +45,7 @@ def module_name(file: str) -> str:
     return ".".join(segment for segment in parts if segment not in ("/", ".", ".."))
 
 
-def _definition_blocks(node: Definition, prefix: str, lines: list[str]) -> Iterator[Block]:
+def _definition_blocks(node: Definition, prefix: str, lines: list[str]) -> Iterator[TextBlock]:
     name = f"{prefix}.{node.name}" if prefix else node.name
     if isinstance(node, ast.ClassDef):
         signature, _ = class_signature(node)
@@ -60,7 +60,7 @@ def _definition_blocks(node: Definition, prefix: str, lines: list[str]) -> Itera
         first = replace(documented[0], text=f"{call}: {documented[0].text}")
         blocks = [first, *documented[1:]]
     else:
-        blocks = [Block(text=call, line=node.lineno, headings=(name,)), *documented]
+        blocks = [TextBlock(text=call, line=node.lineno, headings=(name,)), *documented]
     yield replace(blocks[0], line=node.lineno, search_text=searched)
     yield from blocks[1:]
     if isinstance(node, ast.ClassDef):
@@ -68,7 +68,7 @@ def _definition_blocks(node: Definition, prefix: str, lines: list[str]) -> Itera
             yield from _definition_blocks(inner, name, lines)
 
 
-def _docstring_blocks(node: ast.Module | Definition, name: str) -> Iterator[Block]:
+def _docstring_blocks(node: ast.Module | Definition, name: str) -> Iterator[TextBlock]:
     doc = ast.get_docstring(node)
     if doc:
         statement = node.body[0]

@@ -33,4 +33,4 @@ NEVER_NAMES = frozenset(
     you your
     """.split()  # noqa: SIM905
 )
-"""Words that are no names, whatever the form of the question: "what can you do" asks about no function *you*."""
+"""Words that can't be names, whatever the form of the question: "what can you do" asks about no function *you*."""

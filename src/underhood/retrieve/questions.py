@@ -30,7 +30,7 @@ _FRAMES = [
 
 
 @dataclass(frozen=True)
-class Alternative:
+class SearchTerm:
     """An index term, the word it comes from, and how much its match counts."""
 
     term: str
@@ -47,7 +47,7 @@ class QueryTerm:
         weight: how much the whole counts.
     """
 
-    alternatives: tuple[Alternative, ...]
+    alternatives: tuple[SearchTerm, ...]
     weight: float = 1.0
 
     @property
@@ -94,19 +94,19 @@ def parse_question(question: str) -> Query:
             if term not in chosen:
                 others = () if word in named else _synonyms(term)
                 share = PIECE_WEIGHT if position and word not in named else 1.0
-                chosen[term] = QueryTerm((Alternative(term, word.text), *others), weight * share)
+                chosen[term] = QueryTerm((SearchTerm(term, word.text), *others), weight * share)
     for phrase, word, weight in phrases(question):
         if weight == 1:
             weak = {stem(part_of_phrase) for part_of_phrase in phrase.split()}
             chosen = {
                 term: replace(query, weight=WEAK_WEIGHT) if term in weak else query for term, query in chosen.items()
             }
-        chosen.setdefault(stem(word), QueryTerm((Alternative(stem(word), word), *_synonyms(stem(word))), weight))
+        chosen.setdefault(stem(word), QueryTerm((SearchTerm(stem(word), word), *_synonyms(stem(word))), weight))
     return Query(tuple(chosen.values()), tuple(dict.fromkeys(word.text for word in words if word in named)))
 
 
-def _synonyms(term: str) -> tuple[Alternative, ...]:
-    return tuple(Alternative(stem(word), word, weight) for word, weight in synonyms(term) if stem(word) != term)
+def _synonyms(term: str) -> tuple[SearchTerm, ...]:
+    return tuple(SearchTerm(stem(word), word, weight) for word, weight in synonyms(term) if stem(word) != term)
 
 
 def _named(question: str, words: list[Token]) -> set[Token]:
