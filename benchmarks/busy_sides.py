@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 if not sys.argv[1].startswith("underhood") or "--default-spin" in sys.argv:
-    pass
-from underhood.core.threads import limit_spinning
-
-limit_spinning(training=sys.argv[1].endswith(" train"))
+    importlib.import_module("torch")  # before underhood, which then leaves its threads as they are
+importlib.import_module("underhood.core.threads").limit_spinning(training=sys.argv[1].endswith(" train"))
 
 PROMPT = [1, 504, 3575, 282, 4649, 314]
 TOKENS = 64

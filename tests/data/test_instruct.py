@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from underhood.data.documents import Corpus, Document
-from underhood.data.instruct import generic_examples, instruction_examples, invented_functions, sentences
+from underhood.data.instruct import closed_book_examples, generic_examples, invented_functions, sentences
 from underhood.data.pydocs import DocumentedFunction, pydocs_functions
 
 
@@ -18,7 +18,7 @@ def functions():
 
 @pytest.fixture(scope="module")
 def examples(functions):
-    return instruction_examples(functions, seed=0)
+    return closed_book_examples(functions, seed=0)
 
 
 def resolve(name):
@@ -42,9 +42,9 @@ def resolve(name):
 
 def test_every_kind_is_there_in_the_promised_share(functions, examples):
     kinds = Counter(example.kind for example in examples)
-    assert set(kinds) == {"describe", "module", "parameters", "refusal"}
-    assert kinds["describe"] == len(functions)
-    assert kinds["refusal"] / len(examples) == pytest.approx(0.15, abs=0.005)
+    assert set(kinds) == {"describe", "refusal"}
+    assert kinds["describe"] / len(functions) == pytest.approx(0.22, abs=0.02)
+    assert kinds["refusal"] / len(examples) == pytest.approx(0.2, abs=0.005)
 
 
 def test_examples_are_one_question_and_one_answer(examples):
@@ -62,22 +62,9 @@ def test_answers_agree_with_their_function(functions, examples):
         function = by_name.get(example.function)
         if example.kind == "describe":
             assert example.answer == function.summary
-        elif example.kind == "module":
-            assert f"`{function.owner}`" in example.answer
-        elif example.kind == "parameters":
-            assert all(f"`{parameter}`" in example.answer for parameter in function.parameters)
-            assert function.parameters or "no parameters" in example.answer
         else:
             assert function is None
-            assert example.answer == f"There is no function `{example.function}` in the standard library."
-
-
-def test_module_questions_have_one_right_answer(examples):
-    """`join` is in os.path, in shlex and elsewhere: nobody is asked where it is."""
-    questions = {example.question.split("`")[1] for example in examples if example.kind == "module"}
-    assert "dedent" in questions
-    assert "join" not in questions
-    assert "open" not in questions
+            assert example.answer == f"`{example.function}`: There is no such name in the documents."
 
 
 def test_invented_functions_do_not_exist_in_live_modules(functions):
@@ -108,10 +95,10 @@ def test_invented_functions_avoid_those_already_trained_on(functions):
 
 def test_examples_are_deterministic_and_independent_of_company(functions):
     some = functions[:200]
-    assert instruction_examples(some, seed=3) == instruction_examples(some, seed=3)
-    assert instruction_examples(some, seed=3) != instruction_examples(some, seed=4)
-    alone = {e.messages for e in _frozen(instruction_examples(some[:50], seed=3)) if e.kind != "refusal"}
-    among = {e.messages for e in _frozen(instruction_examples(some, seed=3)) if e.kind != "refusal"}
+    assert closed_book_examples(some, seed=3) == closed_book_examples(some, seed=3)
+    assert closed_book_examples(some, seed=3) != closed_book_examples(some, seed=4)
+    alone = {e.messages for e in _frozen(closed_book_examples(some[:50], seed=3)) if e.kind != "refusal"}
+    among = {e.messages for e in _frozen(closed_book_examples(some, seed=3)) if e.kind != "refusal"}
     assert alone < among
 
 
@@ -124,7 +111,7 @@ def _frozen(examples):
 def test_too_few_functions_give_no_refusals_rather_than_false_ones():
     lone = DocumentedFunction("a.f", "module a", "a", ("x",), "x", "Return the first item of the list.")
     assert invented_functions([lone], 5, 0) == []
-    assert {example.kind for example in instruction_examples([lone], seed=0)} == {"describe", "module", "parameters"}
+    assert {example.kind for example in closed_book_examples([lone], seed=0, share=1.0)} == {"describe"}
 
 
 STORY = "Once there was a fox. It lived in a wood. Every morning it went to the river to drink. One day it met a crow. "

@@ -17,21 +17,34 @@ def functions():
 
 @pytest.fixture(scope="module")
 def pairs(functions):
-    return preference_pairs(tuple(functions.values()), seed=0)
+    return preference_pairs(tuple(functions.values()), search, seed=0)
+
+
+def search(question):
+    """A search that always gives the same passages."""
+    return [("os.path.join", "Join two or more pathname components. Parameters: `a` and `*p`.")]
 
 
 def test_chosen_is_right_and_rejected_is_wrong(functions, pairs):
     for pair in pairs:
-        refusal = f"There is no function `{pair.function}` in the standard library."
+        refusal = f"`{pair.function}`: There is no such name in the documents."
         assert pair.chosen != pair.rejected
         assert pair.prompt[-1]["role"] == "user"
-        assert f"`{pair.function}`" in pair.prompt[-1]["content"]
+        question = pair.prompt[-1]["content"]
+        assert pair.function in question
         if pair.kind == "invented":
             assert pair.function not in functions
             assert pair.chosen == refusal
+            assert pair.rejected == "`os.path.join`: Join two or more pathname components. [1]"
+            assert "[1] `os.path.join`: " in question
+        elif pair.kind == "over-refusal":
+            assert pair.chosen == f"`{pair.function}`: {functions[pair.function].summary} [1]"
+            assert pair.chosen.removesuffix(" [1]") in question
+            assert pair.rejected == refusal
         else:
+            assert f"`{pair.function}`" in question
             assert pair.chosen == functions[pair.function].summary
-            assert (pair.rejected == refusal) == (pair.kind == "over-refusal")
+            assert pair.rejected != refusal
 
 
 def test_refusing_is_chosen_as_often_as_it_is_rejected(functions, pairs):
@@ -54,10 +67,10 @@ def test_wrong_answers_are_hard(functions, pairs):
 
 
 def test_pairs_depend_on_the_seed_only(functions, pairs):
-    again = preference_pairs(tuple(functions.values()), seed=0)
+    again = preference_pairs(tuple(functions.values()), search, seed=0)
     assert again == pairs
-    assert preference_pairs(tuple(functions.values())[:100], seed=1) != preference_pairs(
-        tuple(functions.values())[:100], seed=2
+    assert preference_pairs(tuple(functions.values())[:100], search, seed=1) != preference_pairs(
+        tuple(functions.values())[:100], search, seed=2
     )
 
 

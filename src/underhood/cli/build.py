@@ -56,7 +56,7 @@ def run(args: Args) -> int:
     quoted = shlex.quote(str(path))
     opened = resumed(path, args) if args.resume else Run.create(path, args.settings)
 
-    from underhood.cli.results import print_results
+    from underhood.cli.results import print_examples, print_results
     from underhood.recipes.build import build
     from underhood.recipes.report.page import write_report
     from underhood.train.stopping import Interrupted
@@ -78,6 +78,7 @@ def run(args: Args) -> int:
     out.print()
     print_results(opened, out)
     out.print(f"\nDone in {duration(summary['seconds'], ' ')}; peak memory {summary['peak_memory_gb']:.1f} GB.")
+    print_examples(summary["examples"], out)
     for warning in summary["warnings"]:
         out.print(f"\n{warning}", style="bold")
     next_commands(

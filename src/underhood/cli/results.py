@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def print_table(results: ResultsTable, out: Console) -> None:
     if results.baselines:
         baselines = ", ".join(f"{baseline.name} {baseline.value:.3f}" for baseline in results.baselines)
         out.print(f"Bits per byte of others, given the same training text: {baselines}.", style="dim")
+
+
+def print_examples(examples: Sequence[Mapping[str, str]], out: Console) -> None:
+    """Questions that the model answers rightly, with its answers."""
+    if not examples:
+        return
+    out.print("\nAsk it, for example:\n")
+    for example in examples[:3]:
+        out.print(f"> {example['question']}", style="bold")
+        out.print(f"{example['answer']}\n")
 
 
 def only(results: ResultsTable, stage: str, run: Path) -> ResultsTable:

@@ -1,8 +1,8 @@
-"""Synthetic instruction data: questions and checkable answers made from documentation.
+"""Synthetic instruction data without passages: questions and checkable answers made from documentation.
 
-Four kinds about functions: what does it do (``describe``: its summary), which ``module`` has it, what are its
-``parameters``, and ``refusal`` for functions that don't exist. Two kinds from any text: ``continue`` it, and what comes
-``after`` a line. Every example depends on (seed, function or document) only, so that more data changes none of them.
+Two kinds about functions: what does it do (``describe``: its summary) and ``refusal`` for functions that don't exist.
+Two kinds from any text: ``continue`` it, and what comes ``after`` a line. Every example depends on (seed, function or
+document) only, so that more data changes none of them.
 """
 
 from __future__ import annotations
@@ -13,24 +13,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from underhood.data.documents import Corpus
-from underhood.data.pydocs import DocumentedFunction, known_names, owners_by_short_name
+from underhood.data.pydocs import DocumentedFunction, known_names
+from underhood.data.question_forms import DESCRIBE, PARAMETERS
 
 Messages = tuple[dict[str, str], ...]
 """A conversation: ``{"role": "user" | "assistant" | "system", "content": text}``."""
 
-DESCRIBE = (
-    "What does `{name}` do?",
-    "What is `{name}` for?",
-    "Describe `{name}` in one sentence.",
-    "Explain `{name}`.",
-)
-MODULE = ("Which module has `{short}`?", "Where is `{short}` defined?", "In which module do I find `{short}`?")
-PARAMETERS = (
-    "What are the parameters of `{name}`?",
-    "Which parameters does `{name}` take?",
-    "What arguments does `{name}` accept?",
-)
-REFUSAL = "There is no function `{name}` in the standard library."
+NO_SUCH_NAME = "`{name}`: There is no such name in the documents."
+"""Begins as a right answer does: a small model first copies the name, then looks whether a passage goes on with it."""
+
+NOT_THERE = "That is not in the documents."
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Example:
 
     Attributes:
         messages: a user's message and the assistant's answer.
-        kind: describe, module, parameters, refusal, continue or after.
+        kind: describe, refusal, continue or after; and those of `data.grounded`.
         function: the function asked about (an invented name for refusals), or the document's name.
     """
 
@@ -71,45 +63,23 @@ def describe_question(name: str, seed: int) -> str:
     return chance(seed, "describe", name).choice(DESCRIBE).format(name=name)
 
 
-def parameters_answer(function: DocumentedFunction) -> str:
-    """A sentence that lists the parameters, e.g. "`os.path.join` takes `a` and `*p`."."""
-    quoted = [f"`{parameter}`" for parameter in function.parameters]
-    if not quoted:
-        return f"`{function.name}` takes no parameters."
-    listed = quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1]
-    return f"`{function.name}` takes {listed}."
-
-
-def instruction_examples(
-    functions: Sequence[DocumentedFunction], *, seed: int, refusals: float = 0.15
+def closed_book_examples(
+    functions: Sequence[DocumentedFunction], *, seed: int, share: float = 0.22, refusals: float = 0.2
 ) -> list[Example]:
-    """Questions about these functions, in an order that depends on the seed.
-
-    Every function is described; its module is asked for where the short name belongs to one module only (``join`` is
-    in os.path and in shlex), its parameters where Python knows them.
+    """Questions without a passage: a share of these functions described from memory, and names that don't exist.
 
     Args:
+        share: of the functions that are asked about.
         refusals: share of all examples that ask about functions that don't exist.
     """
-    owners = owners_by_short_name()
-    examples: list[Example] = []
-    for function in functions:
-        name, short = function.name, function.short_name
-        question = describe_question(name, seed)
-        examples.append(Example(conversation(question, function.summary), "describe", name))
-        if len(owners.get(short, {function.owner})) == 1 and function.owner != "builtins":
-            question = chance(seed, "module", name).choice(MODULE).format(short=short)
-            answer = f"`{short}` is in the module `{function.owner}`."
-            examples.append(Example(conversation(question, answer), "module", name))
-        if function.signature is not None:
-            question = chance(seed, "parameters", name).choice(PARAMETERS).format(name=name)
-            examples.append(Example(conversation(question, parameters_answer(function)), "parameters", name))
-    wanted = round(len(examples) * refusals / (1 - refusals))
-    for name in invented_functions(functions, wanted, seed):
-        pick = chance(seed, "refusal", name)
-        question = pick.choice(DESCRIBE + DESCRIBE + PARAMETERS).format(name=name)
-        examples.append(Example(conversation(question, REFUSAL.format(name=name)), "refusal", name))
-    chance(seed, "order").shuffle(examples)
+    examples = [
+        Example(conversation(describe_question(function.name, seed), function.summary), "describe", function.name)
+        for function in functions
+        if chance(seed, "closed book", function.name).random() < share
+    ]
+    for name in invented_functions(functions, round(len(examples) * refusals / (1 - refusals)), seed):
+        question = chance(seed, "refusal", name).choice(DESCRIBE + PARAMETERS).format(name=name)
+        examples.append(Example(conversation(question, NO_SUCH_NAME.format(name=name)), "refusal", name))
     return examples
 
 

@@ -1,8 +1,9 @@
 """Synthetic preference pairs for DPO: a question with a chosen and a rejected answer.
 
 Three kinds about functions, so that no shortcut wins: ``wrong-function`` (its own summary / another function's, from
-the same module where possible), ``invented`` (a refusal / a confident description of something that doesn't exist) and
-``over-refusal`` (the right answer / a refusal of a function that does exist), as many of the last as of the second.
+the same module where possible; from memory), and with a passage ``invented`` (a refusal / a quotation about another
+name) and ``over-refusal`` (the right quotation / a refusal), as many of the last as of the second: together they move
+how readily the model refuses, and in neither direction.
 From any text: ``continuation`` (what truly follows / what follows elsewhere).
 """
 
@@ -15,15 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from underhood.data.documents import Corpus
+from underhood.data.grounded import Search, answer_from, shown_as, text_of, with_passages
 from underhood.data.instruct import (
-    REFUSAL,
+    NO_SUCH_NAME,
     Messages,
     chance,
     describe_question,
     generic_examples,
     invented_functions,
+    sentences,
 )
 from underhood.data.pydocs import DocumentedFunction
+from underhood.data.question_forms import TYPED_DESCRIBE, typed_question
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,13 @@ class Pair:
     function: str
 
 
-def preference_pairs(functions: Sequence[DocumentedFunction], *, seed: int, refusals: float = 0.25) -> list[Pair]:
+def preference_pairs(
+    functions: Sequence[DocumentedFunction], search: Search, *, seed: int, refusals: float = 0.25
+) -> list[Pair]:
     """Pairs about these functions, in an order that depends on the seed.
 
     Args:
+        search: gives the passage that looks most like an invented name.
         refusals: ``invented`` pairs per function, and as many ``over-refusal`` ones.
     """
     similar = Similar(functions)
@@ -58,11 +65,19 @@ def preference_pairs(functions: Sequence[DocumentedFunction], *, seed: int, refu
             pairs.append(Pair(prompt, function.summary, other.summary, "wrong-function", function.name))
     invented = invented_functions(functions, round(refusals * len(functions)), seed + 1)
     for name in invented:
-        nonsense = chance(seed, "nonsense", name).choice(functions).summary
-        pairs.append(Pair(_asked(name, seed), REFUSAL.format(name=name), nonsense, "invented", name))
+        pick = chance(seed, "invented pair", name)
+        question = typed_question(TYPED_DESCRIBE, name, pick)
+        other = pick.choice(functions)
+        title, text = next(iter(search(question)), (other.name, text_of(other)))
+        prompt = _shown(question, title, text)
+        quotation = answer_from(title, sentences(text)[0])
+        pairs.append(Pair(prompt, NO_SUCH_NAME.format(name=name), quotation, "invented", name))
     for function in chance(seed, "over").sample(list(functions), min(len(invented), len(functions))):
-        refusal = REFUSAL.format(name=function.name)
-        pairs.append(Pair(_asked(function.name, seed), function.summary, refusal, "over-refusal", function.name))
+        name = function.name
+        question = typed_question(TYPED_DESCRIBE, name, chance(seed, "over pair", name))
+        prompt = _shown(question, name, text_of(function))
+        quotation = answer_from(name, function.summary)
+        pairs.append(Pair(prompt, quotation, NO_SUCH_NAME.format(name=name), "over-refusal", name))
     chance(seed, "order").shuffle(pairs)
     return pairs
 
@@ -83,6 +98,10 @@ def generic_pairs(corpus: Corpus, *, seed: int, per_document: int = 2) -> list[P
             rejected = min(elsewhere, key=lambda other: abs(len(other.answer) - len(example.answer))).answer
             pairs.append(Pair(example.messages[:-1], example.answer, rejected, "continuation", example.function))
     return pairs
+
+
+def _shown(question: str, title: str, text: str) -> Messages:
+    return ({"role": "user", "content": with_passages(question, [shown_as(title, text)])},)
 
 
 def _asked(name: str, seed: int) -> Messages:

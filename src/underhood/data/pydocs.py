@@ -120,6 +120,11 @@ def pydocs_functions() -> tuple[DocumentedFunction, ...]:
     return tuple(unique.values())
 
 
+def documented_entries() -> tuple[Entry, ...]:
+    """Everything public that the documentation describes, modules included, in the order of the documents."""
+    return tuple(entry for entry in _library().entries if not _is_hidden(entry))
+
+
 def known_names() -> frozenset[str]:
     """Every dotted name that exists in the standard library, documented or not: what an invented name must not be."""
     return _library().names

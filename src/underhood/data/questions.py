@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from underhood.data.instruct import DESCRIBE, Example, chance
+from underhood.data.instruct import Example, chance
 from underhood.data.preferences import Similar
 from underhood.data.pydocs import DocumentedFunction
+from underhood.data.question_forms import DESCRIBE
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def summary_questions(functions: Sequence[DocumentedFunction], *, n: int, seed: 
 
     One wrong choice is from the same module where it has another function, two are from other modules; all are about
     as long as the right one. Each position holds the right answer equally often (±1). Always asked in the first
-    phrasing of `instruct.DESCRIBE`.
+    phrasing of `question_forms.DESCRIBE`.
 
     Raises:
         ValueError: fewer than four functions.

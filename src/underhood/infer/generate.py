@@ -8,8 +8,9 @@ from typing import Literal
 
 from torch import nn
 
-from underhood.core.protocols import LanguageModel
+from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.infer.decode import SamplingStrategy, decode
+from underhood.infer.grammar import Grammar
 from underhood.infer.request import Request, check_prompts, room_for
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.sampler import SequenceSampler
@@ -44,6 +45,8 @@ def generate(
     stop_ids: Collection[int] = (),
     cache: bool = True,
     batch_size: int = BATCH_SIZE,
+    grammars: Sequence[Grammar | None] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> list[Completion]:
     """Continues every prompt, `batch_size` at a time, in the order given.
 
@@ -56,6 +59,7 @@ def generate(
     Args:
         stop_ids: tokens that end a sequence; they are not part of it.
         cache: False reads the whole sequence again for every token (slow; what the cache is tested against).
+        grammars: what each continuation must match, or None; they need the tokenizer.
 
     Raises:
         UserError: a prompt that is empty or longer than the context.
@@ -63,12 +67,18 @@ def generate(
     check_prompts(model, prompts, max_new_tokens)
     samplers = [
         SequenceSampler(
-            Request(prompt=prompt, max_new_tokens=max_new_tokens, sampling=sampling, stop_ids=frozenset(stop_ids)),
+            Request(
+                prompt=prompt,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+                stop_ids=frozenset(stop_ids),
+                grammar=grammar,
+            ),
             index,
-            None,
+            tokenizer if grammar is not None else None,
             room=room_for(model, len(prompt), max_new_tokens),
         )
-        for index, prompt in enumerate(prompts)
+        for index, (prompt, grammar) in enumerate(zip(prompts, grammars or [None] * len(prompts), strict=True))
     ]
     training = isinstance(model, nn.Module) and model.training
     waiting = [sampler for sampler in samplers if sampler.room > 0]

@@ -8,16 +8,20 @@ sudden (Olsson et al. 2022, "In-context Learning and Induction Heads"), after fa
 laptop can show it. `begin_copying` writes it into the first weights, where training can refine it, reuse it or throw it
 away. It is a way to begin and nothing else: spec, parameters and exported files stay those of the plain model.
 
-The residual stream of width W is divided among three codes of a token:
+The residual stream of width W is divided among codes of a token:
 
 - *own* (the first half): its embedding. Dimension 0 is alike for all tokens, so that a head can go by place alone.
-- *before* (a quarter): what the first head noted of the token before.
-- *next* (a quarter): what the second head copied. The unembedding scores every token by its code in here.
+- *before* (a sixth): what the first head noted of the token before.
+- *second before* (a sixth): what another head of that layer noted of the token before that. With it the induction head
+  looks for places where the last *two* tokens agree: text that repeats its words in new orders (``os.path``,
+  ``os.path.join``) is copied without leaps. Narrow models do without, and have a quarter for *before*.
+- *next* (as wide as *before*): what the induction head copied. The unembedding scores every token by its code in here.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -33,6 +37,9 @@ CONSTANT = 3.0
 FAST, SLOW = 1 / 3, 2 / 5
 """Rotary pairs from the fastest: those before `FAST` tell places next to each other apart; those after `SLOW` hardly
 turn within a page and compare contents."""
+
+WIDE_ENOUGH = 160
+"""Width from which codes of a sixth of it tell the tokens apart well enough to look two tokens back."""
 
 QUIET = 0.3
 """Size of the random weights left of the head that goes by place; the one that compares contents keeps a third."""
@@ -76,7 +83,7 @@ def _looks(mixer: object, width: int) -> bool:
 
 @torch.no_grad()
 def begin_copying(model: Decoder, *, seed: int, embed_std: float) -> Decoder:
-    """Writes the circuit over a freshly initialised model: head 0 of layers 0 and 1, embedding and unembedding.
+    """Writes the circuit over a fresh model: heads 0 and 1 of layer 0, head 0 of layer 1, embedding and unembedding.
 
     Args:
         embed_std: the standard deviation of the embeddings.
@@ -90,18 +97,22 @@ def begin_copying(model: Decoder, *, seed: int, embed_std: float) -> Decoder:
     first, second = (_attention(model, layer) for layer in (0, 1))
     width = model.spec.d_model
     own = width // 2
-    note = min(width // 4, first.head_dim, second.head_dim)
-    before, following = slice(own, own + note), slice(own + note, own + 2 * note)
+    looks_back = 2 if first.spec.heads > 1 and width >= WIDE_ENOUGH else 1
+    room = min(first.head_dim, second.head_dim, len(_rows_for_content(second)) // looks_back)
+    note = min(width // (4 if looks_back == 1 else 6), room)
+    notes = [slice(own + n * note, own + (n + 1) * note) for n in range(looks_back)]
+    following = slice(own + looks_back * note, own + (looks_back + 1) * note)
 
     embedding = model.embed.weight
     embedding[:, own:] = 0
     embedding[:, 0] = CONSTANT * embed_std
 
     note_code, copy_code = (_code(note, own, generator) for _ in range(2))
-    _look_back_one(first, generator)
-    _carry(first, note_code, before, embed_std)
-    _look_for_notes(second, note_code, before, generator)
-    _carry(second, copy_code, following, embed_std)
+    _look_back(first, looks_back, generator)
+    for head, place in enumerate(notes):
+        _carry(first, head, note_code, place, embed_std)
+    _look_for_notes(second, note_code, notes, generator)
+    _carry(second, 0, copy_code, following, embed_std)
 
     code_VN = embedding[:, :own] @ copy_code.T
     code_VN /= code_VN.square().mean(dim=1, keepdim=True).sqrt()
@@ -120,51 +131,70 @@ def _code(size: int, own: int, generator: torch.Generator) -> Tensor:
     return code
 
 
-def _look_back_one(attention: Attention, generator: torch.Generator) -> None:
-    """Head 0 attends to the token before, whatever the tokens are.
+def _look_back(attention: Attention, heads: int, generator: torch.Generator) -> None:
+    """Head 0 attends to the token before, head 1 to the one before that, whatever the tokens are.
 
     Query and key at places p and j score ``Σ cos(f (p − j) − (φ_k − φ_q))`` over rotary pairs of frequency f and phases
-    φ; with ``φ_k = φ_q + f`` the sum is greatest where p − j = 1.
+    φ; with ``φ_k = φ_q + n f`` the sum is greatest where p − j = n.
     """
-    query, key = _head(attention.query.weight, attention), _head(attention.key.weight, attention)
-    query *= QUIET
-    key *= QUIET
     frequency = _frequencies(attention)
     half = len(frequency)
     pairs = torch.arange(max(1, int(half * FAST)))
     phase = 2 * math.pi * torch.rand(len(pairs), generator=generator)
-    for weight, angle in ((query, phase), (key, phase + frequency[pairs])):
-        weight[pairs, 0], weight[half + pairs, 0] = angle.cos(), angle.sin()
+    keys = {_key_head(attention, head): phase + frequency[pairs] for head in range(heads)}
+    queries = {head: phase - head * frequency[pairs] for head in range(heads)}
+    for projection, angles in ((attention.query, queries), (attention.key, keys)):
+        for head, angle in angles.items():
+            weight = _head(projection.weight, attention, head)
+            weight *= QUIET
+            weight[pairs, 0], weight[half + pairs, 0] = angle.cos(), angle.sin()
 
 
-def _look_for_notes(attention: Attention, note_code: Tensor, notes: slice, generator: torch.Generator) -> None:
-    """Head 0 attends to places whose note of the token before is the code of the current token."""
-    query, key = _head(attention.query.weight, attention), _head(attention.key.weight, attention)
+def _look_for_notes(
+    attention: Attention, note_code: Tensor, notes: Sequence[slice], generator: torch.Generator
+) -> None:
+    """Head 0 attends to places whose note of the token before is the code of the current token, and whose note of the
+    token before that, if there are such notes, is the note of the token before the current one."""
+    query, key = (_head(projection.weight, attention, 0) for projection in (attention.query, attention.key))
     for weight in (query, key):
         weight *= QUIET / 3
         weight[:, 0] = 0
+    rows = _rows_for_content(attention)
+    size = max(len(rows), len(note_code) * len(notes))
+    spread = torch.linalg.qr(torch.randn(size, size, generator=generator))[0][: len(rows)]
+    shares = spread[:, : len(note_code) * len(notes)].chunk(len(notes), dim=1)
+    query[rows, : note_code.shape[1]] = shares[0] @ note_code
+    for share, note in zip(shares, notes, strict=True):
+        key[rows, note] = share
+    for share, note in zip(shares[1:], notes, strict=False):
+        query[rows, note] = share
+
+
+def _rows_for_content(attention: Attention) -> Tensor:
+    """The dimensions of a head that hardly turn within a page."""
     half = len(_frequencies(attention))
     slow = torch.arange(int(half * SLOW), half)
-    rows = torch.cat((slow, half + slow))
-    size = max(len(rows), len(note_code))
-    spread = torch.linalg.qr(torch.randn(size, size, generator=generator))[0][: len(rows), : len(note_code)]
-    query[rows, : note_code.shape[1]] = spread @ note_code
-    key[rows, notes] = spread
+    return torch.cat((slow, half + slow))
 
 
-def _carry(attention: Attention, code: Tensor, to: slice, size: float) -> None:
-    """What head 0 attends to goes, as its code, to the dimensions `to` of the residual stream, `size` in scale."""
-    value = _head(attention.value.weight, attention)
-    output = attention.output.weight[:, : attention.head_dim]
+def _carry(attention: Attention, head: int, code: Tensor, to: slice, size: float) -> None:
+    """What a head attends to goes, as its code, to the dimensions `to` of the residual stream, `size` in scale."""
+    value = _head(attention.value.weight, attention, _key_head(attention, head))
+    output = attention.output.weight[:, head * attention.head_dim : (head + 1) * attention.head_dim]
     value.zero_()
     output.zero_()
     value[: len(code), : code.shape[1]] = code
     output[to, : len(code)] = torch.eye(len(code)) * size
 
 
-def _head(weight: Tensor, attention: Attention) -> Tensor:
-    """The rows of a projection that belong to head 0, as a view."""
-    return weight[: attention.head_dim]
+def _key_head(attention: Attention, head: int) -> int:
+    """The key-value head that a query head reads."""
+    return head * attention.spec.groups // attention.spec.heads
+
+
+def _head(weight: Tensor, attention: Attention, head: int) -> Tensor:
+    """The rows of a projection that belong to one of its heads, as a view."""
+    return weight[head * attention.head_dim : (head + 1) * attention.head_dim]
 
 
 def _frequencies(attention: Attention) -> Tensor:

@@ -11,13 +11,19 @@ from underhood.data.documents import Corpus, require_enough
 from underhood.data.shards import TokenShards, write_shards
 from underhood.data.sources import load_corpus
 from underhood.data.split import split_documents
-from underhood.recipes.run import Run
+from underhood.recipes.run import PASSAGES, Run
 from underhood.recipes.training_data import make_stage_data, write_stage_data
+from underhood.retrieve.documentation import documentation_passages
+from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.passages import split_document
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 
 END = "<|endoftext|>"
 ALWAYS_TRAINED = ("module builtins", "module os.path")
 """Documents of pydocs that a newcomer's first questions are about."""
+
+PASSAGE = 240
+"""Characters of a passage at most: a model of a few minutes copies short ones without losing its place."""
 
 SMALLEST_CORPUS = 20_000
 """Bytes of text below which a build is refused: less can't fill a few contexts of training and held-out text."""
@@ -57,7 +63,10 @@ def prepare_data(run: Run) -> None:
         "seconds": tokenizer_seconds,
         "sample": [[number, piece.hex()] for number, piece in tokenizer.pieces(shown)],
     }
-    write_stage_data(run.path / "data", make_stage_data(run.spec.data, train, held_out, seed=run.spec.seed))
+    index = make_index(spec.data, train, held_out)
+    index.save(run.path / PASSAGES)
+    facts["passages"] = len(index.passages)
+    write_stage_data(run.path / "data", make_stage_data(spec.data, train, held_out, index, seed=spec.seed))
     facts["held_out_names"] = [document.name for document in held_out.documents]
     run.log.event(
         "tokenizer",
@@ -69,6 +78,14 @@ def prepare_data(run: Run) -> None:
         held_out_tokens=facts["held_out"]["tokens"],
     )
     run.write_note("data", facts)
+
+
+def make_index(data: str, train: Corpus, held_out: Corpus) -> PassageIndex:
+    """The passages that the finished model answers from: of all documents, the held-out ones too."""
+    if data == "pydocs":
+        return PassageIndex.build(documentation_passages())
+    documents = (*train.documents, *held_out.documents)
+    return PassageIndex.build([p for document in documents for p in split_document(document, max_characters=PASSAGE)])
 
 
 def read_documents(

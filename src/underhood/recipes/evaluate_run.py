@@ -11,12 +11,15 @@ from underhood.evals.preference import PairLogProbs
 from underhood.evals.table import ResultsTable
 from underhood.models.base import BuiltModel
 from underhood.recipes.evaluation import REWARD_BETA, EvalSize, Evaluated, baselines, evaluate
+from underhood.recipes.grounded_evaluation import showcase
 from underhood.recipes.preparation import Clock, Prepared, prepare
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_jobs import load_model, planned_stages
 from underhood.recipes.stages.registry import Stage, all_stages, stage_of_model, stages_before
 from underhood.recipes.summary import samples_side_by_side
+from underhood.retrieve.retriever import Retriever
+from underhood.retrieve.template import TAUGHT
 
 
 def evaluate_run(run: Run, *, restart: bool = False) -> ResultsTable:
@@ -67,6 +70,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
     baseline = baselines(prepared.documents, prepared.held_out, prepared.tokenizer)
     results, samples = [], {}
     pair_scores: dict[str, PairLogProbs | None] = {}
+    examples: list[dict[str, str]] = []
     for stage in stages:
         reference = pair_scores.get(stage.starts_from or "")
         model = load_model(run, stage.model)
@@ -75,11 +79,15 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}
         run.log.event("eval", "eval", model=stage.model, **figures)
+        retriever = _retriever(prepared)
+        if stage is stages[-1] and stage.chats and retriever is not None:
+            examples = showcase(model, prepared.tokenizer, retriever, prepared.data.grounded)
     lineage = {stage.model: [before.model for before in stages_before(stage)] for stage in stages}
     table = ResultsTable.of(results, baseline, lineage=lineage)
     seconds = time.perf_counter() - started
     shown = samples_side_by_side(prepared.data, samples)
-    run.write_note("results", {"table": table.to_json(), "samples": shown, "seconds": seconds})
+    note = {"table": table.to_json(), "samples": shown, "examples": examples, "seconds": seconds}
+    run.write_note("results", note)
     run.log.event("eval", "end", seconds=seconds)
     return table
 
@@ -99,5 +107,11 @@ def _evaluate(
             seed=spec.seed,
             beta=getattr(spec.stage_settings(stage), "beta", REWARD_BETA),
             reference=reference,
+            retriever=_retriever(prepared),
             device=device.torch,
         )
+
+
+def _retriever(prepared: Prepared) -> Retriever | None:
+    """The search behind the questions that are answered from passages, if the data has such questions."""
+    return None if prepared.index is None else Retriever(prepared.index, TAUGHT, tokenizer=prepared.tokenizer)

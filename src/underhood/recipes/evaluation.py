@@ -24,8 +24,10 @@ from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
 from underhood.models.ngram import NGramSpec
 from underhood.recipes.corpus import END
+from underhood.recipes.grounded_evaluation import evaluate_grounded
 from underhood.recipes.stages.registry import Stage
-from underhood.recipes.training_data import SEEN, ReferenceAnswer, StageData, chosen, is_refusal
+from underhood.recipes.training_data import SEEN, UNSEEN, ReferenceAnswer, StageData, chosen, is_refusal
+from underhood.retrieve.retriever import Retriever
 from underhood.text.chat import ChatTemplate
 
 BITS, ENDS = "bits per byte", "answers that end"
@@ -45,17 +47,24 @@ class EvalSize:
         questions: multiple-choice questions of each kind.
         pairs: preference pairs.
         answers: written answers of each kind.
+        grounded: questions of each kind that are answered from passages, in each way of decoding.
     """
 
     questions: int = 240
     pairs: int = 200
     answers: int = 120
+    grounded: int = 60
 
     @classmethod
     def for_minutes(cls, minutes: float) -> "EvalSize":
         """Evaluation in proportion to the job: a one-minute build is not judged for a minute."""
         scale = min(1.0, max(0.25, minutes / 5))
-        return cls(questions=round(240 * scale), pairs=round(200 * scale), answers=round(120 * scale))
+        return cls(
+            questions=round(240 * scale),
+            pairs=round(200 * scale),
+            answers=round(80 * scale),
+            grounded=round(60 * scale),
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ def evaluate(
     seed: int,
     beta: float,
     reference: PairLogProbs | None = None,
+    retriever: Retriever | None = None,
     device: Any = "cpu",
 ) -> tuple[Evaluated, PairLogProbs | None]:
     """Measures the model that a stage made; returns its pair scores too, the next stage's reference.
@@ -107,6 +117,7 @@ def evaluate(
 
     Args:
         beta: scales the reward margin.
+        retriever: finds the passages for questions that are to be answered from them.
     """
     plain = not stage.chats
     measurements = [_bits_per_byte(held_out, model, device)]
@@ -120,6 +131,10 @@ def evaluate(
     writer = _writer(model, tokenizer, data.plain if plain else None)
     samples, written = _written(writer, data, size, seed, plain)
     measurements += written
+    if retriever is not None and data.grounded and not plain:
+        quoted, grounded = evaluate_grounded(model, tokenizer, retriever, data.grounded, size.grounded, seed=seed)
+        samples |= quoted
+        measurements += grounded
     scores = None
     if data.held_out_pairs and not plain:
         limit = model.context_length or 1 << 20
@@ -220,6 +235,8 @@ def _written(
         report = evaluate_answers(write, prompts, [answer.expected or "" for answer in picked[kind]])
         samples |= dict(zip(prompts, report.answers, strict=True))
         ended += report.ended_N.tolist()
+        if kind == UNSEEN:
+            measurements.append(measurement("right answers, closed book", report.exact, numerators=report.exact_N))
         measurements.append(
             measurement(f"ROUGE-L of answers, {kind}", report.rouge_l, unit="", numerators=report.rouge_l_N)
         )

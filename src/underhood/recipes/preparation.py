@@ -17,11 +17,12 @@ from underhood.data.shards import TokenShards
 from underhood.models.base import parameter_count
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize
-from underhood.recipes.run import Run
+from underhood.recipes.run import PASSAGES, Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import all_stages
 from underhood.recipes.training import optimizer_spec
 from underhood.recipes.training_data import StageData, read_stage_data
+from underhood.retrieve.index import PassageIndex
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.plan import Plan, StageRequest, check_overrides, make_plan
 
@@ -36,6 +37,7 @@ class Prepared:
     data: StageData
     documents: TokenShards
     held_out: TokenShards
+    index: PassageIndex | None
     tokenizer: Tokenizer
     plan: Plan
     hardware: Hardware
@@ -93,7 +95,13 @@ def prepare(run: Run, clock: Clock) -> Prepared:
         clock.note()
         raise
     return Prepared(
-        data=data, documents=documents, held_out=held_out, tokenizer=run.tokenizer, plan=plan, hardware=hardware
+        data=data,
+        documents=documents,
+        held_out=held_out,
+        index=PassageIndex.load(run.path / PASSAGES) if data.grounded else None,
+        tokenizer=run.tokenizer,
+        plan=plan,
+        hardware=hardware,
     )
 
 
@@ -160,7 +168,7 @@ def evaluation_seconds(
     scored = 1.35 * EvaluationWindows.of_shards(held_out, context_length=256, stride=192).tokens
     scored += sum(4 * 45 * min(len(group), size.questions) for group in data.questions.values())
     scored += 2 * 60 * min(len(data.held_out_pairs), size.pairs)
-    written = 3 * 30 * size.answers
+    written = 3 * 30 * size.answers + 2 * 130 * min(len(data.grounded), 3 * size.grounded)
     forward = models * (scored / (3.5 * speed) + written / (1.3 * speed))
     return forward + BASELINE_SECONDS_PER_BYTE * documents.bytes + REPORT_SECONDS
 

@@ -22,7 +22,10 @@ from underhood.recipes.stages.registry import Stage
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.plan import Plan
 
-CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", "data")
+PASSAGES = "passages.index"
+"""The index of the run's documents, in its folder."""
+
+CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", PASSAGES, "data")
 """What a run holds before its first model is there."""
 
 

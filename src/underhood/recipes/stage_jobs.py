@@ -232,6 +232,7 @@ def train_in_run(
         "model": stage.model,
         "order": len(stages_before(stage)),
         "chats": stage.chats,
+        "retrieval": "taught" if stage.chats and prepared.data.grounded else None,
         "tokenizer": run.tokenizer_digest,
     }
     checkpoints = run.checkpoints(stage.model)

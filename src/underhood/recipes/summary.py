@@ -27,6 +27,8 @@ from underhood.train.plan import Plan
 
 LIBRARIES = ("torch", "numpy", "safetensors", "tiktoken", "tokenizers", "pyarrow")
 SHOWN_PER_KIND = 4
+GROUNDED = "passages-"
+"""Before the kind of a question that was answered from passages."""
 
 
 def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, seconds: float) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
         "results": table.to_json(),
         "warnings": [warning for warning in warnings if warning],
         "samples": results.get("samples", []),
+        "examples": results.get("examples", []),
     }
     run.write_note("summary", summary)
     return summary
@@ -96,15 +99,18 @@ def stage_facts(run: Run) -> list[dict[str, Any]]:
 
 
 def samples_side_by_side(data: StageData, samples: dict[str, dict[str, GeneratedAnswer]]) -> list[dict[str, Any]]:
-    """Prompts that every stage answered, with their answers: the first few of each kind."""
+    """Prompts with the answers of the stages: the first few of each kind; those with passages only where asked so."""
     shown: list[dict[str, Any]] = []
     count: dict[str, int] = {}
-    for question in data.answers:
+    for question in (*data.grounded, *data.answers):
+        grounded = question in data.grounded
+        kind = f"{GROUNDED}{question.kind}" if grounded else question.kind
         answers = {stage: done[question.prompt] for stage, done in samples.items() if question.prompt in done}
-        if len(answers) == len(samples) and answers and count.get(question.kind, 0) < SHOWN_PER_KIND:
-            count[question.kind] = count.get(question.kind, 0) + 1
+        complete = grounded or len(answers) == len(samples)
+        if complete and answers and count.get(kind, 0) < SHOWN_PER_KIND:
+            count[kind] = count.get(kind, 0) + 1
             texts = {stage: {"text": answer.text, "ended": answer.ended} for stage, answer in answers.items()}
-            facts = {"prompt": question.prompt, "kind": question.kind, "expected": question.expected}
+            facts = {"prompt": question.prompt, "kind": kind, "expected": question.expected}
             shown.append(facts | {"answers": texts})
     return shown
 

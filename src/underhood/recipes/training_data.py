@@ -17,11 +17,33 @@ from underhood.core.errors import UserError
 from underhood.core.files import write_text
 from underhood.core.protocols import Tokenizer
 from underhood.data.documents import Corpus
-from underhood.data.instruct import REFUSAL, Example, generic_examples, instruction_examples, invented_functions
+from underhood.data.grounded import (
+    Search,
+    answer_from,
+    grounded_examples,
+    grounded_text_examples,
+    parameters_sentence,
+    text_of,
+)
+from underhood.data.instruct import (
+    NO_SUCH_NAME,
+    NOT_THERE,
+    Example,
+    chance,
+    closed_book_examples,
+    conversation,
+    generic_examples,
+    invented_functions,
+)
 from underhood.data.preferences import Pair, generic_pairs, preference_pairs
-from underhood.data.pydocs import pydocs_functions
+from underhood.data.pydocs import DocumentedFunction, pydocs_functions
+from underhood.data.question_forms import TYPED_DESCRIBE, TYPED_PARAMETERS, as_typed, typed_question
 from underhood.data.questions import Question, continuation_questions, summary_questions
+from underhood.data.small_talk import PYDOCS_EXAMPLE, PYDOCS_TEXT, elsewhere, small_talk
 from underhood.data.split import contaminated, split_functions
+from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.retriever import Retriever
+from underhood.retrieve.template import TAUGHT
 from underhood.text.chat import ChatTemplate, Rendered
 
 SEEN, UNSEEN = "seen", "held-out"
@@ -46,6 +68,8 @@ class StageData:
         pairs, held_out_pairs: preferences to align with, and to measure the alignment by.
         questions: four-way multiple choice, by ``seen`` and ``held-out``.
         answers: prompts whose written answers are looked at: seen, held-out, and (for pydocs) invented.
+        grounded: questions to be answered from passages that were never trained on: describe, parameters, invented for
+            pydocs and showcase, which are well known; sentence for any other text.
         plain: what the base model reads in place of a question, by the question's prompt.
         neutral: a question that asks for nothing in particular, and its plain form: what a choice scores after it is
             its prior.
@@ -56,6 +80,7 @@ class StageData:
     held_out_pairs: list[Pair]
     questions: dict[str, list[Question]]
     answers: list[ReferenceAnswer]
+    grounded: list[ReferenceAnswer]
     plain: dict[str, str]
     neutral: tuple[str, str]
 
@@ -64,27 +89,60 @@ ABOUT_FUNCTIONS = ("What does `it` do?", "it\n")
 ABOUT_TEXT = ("Continue this text:\n\n", "")
 
 
-def make_stage_data(data: str, train: Corpus, held_out: Corpus, *, seed: int) -> StageData:
-    """Questions about functions for pydocs; about how texts go on for any other corpus."""
+SMALL_TALK_COPIES = 6
+"""How often the few greetings are read in an epoch, beside thousands of questions."""
+
+
+SHOWCASE = "showcase"
+"""Kind of the questions that a newcomer is shown first, where the model answers them rightly."""
+
+FIRST_QUESTIONS = (
+    ("What does os.path.join do?", "os.path.join", True),
+    ("How do I delete a directory tree?", "shutil.rmtree", True),
+    ("What are the parameters of str.split?", "str.split", False),
+    ("what does textwrap.dedent do", "textwrap.dedent", True),
+    ("Explain copy.deepcopy", "copy.deepcopy", True),
+    ("How do I compute the square root of a number?", "math.sqrt", True),
+)
+"""A question, the function that answers it, and whether by its summary or its parameters."""
+
+
+def make_stage_data(data: str, train: Corpus, held_out: Corpus, index: PassageIndex, *, seed: int) -> StageData:
+    """Questions about functions for pydocs; about sentences, and how texts go on, for any other corpus."""
     if data == "pydocs":
-        return _about_functions(train, held_out, seed)
-    return _about_text(train, held_out, seed)
+        return _about_functions(train, held_out, index, seed)
+    return _about_text(train, held_out, index, seed)
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer declines in the form that the refusals are taught in."""
-    return text.strip().startswith(REFUSAL.partition("`")[0].strip())
+    """Whether an answer declines in one of the forms that the refusals are taught in."""
+    return NOT_THERE in text or NO_SUCH_NAME.rpartition("`: ")[2] in text
 
 
-def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> StageData:
+def _searcher(index: PassageIndex) -> Search:
+    retriever = Retriever(index, TAUGHT)
+
+    def search(question: str) -> list[tuple[str, str]]:
+        return [(hit.passage.title, hit.passage.text) for hit in retriever.find(question)]
+
+    return search
+
+
+def _about_functions(train: Corpus, held_out: Corpus, index: PassageIndex, seed: int) -> StageData:
     seen, unseen = split_functions(pydocs_functions(), held_out)
     leaked = contaminated(unseen, train)
     unseen = [function for function in unseen if function.name not in leaked]
-    examples = instruction_examples(seen, seed=seed)
+    search = _searcher(index)
+    examples = [
+        *grounded_examples(seen, search, seed=seed),
+        *closed_book_examples(seen, seed=seed),
+        *_talk(PYDOCS_TEXT, PYDOCS_EXAMPLE, seed),
+    ]
+    chance(seed, "order").shuffle(examples)
     taught = {example.function for example in examples}
-    pairs = preference_pairs(seen, seed=seed)
+    pairs = preference_pairs(seen, search, seed=seed)
     taught |= {pair.function for pair in pairs}
-    invented = invented_functions([*seen, *unseen], INVENTED, seed + 2, avoid=taught)
+    invented = invented_functions([*seen, *unseen], 2 * INVENTED, seed + 2, avoid=taught)
     questions = {
         SEEN: summary_questions(seen, n=MOST_QUESTIONS, seed=seed),
         UNSEEN: summary_questions(unseen, n=MOST_HELD_OUT, seed=seed),
@@ -95,18 +153,58 @@ def _about_functions(train: Corpus, held_out: Corpus, seed: int) -> StageData:
         for split, group in questions.items()
         for question in group
     ]
-    answers += [ReferenceAnswer(f"What does `{name}` do?", REFUSAL.format(name=name), "invented") for name in invented]
+    unknown = [(f"What does `{name}` do?", NO_SUCH_NAME.format(name=name)) for name in invented[:INVENTED]]
+    answers += [ReferenceAnswer(question, refusal, "invented") for question, refusal in unknown]
     plain = {question.prompt: f"{question.function}\n" for group in questions.values() for question in group}
-    plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented}
-    held_out_pairs = preference_pairs(unseen, seed=seed + 3)[:MOST_HELD_OUT]
-    return StageData(examples, pairs, held_out_pairs, questions, answers, plain, ABOUT_FUNCTIONS)
+    plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented[:INVENTED]}
+    held_out_pairs = preference_pairs(unseen, search, seed=seed + 3)[:MOST_HELD_OUT]
+    grounded = _grounded_questions(unseen, invented[INVENTED:], seed)
+    return StageData(examples, pairs, held_out_pairs, questions, answers, grounded, plain, ABOUT_FUNCTIONS)
 
 
-def _about_text(train: Corpus, held_out: Corpus, seed: int) -> StageData:
+def _grounded_questions(
+    functions: Sequence[DocumentedFunction], invented: Sequence[str], seed: int
+) -> list[ReferenceAnswer]:
+    """Questions about functions that were never trained on, as people type them, and about invented names."""
+    questions: list[ReferenceAnswer] = []
+    for function in chosen(functions, MOST_HELD_OUT, seed):
+        pick = chance(seed, "typed", function.name)
+        answer = answer_from(function.name, function.summary)
+        questions.append(ReferenceAnswer(typed_question(TYPED_DESCRIBE, function.name, pick), answer, "describe"))
+        if text_of(function) != function.summary:
+            answer = answer_from(function.name, parameters_sentence(function.parameters))
+            prompt = typed_question(TYPED_PARAMETERS, function.name, pick)
+            questions.append(ReferenceAnswer(prompt, answer, "parameters"))
+    for name in invented:
+        prompt = typed_question(TYPED_DESCRIBE, name, chance(seed, "typed", name))
+        questions.append(ReferenceAnswer(prompt, NO_SUCH_NAME.format(name=name), "invented"))
+    unique = {question.prompt: question for question in questions}
+    by_name = {function.name: function for function in pydocs_functions()}
+    shown = [
+        ReferenceAnswer(
+            question,
+            answer_from(name, by_name[name].summary if summary else parameters_sentence(by_name[name].parameters)),
+            SHOWCASE,
+        )
+        for question, name, summary in FIRST_QUESTIONS
+        if name in by_name
+    ]
+    return [*unique.values(), *shown]
+
+
+def _talk(text: str, example: str, seed: int) -> list[Example]:
+    """Greetings, questions about the model, and a few about something else, without a passage."""
+    pick = chance(seed, "talk")
+    pairs = SMALL_TALK_COPIES * small_talk(text, example)
+    pairs += [(question, NOT_THERE) for _, question in zip(range(len(pairs) // 3), elsewhere(pick), strict=False)]
+    return [Example(conversation(as_typed(question, pick), answer), "talk", question) for question, answer in pairs]
+
+
+def _about_text(train: Corpus, held_out: Corpus, index: PassageIndex, seed: int) -> StageData:
     examples = generic_examples(train, seed=seed)
     unseen = generic_examples(held_out, seed=seed, per_document=8)
     if not examples:
-        return StageData([], [], [], {}, [], {}, ABOUT_TEXT)
+        return StageData([], [], [], {}, [], [], {}, ABOUT_TEXT)
     questions: dict[str, list[Question]] = {}
     for split, known in ((SEEN, examples), (UNSEEN, unseen)):
         made = continuation_questions(known, n=MOST_QUESTIONS, seed=seed)
@@ -118,12 +216,31 @@ def _about_text(train: Corpus, held_out: Corpus, seed: int) -> StageData:
         for example in known
     ]
     plain = {example.question: _passage(example) for example in (*examples, *unseen)}
+    held_out_names = {document.name for document in held_out.documents}
+    grounded: dict[bool, list[Example]] = {}
+    for is_held_out in (False, True):
+        passages = [
+            (passage.title, passage.text)
+            for passage in index.passages
+            if (passage.source in held_out_names) == is_held_out
+        ]
+        grounded[is_held_out] = grounded_text_examples(passages, _searcher(index), seed=seed)
+    subject = "these documents"
+    talk = _talk(subject, "they say", seed) if grounded[False] else []
+    examples = [*examples, *grounded[False], *talk]
+    chance(seed, "order").shuffle(examples)
+    asked_later = [
+        ReferenceAnswer(example.question.partition("\n\n")[0], example.answer, example.kind)
+        for example in grounded[True]
+        if example.kind == "sentence"
+    ]
     return StageData(
         examples,
         generic_pairs(train, seed=seed),
         generic_pairs(held_out, seed=seed)[:MOST_HELD_OUT],
         questions,
         answers,
+        asked_later[:MOST_HELD_OUT],
         plain,
         ABOUT_TEXT,
     )
@@ -136,7 +253,7 @@ def _passage(example: Example) -> str:
 
 # On disk
 
-FILES = ("examples", "pairs", "questions", "answers", "plain", "neutral")
+FILES = ("examples", "pairs", "questions", "answers", "grounded", "plain", "neutral")
 
 
 def write_stage_data(folder: Path, data: StageData) -> None:
@@ -147,6 +264,7 @@ def write_stage_data(folder: Path, data: StageData) -> None:
         + [asdict(pair) | {"split": "held-out"} for pair in data.held_out_pairs],
         "questions": [asdict(q) | {"split": split} for split, answer in data.questions.items() for q in answer],
         "answers": [asdict(answer) | {"plain": data.plain.get(answer.prompt)} for answer in data.answers],
+        "grounded": [asdict(question) for question in data.grounded],
         "plain": [{"prompt": prompt, "plain": plain} for prompt, plain in data.plain.items()],
         "neutral": [{"prompt": data.neutral[0], "plain": data.neutral[1]}],
     }
@@ -179,7 +297,10 @@ def read_stage_data(folder: Path) -> StageData:
         pairs("train"),
         pairs("held-out"),
         questions,
-        [ReferenceAnswer(row["prompt"], row["expected"], row["kind"]) for row in rows["answers"]],
+        *(
+            [ReferenceAnswer(row["prompt"], row["expected"], row["kind"]) for row in rows[name]]
+            for name in ("answers", "grounded")
+        ),
         {row["prompt"]: row["plain"] for row in rows["plain"]},
         (rows["neutral"][0]["prompt"], rows["neutral"][0]["plain"]),
     )

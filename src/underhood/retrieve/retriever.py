@@ -22,6 +22,9 @@ from underhood.retrieve.sentences import sentence_spans
 from underhood.retrieve.template import INSTRUCTED, TAUGHT, RetrievalTemplate
 from underhood.text.chat import Message
 
+SEARCHED = 8
+"""Passages that are looked at for each that a model gets."""
+
 PASSAGE_SHARE = 2
 """At most half of the model's context goes to passages; the rest is for the conversation and the answer."""
 
@@ -100,8 +103,8 @@ class Retriever:
     def prepare(self, messages: Sequence[Message], *, quote: bool | None = None) -> Retrieved:
         """The last question with its passages.
 
-        A turn without anything to search for ("Hello!", "Who are you?") and one without any hit stay as they are, and
-        their answer is free.
+        A turn without anything to search for ("Hello!", "Who are you?") stays as it is, and its answer is free. Where
+        nothing is found, the model is told so.
 
         Args:
             messages: the conversation as the two wrote it; the last message is the user's.
@@ -114,25 +117,32 @@ class Retriever:
             raise ValueError("expected a conversation that ends with the user's message")
         searched = [{**message, "content": _searched(message["content"])} for message in messages]
         query = search_query(searched)
-        hits = self._readable(self.index.search(query, k=self.template.passages), messages) if query else ()
-        prepared = self.template.apply(messages, [hit.passage for hit in hits])
+        hits = self._readable(self.find(query), messages) if query else ()
+        prepared = self.template.apply(messages, [hit.passage for hit in hits]) if query else tuple(messages)
         quoting = self.template.quote if quote is None else quote
-        grammar = self._grammar(searched[-1]["content"], hits) if hits and quoting else None
+        grammar = self._grammar(searched[-1]["content"], hits) if query and quoting else None
         return Retrieved(query=query, hits=hits, messages=prepared, grammar=grammar)
+
+    def find(self, query: str) -> list[Hit]:
+        """The passages that a model gets for a query: those that the template does not rule out, best first."""
+        template, names = self.template, names_in(query)
+        hits = self.index.search(query, k=SEARCHED * template.passages)
+        if names and template.names_must_match:
+            hits = [hit for hit in hits if any(mentions(hit.passage, name) for name in names)]
+        elif not names:
+            hits = [hit for hit in hits if hit.coverage >= template.min_coverage]
+        return hits[: template.passages]
 
     def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar:
         refusals = [*map(missing_name, self._missing_names(question)), self.template.refusal]
         return quote_grammar([hit.passage for hit in hits], refusals=filter(self._can_spell, refusals))
 
     def _missing_names(self, question: str) -> list[str]:
-        """The names in the question that no passage has as its title; without names, the words that no passage has.
+        """The names in the question that no passage has as its title.
 
         So a refusal that names something is true: a model can't deny a function that the documents have.
         """
-        names = names_in(question)
-        if names:
-            return [name for name in names if not self._is_title(name)]
-        return [word for word in subject_words(question) if not self.index.search(word, k=1)]
+        return [name for name in names_in(question) if not self._is_title(name)]
 
     def _is_title(self, name: str) -> bool:
         best = self.index.search(f"`{name}`", k=1)
@@ -178,6 +188,12 @@ class Retriever:
 def _searched(text: str) -> str:
     half = QUESTION_MAX // 2
     return text if len(text) <= QUESTION_MAX else f"{text[:half]}\n{text[-half:]}"
+
+
+def mentions(passage: Passage, name: str) -> bool:
+    """Whether a passage has a name as a whole, or as the end of a dotted name."""
+    text = f"{passage.title} {passage.text} {passage.search_text}"
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retriever | None:

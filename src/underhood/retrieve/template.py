@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from underhood.data.grounded import with_passages
+from underhood.data.instruct import NOT_THERE
 from underhood.retrieve.passages import Passage
 from underhood.text.chat import Message
-
-NOT_THERE = "That is not in the documents."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class RetrievalTemplate:
     Attributes:
         passages: how many passages the model reads.
         history: whether it also reads the earlier turns.
+        min_coverage: share of the question's weight that a passage must have (`retrieve.index.Hit.coverage`).
+        names_must_match: passages that do not mention any name that the question is about are left out: a small model
+            would take one about ``os.listdir`` for an answer about ``textwrap.listdir``.
         instruction: what follows the passages; "" for models that were trained on this form.
         quote: whether answers are held to the passages, unless told otherwise.
         refusal: the answer to a question that the passages do not answer.
@@ -28,6 +31,8 @@ class RetrievalTemplate:
 
     passages: int
     history: bool
+    min_coverage: float = 0.0
+    names_must_match: bool = False
     instruction: str = ""
     quote: bool = False
     refusal: str = NOT_THERE
@@ -35,20 +40,19 @@ class RetrievalTemplate:
     def apply(self, messages: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
         """The messages that the model reads: the last one becomes the question and the numbered passages.
 
-        Without passages the last message stays as it is. A system message always stays; the other earlier turns only
-        with `history`.
+        Without passages it says that none was found. A system message always stays; the other earlier turns only with
+        `history`.
         """
         *earlier, question = messages
         if not self.history:
             earlier = [message for message in earlier if message["role"] == "system"]
-        if not passages:
-            return (*earlier, question)
-        shown = "\n".join(f"[{number}] {passage.shown}" for number, passage in enumerate(passages, 1))
-        pieces = [question["content"], shown, *([self.instruction] if self.instruction else [])]
-        return (*earlier, {**question, "content": "\n\n".join(pieces)})
+        content = with_passages(question["content"], [passage.shown for passage in passages])
+        if self.instruction and passages:
+            content = f"{content}\n\n{self.instruction}"
+        return (*earlier, {**question, "content": content})
 
 
-TAUGHT = RetrievalTemplate(passages=1, history=False, quote=True)
+TAUGHT = RetrievalTemplate(passages=1, history=False, min_coverage=0.45, names_must_match=True, quote=True)
 """For models of `underhood build`, which are trained on this form and too small to choose among several passages."""
 
 INSTRUCTED = RetrievalTemplate(

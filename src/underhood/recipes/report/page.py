@@ -39,6 +39,11 @@ from underhood.ui.theme import page_renderer
 
 _render = page_renderer(Path(__file__).parent, visible=lambda text: visible(str(text).encode("utf-8", "surrogatepass")))
 KINDS = {
+    "passages-showcase": "Answers from passages",
+    "passages-describe": "Functions it has never seen, from their passage",
+    "passages-parameters": "Parameters, from the passage",
+    "passages-invented": "Functions that do not exist, with the passage that looks most like it",
+    "passages-sentence": "Sentences it has never seen, from their passage",
     "seen": "Functions it has read about",
     "held-out": "Functions it has never seen",
     "invented": "Functions that do not exist",

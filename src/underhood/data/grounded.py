@@ -1,0 +1,185 @@
+"""Grounded question answering data: a question, the passage that a search gave, and an answer that quotes it.
+
+A small model has no room to remember what thousands of functions do, but it can copy. So it is taught to answer from a
+passage put behind the question (retrieval-augmented generation; Lewis et al. 2020), and to say so when the passage is
+about something else. Four kinds of question: ``describe``, ``parameters``, ``how-to`` (answered by a sentence of the
+passage) and those that the passage does not answer (``unanswered``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from underhood.data.instruct import (
+    NO_SUCH_NAME,
+    NOT_THERE,
+    Example,
+    chance,
+    conversation,
+    invented_functions,
+    sentences,
+)
+from underhood.data.pydocs import DocumentedFunction, owners_by_short_name
+from underhood.data.question_forms import (
+    TYPED_DESCRIBE,
+    TYPED_PARAMETERS,
+    as_typed,
+    how_to_question,
+    task_of,
+    typed_question,
+)
+from underhood.data.small_talk import elsewhere
+
+Search = Callable[[str], Sequence[tuple[str, str]]]
+"""From a question to (title, text) of the best passages, best first."""
+
+MAX_CHARACTERS = 240
+"""A passage's text, at most: a small model copies short ones without losing its place."""
+
+NOTHING_FOUND = "No passage was found."
+"""What follows a question for which the search found nothing."""
+
+INVENTED, WRONG_PASSAGE, ELSEWHERE = 0.12, 0.1, 0.08
+"""Examples per answered one: about names that do not exist, with a passage about something else, and about matters that
+no documentation of a program is about."""
+
+
+def with_passages(question: str, shown: Sequence[str]) -> str:
+    """A user's message with numbered passages behind the question, or the note that nothing was found."""
+    passages = "\n".join(f"[{number}] {text}" for number, text in enumerate(shown, 1))
+    return f"{question}\n\n{passages or NOTHING_FOUND}"
+
+
+def shown_as(title: str, text: str) -> str:
+    """A passage as a model and a reader get it, and the head of an answer from it."""
+    return f"`{title}`: {text}" if title else text
+
+
+def answer_from(title: str, sentence: str, number: int = 1) -> str:
+    """An answer that quotes a passage: its title, a sentence of it, its number."""
+    return f"{shown_as(title, sentence)} [{number}]"
+
+
+def parameters_sentence(parameters: Sequence[str]) -> str:
+    """A sentence that lists parameters, e.g. "Parameters: `a` and `*p`."."""
+    quoted = [f"`{parameter}`" for parameter in parameters]
+    if not quoted:
+        return "It takes no parameters."
+    listed = quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1]
+    return f"Parameters: {listed}."
+
+
+def function_text(summary: str, parameters: Sequence[str] | None) -> str:
+    """The passage of a function: what it does, and its parameters where they are known and there is room."""
+    if parameters is None:
+        return summary
+    text = f"{summary} {parameters_sentence(parameters)}"
+    return text if len(text) <= MAX_CHARACTERS else summary
+
+
+def text_of(function: DocumentedFunction) -> str:
+    """`function_text` of a documented function."""
+    return function_text(function.summary, function.parameters if function.signature is not None else None)
+
+
+def grounded_examples(functions: Sequence[DocumentedFunction], search: Search, *, seed: int) -> list[Example]:
+    """Questions about functions with the passage that answers them, and with passages that do not.
+
+    Args:
+        search: what a chat would find for a question.
+    """
+    answered = [_answered(function, chance(seed, "grounded", function.name)) for function in functions]
+    return [*answered, *_unanswered(functions, search, seed)]
+
+
+def _answered(function: DocumentedFunction, pick: random.Random) -> Example:
+    name, text = function.name, text_of(function)
+    kind = pick.choices(("describe", "parameters", "how-to"), (0.4, 0.35, 0.25))[0]
+    sentence, task = function.summary, task_of(function.summary, pick)
+    if kind == "how-to" and task is not None:
+        question = how_to_question(task, pick)
+    elif kind == "parameters" and text != function.summary:
+        question = typed_question(TYPED_PARAMETERS, _written(function, pick), pick)
+        sentence = parameters_sentence(function.parameters)
+    else:
+        kind, question = "describe", typed_question(TYPED_DESCRIBE, _written(function, pick), pick)
+    prompt = with_passages(question, [shown_as(name, text)])
+    return Example(conversation(prompt, answer_from(name, sentence)), kind, name)
+
+
+def _written(function: DocumentedFunction, pick: random.Random) -> str:
+    """The full name, or sometimes the short one where it belongs to one module only."""
+    unique = len(owners_by_short_name().get(function.short_name, {function.owner})) == 1
+    return function.short_name if unique and pick.random() < 0.1 else function.name
+
+
+def _unanswered(functions: Sequence[DocumentedFunction], search: Search, seed: int) -> Iterator[Example]:
+    pick = chance(seed, "unanswered")
+    for name in invented_functions(functions, round(INVENTED * len(functions)), seed):
+        question = typed_question(TYPED_PARAMETERS if pick.random() < 0.3 else TYPED_DESCRIBE, name, pick)
+        shown = [shown_as(*hit) for hit in search(question)[:1]]
+        yield _unanswered_by(question, shown, NO_SUCH_NAME.format(name=name), name)
+    tasks = [(function, task) for function in functions if (task := task_of(function.summary, pick)) is not None]
+    for function, task in pick.sample(tasks, min(round(WRONG_PASSAGE * len(functions)), len(tasks))):
+        other = pick.choice(functions)
+        if other.name != function.name:
+            yield _unanswered_by(how_to_question(task, pick), [shown_as(other.name, text_of(other))], NOT_THERE)
+    for _, question in zip(range(round(ELSEWHERE * len(functions))), elsewhere(pick), strict=False):
+        yield _unanswered_by(question, [shown_as(*hit) for hit in search(question)[:1]], NOT_THERE)
+
+
+def _unanswered_by(question: str, shown: Sequence[str], refusal: str, name: str = "") -> Example:
+    return Example(conversation(with_passages(question, shown), refusal), "unanswered", name or question)
+
+
+def grounded_text_examples(
+    passages: Sequence[tuple[str, str]], search: Search, *, seed: int, per_passage: int = 2
+) -> list[Example]:
+    """Questions about sentences of any text, by their rarer words, with the passage that holds the sentence.
+
+    A question names two to four words of a sentence in their order; the answer is the sentence. Some of the questions
+    come with a passage that does not hold it.
+
+    Args:
+        passages: (title, text) of each.
+    """
+    examples: list[Example] = []
+    for number, (title, text) in enumerate(passages):
+        pick = chance(seed, "grounded text", title, str(number))
+        known = [sentence for sentence in sentences(text) if 25 <= len(sentence) <= 200]
+        for sentence in pick.sample(known, min(per_passage, len(known))):
+            question = _question_about(sentence, pick)
+            if question is None:
+                continue
+            if pick.random() < OTHER_PASSAGE:
+                shown = shown_as(*pick.choice(passages))
+                if sentence not in shown:
+                    examples.append(_unanswered_by(question, [shown], NOT_THERE))
+            else:
+                message = with_passages(question, [shown_as(title, text)])
+                examples.append(Example(conversation(message, answer_from(title, sentence)), "sentence", title))
+    pick = chance(seed, "elsewhere")
+    for _, question in zip(range(len(examples) // 12), elsewhere(pick), strict=False):
+        examples.append(_unanswered_by(question, [shown_as(*hit) for hit in search(question)[:1]], NOT_THERE))
+    return examples
+
+
+ABOUT_SENTENCE = (
+    *("What about {words}?", "What does it say about {words}?", "{words}", "{words}?", "Tell me about {words}"),
+    *("How is it with {words}?", "What do you know about {words}?", "Explain {words}", "Where is {words} mentioned?"),
+)
+OTHER_PASSAGE = 0.15
+"""Share of the questions about sentences that come with another passage."""
+
+_SHORT_WORDS = 4
+"""Letters below which a word of a sentence is not asked about."""
+
+
+def _question_about(sentence: str, pick: random.Random) -> str | None:
+    words = [word.strip(".,;:!?()[]\"'`*_") for word in sentence.split()]
+    telling = [number for number, word in enumerate(words) if len(word) >= _SHORT_WORDS]
+    if len(telling) < 3:
+        return None
+    drawn = sorted(pick.sample(telling, min(len(telling), pick.randint(2, 4))))
+    return as_typed(pick.choice(ABOUT_SENTENCE).format(words=" ".join(words[number] for number in drawn)), pick)

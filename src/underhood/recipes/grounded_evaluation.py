@@ -1,0 +1,109 @@
+"""Evaluation of answers from passages: free greedy decoding and decoding held to quotations, on the same questions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from underhood.core.protocols import Tokenizer
+from underhood.evals.generation import GeneratedAnswer, exact_match
+from underhood.evals.intervals import wilson
+from underhood.evals.table import Measurement, measurement
+from underhood.infer.generate import generate
+from underhood.models.base import BuiltModel
+from underhood.recipes.training_data import SHOWCASE, ReferenceAnswer, chosen, is_refusal
+from underhood.retrieve.retriever import Retriever
+from underhood.text.chat import ChatTemplate
+
+MAX_TOKENS = 128
+MODES = {"retrieval": False, "quoting": True}
+"""Name of each way of decoding in the results, and whether it is held to quotations."""
+
+MEASURED = {
+    "describe": "right answers",
+    "sentence": "right answers",
+    "parameters": "right parameters",
+    "invented": "refuses invented names",
+}
+SHOWN = 4
+_CITATION = re.compile(r"\s*\[\d+\]")
+
+
+def is_right(answer: str, expected: str) -> bool:
+    """Whether an answer says what is expected, citations, case and punctuation aside."""
+    return exact_match(_CITATION.sub("", answer), _CITATION.sub("", expected))
+
+
+def answer_grounded(
+    model: BuiltModel, tokenizer: Tokenizer, retriever: Retriever, questions: Sequence[str], *, quote: bool
+) -> list[GeneratedAnswer]:
+    """Answers each question from the passages that are found for it, greedily."""
+    template = ChatTemplate()
+    prepared = [retriever.prepare([{"role": "user", "content": question}], quote=quote) for question in questions]
+    ids = [template.render(tokenizer, each.messages, add_generation_prompt=True).ids for each in prepared]
+    limit = (model.context_length or 1 << 20) - 8
+    done = generate(
+        model,
+        [prompt[-limit:] for prompt in ids],
+        max_new_tokens=MAX_TOKENS,
+        stop_ids=template.stop_ids(tokenizer),
+        grammars=[each.grammar for each in prepared],
+        tokenizer=tokenizer,
+    )
+    return [GeneratedAnswer(tokenizer.decode(each.ids).strip(), each.finish == "stop") for each in done]
+
+
+def evaluate_grounded(
+    model: BuiltModel,
+    tokenizer: Tokenizer,
+    retriever: Retriever,
+    questions: Sequence[ReferenceAnswer],
+    count: int,
+    *,
+    seed: int,
+) -> tuple[dict[str, GeneratedAnswer], list[Measurement]]:
+    """Answers `count` questions of each kind in both modes; the samples are those held to quotations."""
+    kinds = {kind: [question for question in questions if question.kind == kind] for kind in MEASURED}
+    picked = [question for kind in MEASURED for question in chosen(kinds[kind], count, seed)]
+    samples: dict[str, GeneratedAnswer] = {}
+    measurements: list[Measurement] = []
+    for mode, quote in MODES.items():
+        answers = answer_grounded(model, tokenizer, retriever, [each.prompt for each in picked], quote=quote)
+        samples = {question.prompt: answer for question, answer in zip(picked, answers, strict=True)}
+        for kind, name in MEASURED.items():
+            right = [
+                float(is_refusal(answer.text) if kind == "invented" else is_right(answer.text, question.expected or ""))
+                for question, answer in zip(picked, answers, strict=True)
+                if question.kind == kind
+            ]
+            if right:
+                interval = wilson(sum(right), len(right))
+                measurements.append(measurement(f"{name}, {mode}", interval, numerators=right))
+        real = [
+            float(is_refusal(answer.text))
+            for question, answer in zip(picked, answers, strict=True)
+            if question.kind != "invented"
+        ]
+        if real:
+            interval = wilson(sum(real), len(real))
+            name = f"refuses what is there, {mode}"
+            measurements.append(measurement(name, interval, higher_is_better=False, numerators=real))
+    return samples, measurements
+
+
+def showcase(
+    model: BuiltModel, tokenizer: Tokenizer, retriever: Retriever, questions: Sequence[ReferenceAnswer]
+) -> list[dict[str, str]]:
+    """Questions that the model answers rightly, to begin with: each with its answer and the title of its source."""
+    candidates = [each for each in questions if each.kind == SHOWCASE] or [
+        each for each in questions if each.kind == "sentence"
+    ][: 4 * SHOWN]
+    answers = answer_grounded(model, tokenizer, retriever, [each.prompt for each in candidates], quote=True)
+    shown = []
+    for question, answer in zip(candidates, answers, strict=True):
+        prepared = retriever.prepare([{"role": "user", "content": question.prompt}])
+        cited = prepared.citations(answer.text)
+        if cited and is_right(answer.text, question.expected or ""):
+            title = cited[0].passage.title or cited[0].passage.source
+            shown.append({"question": question.prompt, "answer": answer.text, "title": title})
+    return shown[:SHOWN]

@@ -1,0 +1,163 @@
+"""Questions with passages: answers are quotations, refusals are true, and the forms are those of the chat."""
+
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from underhood.data.grounded import (
+    MAX_CHARACTERS,
+    answer_from,
+    function_text,
+    grounded_examples,
+    grounded_text_examples,
+    parameters_sentence,
+    shown_as,
+    text_of,
+    with_passages,
+)
+from underhood.data.instruct import NO_SUCH_NAME, NOT_THERE
+from underhood.data.pydocs import known_names, pydocs_functions
+from underhood.data.question_forms import NAMES, TYPED_DESCRIBE, task_of, typed_question
+from underhood.data.small_talk import PYDOCS_EXAMPLE, PYDOCS_TEXT, elsewhere, small_talk
+from underhood.retrieve.documentation import documentation_passages
+from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.template import TAUGHT
+
+
+@pytest.fixture(scope="module")
+def functions():
+    return pydocs_functions()
+
+
+@pytest.fixture(scope="module")
+def index():
+    return PassageIndex.build(documentation_passages())
+
+
+@pytest.fixture(scope="module")
+def examples(functions, index):
+    def search(question):
+        return [(hit.passage.title, hit.passage.text) for hit in index.search(question, k=4)]
+
+    return grounded_examples(functions, search, seed=0)
+
+
+def parted(example):
+    question, passage = re.fullmatch(r"(.*?)(?:\n\n\[1\] (.*))?", example.question, re.DOTALL).groups()
+    return question, passage
+
+
+def test_answers_are_quotations_of_their_passage(functions, examples):
+    by_name = {function.name: function for function in functions}
+    for example in examples:
+        if example.kind == "unanswered":
+            continue
+        _, passage = parted(example)
+        function = by_name[example.function]
+        assert passage == f"`{function.name}`: {text_of(function)}"
+        head, _, rest = example.answer.partition(": ")
+        assert head == f"`{function.name}`"
+        assert rest.endswith(" [1]")
+        assert rest.removesuffix(" [1]") in passage
+        wanted = parameters_sentence(function.parameters) if example.kind == "parameters" else function.summary
+        assert rest.removesuffix(" [1]") == wanted
+
+
+def test_refusals_come_with_passages_that_do_not_answer(functions, examples):
+    refused = [example for example in examples if example.kind == "unanswered"]
+    for example in refused:
+        _, passage = parted(example)
+        if example.answer != NOT_THERE:
+            assert example.answer == NO_SUCH_NAME.format(name=example.function)
+            assert passage is None or not passage.startswith(f"`{example.function}`: ")
+    names = [example.function for example in refused if example.answer != NOT_THERE]
+    invented = [name for name in names if name not in known_names()]
+    assert 0.5 < len(invented) / len(names) < 0.8  # the others exist, and the passage is about something else
+
+
+def test_each_kind_has_its_share(examples):
+    kinds = Counter(example.kind for example in examples)
+    assert kinds["unanswered"] / len(examples) == pytest.approx(0.35, abs=0.02)
+    for kind, least in (("describe", 0.35), ("parameters", 0.1), ("how-to", 0.08)):
+        assert kinds[kind] / len(examples) > least
+
+
+def test_examples_depend_on_seed_and_function_only(functions):
+    def search(question):
+        return []
+
+    alone = [e for e in grounded_examples(functions[:40], search, seed=1) if e.kind != "unanswered"]
+    among = [e for e in grounded_examples(functions[:200], search, seed=1) if e.kind != "unanswered"]
+    assert set(map(repr, alone)) < set(map(repr, among))
+    assert alone != [e for e in grounded_examples(functions[:40], search, seed=2) if e.kind != "unanswered"]
+
+
+def test_the_chat_puts_passages_before_the_model_as_training_did(index):
+    """Two writers of one form: `data.grounded` for training, the retrieval template for talking."""
+    hit = index.search("What does os.path.join do?", k=1)[0]
+    talked = TAUGHT.apply([{"role": "user", "content": "What does os.path.join do?"}], [hit.passage])
+    shown = shown_as(hit.passage.title, hit.passage.text)
+    assert shown == hit.passage.shown
+    assert talked[-1]["content"] == with_passages("What does os.path.join do?", [shown])
+    assert with_passages("Hello!", []) == "Hello!"
+
+
+def test_passages_of_functions_are_short_and_say_all_parameters(functions):
+    texts = [text_of(function) for function in functions]
+    assert max(map(len, texts)) <= MAX_CHARACTERS
+    known = [(f, text) for f, text in zip(functions, texts, strict=True) if f.signature is not None]
+    complete = [text.endswith(parameters_sentence(function.parameters)) for function, text in known]
+    assert sum(complete) / len(complete) > 0.99
+    assert function_text("Joins.", ("a", "*p")) == "Joins. Parameters: `a` and `*p`."
+    assert function_text("Joins.", ()) == "Joins. It takes no parameters."
+    assert function_text("Joins.", None) == "Joins."
+    assert answer_from("os.path.join", "Joins.") == "`os.path.join`: Joins. [1]"
+
+
+def test_names_are_typed_in_every_way():
+    pick = random.Random(0)
+    typed = [typed_question(TYPED_DESCRIBE, "os.path.join", pick) for _ in range(2000)]
+    assert all("os.path.join" in question for question in typed)
+    shares = {form: sum(form.format(name="os.path.join") in q for q in typed) / 2000 for form in set(NAMES)}
+    assert shares["`{name}`"] > 0.2
+    assert shares["{name}()"] > 0.1
+    assert 0.2 < sum(not q.endswith(("?", ".")) for q in typed) / 2000
+    assert 0.1 < sum(q[0].islower() for q in typed if "`" not in q[:1]) / 2000
+
+
+def test_tasks_come_from_imperative_summaries_only():
+    pick = random.Random(0)
+    assert task_of("Remove any common leading whitespace from every line in `text`.", pick) is not None
+    for summary in ("A subclass of dict.", "Base class for finders.", "The error that is raised."):
+        assert task_of(summary, pick) is None
+
+
+def test_small_talk_speaks_of_the_text_and_asks_for_nothing_impossible():
+    talk = small_talk(PYDOCS_TEXT, PYDOCS_EXAMPLE)
+    answers = dict(talk)
+    assert "language model" in answers["Who are you?"]
+    assert PYDOCS_TEXT in answers["What can you do?"]
+    assert len(answers) == len(talk)  # one answer to each
+    drawn = [question for question, _ in zip(elsewhere(random.Random(0)), range(200), strict=False)]
+    assert len(set(drawn)) > 100
+
+
+STORY = """Setting up the printer in the office takes about ten minutes. The driver disk is in the second drawer.
+Anna keeps the keys of the archive. Invoices older than seven years may be shredded after an entry in the green book.
+The coffee machine needs descaling every second Monday, and the descaler is under the sink."""
+
+
+def test_sentences_of_any_text_are_asked_about_and_quoted():
+    passages = [(f"note {number}", STORY) for number in range(60)]
+    examples = grounded_text_examples(passages, lambda question: passages[:3], seed=0)
+    answered = [example for example in examples if example.kind == "sentence"]
+    assert len(answered) > 40
+    for example in answered:
+        question, passage = parted(example)
+        sentence = example.answer.removesuffix(" [1]").partition(": ")[2]
+        assert sentence in " ".join(passage.split())
+        asked = {word.casefold() for word in re.findall(r"\w+", question)}
+        assert sum(word.casefold() in asked for word in re.findall(r"\w{4,}", sentence)) >= 2
+    assert any(example.answer == NOT_THERE for example in examples)
