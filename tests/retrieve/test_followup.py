@@ -64,7 +64,7 @@ def test_a_question_that_points_back_is_searched_with_the_subject_before_it(ques
 def test_the_title_of_an_answer_is_the_subject_of_what_follows() -> None:
     how_to = "How do I join two paths?"
     assert search_query(talk(how_to, ANSWER, "and its parameters?")) == "and its parameters? `os.path.join`"
-    refused = "There is no `os.frob` in the documents."
+    refused = "`os.frob`: There is no such name in the documents."
     assert search_query(talk(how_to, refused, "what does it return?")) == "what does it return? join two paths"
     headings = "`Install > Linux`: Use pip. [1]"
     assert search_query(talk("How do I install it?", headings, "and then?")) == "and then? `Install > Linux`"

@@ -105,7 +105,7 @@ def test_every_quote_can_be_written_however_its_tokens_are_cut() -> None:
         "`os.path.join`: Join [1]",
         "Join paths. [1]",
         "`os.path.join`: Join paths.",
-        "There is no `x` in the documents.",
+        "`x`: There is no such name in the documents.",
         "",
     ],
 )

@@ -11,6 +11,8 @@ from tiny_run import make_run, tiny_tokenizer
 
 import underhood
 from underhood.core.errors import UserError
+from underhood.data.grounded import NOTHING_FOUND
+from underhood.data.instruct import NO_SUCH_NAME
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
@@ -70,11 +72,38 @@ def test_model_that_learnt_single_turns_reads_the_system_message_and_the_last_on
     assert retrieved.messages[1]["content"].startswith("its parameters?\n\n[1] `os.path.join`: ")
 
 
-@pytest.mark.parametrize("text", ["Hello!", "Who are you?", "xyzzy plugh"])
-def test_turn_without_hits_stays_as_it_is_and_its_answer_is_free(text: str) -> None:
+@pytest.mark.parametrize("text", ["Hello!", "Who are you?"])
+def test_turn_that_asks_for_nothing_stays_as_it_is_and_its_answer_is_free(text: str) -> None:
     for template in (TAUGHT, INSTRUCTED):
         retrieved = Retriever(INDEX, template).prepare([user(text)], quote=True)
         assert (retrieved.hits, retrieved.messages, retrieved.grammar) == ((), (user(text),), None)
+
+
+@pytest.mark.parametrize("text", ["xyzzy plugh", "What does textwrap.listdir do?"])
+def test_model_is_told_that_nothing_was_found(text: str) -> None:
+    retrieved = Retriever(INDEX, TAUGHT).prepare([user(text)], quote=False)
+    assert (retrieved.hits, retrieved.messages) == ((), (user(f"{text}\n\nNo passage was found."),))
+    told = CharacterTokenizer.from_texts([text])  # a vocabulary that can't spell the note
+    assert Retriever(INDEX, TAUGHT, tokenizer=told).prepare([user(text)], quote=True).messages == (user(text),)
+
+
+def test_passages_about_another_name_are_no_answer_for_a_small_model() -> None:
+    """`textwrap.dedent` is the best hit for a name that does not exist; a model that is told what to do may see it."""
+    question = "What does textwrap.listdir do?"
+    assert [hit.passage for hit in INDEX.search(question, k=1)] == [DEDENT]
+    assert Retriever(INDEX, TAUGHT).find(question) == []
+    assert Retriever(INDEX, replace(TAUGHT, names_must_match=False)).find(question) != []  # the ablation
+    assert DEDENT in [hit.passage for hit in Retriever(INDEX, INSTRUCTED).find(question)]
+    for known in ("path.join", "OS.PATH.JOIN()", "`join`"):
+        assert [hit.passage for hit in Retriever(INDEX, TAUGHT).find(f"What does {known} do?")] == [JOIN]
+
+
+def test_passages_with_little_of_the_question_are_left_out() -> None:
+    question = "How do I whip whitespace into cream for the cake?"
+    assert INDEX.search(question, k=1)[0].coverage < TAUGHT.min_coverage
+    assert Retriever(INDEX, TAUGHT).find(question) == []
+    assert Retriever(INDEX, replace(TAUGHT, min_coverage=0.0)).find(question) != []  # the ablation
+    assert Retriever(INDEX, TAUGHT).find("How do I remove leading whitespace?") != []
 
 
 def test_quotes_are_the_default_of_the_template_unless_told_otherwise() -> None:
@@ -88,9 +117,7 @@ def test_quotes_are_the_default_of_the_template_unless_told_otherwise() -> None:
 def language(question: str) -> set[str]:
     grammar = Retriever(INDEX, TAUGHT).prepare([user(question)]).grammar
     assert grammar is not None
-    characters = (
-        "".join(p.shown for p in INDEX.passages) + question + NOT_THERE + "There is no `` in the documents. [1]"
-    )
+    characters = "".join(p.shown for p in INDEX.passages) + question + NOT_THERE + NO_SUCH_NAME + NOTHING_FOUND + "[1]"
     return texts_of(grammar, CharacterTokenizer.from_texts(characters))
 
 
@@ -104,18 +131,20 @@ QUOTES_OF_JOIN = {
 def test_answer_can_deny_a_name_of_the_question_only_if_no_passage_has_it_as_its_title() -> None:
     assert language(QUESTION) == QUOTES_OF_JOIN | {NOT_THERE}
     assert language("what does join do") == QUOTES_OF_JOIN | {NOT_THERE}  # the end of a title
+    assert language("What does `textwrap.listdir` do?") == {
+        "`textwrap.listdir`: There is no such name in the documents.",
+        NOT_THERE,
+    }
     quotes = {"`textwrap.dedent`: Remove leading whitespace. [1]", NOT_THERE}
-    missing = "There is no `textwrap.listdir` in the documents."
-    assert language("What does `textwrap.listdir` do with leading whitespace?") == quotes | {missing}
-    # Without a name: only a word that no passage has.
-    assert language("How about whitespace on Friday?") == quotes | {"There is no `Friday` in the documents."}
+    assert language("How do I remove leading whitespace?") == quotes
+    assert language("xyzzy plugh") == {NOT_THERE}
 
 
 def test_a_pointer_to_the_turn_before_is_never_denied() -> None:
     turns = [user(QUESTION), assistant("-"), user("What are its parameters?")]
     grammar = Retriever(INDEX, TAUGHT).prepare(turns).grammar
     assert grammar is not None
-    characters = "".join(QUOTES_OF_JOIN) + NOT_THERE + "There is no `its parameters` in the documents."
+    characters = "".join(QUOTES_OF_JOIN) + NOT_THERE + NO_SUCH_NAME + "its parameters"
     assert texts_of(grammar, CharacterTokenizer.from_texts(characters)) == QUOTES_OF_JOIN | {NOT_THERE}
 
 
@@ -182,7 +211,7 @@ def test_as_many_sentences_are_read_as_half_the_context_and_the_turn_have_room_f
 
 
 def test_passages_that_the_vocabulary_cannot_spell_are_left_out() -> None:
-    texts = [JOIN.shown, QUESTION, NOT_THERE, "[1]", "There is no"]
+    texts = [JOIN.shown, QUESTION, NOT_THERE, "[1]", NO_SUCH_NAME]
     characters = CharacterTokenizer.from_texts(texts)
     strange = replace(JOIN, text="Jøin pathname components.")
     index = PassageIndex.build([strange, JOIN])

@@ -11,10 +11,10 @@ from underhood.data.documents import Corpus, require_enough
 from underhood.data.shards import TokenShards, write_shards
 from underhood.data.sources import load_corpus
 from underhood.data.split import split_documents
-from underhood.recipes.run import PASSAGES, Run
+from underhood.recipes.run import Run
 from underhood.recipes.training_data import make_stage_data, write_stage_data
 from underhood.retrieve.documentation import documentation_passages
-from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.retrieve.passages import split_document
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 
@@ -64,7 +64,7 @@ def prepare_data(run: Run) -> None:
         "sample": [[number, piece.hex()] for number, piece in tokenizer.pieces(shown)],
     }
     index = make_index(spec.data, train, held_out)
-    index.save(run.path / PASSAGES)
+    index.save(run.path / RUN_INDEX)
     facts["passages"] = len(index.passages)
     write_stage_data(run.path / "data", make_stage_data(spec.data, train, held_out, index, seed=spec.seed))
     facts["held_out_names"] = [document.name for document in held_out.documents]

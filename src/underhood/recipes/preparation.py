@@ -17,12 +17,12 @@ from underhood.data.shards import TokenShards
 from underhood.models.base import parameter_count
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize
-from underhood.recipes.run import PASSAGES, Run
+from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import all_stages
 from underhood.recipes.training import optimizer_spec
 from underhood.recipes.training_data import StageData, read_stage_data
-from underhood.retrieve.index import PassageIndex
+from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.plan import Plan, StageRequest, check_overrides, make_plan
 
@@ -98,7 +98,7 @@ def prepare(run: Run, clock: Clock) -> Prepared:
         data=data,
         documents=documents,
         held_out=held_out,
-        index=PassageIndex.load(run.path / PASSAGES) if data.grounded else None,
+        index=PassageIndex.load(run.path / RUN_INDEX) if data.grounded else None,
         tokenizer=run.tokenizer,
         plan=plan,
         hardware=hardware,

@@ -19,13 +19,11 @@ from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage
+from underhood.retrieve.index import RUN_INDEX
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.plan import Plan
 
-PASSAGES = "passages.index"
-"""The index of the run's documents, in its folder."""
-
-CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", PASSAGES, "data")
+CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", RUN_INDEX, "data")
 """What a run holds before its first model is there."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from underhood.data.instruct import NO_SUCH_NAME
 from underhood.retrieve.questions import parse_question
 from underhood.text.chat import Message
 
@@ -35,7 +36,8 @@ _ABOUT_THE_MODEL = re.compile(
     r"|\b(?:made|built|trained|created|wrote|taught)\s+you\b",
     re.IGNORECASE,
 )
-_TITLE_OF_ANSWER = re.compile(r"\s*`([^`\n]+)`: ")
+_TITLE_OF_ANSWER = re.compile(rf"\s*`([^`\n]+)`: (?!{re.escape(NO_SUCH_NAME.rpartition('`: ')[2])})")
+"""Of an answer that quotes a passage; a refusal begins with the name that nobody has."""
 
 
 def search_query(messages: Sequence[Message]) -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from itertools import pairwise
 
 from underhood.core.protocols import Tokenizer
+from underhood.data.instruct import NO_SUCH_NAME
 from underhood.infer.grammar import Grammar
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.sentences import sentence_spans
@@ -22,7 +23,7 @@ LONGEST_QUOTE = 12
 
 def missing_name(name: str) -> str:
     """The refusal that says that no document has a name."""
-    return f"There is no `{name}` in the documents."
+    return NO_SUCH_NAME.format(name=name)
 
 
 def quote_grammar(passages: Sequence[Passage], *, refusals: Iterable[str]) -> Grammar:

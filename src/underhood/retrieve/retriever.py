@@ -10,6 +10,7 @@ from pathlib import Path
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
+from underhood.data.grounded import NOTHING_FOUND
 from underhood.infer.chat import ANSWER_SHARE
 from underhood.infer.grammar import Grammar
 from underhood.infer.load import LoadedModel
@@ -118,7 +119,8 @@ class Retriever:
         searched = [{**message, "content": _searched(message["content"])} for message in messages]
         query = search_query(searched)
         hits = self._readable(self.find(query), messages) if query else ()
-        prepared = self.template.apply(messages, [hit.passage for hit in hits]) if query else tuple(messages)
+        told = query and (hits or self._can_spell(NOTHING_FOUND))
+        prepared = self.template.apply(messages, [hit.passage for hit in hits]) if told else tuple(messages)
         quoting = self.template.quote if quote is None else quote
         grammar = self._grammar(searched[-1]["content"], hits) if query and quoting else None
         return Retrieved(query=query, hits=hits, messages=prepared, grammar=grammar)
@@ -133,9 +135,11 @@ class Retriever:
             hits = [hit for hit in hits if hit.coverage >= template.min_coverage]
         return hits[: template.passages]
 
-    def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar:
+    def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar | None:
+        """What the answer is held to; None where the vocabulary can spell no such answer."""
         refusals = [*map(missing_name, self._missing_names(question)), self.template.refusal]
-        return quote_grammar([hit.passage for hit in hits], refusals=filter(self._can_spell, refusals))
+        spelt = list(filter(self._can_spell, refusals))
+        return quote_grammar([hit.passage for hit in hits], refusals=spelt) if hits or spelt else None
 
     def _missing_names(self, question: str) -> list[str]:
         """The names in the question that no passage has as its title.
