@@ -170,6 +170,6 @@ def test_sentences_of_any_text_are_asked_about_and_quoted():
         question, passage = parted(example)
         sentence = example.answer.removesuffix(" [1]").partition(": ")[2]
         assert sentence in " ".join(passage.split())
-        asked = {word.casefold() for word in re.findall(r"\w+", question)}
-        assert sum(word.casefold() in asked for word in re.findall(r"\w{4,}", sentence)) >= 2
+        typed_words = {word.casefold() for word in re.findall(r"\w+", question)}
+        assert sum(word.casefold() in typed_words for word in re.findall(r"\w{4,}", sentence)) >= 2
     assert any(example.answer == NOT_THERE for example in examples)

@@ -109,8 +109,8 @@ def begin_copying(model: Decoder, *, seed: int, embed_std: float) -> Decoder:
 
     note_code, copy_code = (_code(note, own, generator) for _ in range(2))
     _look_back(first, looks_back, generator)
-    for head, place in enumerate(notes):
-        _carry(first, head, note_code, place, embed_std)
+    for head, note_dimensions in enumerate(notes):
+        _carry(first, head, note_code, note_dimensions, embed_std)
     _look_for_notes(second, note_code, notes, generator)
     _carry(second, 0, copy_code, following, embed_std)
 
@@ -153,8 +153,10 @@ def _look_back(attention: Attention, heads: int, generator: torch.Generator) -> 
 def _look_for_notes(
     attention: Attention, note_code: Tensor, notes: Sequence[slice], generator: torch.Generator
 ) -> None:
-    """Head 0 attends to places whose note of the token before is the code of the current token, and whose note of the
-    token before that, if there are such notes, is the note of the token before the current one."""
+    """Head 0 attends to places whose note of the token before is the code of the current token.
+
+    Where there are notes of the token before that, these must be the note of the token before the current one.
+    """
     query, key = (_head(projection.weight, attention, 0) for projection in (attention.query, attention.key))
     for weight in (query, key):
         weight *= QUIET / 3

@@ -292,15 +292,16 @@ def read_stage_data(folder: Path) -> StageData:
             if row["split"] == split
         ]
 
+    def answers(name: str) -> list[ReferenceAnswer]:
+        return [ReferenceAnswer(row["prompt"], row["expected"], row["kind"]) for row in rows[name]]
+
     return StageData(
         [Example(tuple(row["messages"]), row["kind"], row["function"]) for row in rows["examples"]],
         pairs("train"),
         pairs("held-out"),
         questions,
-        *(
-            [ReferenceAnswer(row["prompt"], row["expected"], row["kind"]) for row in rows[name]]
-            for name in ("answers", "grounded")
-        ),
+        answers("answers"),
+        answers("grounded"),
         {row["prompt"]: row["plain"] for row in rows["plain"]},
         (rows["neutral"][0]["prompt"], rows["neutral"][0]["plain"]),
     )

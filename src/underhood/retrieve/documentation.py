@@ -11,7 +11,7 @@ from underhood.retrieve.familiarity import familiarity
 from underhood.retrieve.passages import Passage
 
 MAX_SUMMARY = 160
-"""Characters of a summary that is made from a docstring whose first sentence is no summary."""
+"""Characters of a summary that is made from a docstring whose first sentence makes no summary."""
 
 
 def documentation_passages() -> list[Passage]:
@@ -33,7 +33,7 @@ def _passage(entry: Entry) -> Passage | None:
         text=function_text(summary, entry.parameters if callable_here else None),
         source=f"module {entry.document}",
         search_text=entry.doc,
-        weight=familiarity(entry.name, entry.owner),
+        weight=familiarity(entry.name, entry.owner, entry.kind),
     )
 
 

@@ -21,7 +21,7 @@ class SFTSettings(StageSettings):
         unlikelihood: weight of the loss on what an answer has said before (see `align.unlikelihood`).
     """
 
-    lr_scale: float = 0.4
+    lr_scale: float = 0.5
     unlikelihood: float = 0.0
 
 
