@@ -20,9 +20,8 @@ from typing import Any
 import bm25s
 
 from harness import REPOSITORY, compare, machine, options_from_command_line, print_json
-from underhood.data.docstrings import Entry, standard_library
-from underhood.data.pydocs import LEGACY, pydocs_functions, summary_of
-from underhood.retrieve.familiarity import familiarity
+from underhood.data.pydocs import pydocs_functions
+from underhood.retrieve.documentation import documentation_passages
 from underhood.retrieve.index import PassageIndex
 from underhood.retrieve.passages import Passage
 
@@ -61,24 +60,6 @@ def howto_questions() -> dict[str, list[HowTo]]:
 def _questions(file: str) -> list[HowTo]:
     lines = (REPOSITORY / "benchmarks" / "questions" / file).read_text(encoding="utf-8").splitlines()
     return [HowTo(text, frozenset(names.split())) for text, names in (line.split("\t") for line in lines)]
-
-
-def documentation_passages() -> list[Passage]:
-    entries = standard_library().entries
-    public = [entry for entry in entries if "._" not in f".{entry.document}.{entry.name}"]
-    return [_passage(entry) for entry in public if not entry.document.startswith(LEGACY)]
-
-
-def _passage(entry: Entry) -> Passage:
-    summary = summary_of(entry.doc, entry.name) or " ".join(entry.doc.split())[:160]
-    parameters = f" Parameters: {', '.join(entry.parameters)}." if entry.parameters else ""
-    return Passage(
-        title=entry.name,
-        text=summary + parameters,
-        source=f"module {entry.document}",
-        search_text=entry.doc,
-        weight=familiarity(entry.name, entry.owner, entry.kind),
-    )
 
 
 def peer_search(passages: Sequence[Passage]) -> Search:

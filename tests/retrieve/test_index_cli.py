@@ -59,6 +59,14 @@ def test_unreadable_data_is_told(notes: Path, data: str, message: str):
         collect_passages(data)
 
 
+def test_pydocs_has_functions_and_topics():
+    passages = collect_passages("pydocs")
+    titles = {p.title for p in passages}
+    assert len(passages) > 6_000
+    assert {"os.path.join", "textwrap.dedent", "len"} <= titles
+    assert any(p.source == "topic lambda" for p in passages)
+
+
 def test_index_then_search_shows_marked_passages(notes: Path, capsys: pytest.CaptureFixture[str]):
     assert run("index", "notes", "--out", "n.index") == 0
     printed = capsys.readouterr().out

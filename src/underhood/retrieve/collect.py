@@ -39,7 +39,12 @@ def collect_passages(
         UserError: no such data, nothing in it to read, or a file that can't be understood.
     """
     passages: list[Passage] = []
-    if data == "pydocs" or data.startswith("hf:"):
+    if data == "pydocs":
+        from underhood.retrieve.documentation import documentation_passages
+
+        passages += documentation_passages()
+        documents = (document for document in load_corpus("pydocs").documents if document.kind == "topic")
+    elif data.startswith("hf:"):
         documents = iter(load_corpus(data, text_field=text_field, limit=limit).documents)
     else:
         documents = _documents(data, text_field)

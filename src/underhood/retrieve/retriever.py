@@ -15,7 +15,7 @@ from underhood.infer.chat import ANSWER_SHARE
 from underhood.infer.grammar import Grammar
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import SamplingSpec
-from underhood.retrieve.followup import names_in, search_query, subject_words
+from underhood.retrieve.followup import names_in, search_query
 from underhood.retrieve.index import RUN_INDEX, Hit, PassageIndex, index_file
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.quote import missing_name, quote_grammar, speller
