@@ -201,7 +201,7 @@ def test_generate_keeps_a_form_of_its_own(cli: Callable[..., Result], taught: Pa
 def test_source_lines_are_plain_text_in_one_line() -> None:
     assert source_line(2, JOIN) == "[2] os.path.join · module os.path, line 12"
     strange = Passage(title="a\x1b[2Jb\nc", text="t", source="x\x07.md")
-    assert source_line(1, strange) == "[1] a␛[2Jb c · x␇.md, line 1"
+    assert source_line(1, strange) == "[1] a␛[2Jb c · x␇.md"
     assert corpus_line(INDEX) == "2 passages of pydocs"
     many = PassageIndex.build([Passage(title="", text="Words.", source=f"{n}.md") for n in range(1234)])
     assert corpus_line(many) == "1,234 passages of 1,234 documents"

@@ -186,7 +186,8 @@ def test_summary_says_everything(whole: Path):
     assert summary["samples"]
     for sample in summary["samples"]:
         assert sample.keys() == {"prompt", "kind", "expected", "answers"}
-        assert sample["answers"].keys() == set(MODELS)
+        grounded = sample["kind"].startswith("passages-")  # the base model has not learnt to read them
+        assert sample["answers"].keys() == set(MODELS) - ({"base"} if grounded else set())
 
 
 def test_build_leaves_the_files_it_promises(whole: Path):

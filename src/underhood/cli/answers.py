@@ -1,4 +1,4 @@
-"""What ``underhood generate --retrieve`` asks the model, and how it reports the passages behind the answers."""
+"""Questions of ``underhood generate --retrieve``: their prompts, and the passages behind the answers."""
 
 from __future__ import annotations
 

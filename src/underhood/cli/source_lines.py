@@ -20,9 +20,10 @@ def corpus_line(index: PassageIndex) -> str:
 
 
 def source_line(number: int, passage: Passage) -> str:
-    """One source in one line: "[1] os.path.join · module os.path, line 12"."""
+    """One source in one line: "[1] Install > Linux · guide/install.md, line 12"; a first line goes without saying."""
     title = f"{passage.title} · " if passage.title else ""
-    return visible(f"[{number}] {title}{passage.source}, line {passage.line}".replace("\n", " "))
+    line = f", line {passage.line}" if passage.line > 1 else ""
+    return visible(f"[{number}] {title}{passage.source}{line}".replace("\n", " "))
 
 
 def print_citations(retrieved: Retrieved, answer: str) -> None:

@@ -83,9 +83,10 @@ def prepare_data(run: Run) -> None:
 def make_index(data: str, train: Corpus, held_out: Corpus) -> PassageIndex:
     """The passages that the finished model answers from: of all documents, the held-out ones too."""
     if data == "pydocs":
-        return PassageIndex.build(documentation_passages())
+        return PassageIndex.build(documentation_passages(), data=[data])
     documents = (*train.documents, *held_out.documents)
-    return PassageIndex.build([p for document in documents for p in split_document(document, max_characters=PASSAGE)])
+    passages = [p for document in documents for p in split_document(document, max_characters=PASSAGE)]
+    return PassageIndex.build(passages, data=[data])
 
 
 def read_documents(
