@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, Stag
 
 if TYPE_CHECKING:
     from underhood.core.protocols import Tokenizer
+    from underhood.data.preferences import Pair
     from underhood.recipes.training_data import StageData
     from underhood.train.loop import Objective
 
@@ -20,10 +22,34 @@ class DPOSettings(StageSettings):
 
     Attributes:
         beta: DPO's β: how strongly the model is held to what it was before.
+        refusals: of the pairs about refusing, how many prefer the refusal, from 0 (the model will answer more) to 1
+            (it will refuse more).
     """
 
     lr_scale: float = 0.02
     beta: float = 0.1
+    refusals: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.refusals <= 1:
+            raise ValueError(f"refusals is a share between 0 and 1, got {self.refusals}")
+
+
+def with_refusals(pairs: Sequence[Pair], share: float) -> list[Pair]:
+    """The pairs with as many of those about refusing as give this share of right refusals; the others all stay."""
+    wanted = {"invented": share, "over-refusal": 1 - share}
+    there = {kind: sum(pair.kind == kind for pair in pairs) for kind in wanted}
+    total = min((there[kind] / wanted[kind] for kind in wanted if wanted[kind] > 0), default=0.0)
+    left = {kind: round(total * wanted[kind]) for kind in wanted}
+    kept = []
+    for pair in pairs:
+        if pair.kind in left:
+            left[pair.kind] -= 1
+            if left[pair.kind] < 0:
+                continue
+        kept.append(pair)
+    return kept
 
 
 def pair_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
@@ -46,7 +72,8 @@ def dpo_objective(inputs: StageInputs) -> Objective:
 
     plan, model = inputs.plan, inputs.model
     context = model.context_length or 1 << 20
-    pairs = render_pairs(inputs.tokenizer, inputs.data.pairs, context_length=context)
+    chosen = with_refusals(inputs.data.pairs, inputs.settings.refusals)
+    pairs = render_pairs(inputs.tokenizer, chosen, context_length=context)
     # Only as many pairs as the planned steps read: the reference scores none in vain.
     count = min(len(pairs), plan.steps * plan.batch_size)
     drawn = sorted(random.Random(inputs.seed).sample(range(len(pairs)), count))
@@ -69,6 +96,9 @@ STAGE = Stage(
     command="Aligns it with preferences.",
     help="""Aligns the fine-tuned model of a run with preferences: direct preference
     optimisation on pairs of a better and a worse answer.
+
+    A short alignment moves above all how readily the model refuses: --refusals
+    is the dial.
 
     An interrupted alignment goes on. With --feedback, what people said about
     answers is half of what is learnt: edited answers are preferred to the
