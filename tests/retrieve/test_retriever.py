@@ -77,6 +77,9 @@ def test_turn_that_asks_for_nothing_stays_as_it_is_and_its_answer_is_free(text: 
     for template in (TAUGHT, INSTRUCTED):
         retrieved = Retriever(INDEX, template).prepare([user(text)], quote=True)
         assert (retrieved.hits, retrieved.messages, retrieved.grammar) == ((), (user(text),), None)
+    turns = [user(QUESTION), assistant("-"), user(text)]
+    assert Retriever(INDEX, TAUGHT).prepare(turns).messages == (user(text),)  # it has learnt single turns
+    assert Retriever(INDEX, INSTRUCTED).prepare(turns).messages == tuple(turns)
 
 
 @pytest.mark.parametrize("text", ["xyzzy plugh", "What does textwrap.listdir do?"])

@@ -22,6 +22,8 @@ from underhood.data.instruct import (
 )
 from underhood.data.pydocs import DocumentedFunction, owners_by_short_name
 from underhood.data.question_forms import (
+    POINTING_DESCRIBE,
+    POINTING_PARAMETERS,
     TYPED_DESCRIBE,
     TYPED_PARAMETERS,
     as_typed,
@@ -40,9 +42,13 @@ MAX_CHARACTERS = 240
 NOTHING_FOUND = "No passage was found."
 """What follows a question for which the search found nothing."""
 
-INVENTED, WRONG_PASSAGE, ELSEWHERE = 0.12, 0.1, 0.08
+INVENTED, WRONG_PASSAGE, ELSEWHERE = 0.12, 0.02, 0.08
 """Examples per answered one: about names that do not exist, with a passage about something else, and about matters that
-no documentation of a program is about."""
+no documentation of a program is about. The search leaves out most passages that do not answer, so those that it finds
+mostly do: with more of the second, models refused short questions."""
+
+POINTING = 0.1
+"""Share of the questions about a function that go on from the turn before."""
 
 
 def with_passages(question: str, shown: Sequence[str]) -> str:
@@ -100,12 +106,20 @@ def _answered(function: DocumentedFunction, pick: random.Random) -> Example:
     if kind == "how-to" and task is not None:
         question = how_to_question(task, pick)
     elif kind == "parameters" and text != function.summary:
-        question = typed_question(TYPED_PARAMETERS, _written(function, pick), pick)
+        question = _question(function, TYPED_PARAMETERS, POINTING_PARAMETERS, pick)
         sentence = parameters_sentence(function.parameters)
     else:
-        kind, question = "describe", typed_question(TYPED_DESCRIBE, _written(function, pick), pick)
+        kind, question = "describe", _question(function, TYPED_DESCRIBE, POINTING_DESCRIBE, pick)
     prompt = with_passages(question, [shown_as(name, text)])
     return Example(conversation(prompt, answer_from(name, sentence)), kind, name)
+
+
+def _question(
+    function: DocumentedFunction, named: tuple[str, ...], pointing: tuple[str, ...], pick: random.Random
+) -> str:
+    if pick.random() < POINTING:
+        return as_typed(pick.choice(pointing), pick)
+    return typed_question(named, _written(function, pick), pick)
 
 
 def _written(function: DocumentedFunction, pick: random.Random) -> str:

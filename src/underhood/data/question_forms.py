@@ -39,6 +39,19 @@ TYPED_PARAMETERS = (
     ),
     *("What are the arguments of {name}", "Which arguments can I give to {name}?", "Signature of {name}"),
 )
+POINTING_DESCRIBE = ("What does it do?", "and what is it for?", "Explain it", "What is that?", "what does this do")
+POINTING_PARAMETERS = (
+    *(
+        "And its parameters?",
+        "its parameters",
+        "What are its parameters?",
+        "which arguments does it take",
+        "its arguments?",
+    ),
+    *("What parameters does it have?", "and the arguments?", "how do I call it?", "what are the arguments?"),
+)
+"""Questions that go on from the turn before: the passage has the name, the question has not."""
+
 NAMES = ("`{name}`", "`{name}`", "{name}", "{name}", "{name}", "{name}()", "`{name}()`")
 """Ways to write a name, by how often they are drawn."""
 
@@ -102,7 +115,7 @@ def task_of(summary: str, pick: random.Random) -> str | None:
     verb = verb.removesuffix("s") if verb.endswith("s") and not verb.endswith("ss") else verb
     verb = pick.choice(_OTHER_VERBS.get(verb, (verb,)))
     words = [word for word in rest.split() if word not in _SMALL_WORDS or pick.random() < 0.6]
-    return " ".join([verb, *words[: pick.randint(3, 9)]]).rstrip(",")
+    return " ".join([verb, *words[: pick.choice((2, 2, 3, 3, 4, 4, 5, 6, 8))]]).rstrip(",")
 
 
 def how_to_question(task: str, pick: random.Random) -> str:

@@ -120,7 +120,8 @@ class Retriever:
         query = search_query(searched)
         hits = self._readable(self.find(query), messages) if query else ()
         told = query and (hits or self._can_spell(NOTHING_FOUND))
-        prepared = self.template.apply(messages, [hit.passage for hit in hits]) if told else tuple(messages)
+        read = self.template.readable(messages)
+        prepared = self.template.apply(read, [hit.passage for hit in hits]) if told else read
         quoting = self.template.quote if quote is None else quote
         grammar = self._grammar(searched[-1]["content"], hits) if query and quoting else None
         return Retrieved(query=query, hits=hits, messages=prepared, grammar=grammar)

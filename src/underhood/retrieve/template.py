@@ -37,15 +37,18 @@ class RetrievalTemplate:
     quote: bool = False
     refusal: str = NOT_THERE
 
+    def readable(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The turns that the model reads: a system message, the earlier ones only with `history`, and the last."""
+        kept = [message for message in messages[:-1] if self.history or message["role"] == "system"]
+        return (*kept, messages[-1])
+
     def apply(self, messages: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
         """The messages that the model reads: the last one becomes the question and the numbered passages.
 
         Without passages it says that none was found. A system message always stays; the other earlier turns only with
         `history`.
         """
-        *earlier, question = messages
-        if not self.history:
-            earlier = [message for message in earlier if message["role"] == "system"]
+        *earlier, question = self.readable(messages)
         content = with_passages(question["content"], [passage.shown for passage in passages])
         if self.instruction and passages:
             content = f"{content}\n\n{self.instruction}"
