@@ -18,7 +18,7 @@ from underhood.cli.main import main
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.web.documents import RetrievalSettings, open_documents
 
-ASK = {"messages": [{"role": "user", "content": "Where is the kettle? And os.path.join?"}], "max_tokens": 2}
+JOIN, KETTLE = "What does os.path.join do?", "Where is the kettle?"
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,10 @@ def notes(taught: Path) -> Path:
     return index
 
 
-def served(words: Sequence[str], model: str) -> tuple[str, list[str] | None]:
+def served(words: Sequence[str], model: str, question: str = JOIN) -> tuple[str, list[str] | None]:
     """What the command prints until it answers, and the sources that an answer is written from."""
     command = [sys.executable, "-m", "underhood", "serve", *words, "--port", "0"]
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": 2}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert server.stdout is not None
     try:
@@ -47,7 +48,7 @@ def served(words: Sequence[str], model: str) -> tuple[str, list[str] | None]:
             assert line, printed
             printed += line
         url = printed.partition("Page: ")[2].split()[0]
-        answer = httpx.post(f"{url}/v1/chat/completions", json=ASK | {"model": model}, timeout=60).json()
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
     finally:
         server.send_signal(signal.SIGINT)
         server.communicate(timeout=60)
@@ -62,7 +63,7 @@ def test_serve_answers_from_the_runs_own_index_and_says_so(taught: Path) -> None
 
 
 def test_serve_takes_an_index_or_none(taught: Path, notes: Path) -> None:
-    printed, sources = served([str(taught), "--retrieve", str(notes)], "taught")
+    printed, sources = served([str(taught), "--retrieve", str(notes)], "taught", KETTLE)
     assert printed.count("Answers come from") == 1
     assert "Answers come from 1 passage of notes." in printed
     assert sources == ["notes/home.md"]
