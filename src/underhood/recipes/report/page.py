@@ -39,14 +39,13 @@ from underhood.ui.theme import page_renderer
 
 _render = page_renderer(Path(__file__).parent, visible=lambda text: visible(str(text).encode("utf-8", "surrogatepass")))
 KINDS = {
-    "passages-showcase": "Answers from passages",
     "passages-describe": "Functions it has never seen, from their passage",
     "passages-parameters": "Parameters, from the passage",
     "passages-invented": "Functions that do not exist, with the passage that looks most like it",
     "passages-sentence": "Sentences it has never seen, from their passage",
-    "seen": "Functions it has read about",
-    "held-out": "Functions it has never seen",
-    "invented": "Functions that do not exist",
+    "seen": "Functions it has read about, from memory",
+    "held-out": "Functions it has never seen, from memory",
+    "invented": "Functions that do not exist, from memory",
     "free": "Anything else",
 }
 SECTIONS = (  # anchor, label, and the fact without which the section is left out
