@@ -50,8 +50,9 @@ def test_chat_uses_the_models_own_template_and_ends_matches_transformers(
     assert end is not None
     assert loaded.tokenizer.special[end] in loaded.stop_ids
     assert loaded.template.render(loaded.tokenizer, ASKED, add_generation_prompt=True).ids == prompt
-    answer = loaded.tokenizer.decode(written[:location])
-    assert loaded.chat(ASKED, max_tokens=12, temperature=0) == answer
+    # A SentencePiece text decoded by itself loses its first space; an answer goes on from the prompt and keeps it.
+    answer = loaded.tokenizer.decode(written[:location]).removeprefix(" ")
+    assert loaded.chat(ASKED, max_tokens=12, temperature=0).removeprefix(" ") == answer
 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What is 2 + 2?\n"), encoding="utf-8"))
     assert main(["chat", str(folder), "--max-tokens", "12", "--temperature", "0"]) == 0
