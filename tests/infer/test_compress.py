@@ -116,6 +116,7 @@ def test_text_is_made_smaller_by_a_model_and_comes_back(name: str, monkeypatch: 
     assert decompress(made, load=lambda _: loaded) == data
 
 
+@pytest.mark.slow
 def test_a_megabyte_comes_back_from_the_ngram():
     draw = random.Random(0)
     words = [bytes(draw.choices(b"\x00\xff\x80abc", k=draw.randrange(2, 12))) for _ in range(30)]
@@ -126,6 +127,7 @@ def test_a_megabyte_comes_back_from_the_ngram():
     assert decompress(made) == data
 
 
+@pytest.mark.slow
 def test_a_megabyte_comes_back_from_a_model_in_many_rows_and_windows():
     draw = random.Random(1)
     words = ["".join(draw.choices("abcdefgh", k=60)) + " " for _ in range(6)]

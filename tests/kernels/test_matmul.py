@@ -163,6 +163,7 @@ def test_4_bit_rows_of_any_length_keep_16_bits() -> None:
     np.testing.assert_allclose(y[0], x[0].astype(np.float64) @ weight.T, rtol=1e-6, atol=0.05)
 
 
+@pytest.mark.slow  # compiles every kernel anew
 def test_kernels_of_processors_with_fewer_registers(tmp_path: Path) -> None:
     """The same tests, compiled for a processor without AVX-512."""
     if platform.machine() not in ("x86_64", "AMD64"):

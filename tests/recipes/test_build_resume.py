@@ -88,7 +88,15 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "kind", "step"), MOMENTS, ids=lambda value: str(value))
+IN_FAST_TIER = (("pretrain", "step", 2), ("sft", "step", 3))
+"""Moments that the fast tier tries; the slow one tries the others."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "step"),
+    [moment if moment in IN_FAST_TIER else pytest.param(*moment, marks=pytest.mark.slow) for moment in MOMENTS],
+    ids=lambda value: str(value),
+)
 def test_build_stopped_by_ctrl_c_resumes_to_the_same_weights(
     stage: str, kind: str, step: int | None, whole: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ):
