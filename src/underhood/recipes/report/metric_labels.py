@@ -110,8 +110,8 @@ METRIC_LABELS = (
     MetricLabel(
         "invented-retrieval",
         r"invented names, retrieval",
-        "Does it see that a passage is about another name?",
-        "Invented names, with the passage that looks most like them, that it declines by name.",
+        "Does it say that a name is not in the documents?",
+        "Questions about invented names that it declines; the search finds nothing for most of them.",
         "refusals of invented names from passages",
     ),
     MetricLabel(

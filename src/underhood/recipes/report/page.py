@@ -41,7 +41,7 @@ _render = page_renderer(Path(__file__).parent, visible=lambda text: visible(str(
 KINDS = {
     "passages-describe": "Functions it has never seen, from their passage",
     "passages-parameters": "Parameters, from the passage",
-    "passages-invented": "Functions that do not exist, with the passage that looks most like it",
+    "passages-invented": "Functions that do not exist, after a search",
     "passages-sentence": "Sentences it has never seen, from their passage",
     "seen": "Functions it has read about, from memory",
     "held-out": "Functions it has never seen, from memory",
