@@ -141,6 +141,7 @@ def test_answer_can_deny_a_name_of_the_question_only_if_no_passage_has_it_as_its
     quotes = {"`textwrap.dedent`: Remove leading whitespace. [1]", NOT_THERE}
     assert language("How do I remove leading whitespace?") == quotes
     assert language("xyzzy plugh") == {NOT_THERE}
+    assert language("What does `whitespace` do?") == quotes  # no title, but a passage mentions it
 
 
 def test_a_pointer_to_the_turn_before_is_never_denied() -> None:

@@ -138,16 +138,17 @@ class Retriever:
 
     def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar | None:
         """What the answer is held to; None where the vocabulary can spell no such answer."""
-        refusals = [*map(missing_name, self._missing_names(question)), self.template.refusal]
+        refusals = [*map(missing_name, self._missing_names(question, hits)), self.template.refusal]
         spelt = list(filter(self._can_spell, refusals))
         return quote_grammar([hit.passage for hit in hits], refusals=spelt) if hits or spelt else None
 
-    def _missing_names(self, question: str) -> list[str]:
-        """The names in the question that no passage has as its title.
+    def _missing_names(self, question: str, hits: Sequence[Hit]) -> list[str]:
+        """The names in the question that no passage has as its title, and that none of the hits mentions.
 
         So a refusal that names something is true: a model can't deny a function that the documents have.
         """
-        return [name for name in names_in(question) if not self._is_title(name)]
+        mentioned = {name for name in names_in(question) if any(mentions(hit.passage, name) for hit in hits)}
+        return [name for name in names_in(question) if name not in mentioned and not self._is_title(name)]
 
     def _is_title(self, name: str) -> bool:
         best = self.index.search(f"`{name}`", k=1)
