@@ -221,7 +221,7 @@ class _Header:
         return GGUFTensor(name, kind, shape, whole[offset:end].reshape(rows, row_bytes))
 
     def _value(self, number: int, what: str) -> Any:
-        """A metadata value; a 32-bit float becomes the shortest decimal that it stands for (1e-05)."""
+        """A metadata value; a 32-bit float becomes the shortest decimal with that value (1e-05)."""
         kind = self._value_type(number, what)
         if kind == GGUFValueType.STRING:
             return self._string(what)

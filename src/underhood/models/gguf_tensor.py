@@ -90,9 +90,9 @@ class GGUFTensor:
             copy = np.array(piece)  # the map is read-only, which PyTorch does not know
             return torch.from_numpy(copy).view(FLOAT_TYPES[self.type]).float()
         # gguf works on 16 rows at a time: as many blocks to a row as keep it out of the interpreter.
-        blocks = len(piece) // unit
-        per_row = max(1, blocks // 64)
-        whole = blocks // per_row * per_row * unit
-        parts = [piece[:whole].reshape(-1, per_row * unit), piece[whole:].reshape(1, -1)]
-        values = [gguf.dequantize(part, self.type).reshape(-1) for part in parts if part.size]
+        count = len(piece) // unit
+        per_row = max(1, count // 64)
+        whole = count // per_row * per_row * unit
+        pieces = [piece[:whole].reshape(-1, per_row * unit), piece[whole:].reshape(1, -1)]
+        values = [gguf.dequantize(blocks, self.type).reshape(-1) for blocks in pieces if blocks.size]
         return torch.from_numpy(np.concatenate(values) if len(values) > 1 else values[0])
