@@ -32,7 +32,6 @@ SHORTEST_COMPARED = 16
 
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")  # tab and line ends stay
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{4,}")
 _WORD = re.compile(r"\w+")
 
@@ -82,7 +81,8 @@ def normalise(text: str) -> str:
     text = _CONTROL.sub("", text)
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
-    text = _TRAILING.sub("", text)
+    # Not a regular expression: blanks before something else would be tried from each of them, in quadratic time.
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n\n", text).strip("\n")
 
 
