@@ -79,8 +79,13 @@ def test_mistakes_are_one_line_and_write_nothing(file: Path, capsys: pytest.Capt
     packed.write_bytes(whole[:-3] + b"abc")
     assert "checksum" in complaint(capsys, "decompress", packed, "--out", file.with_name("never.txt"))
     assert sorted(path.name for path in file.parent.iterdir()) == ["notes.txt", "notes.txt.uh", "plain.uh"]
-    packed.write_bytes(whole)
+    packed.write_bytes(whole + b"tail")
+    line = complaint(capsys, "decompress", packed, "--out", file.with_name("never.txt"))
+    assert f"4 bytes follow the end of what was packed, at offset {len(whole):,}" in line
+    assert sorted(path.name for path in file.parent.iterdir()) == ["notes.txt", "notes.txt.uh", "plain.uh"]
+    packed.write_bytes(whole + whole)
     assert main(["decompress", str(packed), "--force"]) == 0
+    assert file.read_text(encoding="utf-8") == TEXT * 2
 
 
 def test_compressors_write_what_their_programs_would():

@@ -108,7 +108,7 @@ def test_text_is_made_smaller_by_a_model_and_comes_back(name: str, monkeypatch: 
     loaded = MODELS[name]()
     data = (TEXT[0] * 6).encode()
     made = compress(data, loaded=loaded, name="it")
-    written, _ = unpack(made)
+    [(written, _)] = unpack(made)
     assert written.method == MODEL
     assert written.shape is not None
     assert written.shape.streams > 2
@@ -136,7 +136,7 @@ def test_a_megabyte_comes_back_from_a_model_in_many_rows_and_windows():
     loaded.model.unembed.weight.data *= 0.05
     data = "".join(draw.choices(words, k=18_000)).encode()[: (1 << 20) - 40] + draw.randbytes(40)
     made = compress(data, loaded=loaded)
-    written, _ = unpack(made)
+    [(written, _)] = unpack(made)
     assert written.shape is not None
     assert written.shape.streams > 10
     assert written.shape.length > 5 * written.shape.window
@@ -146,7 +146,7 @@ def test_a_megabyte_comes_back_from_a_model_in_many_rows_and_windows():
 def test_random_bytes_are_kept_as_they_are():
     data = random.Random(0).randbytes(5000)
     made = compress(data)
-    assert unpack(made)[0].method == STORED
+    assert unpack(made)[0][0].method == STORED
     assert len(made) - len(data) < 18
     assert decompress(made) == data
 
@@ -224,7 +224,7 @@ def test_without_the_same_probabilities_nothing_comes_back():
 def test_other_model_or_other_arithmetic_is_refused_in_one_line():
     loaded = decoder()
     made = compress((TEXT[0] * 3).encode(), loaded=loaded, name="one (base)")
-    written, code = unpack(made)
+    [(written, code)] = unpack(made)
     with pytest.raises(UserError, match=r"written with the model one \(base\)"):
         decompress(made)
     other = decoder()
@@ -257,7 +257,7 @@ def test_digest_tells_models_apart_by_any_weight_and_by_their_vocabulary():
 def test_damaged_file_is_refused_or_right_after_all(data: st.DataObject):
     content = (TEXT[0] * 2).encode()
     made = bytearray(compress(content))
-    assert unpack(bytes(made))[0].method == NGRAM
+    assert unpack(bytes(made))[0][0].method == NGRAM
     kind = data.draw(st.sampled_from(("flip", "cut", "fill")))
     at = data.draw(st.integers(0, len(made) - 1))
     if kind == "flip":
@@ -272,6 +272,33 @@ def test_damaged_file_is_refused_or_right_after_all(data: st.DataObject):
         assert decompress(bytes(made)) == content
 
 
+def test_joined_files_give_all_contents_in_a_row():
+    loaded, opened = decoder(), []
+    contents = [(TEXT[0] * 2).encode(), b"", bytes(random.Random(3).randbytes(50)), (TEXT[0] * 3).encode()]
+    packed = [compress(data, loaded=loaded if number in (0, 3) else None) for number, data in enumerate(contents)]
+    assert [header.method for header, _ in unpack(b"".join(packed))] == [MODEL, STORED, STORED, MODEL]
+
+    def load(header: CompressedHeader) -> LoadedModel:
+        opened.append(header.name)
+        return loaded
+
+    shares: list[float] = []
+    assert decompress(b"".join(packed), load=load, progress=shares.append) == b"".join(contents)
+    assert len(opened) == 1
+    assert shares == sorted(shares)
+    both = compress(contents[0]) + compress(contents[3])
+    assert decompress(both) == contents[0] + contents[3]
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"garbage", b"UHC", b"UHC\2", b"\n", compress(b"abc" * 30)[:-1]], ids=repr)
+@pytest.mark.parametrize("content", [(TEXT[0] * 2).encode(), bytes(range(256))], ids=["n-gram", "stored"])
+def test_bytes_behind_the_end_are_never_lost(rest: bytes, content: bytes):
+    made = compress(content)
+    with pytest.raises(UserError, match=r"follow the end of what was packed|cut off|has layout"):
+        decompress(made + rest)
+    assert decompress(made) == content
+
+
 def test_run_compresses_with_the_stage_that_was_asked_for(tmp_path: Path):
     run = make_run(tmp_path / "demo", context=24)
     base, dpo = underhood.load(run, "base"), underhood.load(run, "dpo")
@@ -279,7 +306,7 @@ def test_run_compresses_with_the_stage_that_was_asked_for(tmp_path: Path):
     for loaded in (base, dpo):
         loaded.model.unembed.weight.data *= 0.05
     made = compress(data, loaded=base)
-    assert unpack(made)[0].method == MODEL
+    assert unpack(made)[0][0].method == MODEL
     assert decompress(made, load=lambda _: base) == data
     with pytest.raises(UserError, match="another model"):
         decompress(made, load=lambda _: dpo)

@@ -238,3 +238,21 @@ def test_file_is_plain_json_and_arrays(library: PassageIndex, tmp_path: Path):
         head = json.loads(file.read("index.json"))
         assert (head["passages"], head["facts"]["data"]) == (len(LIBRARY), ["library"])
         assert json.loads(file.read("passages.jsonl").splitlines()[0])["title"] == "os.path.join"
+
+
+@pytest.mark.parametrize("behind", [b"x", b"PK", bytes(70_000)], ids=["byte", "letters", "zeros"])
+def test_bytes_behind_an_index_are_named(tmp_path: Path, library: PassageIndex, behind: bytes):
+    library.save(tmp_path / "a.index")
+    content = (tmp_path / "a.index").read_bytes()
+    (tmp_path / "a.index").write_bytes(content + behind)
+    with pytest.raises(UserError, match=r"damaged|not an index"):
+        PassageIndex.load(tmp_path / "a.index")
+
+
+def test_joined_indexes_are_refused_not_read_by_half(tmp_path: Path, library: PassageIndex):
+    library.save(tmp_path / "a.index")
+    PassageIndex.build(LIBRARY[:2]).save(tmp_path / "b.index")
+    both = (tmp_path / "a.index").read_bytes() + (tmp_path / "b.index").read_bytes()
+    (tmp_path / "both.index").write_bytes(both)
+    with pytest.raises(UserError, match=r"bytes precede it.*--add adds to one"):
+        PassageIndex.load(tmp_path / "both.index")

@@ -57,7 +57,7 @@ def run(args: Args) -> int:
         return open_base(args.model, args.stage)
 
     try:
-        length = unpack(data)[0].length
+        length = sum(header.length for header, _ in unpack(data))
         with share_line(console(sys.stderr), "Unpacking", length) as progress:
             content = decompress(data, load=load, progress=progress)
     except UserError as error:

@@ -4,16 +4,20 @@ A file begins with what its reader must know (everything is checked before a byt
 arithmetic code:
 
 =============== ============================================================================
-``UHC`` 1       what it is, and the version of this layout
+``UHC`` 2       what it is, and the version of this layout
 method          0 the bytes as they are, 1 n-gram, 2 a token model
 length          of the content, in bytes
 checksum        eight bytes of the content's BLAKE2b
+1, 2: code      its length in bytes
 1: order        of the n-gram
 2: model        eight bytes of its digest; then tokens, streams, window, threads; four bytes
                 of a probe; its name, and PyTorch's version and kind of processor, in words
 =============== ============================================================================
 
 Numbers are in groups of seven bits, the smallest first (LEB128); words are counted and in UTF-8.
+
+As with gzip, files that were joined are one file, whose content is theirs in a row. Anything else behind the code is an
+error: it would be lost.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from underhood.infer.load import LoadedModel
     from underhood.infer.token_streams import Shape
 
-MAGIC, VERSION = b"UHC", 1
+MAGIC, VERSION = b"UHC", 2
 STORED, NGRAM, MODEL = 0, 1, 2
 ORDER = 5
 
@@ -46,6 +50,7 @@ class CompressedHeader:
     method: int
     length: int
     checksum: bytes
+    code_length: int = 0
     order: int = ORDER
     model: bytes = b""
     shape: Shape | None = None
@@ -56,45 +61,63 @@ class CompressedHeader:
 
     def pack(self) -> bytes:
         head = MAGIC + bytes((VERSION, self.method)) + _number(self.length) + self.checksum
-        if self.method == NGRAM:
-            return head + _number(self.order)
-        if self.shape is None:
+        if self.method == STORED:
             return head
+        head += _number(self.code_length)
+        if self.shape is None:
+            return head + _number(self.order)
         shape = (self.shape.tokens, self.shape.streams, self.shape.window, self.shape.threads)
         words = (self.name, self.torch, self.processor)
         return head + self.model + b"".join(map(_number, shape)) + self.probe + b"".join(map(_word, words))
 
 
-def unpack(data: bytes) -> tuple[CompressedHeader, bytes]:
-    """A file's own words, and the code behind them.
+def unpack(data: bytes) -> list[tuple[CompressedHeader, bytes]]:
+    """The header and the code of a file; of joined files, those of each.
 
     Raises:
-        UserError: it is not such a file, of a later version, or cut off.
+        UserError: it is not such a file, of another version, cut off, or has something else behind it.
     """
-    if data[:3] != MAGIC:
-        raise UserError("this is not a file that underhood compress wrote")
-    if data[3:4] != bytes((VERSION,)):
-        raise UserError(f"this file has layout {data[3:4].hex() or 'none'}", expected=str(VERSION))
+    reader = _Reader(data)
+    members: list[tuple[CompressedHeader, bytes]] = []
+    while reader.at < len(data) or not members:
+        if members and data[reader.at : reader.at + 3] != MAGIC:
+            raise UserError(
+                f"{len(data) - reader.at:,} bytes follow the end of what was packed, at offset {reader.at:,}",
+                fix=f"Keep its first {reader.at:,} bytes, or pack and join files again",
+            )
+        header = _read_header(reader)
+        size = header.length if header.method == STORED else header.code_length
+        if size > len(data) - reader.at:
+            left = len(data) - reader.at
+            raise UserError("this file is cut off", expected=f"{size:,} more bytes", got=f"{left:,}")
+        members.append((header, reader.take(size)))
+    return members
+
+
+def _read_header(reader: _Reader) -> CompressedHeader:
     from underhood.infer.token_streams import Shape
 
-    reader = _Reader(data, 4)
+    begin = reader.peek(4)
+    if begin[:3] != MAGIC:
+        raise UserError("this is not a file that underhood compress wrote")
+    if begin[3:] != bytes((VERSION,)):
+        raise UserError(f"this file has layout {begin[3:].hex() or 'none'}", expected=f"{VERSION:02x}")
+    reader.take(4)
     method, length, checksum = reader.take(1)[0], reader.number(), reader.take(8)
     if method == STORED:
-        header = CompressedHeader(method, length, checksum)
-    elif method == NGRAM:
-        header = CompressedHeader(method, length, checksum, order=reader.number())
-    elif method == MODEL:
-        model, (tokens, streams, window, threads) = reader.take(8), (reader.number() for _ in range(4))
-        sound = tokens <= length and 1 <= streams <= min(max(1, tokens), 1024) and 2 <= window <= 1 << 16
-        sound = sound and 1 <= threads <= 1024
-        if not sound:
-            raise UserError("this file is damaged: its beginning contradicts itself")
-        shape, probe = Shape(tokens, streams, window, threads), reader.take(4)
-        words = [reader.word() for _ in range(3)]
-        header = CompressedHeader(method, length, checksum, ORDER, model, shape, probe, *words)
-    else:
+        return CompressedHeader(method, length, checksum)
+    if method not in (NGRAM, MODEL):
         raise UserError(f"this file is damaged: there is no method {method}")
-    return header, data[reader.at :]
+    code_length = reader.number()
+    if method == NGRAM:
+        return CompressedHeader(method, length, checksum, code_length, order=reader.number())
+    model, (tokens, streams, window, threads) = reader.take(8), (reader.number() for _ in range(4))
+    sound = tokens <= length and 1 <= streams <= min(max(1, tokens), 1024) and 2 <= window <= 1 << 16
+    if not (sound and 1 <= threads <= 1024):
+        raise UserError("this file is damaged: its beginning contradicts itself")
+    shape, probe = Shape(tokens, streams, window, threads), reader.take(4)
+    words = [reader.word() for _ in range(3)]
+    return CompressedHeader(method, length, checksum, code_length, ORDER, model, shape, probe, *words)
 
 
 def compress(
@@ -116,10 +139,8 @@ def compress(
     """
     checksum = _checksum(data)
     if loaded is None:
-        head, code = (
-            CompressedHeader(NGRAM, len(data), checksum, order=order).pack(),
-            _write_ngram(data, order, progress),
-        )
+        code = _write_ngram(data, order, progress)
+        head = CompressedHeader(NGRAM, len(data), checksum, len(code), order=order).pack()
     else:
         head, code = _write_tokens(data, checksum, loaded, name, progress)
     plain = CompressedHeader(STORED, len(data), checksum).pack()
@@ -129,15 +150,45 @@ def compress(
 def decompress(
     data: bytes, *, load: Callable[[CompressedHeader], LoadedModel] | None = None, progress: Progress | None = None
 ) -> bytes:
-    """The bytes that `compress` was given.
+    """The bytes that `compress` was given; of joined files, those of all in a row.
 
     Args:
-        load: opens the model that a file was written with; called for such files only.
+        load: opens the model that a file was written with; called for such files only, and once per model.
 
     Raises:
-        UserError: it is not such a file, it is damaged, the model is another one, or this machine computes otherwise.
+        UserError: it is not such a file, it is damaged or has something else behind it, the model is another one, or
+            this machine computes otherwise.
     """
-    written, code = unpack(data)
+    members = unpack(data)
+    total, done = max(1, sum(header.length for header, _ in members)), 0
+    models: dict[bytes, LoadedModel] = {}
+
+    def load_once(written: CompressedHeader) -> LoadedModel:
+        if load is None:
+            raise UserError(f"this file was written with the model {written.name}", fix="Give that model")
+        if written.model not in models:
+            models[written.model] = load(written)
+        return models[written.model]
+
+    contents: list[bytes] = []
+    for header, code in members:
+        told = None if progress is None else _of_all(progress, done, header.length, total)
+        contents.append(_content(header, code, load_once, told))
+        done += header.length
+    return b"".join(contents)
+
+
+def _of_all(progress: Progress, before: int, length: int, total: int) -> Progress:
+    return lambda share: progress((before + share * length) / total)
+
+
+def _content(
+    written: CompressedHeader,
+    code: bytes,
+    load: Callable[[CompressedHeader], LoadedModel],
+    progress: Progress | None,
+) -> bytes:
+    """The content of one packed file, compared with its checksum."""
     try:
         if written.method == STORED:
             content = code
@@ -187,10 +238,12 @@ def _write_tokens(
     spelling, opening = Spelling(loaded.tokenizer, loaded.model.vocab_size), _opening(loaded)
     ids = spelling.encode(data)
     shape = token_streams.Shape.of(loaded.model, len(ids))
+    code = token_streams.write(loaded.model, spelling, opening, ids, shape, _share(progress))
     head = CompressedHeader(
         MODEL,
         len(data),
         checksum,
+        len(code),
         model=digest_of(loaded.model, spelling, opening),
         shape=shape,
         probe=token_streams.probe(loaded.model, spelling, opening, shape),
@@ -198,22 +251,19 @@ def _write_tokens(
         torch=torch.__version__,
         processor=torch.backends.cpu.get_cpu_capability(),
     )
-    code = token_streams.write(loaded.model, spelling, opening, ids, shape, _share(progress))
     return head.pack(), code
 
 
 def _read_tokens(
     code: bytes,
     written: CompressedHeader,
-    load: Callable[[CompressedHeader], LoadedModel] | None,
+    load: Callable[[CompressedHeader], LoadedModel],
     progress: Progress | None,
 ) -> bytes:
     from underhood.infer import token_streams
     from underhood.infer.token_code import Spelling, digest_of
 
     assert written.shape is not None
-    if load is None:
-        raise UserError(f"this file was written with the model {written.name}", fix="Give that model")
     loaded = load(written)
     spelling, opening = Spelling(loaded.tokenizer, loaded.model.vocab_size), _opening(loaded)
     digest = digest_of(loaded.model, spelling, opening)
@@ -268,8 +318,11 @@ def _word(text: str) -> bytes:
 
 
 class _Reader:
-    def __init__(self, data: bytes, at: int):
-        self._data, self.at = data, at
+    def __init__(self, data: bytes):
+        self._data, self.at = data, 0
+
+    def peek(self, count: int) -> bytes:
+        return self._data[self.at : self.at + count]
 
     def take(self, count: int) -> bytes:
         taken = self._data[self.at : self.at + count]

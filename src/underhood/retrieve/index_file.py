@@ -70,6 +70,7 @@ def unpack(
         raise UserError(f"{what} {path}", fix=mend) from error
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
+            _check_extent(file, content)
             head = json.loads(file.read("index.json"))
             if not isinstance(head, dict) or head.get("format") != FORMAT:
                 raise UserError(f"{path} is not an index of passages", fix=mend)
@@ -96,7 +97,20 @@ def unpack(
     return passages, bm25, facts
 
 
+_END_OF_ARCHIVE, _END_SIZE = b"PK\5\6", 22
 _UTF8 = ("utf-8", "surrogatepass")
+
+
+def _check_extent(file: zipfile.ZipFile, content: bytes) -> None:
+    """Raises ValueError unless the archive is the whole file: readers of zip pass over what is before and behind it."""
+    first = min((member.header_offset for member in file.infolist()), default=0)
+    if first:
+        raise ValueError(
+            f"{first:,} bytes precede it, perhaps another index: indexes can't be joined, --add adds to one"
+        )
+    rest = len(content) - content.rfind(_END_OF_ARCHIVE) - _END_SIZE
+    if rest:
+        raise ValueError(f"{rest:,} bytes follow its end")
 
 
 def _encoded(lines: Sequence[str]) -> bytes:
