@@ -18,6 +18,7 @@ from underhood.web.pages_api import Pages, pages_router
 from underhood.web.path_pages import path_router
 from underhood.web.recent_completions import RecentCompletions
 from underhood.web.registry import ModelRegistry
+from underhood.web.request_normalization import NormalizeRequests
 from underhood.web.routes import embeddings_router, feedback_router, models_router, tokenize_router, watching_router
 from underhood.web.run_views import Runs
 from underhood.web.security import Gate
@@ -45,7 +46,13 @@ def create_app(registry: ModelRegistry, settings: ServeSettings | None = None) -
         if store is not None:
             store.close()
 
-    app = FastAPI(title="Underhood", docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="Underhood",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=life,
+        strict_content_type=False,  # `Gate` keeps other origins' pages out, which send no content type at times
+    )
     errors.install(app)
 
     @app.exception_handler(ClientGone)
@@ -68,10 +75,12 @@ def create_app(registry: ModelRegistry, settings: ServeSettings | None = None) -
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.allow_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],  # OpenAI's client for browsers sends a dozen headers of its own
+            expose_headers=["Retry-After"],
         )
     app.add_middleware(Metered, metrics=metrics)
+    app.add_middleware(NormalizeRequests)
     return app
 
 

@@ -21,6 +21,10 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         if not hasattr(self, "_parsed"):
+            encoding = self.headers.get("content-encoding", "identity")
+            if encoding.lower() not in ("identity", ""):
+                message = f"The body is encoded as {encoding}; send it as it is, without Content-Encoding."
+                raise ApiError(415, message, headers={"Accept-Encoding": "identity"})
             raw = await self.body()
             # A long body would hold up everybody else's stream.
             self._parsed = await asyncio.to_thread(parse, raw) if len(raw) > 1 << 16 else parse(raw)
@@ -43,10 +47,11 @@ def parse(raw: bytes) -> Any:
     """The value that a body spells.
 
     Raises:
-        ApiError: it is not UTF-8, not JSON as RFC 8259 has it, too deep, or not text all through.
+        ApiError: it is not UTF-8, not JSON as RFC 8259 has it, too deep, or not text all through. A byte order mark in
+            front is passed over.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_twice)
+        value = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_no_twice)
         _check(value)
     except UnicodeError as error:
         raise ApiError(400, "The body is not UTF-8, or holds half of a surrogate pair.") from error

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -17,6 +17,9 @@ from underhood.infer.request_handle import EngineStopped, QueueFull
 log = logging.getLogger("underhood.web")
 
 INVALID, FAILED, BUSY = "invalid_request_error", "server_error", "rate_limit_error"
+
+OPERATIONS = ("/chat/completions", "/completions", "/embeddings", "/models")
+"""OpenAI's paths behind ``/v1``."""
 
 
 class ApiError(HTTPException):
@@ -60,6 +63,13 @@ def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     return ApiError(404, f"The model {name!r} does not exist. {hint}", param="model", code="model_not_found")
 
 
+def nothing_at(path: str) -> str:
+    """What a wrong path is told: a base URL without ``/v1``, or with it twice, is the frequent slip."""
+    message = f"There is nothing at {path}."
+    operation = next((operation for operation in OPERATIONS if path.rstrip("/").endswith(operation)), None)
+    return message if operation is None else f"{message} Did you mean /v1{operation}? The base URL ends with /v1."
+
+
 def engine_failed() -> ApiError:
     return ApiError(503, "The engine failed on this request.", kind=FAILED, code="engine_failed")
 
@@ -96,10 +106,17 @@ def install(app: FastAPI) -> None:
         return of_validation(error.errors(), error.body).response
 
     @app.exception_handler(HTTPException)
-    async def _(request: Request, error: HTTPException) -> JSONResponse:
-        messages = {404: f"There is nothing at {request.url.path}.", 405: f"{request.method} does not work here."}
+    async def _(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            allowed = headers.get("Allow", "").split(", ")
+            methods = [*allowed, "HEAD"] if "GET" in allowed else allowed
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": ", ".join([*methods, "OPTIONS"])})
+            headers["Allow"] = ", ".join(methods)
+        messages = {404: nothing_at(request.url.path), 405: f"{request.method} does not work here."}
         message = messages.get(error.status_code, str(error.detail))
-        return ApiError(error.status_code, message, headers=error.headers).response
+        return ApiError(error.status_code, message, headers=headers).response
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> JSONResponse:

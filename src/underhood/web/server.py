@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from underhood.core.errors import UserError
+from underhood.web.http_protocol import Http1Protocol
 from underhood.web.settings import ServeSettings
 
 BACKLOG = 2048
@@ -59,6 +60,7 @@ class Server(uvicorn.Server):
             timeout_keep_alive=30,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             backlog=BACKLOG,
+            http=Http1Protocol,
             ws="none",
         )
         super().__init__(config)
