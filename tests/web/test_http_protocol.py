@@ -15,7 +15,7 @@ from live_server import Live, tiny_server
 BODY = json.dumps({"model": "tiny:base", "prompt": "The list", "max_tokens": 4, "temperature": 0}).encode()
 LENGTH = f"Content-Length: {len(BODY)}\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n"
-CHUNKS = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:7], BODY[7:])) + b"0\r\n\r\n"
+CHUNKS = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (BODY[:7], BODY[7:])) + b"0\r\n\r\n"
 OFFERS = {
     "java": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n",
     "tls": "Connection: keep-alive, Upgrade\r\nUpgrade: TLS/1.0\r\n",
