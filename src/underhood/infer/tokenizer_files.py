@@ -1,4 +1,4 @@
-"""Tokenizer, chat template and special token ids of a model's folder, or a placeholder that says what is missing."""
+"""Tokenizer, chat template and special token ids of a model, or a placeholder that says what is missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.text.chat import Template
-from underhood.text.load import load_chat_template, load_roles, load_tokenizer
+from underhood.text.gguf_vocabulary import MODEL_KEY, Metadata, gguf_tokenizer
+from underhood.text.load import chat_template_of, load_chat_template, load_roles, load_tokenizer
 from underhood.text.settings import SpecialTokenIds
+
+NO_SPECIAL_TOKENS = SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
 
 
 def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | None, SpecialTokenIds]:
@@ -20,9 +23,31 @@ def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Temp
     except UserError as error:
         # An error keeps the frames that it went through, and these the model: only its message is kept.
         copy = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
-        unknown = SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
-        return MissingTokenizer(copy, vocab_size), None, unknown
+        return MissingTokenizer(copy, vocab_size), None, NO_SPECIAL_TOKENS
     return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
+
+
+def load_gguf_tokenizer(
+    metadata: Metadata, vocab_size: int, *, where: str = "the GGUF file"
+) -> tuple[Tokenizer, Template | None, SpecialTokenIds]:
+    """Tokenizer, chat template and special token ids of a GGUF file; a file without a tokenizer still gives a model.
+
+    Args:
+        metadata: the file's keys with plain Python values.
+        vocab_size: rows of the model's embedding.
+        where: how errors call the file.
+
+    Raises:
+        UserError: the file has a tokenizer that is not known here, is damaged, or has more tokens than the model rows.
+    """
+    if metadata.get(MODEL_KEY) in (None, "none", "no_vocab"):
+        error = UserError(f"{where} holds no tokenizer", expected=f"the key {MODEL_KEY}")
+        return MissingTokenizer(error, vocab_size), None, NO_SPECIAL_TOKENS
+    tokenizer, settings = gguf_tokenizer(metadata, where)
+    if tokenizer.vocab_size > vocab_size:
+        got = f"{tokenizer.vocab_size:,} tokens and {vocab_size:,} rows"
+        raise UserError(f"{where} has more tokens than its model has embeddings", expected="a row per token", got=got)
+    return tokenizer, chat_template_of(settings, tokenizer, where), settings.roles(tokenizer)
 
 
 @dataclass(frozen=True)

@@ -75,14 +75,26 @@ def load_chat_template(
     Raises:
         UserError: a settings file is broken, or there are templates but none of this name.
     """
-    folder = Path(folder)
-    settings = read_settings(folder)
+    return chat_template_of(read_settings(Path(folder)), tokenizer, str(folder), name=name)
+
+
+def chat_template_of(
+    settings: TokenizerSettings, tokenizer: Tokenizer, where: str, *, name: str = "default"
+) -> Template | None:
+    """The chat template that settings hold; None for a model without one.
+
+    Args:
+        where: how errors call the model.
+
+    Raises:
+        UserError: there are templates but none of this name.
+    """
     ours = CHATML.start in tokenizer.special and CHATML.end in tokenizer.special
     if not settings.chat_templates:
         return CHATML if ours else None
     if name not in settings.chat_templates:
         there = ", ".join(settings.chat_templates)
-        raise UserError(f"{folder} has no chat template {name!r}", expected=there)
+        raise UserError(f"{where} has no chat template {name!r}", expected=there)
     source = settings.chat_templates[name]
     if ours and source == CHATML.jinja:
         return CHATML
@@ -91,7 +103,7 @@ def load_chat_template(
         source=source,
         variables={key: value for key, value in named.items() if value is not None},
         end_ids=settings.roles(tokenizer).end_ids,
-        where=f"the chat template of {folder}",
+        where=f"the chat template of {where}",
     )
 
 
