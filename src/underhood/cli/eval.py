@@ -7,12 +7,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(ModelOptions):
     """Measures the finished models of a run on text and questions they never saw.
 
     What has been measured already is shown at once. Given a checkpoint, it

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(ModelOptions):
     """Writes a model of a run in a form that other programs open.
 
     hf makes a folder for transformers and vLLM; gguf makes one file for

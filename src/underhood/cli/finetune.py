@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.recipes.finetune_spec import FinetuneSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(FinetuneSpec):
+class Args(ModelOptions, FinetuneSpec):
     """Fine-tunes any model on a file of conversations and makes a run of its own.
     Only the answers are learnt. What is interrupted goes on.
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.cli.retrieval_options import RetrievalOptions
 from underhood.cli.sampling_options import SamplingOptions
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RetrievalOptions, SamplingOptions):
+class Args(ModelOptions, RetrievalOptions, SamplingOptions):
     """Continues a prompt with the model of a run and prints what it wrote, nothing else.
 
     Without PROMPT it reads standard input; an empty prompt begins a new text. With --retrieve the prompt is a question

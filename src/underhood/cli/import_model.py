@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 
 
-@dataclass(frozen=True)
-class Args:
+@dataclass(frozen=True, kw_only=True)
+class Args(ModelOptions):
     """Reads a published model, says what it is, checks it, and keeps it as a run.
 
     Only safetensors files are read: pickled weights are refused, and a model's own code is never run. Chat, generate
     and the others also take such a folder as it is; a run is needed to train it further.
+
+    It also lists the keys of config.json that decided nothing, by why they could be passed over: known to be unused,
+    empty (null, false), private (they begin with _), or ignored by --ignore-config-keys.
     """
 
     source: Positional[str]
@@ -30,7 +34,7 @@ def run(args: Args) -> int:
     from underhood.cli.model_loading import open_model
     from underhood.core.errors import UserError
     from underhood.infer.fetch import fetch
-    from underhood.infer.importing import facts_of, import_run, verify
+    from underhood.infer.importing import facts_of, import_run, unused_keys_text, verify
 
     name = args.source.removeprefix("hf:").partition("@")[0].rstrip("/").rpartition("/")[2]
     out = args.out or Path("runs") / (name or "model")
@@ -41,6 +45,8 @@ def run(args: Args) -> int:
         raise UserError(f"{folder} is not a Hugging Face folder", expected="a config.json in it")
     loaded = open_model(folder, keep_type=True)
     print(facts_of(loaded).text())
+    if notes := unused_keys_text(folder):
+        print(notes)
     verify(loaded)
     if not args.check:
         print(f"run        {import_run(loaded, args.source, out)}")

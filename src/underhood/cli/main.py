@@ -10,7 +10,8 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from underhood.core.errors import UserError, nearest
 from underhood.core.threads import limit_spinning
@@ -128,9 +129,10 @@ def _run(verb: str, words: list[str]) -> int:
         if stage is not None:
             from underhood.cli.train_stage import args_of, run_stage_command
 
-            return run_stage_command(stage, parse(args_of(stage), words, prog=f"underhood {verb}"))
+            args = parse(args_of(stage), words, prog=f"underhood {verb}")
+            return _call(lambda args: run_stage_command(stage, args), args)
         module = importlib.import_module(f"underhood.cli.{MODULES.get(verb, verb)}")
-        return module.run(parse(module.Args, words, prog=f"underhood {verb}"))
+        return _call(module.run, parse(module.Args, words, prog=f"underhood {verb}"))
     except HelpRequested as page:
         print(page)
         return 0
@@ -152,6 +154,17 @@ def _run(verb: str, words: list[str]) -> int:
     except Exception:
         _ask_to_report(verb)
         raise
+
+
+def _call(run: Callable[[Any], int], args: Any) -> int:
+    """Runs a command under the settings that hold for all models it opens."""
+    keys = getattr(args, "ignore_config_keys", ())
+    if not keys:
+        return run(args)
+    from underhood.models.config_keys import ignoring_config_keys
+
+    with ignoring_config_keys(keys):
+        return run(args)
 
 
 def _complain(line: str) -> int:

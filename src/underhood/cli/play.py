@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
@@ -20,7 +21,7 @@ SHANNON = (80, 7, 0, 3, 4, 2, 1, 0, 1, 0, 0, 1, 0, 1)
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(ModelOptions):
     """Guess the next letter of a text, as Shannon's wife Betty did in 1951.
 
     The number of guesses that each letter takes bounds the entropy of the

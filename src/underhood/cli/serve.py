@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.cli.retrieval_options import RetrievalOptions, check_contradiction, nothing_to_quote
 from underhood.core.errors import UserError
@@ -16,7 +17,7 @@ KEY = "UNDERHOOD_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RetrievalOptions):
+class Args(ModelOptions, RetrievalOptions):
     """Serves models to programs, through OpenAI's API, and to people, as a web page.
 
     A run's stages are models of their own: requests name them NAME:STAGE, or

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.infer.cache import dtype_of
 from underhood.infer.load import IMPORTED, PUBLISHED, LoadedModel
 from underhood.models.base import parameter_count
+from underhood.models.config_keys import UnusedKey
 from underhood.models.hub_weights import read_config
+from underhood.models.huggingface import family_name, unused_config_keys
 from underhood.models.presets import active_parameter_count
 from underhood.text.load import GPT2_FILES, SENTENCEPIECE_FILES
 
@@ -79,7 +82,7 @@ def facts_of(loaded: LoadedModel) -> Facts:
     missing = getattr(loaded.tokenizer, "error", None)
     kind = str(missing) if missing else f"{loaded.tokenizer.vocab_size:,} tokens"
     return Facts(
-        family=str(read_config(loaded.path)["model_type"]),
+        family=family_name(read_config(loaded.path)),
         parameters=parameter_count(loaded.model),
         active=active_parameter_count(loaded.model),
         context_length=loaded.decoder.context_length,
@@ -87,6 +90,27 @@ def facts_of(loaded: LoadedModel) -> Facts:
         chats=loaded.chats,
         tokenizer=kind,
     )
+
+
+def unused_keys_text(folder: Path) -> str:
+    """The keys of a folder's ``config.json`` that decided nothing, in groups by why they could be passed over."""
+    unused = unused_config_keys(read_config(folder), where=str(folder / "config.json"))
+    groups = [
+        ("unused", [key.key for key in unused if key.why == "harmless"]),
+        ("empty", [_key_and_value(key) for key in unused if key.why == "empty"]),
+        ("private", [_key_and_value(key) for key in unused if key.why == "private"]),
+        ("ignored", [_key_and_value(key) for key in unused if key.why == "ignored"]),
+    ]
+    return "\n".join(
+        textwrap.fill(f"{name:<11}{', '.join(keys)}", 80, subsequent_indent=" " * 11, break_on_hyphens=False)
+        for name, keys in groups
+        if keys
+    )
+
+
+def _key_and_value(unused: UnusedKey) -> str:
+    value = json.dumps(unused.value)
+    return f"{unused.key} {value if len(value) <= 24 else value[:21] + '…'}"
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Reading a Hugging Face ``config.json`` strictly: a key that nobody read, and that could matter, is an error.
 
-A silent default is the worst way to open someone's model: the answer is wrong and looks right. So every key of the
-file is either taken by the family that reads it, known to change nothing about the function, or refused by name.
+Every key of the file is either taken by the family that reads it, passed over with a reason, or refused by name; the
+rules are in `config_keys`.
 """
 
 from __future__ import annotations
@@ -11,52 +11,9 @@ from math import log, sqrt
 from typing import Any
 
 from underhood.core.errors import UserError
+from underhood.models.config_keys import ALLOWED_VALUES, UnusedKey, ignored_config_keys, judge
 from underhood.nn.rope import RotarySpec
 from underhood.nn.rope_scaling import LinearScaling, Llama3Scaling, LongRopeScaling, RotaryScalingSpec, YarnScaling
-
-_HARMLESS = """
-_name_or_path _commit_hash architectures auto_map model_type dtype torch_dtype transformers_version
-transformers.js_config unsloth_version unsloth_fixed is_llama_config license use_cache cache_implementation
-_attn_implementation _attn_implementation_autoset attn_implementation use_flash_attn torchscript return_dict
-output_attentions output_hidden_states output_router_logits gradient_checkpointing use_bfloat16 fp16 bf16 fp32
-chunk_size_feed_forward pretraining_tp base_model_tp_plan tf_legacy_loss pruned_heads reorder_and_upcast_attn
-
-attention_dropout attn_pdrop resid_pdrop embd_pdrop hidden_dropout classifier_dropout initializer_range
-router_aux_loss_coef router_jitter_noise input_jitter_noise
-
-bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id bad_words_ids tokenizer_class
-prefix task_specific_params do_sample temperature top_k top_p typical_p num_beams num_beam_groups max_length min_length
-max_new_tokens early_stopping length_penalty repetition_penalty no_repeat_ngram_size diversity_penalty
-encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id suppress_tokens
-begin_suppress_tokens num_return_sequences remove_invalid_values return_dict_in_generate output_scores
-
-finetuning_task id2label label2id num_labels problem_type summary_activation summary_first_dropout
-summary_proj_to_labels summary_type summary_use_proj
-"""
-HARMLESS = frozenset(_HARMLESS.split())
-"""Keys that do not change what a language model computes: where the file comes from and how programs handle it
-(``auto_map`` names remote code, which is never run), training only, tokens and text generation (read elsewhere), and
-heads for other tasks."""
-
-ONLY: Mapping[str, tuple[Any, ...]] = {
-    "is_encoder_decoder": (False,),
-    "is_decoder": (False, True),
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "tie_encoder_decoder": (False,),
-    "use_bidirectional_attention": (False, None),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "scale_attn_weights": (True,),
-    "clip_qkv": (None,),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "lm_head_bias": (False,),
-    "full_attention_mod": (1,),
-    "interpolate_factor": (1,),
-    "rope_interleaved": (False,),
-    "num_nextn_predict_layers": (0, None),
-}
-"""Keys that would change it, with the values that do not."""
 
 _MISSING = object()
 
@@ -68,11 +25,17 @@ class Config:
         data: the file's object.
         where: its name, for errors.
         context: the context that the model shall have, or None for the file's own.
+
+    Attributes:
+        unused: after `finish`, the keys that passed without being read, those of inner objects included.
     """
 
     def __init__(self, data: Mapping[str, Any], where: str, context: int | None = None):
         self.data, self.where, self.context = data, where, context
+        self.unused: list[UnusedKey] = []
         self._read: set[str] = set()
+        self._skipped: set[str] = set()
+        self._allowed = dict(ALLOWED_VALUES)
 
     def get(self, key: str, default: Any = _MISSING) -> Any:
         """The value of `key`, as it is (null included), or `default` where there is no such key."""
@@ -110,24 +73,45 @@ class Config:
         return choices[value]
 
     def skip(self, *keys: str) -> None:
-        """Marks keys as read that change nothing in this family."""
-        self._read.update(keys)
+        """Names keys that change nothing in this family, whatever they say."""
+        self._skipped.update(keys)
+
+    def allow(self, *values: Any, keys: str) -> None:
+        """Names keys (with blanks between them) that this family does not read, with the values that describe it."""
+        self._allowed |= dict.fromkeys(keys.split(), values)
 
     def finish(self) -> None:
-        """Refuses what nobody has read.
+        """Passes over or refuses what nobody has read.
 
         Raises:
-            UserError: a key that changes the function, or may.
+            UserError: keys that change the function, or may; or one that was read and shall be ignored.
         """
+        if needed := sorted(self._read & self.data.keys() & ignored_config_keys()):
+            raise UserError(f"{self.where}: {needed[0]!r} decides what the model computes, so it can't be ignored")
+        unknown = []
         for key, value in self.data.items():
-            if key in self._read or key in HARMLESS:
+            if key in self._read:
                 continue
-            if key not in ONLY:
-                fix = "It may change what the model computes, so nothing was loaded"
-                raise UserError(f"{self.where} has a key that underhood does not know: {key!r}", fix=fix)
-            if value not in ONLY[key]:
-                expected = " or ".join(map(repr, ONLY[key]))
+            verdict = "harmless" if key in self._skipped else judge(key, value, self._allowed)
+            if verdict == "unsupported":
+                expected = " or ".join(map(repr, self._allowed[key]))
                 raise UserError(f"{key} in {self.where} is not supported", expected=expected, got=repr(value))
+            if verdict == "unknown":
+                unknown.append(key)
+            else:
+                self.unused.append(UnusedKey(key, value, verdict))
+        if unknown:
+            number = "a key" if len(unknown) == 1 else "keys"
+            raise UserError(
+                f"{self.where} has {number} that underhood does not know: {', '.join(map(repr, unknown))}",
+                fix="A key may change what the model computes, so nothing was loaded; where you know that it does not, "
+                f"pass --ignore-config-keys {' '.join(unknown)}",
+            )
+
+    def finish_inner(self, inner: Config, name: str) -> None:
+        """`finish` of an object inside this one, under the key `name`."""
+        inner.finish()
+        self.unused += [UnusedKey(f"{name}.{unused.key}", unused.value, unused.why) for unused in inner.unused]
 
     def _or_default(self, key: str, default: Any) -> Any:
         value = self.get(key, default)
@@ -157,7 +141,10 @@ def read_rotary(
     Raises:
         UserError: a scaling that is not known, or one of its keys.
     """
-    given = config.get("rope_scaling", None) or config.get("rope_parameters", None) or {}
+    source_key = "rope_scaling" if config.get("rope_scaling", None) else "rope_parameters"
+    given = config.get(source_key, None) or {}
+    if source_key == "rope_scaling":
+        config.get("rope_parameters", None)  # transformers too takes the older key where both are there
     if kind is not None and kind in given:
         given = given[kind] or {}
     if not isinstance(given, Mapping):
@@ -182,16 +169,26 @@ def read_rotary(
         "yarn": lambda: _yarn(rope, int(original)),
     }
     name = rope.get("rope_type", rope.get("type", "default"))
-    if name in ("longrope", "su"):
+    if name == "dynamic":  # NTK scaling that begins where the context ends: within it, nothing is scaled
+        rope.number("factor")
+        if config.context is not None and config.context > context:
+            raise UserError(
+                f"{config.where} scales its rotary positions by the length of the text beyond {context:,} tokens, "
+                "which is not supported",
+                expected=f"a context up to {context:,}",
+                got=str(config.context),
+            )
+        scaling: RotaryScalingSpec | None = None
+    elif name in ("longrope", "su"):
         context = config.context or original
-        scaling: RotaryScalingSpec | None = _longrope(rope, config, context, int(original), int(head_dim * fraction))
+        scaling = _longrope(rope, config, context, int(original), int(head_dim * fraction))
     elif name in scalings:
         scaling = scalings[name]()
     else:
-        expected = " | ".join([*scalings, "longrope"])
+        expected = " | ".join([*scalings, "dynamic", "longrope"])
         raise UserError(f"rope_type in {config.where} is not known", expected=expected, got=repr(name))
     rope.skip("rope_type", "type", "original_max_position_embeddings", "partial_rotary_factor")
-    rope.finish()
+    config.finish_inner(rope, source_key)
     return RotarySpec(theta=base, scaling=scaling, fraction=fraction), config.context or context
 
 

@@ -32,11 +32,17 @@ ACTIVATIONS = {
 """transformers' names of activations to ours."""
 
 
+_QK_NORM = "use_qk_norm qk_norm qk_layernorm"
+"""Names by which files say that queries and keys are normalised, where the family always does it."""
+
+
 def gpt2(c: Config) -> DecoderSpec:
     width = c.whole("n_embd")
     norm = LayerNormSpec(eps=c.number("layer_norm_epsilon", 1e-5))
     activation = c.choice(("activation_function",), ACTIVATIONS, "gelu_new")
     c.skip("n_ctx")  # the same number as n_positions
+    c.allow(width, None, keys="hidden_size")
+    c.allow(True, None, keys="bias use_bias weight_tying tie_weights")
     positions = c.whole("n_positions")
     if c.context not in (None, positions):
         raise UserError(f"{c.where} has a learned vector per position", expected=str(positions), got=str(c.context))
@@ -60,18 +66,20 @@ def gpt2(c: Config) -> DecoderSpec:
 
 def llama(c: Config) -> DecoderSpec:
     bias = c.truth("attention_bias", False)
-    rotary, context = read_rotary(c, _head_dim(c))
+    # The first files had the context under this name only.
+    rotary, context = read_rotary(c, _head_dim(c), usual=c.whole("max_sequence_length", 2048))
     mixer = _attention(c, rotary=rotary, bias=bias, output_bias=bias)
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c))])
 
 
 def mistral(c: Config) -> DecoderSpec:
     rotary, context = read_rotary(c, _head_dim(c))
-    mixer = _attention(c, rotary=rotary, window=c.get("sliding_window", 4096))
+    mixer = _attention(c, rotary=rotary, window=_window(c, 4096))
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c))])
 
 
 def mixtral(c: Config) -> DecoderSpec:
+    c.allow(True, None, keys="norm_topk_prob")
     rotary, context = read_rotary(c, _head_dim(c), theta=1e6)
     feedforward = MoESpec(
         experts=c.whole("num_local_experts", 8),
@@ -79,11 +87,12 @@ def mixtral(c: Config) -> DecoderSpec:
         d_ff=c.whole("intermediate_size"),
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
     )
-    mixer = _attention(c, rotary=rotary, window=c.get("sliding_window", None))
+    mixer = _attention(c, rotary=rotary, window=_window(c, None))
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=feedforward, norm=_norm(c, 1e-5))])
 
 
 def qwen2(c: Config) -> DecoderSpec:
+    c.allow(True, None, keys="qkv_bias use_qkv_bias")
     rotary, context = read_rotary(c, _head_dim(c))
     return _decoder(
         c,
@@ -106,6 +115,7 @@ def qwen3_moe(c: Config) -> DecoderSpec:
     given, used = c.get("sliding_window", 4096), c.truth("use_sliding_window", False)
     window = given if used else None
     c.skip("max_window_layers")
+    c.allow(0, None, keys="shared_expert_intermediate_size n_shared_experts num_shared_experts")
     experts = MoESpec(
         experts=c.whole("num_experts", c.get("num_local_experts", 128)),
         experts_per_token=c.whole("num_experts_per_tok", 8),
@@ -123,6 +133,7 @@ def _qwen3_with(
     c: Config, head_dim: int | None, windows: Sequence[int | None], parts: Sequence[GatedMLPSpec | MoESpec]
 ) -> DecoderSpec:
     norm, bias = _norm(c), c.truth("attention_bias", False)
+    c.allow(True, None, keys=_QK_NORM)
     rotary, context = read_rotary(c, _head_dim(c, head_dim))
     more: dict[str, Any] = {"rotary": rotary, "qk_norm": norm, "bias": bias, "output_bias": bias}
     blocks = [
@@ -157,7 +168,7 @@ def gemma3_with_images(c: Config) -> DecoderSpec:
         raise UserError(f"text_config in {c.where} has the wrong type", expected="an object")
     inner = Config(text, f"text_config in {c.where}", c.context)
     spec = gemma3(inner)
-    inner.finish()
+    c.finish_inner(inner, "text_config")
     c.skip("vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index")
     c.skip("tie_word_embeddings")
     return spec
@@ -179,6 +190,9 @@ def _gemma(
     *,
     qk_norm: bool,
 ) -> DecoderSpec:
+    c.allow(True, None, keys="weight_tying tie_weights")
+    if qk_norm:
+        c.allow(True, None, keys=_QK_NORM)
     norm, bias = ZeroCenteredRMSNormSpec(eps=c.number("rms_norm_eps", 1e-6)), c.truth("attention_bias", False)
     feedforward = GatedMLPSpec(
         d_ff=c.whole("intermediate_size"),
@@ -208,12 +222,13 @@ def _gemma(
 
 def phi3(c: Config) -> DecoderSpec:
     rotary, context = read_rotary(c, _head_dim(c))
-    mixer = _attention(c, rotary=rotary, window=c.get("sliding_window", None))
+    mixer = _attention(c, rotary=rotary, window=_window(c, None))
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c, 1e-5))])
 
 
 def olmo2(c: Config) -> DecoderSpec:
     norm, bias = _norm(c, 1e-5), c.truth("attention_bias", False)
+    c.allow(True, None, keys=_QK_NORM)
     rotary, context = read_rotary(c, _head_dim(c))
     mixer = _attention(c, rotary=rotary, qk_norm=norm, qk_norm_whole=True, bias=bias, output_bias=bias)
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=None, post_norm=norm)])
@@ -284,6 +299,13 @@ def _gated(c: Config) -> GatedMLPSpec:
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
         bias=c.truth("mlp_bias", False),
     )
+
+
+def _window(c: Config, default: int | None) -> int | None:
+    """The sliding window of all layers; a switch beside it must not contradict it."""
+    window = c.get("sliding_window", default)
+    c.allow(*((True, None) if window is not None else (True, False, None)), keys="use_sliding_window")
+    return window
 
 
 def _optional(c: Config, key: str, default: float | None) -> float | None:

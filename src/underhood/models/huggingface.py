@@ -14,6 +14,7 @@ from typing import Any
 
 from underhood.core.errors import UserError, nearest
 from underhood.models import hub_specs as specs
+from underhood.models.config_keys import UnusedKey
 from underhood.models.decoder import DecoderSpec
 from underhood.models.hub_config import Config
 
@@ -62,14 +63,28 @@ def spec_from_config(
     Raises:
         UserError: a family that is not known, a missing key, or one that changes the function in an unknown way.
     """
+    return _read(data, where, context_length)[0]
+
+
+def unused_config_keys(data: Mapping[str, Any], *, where: str = "config.json") -> list[UnusedKey]:
+    """The keys of a configuration that decide nothing in its model, each with the reason.
+
+    Raises:
+        UserError: as `spec_from_config`.
+    """
+    return _read(data, where, None)[1].unused
+
+
+def _read(data: Mapping[str, Any], where: str, context_length: int | None) -> tuple[DecoderSpec, Config]:
     family = family_of(data, where)
     config = Config(data, where, context_length)
     try:
         spec = family.read(config)
     except ValueError as error:  # a spec's own validation
         raise UserError(f"{where}: {error}") from error
+    config.skip("model_type", "architectures")
     config.finish()
-    return spec
+    return spec, config
 
 
 def family_of(data: Mapping[str, Any], where: str = "config.json") -> Family:
@@ -78,14 +93,26 @@ def family_of(data: Mapping[str, Any], where: str = "config.json") -> Family:
     Raises:
         UserError: it is not known; the known ones are listed.
     """
+    return FAMILIES[family_name(data, where)]
+
+
+def family_name(data: Mapping[str, Any], where: str = "config.json") -> str:
+    """The ``model_type`` of a configuration; files of 2019 say it by their class only.
+
+    Raises:
+        UserError: it is not known; the known ones are listed.
+    """
     name = data.get("model_type")
+    if name is None and isinstance(classes := data.get("architectures"), list):
+        by_class = {family.architecture: known for known, family in FAMILIES.items()}
+        name = next((by_class[cls] for cls in classes if cls in by_class), None)
     if name not in FAMILIES:
         near = nearest(str(name), FAMILIES)
         fix = f"The nearest that can be read is {near}" if near else None
         raise UserError(
             f"{where} is of a family that can't be read", expected=" | ".join(FAMILIES), got=repr(name), fix=fix
         )
-    return FAMILIES[name]
+    return name
 
 
 # What their weights are called.
