@@ -12,21 +12,34 @@ form           record                                                comes from
 =============  ====================================================  =============================================
 
 A file is JSON lines, one JSON array, or Parquet. Its first record decides the form; a record of another form is a
-mistake, named by its line (by its number in an array or a table).
+mistake, named by its line (by its number in an array or a table). Fields beside the turns: see `data.chat_fields`.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
+from underhood.data.chat_fields import (
+    LOSS_FIELDS,
+    REASONING,
+    check_fields,
+    history_of,
+    is_empty,
+    is_learnt,
+    short,
+    system_of,
+    tool_calls_of,
+    tools_of,
+)
 from underhood.data.files import decode, read_bytes
 from underhood.data.record_files import json_lines, parquet_rows
 from underhood.text.chat import ROLES
@@ -42,8 +55,15 @@ SPEAKERS = {
     "bot": "assistant",
     "model": "assistant",
     "system": "system",
+    "developer": "system",
+    "function_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
 }
-"""ShareGPT's names for who speaks."""
+"""ShareGPT's and OpenAI's names for who speaks; a ``function_call`` is an answer that calls."""
+
+TURN_FIELDS = frozenset({"tool_calls", "tool_call_id", "name", *LOSS_FIELDS, *REASONING})
+RECORD_FIELDS = frozenset({"system", "history", "tools"})
 
 ALPACA = (("instruction", "input", "output"), ("instruction", "context", "response"))
 PAIRS = (
@@ -66,13 +86,17 @@ class Conversation:
     """One conversation: its messages and where it was read.
 
     Attributes:
-        messages: ``{"role": "system" | "user" | "assistant", "content": str}`` in order; at least one is the
-            assistant's.
+        messages: ``{"role": "system" | "user" | "assistant" | "tool", "content": str}`` in order, with ``tool_calls``,
+            ``reasoning_content`` and their like where the record has them; at least one is the assistant's.
         source: file and line, e.g. ``"chat.jsonl line 3"``.
+        not_learnt: answers that carry no loss, counted among the answers from 0.
+        tools: descriptions of functions.
     """
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     source: str
+    not_learnt: frozenset[int] = frozenset()
+    tools: tuple[dict[str, Any], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +105,12 @@ class Conversations:
 
     Attributes:
         form: ``messages``, ``sharegpt``, ``alpaca`` or ``pairs``, with the fields, for people to read.
+        unused: fields that nothing uses, with how many records or turns have them.
     """
 
     examples: tuple[Conversation, ...]
     form: str
+    unused: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -101,16 +127,16 @@ def read_conversations(path: Path) -> Conversations:
         raise UserError(
             f"can't read conversations from {path}", expected=" or ".join(SUPPORTED), got=kind or "no ending"
         )
-    read: Callable[[Any, str], list[dict[str, str]]] | None = None
-    form = ""
+    form: _Form | None = None
+    unused: Counter[str] = Counter()
     conversations = []
     for where, record in _records(path, kind):
-        if read is None:
-            form, read = _form(record, where)
-        conversations.append(Conversation(_checked(read(record, where), where), where.replace(str(path), path.name, 1)))
-    if not conversations:
+        form = form or _form(record, where)
+        conversation = form.conversation(record, where, unused)
+        conversations.append(replace(conversation, source=where.replace(str(path), path.name, 1)))
+    if form is None:
         raise UserError(f"{path} holds no conversation")
-    return Conversations(tuple(conversations), form)
+    return Conversations(tuple(conversations), form.name, dict(unused))
 
 
 def split_conversations(
@@ -164,86 +190,157 @@ def _records(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
     yield from json_lines(path)
 
 
-def _form(record: Any, where: str) -> tuple[str, Callable[[Any, str], list[dict[str, str]]]]:
-    """The form of a file, from its first record: its name, and how such a record is read."""
+Turn = tuple[dict[str, Any], bool]
+"""A message, and whether it carries loss."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the records of a file are read.
+
+    Attributes:
+        name: for people.
+        fields: those that hold the turns.
+        read: the turns of a record.
+        has_history: whether turns may come before in a field ``history``.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    read: Callable[[Any, str, Counter[str]], list[Turn]]
+    has_history: bool = True
+
+    def conversation(self, record: Any, where: str, unused: Counter[str]) -> Conversation:
+        """The record as a conversation.
+
+        Raises:
+            UserError: it is of another form, or has a field that can't be followed.
+        """
+        turns = self.read(record, where, unused)
+        check_fields(record, (*self.fields, *RECORD_FIELDS), where, unused)
+        before = history_of(record, where)
+        if before and not self.has_history:
+            raise UserError(f"{where} has a history beside its turns", fix=f"Write those turns into {self.fields[0]}")
+        turns = [
+            turn for question, answer in before for turn in (_said("user", question), _said("assistant", answer))
+        ] + turns
+        if (system := system_of(record, where)) is not None:
+            if turns[0][0]["role"] == "system":
+                raise UserError(f"{where} has two system prompts: a field and a turn", fix="Leave one of them out")
+            turns.insert(0, _said("system", system))
+        messages = _checked([message for message, _ in turns], where)
+        learnt = [learns for message, learns in turns if message["role"] == "assistant"]
+        if not any(learnt):
+            raise UserError(f"{where} has no answer to learn: all have weight 0", fix="Leave such records out")
+        skipped = frozenset(number for number, learns in enumerate(learnt) if not learns)
+        return Conversation(messages, where, skipped, tools_of(record, where))
+
+
+def _form(record: Any, where: str) -> _Form:
+    """The form of a file, from its first record."""
     if isinstance(record, Mapping):
         if "messages" in record:
-            return "messages (role, content)", partial(_turns, field="messages", speaker="role", content_key="content")
+            read = partial(_turns, field="messages", speaker="role", content_key="content")
+            return _Form("messages (role, content)", ("messages",), read, has_history=False)
         if "conversations" in record:
             turns = record["conversations"]
             theirs = isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "role" in turns[0]
             speaker, content_key = ("role", "content") if theirs else ("from", "value")
+            read = partial(_turns, field="conversations", speaker=speaker, content_key=content_key)
             name = f"sharegpt (conversations with {speaker}, {content_key})"
-            return name, partial(_turns, field="conversations", speaker=speaker, content_key=content_key)
-        for question_key, more, answer in ALPACA:
+            return _Form(name, ("conversations",), read, has_history=False)
+        for names in ALPACA:
+            question_key, more, answer = names
             if question_key in record and answer in record:
                 read = partial(_alpaca, question_key=question_key, more=more, answer=answer)
-                return f"alpaca ({question_key}, {more}, {answer})", read
-        for question_key, answer in PAIRS:
+                return _Form(f"alpaca ({', '.join(names)})", names, read)
+        for names in PAIRS:
+            question_key, answer = names
             if question_key in record and answer in record:
-                return f"pairs ({question_key}, {answer})", partial(_pair, question_key=question_key, answer=answer)
+                read = partial(_pair, question_key=question_key, answer=answer)
+                return _Form(f"pairs ({', '.join(names)})", names, read)
     got = (
         f"the fields {', '.join(map(str, record)) or 'none'}" if isinstance(record, Mapping) else type(record).__name__
     )
     raise UserError(f"{where} is not a conversation", got=got, fix=f"Known forms are {'; '.join(FORMS)}")
 
 
-def _turns(record: Any, where: str, field: str, speaker: str, content_key: str) -> list[dict[str, str]]:
+def _turns(record: Any, where: str, unused: Counter[str], field: str, speaker: str, content_key: str) -> list[Turn]:
     turns = _field(record, field, where)
     if not isinstance(turns, (list, tuple)) or not turns:
-        raise UserError(f"{where}: {field} is not a list of turns", got=_short(turns))
-    messages = []
-    for number, turn in enumerate(turns, start=1):
-        where_turn = f"{where}, turn {number}"
-        role, content = _field(turn, speaker, where_turn), _field(turn, content_key, where_turn)
+        raise UserError(f"{where}: {field} is not a list of turns", got=short(turns))
+    return [
+        _turn(turn, f"{where}, turn {number}", unused, speaker, content_key)
+        for number, turn in enumerate(turns, start=1)
+    ]
+
+
+def _turn(turn: Any, where: str, unused: Counter[str], speaker: str, content_key: str) -> Turn:
+    theirs = _field(turn, speaker, where)
+    if theirs not in SPEAKERS:
+        near = nearest(str(theirs), [*SPEAKERS])
+        fix = f"Did you mean {near}?" if near else None
+        raise UserError(f"{where} has an unknown {speaker}", expected=" | ".join(ROLES), got=repr(theirs), fix=fix)
+    role = SPEAKERS[theirs]
+    message: dict[str, Any] = {"role": role}
+    calls = turn.get("tool_calls")
+    if not is_empty(calls):
+        message |= {"content": "", "tool_calls": tool_calls_of(calls, where)}
+    content = turn.get(content_key) if "tool_calls" in message else _field(turn, content_key, where)
+    if theirs == "function_call":
+        message |= {"content": "", "tool_calls": tool_calls_of(content, where)}
+    elif content is not None or "tool_calls" not in message:
         if isinstance(content, list):  # OpenAI's parts: [{"type": "text", "text": …}]
-            content = "".join(_text_part(piece, where_turn) for piece in content)
-        if role not in SPEAKERS:
-            near = nearest(str(role), [*SPEAKERS])
-            fix = f"Did you mean {near}?" if near else None
-            raise UserError(
-                f"{where_turn} has an unknown {speaker}", expected=" | ".join(ROLES), got=repr(role), fix=fix
-            )
-        messages.append({"role": SPEAKERS[role], "content": _text(content, content_key, where_turn)})
-    return messages
+            content = "".join(_text_part(piece, where) for piece in content)
+        message["content"] = _text(content, content_key, where)
+    message |= {name: turn[name] for name in (*REASONING, "tool_call_id") if not is_empty(turn.get(name))}
+    if role == "tool" and not is_empty(turn.get("name")):
+        message["name"] = turn["name"]
+    elif not is_empty(turn.get("name")):
+        unused["name"] += 1
+    check_fields(turn, (speaker, content_key, *TURN_FIELDS), where, unused)
+    return message, is_learnt(turn, role, where)
 
 
-def _alpaca(record: Any, where: str, question_key: str, more: str, answer: str) -> list[dict[str, str]]:
+def _alpaca(record: Any, where: str, unused: Counter[str], question_key: str, more: str, answer: str) -> list[Turn]:
     question = _text(_field(record, question_key, where), question_key, where)
     context = _text(record.get(more) or "", more, where)
     if context.strip():
         question = f"{question}\n\n{context}"
-    return [_message("user", question), _message("assistant", _text(_field(record, answer, where), answer, where))]
+    return [_said("user", question), _said("assistant", _text(_field(record, answer, where), answer, where))]
 
 
-def _pair(record: Any, where: str, question_key: str, answer: str) -> list[dict[str, str]]:
+def _pair(record: Any, where: str, unused: Counter[str], question_key: str, answer: str) -> list[Turn]:
     return [
-        _message("user", _text(_field(record, question_key, where), question_key, where)),
-        _message("assistant", _text(_field(record, answer, where), answer, where)),
+        _said("user", _text(_field(record, question_key, where), question_key, where)),
+        _said("assistant", _text(_field(record, answer, where), answer, where)),
     ]
 
 
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+def _said(role: str, content: str) -> Turn:
+    return {"role": role, "content": content}, role == "assistant"
 
 
-def _checked(messages: list[dict[str, str]], where: str) -> tuple[dict[str, str], ...]:
-    """A conversation that something can be learnt from: it says what `text.chat` can render, and has an answer."""
+def _checked(messages: list[dict[str, Any]], where: str) -> tuple[dict[str, Any], ...]:
+    """A conversation that something can be learnt from: one that templates can write, with an answer."""
     if any(message["role"] == "system" for message in messages[1:]):
         raise UserError(f"{where} has a system message inside", expected="one at the start only")
     for before, after in pairwise(messages):
-        if before["role"] == after["role"]:
+        if before["role"] == after["role"] != "tool":
             raise UserError(f"{where}: the {after['role']} speaks twice in a row", expected="turns that alternate")
-    if not any(message["role"] == "assistant" for message in messages):
+        if after["role"] == "tool" and not (before["role"] == "tool" or "tool_calls" in before):
+            raise UserError(f"{where}: a tool answers that nobody called", expected="tool_calls in the turn before")
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
         raise UserError(f"{where} has no answer", expected="at least one assistant turn")
-    if not any(message["content"].strip() for message in messages if message["role"] == "assistant"):
+    if not any(message["content"].strip() or "tool_calls" in message for message in answers):
         raise UserError(f"{where}: the answer is empty", expected="text in an assistant turn")
     return tuple(messages)
 
 
 def _field(record: Any, name: str, where: str) -> Any:
     if not isinstance(record, Mapping):
-        raise UserError(f"{where} is not a JSON object", expected=f"an object with {name}", got=_short(record))
+        raise UserError(f"{where} is not a JSON object", expected=f"an object with {name}", got=short(record))
     if name not in record:
         near = nearest(name, [str(key) for key in record])
         fix = f"Is {near!r} a slip?" if near else f"It has: {', '.join(map(str, record)) or 'nothing'}"
@@ -253,16 +350,11 @@ def _field(record: Any, name: str, where: str) -> Any:
 
 def _text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: {name} is not text", expected="a string", got=_short(value))
+        raise UserError(f"{where}: {name} is not text", expected="a string", got=short(value))
     return value
 
 
 def _text_part(piece: Any, where: str) -> str:
     if not isinstance(piece, Mapping) or piece.get("type") != "text":
-        raise UserError(f"{where} holds something other than text", got=_short(piece), fix="Leave such records out")
+        raise UserError(f"{where} holds something other than text", got=short(piece), fix="Leave such records out")
     return _text(piece.get("text"), "text", where)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:39] + "…"

@@ -23,11 +23,11 @@ from underhood.align.sft import SFTLoss
 from underhood.core.device import Device, choose_device
 from underhood.core.errors import UserError
 from underhood.core.files import write_text
-from underhood.core.protocols import Tokenizer
 from underhood.core.provenance import commit
 from underhood.core.runlog import RunLog
 from underhood.data.conversations import Conversation, read_conversations, split_conversations
 from underhood.data.render import ChatBatches, padded
+from underhood.data.render_conversations import render_conversations
 from underhood.infer.load import LoadedModel, load
 from underhood.models.base import parameter_count
 from underhood.models.decoder import Decoder
@@ -103,11 +103,14 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     model = loaded.decoder
     conversations = read_conversations(Path(spec.data))
     log.event(STAGE, "note", text=f"{len(conversations):,} conversations in the form {conversations.form}")
+    if conversations.unused:
+        names = ", ".join(f"{name} ({count:,}×)" for name, count in conversations.unused.items())
+        log.event(STAGE, "note", text=f"fields that are not used: {names}")
     parts = _split(spec, conversations.examples)
     sources = {name: [example.source for example in rows] for name, rows in parts.items()}
     write_text(out / "split.json", json.dumps(sources))
     template = template_of(loaded)
-    rendered = {name: _rendered(rows, template, loaded.tokenizer) for name, rows in parts.items()}
+    rendered = {name: render_conversations(rows, template, loaded.tokenizer) for name, rows in parts.items()}
     context = _context(spec, rendered["train"], model.context_length)
     batches = ChatBatches(rendered["train"], batch_size=spec.batch_size, context_length=context, seed=spec.seed)
     if batches.dropped:
@@ -236,18 +239,6 @@ def _operate(model: Decoder, spec: FinetuneSpec, rank: int) -> LoRASpec | None:
     )
     lora.apply(model, seed=spec.seed)
     return lora
-
-
-def _rendered(conversations: Sequence[Conversation], template: Template, tokenizer: Tokenizer) -> list[Rendered]:
-    rendered = []
-    for conversation in conversations:
-        try:
-            rendered.append(template.render(tokenizer, conversation.messages))
-        except UserError as error:
-            raise UserError(
-                f"{conversation.source}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
-            ) from error
-    return rendered
 
 
 def _context(spec: FinetuneSpec, examples: Sequence[Rendered], limit: int) -> int:

@@ -18,8 +18,9 @@ its line feed are then always the same tokens, whether the answer is there alrea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 from underhood.core.errors import UserError, nearest
@@ -51,6 +52,10 @@ class Template(Protocol):
     ) -> Rendered: ...
 
     def stop_ids(self, tokenizer: Tokenizer) -> list[int]: ...
+
+    def writes(self, name: str) -> bool:
+        """Whether it can write this field of a message (``tool_calls``, …) or of a conversation (``tools``)."""
+        ...
 
     @property
     def jinja(self) -> str: ...
@@ -105,6 +110,10 @@ class ChatTemplate:
             add([start, *tokenizer.encode("assistant\n")])
         return Rendered(ids, mask)
 
+    def writes(self, name: str) -> bool:
+        """Whether it writes a message's field of this name: roles and contents are all there is."""
+        return name in ("role", "content")
+
     def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
         """The tokens at which an answer is over: the end of the turn first, then the end of the text."""
         others = [tokenizer.special[self.end_of_text]] if self.end_of_text in tokenizer.special else []
@@ -135,6 +144,33 @@ class ChatTemplate:
 
 
 CHATML = ChatTemplate()
+
+
+def without_loss(rendered: Rendered, skipped: Collection[int], answers: int) -> Rendered:
+    """The same tokens with no loss on some of the answers.
+
+    Args:
+        skipped: numbers of those answers, counted from 0.
+        answers: how many there are.
+
+    Raises:
+        UserError: the mask does not have one stretch per answer, so it does not tell them apart.
+    """
+    stretches = [
+        list(group) for learnt, group in groupby(range(len(rendered.ids)), rendered.mask.__getitem__) if learnt
+    ]
+    if len(stretches) != answers:
+        raise UserError(
+            "the chat template does not show which tokens belong to which answer",
+            expected=f"{answers} stretches with loss",
+            got=str(len(stretches)),
+            fix="Leave out conversations with answers of weight 0",
+        )
+    mask = [*rendered.mask]
+    for number in skipped:
+        for at in stretches[number]:
+            mask[at] = False
+    return Rendered(rendered.ids, mask)
 
 
 def check_messages(messages: Sequence[Message]) -> None:

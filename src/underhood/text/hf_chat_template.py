@@ -122,6 +122,10 @@ class ForeignTemplate:
             mask[first:last] = [True] * (last - first)
         return Rendered(ids, mask)
 
+    def writes(self, name: str) -> bool:
+        """Whether the template's source names this field of a message or of a conversation."""
+        return re.search(rf"\b{re.escape(name)}\b", self.source) is not None
+
     def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
         """The tokens at which an answer is over: the template's end of turn first, then all other ends."""
         end = self._end_of_turn(tokenizer)
