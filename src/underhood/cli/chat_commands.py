@@ -66,7 +66,7 @@ def system(chat: Chat, text: str) -> None:
 def stage(chat: Chat, name: str) -> None:
     """The conversation so far stays: another model may answer the next question."""
     from underhood.cli.model_loading import open_for_writing
-    from underhood.infer.load import stages_of
+    from underhood.infer.stages import stages_of
 
     if not name:
         print(f"{chat.loaded.stage}; there are {', '.join(stages_of(chat.loaded.run))}")

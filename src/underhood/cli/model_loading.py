@@ -71,7 +71,7 @@ def open_base(model: str, stage: str | None = None) -> LoadedModel:
     Raises:
         UserError: as `underhood.load`.
     """
-    from underhood.infer.load import stages_of
+    from underhood.infer.stages import stages_of
 
     if stage is None and (models := stages_of(Path(model))):
         stage = models[0]

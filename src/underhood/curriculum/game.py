@@ -64,7 +64,8 @@ def main(run: Path) -> None:
     from underhood.data.letters import plain
     from underhood.data.pydocs import pydocs_corpus
     from underhood.evals.letters import TokenGuesser, ngram_guesser
-    from underhood.infer.load import load, stages_of
+    from underhood.infer.load import load
+    from underhood.infer.stages import stages_of
 
     held_out = set(json.loads((run / "data.json").read_text(encoding="utf-8"))["held_out_names"])
     texts = {document.name: plain(document.text) for document in pydocs_corpus().documents}

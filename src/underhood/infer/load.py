@@ -1,17 +1,16 @@
-"""A model as one object: ``underhood.load("runs/NAME")``, a Hugging Face folder, or ``hf:OWNER/NAME``."""
+"""A model as one object: ``underhood.load("runs/NAME")``, a Hugging Face folder, ``hf:OWNER/NAME``, a GGUF file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from underhood.core.checkpoint import newest, read_checkpoint
+from underhood.core.checkpoint import read_checkpoint
 from underhood.core.errors import UserError, nearest
 from underhood.core.files import sha256_of
 from underhood.core.protocols import ModelSpec, Tokenizer
@@ -23,10 +22,13 @@ from underhood.infer.grammar import Grammar
 from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
+from underhood.infer.stages import find_stage, stages_of, states_of
 from underhood.infer.text_stream import decode_stream
-from underhood.infer.tokenizer_files import load_tokenizer_files
+from underhood.infer.tokenizer_files import load_gguf_tokenizer, load_tokenizer_files
 from underhood.models.base import BuiltModel, parameter_count
 from underhood.models.decoder import Decoder
+from underhood.models.gguf_reader import is_gguf, read_gguf
+from underhood.models.gguf_weights import load_gguf
 from underhood.models.hub_weights import Progress, load_decoder
 from underhood.models.restore import restore
 from underhood.text.chat import CHATML, Message, Template
@@ -66,8 +68,8 @@ class LoadedModel:
         tokenizer: what it reads and writes; one that can't be read complains when it is used.
         spec: what it is made of.
         stage: the name of a run's model, e.g. "base"; `PUBLISHED` for a model of others.
-        path: the checkpoint it was read from.
-        run: the run's folder, or that of the published model.
+        path: the checkpoint, folder or GGUF file it was read from.
+        run: the run's folder, or that of the published model, or its GGUF file.
         step: training steps of its stage.
         template: how its conversations are written, or None for a model that has not learnt to chat.
         roles: which ids open and end its texts, as a published model's files say; None for a model made here.
@@ -243,7 +245,7 @@ class LoadedModel:
             UserError: the model has not learnt to chat.
         """
         if self.template is None:
-            have = [name for name, state in _states(self.run) if state.get("chats")]
+            have = [name for name, state in states_of(self.run) if state.get("chats")]
             raise UserError(
                 f"the {self.stage} model has not learnt to chat",
                 fix=f"Load the stage {have[-1]!r}, or continue a text with generate" if have else "Use generate",
@@ -262,10 +264,11 @@ def load(
     """Opens a model: of a run, or one that others published.
 
     Args:
-        run: a run's folder, the folder of one checkpoint in it, a Hugging Face folder, or ``hf:OWNER/NAME``.
+        run: a run's folder, the folder of one checkpoint in it, a Hugging Face folder, ``hf:OWNER/NAME``, or a
+            GGUF file (of a split one any of its files).
         stage: which of a run's models, e.g. "base"; None takes the last one that there is.
         device: where to put the model; None means the CPU.
-        dtype: of the weights in memory; None keeps a published model's own.
+        dtype: of the weights in memory; None keeps a published model's own (float32 for a quantised GGUF file).
         progress: told the bytes read so far and in all, for a published model.
 
     Raises:
@@ -273,12 +276,14 @@ def load(
             of a family, or holds a file, that can't be read.
     """
     folder = fetch(run)
+    if is_gguf(folder):
+        return _gguf(folder, stage, device or "cpu", dtype, progress)
     if not stages_of(folder) and not (folder / "state.json").exists() and (folder / "config.json").exists():
         return _published(folder, stage, device or "cpu", dtype, progress)
     if (folder / "state.json").exists():  # one checkpoint: RUN/checkpoints/STAGE/step-…
         folder, stage, path = folder.parents[2], folder.parent.name, folder
     else:
-        stage, path = _find(folder, stage)
+        stage, path = find_stage(folder, stage)
     saved = read_checkpoint(path)
     model = restore(saved, dtype=dtype or torch.float32, device=device or "cpu")
     spec = model.spec
@@ -320,73 +325,43 @@ def _published(
     progress: Progress | None,
 ) -> LoadedModel:
     """The model of a Hugging Face folder."""
-    if stage not in (None, PUBLISHED):
-        raise UserError(f"{folder} is a published model and has no stages", fix="Leave out the stage")
+    _check_stage(folder, stage)
     model = load_decoder(folder, dtype=dtype, device=device, progress=progress)
-    tokenizer, template, roles = load_tokenizer_files(folder, model.vocab_size)
+    return _as_published(folder, model, load_tokenizer_files(folder, model.vocab_size))
+
+
+def _gguf(
+    file: Path,
+    stage: str | None,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    progress: Progress | None,
+) -> LoadedModel:
+    """The model of a GGUF file."""
+    _check_stage(file, stage)
+    contents = read_gguf(file)
+    model = load_gguf(contents, dtype=dtype, device=device, progress=progress)
+    return _as_published(file, model, load_gguf_tokenizer(contents.metadata, model.vocab_size, where=str(file)))
+
+
+def _check_stage(path: Path, stage: str | None) -> None:
+    if stage not in (None, PUBLISHED):
+        raise UserError(f"{path} is a published model and has no stages", fix="Leave out the stage")
+
+
+def _as_published(path: Path, model: Decoder, text: tuple[Tokenizer, Template | None, SpecialTokenIds]) -> LoadedModel:
+    tokenizer, template, roles = text
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         spec=model.spec,
         stage=PUBLISHED,
-        path=folder,
-        run=folder,
+        path=path,
+        run=path,
         step=0,
         template=template,
         roles=roles,
     )
-
-
-def stages_of(run: Path) -> list[str]:
-    """The models of a run by the name of their checkpoint folders, in order of training: the last one is the best."""
-    return [name for name, _ in _states(run)]
-
-
-def _states(run: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The models of a run in order of training, each with the state of its newest checkpoint."""
-    folder = run / "checkpoints"
-    newest_of = {path.name: newest(path) for path in folder.iterdir()} if folder.is_dir() else {}
-    states = [(name, _read_state(path)) for name, path in sorted(newest_of.items()) if path is not None]
-    return sorted(states, key=lambda named: named[1].get("order", -1))
-
-
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    """The state of a checkpoint without its checksums; empty if it is damaged, which `load` explains."""
-    try:
-        return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _find(folder: Path, stage: str | None) -> tuple[str, Path]:
-    """The stage and its newest checkpoint."""
-    have = stages_of(folder)
-    if not have:
-        if folder.is_dir() and ((folder / "run.toml").exists() or (folder / "checkpoints").is_dir()):
-            raise UserError(f"the run {folder} has no model yet", fix=f"Go on with underhood build --resume {folder}")
-        raise UserError(f"there is no run at {folder}", fix=_others(folder))
-    if stage is None:
-        stage = have[-1]
-    elif stage not in have:
-        near = nearest(stage, have)
-        hint = f"Did you mean {near}?" if near else None
-        raise UserError(f"{folder} has no {stage} model", expected=" or ".join(have), fix=hint)
-    path = newest(folder / "checkpoints" / stage)
-    assert path is not None
-    return stage, path
-
-
-def _others(folder: Path) -> str:
-    """What might have been meant instead of a folder that is not a run."""
-    for parent in (folder.parent, Path("runs")):
-        runs = [path for path in sorted(parent.iterdir()) if stages_of(path)] if parent.is_dir() else []
-        if runs:
-            by_name = {path.name: path for path in runs}
-            near = nearest(folder.name, by_name)
-            if near:
-                return f"Did you mean {by_name[near]}?"
-            return f"There are {', '.join(str(path) for path in runs[:8])}"
-    return "Make one with underhood build"
 
 
 def _sampling(given: SamplingKeywords) -> SamplingSpec:

@@ -22,6 +22,7 @@ from torch import Tensor
 from underhood.core.checkpoint import module_tensors
 from underhood.core.errors import UserError
 from underhood.models.decoder import Decoder
+from underhood.models.gguf_names import gguf_name
 from underhood.models.hub_export import config_of
 from underhood.models.hub_weights import Progress
 from underhood.text.bpe import BytePairTokenizer
@@ -38,22 +39,6 @@ _STORED = {
 
 PRE = {"qwen2": "qwen2", "llama3": "llama-bpe", "gpt2": "gpt-2"}
 """Our split patterns by the names that llama.cpp has for the same regular expressions."""
-
-_BLOCK = {
-    "mixer_norm.weight": "attn_norm.weight",
-    "mixer.query.weight": "attn_q.weight",
-    "mixer.key.weight": "attn_k.weight",
-    "mixer.value.weight": "attn_v.weight",
-    "mixer.output.weight": "attn_output.weight",
-    "mixer.query_norm.weight": "attn_q_norm.weight",
-    "mixer.key_norm.weight": "attn_k_norm.weight",
-    "feedforward_norm.weight": "ffn_norm.weight",
-    "feedforward.gate.weight": "ffn_gate.weight",
-    "feedforward.up.weight": "ffn_up.weight",
-    "feedforward.down.weight": "ffn_down.weight",
-}
-_OUTSIDE = {"embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight", "unembed.weight": "output.weight"}
-
 
 ARCHITECTURE = "qwen3"
 _KEYS = (
@@ -151,14 +136,6 @@ def write_gguf(
             progress(done, total)
     finally:
         writer.close()
-
-
-def gguf_name(name: str) -> str:
-    """llama.cpp's name of one of our tensors: ``blocks.3.mixer.query.weight`` → ``blk.3.attn_q.weight``."""
-    if name in _OUTSIDE:
-        return _OUTSIDE[name]
-    _, layer, rest = name.split(".", 2)
-    return f"blk.{layer}.{_BLOCK[rest]}"
 
 
 def _kind(tensor: Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:

@@ -54,11 +54,13 @@ class GGUFFile:
         path: the file; of a split one the first.
         metadata: keys and values in the file's order, as plain Python values; arrays are lists.
         tensors: by name, in the file's order.
+        maps: the memory-mapped files that the tensors are views of.
     """
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, GGUFTensor]
+    maps: tuple[mmap.mmap, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -71,6 +73,12 @@ class GGUFFile:
         if not isinstance(name, str):
             raise UserError(f"{self.path} does not say which architecture it holds", expected="general.architecture")
         return name
+
+    def release_pages(self) -> None:
+        """Gives back the memory of what was read of the files; it is mapped again when it is read again."""
+        for mapped in self.maps:
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def parameters(self) -> dict[str, Any]:
         """The metadata of the architecture without its prefix, e.g. ``{"block_count": 30, ...}``."""
@@ -91,12 +99,12 @@ def read_gguf(path: Path) -> GGUFFile:
             type that can't be dequantised.
     """
     shards = _shards(path)
-    first, tensors = _Header(shards[0]).read()
-    tensors = dict(tensors)
-    for shard in shards[1:]:
-        for name, tensor in _Header(shard).read()[1].items():
+    headers = [_Header(shard) for shard in shards]
+    first, tensors = headers[0].read()
+    for header in headers[1:]:
+        for name, tensor in header.read()[1].items():
             if name in tensors:
-                raise UserError(f"{shard} holds the tensor {name!r} a second time", fix=DAMAGED)
+                raise UserError(f"{header.path} holds the tensor {name!r} a second time", fix=DAMAGED)
             tensors[name] = tensor
     count = first.get("split.count", 1)
     if count not in (0, len(shards)):  # a file that was renamed
@@ -107,7 +115,7 @@ def read_gguf(path: Path) -> GGUFFile:
         raise UserError(
             f"{path} lacks tensors", expected=f"{promised} in {len(shards)} files", got=str(len(tensors)), fix=DAMAGED
         )
-    return GGUFFile(shards[0], first, tensors)
+    return GGUFFile(shards[0], first, tensors, tuple(header.data for header in headers if header.data))
 
 
 def _shards(path: Path) -> list[Path]:
@@ -143,7 +151,7 @@ class _Header:
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+                self.data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
 

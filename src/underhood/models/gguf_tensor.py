@@ -59,9 +59,13 @@ class GGUFTensor:
         blocks = self.blocks[order]
         return replace(self, shape=(len(blocks), self.shape[-1]), blocks=blocks)
 
-    def vector(self) -> GGUFTensor:
-        """The same values with one dimension."""
-        return replace(self, shape=(self.values,))
+    def reshaped(self, *shape: int) -> GGUFTensor:
+        """The same values, in the same order, with another shape."""
+        return replace(self, shape=shape)
+
+    def column(self) -> GGUFTensor:
+        """A vector as a matrix of one column, so that `rows` can select its values; floats only."""
+        return replace(self, shape=(self.values, 1), blocks=self.blocks.reshape(self.values, -1))
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """The dequantised values piece by piece: where each piece belongs among all values, and the piece, float32."""

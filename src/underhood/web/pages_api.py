@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError
-from underhood.infer.load import stages_of
+from underhood.infer.stages import stages_of
 from underhood.models.base import parameter_count
 from underhood.recipes.stages.display import model_hue, page_data, stage_css
 from underhood.ui.theme import asset

@@ -14,11 +14,12 @@ from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.engine_thread import EngineThread
 from underhood.infer.fetch import fetch
-from underhood.infer.load import LoadedModel, load, stages_of
+from underhood.infer.load import LoadedModel, load
 from underhood.infer.memory import UNLIMITED, share_memory
 from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, optimize_for_inference
 from underhood.infer.sequence_runner import warm_up
+from underhood.infer.stages import stages_of
 from underhood.models.base import parameter_count
 from underhood.retrieve.index import PassageIndex
 from underhood.web.documents import Documents, RetrievalSettings, open_documents
