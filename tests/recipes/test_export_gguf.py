@@ -18,7 +18,7 @@ from export_run import TEXT, export_run
 from text.published_templates import STYLES
 from underhood.core.checkpoint import module_tensors
 from underhood.infer.load import load
-from underhood.models.gguf_file import gguf_name
+from underhood.models.gguf_names import gguf_name
 from underhood.models.hub_weights import layout
 from underhood.models.huggingface import FAMILIES
 from underhood.recipes.export.export import export

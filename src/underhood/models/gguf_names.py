@@ -132,11 +132,11 @@ class _Finder:
             prefix, end = module.rpartition(".")[0], stored.split(".")[1]
             qkv, gate = f"blk.{end}.attn_qkv.{kind}", f"blk.{end}.ffn_gate.{kind}"
             if module.endswith((".query", ".key", ".value")) and qkv in self.file.tensors:
-                siblings = [f"{prefix}.{part}.{kind}" for part in ("query", "key", "value")]
+                siblings = [f"{prefix}.{projection}.{kind}" for projection in ("query", "key", "value")]
                 return self._share(qkv, name, siblings)
             fused = f"{prefix}.gate.{kind}" in self.shapes and gate not in self.file.tensors
             if module.endswith((".feedforward.gate", ".feedforward.up")) and fused:
-                siblings = [f"{prefix}.{part}.{kind}" for part in ("gate", "up")]
+                siblings = [f"{prefix}.{projection}.{kind}" for projection in ("gate", "up")]
                 return self._share(f"blk.{end}.ffn_up.{kind}", name, siblings)
         return self._tensor(stored)
 

@@ -75,7 +75,7 @@ class GGUFFile:
         return name
 
     def release_pages(self) -> None:
-        """Gives back the memory of what was read of the files; it is mapped again when it is read again."""
+        """Gives back the memory of the pages that were read; they are mapped again when they are read again."""
         for mapped in self.maps:
             if hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)
