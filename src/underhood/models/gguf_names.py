@@ -1,4 +1,4 @@
-"""Which tensor of a GGUF file holds which parameter of ours, and which of its rows.
+"""Names of GGUF tensors: for each parameter of ours the tensor of the file that holds it, and its rows in there.
 
 A file may hold several projections in one tensor (query, key and value; gate and up; all experts of a layer), and
 architectures that rotate neighbouring dimensions store the rows of queries and keys in that order. Both are selections
