@@ -43,10 +43,12 @@ class Chat:
 
     def greet(self) -> None:
         if self.interactive:
+            from underhood.models.base import parameter_count
+
             with suppress(ImportError):
                 import readline  # noqa: F401  # line editing and history in input()
 
-            parameters = sum(parameter.numel() for parameter in self.loaded.model.parameters())
+            parameters = parameter_count(self.loaded.model)
             print(f"The {self.loaded.stage} model of {self.loaded.run}, {parameters:,} parameters.")
             if self.retriever is not None:
                 from underhood.cli.source_lines import corpus_line

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from underhood.core.errors import UserError
+from underhood.infer.cache import device_of
 from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX, CpuDecoder, UnsupportedModule
 from underhood.kernels.fused_layers import fuse as fuse_layers
 from underhood.kernels.jit import HAS_NUMBA, warn_without_numba
 from underhood.kernels.small_batch_linear import use_small_batch_linears
-from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear
+from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear, WeightOnlyLinear
 from underhood.models.base import BuiltModel
 from underhood.models.decoder import Decoder
 from underhood.nn.surgery import find_modules
@@ -68,6 +69,8 @@ def _copied_children(model: nn.Module) -> dict[str, nn.Module]:
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     for buffer in model.buffers():
         memo[id(buffer)] = buffer
+    for packed in (module for module in model.modules() if isinstance(module, WeightOnlyLinear)):
+        memo |= {id(value): value for value in vars(packed).values() if isinstance(value, torch.Tensor)}
     for table in _hook_tables(model):
         memo[id(table)] = type(table)()
     return copy.deepcopy(dict(model.named_children()), memo)
@@ -108,7 +111,7 @@ def optimize_for_inference(model: BuiltModel, quantize: Quantized | None = None,
             kind = type(model).__name__
             raise UserError("only decoders can be quantised", got=f"a model of kind {kind}", fix="Leave it out")
         return model
-    device = model.embed.weight.device.type
+    device = device_of(model).type
     if quantize not in (None, "int8", "int4"):
         raise UserError(f"there is no quantisation {quantize!r}", expected="int8 or int4")
     if quantize is not None and device != "cpu":

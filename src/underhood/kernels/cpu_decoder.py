@@ -7,7 +7,7 @@ two matrix products (`kernels.elementwise`), and each product takes as long as r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from underhood.kernels import elementwise, jit
 from underhood.kernels.adaptive_threads import AdaptiveThreads
+from underhood.kernels.block_linear import BlockEmbedding
 from underhood.kernels.elementwise import array
 from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGatedMLP, UnitRMSNorm, scale_of
 from underhood.kernels.matmul import Weights, multiply
 from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
 from underhood.kernels.small_batch_linear import MATMUL_BATCH_MAX, SmallBatchLinear
-from underhood.kernels.weight_only_linear import WeightOnlyLinear
+from underhood.kernels.weight_only_linear import Product, WeightOnlyLinear
 from underhood.nn.block import Block
 from underhood.nn.feedforward import MLP
 from underhood.nn.forward_context import ForwardContext
@@ -55,7 +56,7 @@ class PagedCacheLike(Protocol):
 class DecoderParts(Protocol):
     """What a decoder-only Transformer is made of."""
 
-    embed: nn.Embedding
+    embed: Any  # nn.Embedding, or what looks rows up in another way
     position_embed: nn.Embedding | None
     blocks: nn.ModuleList
     norm: nn.Module
@@ -72,17 +73,13 @@ class CpuDecoder:
     """
 
     def __init__(self, model: DecoderParts):
-        embed = model.embed
-        if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
-            raise UnsupportedModule("weights that are not in float32 on a CPU")
-        self._table_VD = embed.weight.detach().numpy()
-        self._scale = np.float32(getattr(embed, "scale", 1.0))
+        self._embed = _lookup(model.embed)
         learned = model.position_embed
         self._positions_CD = None if learned is None else learned.weight.detach().numpy()
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
         self._norm = _Norm(model.norm)
         self._unembed = _Linear(model.unembed)
-        self._width = embed.embedding_dim
+        self._width = model.embed.embedding_dim
         self._threads = AdaptiveThreads()
         self._workspaces: dict[int, Workspace] = {}
         self._memory: dict[tuple[str, int], Tensor] = {}  # for any number of tokens, one pass at a time
@@ -101,7 +98,7 @@ class CpuDecoder:
         count = len(tokens)
         workspace = self._workspaces.get(count) or self._workspaces.setdefault(count, Workspace(count, self._memory))
         x = workspace.buffer("x", self._width)
-        elementwise.gather_rows(self._table_VD, np.array(tokens), self._scale, x.array)
+        self._embed(tokens, x)
         if self._positions_CD is not None:
             elementwise.add_rows(self._positions_CD[list(positions)], x.array)
         ctx = _PassContext(positions, cache)
@@ -121,6 +118,20 @@ class _Buffer(NamedTuple):
 
     tensor: Tensor
     array: np.ndarray
+
+
+def _lookup(embed: Any) -> Callable[[Sequence[int], _Buffer], None]:
+    """Writes the vectors of tokens."""
+    if isinstance(embed, BlockEmbedding):
+
+        def widen(tokens: Sequence[int], x: _Buffer) -> None:
+            x.tensor.copy_(embed(torch.tensor(tokens)))
+
+        return widen
+    if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
+        raise UnsupportedModule("weights that are not in float32 on a CPU")
+    table_VD, scale = embed.weight.detach().numpy(), np.float32(getattr(embed, "scale", 1.0))
+    return lambda tokens, x: elementwise.gather_rows(table_VD, np.array(tokens), scale, x.array)
 
 
 class Workspace:
@@ -310,16 +321,12 @@ class _Linear:
     def __init__(self, layer: nn.Module):
         self.layer = layer
         self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
-        self.weights: Weights | None = None
-        self.bias_O: np.ndarray | None = None
+        self.product: Product | None = None
         self.batch_max = 0
         if isinstance(layer, WeightOnlyLinear):
-            self.weights, self.batch_max = layer.weights(), DECODE_BATCH_MAX
+            self.product, self.batch_max = layer.product(), DECODE_BATCH_MAX
         elif type(layer) in (SmallBatchLinear, nn.Linear) and jit.runs_compiled(weight_OI := layer.weight.detach()):  # type: ignore[operator]
-            self.weights, self.batch_max = Weights(weight_OI.contiguous().numpy()), MATMUL_BATCH_MAX
-        bias = getattr(layer, "bias", None)
-        if self.weights is not None and bias is not None:
-            self.bias_O = bias.detach().numpy()
+            self.product, self.batch_max = _float_product(weight_OI, layer.bias), MATMUL_BATCH_MAX  # type: ignore[arg-type]
 
     def __call__(self, x: _Buffer, workspace: Workspace) -> np.ndarray:
         y = workspace.buffer("product", self.outputs)
@@ -327,7 +334,12 @@ class _Linear:
         return y.array
 
     def into(self, x: _Buffer, y: _Buffer) -> None:
-        if self.weights is not None and len(x.array) <= self.batch_max:
-            multiply(self.weights, x.array, self.bias_O, y.array)
+        if self.product is not None and len(x.array) <= self.batch_max:
+            self.product(x.array, y.array)
         else:
             y.tensor.copy_(self.layer(x.tensor))
+
+
+def _float_product(weight_OI: Tensor, bias: Tensor | None) -> Product:
+    weights, bias_O = Weights(weight_OI.contiguous().numpy()), None if bias is None else bias.detach().numpy()
+    return lambda x_NI, y_NO: multiply(weights, x_NI, bias_O, y_NO)

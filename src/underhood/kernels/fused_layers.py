@@ -7,7 +7,7 @@ value are one product, gate and up another, and the weights of a norm go into th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from underhood.kernels import elementwise, jit
+from underhood.kernels.block_linear import BlockLinear, stacked
 from underhood.nn.attention import Attention
 from underhood.nn.block import Block
 from underhood.nn.feedforward import ACTIVATIONS, GatedMLP
@@ -27,14 +28,15 @@ from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
 def fuse(model: nn.Module) -> list[str]:
     """Puts fused layers in the place of all that can be fused, one at a time; returns their names.
 
-    The model is for inference afterwards. Layers whose products are not plain (quantised, with adapters) stay.
+    The model is for inference afterwards. Layers that are neither plain nor block-quantised (with adapters, for
+    instance) stay.
     """
     names = []
     for name, module in list(model.named_modules()):
         new: nn.Module
-        if type(module) is Attention and module.fusable and _plain(module.query, module.key, module.value):
+        if type(module) is Attention and module.fusable and _can_join(module.query, module.key, module.value):
             new = FusedAttention(module)
-        elif type(module) is GatedMLP and _plain(module.gate, module.up):
+        elif type(module) is GatedMLP and _can_join(module.gate, module.up):
             new = FusedGatedMLP(module)
         else:
             continue
@@ -58,13 +60,19 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, new)
 
 
-def _plain(*layers: nn.Module) -> bool:
-    """Whether all are plain linear layers: a quantised or adapted one does more than a product."""
-    return all(type(layer) is nn.Linear for layer in layers)
+def _can_join(*layers: nn.Module) -> bool:
+    """Whether all are plain linear layers, or all in blocks: an adapted layer does more than a product."""
+    return any(all(type(layer) is kind for layer in layers) for kind in (nn.Linear, BlockLinear))
 
 
-def _joined(*layers: nn.Linear) -> nn.Linear:
+def _joined(*layers: nn.Module) -> nn.Module:
     """One linear layer with the outputs of all, one after the other."""
+    if isinstance(layers[0], BlockLinear):
+        return stacked(cast("tuple[BlockLinear, ...]", layers))
+    return _joined_plain(*cast("tuple[nn.Linear, ...]", layers))
+
+
+def _joined_plain(*layers: nn.Linear) -> nn.Linear:
     first = layers[0]
     outputs = sum(layer.out_features for layer in layers)
     whole = nn.Linear(first.in_features, outputs, bias=first.bias is not None, device="meta")
@@ -74,11 +82,11 @@ def _joined(*layers: nn.Linear) -> nn.Linear:
     return whole
 
 
-def _fold_norm(block: Block, name: str, behind: nn.Linear) -> None:
-    """Moves what an RMS norm multiplies by into the matrix behind it: ``W (n · x) = (W n) x``."""
+def _fold_norm(block: Block, name: str, behind: nn.Module) -> None:
+    """Moves what an RMS norm multiplies by into the matrix behind it, if it is plain: ``W (n · x) = (W n) x``."""
     norm = getattr(block, name)
     scale = scale_of(norm)
-    if scale is not None and behind.weight.dtype == torch.float32:
+    if scale is not None and isinstance(behind, nn.Linear) and behind.weight.dtype == torch.float32:
         behind.weight.data.mul_(scale)
         setattr(block, name, UnitRMSNorm(norm.spec.eps))
 

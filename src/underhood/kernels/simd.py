@@ -337,12 +337,11 @@ def _add_pairs(builder: Any, a: Any, b: Any, room: Any) -> None:
 
 def pair_products(builder: Any, a: Any, b: Any) -> Any:
     """Sums of the two products of each int16 pair, for any processor."""
-    wide = ir.VectorType(_I32, 2 * LANES)
+    size = a.type.count
+    wide, half = ir.VectorType(_I32, size), ir.VectorType(_I32, size // 2)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     even, odd = (
-        builder.shuffle_vector(
-            products, ir.Constant(wide, ir.Undefined), ir.Constant(_INTEGERS, [*range(first, 2 * LANES, 2)])
-        )
+        builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), ir.Constant(half, [*range(first, size, 2)]))
         for first in (0, 1)
     )
     return builder.add(even, odd)

@@ -7,8 +7,12 @@ an eighth of the bytes is nearly that much faster. Only the weights are rounded 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from underhood.kernels.elementwise import array
@@ -16,50 +20,75 @@ from underhood.kernels.jit import HAS_NUMBA
 from underhood.kernels.matmul import GROUP, NONE, ROW_MULTIPLE, Weights, multiply
 from underhood.nn.qlora_linear import to_int8
 
+Product = Callable[[NDArray[np.float32], NDArray[np.float32]], None]
+"""``y = x Wᵀ + b``, called with x (N, I) and the memory of y (N, O), both contiguous."""
+
 
 class WeightOnlyLinear(nn.Module):
     """``x Wᵀ + b`` with W in few bits, on the CPU.
 
     The weights are plain attributes, not buffers: packed bits are not numbers that a change of dtype could convert.
-
-    Args:
-        linear: the layer to quantise; its bias is kept.
     """
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, inputs: int, outputs: int, bias: Tensor | None):
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight_OI = F.pad(linear.weight.detach().float(), (0, -linear.in_features % ROW_MULTIPLE))
-        self.codes, self.scale, self.offset = self._pack(weight_OI)
-        self.bias = None if linear.bias is None else linear.bias.detach().float()
+        self.in_features, self.out_features = inputs, outputs
+        self.bias = None if bias is None else bias.detach().float()
 
-    @staticmethod
-    def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes, scales and offsets as `Weights` has them."""
-        raise NotImplementedError
+    @property
+    def packed_parameters(self) -> int:
+        """How many parameters it holds that are no `nn.Parameter`."""
+        return self.in_features * self.out_features + (0 if self.bias is None else self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         if not HAS_NUMBA:
             return F.linear(x, self.weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         x_NI = x.detach().reshape(-1, self.in_features).float().contiguous()
         y_NO = torch.empty(len(x_NI), self.out_features)
-        multiply(self.weights(), x_NI.numpy(), None if self.bias is None else self.bias.numpy(), y_NO.numpy())
+        self.product()(x_NI.numpy(), y_NO.numpy())
         return y_NO.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
-    def weights(self) -> Weights:
-        """The memory of the weights, for `multiply`."""
-        return Weights(array(self.codes), array(self.scale), NONE if self.offset is None else array(self.offset))
+    def product(self) -> Product:
+        """The compiled kernel with these weights."""
+        raise NotImplementedError
 
     def weight(self) -> Tensor:
         """The dequantised weight, (out, in)."""
         raise NotImplementedError
 
+    def bias_array(self) -> NDArray[np.float32] | None:
+        return None if self.bias is None else self.bias.numpy()
+
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
 
 
-class Int8Linear(WeightOnlyLinear):
-    """`WeightOnlyLinear` with 8 bits: whole numbers up to ±127, and per output the scale that its largest needs."""
+class RoundedLinear(WeightOnlyLinear):
+    """A plain layer with its weight rounded to few bits.
+
+    Args:
+        linear: the layer to quantise; its bias is kept.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, linear.bias)
+        weight_OI = F.pad(linear.weight.detach().float(), (0, -linear.in_features % ROW_MULTIPLE))
+        self.codes, self.scale, self.offset = self._pack(weight_OI)
+
+    @staticmethod
+    def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes, scales and offsets as `Weights` has them."""
+        raise NotImplementedError
+
+    def product(self) -> Product:
+        offset = NONE if self.offset is None else array(self.offset)
+        weights = Weights(array(self.codes), array(self.scale), offset)
+        bias = self.bias_array()
+        return lambda x_NI, y_NO: multiply(weights, x_NI, bias, y_NO)
+
+
+class Int8Linear(RoundedLinear):
+    """`RoundedLinear` with 8 bits: whole numbers up to ±127, and per output the scale that its largest needs."""
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -69,8 +98,8 @@ class Int8Linear(WeightOnlyLinear):
         return (self.codes.float() * self.scale)[:, : self.in_features]
 
 
-class Int4Linear(WeightOnlyLinear):
-    """`WeightOnlyLinear` with 4 bits, a scale and an offset (both bfloat16) per `GROUP` of neighbouring inputs."""
+class Int4Linear(RoundedLinear):
+    """`RoundedLinear` with 4 bits, a scale and an offset (both bfloat16) per `GROUP` of neighbouring inputs."""
 
     @staticmethod
     def _pack(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -29,5 +29,6 @@ class BuiltModel(nn.Module):
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Parameters, each shared one counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Parameters, each shared one counted once; those that layers hold in few bits (`packed_parameters`) too."""
+    packed = sum(getattr(module, "packed_parameters", 0) for module in model.modules())
+    return packed + sum(parameter.numel() for parameter in model.parameters())
