@@ -1,7 +1,12 @@
-"""Forward pass of inference: the logits of new tokens over any cache, compiled where the model has kernels."""
+"""Forward pass of inference: the logits of new tokens over any cache, compiled where the model has kernels.
+
+Every way of sampling takes its logits from here, so this is also where ids without a token are ruled out: published
+embeddings are often padded to a round number of rows (Qwen2.5 has 151,936 for 151,665 tokens), which no text trains.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -38,7 +43,23 @@ class ForwardPass:
         positions_BT: Int[Tensor, "B T"] | None = None,
         columns: Sequence[int] | None = None,
     ) -> Float[Tensor, "N V"]:
-        """Logits after the new tokens (B rows of T) at the given columns, row by row; None means all columns."""
+        """Logits after the new tokens (B rows of T) at the given columns, row by row; None means all columns.
+
+        Ids beyond the model's `token_count` get −∞.
+        """
+        logits_NV = self._logits(tokens, cache, positions_BT, columns)
+        token_count = getattr(self.model, "token_count", None)
+        if token_count is not None and token_count < logits_NV.shape[-1]:
+            logits_NV[:, token_count:] = -math.inf
+        return logits_NV
+
+    def _logits(
+        self,
+        tokens: Sequence[Sequence[int]],
+        cache: Cache | AttendingCache | None,
+        positions_BT: Int[Tensor, "B T"] | None,
+        columns: Sequence[int] | None,
+    ) -> Float[Tensor, "N V"]:
         count = len(tokens[0])
         path, model = select_path(self.model, self._compiled, len(tokens), count)
         if path == "compiled" and self._compiled is not None and cache is not None:

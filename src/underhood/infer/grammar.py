@@ -146,8 +146,9 @@ class Matcher:
             return logits_V
         bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         self._check()
-        allowed_V = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[: logits_V.shape[-1]].bool()
-        allowed_V[self._size :] = False
+        bits_V = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[: self._size].bool()
+        allowed_V = torch.zeros(logits_V.shape[-1], dtype=torch.bool)  # a padded embedding has more rows than tokens
+        allowed_V[: len(bits_V)] = bits_V
         if stop_ids:
             allowed_V[torch.tensor(list(stop_ids))] = self.accepts
         self.stuck = self.stuck or not bool(allowed_V.any())

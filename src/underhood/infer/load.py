@@ -87,6 +87,10 @@ class LoadedModel:
     roles: SpecialTokenIds | None = None
     retrieval: str | None = None
 
+    def __post_init__(self):
+        if isinstance(self.model, Decoder) and self.tokenizer.vocab_size < self.model.vocab_size:
+            self.model.token_count = self.tokenizer.vocab_size
+
     @property
     def decoder(self) -> Decoder:
         """The model, for what works with decoders only.

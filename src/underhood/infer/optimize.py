@@ -42,6 +42,7 @@ class InferenceModel(Decoder):
     def __init__(self, original: Decoder):
         nn.Module.__init__(self)
         self.spec, self.position_embed, self.checkpointing = original.spec, None, False
+        self.token_count = original.token_count
         for name, child in _copied_children(original).items():
             setattr(self, name, child)
         self.requires_grad_(False).eval()

@@ -161,6 +161,8 @@ class Decoder(BuiltModel):
     Attributes:
         checkpointing: in training, keep only what goes into each block and work the rest out again on the way back
             (Chen et al. 2016): memory for one block's activations instead of L, for about a third more time.
+        token_count: how many ids its tokenizer has, where the embedding is padded beyond them; inference never samples
+            an id from there on. None where all rows are tokens.
     """
 
     def __init__(self, spec: DecoderSpec):
@@ -174,6 +176,7 @@ class Decoder(BuiltModel):
         if spec.tied:
             self.unembed.weight = self.embed.weight
         self.checkpointing = False
+        self.token_count: int | None = None
 
     @property
     def context_length(self) -> int:
