@@ -13,6 +13,7 @@ from underhood.infer.request import OutputChunk, Request
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session
 from underhood.text.chat import CHATML, Message, Template
+from underhood.text.system_messages import render_conversation
 
 ANSWER_SHARE = 4
 """At least a quarter of the context, or all the tokens asked for if they are fewer, is kept free for the answer."""
@@ -164,4 +165,4 @@ class ChatSession:
         return ids
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
-        return self.template.render(self.tokenizer, messages, add_generation_prompt=True).ids
+        return render_conversation(self.template, self.tokenizer, messages, add_generation_prompt=True).ids

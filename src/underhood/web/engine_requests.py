@@ -9,15 +9,18 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.infer.grammar import Grammar
+from underhood.infer.json_schema import closed_schema
 from underhood.infer.load import DEFAULT_SAMPLING
 from underhood.infer.request import Request
 from underhood.infer.sample import SamplingSpec
 from underhood.retrieve.retriever import Retrieved
 from underhood.text.chat import Template
 from underhood.text.hf_chat_template import ForeignTemplate
+from underhood.text.system_messages import render_conversation
 from underhood.web.errors import ApiError, invalid
+from underhood.web.messages import plain
 from underhood.web.registry import Served
-from underhood.web.requests import ChatRequest, CompletionRequest, Message
+from underhood.web.requests import ChatRequest, CompletionRequest
 from underhood.web.retrieval import retrieve, sampling_with
 from underhood.web.settings import ServeSettings
 from underhood.web.shared_fields import GenerationBody, JsonFormat, RegexFormat, SchemaFormat
@@ -60,14 +63,12 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
         tools = Tools.of(body)
     except ValueError as error:
         raise invalid(f"Invalid value for tool_choice: {error}.", "tool_choice") from error
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs needs logprobs to be true.", "top_logprobs")
     grammar = _grammar(body.response_format)
     if tools is not None and tools.choice != "none":
-        if grammar is not None:
-            raise invalid("response_format and tools exclude each other.", "response_format")
         try:
-            grammar = tools.grammar()
+            grammar = tools.grammar(grammar)
         except UserError as error:
             raise invalid(str(error), "tools") from error
     messages = [plain(message) for message in body.messages]
@@ -158,8 +159,14 @@ def check_chat(served: Served, messages: Sequence[Mapping[str, Any]]) -> Templat
             param="model",
             code="not_a_chat_model",
         )
-    check_size(served, "".join(message.get("content") or "" for message in messages), "messages")
+    check_size(served, "".join(map(_size_text, messages)), "messages")
     return served.loaded.template
+
+
+def _size_text(message: Mapping[str, Any]) -> str:
+    """All that a template may show of a message."""
+    calls = [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
+    return "".join([message.get("content") or "", message.get("reasoning_content") or "", *calls])
 
 
 def chat_ids(
@@ -175,9 +182,10 @@ def chat_ids(
         if isinstance(template, ForeignTemplate) and OPEN in template.source:
             shown = with_tools(messages, tools, native=True)
             described = tools.described() if tools is not None and tools.choice != "none" else None
-            return template.render(loaded.tokenizer, shown, add_generation_prompt=prompt, tools=described).ids
+            options = {"add_generation_prompt": prompt, "tools": described}
+            return render_conversation(template, loaded.tokenizer, shown, **options).ids
         shown = with_tools(messages, tools, native=False)
-        return template.render(loaded.tokenizer, shown, add_generation_prompt=prompt).ids
+        return render_conversation(template, loaded.tokenizer, shown, add_generation_prompt=prompt).ids
     except UserError as error:
         raise invalid(str(error), "messages") from error
 
@@ -209,19 +217,6 @@ def check_length(served: Served, ids: Sequence[int], param: str) -> None:
         raise invalid("The prompt is empty; begin with at least one token.", param)
     if max(ids) >= served.loaded.spec.vocab_size:
         raise invalid(f"Token ids end at {served.loaded.spec.vocab_size - 1}.", param)
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """A message with its content as one text, and without the fields that say nothing."""
-    fields = message.model_dump(exclude_none=True, exclude={"annotations"})
-    content = fields.get("content")
-    if isinstance(content, list):
-        fields["content"] = "".join(item["text"] for item in content)
-    if fields["role"] == "developer":  # OpenAI's newer word for it
-        fields["role"] = "system"
-    if fields["role"] == "assistant" and "content" not in fields:
-        fields["content"] = ""
-    return fields
 
 
 def sampling_of(body: GenerationBody, default: SamplingSpec = DEFAULT_SAMPLING) -> SamplingSpec:
@@ -268,7 +263,7 @@ def _grammar(format: Any) -> Grammar | None:
         if isinstance(format, JsonFormat):
             return Grammar.json_object()
         if isinstance(format, SchemaFormat):
-            return Grammar.json_schema(format.json_schema.schema_ or {})
+            return Grammar.json_schema(closed_schema(format.json_schema.schema_ or {}))
         if isinstance(format, RegexFormat):
             return Grammar.regex(format.pattern)
     except UserError as error:

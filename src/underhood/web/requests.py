@@ -6,64 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from underhood.web.messages import Message, Name
 from underhood.web.shared_fields import MOST_TOP, Body, GenerationBody, ResponseFormat, TokenId, Whole
 
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Texts = Annotated[list[str], Field(min_length=1)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
-
-
-class TextPart(Body):
-    type: Literal["text"]
-    text: str
-
-
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
-
-
-class SystemMessage(Body):
-    role: Literal["system", "developer"]
-    content: Content
-    name: str | None = None
-
-
-class UserMessage(Body):
-    role: Literal["user"]
-    content: Content
-    name: str | None = None
-
-
-class CalledFunction(Body):
-    name: Name
-    arguments: str
-
-
-class ToolCall(Body):
-    id: str
-    type: Literal["function"]
-    function: CalledFunction
-
-
-class AssistantMessage(Body):
-    """As an answer said it; the fields that answers come with are welcome back and change nothing."""
-
-    role: Literal["assistant"]
-    content: Content | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
-    name: str | None = None
-    refusal: None = None
-    annotations: Annotated[list[dict[str, Any]], Field(max_length=1000)] | None = None
-    audio: None = None
-    function_call: None = None
-
-
-class ToolMessage(Body):
-    role: Literal["tool"]
-    content: Content
-    tool_call_id: str
-
-
-Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 class Function(Body):
@@ -85,6 +32,21 @@ class ChosenName(Body):
 class ChosenTool(Body):
     type: Literal["function"]
     function: ChosenName
+
+
+class AllowedToolList(Body):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ChosenTool], Field(min_length=1, max_length=128)]
+
+
+class AllowedTools(Body):
+    """Only these of the request's tools may be called; the list of tools itself stays as it is, for the cache."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedToolList
+
+
+NamedTools = Annotated[ChosenTool | AllowedTools, Field(discriminator="type")]
 
 
 MOST_PASSAGES = 20
@@ -126,15 +88,20 @@ class ChatRequest(GenerationBody):
     logprobs: bool | None = None
     top_logprobs: Whole | None = Field(default=None, ge=0, le=MOST_TOP)
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTools | None = None
     parallel_tool_calls: bool | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
     retrieve: Retrieve = None
 
 

@@ -14,8 +14,9 @@ from underhood.core.errors import UserError
 from underhood.data.feedback import Feedback, FeedbackStore
 from underhood.web.body import StrictRoute
 from underhood.web.chat import token_bytes
-from underhood.web.engine_requests import chat_ids, check_length, plain, prompts_of, text_ids
+from underhood.web.engine_requests import chat_ids, check_length, prompts_of, text_ids
 from underhood.web.errors import FAILED, ApiError, invalid, translate
+from underhood.web.messages import plain
 from underhood.web.metrics import Metrics
 from underhood.web.recent_completions import RecentCompletions
 from underhood.web.registry import ModelRegistry, Served

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MOST_TOP = 20
 """Alternatives that may be asked for beside each token."""
@@ -23,9 +23,20 @@ TokenId = Annotated[Whole, Field(ge=0)]
 
 
 class Body(BaseModel):
-    """Nothing is guessed: an unknown field is a mistake, and a number in quotes is a text."""
+    """Nothing is guessed: an unknown field is a mistake, and a number in quotes is a text.
+
+    An unknown field that is null asks for nothing: clients write out all fields that they know.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {name: value for name, value in given.items() if value is not None or name in known}
 
 
 class StreamOptions(Body):

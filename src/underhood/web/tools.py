@@ -15,8 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from underhood.core.errors import UserError
 from underhood.infer.grammar import Grammar
-from underhood.web.requests import ChatRequest, ChosenTool, Function
+from underhood.infer.json_schema import arguments_schema
+from underhood.web.requests import AllowedTools, ChatRequest, ChosenTool, Function
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 CALLING = """( {start} )
@@ -27,6 +29,11 @@ call: marked "\\n" {call} {end}
 """
 """In llguidance's Lark, text in which a call may begin: a lazy rule ends with the first mark, so from there on nothing
 but a call is left. Without `several`, the answer ends with it."""
+
+FORMATTED = """( {content} | call{several} )
+call: {mark} "\\n" {call} {end}
+"""
+"""The same where the answer has to keep to a form: either calls or that form."""
 
 EXPLAINED = (
     "You may call these functions, each described by one line of JSON:\n{functions}\n\n"
@@ -60,14 +67,23 @@ class Tools:
         functions = tuple(tool.function for tool in body.tools or ())
         choice = body.tool_choice
         if not functions:
-            if choice not in (None, "none"):
+            if choice not in (None, "none", "auto"):
                 raise ValueError("there are no tools to choose from")
             return None
         names = [function.name for function in functions]
+        wanted: list[str] = []
         if isinstance(choice, ChosenTool):
-            if choice.function.name not in names:
-                raise ValueError(f"there is no tool {choice.function.name!r} among {', '.join(names)}")
+            wanted = [choice.function.name]
+        elif isinstance(choice, AllowedTools):
+            wanted = [tool.function.name for tool in choice.allowed_tools.tools]
+        for name in wanted:
+            if name not in names:
+                raise ValueError(f"there is no tool {name!r} among {', '.join(names)}")
+        if isinstance(choice, ChosenTool):
             return cls(functions, f"={choice.function.name}", False)
+        if isinstance(choice, AllowedTools):
+            functions = tuple(function for function in functions if function.name in wanted)
+            choice = choice.allowed_tools.mode
         return cls(functions, choice or "auto", body.parallel_tool_calls is not False)
 
     @property
@@ -82,14 +98,17 @@ class Tools:
             return f'{OPEN}\n{{"name": {json.dumps(self.named)}, "arguments": '
         return f"{OPEN}\n" if self.choice == "required" else ""
 
-    def grammar(self) -> Grammar | None:
+    def grammar(self, content: Grammar | None = None) -> Grammar | None:
         """What the model may write after `opening`; None leaves it free.
+
+        Args:
+            content: what an answer that calls nothing must match; None leaves it free.
 
         Raises:
             UserError: a function's parameters are not a schema that a grammar can follow.
         """
         if self.choice == "none":
-            return None
+            return content
         calls = [
             Grammar.sequence([f'{{"name": {json.dumps(function.name)}, "arguments": ', _arguments(function), "}"])
             for function in self.functions
@@ -99,10 +118,14 @@ class Tools:
         call = Grammar.any_of(calls)
         if self.choice == "required":
             return call
+        mark, end = json.dumps(OPEN), json.dumps(f"\n{CLOSE}")
+        if content is not None:
+            several = "+" if self.several else ""
+            return Grammar(
+                None, FORMATTED.format(several=several, mark=mark, call=call.lark, end=end, content=content.lark)
+            )
         start = "call* said" if self.several else "call | said"
-        return Grammar(
-            None, CALLING.format(start=start, mark=json.dumps(OPEN), call=call.lark, end=json.dumps(f"\n{CLOSE}"))
-        )
+        return Grammar(None, CALLING.format(start=start, mark=mark, call=call.lark, end=end))
 
     def described(self) -> list[dict[str, Any]]:
         """The functions as templates show them."""
@@ -115,9 +138,11 @@ class Tools:
 
 
 def _arguments(function: Function) -> Grammar:
-    return Grammar.json_schema(
-        function.parameters or {"type": "object", "properties": {}, "additionalProperties": False}
-    )
+    """What may stand for a function's arguments."""
+    try:
+        return Grammar.json_schema(arguments_schema(function.parameters))
+    except ValueError as error:
+        raise UserError(f"the parameters of {function.name} can't be used: {error}") from error
 
 
 @dataclass(frozen=True)
