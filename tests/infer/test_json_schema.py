@@ -41,7 +41,7 @@ def admits(schema: dict[str, Any], text: str) -> bool:
         ({"type": "object"}, '{"any": [1]}', True),
         ({"type": "integer"}, str(LARGEST_INTEGER), True),
         ({"type": "integer"}, "1" * 40, False),
-        ({"type": "integer", "minimum": 10**30}, "1" * 40, True),
+        ({"type": "integer", "minimum": 1000}, "1" * 40, True),
         ({"properties": {"a": NUMBER}}, '{ "a": 1}', False),
         ({"properties": {"a": NUMBER}}, '{"a":  1}', False),
         ({"items": NUMBER}, "[1,\\n 2]", False),

@@ -81,7 +81,9 @@ def test_every_answer_of_the_official_client_is_welcome_as_history(live: Live, c
     for name, answer in ways_to_answer(client).items():
         forms = [answer]
         if isinstance(answer, pydantic.BaseModel):
-            dumps = [{"exclude_none": none, "exclude_unset": unset} for none in (0, 1) for unset in (0, 1)]
+            dumps = [
+                {"exclude_none": none, "exclude_unset": unset} for none in (False, True) for unset in (False, True)
+            ]
             forms += [answer.model_dump(**options) for options in dumps]
         calls = answer["tool_calls"] if isinstance(answer, dict) else answer.tool_calls
         counts = set()

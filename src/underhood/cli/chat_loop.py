@@ -43,13 +43,16 @@ class Chat:
 
     def greet(self) -> None:
         if self.interactive:
+            from underhood.infer.load import PUBLISHED
             from underhood.models.base import parameter_count
 
             with suppress(ImportError):
                 import readline  # noqa: F401  # line editing and history in input()
 
             parameters = parameter_count(self.loaded.model)
-            print(f"The {self.loaded.stage} model of {self.loaded.run}, {parameters:,} parameters.")
+            run = self.loaded.run
+            name = run.name if self.loaded.stage == PUBLISHED else f"The {self.loaded.stage} model of {run}"
+            print(f"{name}, {parameters:,} parameters.")
             if self.retriever is not None:
                 from underhood.cli.source_lines import corpus_line
 

@@ -205,8 +205,8 @@ def mentions(passage: Passage, name: str) -> bool:
 def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retriever | None:
     """The retriever for a model: of an index, or of the one that its run has.
 
-    A model that was trained to answer from passages reads one, in the form of its training; any other chat model reads
-    three, with an instruction.
+    A model that was trained to answer from passages reads one in the form of its training; any other chat model reads
+    one with an instruction.
 
     Args:
         path: a file made by `underhood index`, or the folder of a run with an index; None takes the run's own.

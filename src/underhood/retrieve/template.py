@@ -58,12 +58,6 @@ class RetrievalTemplate:
 TAUGHT = RetrievalTemplate(passages=1, history=False, min_coverage=0.45, names_must_match=True, quote=True)
 """For models of `underhood build`, which are trained on this form and too small to choose among several passages."""
 
-INSTRUCTED = RetrievalTemplate(
-    passages=3,
-    history=True,
-    instruction=(
-        "Answer the question from the passages above and cite the passage that you used, like this: [1]. If the "
-        f'passages do not answer it, say "{NOT_THERE}"'
-    ),
-)
-"""For every other chat model: it is told what to do with the passages."""
+INSTRUCTED = RetrievalTemplate(passages=1, history=True, instruction="Answer in one sentence.")
+"""For every other chat model. A small one recites several passages one after the other, and a longer instruction
+becomes its subject ("The passage is about …"); measured with SmolLM2, see LOG.md."""
