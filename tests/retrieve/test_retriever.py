@@ -51,16 +51,16 @@ def test_taught_form_is_the_question_and_then_one_passage() -> None:
     )  # fmt: skip
 
 
-def test_instructed_form_has_several_passages_the_history_and_an_instruction() -> None:
+def test_instructed_form_has_passages_the_history_and_an_instruction() -> None:
     conversation = [{"role": "system", "content": "Be short."}, user(QUESTION), assistant("-"), user("And split?")]
-    retrieved = Retriever(INDEX, INSTRUCTED).prepare(conversation)
+    retrieved = Retriever(INDEX, replace(INSTRUCTED, passages=3)).prepare(conversation)
     assert retrieved.messages[:-1] == tuple(conversation[:-1])
     question, passages, instruction = retrieved.messages[-1]["content"].split("\n\n")
     assert question == "And split?"
     assert passages.splitlines() == [f"[{n}] {hit.passage.shown}" for n, hit in enumerate(retrieved.hits, 1)]
     assert retrieved.hits[0].passage == SPLIT
     assert instruction == INSTRUCTED.instruction
-    assert NOT_THERE in instruction
+    assert instruction == "Answer in one sentence."
     assert retrieved.grammar is None
 
 
@@ -153,7 +153,7 @@ def test_a_pointer_to_the_turn_before_is_never_denied() -> None:
 
 
 def test_citations_are_the_numbers_that_passages_have() -> None:
-    retrieved = Retriever(INDEX, INSTRUCTED).prepare([user("pathname os path")])
+    retrieved = Retriever(INDEX, replace(INSTRUCTED, passages=3)).prepare([user("pathname os path")])
     first, second = (hit.passage for hit in retrieved.hits[:2])
     assert len(retrieved.hits) < 4
     answer = "It joins [2], list[0], [9] and [1][2]."

@@ -27,7 +27,7 @@ CAPITAL: list[Any] = [{"role": "user", "content": "What is the capital of France
 GUIDE = """# Harbour guide
 
 ## Berths
-The yellow boat Marlin lies at berth seventeen. Visitors tie up at berth four.
+The yellow boat Marlin is at berth seventeen. Visitors tie up at berth four.
 
 ## Fuel
 Diesel is sold on Tuesdays between nine and noon.
@@ -56,7 +56,7 @@ def live(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         [smollm2_gguf],
         quantize="int8",
         spec=EngineSpec(max_sequences=4, cache_bytes=256 << 20),
-        retrieval=RetrievalSettings(index=str(index)),
+        retrieval=RetrievalSettings(index=index),
     )
     with serving(registry, ServeSettings(port=0, feedback=folder / "feedback.db")) as live:
         yield live
@@ -186,7 +186,7 @@ def test_several_choices_differ(ask):
 
 
 def test_answer_comes_from_the_documents(ask):
-    question = [{"role": "user", "content": "At which berth does the Marlin lie?"}]
+    question = [{"role": "user", "content": "At which berth is the Marlin?"}]
     answer = ask(question, retrieve=True)
     assert "seventeen" in answer.choices[0].message.content.lower()
     assert answer.model_extra["retrieved"][0]["title"].endswith("Berths")

@@ -95,7 +95,7 @@ class AssistantMessage(MessageBody):
 
 
 class ToolMessage(MessageBody):
-    """What a called function returned; nothing is no text."""
+    """What a called function returned, which may be nothing."""
 
     role: Literal["tool"]
     content: AnswerContent | None = None

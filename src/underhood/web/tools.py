@@ -138,7 +138,7 @@ class Tools:
 
 
 def _arguments(function: Function) -> Grammar:
-    """What may stand for a function's arguments."""
+    """Grammar of a function's arguments."""
     try:
         return Grammar.json_schema(arguments_schema(function.parameters))
     except ValueError as error:
