@@ -119,3 +119,18 @@ def test_baselines_without_scikit_learn_say_so(monkeypatch: pytest.MonkeyPatch):
 def test_a_folder_without_a_classifier_is_explained(base: Path):
     with pytest.raises(UserError, match="no classifier"):
         load_classifier(base)
+
+
+def test_mistake_in_the_data_leaves_nothing_in_the_way_of_the_corrected_command(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    good = data.read_text()
+    out = tmp_path / "new" / "out"
+    data.write_text(good + "one more column\tthan\tthe others\n")
+    words = ["classify", str(base), "--data", str(data), "--out", str(out), "--epochs", "1"]
+    assert main(words) == 2
+    assert "another number of columns" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    data.write_text(good)
+    assert main(words) == 0
+    assert out.is_dir()

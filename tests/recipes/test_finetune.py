@@ -12,6 +12,7 @@ import torch
 
 from infer.tiny_run import make_run
 from underhood.align.adapter import load_adapter
+from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
 from underhood.infer.load import load
@@ -145,3 +146,41 @@ def test_run_log_tells_the_form_and_the_size(base: Path, data: Path, tmp_path: P
     assert any("40 conversations in the form messages" in event.get("text", "") for event in events)
     (start,) = (event for event in events if event["kind"] == "start")
     assert start["steps"] == 1
+
+
+def test_mistake_in_the_data_leaves_nothing_in_the_way_of_the_corrected_command(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    good = data.read_text()
+    data.write_text(good + '{"messages": 3}\n')
+    words = ["finetune", str(base), "--data", str(data), "--out", str(tmp_path / "new" / "out"), "--steps", "2"]
+    assert main(words) == 2
+    assert "line 41" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    data.write_text(good)
+    assert main([*words, "--batch-size", "2"]) == 0
+
+
+def test_mistake_empties_a_folder_that_was_there_and_keeps_it(base: Path, data: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    data.write_text("nothing\n")
+    with pytest.raises(UserError, match="line 1 is not JSON"):
+        tuned(FinetuneSpec(model=str(base), data=str(data), **QUICK), tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_mistake_later_on_keeps_what_was_trained(base: Path, data: Path, tmp_path: Path, monkeypatch):
+    """A folder with a checkpoint is never taken back, whatever stops the second call."""
+    spec = FinetuneSpec(model=str(base), data=str(data), **(QUICK | {"save_every": 2, "steps": 6}))
+    monkeypatch.setattr("underhood.recipes.finetune.save_adapter", None)
+    monkeypatch.setattr("underhood.recipes.finetune.write_model", None)
+    with pytest.raises(TypeError):
+        tuned(spec, tmp_path / "out")
+    monkeypatch.undo()
+    assert any((tmp_path / "out" / "training").iterdir())
+    good = data.read_text()
+    data.write_text("nothing\n")
+    with pytest.raises(UserError, match="line 1 is not JSON"):
+        tuned(spec, tmp_path / "out")
+    data.write_text(good)
+    assert tuned(spec, tmp_path / "out").steps == 6

@@ -72,7 +72,7 @@ def run(args: Args) -> int:
     from underhood.ui.terminal import console
 
     path, checkpoint = locate(args.run)
-    opened = Run.open(path)
+    opened = Run.open(path, write=checkpoint is None)
     out = console(sys.stderr if args.json else None)
     with StageProgress(opened.log, out):
         results = evaluate_checkpoint(opened, checkpoint) if checkpoint else evaluate_run(opened, restart=args.restart)

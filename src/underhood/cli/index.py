@@ -71,6 +71,7 @@ class Args:
 
 
 def run(args: Args) -> int:
+    from underhood.core.run_lock import RunLock
     from underhood.retrieve.index import PassageIndex
     from underhood.ui.formatting import duration, size
     from underhood.ui.terminal import console, next_commands
@@ -81,6 +82,8 @@ def run(args: Args) -> int:
         raise UserError(f"{args.out} is there already", fix="Add to it by --add, or replace it by --restart")
     if not args.out.absolute().parent.is_dir():
         raise UserError(f"there is no folder {args.out.parent} to write to")
+    # Two that add to one index at once would each write what only it has read.
+    lock = RunLock.acquire(args.out.absolute().parent, f".{args.out.name}.lock")
     index = PassageIndex.load(args.out) if changing else PassageIndex.build(())
     removed = [source for name in args.remove for source in index.sources_named(name)]
     index.remove(*removed)
@@ -90,6 +93,7 @@ def run(args: Args) -> int:
     index.add(passages)
     index.touch(tuple(dict.fromkeys((*index.facts.data, *args.data))))
     index.save(args.out)
+    lock.release()
 
     facts = {
         "index": str(args.out),

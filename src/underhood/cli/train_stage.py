@@ -87,7 +87,7 @@ def run_stage_command(stage: Stage, args: Any) -> int:
     def open_run() -> Run:
         """The run, with the settings that were given; what the first process has made is only read by the others."""
         if rank_and_size()[0] > 0:
-            return replace(Run.open(path), log=RunLog(None))
+            return replace(Run.open(path, write=False), log=RunLog(None))
         run = open_or_create(path, args.settings, restart=args.restart) if stage.starts_from is None else Run.open(path)
         existing = run.spec.stage_settings(stage)
         changes = {name: value for name, value in settings.items() if value != getattr(existing, name)}

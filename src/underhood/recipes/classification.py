@@ -74,9 +74,13 @@ class Classified:
 
 def classify_model(spec: ClassifySpec, out: Path) -> tuple[RunLog, Callable[[], Classified]]:
     """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    claim_folder(spec, out, SETTINGS)
-    log = RunLog(out / "events.jsonl")
-    return log, lambda: _classify(spec, out, log)
+    folder = claim_folder(spec, out, SETTINGS)
+
+    def work() -> Classified:
+        with folder.discarded_if_untrained():
+            return _classify(spec, out, folder.log)
+
+    return folder.log, work
 
 
 def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:

@@ -84,9 +84,13 @@ def finetune_model(spec: FinetuneSpec, out: Path) -> tuple[RunLog, Callable[[], 
 
     The two are apart so that whoever shows progress can listen before anything happens.
     """
-    claim_folder(spec, out, SETTINGS)
-    log = RunLog(out / "events.jsonl")
-    return log, lambda: _finetune(spec, out, log)
+    folder = claim_folder(spec, out, SETTINGS)
+
+    def work() -> Finetuned:
+        with folder.discarded_if_untrained():
+            return _finetune(spec, out, folder.log)
+
+    return folder.log, work
 
 
 def default_rate(d_model: int, lora: bool) -> float:

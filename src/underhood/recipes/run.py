@@ -14,6 +14,7 @@ from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.core.run_lock import LOCK, RunLock
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
@@ -33,20 +34,23 @@ class Run:
 
     Attributes:
         made: the folders that `create` had to make for it, the innermost first; None for a run that was there.
+        lock: the right to write into it, held as long as the run is open; None in one that is only read.
     """
 
     path: Path
     spec: BuildSpec
     log: RunLog
     made: tuple[Path, ...] | None = None
+    lock: RunLock | None = None
 
     @classmethod
     def create(cls, path: Path, spec: BuildSpec) -> "Run":
         """Makes the folder and writes ``run.toml``.
 
         Raises:
-            UserError: there is a run already, or the place can't be written.
+            UserError: there is a run already, another process makes one, or the place can't be written.
         """
+        settings = toml_text(to_json(spec))
         if (path / "run.toml").exists():
             raise UserError(
                 f"{path} already holds a run", fix=f"Go on with it by --resume, or choose another --out than {path}"
@@ -54,19 +58,21 @@ class Run:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file", expected="a folder to make or an empty one")
         with storage_errors(path, "Choose another --out"):
-            if path.is_dir() and (there := sorted(file.name for file in path.iterdir())):
-                raise UserError(
-                    f"{path} is not empty",
-                    expected="a folder to make or an empty one",
-                    got=f"one with {there[0]} in it",
-                )
             made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except FileNotFoundError as error:  # /proc and its like
                 raise UserError(f"can't make {path}: no folder can be made there", fix="Choose another") from error
-        write_text(path / "run.toml", toml_text(to_json(spec)))
-        return cls(path, spec, RunLog(path / "events.jsonl"), made)
+            lock = RunLock.acquire(path)
+            if there := sorted(file.name for file in path.iterdir() if file.name != LOCK):
+                lock.release()
+                raise UserError(
+                    f"{path} is not empty",
+                    expected="a folder to make or an empty one",
+                    got=f"one with {there[0]} in it",
+                )
+        write_text(path / "run.toml", settings)
+        return cls(path, spec, RunLog(path / "events.jsonl"), made, lock)
 
     def discard(self) -> None:
         """Takes back a run that `create` made and that came to nothing, with the folders made for it."""
@@ -77,24 +83,31 @@ class Run:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
+        if self.lock is not None:
+            self.lock.release()
         for folder in self.made or ():
             with suppress(OSError):  # somebody else has put something there meanwhile
                 folder.rmdir()
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path, *, write: bool = True) -> "Run":
         """Opens an existing run.
 
+        Args:
+            write: take the lock, so that no other process writes into it meanwhile.
+
         Raises:
-            UserError: no such run (the nearest others are named), or a damaged ``run.toml``.
+            UserError: no such run (the nearest others are named), another process writes into it, or a damaged
+                ``run.toml``.
         """
         file = path / "run.toml"
         if not file.exists():
             raise UserError(
                 f"there is no run in {path}", expected="a folder that underhood build made", fix=_others(path)
             )
+        lock = RunLock.acquire(path) if write else None
         spec = from_json(BuildSpec, read_toml(file), where=str(file))
-        return cls(path, spec, RunLog(path / "events.jsonl"))
+        return cls(path, spec, RunLog(path / "events.jsonl"), lock=lock)
 
     def update(self, **changes: Any) -> "Run":
         """The same run under settings of which some differ from now on; ``run.toml`` says so.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from underhood.core.checkpoint import module_tensors, write_checkpoint
+from underhood.core.checkpoint import module_tensors, newest, write_checkpoint
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.core.run_lock import LOCK, RunLock
+from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, LoadedModel
@@ -21,28 +25,88 @@ from underhood.models.base import parameter_count
 from underhood.models.hub_weights import read_config
 from underhood.recipes.finetune_spec import TrainingSettings
 
+BEGUN = ("split.json", "training")
+"""Files and folders of a training beside its settings and its log, before its model is there."""
+
 SMALL_MODEL = 50_000_000
 """Parameters up to which all weights are trained unless a rank is given: LoRA saves memory that is not scarce here."""
 
 
-def claim_folder(spec: TrainingSettings, out: Path, file: str) -> None:
+@dataclass
+class TunedFolder:
+    """The folder of such a run while this process writes into it.
+
+    Attributes:
+        made: the folders that were made for it, the innermost first; None where the same job goes on.
+    """
+
+    path: Path
+    settings: Path
+    lock: RunLock
+    log: RunLog
+    made: tuple[Path, ...] | None
+
+    @contextmanager
+    def discarded_if_untrained(self) -> Iterator[None]:
+        """Takes the folder back where the work stops before its first checkpoint.
+
+        A corrected command then finds nothing in its way. What earlier calls began stays.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.made is not None and newest(self.path / "training") is None:
+                self.discard()
+            raise
+        finally:
+            self.lock.release()
+
+    def discard(self) -> None:
+        """Removes what this process has made."""
+        self.log.close()
+        if self.made:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:  # an empty folder was there
+            for name in (self.settings.name, "events.jsonl", *BEGUN):
+                target = self.path / name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                else:
+                    target.unlink(missing_ok=True)
+        self.lock.release()
+        for folder in self.made or ():
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                folder.rmdir()
+
+
+def claim_folder(spec: TrainingSettings, out: Path, file: str) -> TunedFolder:
     """Makes the folder and writes its settings, or finds the same job in it to go on with.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or another process writes into it.
     """
-    settings = out / file
-    if settings.exists():
-        if from_json(type(spec), read_toml(settings), where=str(settings)) != spec:
-            raise UserError(
-                f"{out} holds a training with other settings", fix="Choose another --out, or give its settings again"
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty", fix="Choose another --out")
-    with storage_errors(out, "Choose another --out"):
-        out.mkdir(parents=True, exist_ok=True)
-    write_text(settings, toml_text(to_json(spec)))
+    settings, made, text = out / file, None, toml_text(to_json(spec))
+    if not settings.exists():
+        if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
+            raise UserError(f"{out} is not empty", fix="Choose another --out")
+        with storage_errors(out, "Choose another --out"):
+            made = tuple(folder for folder in (out, *out.parents) if not folder.exists())
+            out.mkdir(parents=True, exist_ok=True)
+    lock = RunLock.acquire(out)
+    try:
+        if settings.exists():
+            made = None
+            if from_json(type(spec), read_toml(settings), where=str(settings)) != spec:
+                raise UserError(
+                    f"{out} holds a training with other settings",
+                    fix="Choose another --out, or give its settings again",
+                )
+        else:
+            write_text(settings, text)
+    except UserError:
+        lock.release()
+        raise
+    return TunedFolder(out, settings, lock, RunLog(out / "events.jsonl"), made)
 
 
 def rank_of(spec: TrainingSettings, model: nn.Module) -> int:
