@@ -11,7 +11,6 @@ what is the number at the end of a worked answer (GSM8K).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -101,7 +100,17 @@ def _hellaswag(record: Record) -> Item:
 def _without_wikihow(text: str) -> str:
     """HellaSwag's WikiHow half still holds the mark-up it was cut from: ``[title]``, ``[step]``."""
     text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+    return "\n".join(_without_brackets(line) for line in text.split("\n")).replace("  ", " ")
+
+
+def _without_brackets(line: str) -> str:
+    """The line without what is in square brackets, in linear time: a bracket that never closes ends the search."""
+    kept: list[str] = []
+    at = 0
+    while (begin := line.find("[", at)) >= 0 and (end := line.find("]", begin)) >= 0:
+        kept.append(line[at:begin])
+        at = end + 1
+    return "".join([*kept, line[at:]])
 
 
 def _piqa(record: Record) -> Item:

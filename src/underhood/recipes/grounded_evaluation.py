@@ -26,7 +26,7 @@ MEASURED = {
     "invented": "refuses invented names",
 }
 SHOWN = 4
-_CITATION = re.compile(r"\s*\[\d+\]")
+_CITATION = re.compile(r"(?<!\s)\s*\[\d+\]")
 
 
 def is_right(answer: str, expected: str) -> bool:

@@ -29,7 +29,7 @@ class TextBlock:
     search_text: str = ""
 
 
-_HASHES = re.compile(r" {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
+_HASHES = re.compile(r" {0,3}(#{1,6})\s")
 _UNDERLINE = re.compile(r"([=\-~^*+#\"'`.:_])\1{2,}\s*$")
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+\S")
@@ -71,7 +71,7 @@ class _BlockParser:
                 at = end
             elif hashes:
                 yield from self._flush()
-                self._open_section(len(hashes[1]), hashes[2])
+                self._open_section(len(hashes[1]), line[hashes.end() :].strip().rstrip("#").rstrip())
             elif underlined:
                 yield from self._flush()
                 at = underlined

@@ -95,9 +95,12 @@ def _pieces(group: Sequence[TextBlock], max_characters: int, overlap: int) -> It
     (block,) = group
     spans = _line_spans(block.text) if block.verbatim else sentence_spans(block.text)
     units = [short for span in spans for short in _short_spans(block.text, span, max_characters)]
+    line, counted = block.line, 0
     for first, last in _filled(block, units, max_characters, 0 if block.verbatim else overlap):
         start, end = units[first][0], units[last][1]
-        yield _piece(block, start, end), block.line + block.text.count("\n", 0, start)
+        line += block.text.count("\n", counted, start)
+        counted = start
+        yield _piece(block, start, end), line
 
 
 def _filled(
@@ -138,6 +141,6 @@ def _short_spans(text: str, span: tuple[int, int], max_characters: int) -> Itera
         )
         cut = space if space > start else start + max_characters
         yield start, start + len(text[start:cut].rstrip())
-        start = cut + len(text[cut:end]) - len(text[cut:end].lstrip())
+        start = next((at for at in range(cut, end) if not text[at].isspace()), end)
     if start < end:
         yield start, end

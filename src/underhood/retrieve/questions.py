@@ -14,16 +14,16 @@ _NAME = r"[`'\"]?(?P<name>[^\W\d]\w*(?:\.\w+)*)[`'\"]?"
 _FRAMES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"^\s*{_NAME}\s*[?!.]*\s*$",
+        rf"^\s*{_NAME}\s*(?:[?!.]+\s*)?$",
         rf"\bwhat(?:'s|’s| is| are| does| do| will| would| can)?\s+{_NAME}\s+(?:do|does|mean|for|return|take|give)\b",
-        rf"\bwhat(?:'s|’s| is| are)\s+{_NAME}\s*\?*\s*$",
+        rf"\bwhat(?:'s|’s| is| are)\s+{_NAME}\s*(?:\?+\s*)?$",
         rf"\bhow (?:does|do|is|are)\s+{_NAME}\s+(?:work|used?|called|behave)\b",
         rf"\b(?:parameters?|arguments?|args|options|inputs)\s+(?:does|do|can|of|for|to)\s+{_NAME}",
         rf"\b(?:parameters?|arguments?|args|signature|purpose|meaning|description|documentation|docs|help)\s+"
         rf"(?:of|for|on|about)\s+{_NAME}",
-        rf"\b(?:explain|describe|document|help)\s+{_NAME}\s*[?!.]*\s*$",
+        rf"\b(?:explain|describe|document|help)\s+{_NAME}\s*(?:[?!.]+\s*)?$",
         rf"\b(?:function|method|class|module)\s+{_NAME}",
-        rf"\b{_NAME}\s+(?:function|method|class|module|parameters|arguments|signature)\b",
+        rf"\b(?<!\w\.){_NAME}\s+(?:function|method|class|module|parameters|arguments|signature)\b",
     )
 ]
 """Forms of question in which a plain word is a name: "what does dedent do", "parameters of open"."""

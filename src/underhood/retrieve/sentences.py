@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 
-_END = re.compile(r"[.!?…]+[\"'”’)\]`*_]*(?=\s|$)|[。！？｡]+[」』）”’]*|\n[ \t]*\n\s*")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]`*_]*(?=\s|$)|[。！？｡]+[」』）”’]*|\n[ \t]*\n\s*")
 _ABBREVIATION = re.compile(
     r"(\be\.g|\bi\.e|\betc|\bcf|\bvs|\bresp|\bapprox|\bca|\bNo|\bDr|\bMr|\bMrs|\bProf|\bSt|\b[A-Z])\.$"
 )
+
+_ABBREVIATION_MAX = 16
+"""Characters before a full stop in which an abbreviation is looked for."""
+
+_NEXT_CHARACTER = re.compile(r"\s*(\S?)")
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
@@ -18,17 +23,20 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     ends one too.
     """
     spans: list[tuple[int, int]] = []
-    start = 0
+    start = counted = 0
+    opened = 0  # brackets that are open in text[start:counted]
     for mark in _END.finditer(text):
-        sentence = text[start : mark.end()]
+        end = mark.end()
+        opened += text.count("(", counted, end) - text.count(")", counted, end)
+        counted = end
         if not mark[0].isspace():
-            if _ABBREVIATION.search(sentence) or sentence.count("(") > sentence.count(")"):
+            if opened > 0 or _ABBREVIATION.search(text[max(start, end - _ABBREVIATION_MAX) : end]):
                 continue
-            following = text[mark.end() :].lstrip()[:1]
-            if following.islower() and mark[0].startswith((".", "…")):
+            following = _NEXT_CHARACTER.match(text, end)
+            if mark[0].startswith((".", "…")) and following is not None and following[1].islower():
                 continue
-        _append(spans, text, start, mark.end())
-        start = mark.end()
+        _append(spans, text, start, end)
+        start, opened = end, 0
     _append(spans, text, start, len(text))
     return spans
 

@@ -5,8 +5,6 @@ The later steps, which join words of different meaning (*general*, *generate*, *
 
 from __future__ import annotations
 
-import re
-
 _VOWELS = "aeiou"
 
 
@@ -69,7 +67,7 @@ def _letters(word: str) -> str:
 
 def _measure(word: str) -> int:
     """How many times vowels are followed by consonants (the paper's m)."""
-    return len(re.findall("V+C+", _letters(word)))
+    return _letters(word).count("VC")
 
 
 def _is_short(word: str) -> bool:
