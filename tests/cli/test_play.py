@@ -51,7 +51,7 @@ def test_play_refuses_a_text_that_is_too_short_or_not_there(tmp_path: Path):
     (tmp_path / "short.txt").write_text("too short", encoding="utf-8")
     with pytest.raises(UserError, match="too short"):
         play.run(play.Args(text=tmp_path / "short.txt"))
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="cannot read"):
         play.run(play.Args(text=tmp_path / "none.txt"))
 
 

@@ -246,7 +246,7 @@ def test_toml_file_round_trips_and_replaces(tmp_path: Path):
     [
         (b"a = 1\nb = = 2\n", "is not TOML: .*line 2"),
         (b"a = 1\na = 2\n", "is not TOML: .*line 2"),
-        (b"\xff\xfe", "is not TOML"),
+        (b"\xff\xfd", "is not UTF-8 text"),
         (None, "there is no file"),
     ],
 )

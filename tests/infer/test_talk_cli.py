@@ -131,7 +131,7 @@ def test_missing_runs_and_broken_input_are_named(cli: Callable[..., Result], run
     for verb in ("generate", "chat"):
         code, out, err = cli(verb, stdin=b"abc \xff\xfe\n")
         assert (code, out) == (2, "")
-        assert "standard input is not text" in err
+        assert "standard input is not" in err
 
 
 def test_chat_from_a_pipe_prints_one_answer_per_line(cli: Callable[..., Result], run: Path) -> None:

@@ -16,9 +16,10 @@ from nasty import NASTY, TEXTS
 from needs import shared_data
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
+from underhood.core.text_files import mend_surrogates
 from underhood.text import bpe
 from underhood.text.bpe import DEFAULT_SPECIAL, BytePairTokenizer, train_bpe
-from underhood.text.split import PATTERNS, _is_disputed, mend_surrogates, split
+from underhood.text.split import PATTERNS, _is_disputed, split
 from underhood.text.vocabulary import Vocabulary
 
 DOCUMENTS = list(pydoc_data.topics.topics.values())

@@ -170,7 +170,8 @@ def test_load_names_the_file_and_what_is_wrong(saved: Path, tmp_path: Path, case
     [
         (b"", "line 1 column 1 is not JSON"),
         (b'{"model": {"type": "BPE",\n', "line 2 .* is not JSON"),
-        (b"\xff\xfe\x00", "is not text; expected UTF-8 JSON"),
+        (b"\xff\xfe\x00", "is not UTF-16 text"),
+        (b"\xff\xfd", "is not UTF-8 text"),
         (b"[1, 2]", "not a tokenizer|no tokenizer"),
         (b"[" * 100_000, "nested too deeply|not JSON"),
     ],

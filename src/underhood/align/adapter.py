@@ -226,12 +226,9 @@ def _read(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], folder:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no adapter in {folder}", expected=f"a {CONFIG} in it") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"can't read {file}: {error}") from error
+    if not file.exists():
+        raise UserError(f"there is no adapter in {folder}", expected=f"a {CONFIG} in it")
+    config = read_json(file)
     if config.get("peft_type") != "LORA":
         raise UserError(f"{file} is not a LoRA adapter", got=repr(config.get("peft_type")))
     # What would change the function and is not done here must not pass silently.

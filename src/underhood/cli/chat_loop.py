@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from underhood.cli.chat_commands import COMMANDS, check, sampling_of, talk_with
 from underhood.cli.retrieval_options import open_documents
 from underhood.core.errors import UserError, nearest
+from underhood.core.text_files import read_line
 from underhood.ui.terminal import visible
 
 if TYPE_CHECKING:
@@ -66,15 +67,15 @@ class Chat:
         """What the user says, until the end of input."""
         while True:
             try:
-                line = input("\n> ") if self.interactive else sys.stdin.readline()
+                line = input("\n> ") if self.interactive else read_line()
             except EOFError:
                 print()
                 return
             except KeyboardInterrupt:
                 self.notice("\nCtrl-D or /quit leaves.")
                 continue
-            except UnicodeDecodeError as error:
-                raise UserError("standard input is not text: it is not UTF-8") from error
+            except UnicodeDecodeError as error:  # what was typed
+                raise UserError("standard input is not text: it is not in the terminal's encoding") from error
             if not self.interactive and not line:
                 return
             yield line.strip()

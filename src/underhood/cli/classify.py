@@ -11,6 +11,7 @@ from pathlib import Path
 from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
+from underhood.core.text_files import read_standard_input
 from underhood.recipes.finetune_spec import ClassifySpec
 
 
@@ -87,7 +88,7 @@ def _label(args: Args) -> int:
     if not texts:
         if sys.stdin.isatty():
             raise UserError("there is nothing to label", fix="Give --text, or pipe texts in, one to a line")
-        texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
+        texts = [line for line in read_standard_input().splitlines() if line.strip()]
     from underhood.cli.progress import StageProgress
     from underhood.core.runlog import RunLog
     from underhood.ui.terminal import console

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import read_standard_input, read_text
 from underhood.infer.grammar import Grammar
 from underhood.infer.request import OutputChunk
 
@@ -41,23 +42,21 @@ def read_grammar(regex: str | None, schema: str | None) -> Grammar | None:
     if schema.lstrip().startswith("{"):
         return Grammar.json_schema(schema)
     try:
-        return Grammar.json_schema(Path(schema).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(schema))
+    except UserError as error:
         raise UserError(
-            f"there is no JSON schema in {schema}", fix="Give a file that holds one, or the schema itself"
+            f"there is no JSON schema in {schema}: {error.what}",
+            fix="Give a file that holds one, or the schema itself",
         ) from error
+    return Grammar.json_schema(text)
 
 
 def read_stdin() -> str:
     """All of standard input, without its last line feed.
 
     Raises:
-        UserError: it is a terminal, where nobody said that something was wanted; or it is not UTF-8.
+        UserError: it is a terminal, where nobody said that something was wanted; or it is not text.
     """
     if sys.stdin.isatty():
         raise UserError("there is no prompt", fix='Give one, e.g. underhood generate RUN "The list", or pipe one in')
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"standard input is not text: byte {error.start} is not UTF-8") from error
-    return text.removesuffix("\n").removesuffix("\r")
+    return read_standard_input().removesuffix("\n").removesuffix("\r")

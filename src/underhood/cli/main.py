@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
+from underhood.core.text_files import protect_streams
 from underhood.core.threads import limit_spinning
 from underhood.recipes.stages.registry import all_stages, find_stage
 
@@ -83,6 +84,7 @@ MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 the user's mistake, 130 interrupted."""
+    protect_streams()
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

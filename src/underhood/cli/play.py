@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
+from underhood.core.text_files import read_line, read_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,14 +84,11 @@ def read(path: Path) -> str:
     """A file's text in the game's 27 symbols.
 
     Raises:
-        UserError: it can't be read.
+        UserError: it can't be read, or is not text.
     """
     from underhood.data.letters import plain
 
-    try:
-        return plain(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read", got=str(error.strerror)) from error
+    return plain(read_text(path))
 
 
 def model_guesser(folder: Path) -> Guesser:
@@ -106,7 +104,7 @@ def ask(out: Console, prompt: str) -> str | None:
     """One line of the reader's; None at the end of input."""
     out.print(prompt, end="")
     sys.stdout.flush()
-    line = sys.stdin.readline()
+    line = read_line()
     return line.rstrip("\r\n") if line else None
 
 

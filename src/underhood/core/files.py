@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import encode
 
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -43,12 +44,12 @@ def storage_errors(path: Path, fix: str) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces `path` by a file of `text` (UTF-8) in one move.
+    """Replaces `path` by a file of `text` (UTF-8; lone surrogates as JSON escapes) in one move.
 
     Raises:
         UserError: the place can't be written; the old file, if any, is untouched.
     """
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, encode(text))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

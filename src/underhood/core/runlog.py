@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.files import storage_errors
+from underhood.core.text_files import encode
 
 _FIX = "Free some space or choose another folder, then resume"
 
@@ -64,7 +65,7 @@ class RunLog:
             for key, value in fields.items()
         }
         if self._file is not None:
-            self._write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            self._write(encode(json.dumps(record, ensure_ascii=False) + "\n"))
         for listener in self.listeners:
             listener(record)
         return record

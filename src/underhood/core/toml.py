@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import read_text
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -18,13 +19,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it is not TOML (the message has the line).
     """
+    if not path.exists():
+        raise UserError(f"there is no file {path}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", expected="a TOML file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder", expected="a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
 
 
@@ -32,9 +33,16 @@ def toml_text(table: Mapping[str, Any]) -> str:
     """A table as TOML text that `tomllib` reads back to the same value; None values are left out.
 
     Raises:
+        UserError: a text that TOML can't hold: the name of a file that is not UTF-8.
         TypeError: a value that TOML has no form for (a programming error).
     """
-    return tomli_w.dumps(_without_none(table))
+    text = tomli_w.dumps(_without_none(table))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text[text.rfind("\n", 0, error.start) + 1 :].partition("\n")[0]
+        raise UserError(f"settings can't hold a name that is not UTF-8: {line}", fix="Rename the file") from None
+    return text
 
 
 def _without_none(value: Any) -> Any:

@@ -17,7 +17,6 @@ mistake, named by its line (by its number in an array or a table). Fields beside
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +39,7 @@ from underhood.data.chat_fields import (
     tool_calls_of,
     tools_of,
 )
-from underhood.data.files import decode, read_bytes
-from underhood.data.record_files import json_lines, parquet_rows
+from underhood.data.record_files import json_records, parquet_rows
 from underhood.text.chat import ROLES
 
 SUPPORTED = (".jsonl", ".json", ".parquet")
@@ -176,18 +174,7 @@ def _records(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
     if kind == ".parquet":
         yield from parquet_rows(path)
         return
-    text = decode(read_bytes(path), path)
-    if kind == ".json" or text.lstrip().startswith("["):
-        try:
-            records = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {error.lineno} is not JSON ({error.msg} at column {error.colno})") from None
-        if not isinstance(records, list):
-            raise UserError(f"{path} is not a list of records", expected="a JSON array", got=type(records).__name__)
-        for number, record in enumerate(records, start=1):
-            yield f"{path} record {number}", record
-        return
-    yield from json_lines(path)
+    yield from json_records(path)
 
 
 Turn = tuple[dict[str, Any], bool]

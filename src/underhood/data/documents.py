@@ -27,7 +27,7 @@ class Document:
     @property
     def bytes(self) -> int:
         """Length of the text in UTF-8."""
-        return len(self.text.encode("utf-8"))
+        return len(self.text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True)

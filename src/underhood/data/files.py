@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
+from underhood.core.text_files import decode, parse_json, read_content
 from underhood.data.documents import Document
 
 SUPPORTED = (".txt", ".md", ".jsonl", ".parquet")
@@ -32,7 +33,8 @@ def read_file(path: Path, name: str, *, text_field: str | None = None) -> Iterat
         text_field: field or column that holds the text; by default the first of `TEXT_FIELDS` that is there.
 
     Raises:
-        UserError: not UTF-8, binary, broken JSON (with its line number), no such field or column, unknown extension.
+        UserError: in no known encoding, binary, broken JSON (with its line number), no such field or column, unknown
+            extension.
     """
     kind = path.suffix.lower()
     if kind in {".txt", ".md"}:
@@ -46,10 +48,10 @@ def read_file(path: Path, name: str, *, text_field: str | None = None) -> Iterat
 
 
 def _text(path: Path, name: str) -> Iterator[Document]:
-    text = decode(read_bytes(path), path)
+    text = decode(read_content(path), path)
     kind = path.suffix.lower().lstrip(".")
     pieces = _separated(text)
-    if len(pieces) == 1 and len(text.encode()) > 4 * SECTION_BYTES:
+    if len(pieces) == 1 and len(text.encode("utf-8", "surrogatepass")) > 4 * SECTION_BYTES:
         pieces = sections(text)
     for number, piece in enumerate(pieces, start=1):
         yield Document(piece, name if len(pieces) == 1 else f"{name}#{number}", kind)
@@ -90,11 +92,11 @@ def sections(text: str, size: int = SECTION_BYTES) -> list[str]:
 
 
 def _jsonl(path: Path, name: str, field: str | None) -> Iterator[Document]:
-    for number, line in enumerate(decode(read_bytes(path), path).split("\n"), start=1):
+    for number, line in enumerate(decode(read_content(path), path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{path} line {number} is not JSON ({error.msg} at column {error.colno})",
@@ -132,7 +134,7 @@ def _parquet(path: Path, name: str, field: str | None) -> Iterator[Document]:
                     number += 1
                     if isinstance(value, str):
                         yield Document(value, f"{name}#{number}", "parquet")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable Parquet file ({_short(error, 100)})") from error
 
 
@@ -168,41 +170,6 @@ def _missing(where: str, field: str | None, there: Sequence[str], noun: str) -> 
     near = nearest(field, there)
     fix = f"Did you mean {near!r}?" if near else f"It has: {', '.join(there) or 'none'}"
     return UserError(f"{where} has no {noun} {field!r}", fix=fix)
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's bytes.
-
-    Raises:
-        UserError: it can't be read, or is empty.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from error
-    if not data.strip():
-        raise UserError(f"{path} is empty", expected="text")
-    return data
-
-
-def decode(data: bytes, path: Path) -> str:
-    """UTF-8 (with or without byte-order mark) to text.
-
-    Raises:
-        UserError: a NUL byte or a byte that is not UTF-8, with its offset.
-    """
-    zero = data.find(b"\0")
-    if zero >= 0:
-        raise UserError(f"{path} is a binary file (a NUL byte at offset {zero:,})", expected="UTF-8 text")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        mark = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-        byte = data[error.start + mark] if error.start + mark < len(data) else 0
-        raise UserError(
-            f"{path} is not UTF-8 text (byte 0x{byte:02x} at offset {error.start + mark:,})",
-            fix="Convert it, e.g. with iconv -f latin1 -t utf-8",
-        ) from None
 
 
 def _short(value: Any, length: int = 40) -> str:

@@ -1,4 +1,4 @@
-"""Labelled texts for classification, from tables: TSV, CSV, JSON lines or Parquet.
+"""Labelled texts for classification, from tables: TSV, CSV, JSON or Parquet.
 
 Columns are found by name (``text`` and ``label`` or their usual synonyms). A table without a header has two columns;
 the one with fewer different values is the label.
@@ -6,8 +6,6 @@ the one with fewer different values is the label.
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
-from underhood.data.files import decode, read_bytes
-from underhood.data.record_files import json_lines, parquet_rows
+from underhood.data.record_files import json_records, parquet_rows
+from underhood.data.tables import table_rows
 
-SUPPORTED = (".tsv", ".csv", ".txt", ".jsonl", ".parquet")
+SUPPORTED = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet")
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "title")
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "intent", "topic", "y")
 
@@ -50,12 +48,12 @@ def read_labelled(path: Path, *, text: str | None = None, label: str | None = No
         raise UserError(
             f"can't read labelled texts from {path}", expected=" or ".join(SUPPORTED), got=kind or "no ending"
         )
-    if kind == ".jsonl":
+    if kind in (".jsonl", ".json"):
         rows = list(_json_objects(path))
     elif kind == ".parquet":
         rows = list(parquet_rows(path))
     else:
-        rows = _table(path, "," if kind == ".csv" else "\t")
+        rows = table_rows(path, {*TEXT_NAMES, *LABEL_NAMES, *(name.casefold() for name in (text, label) if name)})
     if not rows:
         raise UserError(f"{path} is empty", expected="labelled texts")
     first = rows[0][1]
@@ -102,31 +100,8 @@ def split_labelled(examples: Sequence[Labelled], *, test: float, seed: int) -> t
     return parts
 
 
-def _table(path: Path, separator: str) -> list[tuple[str, dict[str, Any]]]:
-    text = decode(read_bytes(path), path)
-    if separator == ",":
-        reader = csv.reader(io.StringIO(text, newline=""))
-        lines = [(reader.line_num, row) for row in reader if row]
-    else:  # tabs are not quoted in practice: a quotation mark is part of the text
-        lines = [(n, line.rstrip("\r").split("\t")) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    columns = len(lines[0][1])
-    for number, row in lines:
-        if len(row) != columns:
-            expected = f"{columns} columns as in the first line"
-            raise UserError(f"{path} line {number} has another number of columns", expected=expected, got=str(len(row)))
-    header = [cell.strip() for cell in lines[0][1]]
-    known = {*TEXT_NAMES, *LABEL_NAMES}
-    if any(cell.casefold() in known for cell in header) and len(lines) > 1:
-        return [(f"{path} line {n}", dict(zip(header, row, strict=True))) for n, row in lines[1:]]
-    if columns != 2:
-        raise UserError(f"{path} has no header, and {columns} columns", expected="a header, or a text and a label")
-    values = [len({row[column].strip() for _, row in lines}) for column in range(2)]
-    names = ["text", "label"] if values[1] <= values[0] else ["label", "text"]
-    return [(f"{path} line {n}", dict(zip(names, row, strict=True))) for n, row in lines]
-
-
 def _json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for where, record in json_lines(path):
+    for where, record in json_records(path):
         if not isinstance(record, dict):
             raise UserError(f"{where} is not a JSON object", expected='e.g. {"text": "…", "label": "…"}')
         yield where, record

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
-from underhood.data.record_files import json_lines, parquet_rows
+from underhood.data.record_files import json_records, parquet_rows
 
 Record = dict[str, Any]
 
 
 def read_records(path: Path, *, limit: int | None = None) -> list[Record]:
-    """The records of a ``.jsonl`` (one object per line) or ``.parquet`` file, the first `limit` of them.
+    """The records of a ``.jsonl``, ``.json`` (lines or an array) or ``.parquet`` file, the first `limit` of them.
 
     Raises:
         UserError: no such file, another kind of file, or a line that is not a JSON object (it is named).
     """
-    if path.suffix == ".jsonl":
+    if path.suffix in (".jsonl", ".json"):
         return list(islice(_json_objects(path), limit))
     if path.suffix == ".parquet":
         return [record for _, record in islice(parquet_rows(path), limit)]
-    raise UserError(f"can't read {path}: unsupported file type {path.suffix!r}", expected=".jsonl or .parquet")
+    raise UserError(f"can't read {path}: unsupported file type {path.suffix!r}", expected=".jsonl, .json or .parquet")
 
 
 def hub_records(spec: str, *, split: str, limit: int | None = None) -> list[Record]:
@@ -43,7 +43,7 @@ def hub_records(spec: str, *, split: str, limit: int | None = None) -> list[Reco
 
 
 def _json_objects(path: Path) -> Iterator[Record]:
-    for where, record in json_lines(path):
+    for where, record in json_records(path):
         if not isinstance(record, dict):
             raise UserError(f"{where} is not a JSON object", got=repr(record)[:40])
         yield record

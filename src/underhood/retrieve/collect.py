@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import decode, read_content
 from underhood.data.documents import Document
-from underhood.data.files import SUPPORTED, decode, read_bytes, read_file
+from underhood.data.files import SUPPORTED, read_file
 from underhood.data.sources import load_corpus
 from underhood.retrieve.passages import MAX_CHARACTERS, Passage, split_document
 
@@ -101,7 +102,7 @@ def _read(path: Path, name: str, text_field: str | None) -> Iterator[Document]:
     if path.suffix.lower() not in READABLE:
         raise UserError(f"can't read {path}: unsupported file type {path.suffix or '(none)'!r}", expected=_listed())
     if path.suffix.lower() in TEXT_FILES:
-        yield Document(decode(read_bytes(path), path), name, path.suffix.lower().lstrip("."))
+        yield Document(decode(read_content(path), path), name, path.suffix.lower().lstrip("."))
     else:
         yield from read_file(path, name, text_field=text_field)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import encode
 from underhood.retrieve.bm25 import BM25, FieldWeight, TermCounts
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.terms import TERMS_VERSION
@@ -39,7 +40,7 @@ def pack(passages: Sequence[Passage], bm25: BM25, facts: Mapping[str, Any]) -> b
     }
     lines = [json.dumps(_compact(passage), ensure_ascii=False) for passage in passages]
     members: dict[str, bytes] = {
-        "index.json": json.dumps(head, ensure_ascii=False, indent=1).encode(),
+        "index.json": encode(json.dumps(head, ensure_ascii=False, indent=1)),
         "passages.jsonl": _encoded(lines),
         "vocabulary.txt": _encoded(bm25.vocabulary),
     }

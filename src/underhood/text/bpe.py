@@ -20,9 +20,10 @@ import regex
 import tiktoken
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import mend_surrogates, read_text
 from underhood.text.files import read_json, write_json
 from underhood.text.merges import apply_merges, learn_merges
-from underhood.text.split import PATTERNS, mend_surrogates, split
+from underhood.text.split import PATTERNS, split
 from underhood.text.token_table import TokenTable
 from underhood.text.tokenizer_json import from_tokenizer_json, to_tokenizer_json
 from underhood.text.vocabulary import BYTE_TO_CHARACTER, Vocabulary, check_special
@@ -121,7 +122,7 @@ class BytePairTokenizer(TokenTable):
         """The ids of `text`. Never a special token: text that spells one is encoded like any other text."""
         if not self._merges_follow_bytes:
             return self.encode_plainly(text)
-        if len(text) >= LONG_RUN and regex.search(rf"\s{{{LONG_RUN}}}", text):
+        if len(text) >= LONG_RUN and any(len(run[0]) >= LONG_RUN for run in regex.finditer(r"\s+", text)):
             pieces = split(mend_surrogates(text), self.vocabulary.pattern)
             ids = [id for piece in pieces for id in self._piece_encoder.encode_ordinary(piece)]
         else:
@@ -160,10 +161,7 @@ class BytePairTokenizer(TokenTable):
     ) -> BytePairTokenizer:
         """GPT-2's published vocabulary: ``encoder.json`` (token → id) and ``vocab.bpe`` (merges, one per line)."""
         encoder = read_json(Path(encoder_json))
-        try:
-            lines = Path(vocab_bpe).read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {vocab_bpe}: {error}") from error
+        lines = read_text(Path(vocab_bpe)).split("\n")
         merges = [line for line in lines if line and not line.startswith("#version")]
         special = [{"content": name, "id": encoder[name]} for name in DEFAULT_SPECIAL[:1] if name in encoder]
         byte_level = {"type": "ByteLevel", "add_prefix_space": False}

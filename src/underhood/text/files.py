@@ -8,6 +8,7 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.core.files import write_text
+from underhood.core.text_files import read_text
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -19,15 +20,10 @@ def read_json(path: Path) -> Any:
     """The file's JSON value.
 
     Raises:
-        UserError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
+        UserError: the file is missing, unreadable, not text or not JSON (with line and column).
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        got = f"byte {error.start}: {error.reason}"
-        raise UserError(f"{path} is not text", expected="UTF-8 JSON", got=got) from error
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} line {error.lineno} column {error.colno} is not JSON: {error.msg}") from error
     except RecursionError as error:

@@ -21,9 +21,9 @@ from typing import Any
 import tokenizers
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import mend_surrogates
 from underhood.text.files import read_json
 from underhood.text.settings import AddedToken, TokenizerSettings
-from underhood.text.split import mend_surrogates
 from underhood.text.token_table import TokenTable
 from underhood.text.vocabulary import CHARACTER_TO_BYTE
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import mend_surrogates
 from underhood.text.normalize import SPACE, Normalizer, PrefixMatcher
 from underhood.text.scored_merges import ScoredMerger
 from underhood.text.sentencepiece_model import Kind, SentencePieceModel, read_model
 from underhood.text.settings import TokenizerSettings
-from underhood.text.split import mend_surrogates
 from underhood.text.token_table import TokenTable
 from underhood.text.unigram import UnigramSegmenter
 

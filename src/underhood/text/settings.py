@@ -14,6 +14,7 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
+from underhood.core.text_files import read_text
 from underhood.text.files import read_json
 
 
@@ -194,8 +195,5 @@ def _templates(folder: Path, value: Any) -> dict[str, str]:
     files += [(path.stem, path) for path in sorted(extra.glob("*.jinja"))] if extra.is_dir() else []
     for name, path in files:
         if path.is_file():
-            try:
-                templates[name] = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"cannot read {path}: {error}") from error
+            templates[name] = read_text(path)
     return templates

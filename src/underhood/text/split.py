@@ -36,7 +36,7 @@ def split(text: str, pattern: str = "qwen2") -> list[str]:
     """The pieces of `text`, in order; ``"".join`` gives the text back.
 
     Args:
-        text: valid Unicode (see `mend_surrogates`).
+        text: valid Unicode (see `core.text_files.mend_surrogates`).
         pattern: a key of `PATTERNS`.
     """
     compiled = regex.compile(PATTERNS[pattern])
@@ -44,19 +44,6 @@ def split(text: str, pattern: str = "qwen2") -> list[str]:
     if not disputed:
         return compiled.findall(text)
     return [text[slice(*match.span())] for match in compiled.finditer(text.translate(disputed))]
-
-
-def mend_surrogates(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD; valid Unicode comes back as it is.
-
-    Python strings may hold lone surrogates (JSON's ``"\\ud800"`` makes them), which have no UTF-8 bytes. One such
-    character must not stop a run over a million documents, so it becomes the replacement character, as in tiktoken.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _class_by_regex(char: str) -> str:
