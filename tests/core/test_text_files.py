@@ -26,6 +26,8 @@ from underhood.core.text_files import (
     read_text,
 )
 from underhood.core.toml import read_toml, toml_text
+from underhood.data.conversations import read_conversations
+from underhood.data.labelled import read_labelled
 
 TEXT = "The café opens at nine.\nΑνοίγει στις εννέα. 開店は九時。 🙂\n"
 
@@ -34,6 +36,15 @@ TEXT = "The café opens at nine.\nΑνοίγει στις εννέα. 開店は�
 def test_text_is_the_same_in_every_encoding(codec: str, tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(TEXT.encode(codec))
     assert read_text(tmp_path / "a.txt") == TEXT
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_file_of_a_mark_alone_is_empty(codec: str, text: str, tmp_path: Path):
+    for name, read in {"a.jsonl": read_conversations, "a.json": read_conversations, "a.csv": read_labelled}.items():
+        (tmp_path / name).write_bytes(text.encode(codec))
+        with pytest.raises(UserError, match=f"{name} is empty"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("codec", ["utf-16-be", "utf-32-be"])

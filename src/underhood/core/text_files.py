@@ -61,6 +61,18 @@ def read_content(path: Path) -> bytes:
     return data
 
 
+def read_filled_text(path: Path) -> str:
+    """The content of a text file that should hold something.
+
+    Raises:
+        UserError: it can't be read, is not text, or is empty but for white space and a byte order mark.
+    """
+    text = decode(read_content(path), path)
+    if not text.strip():
+        raise UserError(f"{path} is empty", expected="text")
+    return text
+
+
 def decode(data: bytes, where: Path | str) -> str:
     """Bytes as text; see the head of this module.
 

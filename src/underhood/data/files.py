@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
-from underhood.core.text_files import decode, parse_json, read_content
+from underhood.core.text_files import parse_json, read_filled_text
 from underhood.data.documents import Document
 
 SUPPORTED = (".txt", ".md", ".jsonl", ".parquet")
@@ -48,7 +48,7 @@ def read_file(path: Path, name: str, *, text_field: str | None = None) -> Iterat
 
 
 def _text(path: Path, name: str) -> Iterator[Document]:
-    text = decode(read_content(path), path)
+    text = read_filled_text(path)
     kind = path.suffix.lower().lstrip(".")
     pieces = _separated(text)
     if len(pieces) == 1 and len(text.encode("utf-8", "surrogatepass")) > 4 * SECTION_BYTES:
@@ -92,7 +92,7 @@ def sections(text: str, size: int = SECTION_BYTES) -> list[str]:
 
 
 def _jsonl(path: Path, name: str, field: str | None) -> Iterator[Document]:
-    for number, line in enumerate(decode(read_content(path), path).split("\n"), start=1):
+    for number, line in enumerate(read_filled_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
-from underhood.core.text_files import decode, parse_json, read_content
+from underhood.core.text_files import parse_json, read_content, read_filled_text
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -17,7 +17,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         UserError: no such file, an empty one, or a line that is not JSON (it is named).
     """
-    for number, line in enumerate(decode(read_content(path), path).split("\n"), start=1):
+    for number, line in enumerate(read_filled_text(path).split("\n"), start=1):
         if line.strip():
             where = f"{path} line {number}"
             try:
@@ -36,7 +36,7 @@ def json_records(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         UserError: no such file, an empty one, or neither an array nor lines of JSON (the line is named).
     """
-    text = decode(read_content(path), path)
+    text = read_filled_text(path)
     if not text.lstrip().startswith("["):
         first = next(line for line in text.split("\n") if line.strip())
         if path.suffix.lower() != ".json" or (_is_json(first) and not _is_json(text)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
-from underhood.core.text_files import decode, read_content
+from underhood.core.text_files import read_content, read_filled_text
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -34,7 +34,7 @@ def table_rows(path: Path, known: Collection[str]) -> list[tuple[str, dict[str, 
         UserError: no such file, an empty one, or a line with another number of columns, which is named.
     """
     data = read_content(path)
-    text = decode(data, path)
+    text = read_filled_text(path)
     # Excel quotes cells of its tab-separated text; in files that programs write, a quotation mark is part of the text.
     lines = _lines(text, path, known, quoted_tabs=data.startswith(_UTF16_MARKS))
     columns = len(lines[0][1])

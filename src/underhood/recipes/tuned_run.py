@@ -55,7 +55,8 @@ class TunedFolder:
         try:
             yield
         except BaseException:
-            if self.made is not None and newest(self.path / "training") is None:
+            trained = newest(self.path / "training") is not None or (self.path / "checkpoints").exists()
+            if self.made is not None and not trained:
                 self.discard()
             raise
         finally:

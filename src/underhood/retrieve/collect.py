@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from underhood.core.errors import UserError
-from underhood.core.text_files import decode, read_content
+from underhood.core.text_files import read_filled_text
 from underhood.data.documents import Document
 from underhood.data.files import SUPPORTED, read_file
 from underhood.data.sources import load_corpus
@@ -102,7 +102,7 @@ def _read(path: Path, name: str, text_field: str | None) -> Iterator[Document]:
     if path.suffix.lower() not in READABLE:
         raise UserError(f"can't read {path}: unsupported file type {path.suffix or '(none)'!r}", expected=_listed())
     if path.suffix.lower() in TEXT_FILES:
-        yield Document(decode(read_content(path), path), name, path.suffix.lower().lstrip("."))
+        yield Document(read_filled_text(path), name, path.suffix.lower().lstrip("."))
     else:
         yield from read_file(path, name, text_field=text_field)
 
