@@ -21,7 +21,7 @@ OWN_FILES = {
     "curriculum/results.py": "results that it wrote",
     "curriculum/topics.py": "a file of the package",
     "evals/table.py": "results of a run",
-    "infer/load.py": "checkpoints",
+    "infer/stages.py": "checkpoints",
     "infer/memory.py": "/sys",
     "recipes/export/card.py": "notes of a run",
     "recipes/export/export.py": "the card that it writes",
