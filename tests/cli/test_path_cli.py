@@ -64,7 +64,7 @@ def test_views_say_the_same_as_text_and_as_json(words, capsys):
         (("path", "shwo", "markov-1913"), "expected map, show, to, search, check"),
         (("path", "show"), "takes one NAME"),
         (("path", "to", "markov-1914"), "Did you mean"),
-        (("path", "search", "zzqx"), "no milestone speaks of"),
+        (("path", "search", "zzqx"), "nothing speaks of"),
         (("reproduce",), "name milestones, or say --all"),
         (("reproduce", "markov-1914"), "Did you mean"),
         (("reproduce", "markov-1913", "--seeds", "0"), "--seeds takes 1 or more"),

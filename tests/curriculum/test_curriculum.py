@@ -1,9 +1,8 @@
-"""The list of topics is whole, routes are shortest, a question finds its topic, and results speak for milestones."""
+"""The list of topics is whole, routes are shortest, and results speak for milestones."""
 
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 
@@ -14,7 +13,6 @@ from underhood.curriculum.checks import CHECKS, chinchilla_ratio, zipf_entropy
 from underhood.curriculum.excerpts import excerpt
 from underhood.curriculum.reproduce import failures, is_sound, recompute, reproduce
 from underhood.curriculum.route import path_to
-from underhood.curriculum.search import UNWRITTEN, postings, search, terms
 from underhood.curriculum.topics import ERAS, GRADES, TIERS, after, before, depths, topic, topics
 
 
@@ -61,44 +59,6 @@ def test_after_is_the_inverse_of_needs():
 def test_unknown_row_names_the_nearest():
     with pytest.raises(UserError, match="Did you mean markov-1913"):
         topic("markov-1914")
-
-
-@pytest.mark.parametrize(
-    ("question", "id"),
-    [
-        ("why does depth need backpropagation?", "backprop-1986"),
-        ("what was the first language model?", "markov-1913"),
-        ("kneser ney", "ngram-smoothing"),
-        ("dropout", "alexnet-reg"),
-        ("what is a kv cache", "kv-cache"),
-        ("direct preference optimization", "dpo"),
-    ],
-)
-def test_question_finds_its_page_among_the_first_two(question, id):
-    built = index.covering()
-    pages = [built[actual].stem if actual in built else actual for actual, _ in search(question)]
-    assert (built[id].stem if id in built else id) in pages[:2]
-
-
-def test_question_of_unknown_words_finds_nothing():
-    assert search("zzqx") == []
-    assert search("what is the") == []
-
-
-def test_scores_are_what_the_formula_says():
-    """One term, done by hand: Robertson and Zaragoza's equation 3.15 with the postings' own counts."""
-    from underhood.curriculum.search import _texts
-
-    texts = {id: terms(text) for id, text in _texts().items()}
-    holding = [id for id, words in texts.items() if "dropout" in words]
-    mean = sum(map(len, texts.values())) / len(texts)
-    for id in holding:
-        worth = 1.0 if id in index.covering() else UNWRITTEN
-        count, length = texts[id].count("dropout"), len(texts[id])
-        rarity = math.log(1 + (len(texts) - len(holding) + 0.5) / (len(holding) + 0.5))
-        assert postings()["dropout"][id] == pytest.approx(
-            worth * rarity * count * 2.2 / (count + 1.2 * (0.7 + 0.3 * length / mean)), abs=1e-3
-        )
 
 
 def test_finding_takes_stem_row_or_word():

@@ -19,7 +19,8 @@ class Args:
       underhood path                        the map, era by era
       underhood path show markov-1913       one milestone and what it found
       underhood path to lm-compressor       what to read first, in order
-      underhood path search "why depth?"    the milestone that answers a question
+      underhood path search "why depth?"    what answers a question: milestones,
+                                            documentation, commands, code
       underhood path check                  tables of papers, recomputed
       underhood path --html DIR             the whole path as pages for a browser
 
@@ -49,7 +50,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli import path_views
+    from underhood.cli import path_search, path_views
     from underhood.curriculum import results
 
     action, *rest = args.words or ("map",)
@@ -65,7 +66,7 @@ def run(args: Args) -> int:
         "map": lambda: path_views.overview(places, args.tier),
         "show": lambda: path_views.one(rest[0], places),
         "to": lambda: path_views.path_to(rest[0], args.knows),
-        "search": lambda: path_views.search(" ".join(rest)),
+        "search": lambda: path_search.search_view(" ".join(rest)),
         "check": path_views.check,
     }[action]()
     if args.json:

@@ -12,7 +12,6 @@ from underhood.cli.claims import claims_table, summary_lines
 from underhood.core.errors import UserError
 from underhood.core.verdicts import verdict_of
 from underhood.curriculum import index, results, route
-from underhood.curriculum import search as finder
 from underhood.curriculum import topics as table
 from underhood.ui import terminal
 from underhood.ui.formatting import exact, minutes
@@ -78,7 +77,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
         terminal.next_commands(
             out,
             {
-                "underhood path search QUESTION": "finds the topic that answers",
+                "underhood path search QUESTION": "finds what answers a question",
                 "underhood path show ID": "its idea and what it found",
                 "underhood reproduce ID": "measures it here",
             },
@@ -172,34 +171,6 @@ def path_to(name: str, knows: Collection[str]) -> View:
         out.print(terminal.table(["", "topic", "", "read", "run"], rows))
         out.print()
         out.print(f"{minutes(read, ' ')} of reading, {minutes(run, ' ')} of running on two cores.", style="dim")
-
-    return data, text
-
-
-def search(question: str) -> View:
-    """The topics that answer a question best."""
-    hits = finder.search(question)
-    built = index.covering()
-    if not hits:
-        raise UserError(f"no milestone speaks of {question!r}", fix="Try other words, or underhood path for the map")
-    data = [
-        {
-            "topic": id,
-            "milestone": built[id].stem if id in built else None,
-            "title": table.topics()[id].title,
-            "score": score,
-        }
-        for id, score in hits
-    ]
-
-    def text() -> None:
-        out = terminal.console()
-        for id, _ in hits:
-            out.print(id, style="bold", end="  ")
-            out.print(table.topics()[id].title, style="" if id in built else "dim")
-            if id in built:
-                out.print(f"  {built[id].question}", style="dim")
-        terminal.next_commands(out, {f"underhood path show {hits[0][0]}": "reads the first"})
 
     return data, text
 

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from underhood.curriculum import results
 from underhood.curriculum.index import milestones
+from underhood.curriculum.pages.reference import reference_names
 from underhood.curriculum.pages.site import page
 from underhood.web.errors import ApiError
 
@@ -22,7 +23,7 @@ HEADERS = {
 
 
 def path_router(own_results: Path | None = None) -> APIRouter:
-    """``/path/``, the map, and ``/path/STEM.html``; results are read anew each time."""
+    """``/path/``, the map, milestones and reference pages; results are read anew each time."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/path")
@@ -32,8 +33,8 @@ def path_router(own_results: Path | None = None) -> APIRouter:
 
     @router.get("/path/{name}.html")
     def one(name: str) -> Response:
-        if name != "index" and name not in milestones():
-            raise ApiError(404, f"There is no milestone {name}.")
+        if name != "index" and name not in milestones() and name not in reference_names():
+            raise ApiError(404, f"There is no page {name} on the path.")
         text = page(name, results.places(own_results), app=True)
         return Response(text, media_type="text/html", headers=HEADERS)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from underhood.curriculum.index import covering
 from underhood.curriculum.route import READING
-from underhood.curriculum.search import STEM, STOP, postings
+from underhood.curriculum.search.page_data import page_data
 from underhood.curriculum.topics import ERAS, Topic, depths, topics
 
 COLUMN, NODE, GAP, TOP, EDGE = 272, 26, 4, 44, 16
@@ -68,7 +68,7 @@ def place() -> dict[str, tuple[float, float]]:
 
 
 def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
-    """What the map's script knows: topics with what they need, the search table, and how words are cut."""
+    """What the map's script knows: topics with what they need, and the search data."""
     built = covering()
     table = {}
     for id, topic in topics().items():
@@ -86,7 +86,7 @@ def facts(verdicts: Mapping[str, str | None]) -> dict[str, Any]:
             "read": READING if milestone is None else milestone.minutes.read if first else 0,
             "run": milestone.minutes.report if milestone is not None and first else 0,
         }
-    return {"topics": table, "postings": postings(), "stem": STEM, "stop": sorted(STOP)}
+    return {"topics": table, "search": page_data()}
 
 
 def _inner_depths(members: list[Topic]) -> dict[str, int]:

@@ -3,13 +3,13 @@
 
 document.documentElement.classList.add("js");
 
-const { topics, postings, stem, stop } = JSON.parse(document.getElementById("facts").textContent);
+const { topics, search: searchData } = JSON.parse(document.getElementById("facts").textContent);
 const map = document.querySelector(".map");
 const nodes = new Map([...map.querySelectorAll(".node")].map((node) => [node.dataset.id, node]));
 const edges = [...map.querySelectorAll(".edge")];
 const panel = document.getElementById("panel");
 const order = [...nodes.keys()];
-const stopped = new Set(stop);
+const search = searchIndex(searchData);
 let known = new Set();
 try {
   known = new Set(JSON.parse(localStorage.getItem("underhood-known") ?? "[]"));
@@ -181,41 +181,21 @@ map.addEventListener("keydown", (event) => {
 const ask = document.getElementById("ask");
 const answers = document.getElementById("answers");
 
-function terms(text) {
-  const stems = new Set();
-  for (const word of text.toLowerCase().match(/[a-z0-9]+/g) ?? []) {
-    if (stopped.has(word)) continue;
-    stems.add(word);
-    if (word.length >= stem) stems.add(`${word.slice(0, stem)}~`);
-  }
-  return stems;
-}
-
-function search(question) {
-  const scores = new Map();
-  for (const term of terms(question)) {
-    for (const [id, score] of Object.entries(postings[term] ?? {})) scores.set(id, (scores.get(id) ?? 0) + score);
-  }
-  return [...scores].sort((a, b) => b[1] - a[1] || order.indexOf(a[0]) - order.indexOf(b[0]));
-}
-
 function answer() {
-  const hits = search(ask.value);
-  const pages = new Set(); // topics that share a page are one answer
-  const best = hits.filter(([id]) => !topics[id].page || (!pages.has(topics[id].page) && pages.add(topics[id].page))).slice(0, 6);
-  const matching = new Set(hits.slice(0, 24).map(([id]) => id));
+  const best = search(ask.value);
+  const matching = new Set(search(ask.value, 32).flatMap((hit) => hit.entry.topics));
   map.classList.toggle("filtered", matching.size > 0);
   for (const [id, node] of nodes) node.classList.toggle("match", matching.has(id));
   answers.replaceChildren(
-    ...best.map(([id]) => {
-      const topic = topics[id];
-      const link = make("a", { href: topic.page ?? `#${id}` }, make("b", { textContent: topic.title }));
-      link.append(make("span", { textContent: topic.question ?? "not written yet; shows the way there" }));
-      return make("li", {}, link);
+    ...best.map(({ entry }) => {
+      const link = make("a", { href: entry.page }, make("b", { textContent: entry.title }));
+      link.append(make("small", { className: "kind", textContent: searchData.kinds[entry.kind] }));
+      link.append(make("span", { textContent: entry.summary || "shows the way there" }));
+      return make("li", { className: entry.kind === "topic" ? "unwritten" : "" }, link);
     }),
   );
   answers.hidden = best.length === 0;
-  const notice = ask.value.trim() && !best.length ? "No topic speaks of this. Try other words." : "";
+  const notice = ask.value.trim() && !best.length ? "Nothing speaks of this. Try other words." : "";
   document.getElementById("said").textContent = notice || (best.length ? `${best.length} answers` : "");
   document.getElementById("none").textContent = notice;
   const query = ask.value.trim() ? `?q=${encodeURIComponent(ask.value.trim())}` : location.pathname;

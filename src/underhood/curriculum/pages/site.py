@@ -1,4 +1,4 @@
-"""Writes the path as pages that need nothing but themselves: ``index.html``, the map, and one page per milestone."""
+"""Writes the path as pages that need nothing but themselves: the map, one page per milestone, and the reference pages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from underhood.curriculum import index, results
 from underhood.curriculum.game import STEM, game
 from underhood.curriculum.pages import graph, story
 from underhood.curriculum.pages.prose import html, inline
+from underhood.curriculum.pages.reference import reference, reference_names
 from underhood.curriculum.topics import ERAS, TIERS, topics
 from underhood.ui.theme import page_renderer, script_data
 
@@ -27,7 +28,7 @@ def write_site(folder: Path, places: Sequence[Path]) -> list[Path]:
         UserError: the place can't be written, or a result file is damaged.
     """
     written = []
-    for name in ("index", *index.milestones()):
+    for name in ("index", *index.milestones(), *reference_names()):
         target = folder / f"{name}.html"
         write_text(target, page(name, places))
         written.append(target)
@@ -40,7 +41,7 @@ def refresh(folder: Path, places: Sequence[Path], stem: str) -> Path:
     Raises:
         UserError: the place can't be written, or a result file is damaged.
     """
-    for name in ("index", *index.milestones()):
+    for name in ("index", *index.milestones(), *reference_names()):
         target = folder / f"{name}.html"
         if name in ("index", stem) or not target.exists():
             write_text(target, page(name, places))
@@ -48,12 +49,14 @@ def refresh(folder: Path, places: Sequence[Path], stem: str) -> Path:
 
 
 def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
-    """One page: ``"index"``, the map, or a milestone's stem. Links lead to ``index.html`` and ``STEM.html``.
+    """One page: ``"index"``, the map, a milestone's stem, or a reference page. Links lead to ``NAME.html``.
 
     `app` adds the way back to the web page's other places.
     """
     if name == "index":
-        return _render("map.html.j2", ["path.css"], ["map.js"], app=app, **_map(places))
+        return _render("map.html.j2", ["path.css"], ["search.js", "map.js"], app=app, **_map(places))
+    if name in reference_names():
+        return _render("reference.html.j2", ["path.css"], [], app=app, **reference(name))
     told = story.story(index.milestones()[name], places)
     scripts = ["figures.js", "game.js"] if name == STEM else ["figures.js"]
     return _render("milestone.html.j2", ["path.css"], scripts, app=app, game=game() if name == STEM else None, **told)

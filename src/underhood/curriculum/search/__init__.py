@@ -1,0 +1,1 @@
+"""Search over everything that exists: milestones, documentation, glossary, commands, options and source files."""

@@ -1,0 +1,188 @@
+"""The search leads newcomers to what exists, and ranks as its formula and its page do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from newcomer_questions import HELD_OUT, TUNED_ON
+
+from underhood.cli import generate
+from underhood.cli.main import verbs
+from underhood.cli.options import options_of
+from underhood.curriculum.pages.reference import own_link, reference, reference_names
+from underhood.curriculum.search import code_entries, doc_entries
+from underhood.curriculum.search.analysis import document_terms, question_words, root_of
+from underhood.curriculum.search.command_entries import command_entries
+from underhood.curriculum.search.entries import KIND_WEIGHT
+from underhood.curriculum.search.page_data import page_data
+from underhood.curriculum.search.ranking import ALONE, NAMED, search, search_index
+
+QUESTIONS = TUNED_ON | HELD_OUT
+TOP = 3
+
+
+def leads(question: str) -> bool:
+    return any(
+        hit.entry.exists and hit.entry.target.casefold().startswith(targets)
+        for hit in search(question)[:TOP]
+        for targets in [QUESTIONS[question]]
+    )
+
+
+def test_newcomers_questions_lead_to_something_useful_that_exists():
+    assert len(QUESTIONS) == 40
+    missed = [question for question in QUESTIONS if not leads(question)]
+    assert len(missed) <= 4, missed
+
+
+def test_questions_that_no_tuning_looked_at_do_as_well():
+    missed = [question for question in HELD_OUT if not leads(question)]
+    assert len(missed) <= 2, missed
+
+
+def test_targets_of_the_questions_exist():
+    """A question that nothing could answer would be counted as missed for ever."""
+    known = [entry.target.casefold() for entry in search_index().entries]
+    for question, targets in QUESTIONS.items():
+        assert any(target.startswith(targets) for target in known), question
+
+
+def test_what_exists_comes_before_what_is_planned_and_a_name_comes_first():
+    for question in ("temperature", "rope", "what is a kv cache", "direct preference optimization"):
+        exist = [hit.entry.exists for hit in search(question)]
+        assert exist == sorted(exist, reverse=True)
+        assert not all(exist)  # the topic of that name is not written, and the list says so
+    assert search("temperature")[0].entry.target == "glossary: temperature"
+    assert "nn/rope.py" in [hit.entry.target for hit in search("RoPE")[:3]]
+    assert "underhood finetune" in [hit.entry.target for hit in search("fine-tune")[:3]]
+
+
+@pytest.mark.parametrize(
+    ("question", "stem"),
+    [
+        ("why does depth need backpropagation?", "p1986_backprop"),
+        ("what was the first language model?", "p1913_markov"),
+        ("kneser ney", "p1999_kneser_ney"),
+        ("dropout", "p2012_alexnet"),
+    ],
+)
+def test_question_about_a_milestone_finds_it_among_the_first_two(question: str, stem: str):
+    assert stem in [hit.entry.target for hit in search(question)[:2]]
+
+
+def test_question_without_known_words_finds_nothing():
+    assert search("zzqx") == []
+    assert search("what is the") == []
+    assert search("") == []
+
+
+def test_score_is_what_the_formula_says():
+    """The word "perplexity" by hand: BM25F over four fields, the kind's weight, and the bonus of a name."""
+    index = search_index()
+    ((number, entry),) = [(n, e) for n, e in enumerate(index.entries) if e.target == "glossary: perplexity"]
+    documents, impacts = index.bm25.postings("perplex")
+    alone = dict(zip(documents.tolist(), impacts.tolist(), strict=True))[number]
+    assert question_words("perplexity") == ["perplexiti"]
+    documents, impacts = index.bm25.postings("perplexiti")
+    whole = dict(zip(documents.tolist(), impacts.tolist(), strict=True)).get(number, alone)
+    (hit,) = [hit for hit in search("perplexity") if hit.entry == entry]
+    assert hit.score == pytest.approx(KIND_WEIGHT["glossary"] * whole * (ALONE + (1 - ALONE)) + NAMED)
+
+
+def test_derived_joined_and_british_words_meet():
+    assert root_of(question_words("quantization")[0]) == root_of(question_words("quantizer")[0])
+    assert question_words("normalise behaviour") == question_words("normalize behavior")
+    assert "finetun" in document_terms("how to fine-tune it")
+    assert question_words("What's the café doing?") == ["cafe"]
+
+
+def test_docstrings_by_pattern_are_those_of_pythons_parser():
+    for file in code_entries.module_files():
+        source = file.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        assert code_entries.module_docstring(source) == (ast.get_docstring(tree) or ""), file
+        expected = [
+            (node.name, ast.get_docstring(node))
+            for node in tree.body
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            and not node.name.startswith("_")
+            and ast.get_docstring(node)
+        ]
+        assert code_entries.definitions(source) == expected, file
+
+
+def test_commands_and_options_are_those_that_the_command_line_takes():
+    entries = list(command_entries())
+    assert [entry.target for entry in entries if entry.kind == "command"] == [
+        f"underhood {verb}"
+        for verb in sorted(
+            {name for group in verbs().values() for name in group},
+            key=[entry.named for entry in entries].index,
+        )
+    ]
+    flags = {option.flag for option in options_of(generate.Args) if not option.positional}
+    described = {
+        f"--{entry.named.replace(' ', '-')}"
+        for entry in entries
+        if entry.kind == "option" and ("underhood generate" in entry.target or "generate" in entry.summary)
+    }
+    assert flags - described <= {"--json"}  # shared by so many commands that another is named first
+
+
+def test_targets_and_anchors_are_unique_and_pages_exist():
+    index = search_index()
+    counts = Counter(entry.target for entry in index.entries)
+    assert [target for target, count in counts.items() if count > 1] == []
+    pages = set(reference_names())
+    texts = {name: str(reference(name)["body"] or "") for name in pages if name.startswith("docs-")}
+    for entry in index.entries:
+        name, _, anchor = entry.page.partition("#")
+        if entry.kind in ("docs", "glossary"):
+            assert name.removesuffix(".html") in pages, entry.target
+            assert not anchor or f'id="{anchor}"' in texts[name.removesuffix(".html")], entry.target
+    assert own_link("sampling.md#sampling") == "docs-sampling.html#sampling"
+    assert own_link("../README.md") == "docs-readme.html"
+    assert own_link("https://example.org") == "https://example.org"
+
+
+def test_installed_package_finds_its_own_copy_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A wheel holds docs inside the package; without any documentation the rest is still searched."""
+    package = tmp_path / "site" / "underhood"
+    (package / "docs").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "docs" / "glossary.md").write_text("| term | meaning | source | code |\n| --- | --- | --- | --- |\n")
+    (package / "docs" / "README.md").write_text("# Hello\nA word.\n")
+    monkeypatch.setattr(doc_entries.underhood, "__file__", str(package / "__init__.py"))
+    assert doc_entries.docs_folder() == package / "docs"
+    assert [entry.target for entry in doc_entries.doc_entries()] == ["README.md#hello"]
+    shutil.rmtree(package / "docs")
+    assert doc_entries.docs_folder() is None
+    assert list(doc_entries.doc_entries()) == []
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's script in node")
+def test_page_ranks_as_the_command_does(tmp_path: Path):
+    script = Path(doc_entries.__file__).parents[1] / "pages" / "search.js"
+    questions = [*QUESTIONS, "constructor", "__proto__ toString", "naïve Bayes’s rule", "zzqx", ""]
+    (tmp_path / "data.json").write_text(json.dumps({"data": page_data(), "questions": questions}))
+    (tmp_path / "ask.mjs").write_text(
+        script.read_text()
+        + "\nimport { readFileSync } from 'node:fs';\n"
+        + "const { data, questions } = JSON.parse(readFileSync(process.argv[2]));\n"
+        + "const search = searchIndex(data);\n"
+        + "console.log(JSON.stringify(questions.map((q) => search(q).map((h) => [h.entry.target, h.score]))));\n"
+    )
+    done = subprocess.run(
+        ["node", str(tmp_path / "ask.mjs"), str(tmp_path / "data.json")], capture_output=True, text=True, check=True
+    )
+    for question, answers in zip(questions, json.loads(done.stdout), strict=True):
+        expected = search(question)
+        assert [score for _, score in answers] == pytest.approx([hit.score for hit in expected], abs=0.02), question
+        if len({round(hit.score, 1) for hit in expected}) == len(expected):
+            assert [target for target, _ in answers] == [hit.entry.target for hit in expected], question
