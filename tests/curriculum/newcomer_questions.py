@@ -1,7 +1,7 @@
 """Newcomers' questions, written before the search was tuned, each with the targets that would help.
 
-A target is an entry's target or the beginning of one: a page of the documentation, a glossary term, a command or option,
-a source file, a milestone. Topics that are not written yet never count. The ranking and its synonyms were tuned on the
+A target is an entry's target or the beginning of one: a page of the documentation, a glossary term, a command or
+option, a source file, a milestone. Topics that are not written yet never count. The ranking and its synonyms were tuned on the
 first half of the questions only (`TUNED_ON`); `HELD_OUT` was looked at afterwards.
 """
 
@@ -16,7 +16,9 @@ TUNED_ON: dict[str, tuple[str, ...]] = {
     "temperature": ("docs/sampling.md", "glossary: temperature", "infer/sample.py", "underhood generate --temperature"),
     "RoPE": ("nn/rope.py", "glossary: rotary"),
     "train on my own text": ("underhood build", "docs/build.md", "README.md"),
-    "what does quantization do": ("glossary: weight-only", "kernels/weight_only", "infer/optimize.py", "docs/engine.md"),
+    "what does quantization do": (
+        "glossary: weight-only", "kernels/weight_only", "infer/optimize.py", "docs/engine.md",
+    ),
     "run on gpu": ("core/device.py", "underhood build --device", "underhood finetune --device"),
     "what is perplexity": ("glossary: perplexity", "evals/perplexity.py"),
     "continue training after ctrl-c": ("underhood build --resume", "docs/build.md", "train/stopping.py"),
@@ -39,10 +41,12 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "speed up": ("docs/engine.md", "glossary: speculative", "infer/optimize.py", "underhood generate --speculative"),
     "why softmax": ("p2015_losses",),
     "fine-tune": ("docs/checkpoints.md", "underhood finetune", "recipes/finetune.py", "docs/walk.md"),
-    "how much memory do I need": ("infer/memory.py", "README.md", "docs/engine.md", "underhood serve --", "docs/build.md"),
+    "how much memory do I need": (
+        "infer/memory.py", "README.md", "docs/engine.md", "underhood serve --", "docs/build.md",
+    ),
     "stop the model from making things up": (
-        "docs/retrieve.md", "glossary: unlikelihood", "align/unlikelihood.py", "retrieve/quote.py", "glossary: retrieval",
-        "glossary: quote", "glossary: hallucination",
+        "docs/retrieve.md", "glossary: unlikelihood", "align/unlikelihood.py", "retrieve/quote.py",
+        "glossary: retrieval", "glossary: quote", "glossary: hallucination",
     ),
     "openai api": ("docs/serve.md", "underhood serve", "web/"),
     "how does backpropagation work": ("p1986_backprop", "p2015_reverse_mode"),
@@ -50,7 +54,9 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "lora rank": ("underhood finetune --lora-rank", "nn/lora.py", "glossary: lora"),
     "json output": ("docs/sampling.md", "infer/grammar.py", "glossary: constrained", "underhood generate --schema"),
     "mixture of experts": ("nn/moe.py", "glossary: mixture"),
-    "reward from human feedback": ("docs/serve.md", "align/dpo.py", "underhood dpo", "glossary: preference", "glossary: direct"),
+    "reward from human feedback": (
+        "docs/serve.md", "align/dpo.py", "underhood dpo", "glossary: preference", "glossary: direct",
+    ),
     "compress a file": ("underhood compress", "docs/compress.md", "p2003_compressor"),
     "context window too small": (
         "glossary: context length", "glossary: rope scaling", "nn/rope_scaling.py", "underhood build --context",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from underhood.cli.claims import claims_table, summary_lines
-from underhood.core.errors import UserError
 from underhood.core.verdicts import verdict_of
 from underhood.curriculum import index, results, route
 from underhood.curriculum import topics as table

@@ -69,11 +69,8 @@ def document(text: str, *, glossary: bool = False) -> Markup:
                 if child.type == "link_open":
                     child.attrSet("href", own_link(str(child.attrGet("href"))))
     rendered = parser.renderer.render(tokens, parser.options, {})
-    return Markup(
-        re.sub(r"<table>", '<div class="scroll" tabindex="0"><table class="grid">', rendered).replace(
-            "</table>", "</table></div>"
-        )
-    )
+    framed = rendered.replace("<table>", '<div class="scroll" tabindex="0"><table class="grid">')
+    return Markup(framed.replace("</table>", "</table></div>"))
 
 
 def own_link(link: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes the path as pages that need nothing but themselves: the map, one page per milestone, and the reference pages."""
+"""Writes the path as pages that need nothing but themselves: the map, a page per milestone, the reference pages."""
 
 from __future__ import annotations
 

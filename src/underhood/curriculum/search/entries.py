@@ -36,7 +36,7 @@ class SearchEntry:
     """Something that exists, or a topic that is only planned.
 
     Attributes:
-        target: what it is called, unique: ``docs/sampling.md#sampling``, ``underhood generate --top-k``, ``nn/rope.py``.
+        target: unique, what it is called: ``docs/sampling.md#sampling``, ``underhood generate --top-k``.
         title: its heading in the list of results.
         named: its name where that is not the title: ``rope`` of ``nn/rope.py``.
         other_names: abbreviations and other full names.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from underhood.curriculum.search.analysis import document_terms, question_words, root_of
 from underhood.curriculum.search.code_entries import code_entries
@@ -99,7 +100,7 @@ class SearchIndex:
             for other in self.roots.get(root_of(word), ()):
                 alternatives.setdefault(other, DERIVED_WEIGHT)
             terms.setdefault(word, alternatives)
-        for first, second in zip(words, words[1:], strict=False):
+        for first, second in pairwise(words):
             if first + second in self.known:
                 terms[first].setdefault(first + second, JOINED_WEIGHT)
                 terms[second].setdefault(first + second, JOINED_WEIGHT)
