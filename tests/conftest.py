@@ -44,6 +44,12 @@ def _fixed_seeds() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests, and the processes that they start, neither read nor change what the user of this machine has measured."""
+    os.environ["UNDERHOOD_HOME"] = str(tmp_path_factory.mktemp("underhood"))
+
+
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """A real model, SmolLM2-135M-Instruct, as a GGUF file; see `needs.smollm2_gguf`."""

@@ -1,8 +1,8 @@
 """Newcomers' questions, written before the search was tuned, each with the targets that would help.
 
 A target is an entry's target or the beginning of one: a page of the documentation, a glossary term, a command or
-option, a source file, a milestone. Topics that are not written yet never count. The ranking and its synonyms were tuned on the
-first half of the questions only (`TUNED_ON`); `HELD_OUT` was looked at afterwards.
+option, a source file, a milestone. Topics that are not written yet never count. The ranking and its synonyms were tuned
+on the first half of the questions only (`TUNED_ON`); `HELD_OUT` was looked at afterwards.
 """
 
 from __future__ import annotations

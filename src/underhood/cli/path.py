@@ -17,8 +17,8 @@ class Args:
     """Shows the path from Markov's letters to today's models, as code that runs here.
 
       underhood path                        the map, era by era
-      underhood path show markov-1913       one milestone and what it found
-      underhood path to lm-compressor       what to read first, in order
+      underhood path show p1913_markov      one milestone and what it found
+      underhood path to p2003_compressor    what to read first, in order
       underhood path search "why depth?"    what answers a question: milestones,
                                             documentation, commands, code
       underhood path check                  tables of papers, recomputed
@@ -40,7 +40,7 @@ class Args:
     """Writes one Markdown page per milestone into this folder."""
 
     results: Path | None = None
-    """Folder of your own results; results if left out."""
+    """Folder of your own results, if not that of underhood reproduce."""
 
     knows: tuple[str, ...] = ()
     """Topics that you know already; `to` leaves them out."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from underhood.cli.claims import claims_table, summary_lines
+from rich.text import Text
+
+from underhood.cli.claims import MARKS, print_claims, summary_lines
+from underhood.cli.prose import print_prose
 from underhood.core.verdicts import verdict_of
 from underhood.curriculum import index, results, route
 from underhood.curriculum import topics as table
@@ -16,10 +18,6 @@ from underhood.ui import terminal
 from underhood.ui.formatting import exact, minutes
 
 View = tuple[Any, Callable[[], None]]
-MARKS = {
-    "exact": "=", "holds": "+", "holds in shape": "~",
-    "inconclusive": "?", "not measurable here": "/", "does not hold here": "−",
-}  # fmt: skip
 
 
 def overview(places: Sequence[Path], tier: int) -> View:
@@ -39,6 +37,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
             "verdict": verdict,
             "result": None if file is None else _short(file),
         }
+    own = {stem: entry[1]["verdict"] for stem, entry in _own(places).items()}
     listed = [
         {
             "stem": milestone.stem,
@@ -48,6 +47,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
             "question": milestone.question,
             "minutes": asdict(milestone.minutes),
             "verdict": verdict_of(latest[milestone.stem][1]["claims"]) if milestone.stem in latest else None,
+            "own_verdict": own.get(milestone.stem),
         }
         for milestone in index.milestones().values()
     ]
@@ -56,20 +56,22 @@ def overview(places: Sequence[Path], tier: int) -> View:
         out = terminal.console()
         for section, era in table.ERAS.items():
             members = [topic for topic in table.topics().values() if topic.section == section]
-            here = [topic for topic in members if states[topic.id] is not None and topic.tier <= tier]
+            shown = {
+                built[topic.id].stem: (topic, built[topic.id])
+                for topic in reversed(members)
+                if topic.id in built and topic.tier <= tier
+            }
             count = sum(states[topic.id] is not None for topic in members)
             out.print(f"{section}  {era}", style="bold", end="")
             out.print(f"  {count} of {len(members)}", style="dim")
-            for topic in here:
+            for stem, (topic, milestone) in reversed(shown.items()):
                 verdict = states[topic.id]["verdict"]
                 mark = " " if verdict is None else MARKS[verdict]
-                year = "" if topic.year is None else str(topic.year)
-                out.print(
-                    f"  {mark} {topic.id:<18} {year:<4}  {topic.title}",
-                    soft_wrap=False,
-                    overflow="ellipsis",
-                    no_wrap=True,
-                )
+                yours = own.get(stem)
+                beside = f" (yours: {yours})" if yours else ""
+                line = Text(f"  {mark} {stem:<22} {milestone.title}")
+                line.truncate(out.width - len(beside), overflow="ellipsis")
+                out.print(line + Text(beside, "bold"), soft_wrap=True)
         out.print()
         legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
         out.print(f"{legend}.", style="dim")
@@ -77,8 +79,8 @@ def overview(places: Sequence[Path], tier: int) -> View:
             out,
             {
                 "underhood path search QUESTION": "finds what answers a question",
-                "underhood path show ID": "its idea and what it found",
-                "underhood reproduce ID": "measures it here",
+                "underhood path show NAME": "its idea and what it found",
+                "underhood reproduce NAME": "measures it here",
             },
         )
 
@@ -88,7 +90,8 @@ def overview(places: Sequence[Path], tier: int) -> View:
 def one(name: str, places: Sequence[Path]) -> View:
     """One milestone: its idea, its claims with the latest result, where to go on."""
     milestone = index.find(name)
-    latest = results.latest(milestone.stem, places)
+    measured = results.measurements(milestone.stem, places)
+    latest, own = measured.main, measured.beside
     data = {
         "stem": milestone.stem,
         "topics": list(milestone.topics),
@@ -102,37 +105,37 @@ def one(name: str, places: Sequence[Path]) -> View:
         ],
         "errata": list(milestone.errata),
         "result": None if latest is None else {"file": _short(latest[0])} | latest[1],
+        "own": None if own is None else {"file": _short(own[0])} | own[1],
     }
 
     def text() -> None:
         out = terminal.console()
         out.print(f"{milestone.title} ({milestone.year})", style="bold")
         out.print(milestone.question, style="dim")
-        for paragraph in milestone.idea.strip().split("\n\n"):
-            out.print()
-            out.print(textwrap.fill(" ".join(paragraph.split()), out.width))
         out.print()
-        out.print(claims_table(milestone, None if latest is None else latest[1]))
+        print_prose(out, milestone.idea)
+        out.print()
+        print_claims(out, milestone, None if latest is None else latest[1], None if own is None else own[1])
+        out.print()
         if latest is None:
             out.print("Not measured yet.", style="dim")
         else:
             result = latest[1]
             for line in summary_lines(result):
                 out.print(line)
-            out.print(
-                f"Measured {result['created'][:10]} on {result['machine']['cpu']}: {_short(latest[0])}", style="dim"
-            )
-        for title, lines in (("What was hard", [milestone.hard.strip()]), ("Errata", milestone.errata)):
-            if any(lines):
+            for label, entry in (("Published" if measured.published else "Yours", latest), ("Yours", own)):
+                if entry is not None:
+                    out.print(_measured_line(label, *entry), style="dim", soft_wrap=True)
+        errata = "\n".join(f"- {line}" for line in milestone.errata)
+        for title, prose in (("What was hard", milestone.hard), ("Errata", errata)):
+            if prose.strip():
                 out.print()
                 out.print(title, style="bold")
-                for line in lines:
-                    out.print(textwrap.fill(" ".join(line.split()), out.width))
-        follow = dict.fromkeys(
-            topic.id for id in milestone.topics for topic in table.after(id) if topic.id not in milestone.topics
-        )
+                print_prose(out, prose)
+        after = {topic.id for id in milestone.topics for topic in table.after(id)}
+        follow = {built.stem: built for id, built in index.covering().items() if id in after and built != milestone}
         commands = {f"underhood reproduce {milestone.stem}": f"about {minutes(milestone.minutes.report, ' ')}"}
-        commands |= {f"underhood path show {id}": table.topics()[id].title for id in follow if id in index.covering()}
+        commands |= {f"underhood path show {stem}": following.title for stem, following in follow.items()}
         terminal.next_commands(out, commands)
 
     return data, text
@@ -141,9 +144,8 @@ def one(name: str, places: Sequence[Path]) -> View:
 def path_to(name: str, knows: Collection[str]) -> View:
     """The shortest route to a topic."""
     id = name if name in table.topics() else index.find(name).topics[0]
-    for known in knows:
-        table.topic(known)
-    steps = route.path_to(id, knows)
+    known = {covered for name in knows for covered in _topics_of(name)}
+    steps = route.path_to(id, known)
     read, run = sum(step.read for step in steps), sum(step.run for step in steps)
     data = {
         "to": id,
@@ -166,8 +168,9 @@ def path_to(name: str, knows: Collection[str]) -> View:
         for stop, step in enumerate(steps, start=1):
             title = step.topics[-1].title if step.milestone is None else step.milestone.title
             state = "not written yet" if step.milestone is None else minutes(step.run, " ")
-            rows.append([stop, ", ".join(topic.id for topic in step.topics), title, minutes(step.read, " "), state])
-        out.print(terminal.table(["", "topic", "", "read", "run"], rows))
+            name = step.topics[-1].id if step.milestone is None else step.milestone.stem
+            rows.append([stop, name, title, minutes(step.read, " "), state])
+        out.print(terminal.table(["", "name", "", "read", "run"], rows))
         out.print()
         out.print(f"{minutes(read, ' ')} of reading, {minutes(run, ' ')} of running on two cores.", style="dim")
 
@@ -197,7 +200,8 @@ def check() -> View:
         out = terminal.console()
         for statement in CHECKS:
             out.print(f"{statement.paper}, {statement.where}", style="bold", end="  ")
-            out.print(statement.topic, style="dim")
+            built = index.covering().get(statement.topic)
+            out.print(statement.topic if built is None else built.stem, style="dim")
             word = "agrees" if statement.agrees else "does not agree"
             out.print(
                 f"  prints {exact(statement.printed)} {statement.what}; "
@@ -221,6 +225,22 @@ def write_pages(html: Path | None, docs: Path | None, places: Sequence[Path]) ->
 
         print(write_docs(docs, places)[0])
     return 0
+
+
+def _topics_of(name: str) -> tuple[str, ...]:
+    """The topic of that id, or all those that a milestone covers."""
+    return (name,) if name in table.topics() else index.find(name).topics
+
+
+def _own(places: Sequence[Path]) -> dict[str, tuple[Path, Any]]:
+    """The user's own results of milestones that have a published one too."""
+    beside = {stem: results.measurements(stem, places).beside for stem in index.milestones()}
+    return {stem: entry for stem, entry in beside.items() if entry is not None}
+
+
+def _measured_line(label: str, file: Path, result: Mapping[str, Any]) -> str:
+    machine, scale = result["machine"]["cpu"], result["scale"]
+    return f"{label}: {result['created'][:10]}, {scale} scale, {machine}: {_short(file)}"
 
 
 def _short(file: Path) -> str:

@@ -15,15 +15,15 @@ from underhood.core.errors import UserError
 class Args:
     """Measures a milestone's claims here: claim, the paper's number, this machine's, verdict.
 
-    NAME is a milestone (p1913_markov) or a topic of the path (markov-1913). The
-    result goes to results/NAME/DATE_MACHINE.json. Thresholds are fixed in the
+    NAME is a milestone, as underhood path lists them. The result goes to your own
+    folder (below), never to the published results. Thresholds are fixed in the
     milestone's milestone.toml beforehand. A claim holds if the whole 95 % interval
     over seeds is on the right side. Then the idea is taken away (an ablation):
     a claim that held must fail.
     """
 
     names: Positional[tuple[str, ...]] = ()
-    """Milestones or topics to measure."""
+    """Milestones to measure, e.g. p1913_markov."""
 
     scale: Literal["smoke", "report"] = "report"
     """smoke: seconds, to see that it runs; report: minutes, to be believed."""
@@ -34,8 +34,12 @@ class Args:
     data: Path | None = None
     """Folder with data that no package brings (text/onegin, vision/mnist …)."""
 
-    results: Path = Path("results")
-    """Folder of the results."""
+    results: Path | None = None
+    """Folder of the results; left out, results in $UNDERHOOD_HOME, or in
+    underhood in $XDG_DATA_HOME or ~/.local/share."""
+
+    record: bool = False
+    """For developers: writes into the repository's results, which are published."""
 
     all: bool = False
     """Measures every milestone, two at a time; goes on where it was stopped."""
@@ -53,6 +57,17 @@ class Args:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
             raise ValueError(f"--seeds takes 1 or more, got {self.seeds}")
+        if self.record and self.results is not None:
+            raise ValueError("--record names the folder already; leave out --results")
+
+    @property
+    def folder(self) -> Path:
+        """Where results are read and written."""
+        from underhood.curriculum.results import recorded, user_results
+
+        if self.record:
+            return recorded()
+        return user_results() if self.results is None else self.results
 
 
 def run(args: Args) -> int:
@@ -80,7 +95,7 @@ def _recompute(args: Args, stems: list[str]) -> int:
 
     out, problems = terminal.console(), []
     for stem in dict.fromkeys(stems):
-        for file, old in results.all_of(stem, args.results):
+        for file, old in results.all_of(stem, args.folder):
             result = recompute(index.milestones()[stem], old, data=args.data)
             results.write(file, result)
             out.print(f"{file}: {old.get('verdict')} → {result['verdict']}", soft_wrap=True)
@@ -90,13 +105,21 @@ def _recompute(args: Args, stems: list[str]) -> int:
     return 1 if problems else 0
 
 
+def pages_folder(args: Args) -> Path:
+    """Where the pages of a measurement go; not below the repository's results, which hold measurements only."""
+    from underhood.curriculum import results
+    from underhood.curriculum.pages.site import PAGES
+
+    return (results.user_results() if args.record else args.folder) / PAGES
+
+
 def _one(args: Args, stem: str) -> int:
     import sys
 
     from underhood.cli.reproduce_view import Progress, show
     from underhood.curriculum import results
     from underhood.curriculum.index import find
-    from underhood.curriculum.pages.site import PAGES, refresh
+    from underhood.curriculum.pages.site import refresh
     from underhood.curriculum.reproduce import failures, reproduce
     from underhood.ui import terminal
 
@@ -110,10 +133,10 @@ def _one(args: Args, stem: str) -> int:
             data=args.data,
             listener=progress.of(stem),
         )
-    file = results.save(args.results, result)
+    file = results.save(args.folder, result)
     if args.json:
         print(json.dumps({"file": str(file)} | result, ensure_ascii=False))
     else:
-        page = refresh(args.results / PAGES, results.places(args.results), stem)
+        page = refresh(pages_folder(args), results.places(args.folder), stem)
         show(out, milestone, result, file, page)
     return 1 if failures(result) else 0

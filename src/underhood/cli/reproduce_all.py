@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import queue
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underhood.core.milestone import SCALES
@@ -68,7 +67,7 @@ def run_all(args: Args) -> int:
 
 def up_to_date(stem: str, args: Args) -> bool:
     """Whether the user's results hold one of the milestone's present file, at this scale or a larger one."""
-    for file in sorted((args.results / stem).glob("*.json")):
+    for file in sorted((args.folder / stem).glob("*.json")):
         stored = results.load(file)
         if stored.get("source") == digest(stem) and SCALES.index(stored["scale"]) >= SCALES.index(args.scale):
             return True
@@ -85,7 +84,7 @@ def _work(stem: str, args: Args, told: Any) -> None:
             data=args.data,
             listener=lambda share, words: told.put((stem, share, words)),
         )
-        file = results.save(Path(args.results), result)
+        file = results.save(args.folder, result)
         took = minutes(result["minutes_with_ablations"], " ")
         wrong = failures(result)
         words = f"{result['verdict'] or 'nothing judged at this scale'}, {took} → {file}"

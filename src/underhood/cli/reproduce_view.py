@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from underhood.cli.claims import claims_table, summary_lines
+from underhood.cli.claims import print_claims, summary_lines
 from underhood.core.figures import figure_from_json
 from underhood.core.milestone import Milestone
 from underhood.core.trial import Listener
@@ -80,7 +80,7 @@ def show(out: Console, milestone: Milestone, result: Result, file: Path | None, 
     out.print(f"{milestone.title} ({milestone.year})", style="bold")
     out.print(milestone.question, style="dim")
     out.print()
-    out.print(claims_table(milestone, result))
+    print_claims(out, milestone, result)
     for line in summary_lines(result):
         out.print(line)
     if any(claim.paper for claim in milestone.claims):

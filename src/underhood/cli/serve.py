@@ -60,7 +60,8 @@ class Args(ModelOptions, RetrievalOptions):
     """How many requests may wait; more are told to come back later."""
 
     feedback: Path | None = None
-    """The file that keeps feedback; feedback.db in the first run's folder, or here."""
+    """The file that keeps feedback; feedback.db in the first run's folder, or, without a run, in $UNDERHOOD_HOME or
+    underhood in $XDG_DATA_HOME or ~/.local/share."""
 
     runs: Path | None = None
     """Folder whose runs the page lists; that of the first run if left out."""
@@ -78,6 +79,7 @@ def run(args: Args) -> int:
     check_contradiction(args)
     if args.no_retrieve and args.quote:
         raise nothing_to_quote()
+    from underhood.core.user_folder import user_folder
     from underhood.infer.drafts import DRAFT_TOKENS
     from underhood.infer.engine_spec import EngineSpec
     from underhood.infer.fetch import fetch
@@ -95,7 +97,7 @@ def run(args: Args) -> int:
         api_key=args.api_key or os.environ.get(KEY) or None,
         allow_hosts=args.allow_host,
         allow_origins=args.allow_origin,
-        feedback=args.feedback or (first if own else Path()) / "feedback.db",
+        feedback=args.feedback or (first if own else user_folder()) / "feedback.db",
         runs=args.runs or (first.resolve().parent if own else None),
     )
     listening = listen(settings)  # before the models are read: a taken port should not cost a minute

@@ -32,16 +32,19 @@ def path_folder() -> Path:
 
 
 def find(name: str) -> Milestone:
-    """The milestone called `name`, or that covers the topic `name`, or whose stem ends in ``_name``.
+    """The milestone called `name`: its stem with or without the ``p``, hyphens or underscores, a topic that it covers,
+    or the end of its stem (``markov`` of ``p1913_markov``).
 
     Raises:
         UserError: there is none; the message has the nearest.
     """
     known = milestones()
-    if name in known:
-        return known[name]
+    spelt = name.strip().lower().replace("-", "_").removesuffix(".html")
+    for stem in (spelt, f"p{spelt}"):
+        if stem in known:
+            return known[stem]
     matches = [milestone for milestone in known.values() if name in milestone.topics]
-    matches = matches or [milestone for milestone in known.values() if milestone.stem.partition("_")[2] == name]
+    matches = matches or [milestone for milestone in known.values() if milestone.stem.partition("_")[2] == spelt]
     if matches:
         return matches[0]
     if name in topics():

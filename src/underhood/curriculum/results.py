@@ -1,9 +1,14 @@
-"""Results on disk: ``results/<stem>/<date>_<machine>.json``, and which of them speaks for a milestone."""
+"""Results on disk: ``<folder>/<stem>/<date>_<machine>.json``, the published ones and the user's own.
+
+What a user measures goes to the user's data folder; the published results, which came with the code, are never changed
+by it. A page shows both, each with its label.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import underhood
 from underhood.core.errors import UserError
 from underhood.core.files import write_text
 from underhood.core.milestone import SCALES, Milestone
+from underhood.core.user_folder import user_folder
 
 Result = dict[str, Any]
 """What a result file holds; `underhood.curriculum.reproduce` writes it."""
@@ -25,9 +31,26 @@ def published() -> Path | None:
     return None
 
 
+def user_results() -> Path:
+    """The folder of the user's own results."""
+    return user_folder() / "results"
+
+
+def recorded() -> Path:
+    """The results of the repository, for ``underhood reproduce --record``.
+
+    Raises:
+        UserError: this is an installed package, whose results are not under version control.
+    """
+    folder = published()
+    if folder is None or folder.parent == Path(underhood.__file__).parent:
+        raise UserError("--record writes into the repository's results, and this is an installed package")
+    return folder
+
+
 def places(own: Path | None) -> list[Path]:
-    """Where results are looked for: the user's own folder first."""
-    mine = own if own is not None else Path("results")
+    """Where results are looked for: the user's own folder first, unless it is the published one."""
+    mine = own if own is not None else user_results()
     folders = [mine] if mine.is_dir() else []
     shipped = published()
     if shipped is not None and not any(folder.resolve() == shipped.resolve() for folder in folders):
@@ -84,8 +107,35 @@ def latest(stem: str, folders: Iterable[Path]) -> tuple[Path, Result] | None:
     return max(stored, key=lambda entry: (SCALES.index(entry[1]["scale"]), entry[1]["created"]), default=None)
 
 
-def overview(milestones: Iterable[Milestone], folders: Iterable[Path]) -> dict[str, tuple[Path, Result]]:
-    """The latest result of each milestone that has one."""
+@dataclass(frozen=True)
+class Measurements:
+    """What is known of a milestone: the published result and the user's own, each with its file."""
+
+    published: tuple[Path, Result] | None
+    own: tuple[Path, Result] | None
+
+    @property
+    def main(self) -> tuple[Path, Result] | None:
+        """The one whose verdict is shown first: the published one, or the user's where none was published."""
+        return self.published or self.own
+
+    @property
+    def beside(self) -> tuple[Path, Result] | None:
+        """The user's own, if it is not already the main one."""
+        return self.own if self.published is not None else None
+
+
+def measurements(stem: str, folders: Iterable[Path]) -> Measurements:
+    """The published and the user's own result of a milestone."""
+    shipped = published()
+    resolved = None if shipped is None else shipped.resolve()
     folders = list(folders)
-    newest = {milestone.stem: latest(milestone.stem, folders) for milestone in milestones}
-    return {stem: result for stem, result in newest.items() if result is not None}
+    theirs = [folder for folder in folders if folder.resolve() == resolved]
+    return Measurements(latest(stem, theirs), latest(stem, [folder for folder in folders if folder not in theirs]))
+
+
+def overview(milestones: Iterable[Milestone], folders: Iterable[Path]) -> dict[str, tuple[Path, Result]]:
+    """The main result of each milestone that has one."""
+    folders = list(folders)
+    main = {milestone.stem: measurements(milestone.stem, folders).main for milestone in milestones}
+    return {stem: result for stem, result in main.items() if result is not None}

@@ -92,15 +92,26 @@ def _bars(out: Console, plot: Plot) -> None:
     names = [*plot.names] or [compact(position) for position in plot.series[0].x]
     words = [f"{name}{', ' + series.name if len(plot.series) > 1 else ''}" for name in names for series in plot.series]
     left = min(max(map(len, words), default=0), 36)
+    room = out.width - left - 12
+    # A logarithmic scale has no zero: its bars begin at the left.
+    origin = 0.0 if plot.log_y else scale.at(0.0)
     for position, name in enumerate(names):
         for series in plot.series:
             if position not in series.x:
                 continue
             value = series.y[series.x.index(position)]
             label = f"{name}{', ' + series.name if len(plot.series) > 1 else ''}"[:left]
-            bar = ("░" if series.paper else "█") * max(1, round(scale.at(value) / 100 * (out.width - left - 12)))
+            bar = _bar(origin, scale.at(value), room, "░" if series.paper else "█")
             out.print(f"{label:<{left}} {bar} {compact(value)}")
     out.print(plot.y, style="dim")
+
+
+def _bar(origin: float, end: float, room: int, ink: str) -> str:
+    """A bar from the position of zero to that of the value, both in percent; a value of zero has a thin line."""
+    if not math.isfinite(end):
+        return ""
+    start, stop = sorted((round(origin / 100 * room), round(end / 100 * room)))
+    return " " * start + (ink * (stop - start) or "▏")
 
 
 def _heat(out: Console, heat: Heat) -> None:

@@ -1,4 +1,4 @@
-"""Reference pages that a search leads to: documentation and glossary, commands with their options, the map of the code."""
+"""Reference pages that a search leads to: documentation and glossary, commands with their options, modules."""
 
 from __future__ import annotations
 

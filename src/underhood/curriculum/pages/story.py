@@ -41,8 +41,10 @@ HOW = {"mean": "mean", "median": "median", "max": "every value", "min": "every v
 
 def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
     """Everything the page of one milestone shows."""
-    latest = results.latest(milestone.stem, places)
-    result = None if latest is None else latest[1]
+    measured = results.measurements(milestone.stem, places)
+    result = None if measured.main is None else measured.main[1]
+    own = None if measured.beside is None else measured.beside[1]
+    own_rows = {claim["key"]: claim for claim in own["claims"]} if own else {}
     known = {claim["key"]: claim for claim in result["claims"]} if result else {}
     figures = [draw(figure_from_json(figure)) for figure in result["figures"]] if result else []
     return {
@@ -54,7 +56,13 @@ def story(milestone: Milestone, places: Sequence[Path]) -> dict[str, Any]:
         "held": None if result is None else count_held(result["claims"]),
         "failing": [claim for claim in known.values() if claim["verdict"] is not None and claim["verdict"] not in HELD],
         "hues": HUES,
-        "claims": [_claim(claim, known.get(claim.key, {}), milestone) for claim in milestone.claims],
+        "claims": [
+            _claim(claim, known.get(claim.key, {}), milestone)
+            | {"own": _claim(claim, own_rows[claim.key], milestone) if claim.key in own_rows else None}
+            for claim in milestone.claims
+        ],
+        "own": own,
+        "published": measured.published is not None,
         "evidence": EVIDENCE,
         "ablations": _ablations(milestone, result),
         "figures": figures,
