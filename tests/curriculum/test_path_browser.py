@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from newcomer_questions import HELD_OUT, TUNED_ON
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from needs import chromium
 from underhood.curriculum import results
 from underhood.curriculum.index import find
+from underhood.curriculum.pages import site as site_module
 from underhood.curriculum.pages.site import write_site
 from underhood.curriculum.reproduce import reproduce
+from underhood.curriculum.search.page_data import page_data
+from underhood.curriculum.search.ranking import search
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,35 @@ def test_question_in_the_address_is_asked(page: Page, site: Path):
     assert page.locator(".node.match").count() > 0
 
 
+def test_answers_lead_to_what_exists_and_say_what_each_is(page: Page):
+    page.locator("#ask").fill("temperature")
+    first = page.locator("#answers a").first
+    expect(first).to_contain_text("glossary")
+    expect(page.locator("#answers li.unwritten").first).to_contain_text("not written yet")
+    first.click()
+    expect(page.locator("tr:target")).to_contain_text("Divides the logits")
+    page.go_back()
+    page.locator("#ask").fill("fine-tune")
+    page.locator("#answers a", has_text="underhood finetune").first.click()
+    expect(page.locator("section:target h2")).to_have_text("underhood finetune")
+
+
+def test_page_ranks_as_the_command_does(browser: Browser):
+    script = Path(site_module.__file__).with_name("search.js").read_text(encoding="utf-8")
+    questions = [*TUNED_ON, *HELD_OUT, "constructor", "__proto__ toString", "naïve Bayes’s rule", "zzqx", ""]
+    body = "return questions.map((q) => search(q).map((hit) => [hit.entry.target, hit.score]));"
+    opened = browser.new_page()
+    answered = opened.evaluate(
+        f"([data, questions]) => {{ {script}\nconst search = searchIndex(data); {body} }}", [page_data(), questions]
+    )
+    opened.close()
+    for question, answers in zip(questions, answered, strict=True):
+        expected = search(question)
+        assert [score for _, score in answers] == pytest.approx([hit.score for hit in expected], abs=0.02), question
+        if len({round(hit.score, 1) for hit in expected}) == len(expected):
+            assert [target for target, _ in answers] == [hit.entry.target for hit in expected], question
+
+
 def test_plot_reads_its_values_off_by_key_and_by_pointer(page: Page, site: Path):
     page.goto(f"file://{site}/p1913_markov.html")
     area = page.locator(".drawn .area").first
@@ -107,7 +140,7 @@ def test_plot_reads_its_values_off_by_key_and_by_pointer(page: Page, site: Path)
     expect(page.locator(".readout .place").first).not_to_be_empty()
 
 
-@pytest.mark.parametrize("name", ["index", "p1913_markov", "p1958_perceptron"])
+@pytest.mark.parametrize("name", ["index", "p1913_markov", "p1958_perceptron", "docs-glossary", "commands", "code"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_fits_a_phone(browser: Browser, site: Path, name: str, scheme):
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)

@@ -1,11 +1,9 @@
-"""The search leads newcomers to what exists, and ranks as its formula and its page do."""
+"""The search leads newcomers to what exists, and ranks as its formula says."""
 
 from __future__ import annotations
 
 import ast
-import json
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from underhood.curriculum.search import code_entries, doc_entries
 from underhood.curriculum.search.analysis import document_terms, question_words, root_of
 from underhood.curriculum.search.command_entries import command_entries
 from underhood.curriculum.search.entries import KIND_WEIGHT
-from underhood.curriculum.search.page_data import page_data
 from underhood.curriculum.search.ranking import ALONE, NAMED, search, search_index
 
 QUESTIONS = TUNED_ON | HELD_OUT
@@ -164,25 +161,3 @@ def test_installed_package_finds_its_own_copy_of_the_documentation(tmp_path: Pat
     shutil.rmtree(package / "docs")
     assert doc_entries.docs_folder() is None
     assert list(doc_entries.doc_entries()) == []
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's script in node")
-def test_page_ranks_as_the_command_does(tmp_path: Path):
-    script = Path(doc_entries.__file__).parents[1] / "pages" / "search.js"
-    questions = [*QUESTIONS, "constructor", "__proto__ toString", "naïve Bayes’s rule", "zzqx", ""]
-    (tmp_path / "data.json").write_text(json.dumps({"data": page_data(), "questions": questions}))
-    (tmp_path / "ask.mjs").write_text(
-        script.read_text()
-        + "\nimport { readFileSync } from 'node:fs';\n"
-        + "const { data, questions } = JSON.parse(readFileSync(process.argv[2]));\n"
-        + "const search = searchIndex(data);\n"
-        + "console.log(JSON.stringify(questions.map((q) => search(q).map((h) => [h.entry.target, h.score]))));\n"
-    )
-    done = subprocess.run(
-        ["node", str(tmp_path / "ask.mjs"), str(tmp_path / "data.json")], capture_output=True, text=True, check=True
-    )
-    for question, answers in zip(questions, json.loads(done.stdout), strict=True):
-        expected = search(question)
-        assert [score for _, score in answers] == pytest.approx([hit.score for hit in expected], abs=0.02), question
-        if len({round(hit.score, 1) for hit in expected}) == len(expected):
-            assert [target for target, _ in answers] == [hit.entry.target for hit in expected], question
