@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from markupsafe import Markup
+
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel, Tokenizer
 from underhood.infer.grammar import Grammar
-from underhood.infer.request import OutputChunk, Request
+from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session
 from underhood.text.chat import CHATML, Message, Template
 from underhood.text.system_messages import render_conversation
+from underhood.ui import notebook
 
 ANSWER_SHARE = 4
 """At least a quarter of the context, or all the tokens asked for if they are fewer, is kept free for the answer."""
@@ -61,6 +65,7 @@ class ChatSession:
     Attributes:
         messages: the conversation, ``{"role": …, "content": …}`` each, as the two wrote it.
         prepare: makes what the model reads of it, e.g. `retrieve.Retriever.prepare`.
+        written: the tokens of the last answer, with their log-probabilities.
         forgotten: how many of the oldest messages (the system message aside) the model no longer sees.
         session: the reading behind it; ``session.finish`` says how the last answer ended.
     """
@@ -78,7 +83,23 @@ class ChatSession:
         self.session = Session(model)
         self.messages: list[Message] = []
         self.forgotten = 0
+        self.written: list[WrittenToken] = []
         self.reset(system)
+
+    def __repr__(self) -> str:
+        count = sum(message["role"] == "user" for message in self.messages)
+        return "\n".join([f"<conversation of {count} turns>", *(f"{m['role']}: {m['content']}" for m in self.messages)])
+
+    def _repr_html_(self) -> str:
+        pieces = [notebook.turns([dict(message) for message in self.messages])]
+        if self.written:
+            pieces = [notebook.turns([dict(message) for message in self.messages[:-1]]), self._last_answer()]
+            pieces.append(notebook.probability_key())
+        return notebook.framed(*pieces)
+
+    def _last_answer(self) -> Markup:
+        tokens = ((t.id, self.tokenizer.decode_bytes([t.id]), math.exp(t.logprob)) for t in self.written)
+        return notebook.token_strip(tokens)
 
     @property
     def system(self) -> str | None:
@@ -90,6 +111,7 @@ class ChatSession:
         """Begins anew, with a system message if one is given."""
         self.messages = [{"role": "system", "content": system}] if system else []
         self.forgotten = 0
+        self.written = []
 
     def reply(
         self, text: str, *, max_new_tokens: int = 256, sampling: SamplingSpec = GREEDY, stop: Sequence[str] = ()
@@ -130,8 +152,10 @@ class ChatSession:
 
     def _reply(self, conversation: list[Message], chunks: Iterator[OutputChunk]) -> Iterator[str]:
         answer, complete = "", False
+        written: list[WrittenToken] = []
         try:
             for chunk in chunks:
+                written += chunk.tokens
                 answer += chunk.text
                 if chunk.text:
                     yield chunk.text
@@ -139,6 +163,7 @@ class ChatSession:
         finally:
             if answer or complete:
                 self.messages = [*conversation, {"role": "assistant", "content": answer}]
+                self.written = written
 
     def _fit(self, messages: Sequence[Message], max_new_tokens: int) -> list[int]:
         """The conversation's tokens, with as few of the oldest messages left out as make it fit."""

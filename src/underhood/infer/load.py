@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from underhood.core.checkpoint import read_checkpoint
-from underhood.core.errors import UserError, nearest
+from underhood.core.device import choose_device
+from underhood.core.errors import UserError
 from underhood.core.files import sha256_of
 from underhood.core.protocols import ModelSpec, Tokenizer
+from underhood.infer.arguments import check_count, check_messages, check_path, check_text, check_texts
 from underhood.infer.cache import device_of
 from underhood.infer.chat import ChatSession, PlainPrompt, Prepare
 from underhood.infer.fetch import fetch
@@ -21,9 +23,11 @@ from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
 from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
+from underhood.infer.sampling_keywords import SamplingKeywords, sampling_from
 from underhood.infer.session import Session
 from underhood.infer.stages import find_stage, stages_of, states_of
 from underhood.infer.text_stream import decode_stream
+from underhood.infer.token_views import GeneratedText, NextTokens, TokenizedText
 from underhood.infer.tokenizer_files import load_gguf_tokenizer, load_tokenizer_files
 from underhood.models.base import BuiltModel, parameter_count
 from underhood.models.decoder import Decoder
@@ -34,6 +38,7 @@ from underhood.models.restore import restore
 from underhood.text.chat import CHATML, Message, Template
 from underhood.text.load import load_tokenizer
 from underhood.text.settings import SpecialTokenIds
+from underhood.ui import notebook
 
 PUBLISHED = "published"
 """What a model that others published is called where runs have the names of their models."""
@@ -43,20 +48,6 @@ IMPORTED = "imported.json"
 
 DEFAULT_SAMPLING = SamplingSpec(temperature=0.7, min_p=0.05)
 """How text is drawn where nothing else is said: lively, but without the long tail that derails a small model."""
-
-
-class SamplingKeywords(TypedDict, total=False):
-    """The fields of `SamplingSpec` as keyword arguments; what is left out comes from `DEFAULT_SAMPLING`."""
-
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    seed: int | None
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,6 +104,34 @@ class LoadedModel:
             f"{self.spec.vocab_size:,}, context {self.spec.context_length or 'unlimited'}, step {self.step:,}>"
         )
 
+    def _repr_html_(self) -> str:
+        facts = {
+            "Model": f"{self.stage} of {self.run}",
+            "Parameters": f"{parameter_count(self.model):,}",
+            "Vocabulary": f"{self.spec.vocab_size:,}",
+            "Context": f"{self.spec.context_length:,} tokens" if self.spec.context_length else "unlimited",
+            "Trained": f"{self.step:,} steps" if self.step else "by others",
+            "Answers questions": "yes" if self.chats else "no, it continues texts",
+        }
+        return notebook.framed(notebook.facts_table(type(self.model).__name__, facts | self.spec.facts()))
+
+    def tokens(self, text: str) -> TokenizedText:
+        """The text as the model reads it: ids, pieces and exact bytes, without the opening token.
+
+        Raises:
+            UserError: `text` is no string.
+        """
+        return TokenizedText.of(self.tokenizer, text)
+
+    def next(self, text: str = "", k: int = 10) -> NextTokens:
+        """The `k` most probable next tokens after `text`, each with its probability under the model itself.
+
+        Raises:
+            UserError: `text` is no string or longer than the context, or `k` is out of range.
+        """
+        check_text(text)
+        return NextTokens.after(self.model, self.tokenizer, self.prompt_ids(text), k)
+
     @property
     def chats(self) -> bool:
         """Whether it has been trained on conversations."""
@@ -150,6 +169,8 @@ class LoadedModel:
         sampling: SamplingSpec = DEFAULT_SAMPLING,
     ) -> list[Completion]:
         """Continues many texts at once; see `generate`."""
+        check_texts(texts)
+        check_count(max_tokens, "max_tokens")
         prompts = [self.prompt_ids(text) for text in texts]
         return generate(
             self.model,
@@ -160,18 +181,25 @@ class LoadedModel:
             batch_size=batch_size,
         )
 
-    def generate(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> str:
+    def generate(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> GeneratedText:
         """The text that follows `text`, e.g. ``loaded.generate("The list", temperature=0.5, seed=1)``.
+
+        It is a string that also knows its tokens and their probabilities; a notebook shows them in colour.
 
         Raises:
             UserError: an unknown or impossible sampling value, or a text longer than the context.
         """
-        [completion] = self.complete([text], max_tokens=max_tokens, sampling=_sampling(sampling))
-        return self.tokenizer.decode(completion.ids)
+        check_text(text)
+        [completion] = self.complete([text], max_tokens=max_tokens, sampling=sampling_from(DEFAULT_SAMPLING, sampling))
+        written = zip(completion.ids, completion.logprobs, strict=True)
+        tokens = [WrittenToken(id=token, logprob=logprob) for token, logprob in written]
+        return GeneratedText.of(self.tokenizer, self.tokenizer.decode(completion.ids), tokens)
 
     def stream(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> Iterator[str]:
         """The same text as `generate` gives, in pieces, as it is written."""
-        tokens = self.stream_tokens(text, max_tokens=max_tokens, sampling=_sampling(sampling))
+        check_text(text)
+        check_count(max_tokens, "max_tokens")
+        tokens = self.stream_tokens(text, max_tokens=max_tokens, sampling=sampling_from(DEFAULT_SAMPLING, sampling))
         return decode_stream(self.tokenizer, (token.id for token in tokens))
 
     def stream_tokens(
@@ -221,8 +249,8 @@ class LoadedModel:
         prepare: Prepare = PlainPrompt,
         max_tokens: int = 256,
         **sampling: Unpack[SamplingKeywords],
-    ) -> str:
-        """The answer to a question, or to a conversation that ends with the user's message.
+    ) -> GeneratedText:
+        """The answer to a question, or to a conversation that ends with the user's message; see `generate`.
 
         Args:
             prepare: see `conversation`.
@@ -232,12 +260,13 @@ class LoadedModel:
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        if not messages or messages[-1].get("role") != "user":
-            raise UserError("there is nothing to answer", expected="a conversation that ends with the user's message")
+        check_messages(messages)
+        check_count(max_tokens, "max_tokens")
         talk = self.conversation(system, prepare=prepare)
         talk.messages += messages[:-1]
-        pieces = talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=_sampling(sampling))
-        return "".join(pieces)
+        chosen = sampling_from(DEFAULT_SAMPLING, sampling)
+        answer = "".join(talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=chosen))
+        return GeneratedText.of(self.tokenizer, answer, talk.written)
 
     def conversation(self, system: str | None = None, *, prepare: Prepare = PlainPrompt) -> ChatSession:
         """A new conversation with this model: ``for piece in talk.reply("Hello"): …``.
@@ -279,6 +308,9 @@ def load(
         UserError: there is no such run or stage (what there is is named), a file is damaged, or a published model is
             of a family, or holds a file, that can't be read.
     """
+    check_path(run)
+    if isinstance(device, str):
+        choose_device(device)
     folder = fetch(run)
     if is_gguf(folder):
         return _gguf(folder, stage, device or "cpu", dtype, progress)
@@ -366,14 +398,3 @@ def _as_published(path: Path, model: Decoder, text: tuple[Tokenizer, Template | 
         template=template,
         roles=roles,
     )
-
-
-def _sampling(given: SamplingKeywords) -> SamplingSpec:
-    for name in given:
-        if name not in SamplingKeywords.__annotations__:
-            near = nearest(name, SamplingKeywords.__annotations__)
-            raise UserError(
-                f"unknown sampling option {name!r}",
-                fix=f"Did you mean {near}?" if near else f"There are {', '.join(SamplingKeywords.__annotations__)}",
-            )
-    return replace(DEFAULT_SAMPLING, **given)

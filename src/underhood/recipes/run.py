@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.config import from_json, to_json
@@ -19,16 +19,20 @@ from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import Stage
+from underhood.recipes.stages.registry import Stage, all_stages
 from underhood.retrieve.index import RUN_INDEX
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.plan import Plan
+from underhood.ui import notebook
+
+if TYPE_CHECKING:
+    from underhood.recipes.training_curves import TrainingCurves
 
 CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", RUN_INDEX, "data")
 """What a run holds before its first model is there."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """An open run folder.
 
@@ -108,6 +112,29 @@ class Run:
         lock = RunLock.acquire(path) if write else None
         spec = from_json(BuildSpec, read_toml(file), where=str(file))
         return cls(path, spec, RunLog(path / "events.jsonl"), lock=lock)
+
+    def __repr__(self) -> str:
+        return f"<run {self.path}: {', '.join(self.models) or 'no model yet'}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"Folder": self.path, "Models": ", ".join(self.models) or "none yet", "Data": self.spec.data}
+        table = notebook.facts_table(f"Run {self.path.name}", facts)
+        return notebook.framed(table, *self.curves().charts())
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models that have a checkpoint, in the order of the pipeline."""
+        return [stage.model for stage in all_stages() if newest(self.checkpoints(stage.model)) is not None]
+
+    def curves(self) -> TrainingCurves:
+        """What training logged, stage by stage: ``run.curves()["pretrain"].loss`` is an array; shows as charts.
+
+        Raises:
+            UserError: the log is damaged.
+        """
+        from underhood.recipes.training_curves import read_training_curves
+
+        return read_training_curves(self.path)
 
     def update(self, **changes: Any) -> "Run":
         """The same run under settings of which some differ from now on; ``run.toml`` says so.

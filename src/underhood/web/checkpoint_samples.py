@@ -13,7 +13,7 @@ from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.session import Session
-from underhood.recipes.report.tokens import visible
+from underhood.ui.visible_bytes import visible
 
 KEPT = 256
 """Answers remembered: a checkpoint never changes, and greedy or seeded answers can be repeated."""

@@ -11,7 +11,7 @@ from underhood.core.errors import UserError
 from underhood.core.protocols import HiddenStateModel, Tokenizer
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
-from underhood.recipes.report.tokens import visible
+from underhood.ui.visible_bytes import visible
 
 MOST_TOP = 20
 CHUNK = 512

@@ -20,7 +20,7 @@ from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, R
 from underhood.recipes.report.reproduce_commands import commands, machine, resume
 from underhood.recipes.report.results import panels
 from underhood.recipes.report.run_reader import RecordedRun, read_run
-from underhood.recipes.report.tokens import MOST, chips, visible
+from underhood.recipes.report.tokens import MOST, chips
 from underhood.recipes.stages.display import (
     hue_of,
     job_stages,
@@ -36,6 +36,7 @@ from underhood.recipes.stages.registry import find_model
 from underhood.ui import formatting
 from underhood.ui.curves import Curve
 from underhood.ui.theme import page_renderer
+from underhood.ui.visible_bytes import visible
 
 _render = page_renderer(Path(__file__).parent, visible=lambda text: visible(str(text).encode("utf-8", "surrogatepass")))
 KINDS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from underhood.ui.visible_bytes import visible
+
 MOST = 400
 """Tokens shown at most; a longer sample is cut, and the page says so."""
 
@@ -44,14 +46,3 @@ def chips(sample: Iterable[Sequence[object]], vocab_size: int) -> list[Chip]:
         if len(strip) == MOST:
             break
     return strip
-
-
-def visible(raw: bytes) -> str:
-    """Bytes as text in which nothing is invisible."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"⟨{raw.hex(' ')}⟩"
-    marks = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
-    shown = (marks.get(c, c if c.isprintable() else f"⟨{c.encode('utf-8', 'surrogatepass').hex(' ')}⟩") for c in text)
-    return "".join(shown)

@@ -1,0 +1,63 @@
+"""Checks of the Python interface's arguments: a wrong one is the caller's mistake and says what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+
+from underhood.core.errors import UserError
+
+
+def check_text(text: object, name: str = "text") -> None:
+    """Raises a `UserError` for what is no string."""
+    if not isinstance(text, str):
+        fix = "Decode it first, e.g. text.decode('utf-8')" if isinstance(text, bytes) else None
+        raise UserError(f"{name} is not a string", expected="a str", got=kind_of(text), fix=fix)
+
+
+def check_texts(texts: object, name: str = "texts") -> None:
+    """Raises a `UserError` for what is no sequence of strings; a single string is none, though Python thinks so."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
+        raise UserError(f"{name} is not a list", expected="a list of strings", got=kind_of(texts))
+    for number, text in enumerate(texts):
+        check_text(text, f"{name}[{number}]")
+
+
+def check_count(value: object, name: str, least: int = 0, most: int | None = None) -> None:
+    """Raises a `UserError` for what is no whole number from `least` to `most`."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least or (most is not None and int(value) > most):
+        upper = "up" if most is None else f"to {most:,}"
+        raise UserError(f"{name} is out of range", expected=f"a whole number from {least} {upper}", got=repr(value))
+
+
+def check_path(path: object, name: str = "run") -> None:
+    """Raises a `UserError` for what names no place."""
+    if not isinstance(path, (str, Path)) or not str(path).strip():
+        got = "an empty one" if isinstance(path, str) else kind_of(path)
+        raise UserError(f"{name} names no model", expected="a folder, a file or hf:OWNER/NAME", got=got)
+
+
+def check_messages(messages: object) -> None:
+    """Raises a `UserError` for what is no conversation that ends with the user's message."""
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+        raise UserError(
+            "messages is not a conversation",
+            expected='a question, or a list of {"role": …, "content": …}',
+            got=kind_of(messages),
+        )
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            got = sorted(map(str, message)) if isinstance(message, Mapping) else kind_of(message)
+            raise UserError(f"messages[{number}] is no message", expected='{"role": …, "content": …}', got=str(got))
+    if not messages or messages[-1]["role"] != "user":
+        raise UserError("there is nothing to answer", expected="a conversation that ends with the user's message")
+
+
+def kind_of(value: object) -> str:
+    """The type of a value, in words: ``None``, ``a dict``, ``an int``."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
