@@ -10,14 +10,14 @@ from underhood.core.errors import UserError
 
 
 def check_text(text: object, name: str = "text") -> None:
-    """Raises a `UserError` for what is no string."""
+    """Raises a `UserError` for what is not a string."""
     if not isinstance(text, str):
         fix = "Decode it first, e.g. text.decode('utf-8')" if isinstance(text, bytes) else None
         raise UserError(f"{name} is not a string", expected="a str", got=kind_of(text), fix=fix)
 
 
 def check_texts(texts: object, name: str = "texts") -> None:
-    """Raises a `UserError` for what is no sequence of strings; a single string is none, though Python thinks so."""
+    """Raises a `UserError` for what is not a sequence of strings; a single string does not count."""
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
         raise UserError(f"{name} is not a list", expected="a list of strings", got=kind_of(texts))
     for number, text in enumerate(texts):
@@ -25,7 +25,7 @@ def check_texts(texts: object, name: str = "texts") -> None:
 
 
 def check_count(value: object, name: str, least: int = 0, most: int | None = None) -> None:
-    """Raises a `UserError` for what is no whole number from `least` to `most`."""
+    """Raises a `UserError` for what is not a whole number from `least` to `most`."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or int(value) < least or (most is not None and int(value) > most):
         upper = "up" if most is None else f"to {most:,}"
@@ -40,7 +40,7 @@ def check_path(path: object, name: str = "run") -> None:
 
 
 def check_messages(messages: object) -> None:
-    """Raises a `UserError` for what is no conversation that ends with the user's message."""
+    """Raises a `UserError` for what is not a conversation that ends with the user's message."""
     if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
         raise UserError(
             "messages is not a conversation",
@@ -50,7 +50,7 @@ def check_messages(messages: object) -> None:
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
             got = sorted(map(str, message)) if isinstance(message, Mapping) else kind_of(message)
-            raise UserError(f"messages[{number}] is no message", expected='{"role": …, "content": …}', got=str(got))
+            raise UserError(f"messages[{number}] is not a message", expected='{"role": …, "content": …}', got=str(got))
     if not messages or messages[-1]["role"] != "user":
         raise UserError("there is nothing to answer", expected="a conversation that ends with the user's message")
 

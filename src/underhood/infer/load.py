@@ -119,7 +119,7 @@ class LoadedModel:
         """The text as the model reads it: ids, pieces and exact bytes, without the opening token.
 
         Raises:
-            UserError: `text` is no string.
+            UserError: `text` is not a string.
         """
         return TokenizedText.of(self.tokenizer, text)
 
@@ -127,7 +127,7 @@ class LoadedModel:
         """The `k` most probable next tokens after `text`, each with its probability under the model itself.
 
         Raises:
-            UserError: `text` is no string or longer than the context, or `k` is out of range.
+            UserError: `text` is not a string or longer than the context, or `k` is out of range.
         """
         check_text(text)
         return NextTokens.after(self.model, self.tokenizer, self.prompt_ids(text), k)

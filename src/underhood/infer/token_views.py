@@ -42,7 +42,7 @@ class TokenizedText(Sequence[TextToken]):
 
     Attributes:
         text: the text.
-        ids: the ids; ``pieces`` and ``bytes`` are what each stands for.
+        ids: the ids; ``pieces`` and ``bytes`` are what each of them means.
     """
 
     text: str
@@ -54,7 +54,7 @@ class TokenizedText(Sequence[TextToken]):
         """A text as the tokenizer cuts it, without an opening token.
 
         Raises:
-            UserError: `text` is no string.
+            UserError: `text` is not a string.
         """
         check_text(text)
         ids = tokenizer.encode(text)

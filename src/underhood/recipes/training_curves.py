@@ -17,7 +17,7 @@ from underhood.recipes.stages.display import trained_stages
 from underhood.ui import notebook
 
 NOT_MEASURED = {"stage", "kind", "time", "step", "steps", "at"}
-"""Fields of an event that are no measurement."""
+"""Fields of an event that are not a measurement."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -161,7 +161,7 @@ class _Reader:
         return f"{braced} [{self.argument()}]"
 
     def _text(self) -> str:
-        """A group of words, whose hyphens and stars are no operators."""
+        """A group of words, whose hyphens and stars are not operators."""
         return self.argument().replace("−", "-").replace("∗", "*")
 
     def _script(self, text: str, mark: str) -> str:

@@ -122,11 +122,11 @@ function searchIndex(data) {
     const words = questionWords(question);
     const scores = new Float64Array(total);
     const covered = new Float64Array(total);
-    let asked = 0;
+    let weightOfAll = 0;
     for (const alternatives of parse(words)) {
       let weightOfTerm = 0;
       for (const [other, weight] of alternatives) weightOfTerm = Math.max(weightOfTerm, idf(other) * weight);
-      asked += weightOfTerm;
+      weightOfAll += weightOfTerm;
       const best = new Map();
       for (const [other, weight] of alternatives) {
         const pairs = postingsOf(other);
@@ -143,7 +143,7 @@ function searchIndex(data) {
     }
     let highest = 0;
     for (let number = 0; number < total; number += 1) {
-      scores[number] *= entries[number].weight * (limits.alone + ((1 - limits.alone) * covered[number]) / Math.max(asked, 1e-9));
+      scores[number] *= entries[number].weight * (limits.alone + ((1 - limits.alone) * covered[number]) / Math.max(weightOfAll, 1e-9));
       highest = Math.max(highest, scores[number]);
     }
     const key = words.join(" ");

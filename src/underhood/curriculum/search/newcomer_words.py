@@ -22,7 +22,7 @@ nan, inf, infinity, diverges, explodes, spikes, unstable : finite, clip, learnin
 notes, pdf, my documents, my files, my docs, knowledge base, rag, wiki : documents, retrieve, index
 my text, my data, own data, custom data, own text, dataset, corpus, my files : data, build, text
 makes up, making up, invents : hallucination, unlikelihood, retrieval, refusal, documents
-make things up, making things up, lies : hallucination, unlikelihood, retrieval, refusal, documents
+make things up, making things up, lying : hallucination, unlikelihood, retrieval, refusal, documents
 wrong facts, hallucinates, hallucination, fabricates : hallucination, unlikelihood, retrieval, refusal, documents
 ram, vram, oom, out of memory, too big, gigabytes : memory
 gpu, cuda, mps, graphics card, nvidia : device, cuda
