@@ -41,8 +41,11 @@ def test_way_is_told_with_its_minutes(capsys):
     actual = json.loads(capsys.readouterr().out)
     assert actual["steps"][-1]["topics"] == ["shannon-1948"]
     assert actual["read_minutes"] == sum(step["read_minutes"] for step in actual["steps"])
-    assert run("path", "to", "shannon-1948", "--knows", "markov-1913") == 0
-    assert "markov-1913" not in capsys.readouterr().out
+    assert run("path", "to", "shannon-1948") == 0
+    assert " p1913_markov " in capsys.readouterr().out
+    for known in ("markov-1913", "p1913_markov"):
+        assert run("path", "to", "p1948_shannon", "--knows", known) == 0
+        assert "p1913_markov" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
