@@ -28,11 +28,12 @@ def test_map_as_json_has_every_row(capsys):
     assert "p1913_markov" in [milestone["stem"] for milestone in actual["milestones"]]
 
 
-def test_map_loads_no_torch():
-    program = "import sys; from underhood.cli.main import main; main(['path']); sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(("words", "says"), [(["path"], "p1913_markov"), (["path", "search", "RoPE"], "nn/rope.py")])
+def test_map_and_search_load_no_torch(words, says):
+    program = f"import sys; from underhood.cli.main import main; main({words}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "markov-1913" in done.stdout
+    assert says in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
