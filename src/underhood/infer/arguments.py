@@ -48,7 +48,7 @@ def check_messages(messages: object) -> None:
             got=kind_of(messages),
         )
     for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+        if not isinstance(message, Mapping) or "role" not in message or not {"content", "tool_calls"} & set(message):
             got = sorted(map(str, message)) if isinstance(message, Mapping) else kind_of(message)
             raise UserError(f"messages[{number}] is not a message", expected='{"role": …, "content": …}', got=str(got))
     if not messages or messages[-1]["role"] != "user":

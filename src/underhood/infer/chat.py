@@ -88,7 +88,9 @@ class ChatSession:
 
     def __repr__(self) -> str:
         count = sum(message["role"] == "user" for message in self.messages)
-        return "\n".join([f"<conversation of {count} turns>", *(f"{m['role']}: {m['content']}" for m in self.messages)])
+        return "\n".join(
+            [f"<conversation of {count} turns>", *(f"{m['role']}: {m.get('content') or ''}" for m in self.messages)]
+        )
 
     def _repr_html_(self) -> str:
         pieces = [notebook.turns([dict(message) for message in self.messages])]
