@@ -88,9 +88,8 @@ class ChatSession:
 
     def __repr__(self) -> str:
         count = sum(message["role"] == "user" for message in self.messages)
-        return "\n".join(
-            [f"<conversation of {count} turns>", *(f"{m['role']}: {m.get('content') or ''}" for m in self.messages)]
-        )
+        lines = [f"{message['role']}: {message.get('content') or ''}" for message in self.messages]
+        return "\n".join([f"<conversation of {count} turns>", *lines])
 
     def _repr_html_(self) -> str:
         pieces = [notebook.turns([dict(message) for message in self.messages])]
