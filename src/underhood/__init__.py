@@ -2,7 +2,7 @@
 
     import underhood
 
-    model = underhood.load("runs/pydocs")     # a run, a Hugging Face folder, hf:OWNER/NAME, a GGUF file
+    model = underhood.load("runs/pydocs")     # a LoadedModel; also a Hugging Face folder, hf:OWNER/NAME, a GGUF file
     model.chat("What does os.path.join do?")  # a string; in a notebook its tokens, coloured by probability
     model.generate("The list", seed=1)        # the text that follows
     model.tokens("naïve")                     # ids, pieces and bytes

@@ -89,7 +89,7 @@ def test_terminal_view_fits_80_columns_and_has_one_line_per_claim(home: Path, st
     assert run("path", "show", stem) == 0
     shown = capsys.readouterr().out.splitlines()
     body = shown[: next(at for at, line in enumerate(shown) if line.startswith("Published: "))]
-    assert max(map(len, body)) <= 80
+    assert max(map(len, shown)) <= 80
     assert not any("$" in line or "\\" in line for line in shown)
     milestone = index.find(stem)
     start = next(at for at, line in enumerate(shown) if line.startswith("  claim "))
@@ -105,7 +105,7 @@ def test_map_names_each_milestone_by_its_stem_and_no_topic_of_one(home: Path, ca
     shown = capsys.readouterr().out
     for stem, milestone in index.milestones().items():
         assert f" {stem} " in shown
-        assert not any(f" {id} " in shown for id in milestone.topics)
+        assert not any(f" {id} " in shown for id in milestone.topics if "-" in id)  # others are words of titles
 
 
 def test_narrow_rows_keep_their_verdicts():

@@ -45,7 +45,7 @@ def print_claims(
         out.print()
     indent = 2 + max(len(claim.key) for claim in milestone.claims)
     for claim in milestone.claims:
-        words = textwrap.wrap(plain_prose(claim.statement), out.width - indent - len(GAP))
+        words = textwrap.wrap(plain_prose(claim.statement), out.width - indent - len(GAP), break_on_hyphens=False)
         unit = f" [{claim.unit}]" if claim.unit and result else ""
         if words and len(words[-1]) + len(unit) <= out.width - indent - len(GAP):
             words[-1] += unit

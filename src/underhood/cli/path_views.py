@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from rich.text import Text
@@ -125,7 +126,10 @@ def one(name: str, places: Sequence[Path]) -> View:
                 out.print(line)
             for label, entry in (("Published" if measured.published else "Yours", latest), ("Yours", own)):
                 if entry is not None:
-                    out.print(_measured_line(label, *entry), style="dim", soft_wrap=True)
+                    file, result = entry
+                    machine, scale = result["machine"]["cpu"], result["scale"]
+                    out.print(f"{label}: {result['created'][:10]}, {scale} scale, {machine}", style="dim")
+                    out.print(f"  {_short(file)}", style="dim", soft_wrap=True)
         errata = "\n".join(f"- {line}" for line in milestone.errata)
         for title, prose in (("What was hard", milestone.hard), ("Errata", errata)):
             if prose.strip():
@@ -136,7 +140,9 @@ def one(name: str, places: Sequence[Path]) -> View:
         follow = {built.stem: built for id, built in index.covering().items() if id in after and built != milestone}
         commands = {f"underhood reproduce {milestone.stem}": f"about {minutes(milestone.minutes.report, ' ')}"}
         commands |= {f"underhood path show {stem}": following.title for stem, following in follow.items()}
-        terminal.next_commands(out, commands)
+        room = out.width - max(map(len, commands)) - 4
+        short = {command: shorten(purpose, room, placeholder=" …") for command, purpose in commands.items()}
+        terminal.next_commands(out, short)
 
     return data, text
 
@@ -236,11 +242,6 @@ def _own(places: Sequence[Path]) -> dict[str, tuple[Path, Any]]:
     """The user's own results of milestones that have a published one too."""
     beside = {stem: results.measurements(stem, places).beside for stem in index.milestones()}
     return {stem: entry for stem, entry in beside.items() if entry is not None}
-
-
-def _measured_line(label: str, file: Path, result: Mapping[str, Any]) -> str:
-    machine, scale = result["machine"]["cpu"], result["scale"]
-    return f"{label}: {result['created'][:10]}, {scale} scale, {machine}: {_short(file)}"
 
 
 def _short(file: Path) -> str:

@@ -32,8 +32,10 @@ def path_folder() -> Path:
 
 
 def find(name: str) -> Milestone:
-    """The milestone called `name`: its stem with or without the ``p``, hyphens or underscores, a topic that it covers,
-    or the end of its stem (``markov`` of ``p1913_markov``).
+    """The milestone called `name`.
+
+    That is its stem (with or without the ``p``, with hyphens or underscores), the id of a topic that it covers, or the
+    end of its stem (``markov`` of ``p1913_markov``).
 
     Raises:
         UserError: there is none; the message has the nearest.

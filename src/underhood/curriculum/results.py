@@ -109,7 +109,7 @@ def latest(stem: str, folders: Iterable[Path]) -> tuple[Path, Result] | None:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What is known of a milestone: the published result and the user's own, each with its file."""
+    """The published result of a milestone and the user's own, each with its file."""
 
     published: tuple[Path, Result] | None
     own: tuple[Path, Result] | None

@@ -27,7 +27,7 @@ from underhood.infer.sampling_keywords import SamplingKeywords, sampling_from
 from underhood.infer.session import Session
 from underhood.infer.stages import find_stage, stages_of, states_of
 from underhood.infer.text_stream import decode_stream
-from underhood.infer.token_views import GeneratedText, NextTokens, TokenizedText
+from underhood.infer.token_views import NextTokenTable, TokenizedText, WrittenText
 from underhood.infer.tokenizer_files import load_gguf_tokenizer, load_tokenizer_files
 from underhood.models.base import BuiltModel, parameter_count
 from underhood.models.decoder import Decoder
@@ -123,14 +123,14 @@ class LoadedModel:
         """
         return TokenizedText.of(self.tokenizer, text)
 
-    def next(self, text: str = "", k: int = 10) -> NextTokens:
+    def next(self, text: str = "", k: int = 10) -> NextTokenTable:
         """The `k` most probable next tokens after `text`, each with its probability under the model itself.
 
         Raises:
             UserError: `text` is not a string or longer than the context, or `k` is out of range.
         """
         check_text(text)
-        return NextTokens.after(self.model, self.tokenizer, self.prompt_ids(text), k)
+        return NextTokenTable.after(self.model, self.tokenizer, self.prompt_ids(text), k)
 
     @property
     def chats(self) -> bool:
@@ -181,7 +181,7 @@ class LoadedModel:
             batch_size=batch_size,
         )
 
-    def generate(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> GeneratedText:
+    def generate(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> WrittenText:
         """The text that follows `text`, e.g. ``loaded.generate("The list", temperature=0.5, seed=1)``.
 
         It is a string that also knows its tokens and their probabilities; a notebook shows them in colour.
@@ -193,7 +193,7 @@ class LoadedModel:
         [completion] = self.complete([text], max_tokens=max_tokens, sampling=sampling_from(DEFAULT_SAMPLING, sampling))
         written = zip(completion.ids, completion.logprobs, strict=True)
         tokens = [WrittenToken(id=token, logprob=logprob) for token, logprob in written]
-        return GeneratedText.of(self.tokenizer, self.tokenizer.decode(completion.ids), tokens)
+        return WrittenText.of(self.tokenizer, self.tokenizer.decode(completion.ids), tokens)
 
     def stream(self, text: str = "", *, max_tokens: int = 128, **sampling: Unpack[SamplingKeywords]) -> Iterator[str]:
         """The same text as `generate` gives, in pieces, as it is written."""
@@ -249,7 +249,7 @@ class LoadedModel:
         prepare: Prepare = PlainPrompt,
         max_tokens: int = 256,
         **sampling: Unpack[SamplingKeywords],
-    ) -> GeneratedText:
+    ) -> WrittenText:
         """The answer to a question, or to a conversation that ends with the user's message; see `generate`.
 
         Args:
@@ -266,7 +266,7 @@ class LoadedModel:
         talk.messages += messages[:-1]
         chosen = sampling_from(DEFAULT_SAMPLING, sampling)
         answer = "".join(talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=chosen))
-        return GeneratedText.of(self.tokenizer, answer, talk.written)
+        return WrittenText.of(self.tokenizer, answer, talk.written)
 
     def conversation(self, system: str | None = None, *, prepare: Prepare = PlainPrompt) -> ChatSession:
         """A new conversation with this model: ``for piece in talk.reply("Hello"): …``.

@@ -98,13 +98,13 @@ class NextToken:
 
 
 @dataclass(frozen=True, repr=False)
-class NextTokens(Sequence[NextToken]):
+class NextTokenTable(Sequence[NextToken]):
     """The most probable next tokens, the most probable first."""
 
     tokens: tuple[NextToken, ...] = ()
 
     @classmethod
-    def after(cls, model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int], k: int) -> NextTokens:
+    def after(cls, model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int], k: int) -> NextTokenTable:
         """The `k` most probable tokens after a prompt, under the model itself (before temperature and truncation).
 
         Raises:
@@ -148,7 +148,7 @@ class NextTokens(Sequence[NextToken]):
         return notebook.framed(table, others)
 
 
-class GeneratedText(str):
+class WrittenText(str):
     """A text that a model wrote: a string, which also knows its tokens and how probable each was.
 
     In a notebook it shows as a token strip, coloured by probability.
@@ -161,13 +161,13 @@ class GeneratedText(str):
     tokens: tuple[WrittenToken, ...]
     token_bytes: tuple[bytes, ...]
 
-    def __new__(cls, text: str, tokens: Sequence[WrittenToken], token_bytes: Sequence[bytes]) -> GeneratedText:
+    def __new__(cls, text: str, tokens: Sequence[WrittenToken], token_bytes: Sequence[bytes]) -> WrittenText:
         written = super().__new__(cls, text)
         written.tokens, written.token_bytes = tuple(tokens), tuple(token_bytes)
         return written
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, text: str, tokens: Sequence[WrittenToken]) -> GeneratedText:
+    def of(cls, tokenizer: Tokenizer, text: str, tokens: Sequence[WrittenToken]) -> WrittenText:
         """What a model wrote, with the bytes of its tokens."""
         return cls(text, tokens, [tokenizer.decode_bytes([token.id]) for token in tokens])
 

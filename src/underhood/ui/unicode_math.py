@@ -1,7 +1,7 @@
-r"""TeX in Unicode for the terminal: ``\varepsilon^{1/3}`` becomes ``ε^(1/3)``, ``p_{VV}`` ``p_VV``, ``x^2`` ``x²``.
+"""TeX in Unicode for the terminal: a fraction becomes ``a/b``, an exponent ``x²``, a Greek letter itself.
 
 It knows what the milestones' prose uses and the common rest of inline mathematics: Greek letters, operators, fractions,
-roots, sub- and superscripts, accents and text. A command that it does not know is an error, not shown as ``\command``.
+roots, sub- and superscripts, accents and text. A command that it does not know is an error, not shown as TeX.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def unicode_math(tex: str) -> str:
     Raises:
         ValueError: a command that has no sign here, or braces that do not match.
     """
-    reader = _Reader(TOKEN.findall(tex.strip()))
+    reader = _TexReader(TOKEN.findall(tex.strip()))
     text = reader.until_end()
     if reader.tokens:
         raise ValueError(f"a brace too many in {tex!r}")
     text = re.sub(rf"\s*([{re.escape(''.join(RELATIONS))}])\s*", r" \1 ", text)
-    return " ".join(re.sub(r"\(\s+", "(", text).split())
+    return " ".join(re.sub(r"([(\[])\s+", r"\1", text).split())
 
 
 def plain_prose(text: str) -> str:
@@ -79,7 +79,7 @@ def plain_prose(text: str) -> str:
     return "".join(pieces)
 
 
-class _Reader:
+class _TexReader:
     """Tokens of a formula, taken from the front."""
 
     def __init__(self, tokens: list[str]):

@@ -4,13 +4,6 @@
 function searchIndex(data) {
   const { entries, postings, expansions, named, stop, suffixes, limits } = data;
   const stopped = new Set(stop);
-  const roots = new Map();
-  for (const term of Object.keys(postings)) {
-    const root = rootOf(term);
-    if (!roots.has(root)) roots.set(root, []);
-    roots.get(root).push(term);
-  }
-
   // Porter's steps 1 and 5 -------------------------------------------------------------------------------------------------
 
   function letters(word) {
@@ -79,6 +72,13 @@ function searchIndex(data) {
     const plain = question.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "").replaceAll("’", "'").replace(/'[a-z]{1,2}\b/g, "");
     const words = plain.match(/[a-z0-9]+/g) ?? [];
     return words.filter((word) => !stopped.has(word)).map((word) => american(stem(word)));
+  }
+
+  const roots = new Map();
+  for (const term of Object.keys(postings)) {
+    const root = rootOf(term);
+    if (!roots.has(root)) roots.set(root, []);
+    roots.get(root).push(term);
   }
 
   function parse(words) {

@@ -20,7 +20,7 @@ def topic_entries() -> Iterator[SearchEntry]:
             target=milestone.stem,
             title=milestone.title,
             summary=milestone.question,
-            other_names=(*covered, *milestone.topics),
+            other_names=(*covered, *milestone.topics, milestone.question, *milestone.asks),
             questions="\n".join([*milestone.asks, *covered, ids, *papers]),
             text="\n".join([milestone.idea, *(claim.statement for claim in milestone.claims)]),
             page=f"{milestone.stem}.html",
