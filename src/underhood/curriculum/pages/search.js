@@ -147,7 +147,7 @@ function searchIndex(data) {
       highest = Math.max(highest, scores[number]);
     }
     const key = words.join(" ");
-    for (const number of words.length && Object.hasOwn(named, key) ? named[key] : []) scores[number] += limits.named;
+    for (const number of words.length && Object.hasOwn(named, key) ? named[key] : []) scores[number] += limits.named * words.length;
     const hits = [];
     for (let number = 0; number < total; number += 1) {
       if (scores[number] > limits.relevant * highest) hits.push({ entry: entries[number], score: scores[number] });

@@ -30,7 +30,7 @@ JOINED_WEIGHT = 1.0
 PHRASE_MAX = 3
 """Words of the longest phrase that is looked up."""
 NAMED = 2.0
-"""What an entry's score gains if the question is nothing but its name."""
+"""What an entry's score gains for each word if the question is nothing but its name, or one that it answers."""
 ALONE = 0.4
 """The factor of an entry that speaks of next to nothing else in the question; 1 for the whole question."""
 RELEVANT = 0.3
@@ -86,8 +86,9 @@ class SearchIndex:
         for number, entry in enumerate(self.entries):
             scores[number] *= KIND_WEIGHT[entry.kind] * (ALONE + (1 - ALONE) * covered[number] / max(total, 1e-9))
         least = RELEVANT * max(scores, default=0.0)
-        for number in self.named.get(" ".join(question_words(question)), ()) if terms else ():
-            scores[number] += NAMED
+        words = question_words(question)
+        for number in self.named.get(" ".join(words), ()) if words else ():
+            scores[number] += NAMED * len(words)
         hits = [SearchHit(self.entries[number], score) for number, score in enumerate(scores) if score > least]
         return ranked(hits, most)
 
