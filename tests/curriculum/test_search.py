@@ -86,7 +86,7 @@ def test_score_is_what_the_formula_says():
     assert len(hits) > 2
     for hit in hits:
         number = index.entries.index(hit.entry)
-        named = NAMED if "perplexity" in (hit.entry.title, hit.entry.named) else 0.0
+        named = NAMED if [word] in map(question_words, hit.entry.full_names) else 0.0
         assert hit.score == pytest.approx(KIND_WEIGHT[hit.entry.kind] * impact[number] + named)
 
 

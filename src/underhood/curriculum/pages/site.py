@@ -56,7 +56,7 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
     if name == "index":
         return _render("map.html.j2", ["path.css"], ["search.js", "map.js"], app=app, **_map(places))
     if name in reference_names():
-        return _render("reference.html.j2", ["path.css"], [], app=app, **reference(name))
+        return _render("reference.html.j2", ["path.css"], ["reference.js"], app=app, **reference(name))
     told = story.story(index.milestones()[name], places)
     scripts = ["figures.js", "game.js"] if name == STEM else ["figures.js"]
     return _render("milestone.html.j2", ["path.css"], scripts, app=app, game=game() if name == STEM else None, **told)
