@@ -11,7 +11,6 @@ from pathlib import Path
 
 import underhood
 from underhood.curriculum.search.entries import SearchEntry
-from underhood.data.files import decode, read_bytes
 from underhood.retrieve.blocks import TextBlock, text_blocks
 from underhood.retrieve.sentences import sentence_spans
 
@@ -43,7 +42,7 @@ def doc_entries() -> Iterator[SearchEntry]:
     """Sections and glossary terms in the order of the pages; nothing where the documentation is missing."""
     folder = docs_folder()
     for name, file in ({} if folder is None else doc_pages(folder)).items():
-        text = decode(read_bytes(file), file)
+        text = file.read_text(encoding="utf-8")
         yield from glossary_entries(text) if file.stem == GLOSSARY else section_entries(name, file, text)
 
 
