@@ -11,7 +11,7 @@ import torch
 from text.published_templates import STYLES, tokenizer_of
 
 
-def make_published(folder: Path, style: str, *, end_ids: list[int] | None = None) -> Any:
+def make_published(folder: Path, style: str, *, end_ids: list[int] | None = None, context: int = 256) -> Any:
     """Saves such a folder; returns transformers' model.
 
     Args:
@@ -31,7 +31,7 @@ def make_published(folder: Path, style: str, *, end_ids: list[int] | None = None
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=context,
         bos_token_id=ids.get(chosen.variables.get("bos_token", "")),
         eos_token_id=end_ids or last,
         initializer_range=0.25,  # lively: a usual one would say one word over and over

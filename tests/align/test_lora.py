@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.models.base import parameter_count
-from underhood.nn.lora import LoRALinear, LoRASpec, fold, lora_layers, merge, unmerge
+from underhood.nn.lora import LoRALinear, LoRASpec, _Adapted, fold, lora_layers, merge, unmerge
 from underhood.nn.qlora_linear import QuantizedLinear, quantize_linears
 from underhood.nn.softcap import apply_softcap
 from underhood.nn.surgery import name_matches, replace_modules
@@ -189,3 +189,40 @@ def test_surgery_passes_a_capped_unembedding_by(tied: bool):
     ):
         with pytest.raises(UserError, match=r"no .*layer of the model is called 'unembed'"):
             refused()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_fused_lora_matches_ordinary_operations_under_autocast(bias: bool, monkeypatch: pytest.MonkeyPatch):
+    layer = LoRALinear(nn.Linear(24, 40, bias=bias), LoRASpec(rank=4), torch.Generator().manual_seed(0))
+    layer.requires_grad_(False)
+    learning = [layer.lora_A.requires_grad_(), nn.init.normal_(layer.lora_B).requires_grad_()]
+    x = torch.randn(3, 7, 24, requires_grad=True)
+
+    def outcome() -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == torch.bfloat16
+        return [y.float(), *torch.autograd.grad(y.float().square().sum(), [x, *learning])]
+
+    used: list[int] = []
+    real = _Adapted.forward
+    monkeypatch.setattr(_Adapted, "forward", staticmethod(lambda *given: (used.append(1), real(*given))[1]))
+    fused = outcome()
+    assert used == [1]
+    monkeypatch.undo()
+    precise = layer.base(x) + F.linear(F.linear(x, layer.lora_A), layer.lora_B) * layer.scale
+    exact = [precise, *torch.autograd.grad(precise.square().sum(), [x, *learning])]
+    for ours, expected in zip(fused, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert float((ours - expected).detach().norm() / expected.detach().norm()) < 0.02  # bf16 keeps 8 bits
+
+
+def test_no_gradient_is_worked_out_below_the_lowest_adapter():
+    built = model()
+    LoRASpec(rank=4, targets=("blocks.1.*",)).apply(built)
+    nodes: list[bool] = []
+    hooks = [block.register_forward_hook(lambda *given: nodes.append(given[2].requires_grad)) for block in built.blocks]
+    built(tokens()).sum().backward()
+    for hook in hooks:
+        hook.remove()
+    assert nodes == [False, True]

@@ -10,6 +10,7 @@ from underhood.data.grounded import (
     MAX_CHARACTERS,
     NOTHING_FOUND,
     answer_from,
+    contrasted_examples,
     function_text,
     grounded_examples,
     grounded_text_examples,
@@ -173,3 +174,20 @@ def test_sentences_of_any_text_are_asked_about_and_quoted():
         typed_words = {word.casefold() for word in re.findall(r"\w+", question)}
         assert sum(word.casefold() in typed_words for word in re.findall(r"\w{4,}", sentence)) >= 2
     assert any(example.answer == NOT_THERE for example in examples)
+
+
+def test_contrasted_pairs_differ_in_question_and_answer_only(functions):
+    examples = contrasted_examples(functions, seed=0)
+    pairs = list(zip(examples[::2], examples[1::2], strict=True))
+    assert len(pairs) > 1000
+    for describe, parameters in pairs:
+        assert (describe.kind, parameters.kind) == ("describe", "parameters")
+        passages = {example.question.partition("\n\n")[2] for example in (describe, parameters)}
+        assert len(passages) == 1
+        [passage] = passages
+        for example in (describe, parameters):
+            title, _, sentence = example.answer.removesuffix(" [1]").partition(": ")
+            assert passage.startswith(f"[1] {title}: ")
+            assert sentence in passage
+        assert describe.answer != parameters.answer
+        assert describe.question != parameters.question

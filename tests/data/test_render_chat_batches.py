@@ -94,3 +94,23 @@ def test_padded_rows_hold_one_conversation_each():
     assert batch.tokens.tolist() == [[1000, 1001, 1002, 9], [2000, 2001, 2002, 2003]]
     assert batch.targets.tolist() == [[IGNORE, 1002, 1003, IGNORE], [2001, 2002, 2003, 2004]]
     assert batch.positions.tolist() == [[0, 1, 2, -1], [0, 1, 2, 3]]
+
+
+@given(SIZES, st.integers(1, 3))
+def test_in_order_the_first_epoch_reads_neighbours_side_by_side_without_padding(sizes, batch_size):
+    examples = [conversation(number, *size) for number, size in enumerate(sizes)]
+    batches = ChatBatches(examples, batch_size=batch_size, context_length=24, seed=0, in_order=True)
+    read = []
+    for step in range(-(-batches.rows_per_epoch // batch_size)):
+        batch = batches(step)
+        assert bool((batch.positions >= 0).any(dim=0).all())  # no column is padding only
+        read += [int(token) // 1000 - 1 for token in batch.tokens[batch.positions == 0]]
+    assert read[: len(examples)] == list(range(len(examples)))
+    second = ChatBatches(examples, batch_size=1, context_length=24, seed=0, in_order=True)
+    rows = range(second.rows_per_epoch, 2 * second.rows_per_epoch)
+    pairs = Counter()
+    for step in rows:
+        batch = second(step)
+        kept = batch.targets != IGNORE
+        pairs.update(zip(batch.tokens[kept].tolist(), batch.targets[kept].tolist(), strict=True))
+    assert pairs == true_pairs(examples)

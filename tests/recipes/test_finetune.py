@@ -13,10 +13,11 @@ import torch
 from infer.tiny_run import make_run
 from underhood.align.adapter import load_adapter
 from underhood.cli.main import main
+from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog, read_events
 from underhood.infer.load import load
-from underhood.recipes import training
+from underhood.recipes import finetune, training
 from underhood.recipes.finetune import Finetuned, default_rate, finetune_model
 from underhood.recipes.finetune_spec import FinetuneSpec
 
@@ -184,3 +185,43 @@ def test_mistake_later_on_keeps_what_was_trained(base: Path, data: Path, tmp_pat
         tuned(spec, tmp_path / "out")
     data.write_text(good)
     assert tuned(spec, tmp_path / "out").steps == 6
+
+
+def test_minutes_bound_the_training_and_the_schedule_ends_with_them(base: Path, data: Path, tmp_path: Path):
+    spec = FinetuneSpec(model=str(base), data=str(data), epochs=1e6, minutes=0.03, batch_size=2, context_length=96)
+    done = tuned(spec, tmp_path / "out")
+    events = [event for event in read_events(tmp_path / "out" / "events.jsonl") if event["kind"] == "step"]
+    assert 1 < done.steps == events[-1]["step"] == events[-1]["steps"] < 1e6
+    assert events[-1]["lr_factor"] < 0.2
+    (end,) = (event for event in read_events(tmp_path / "out" / "events.jsonl") if event["kind"] == "end")
+    assert end["seconds"] < 10
+    assert load(tmp_path / "out").step == done.steps
+
+
+def test_steps_go_before_minutes(base: Path, data: Path, tmp_path: Path):
+    assert tuned(FinetuneSpec(model=str(base), data=str(data), steps=3, minutes=60), tmp_path / "out").steps == 3
+
+
+def test_dtype_reaches_the_products(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    used: list[Device] = []
+    real = training.fit
+
+    def fit(*args: Any, **named: Any):
+        used.append(named["device"])
+        return real(*args, **named)
+
+    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(finetune, "faster_dtype", lambda name: "bfloat16")
+    for number, dtype in enumerate(("float32", None)):
+        spec = FinetuneSpec(model=str(base), data=str(data), steps=2, dtype=dtype, lora_rank=4)
+        tuned(spec, tmp_path / str(number))
+    assert [device.dtype for device in used] == ["float32", "bfloat16"]
+
+
+def test_a_sample_of_the_held_out_conversations_is_scored(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(finetune, "SCORED", 3)
+    done = tuned(FinetuneSpec(model=str(base), data=str(data), steps=1, test=0.5), tmp_path / "out")
+    whole = tuned(FinetuneSpec(model=str(base), data=str(data), steps=1, test=0.075), tmp_path / "three")
+    assert done.before["test"].tokens == whole.before["test"].tokens  # every answer is as long

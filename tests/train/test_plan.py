@@ -15,8 +15,9 @@ from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.data.batch import Batch
 from underhood.models.decoder import qwen3_shaped
+from underhood.train import hardware
 from underhood.train import plan as planner
-from underhood.train.hardware import Hardware, measure_hardware
+from underhood.train.hardware import Hardware, faster_dtype, measure_hardware
 from underhood.train.loss import next_token_loss
 from underhood.train.optim import MuonAdamWSpec
 from underhood.train.plan import (
@@ -161,3 +162,19 @@ def test_measured_hardware_is_plausible_and_obeys_dtype():
     assert 1e8 < actual.flops < 1e15
     assert 1e8 < actual.read_bytes < 1e13
     assert measure_hardware("cpu", dtype="bfloat16", seconds=0.02).device.dtype == "bfloat16"
+
+
+def test_bf16_is_not_timed_where_the_processor_is_known_to_emulate_it(monkeypatch: pytest.MonkeyPatch):
+    timed: list[torch.dtype] = []
+
+    def flops(device: Device, dtype: torch.dtype, seconds: float) -> float:
+        timed.append(dtype)
+        return 4e11 if dtype == torch.bfloat16 else 1e11
+
+    monkeypatch.setattr(hardware, "_matmul_flops", flops)
+    for native, expected in ((False, "float32"), (True, "bfloat16")):
+        timed.clear()
+        monkeypatch.setattr(hardware, "native_bfloat16", lambda name, native=native: native)
+        assert measure_hardware("cpu", seconds=0.01).device.dtype == expected
+        assert (torch.bfloat16 in timed) == native
+        assert faster_dtype("cpu") == expected

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Args(BuildSpec):
     """Builds a language model from text: tokenizer, pretraining, fine-tuning,
-    alignment, evaluation and a report, all within --minutes.
+    alignment, evaluation and a report, all within --minutes. With --from it
+    fine-tunes a given model on questions about the text instead.
 
     Without --data it reads the documentation of this Python installation.
     A stopped build goes on with --resume.
     """
 
-    FIRST: ClassVar = ("data", "minutes", "out", "chat", "resume", "config", "json", "seed", "device")
+    FIRST: ClassVar = ("data", "from_", "minutes", "out", "chat", "resume", "config", "json", "seed", "device")
     REST: ClassVar = "Settings of the recipe; the plan chooses what is left out"
 
     out: Path | None = None
@@ -52,7 +53,7 @@ def run(args: Args) -> int:
 
     if args.json and args.chat:
         raise UserError("--json prints one object and --chat talks", fix="Leave out one of them")
-    path = args.out or Path("runs") / default_name(args.data)
+    path = args.out or Path("runs") / default_name(args.data, args.from_)
     quoted = shlex.quote(str(path))
     opened = resumed(path, args) if args.resume else Run.create(path, args.settings)
 
@@ -106,15 +107,17 @@ def resumed(path: Path, args: Args) -> Run:
     run = Run.open(path)
     for name, value in differences(run, args.settings).items():
         raise UserError(
-            f"{path} was begun with {name.replace('_', '-')} {run.spec.flat()[name]}",
+            f"{path} was begun with {name.rstrip('_').replace('_', '-')} {run.spec.flat()[name]}",
             got=str(value),
             fix="Leave it out to go on, or begin another run",
         )
     return run
 
 
-def default_name(data: str) -> str:
-    """The run's name when none is given: after the data."""
+def default_name(data: str, start: str | None = None) -> str:
+    """The run's name when none is given: after the data, and the model that it starts from."""
+    if start is not None:
+        return f"{default_name(start)}-{default_name(data)}"
     if data.startswith("hf:"):
         data = data[3:].split(":")[0]
     name = Path(data).stem or Path(data).resolve().name
@@ -127,7 +130,7 @@ def command_for(run: Run) -> str:
     """The command that makes such a run from nothing, however this one was come by (a file of options, a resume)."""
     words, default = ["underhood", "build"], BuildSpec().flat()
     for name, value in run.spec.flat().items():
-        flag = "--" + name.replace("_", "-")
+        flag = "--" + name.rstrip("_").replace("_", "-")
         if name == "minutes" or value != default[name]:
             off = f"--no-{flag[2:]}"
             given = f"{value:g}" if type(value) is float else str(value)

@@ -23,7 +23,7 @@ class Args(ModelOptions, FinetuneSpec):
     form, or prompts with responses.
     """
 
-    FIRST: ClassVar = ("model", "data", "out", "stage", "lora_rank", "epochs", "steps", "json")
+    FIRST: ClassVar = ("model", "data", "out", "stage", "lora_rank", "epochs", "steps", "minutes", "dtype", "json")
     REST: ClassVar = "Settings of the training"
 
     model: Positional[str]

@@ -13,6 +13,7 @@ a field without a default is required::
         tokens: int = 100
         '''How many tokens to write at most.'''
 
+A name that Python keeps for itself takes an underscore at its end: ``from_`` is ``--from``.
 Types: str, int, float, bool, Path, Literal[...], tuple[T, ...] and ``T | None``. A bool becomes ``--name`` and
 ``--no-name``. A field of any other type can only be set in a TOML file, unless the class variable ``NESTED`` says
 which tables it holds, by a function that gives the dataclass of each: then ``--table-name`` sets one of their fields.
@@ -84,7 +85,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.name.rstrip("_").replace("_", "-")
 
     @property
     def switch(self) -> bool:
@@ -159,7 +160,7 @@ def load_toml_over(cls: type, path: Path, given: dict[str, Any]) -> dict[str, An
     options = {option.name: option for option in options_of(cls) if option.name != "config"}
     values: dict[str, Any] = {}
     for key, value in table.items():
-        option = options.get(key.replace("-", "_"))
+        option = options.get(key.replace("-", "_")) or options.get(f"{key}_")
         if option is None:
             near = nearest(key, options)
             fix = f"Did you mean {near}?" if near else f"Valid keys: {', '.join(options)}"

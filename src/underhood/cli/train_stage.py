@@ -135,10 +135,12 @@ def run_stage_command(stage: Stage, args: Any) -> int:
 
 def _suggest(out: Any, path: Path, stage: Stage) -> None:
     """What one would type next."""
+    from underhood.recipes.run import Run
     from underhood.ui.terminal import next_commands
 
     run = shlex.quote(str(path))
-    later = [other for other in all_stages() if other.starts_from == stage.model]
+    plan = Run.open(path).plan
+    later = [other for other in all_stages() if other.starts_from == stage.model and plan and plan.find(other.name)]
     commands = {f"underhood {other.name} {run}": f"go on: the model {other.purpose}" for other in later}
     talk = "chat" if stage.chats else "generate"
     next_commands(out, commands | {f"underhood eval {run}": "measure it", f"underhood {talk} {run}": "try it"})

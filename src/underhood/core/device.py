@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -51,6 +52,13 @@ def available_devices() -> list[str]:
     if torch.backends.mps.is_available():
         kinds.append("mps")
     return [*kinds, "cpu"]
+
+
+def native_bfloat16(name: str) -> bool:
+    """Whether a device may multiply bf16 natively; x86 processors without AMX and AVX512-BF16 emulate it slowly."""
+    if name.partition(":")[0] != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def choose_device(name: str | None) -> str:

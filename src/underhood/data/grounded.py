@@ -114,6 +114,25 @@ def _answered(function: DocumentedFunction, pick: random.Random) -> Example:
     return Example(conversation(prompt, answer_from(name, sentence)), kind, name)
 
 
+def contrasted_examples(functions: Sequence[DocumentedFunction], *, seed: int) -> list[Example]:
+    """Two questions about each function with the same passage: what it does, and its parameters.
+
+    Side by side they show that the question decides which sentence answers, which a model learns slowly from examples
+    that differ in everything. Functions without known parameters are left out.
+    """
+    examples: list[Example] = []
+    for function in functions:
+        name, text = function.name, text_of(function)
+        if text == function.summary:
+            continue
+        pick = chance(seed, "contrasted", name)
+        sentences_of = {"describe": function.summary, "parameters": parameters_sentence(function.parameters)}
+        for kind, forms in (("describe", TYPED_DESCRIBE), ("parameters", TYPED_PARAMETERS)):
+            prompt = with_passages(typed_question(forms, _written(function, pick), pick), [shown_as(name, text)])
+            examples.append(Example(conversation(prompt, answer_from(name, sentences_of[kind])), kind, name))
+    return examples
+
+
 def _question(
     function: DocumentedFunction, named: tuple[str, ...], pointing: tuple[str, ...], pick: random.Random
 ) -> str:

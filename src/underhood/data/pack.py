@@ -95,12 +95,18 @@ class PackedBatches:
         return self._epoch[1:]
 
 
-def fit_rows(lengths: Sequence[int], capacity: int, *, open_rows: int = 32) -> list[list[int]]:
+OPEN_ROWS = 32
+"""Rows among which `fit_rows` looks for the best fit."""
+
+
+def fit_rows(lengths: Sequence[int], capacity: int, *, open_rows: int = OPEN_ROWS) -> list[list[int]]:
     """Puts pieces into rows of `capacity` tokens; returns the pieces of each row by number.
 
     Best fit in order of arrival among the `open_rows` fullest rows still open: rows come out about 90 % full for mixed
-    lengths, in linear time.
+    lengths, in linear time. With 0 open rows neighbours stay together (next fit): a row ends where a piece doesn't fit.
     """
+    if open_rows == 0:
+        return _next_fit(lengths, capacity)
     done: list[list[int]] = []
     open_: list[tuple[int, list[int]]] = []  # (room left, pieces), the least room first
     for number, length in enumerate(lengths):
@@ -118,6 +124,20 @@ def fit_rows(lengths: Sequence[int], capacity: int, *, open_rows: int = 32) -> l
         if len(open_) > open_rows:
             done.append(open_.pop(0)[1])
     return done + [pieces for _, pieces in open_]
+
+
+def _next_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    room = 0
+    for number, length in enumerate(lengths):
+        if length > capacity:
+            raise ValueError(f"piece {number} has {length} tokens, a row holds {capacity}")
+        if not rows or length > room:
+            rows.append([])
+            room = capacity
+        rows[-1].append(number)
+        room -= length
+    return rows
 
 
 class EvaluationWindows:

@@ -14,7 +14,7 @@ import torch
 
 from underhood.core.errors import UserError
 from underhood.data.batch import IGNORE, Batch
-from underhood.data.pack import fit_rows
+from underhood.data.pack import OPEN_ROWS, fit_rows
 from underhood.text.chat import Rendered
 
 
@@ -28,6 +28,8 @@ class ChatBatches:
     Args:
         rows: rows per batch (B).
         context: tokens per row (T).
+        in_order: pack the conversations as they come, and read them so in the first epoch: for a list whose every
+            stretch has the mixture that is wanted. Rows are then as long as the longest of the batch needs.
         truncate: cut conversations that are too long (their end is lost, end-of-turn token included) instead of
             leaving them out. Those without any token to learn are always left out.
 
@@ -47,10 +49,12 @@ class ChatBatches:
         batch_size: int,
         context_length: int,
         seed: int,
+        in_order: bool = False,
         truncate: bool = False,
         pad_id: int = 0,
     ):
         self.batch_size, self.context_length, self.seed, self.pad_id = batch_size, context_length, seed, pad_id
+        self.in_order = in_order
         self.kept = self.truncated = self.dropped = 0
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         for example in examples:
@@ -71,8 +75,9 @@ class ChatBatches:
                 fix="Choose a larger context",
             )
         self.loss_tokens = sum(int(np.sum(targets_T != IGNORE)) for _, targets_T in pieces)
-        order = np.random.default_rng([seed]).permutation(len(pieces))
-        packed = fit_rows([len(pieces[number][0]) for number in order], context_length)
+        order = np.arange(len(pieces)) if in_order else np.random.default_rng([seed]).permutation(len(pieces))
+        lengths = [len(pieces[number][0]) for number in order]
+        packed = fit_rows(lengths, context_length, open_rows=0 if in_order else OPEN_ROWS)
         self.rows_per_epoch = len(packed)
         shape = (len(packed), context_length)
         self._tokens_RT, self._targets_RT = np.full(shape, pad_id, np.int64), np.full(shape, IGNORE, np.int64)
@@ -96,8 +101,16 @@ class ChatBatches:
         chosen_B = np.empty(self.batch_size, dtype=np.int64)
         for epoch in np.unique(epochs):
             order = np.random.default_rng([self.seed, int(epoch), 1]).permutation(self.rows_per_epoch)
+            order = np.arange(self.rows_per_epoch) if self.in_order and epoch == 0 else order
             chosen_B[epochs == epoch] = order[places[epochs == epoch]]
-        arrays = (self._tokens_RT[chosen_B], self._targets_RT[chosen_B], self._positions_RT[chosen_B])
+        used = self.context_length
+        if self.in_order:
+            used = int((self._positions_RT[chosen_B] >= 0).sum(axis=1).max())
+        arrays = (
+            self._tokens_RT[chosen_B, :used],
+            self._targets_RT[chosen_B, :used],
+            self._positions_RT[chosen_B, :used],
+        )
         return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
@@ -117,4 +130,5 @@ def _shifted(example: Rendered) -> tuple[np.ndarray, np.ndarray]:
     if len(example.ids) != len(example.mask):
         raise ValueError(f"{len(example.ids)} ids, but a mask of {len(example.mask)}")
     ids_T, said_T = np.asarray(example.ids, dtype=np.int64), np.asarray(example.mask, dtype=bool)
-    return ids_T[:-1], np.where(said_T[1:], ids_T[1:], IGNORE)
+    targets_T = ids_T if example.targets is None else np.asarray(example.targets, dtype=np.int64)
+    return ids_T[:-1], np.where(said_T[1:], targets_T[1:], IGNORE)

@@ -64,7 +64,8 @@ class LoadedModel:
         step: training steps of its stage.
         template: how its conversations are written, or None for a model that has not learnt to chat.
         roles: which ids open and end its texts, as a published model's files say; None for a model made here.
-        retrieval: "taught" if it was trained to answer from retrieved passages (`retrieve.TAUGHT`), else None.
+        retrieval: the form in which it was trained to answer from retrieved passages (a key of `retrieve.TRAINED`),
+            or None.
     """
 
     model: BuiltModel

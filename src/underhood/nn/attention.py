@@ -19,6 +19,7 @@ from underhood.core.errors import UserError
 from underhood.core.state import NO_STATE, StateSpec
 from underhood.nn.forward_context import ForwardContext, MaskRule
 from underhood.nn.norm import NormSpec
+from underhood.nn.packed_attention import attend_documents
 from underhood.nn.rope import RotarySpec, rotate
 from underhood.nn.softcap import apply_softcap
 
@@ -176,6 +177,9 @@ class Attention(nn.Module):
             rule = MaskRule(causal=spec.causal, window=spec.window)
             written_out = spec.softcap is not None or self.weights.wanted
             causal = not written_out and ctx.causal_only(rule)
+            documents = None if written_out or causal else ctx.documents(rule)
+            if documents is not None:
+                return attend_documents(q_BHTK, k_BGTK, v_BGTK, documents, scale=spec.scale)
             mask = None if causal else ctx.mask(rule)
         weights = self.weights if self.weights.wanted else None
         return attend(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from underhood.core.protocols import AttendingCache, Cache
+from underhood.nn.packed_attention import document_lengths
 
 T = TypeVar("T")
 
@@ -110,6 +111,18 @@ class ForwardContext(Memoizing):
         span = self.positions_BS.shape[1]
         whole = self.plain and self.prefix_B1 is None and self.positions_BT.shape[1] == span
         return whole and rule.causal and (rule.window is None or span <= rule.window)
+
+    def documents(self, rule: MaskRule) -> tuple[int, ...] | None:
+        """Lengths of the packed documents (see `nn.packed_attention`), if attending to each by itself says it all.
+
+        None where a mask is needed (with a cache, a prefix, a window that ends inside a document) or does as well:
+        without a backward pass, and on a GPU, which would rather have one large kernel.
+        """
+        masked = self.cached or self.prefix_B1 is not None or not rule.causal or torch.compiler.is_compiling()
+        if self.plain or masked or not torch.is_grad_enabled() or self.positions_BT.device.type != "cpu":
+            return None
+        lengths = self.once("documents", lambda: document_lengths(self.positions_BT))
+        return lengths if rule.window is None or max(lengths) <= rule.window else None
 
     def mask(self, rule: MaskRule) -> Tensor | None:
         """Which keys each query sees: bool (B, 1, T, S), or None when all see everything.

@@ -115,10 +115,13 @@ class LoRALinear(nn.Module):
         if self.merged is not None:
             return self.merged(x)
         dropping = self.training and self.spec.dropout > 0
-        plain = isinstance(self.base, nn.Linear) and not self.base.weight.requires_grad
-        if plain and not dropping and not torch.is_autocast_enabled(x.device.type):
-            parts = (self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scale)
-            y: Tensor = _Adapted.apply(x, *parts)  # type: ignore[assignment]
+        base = self.base
+        if isinstance(base, nn.Linear) and not base.weight.requires_grad and not dropping:
+            parts: tuple[Tensor | None, ...] = (x, base.weight, base.bias, self.lora_A, self.lora_B)
+            if torch.is_autocast_enabled(x.device.type):  # which does not look into a function of ours
+                dtype = torch.get_autocast_dtype(x.device.type)
+                parts = tuple(None if tensor is None else tensor.to(dtype) for tensor in parts)
+            y: Tensor = _Adapted.apply(*parts, self.scale)  # type: ignore[assignment]
             return y
         seen = F.dropout(x, self.spec.dropout) if dropping else x
         return self.base(x) + F.linear(F.linear(seen, self.lora_A), self.lora_B) * self.scale

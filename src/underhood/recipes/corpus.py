@@ -6,19 +6,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from underhood.core.protocols import Tokenizer
 from underhood.data.clean import clean
 from underhood.data.documents import Corpus, require_enough
+from underhood.data.pydocs import pydocs_functions
 from underhood.data.shards import TokenShards, write_shards
 from underhood.data.sources import load_corpus
-from underhood.data.split import split_documents
+from underhood.data.split import split_documents, split_functions
 from underhood.recipes.run import Run
+from underhood.recipes.start_model import keep_start_model
 from underhood.recipes.training_data import make_stage_data, write_stage_data
+from underhood.recipes.tuning_data import tuning_data
 from underhood.retrieve.documentation import documentation_passages
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.retrieve.passages import split_document
-from underhood.text.bpe import BytePairTokenizer, train_bpe
+from underhood.text.bpe import train_bpe
 
-END = "<|endoftext|>"
 ALWAYS_TRAINED = ("module builtins", "module os.path")
 """Documents of pydocs that a newcomer's first questions are about."""
 
@@ -44,7 +47,8 @@ def prepare_data(run: Run) -> None:
     )
     run.log.event("data", "end", seconds=time.perf_counter() - started, **facts)
     started = time.perf_counter()
-    if run.tokenizer_file.exists():
+    start_model = keep_start_model(run) if spec.from_ is not None else None
+    if start_model is not None or run.tokenizer_file.exists():
         tokenizer = run.tokenizer
     else:
         run.log.event("tokenizer", "start", vocab_size=spec.vocab_size)
@@ -52,21 +56,26 @@ def prepare_data(run: Run) -> None:
         tokenizer.save(run.tokenizer_file)
     tokenizer_seconds = time.perf_counter() - started
     for split, corpus in (("train", train), ("held_out", held_out)):
-        shards = write_documents(run.shards(split), corpus, tokenizer, tokenizer_digest=run.tokenizer_digest)
+        shards = write_documents(run.shards(split), corpus, tokenizer, eot_id=run.end_id, digest=run.tokenizer_digest)
         facts[split] = {"documents": len(corpus), "bytes": corpus.bytes, "tokens": shards.tokens}
     per_token = facts["train"]["bytes"] / facts["train"]["tokens"]
     shown = next((d.text for d in held_out.documents if len(d.text) > 400), held_out.documents[0].text)[:600]
     facts["tokenizer"] = {
         "vocab_size": tokenizer.vocab_size,
-        "merges": tokenizer.vocab_size - 256 - len(tokenizer.special),
+        "merges": None if start_model else tokenizer.vocab_size - 256 - len(tokenizer.special),
         "bytes_per_token": per_token,
         "seconds": tokenizer_seconds,
-        "sample": [[number, piece.hex()] for number, piece in tokenizer.pieces(shown)],
+        "sample": [[number, tokenizer.decode_bytes([number]).hex()] for number in tokenizer.encode(shown)],
     }
     index = make_index(spec.data, train, held_out)
     index.save(run.path / RUN_INDEX)
     facts["passages"] = len(index.passages)
-    write_stage_data(run.path / "data", make_stage_data(spec.data, train, held_out, index, seed=spec.seed))
+    data = make_stage_data(spec.data, train, held_out, index, seed=spec.seed)
+    if start_model is not None:
+        assert run.template is not None
+        functions = split_functions(pydocs_functions(), held_out)[0] if spec.data == "pydocs" else []
+        data = tuning_data(data, functions, train, start_model, run.template, minutes=spec.minutes, seed=spec.seed)
+    write_stage_data(run.path / "data", data)
     facts["held_out_names"] = [document.name for document in held_out.documents]
     run.log.event(
         "tokenizer",
@@ -110,14 +119,12 @@ def read_documents(
     return train, held_out, facts
 
 
-def write_documents(
-    folder: Path, corpus: Corpus, tokenizer: BytePairTokenizer, *, tokenizer_digest: str
-) -> TokenShards:
+def write_documents(folder: Path, corpus: Corpus, tokenizer: Tokenizer, *, eot_id: int, digest: str) -> TokenShards:
     """Writes the documents as token shards."""
     return write_shards(
         folder,
         tokenizer.encode_batch([document.text for document in corpus.documents]),
-        eot_id=tokenizer.special[END],
-        tokenizer_digest=tokenizer_digest,
+        eot_id=eot_id,
+        tokenizer_digest=digest,
         byte_counts=[document.bytes for document in corpus.documents],
     )

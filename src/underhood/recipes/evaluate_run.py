@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.errors import UserError
 from underhood.evals.preference import PairLogProbs
 from underhood.evals.table import ResultsTable
@@ -16,10 +17,12 @@ from underhood.recipes.preparation import Clock, Prepared, prepare
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_jobs import load_model, planned_stages
-from underhood.recipes.stages.registry import Stage, all_stages, stage_of_model, stages_before
+from underhood.recipes.stages.registry import Stage, all_stages, stage_of_model
+from underhood.recipes.start_model import BEFORE, before_stage, lineage_of
 from underhood.recipes.summary import samples_side_by_side
+from underhood.recipes.tuning_plan import tuning_eval_size
 from underhood.retrieve.retriever import Retriever
-from underhood.retrieve.template import TAUGHT
+from underhood.retrieve.template import TAUGHT, TUNED
 
 
 def evaluate_run(run: Run, *, restart: bool = False) -> ResultsTable:
@@ -49,7 +52,8 @@ def _how_to_begin(run: Run) -> str:
 def evaluate_checkpoint(run: Run, path: Path) -> ResultsTable:
     """Measures one checkpoint by itself; keeps nothing."""
     prepared = prepare(run, Clock(run))
-    stage = stage_of_model(path.absolute().parent.name)
+    name = path.absolute().parent.name
+    stage = _before(run) if name == BEFORE else stage_of_model(name)
     evaluated, _ = _evaluate(load_model(run, stage.model, path), stage, prepared, run.spec, None)
     return ResultsTable.of([evaluated.results], [])
 
@@ -58,8 +62,10 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
     """Measures every stage's model and the baselines; writes the note ``results.json``.
 
     A stage is compared with those that its model comes from; its reward margin is against the one that it starts
-    from.
+    from. A run that starts from a model measures that one first.
     """
+    if run.spec.from_ is not None:
+        stages = [_before(run), *stages]
     saved = run.note("results")
     if saved is not None:
         table = ResultsTable.from_json(saved["table"], where="results.json")
@@ -67,22 +73,24 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
             return table
     started = time.perf_counter()
     run.log.event("eval", "start")
-    baseline = baselines(prepared.documents, prepared.held_out, prepared.tokenizer)
+    own = run.spec.from_ is None or run.spec.continue_pretraining  # others have read more than this text
+    baseline = baselines(prepared.documents, prepared.held_out, prepared.tokenizer) if own else []
     results, samples = [], {}
     pair_scores: dict[str, PairLogProbs | None] = {}
     examples: list[dict[str, str]] = []
+    lineage: dict[str, list[str]] = {}
     for stage in stages:
-        reference = pair_scores.get(stage.starts_from or "")
+        lineage[stage.model] = lineage_of(run.spec, prepared.plan, stage.model)
+        reference = pair_scores.get(lineage[stage.model][-1]) if lineage[stage.model] else None
         model = load_model(run, stage.model)
         evaluated, pair_scores[stage.model] = _evaluate(model, stage, prepared, run.spec, reference)
         results.append(evaluated.results)
         samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}
         run.log.event("eval", "eval", model=stage.model, **figures)
-        retriever = _retriever(prepared)
+        retriever = _retriever(run.spec, prepared)
         if stage is stages[-1] and stage.chats and retriever is not None:
-            examples = showcase(model, prepared.tokenizer, retriever, prepared.data.grounded)
-    lineage = {stage.model: [before.model for before in stages_before(stage)] for stage in stages}
+            examples = showcase(model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
     table = ResultsTable.of(results, baseline, lineage=lineage)
     seconds = time.perf_counter() - started
     shown = samples_side_by_side(prepared.data, samples)
@@ -90,6 +98,13 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
     run.write_note("results", note)
     run.log.event("eval", "end", seconds=seconds)
     return table
+
+
+def _before(run: Run) -> Stage:
+    path = newest(run.checkpoints(BEFORE))
+    if path is None:
+        raise UserError(f"{run.path} has not kept the model that it starts from", fix="Go on with build --resume")
+    return before_stage(bool(read_checkpoint(path).state["chats"]))
 
 
 def _evaluate(
@@ -103,15 +118,17 @@ def _evaluate(
             prepared.data,
             prepared.held_out,
             prepared.tokenizer,
-            EvalSize.for_minutes(spec.minutes),
+            EvalSize.for_minutes(spec.minutes) if spec.from_ is None else tuning_eval_size(spec, prepared.plan),
             seed=spec.seed,
             beta=getattr(spec.stage_settings(stage), "beta", REWARD_BETA),
             reference=reference,
-            retriever=_retriever(prepared),
+            retriever=_retriever(spec, prepared),
+            template=prepared.template,
             device=device.torch,
         )
 
 
-def _retriever(prepared: Prepared) -> Retriever | None:
+def _retriever(spec: BuildSpec, prepared: Prepared) -> Retriever | None:
     """The search behind the questions that are answered from passages, if the data has such questions."""
-    return None if prepared.index is None else Retriever(prepared.index, TAUGHT, tokenizer=prepared.tokenizer)
+    template = TAUGHT if spec.from_ is None else TUNED
+    return None if prepared.index is None else Retriever(prepared.index, template, tokenizer=prepared.tokenizer)

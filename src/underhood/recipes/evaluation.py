@@ -23,12 +23,11 @@ from underhood.evals.table import Measurement, StageResults, measurement
 from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
 from underhood.models.ngram import NGramSpec
-from underhood.recipes.corpus import END
-from underhood.recipes.grounded_evaluation import evaluate_grounded
+from underhood.recipes.grounded_evaluation import MAX_TOKENS, evaluate_grounded
 from underhood.recipes.stages.registry import Stage
-from underhood.recipes.training_data import SEEN, UNSEEN, ReferenceAnswer, StageData, chosen, is_refusal
+from underhood.recipes.training_data import END, SEEN, UNSEEN, ReferenceAnswer, StageData, chosen, is_refusal
 from underhood.retrieve.retriever import Retriever
-from underhood.text.chat import ChatTemplate
+from underhood.text.chat import CHATML, Template
 
 BITS, ENDS = "bits per byte", "answers that end"
 NGRAM_ORDER = 5
@@ -39,21 +38,36 @@ REWARD_BETA = 0.1
 """Scale of the reward margin of a stage that has no β of its own."""
 
 
+CHAT = "chat"
+"""Kind of the general prompts, whose first words are compared with those of the model before."""
+
+SHORT_ANSWER = 24
+"""Tokens of a general answer where time is short."""
+
+GROUNDED_COST = 3 * 600
+"""Tokens that could be read in the time of one question of each of three kinds, answered freely and in quotations."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalSize:
-    """How much is measured. Bits per byte always reads all held-out text.
+    """How much is measured.
 
     Attributes:
         questions: multiple-choice questions of each kind.
         pairs: preference pairs.
         answers: written answers of each kind.
         grounded: questions of each kind that are answered from passages, in each way of decoding.
+        held_out_tokens: about how many tokens of the held-out text bits per byte reads; None reads all.
+        answer_tokens, grounded_tokens: tokens of an answer, without and with passages, at most.
     """
 
     questions: int = 240
     pairs: int = 200
     answers: int = 120
     grounded: int = 60
+    held_out_tokens: int | None = None
+    answer_tokens: int = SAMPLE_TOKENS
+    grounded_tokens: int = MAX_TOKENS
 
     @classmethod
     def for_minutes(cls, minutes: float) -> "EvalSize":
@@ -64,6 +78,22 @@ class EvalSize:
             pairs=round(200 * scale),
             answers=round(80 * scale),
             grounded=round(60 * scale),
+        )
+
+    @classmethod
+    def within(cls, tokens: float) -> "EvalSize":
+        """Evaluation of a large model for the time in which it reads about so many tokens."""
+        grounded = max(2, min(60, round(0.7 * tokens / GROUNDED_COST)))
+        held_out = max(512, min(50_000, round(0.2 * tokens)))
+        answers = max(2, min(10, round(0.1 * tokens / (2 * SHORT_ANSWER))))
+        return cls(
+            questions=0,
+            pairs=min(200, grounded),
+            answers=answers,
+            grounded=grounded,
+            held_out_tokens=held_out,
+            answer_tokens=SHORT_ANSWER,
+            grounded_tokens=MAX_TOKENS * 3 // 4,
         )
 
 
@@ -89,7 +119,7 @@ def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -
         for name, value in compressors_bits_per_byte(*texts).items()
     ]
     model = NGramSpec(order=NGRAM_ORDER, vocab_size=tokenizer.vocab_size).build()
-    start = tokenizer.special[END]  # what the windows of `EvaluationWindows` open a document with
+    start = train.eot_id  # what the windows of `EvaluationWindows` open a document with
     model.fit(np.concatenate([[start], train.document(n)]) for n in range(len(train)))
     report = held_out_loss(model, _windows(held_out, WINDOW))
     name = f"Kneser–Ney {NGRAM_ORDER}-gram"
@@ -109,6 +139,7 @@ def evaluate(
     beta: float,
     reference: PairLogProbs | None = None,
     retriever: Retriever | None = None,
+    template: Template = CHATML,
     device: Any = "cpu",
 ) -> tuple[Evaluated, PairLogProbs | None]:
     """Measures the model that a stage made; returns its pair scores too, the next stage's reference.
@@ -118,27 +149,38 @@ def evaluate(
     Args:
         beta: scales the reward margin.
         retriever: finds the passages for questions that are to be answered from them.
+        template: how the model's conversations are written.
     """
     plain = not stage.chats
-    measurements = [_bits_per_byte(held_out, model, device)]
+    measurements = [_bits_per_byte(held_out, model, device, tokenizer, size.held_out_tokens)]
     for split, questions in data.questions.items():
         selected = chosen(questions, size.questions, seed)
-        report = _chosen_over_prior(model, tokenizer, selected, data, plain, device)
+        report = _chosen_over_prior(model, tokenizer, selected, data, None if plain else template, device)
         credit = report.credit("raw")
         measurements.append(
             measurement(f"multiple choice, {split}", report.accuracy("raw"), chance=report.chance, numerators=credit)
         )
-    writer = _writer(model, tokenizer, data.plain if plain else None)
+    plain_prompts = data.plain if plain else None
+    writer = _writer(model, tokenizer, plain_prompts, template, held_out.eot_id, size.answer_tokens)
     samples, written = _written(writer, data, size, seed, plain)
     measurements += written
     if retriever is not None and data.grounded and not plain:
-        quoted, grounded = evaluate_grounded(model, tokenizer, retriever, data.grounded, size.grounded, seed=seed)
+        quoted, grounded = evaluate_grounded(
+            model,
+            tokenizer,
+            retriever,
+            data.grounded,
+            size.grounded,
+            seed=seed,
+            template=template,
+            max_tokens=size.grounded_tokens,
+        )
         samples |= quoted
         measurements += grounded
     scores = None
     if data.held_out_pairs and not plain:
         limit = model.context_length or 1 << 20
-        items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed))
+        items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed), template)
         items = [item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= limit]
         if items:
             scores = score_pairs(model, items, device=device)
@@ -146,8 +188,15 @@ def evaluate(
     return Evaluated(StageResults(stage=stage.model, measurements=tuple(measurements)), samples), scores
 
 
-def _bits_per_byte(held_out: TokenShards, model: BuiltModel, device: Any) -> Measurement:
-    report = held_out_loss(model, _windows(held_out, model.context_length or WINDOW), device=device)
+def _bits_per_byte(
+    held_out: TokenShards, model: BuiltModel, device: Any, tokenizer: Tokenizer, tokens: int | None
+) -> Measurement:
+    context = model.context_length or WINDOW
+    if tokens is None:
+        windows = _windows(held_out, context)
+    else:
+        windows = sampled_windows(held_out, tokenizer, tokens, min(context, WINDOW))
+    report = held_out_loss(model, windows, device=device)
     return measurement(
         BITS,
         report.interval(),
@@ -163,15 +212,34 @@ def _windows(held_out: TokenShards, context: int) -> EvaluationWindows:
     return EvaluationWindows.of_shards(held_out, context_length=context, stride=max(1, context * 3 // 4))
 
 
+SAMPLED = 192
+"""Tokens of each document that a sample of the held-out text reads at most."""
+
+
+def sampled_windows(held_out: TokenShards, tokenizer: Tokenizer, tokens: int, context: int) -> EvaluationWindows:
+    """The beginnings of held-out documents, spread evenly over all of them, until `tokens` tokens are together."""
+    limit = max(1, min(SAMPLED, context, tokens))
+    count = max(1, min(len(held_out), tokens // limit))
+    picked = [held_out.document(n * len(held_out) // count)[:limit].tolist() for n in range(count)]
+    texts = [[id for id in ids if id != held_out.eot_id] for ids in picked]
+    sizes = [len(tokenizer.decode_bytes(ids)) for ids in texts]
+    return EvaluationWindows(picked, sizes, eot_id=held_out.eot_id, context_length=context)
+
+
 def _chosen_over_prior(
-    model: LanguageModel, tokenizer: Tokenizer, selected: Sequence[Question], data: StageData, plain: bool, device: Any
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    selected: Sequence[Question],
+    data: StageData,
+    template: Template | None,
+    device: Any,
 ) -> ChoiceReport:
     """Choices scored by what the question adds to them: the same choices after a neutral question are the prior."""
     neutral = [replace(question, prompt=data.neutral[0]) for question in selected]
     reports = [
         score_choices(
             model,
-            _choices(tokenizer, questions, data.plain | dict([data.neutral]) if plain else None),
+            _choices(tokenizer, questions, data.plain | dict([data.neutral]), template),
             device=device,
         )
         for questions in (selected, neutral)
@@ -179,33 +247,39 @@ def _chosen_over_prior(
     return reports[0].over(reports[1])
 
 
-def _choices(tokenizer: Tokenizer, questions: Sequence[Any], plain: dict[str, str] | None) -> list[Any]:
-    if plain is not None:
+def _choices(
+    tokenizer: Tokenizer, questions: Sequence[Any], plain: dict[str, str], template: Template | None
+) -> list[Any]:
+    if template is None:
         bare = [type(q)(plain[q.prompt], q.choices, q.answer, q.function) for q in questions]
         return encode_choices(tokenizer, bare, opening=[tokenizer.special[END]])
-    template = ChatTemplate()
     end = template.stop_ids(tokenizer)[:1]
-    return encode_chat_choices(tokenizer, questions, lambda prompt: _opened(tokenizer, prompt), end)
+    return encode_chat_choices(tokenizer, questions, lambda prompt: _opened(tokenizer, prompt, template), end)
 
 
-def _opened(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def _opened(tokenizer: Tokenizer, prompt: str, template: Template) -> list[int]:
     """A question in chat form, up to where the assistant begins to speak."""
-    return ChatTemplate().render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True).ids
+    return template.render(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True).ids
 
 
 def _writer(
-    model: LanguageModel, tokenizer: Tokenizer, plain: dict[str, str] | None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    plain: dict[str, str] | None,
+    template: Template,
+    eot_id: int,
+    max_tokens: int,
 ) -> Callable[[Sequence[str]], list[GeneratedAnswer]]:
     """Answers prompts greedily: the model's own best guess, and the same every time."""
-    stop = ChatTemplate().stop_ids(tokenizer)
+    stop = [*template.stop_ids(tokenizer), *([] if plain is None else [eot_id])]
 
     def write(prompts: Sequence[str]) -> list[GeneratedAnswer]:
         if plain is None:
-            ids = [_opened(tokenizer, prompt) for prompt in prompts]
+            ids = [_opened(tokenizer, prompt, template) for prompt in prompts]
         else:
-            ids = [[tokenizer.special[END], *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
+            ids = [[eot_id, *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
         limit = (model.context_length or 1 << 20) - 8
-        done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=SAMPLE_TOKENS, stop_ids=stop)
+        done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=max_tokens, stop_ids=stop)
         return [
             GeneratedAnswer(tokenizer.decode(completion.ids).strip(), completion.finish == "stop")
             for completion in done
@@ -234,7 +308,7 @@ def _written(
         prompts = [answer.prompt for answer in picked[kind]]
         report = evaluate_answers(write, prompts, [answer.expected or "" for answer in picked[kind]])
         samples |= dict(zip(prompts, report.answers, strict=True))
-        ended += report.ended_N.tolist()
+        ended += report.ended_N.tolist() if kind != CHAT else []  # those are cut off on purpose
         if kind == UNSEEN:
             measurements.append(measurement("right answers, closed book", report.exact, numerators=report.exact_N))
         measurements.append(
@@ -264,8 +338,7 @@ def _share(name: str, items: Sequence[float]) -> Measurement:
     return measurement(name, wilson(float(np.sum(items)), len(items)), numerators=items)
 
 
-def _preferences(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[PreferenceItem]:
-    template = ChatTemplate()
+def _preferences(tokenizer: Tokenizer, pairs: Sequence[Pair], template: Template) -> list[PreferenceItem]:
     end = template.stop_ids(tokenizer)[0]
     return [
         PreferenceItem(

@@ -37,11 +37,16 @@ from underhood.nn.qlora_linear import quantize_linears
 from underhood.recipes.finetune_spec import FinetuneSpec
 from underhood.recipes.stages.sft import STAGE as SFT
 from underhood.recipes.training import Trainer
+from underhood.recipes.training_data import chosen
 from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
 from underhood.text.chat import CHATML, Rendered, Template
+from underhood.train.hardware import faster_dtype
 from underhood.train.loop import FitSpec, Objective
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
+
+SCORED = 200
+"""Held-out conversations of each kind that are scored, before and after: more say little and take minutes."""
 
 SETTINGS = "finetune.toml"
 STAGE = SFT.name
@@ -101,7 +106,8 @@ def default_rate(d_model: int, lora: bool) -> float:
 
 def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     log.event(STAGE, "note", text=f"model {spec.model}, data {spec.data}")
-    device = Device(name=choose_device(spec.device), dtype=spec.dtype)
+    name = choose_device(spec.device)
+    device = Device(name=name, dtype=spec.dtype or faster_dtype(name))
     reading = log.counter(STAGE, "reading the model")
     loaded = load(spec.model, spec.stage, device=device.torch, progress=reading)
     model = loaded.decoder
@@ -121,8 +127,9 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         text = f"{batches.dropped:,} conversations are longer than {context:,} tokens and are left out"
         log.event(STAGE, "note", text=text)
 
+    held_out = {name: chosen(rendered[name], SCORED, spec.seed) for name in ("validation", "test") if rendered[name]}
+
     def scores(when: str) -> dict[str, Score]:
-        held_out = {name: rendered[name] for name in ("validation", "test") if rendered[name]}
         counters = {name: log.counter(STAGE, f"{name} {when}", "conversations") for name in held_out}
         return {
             name: score(model, rows, device, model.context_length, progress=counters[name])
@@ -141,6 +148,8 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         optimizer=AdamWSpec(lr=rate, betas=(0.9, 0.99), weight_decay=0.0 if lora else 0.01),
         fit=FitSpec(
             steps=steps,
+            seconds=60 * spec.minutes if spec.minutes is not None and spec.steps is None else None,
+            max_steps=steps,
             schedule=ScheduleSpec(warmup=0.05, decay=0.9),
             save_every=spec.save_every,
             keep=1,
@@ -159,8 +168,8 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
     if lora is not None:
         save_adapter(model, out / "adapter", base=spec.model, names=names_of(loaded.run))
         fold(model)
-    write_model(loaded, out, SFT.model, steps, chats=True)
-    done = Finetuned(out, steps, trained, parameter_count(model), conversations.form, before, after)
+    write_model(loaded, out, SFT.model, result.last_step, chats=True)
+    done = Finetuned(out, result.last_step, trained, parameter_count(model), conversations.form, before, after)
     made: dict[str, Any] = {
         "path": str(out),
         "lr": rate,

@@ -48,6 +48,7 @@ class FinetuneSpec(TrainingSettings):
         bits: holds the frozen weights under the adapters in 8 or 4 bits.
         epochs: how often the conversations are read, unless --steps is given.
         steps: optimiser steps in all, instead of epochs.
+        minutes: trains for so long at most: the number of steps follows the clock.
         batch_size: rows of packed conversations per micro-batch.
         accumulate: micro-batches per optimiser step.
         context_length: tokens per row; the longest conversation's if left out.
@@ -55,7 +56,7 @@ class FinetuneSpec(TrainingSettings):
         validation: share of the conversations to validate by.
         test: share of the conversations to test by.
         checkpointing: gradient checkpointing: less memory for a third more time.
-        dtype: format of matrix products.
+        dtype: format of matrix products; if left out, bfloat16 where that is faster.
         save_every: optimiser steps between checkpoints.
     """
 
@@ -67,6 +68,7 @@ class FinetuneSpec(TrainingSettings):
     bits: Literal[8, 4] | None = None
     epochs: float = 3.0
     steps: int | None = None
+    minutes: float | None = None
     batch_size: int = 4
     accumulate: int = 1
     context_length: int | None = None
@@ -74,7 +76,7 @@ class FinetuneSpec(TrainingSettings):
     validation: float = 0.05
     test: float = 0.10
     checkpointing: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] | None = None
     save_every: int = 200
 
     def __post_init__(self):
@@ -86,6 +88,8 @@ class FinetuneSpec(TrainingSettings):
             raise ValueError("bits freezes the model, so it needs a lora_rank above 0")
         if not self.epochs > 0:
             raise ValueError(f"epochs must be positive, got {self.epochs}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be positive, got {self.minutes}")
         if min(self.validation, self.test) < 0 or self.validation + self.test > 0.9:
             raise ValueError(f"validation and test are shares, got {self.validation} and {self.test}")
 

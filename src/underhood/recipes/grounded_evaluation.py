@@ -13,7 +13,7 @@ from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
 from underhood.recipes.training_data import SHOWCASE, ReferenceAnswer, chosen, is_refusal
 from underhood.retrieve.retriever import Retriever
-from underhood.text.chat import ChatTemplate
+from underhood.text.chat import CHATML, Template
 
 MAX_TOKENS = 128
 MODES = {"retrieval": False, "quoting": True}
@@ -35,17 +35,23 @@ def is_right(answer: str, expected: str) -> bool:
 
 
 def answer_grounded(
-    model: BuiltModel, tokenizer: Tokenizer, retriever: Retriever, questions: Sequence[str], *, quote: bool
+    model: BuiltModel,
+    tokenizer: Tokenizer,
+    retriever: Retriever,
+    questions: Sequence[str],
+    *,
+    quote: bool | None,
+    template: Template = CHATML,
+    max_tokens: int = MAX_TOKENS,
 ) -> list[GeneratedAnswer]:
     """Answers each question from the passages that are found for it, greedily."""
-    template = ChatTemplate()
     prepared = [retriever.prepare([{"role": "user", "content": question}], quote=quote) for question in questions]
     ids = [template.render(tokenizer, each.messages, add_generation_prompt=True).ids for each in prepared]
     limit = (model.context_length or 1 << 20) - 8
     done = generate(
         model,
         [prompt[-limit:] for prompt in ids],
-        max_new_tokens=MAX_TOKENS,
+        max_new_tokens=max_tokens,
         stop_ids=template.stop_ids(tokenizer),
         grammars=[each.grammar for each in prepared],
         tokenizer=tokenizer,
@@ -61,14 +67,24 @@ def evaluate_grounded(
     count: int,
     *,
     seed: int,
+    template: Template = CHATML,
+    max_tokens: int = MAX_TOKENS,
 ) -> tuple[dict[str, GeneratedAnswer], list[Measurement]]:
-    """Answers `count` questions of each kind in both modes; the samples are those held to quotations."""
+    """Answers `count` questions of each kind in both modes; the samples are those held to quotations.
+
+    Args:
+        template: how the model's conversations are written.
+        max_tokens: of an answer at most.
+    """
     kinds = {kind: [question for question in questions if question.kind == kind] for kind in MEASURED}
     picked = [question for kind in MEASURED for question in chosen(kinds[kind], count, seed)]
     samples: dict[str, GeneratedAnswer] = {}
     measurements: list[Measurement] = []
     for mode, quote in MODES.items():
-        answers = answer_grounded(model, tokenizer, retriever, [each.prompt for each in picked], quote=quote)
+        prompts = [each.prompt for each in picked]
+        answers = answer_grounded(
+            model, tokenizer, retriever, prompts, quote=quote, template=template, max_tokens=max_tokens
+        )
         samples = {question.prompt: answer for question, answer in zip(picked, answers, strict=True)}
         for kind, name in MEASURED.items():
             right = [
@@ -92,13 +108,18 @@ def evaluate_grounded(
 
 
 def showcase(
-    model: BuiltModel, tokenizer: Tokenizer, retriever: Retriever, questions: Sequence[ReferenceAnswer]
+    model: BuiltModel,
+    tokenizer: Tokenizer,
+    retriever: Retriever,
+    questions: Sequence[ReferenceAnswer],
+    template: Template = CHATML,
 ) -> list[dict[str, str]]:
     """Questions that the model answers rightly, to begin with: each with its answer and the title of its source."""
     candidates = [each for each in questions if each.kind == SHOWCASE] or [
         each for each in questions if each.kind == "sentence"
     ][: 4 * SHOWN]
-    answers = answer_grounded(model, tokenizer, retriever, [each.prompt for each in candidates], quote=True)
+    prompts = [each.prompt for each in candidates]
+    answers = answer_grounded(model, tokenizer, retriever, prompts, quote=True, template=template)
     shown = []
     for question, answer in zip(candidates, answers, strict=True):
         prepared = retriever.prepare([{"role": "user", "content": question.prompt}])

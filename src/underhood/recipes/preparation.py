@@ -20,9 +20,12 @@ from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import all_stages
+from underhood.recipes.start_model import keep_start_model
 from underhood.recipes.training import optimizer_spec
 from underhood.recipes.training_data import StageData, read_stage_data
+from underhood.recipes.tuning_plan import plan_tuning
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
+from underhood.text.chat import CHATML, Template
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.plan import Plan, StageRequest, check_overrides, make_plan
 
@@ -39,6 +42,7 @@ class Prepared:
     held_out: TokenShards
     index: PassageIndex | None
     tokenizer: Tokenizer
+    template: Template
     plan: Plan
     hardware: Hardware
 
@@ -81,7 +85,10 @@ def prepare(run: Run, clock: Clock) -> Prepared:
             run.log.event("plan", "start")
             started = time.perf_counter()
             left = spec.minutes * 60 - clock.seconds
-            plan, hardware = plan_training(spec, data, documents, held_out, run.tokenizer, seconds=left)
+            if spec.from_ is None:
+                plan, hardware = plan_training(spec, data, documents, held_out, run.tokenizer, seconds=left)
+            else:
+                plan, hardware = plan_from_model(run, data, seconds=left)
             run.write_note("plan", {"plan": to_json(plan), "hardware": to_json(hardware)})
             with torch.device("meta"):
                 parameters = parameter_count(plan.model.build())
@@ -100,6 +107,7 @@ def prepare(run: Run, clock: Clock) -> Prepared:
         held_out=held_out,
         index=PassageIndex.load(run.path / RUN_INDEX) if data.grounded else None,
         tokenizer=run.tokenizer,
+        template=run.template or CHATML,
         plan=plan,
         hardware=hardware,
     )
@@ -115,6 +123,15 @@ def read_plan(saved: dict) -> tuple[Plan, Hardware]:
     if choose_device(hardware.device.name) != hardware.device.name:
         raise UserError(f"the run was planned for {hardware.device.name}, which is not here")
     return from_json(Plan, saved["plan"], where="plan.json"), hardware
+
+
+def plan_from_model(run: Run, data: StageData, *, seconds: float) -> tuple[Plan, Hardware]:
+    """Measures the machine and plans the training of the model that the run starts from."""
+    started = time.perf_counter()
+    hardware = measure_hardware(choose_device(run.spec.device), dtype=run.spec.dtype)
+    model, template = keep_start_model(run).model, run.template or CHATML
+    left = seconds - (time.perf_counter() - started)
+    return plan_tuning(run.spec, model, data, run.tokenizer, template, hardware, seconds=left), hardware
 
 
 def plan_training(

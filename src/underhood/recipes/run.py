@@ -14,22 +14,32 @@ from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
+from underhood.core.protocols import Tokenizer
 from underhood.core.run_lock import LOCK, RunLock
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
+from underhood.infer.importing import BESIDE
+from underhood.infer.load import IMPORTED
 from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stages.registry import Stage
+from underhood.recipes.training_data import END
 from underhood.recipes.stages.registry import Stage, all_stages
 from underhood.retrieve.index import RUN_INDEX
 from underhood.text.bpe import BytePairTokenizer
+from underhood.text.chat import CHATML, Template
+from underhood.text.load import load_chat_template, load_roles, load_tokenizer
 from underhood.train.plan import Plan
 from underhood.ui import notebook
 
 if TYPE_CHECKING:
     from underhood.recipes.training_curves import TrainingCurves
 
-CONTENTS = ("run.toml", "events.jsonl", "tokenizer.json", "data.json", "plan.json", "time.json", RUN_INDEX, "data")
-"""What a run holds before its first model is there."""
+CONTENTS = (
+    *("run.toml", "events.jsonl", "data.json", "plan.json", "time.json", RUN_INDEX, "data", "checkpoints"),
+    *(*BESIDE, IMPORTED),
+)
+"""What a run holds before its first model is trained."""
 
 
 @dataclass(repr=False)
@@ -151,13 +161,35 @@ class Run:
         return self.path / "tokenizer.json"
 
     @cached_property
-    def tokenizer(self) -> BytePairTokenizer:
-        return BytePairTokenizer.load(self.tokenizer_file)
+    def tokenizer(self) -> Tokenizer:
+        """The run's own, or that of the model that it starts from."""
+        if self.spec.from_ is None:
+            return BytePairTokenizer.load(self.tokenizer_file)
+        return load_tokenizer(self.path)
+
+    @cached_property
+    def template(self) -> Template | None:
+        """How conversations are written: as the model that the run starts from has learnt it, else as ChatML."""
+        return CHATML if self.spec.from_ is None else load_chat_template(self.path, self.tokenizer)
+
+    @cached_property
+    def end_id(self) -> int:
+        """The token that closes each document, and opens the next."""
+        if END in self.tokenizer.special:
+            return self.tokenizer.special[END]
+        roles = load_roles(self.path, self.tokenizer)
+        return next(iter([*roles.prefix_ids, *roles.end_ids]), 0)
 
     @property
     def tokenizer_digest(self) -> str:
         """Identifies the tokenizer: shards and checkpoints name it, so that they are never read with another."""
-        return sha256_of(self.tokenizer_file)
+        there = [self.path / name for name in BESIDE if (self.path / name).exists()]
+        return sha256_of(self.tokenizer_file if self.tokenizer_file.exists() else there[0])
+
+    @property
+    def tokenizer_state(self) -> str | None:
+        """What checkpoints say about the tokenizer: the digest of ``tokenizer.json``, where there is such a file."""
+        return self.tokenizer_digest if self.tokenizer_file.exists() else None
 
     def shards(self, split: str) -> Path:
         """Folder of the token shards of ``train`` or ``held_out``."""
@@ -169,6 +201,10 @@ class Run:
 
     def checkpoints(self, model: str) -> Path:
         return self.path / "checkpoints" / model
+
+    def adapter_training(self, model: str) -> Path:
+        """Checkpoints of the adapters that make a model, from which their training goes on."""
+        return self.path / "training" / model
 
     def finished(self, stage: Stage) -> bool:
         """True when the newest checkpoint of the stage's model is its last, also by the plan as it is now."""
@@ -186,6 +222,7 @@ class Run:
             (self.path / name).unlink(missing_ok=True)
         for model in reversed(models):
             shutil.rmtree(self.checkpoints(model), ignore_errors=True)
+            shutil.rmtree(self.adapter_training(model), ignore_errors=True)
 
     # What is decided or found out once and needed by a resumed run: small JSON files in the folder.
 

@@ -18,6 +18,10 @@ class BuildSpec(PlanOverrides):
 
     Attributes:
         data: ``pydocs``, a file or folder, or ``hf:OWNER/NAME``.
+        from_: a model to start from in place of a fresh one: a run, a folder, a file or a name.
+        continue_pretraining: with --from, also trains it to continue the text before it is fine-tuned.
+        lora_rank: with --from, rank of the adapters (LoRA); 0 trains all weights.
+        tuning_lr: with --from, the learning rate; by the model's width if left out.
         text_field: the field that holds the text in JSON lines or Parquet; if left out, the usual names are tried.
         minutes: how long the whole job may take.
         seed: seed of everything that is random.
@@ -38,6 +42,10 @@ class BuildSpec(PlanOverrides):
     """Makes options like ``--sft-lr-scale`` of the tables in a field (see `cli.options`)."""
 
     data: str = "pydocs"
+    from_: str | None = None
+    continue_pretraining: bool = False
+    lora_rank: int | None = None
+    tuning_lr: float | None = None
     text_field: str | None = None
     minutes: float = 5.0
     seed: int = 0
@@ -66,11 +74,25 @@ class BuildSpec(PlanOverrides):
             value = getattr(self, each.name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{each.name} must be at least 1, got {value}")
+        self._check_from()
         try:
             for name in self.stages:
                 self.stage_settings(get_stage(name))
         except UserError as error:
             raise ValueError(str(error)) from error
+
+    def _check_from(self) -> None:
+        """Refuses settings that only a model from --from has, or only a fresh one."""
+        default = {each.name: each.default for each in fields(BuildSpec)}
+        tuning = ("continue_pretraining", "lora_rank", "tuning_lr")
+        fresh = ("architecture", "d_model", "layers", "heads", "kv_heads", "vocab_size")
+        if self.lora_rank is not None and self.lora_rank < 0:
+            raise ValueError(f"lora_rank can't be negative, got {self.lora_rank}")
+        for name in tuning if self.from_ is None else fresh:
+            if getattr(self, name) != default[name]:
+                flag = "--" + name.replace("_", "-")
+                says = "only goes with --from" if self.from_ is None else "is given by the model of --from"
+                raise ValueError(f"{flag} {says}")
 
     def stage_settings(self, stage: Stage) -> StageSettings:
         """The settings of one stage: its defaults, and what `stages` says otherwise."""

@@ -18,6 +18,7 @@ from underhood.recipes.feedback import learn_from_feedback
 from underhood.recipes.preparation import Clock, Prepared, prepare
 from underhood.recipes.run import Run, differences
 from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stage_models import fold_adapters, lora_of
 from underhood.recipes.stages.registry import (
     Stage,
     StageInputs,
@@ -27,11 +28,12 @@ from underhood.recipes.stages.registry import (
     stages_after,
     stages_before,
 )
+from underhood.recipes.start_model import BEFORE, source_model
 from underhood.recipes.training import train_stage
 from underhood.train.distributed import DataParallel, first_rank_first, on_first_rank, rank_and_size
 from underhood.train.plan import Plan
 
-OF_THE_DATA = ("data", "text_field", "seed", "held_out", "vocab_size")
+OF_THE_DATA = ("data", "from_", "text_field", "seed", "held_out", "vocab_size")
 """Settings that a run can't change any more: its texts and its tokenizer are made by them."""
 
 FEW_STEPS = 10
@@ -144,9 +146,14 @@ def run_stage(
                 expected="a model that learns by gradients",
                 fix="Make another run, with --architecture qwen3 or gated-conv",
             )
+        if run.spec.from_ is not None:
+            raise UserError(
+                f"{run.path} was begun without {stage.name}", fix=f"Build it with --{stage.name}-steps to have it"
+            )
         raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
-    if stage.starts_from is not None and start is None:
-        before = stage_of_model(stage.starts_from)
+    source = source_model(run.spec, prepared.plan, stage)
+    if source not in (None, BEFORE) and start is None:
+        before = stage_of_model(source)
         if not run.finished(before):
             raise UserError(
                 f"{run.path} has no finished {before.model} model, which {stage.name} starts from",
@@ -212,11 +219,15 @@ def train_in_run(
     spec, plan = run.spec, prepared.plan
     settings, planned, device = spec.stage_settings(stage), plan.find(stage.name), prepared.hardware.device
     assert planned is not None
-    if stage.starts_from is not None:
-        model = load_model(run, stage.starts_from, start)
+    source = source_model(spec, plan, stage)
+    if source is not None:
+        model = load_model(run, source, start)
     else:
         assert stage.initialize is not None
         model = stage.initialize(plan.model, settings, spec.seed)
+    lora = lora_of(spec)
+    if lora is not None:
+        lora.apply(model, seed=spec.seed)
     inputs = StageInputs(
         model=model.to(device.torch),
         data=prepared.data,
@@ -226,18 +237,22 @@ def train_in_run(
         plan=planned,
         device=device,
         seed=spec.seed,
+        template=prepared.template if spec.from_ is not None else None,
     )
+    trained = "taught" if spec.from_ is None else "tuned"
     state = {
         "spec": to_json(plan.model, tagged=True),
         "model": stage.model,
         "order": len(stages_before(stage)),
         "chats": stage.chats,
-        "retrieval": "taught" if stage.chats and prepared.data.grounded else None,
-        "tokenizer": run.tokenizer_digest,
+        "retrieval": trained if stage.chats and prepared.data.grounded else None,
+        "tokenizer": run.tokenizer_state,
     }
-    checkpoints = run.checkpoints(stage.model)
-    hardware = prepared.hardware
-    train_stage(stage, inputs, spec, hardware, log=run.log, checkpoints=checkpoints, state=state, parallel=parallel)
+    folder = run.checkpoints(stage.model) if lora is None else run.adapter_training(stage.model)
+    made = {"checkpoints": folder, "state": state, "parallel": parallel, "lora": lora}
+    train_stage(stage, inputs, spec, prepared.hardware, log=run.log, **made)
+    if lora is not None:
+        on_first_rank(lambda: fold_adapters(run, stage, model, spec.from_ or ""))
 
 
 def few_steps_warning(run: Run, stage: Stage) -> str | None:
@@ -267,7 +282,7 @@ def load_model(run: Run, model: str, path: Path | None = None) -> BuiltModel:
             fix=f"Make it with underhood {stage_of_model(model).name} {run.path}",
         )
     saved = read_checkpoint(path)
-    if saved.state.get("tokenizer") not in (None, run.tokenizer_digest):
+    if saved.state.get("tokenizer") not in (None, run.tokenizer_state):
         raise UserError(f"{path} was trained with another tokenizer than the one in {run.path}")
     return restore(saved)
 

@@ -17,13 +17,13 @@ from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.device import Device
 from underhood.core.protocols import CountedModel
 from underhood.core.runlog import RunLog
-from underhood.recipes.corpus import END
+from underhood.nn.lora import LoRASpec
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import Stage, StageInputs
+from underhood.recipes.stages.registry import Stage, StageInputs, get_stage
 from underhood.train.distributed import DataParallel, on_first_rank, rank_and_size, shard_model
 from underhood.train.hardware import Hardware
 from underhood.train.loop import FitResult, FitSpec, Objective, fit
-from underhood.train.optim import MuonAdamWSpec, OptimizerSpec
+from underhood.train.optim import AdamWSpec, MuonAdamWSpec, OptimizerSpec
 from underhood.train.plan import StagePlan, training_flops
 from underhood.train.schedule import ScheduleSpec
 from underhood.train.stopping import Interrupted
@@ -92,10 +92,12 @@ def train_stage(
     checkpoints: Path,
     state: Mapping[str, Any],
     parallel: DataParallel = "ddp",
+    lora: LoRASpec | None = None,
 ) -> FitResult:
     """Trains the model of `inputs` as its stage says.
 
     Args:
+        lora: the adapters that the model has got: only they learn, and checkpoints hold nothing else.
         state: facts for every checkpoint.
         parallel: how several processes share the work (see `train.distributed`).
 
@@ -112,13 +114,15 @@ def train_stage(
     left = max(plan.seconds - (time.perf_counter() - started), plan.seconds / 4)  # a reference's scores took time
     trainer = Trainer(
         name=stage.name,
-        optimizer=optimizer_spec(spec, inputs.device, inputs.settings.lr_scale),
+        optimizer=stage_optimizer(spec, inputs, lora),
         fit=FitSpec(
             steps=plan.steps,
             seconds=None if plan.fixed else left,
             max_steps=plan.max_steps,
             schedule=ScheduleSpec(warmup=stage.warmup, decay=stage.decay),
             save_every=save_every(plan, spec.save_seconds),
+            keep=2 if lora is None else 1,
+            trained_only=lora is not None,
         ),
         device=inputs.device,
         log=log,
@@ -143,7 +147,7 @@ def _count(
     """Fits a model that counts, in one step over all documents."""
     started, documents = time.perf_counter(), inputs.documents
     log.event(stage.name, "start", steps=1, seconds_planned=inputs.plan.seconds)
-    opening = inputs.tokenizer.special[END]  # what opens every document, as in the evaluation windows
+    opening = documents.eot_id  # what opens every document, as in the evaluation windows
     model.fit(np.concatenate([[opening], documents.document(n)]) for n in range(len(documents)))
     facts = dict(state) | {"steps": 1, "tokens": documents.tokens}
     groups = {"model": module_tensors(cast(nn.Module, model))}
@@ -161,6 +165,24 @@ def optimizer_spec(spec: BuildSpec, device: Device, scale: float = 1.0) -> MuonA
         unembed_lr=spec.unembed_lr * scale,
         newton_schulz_dtype="bfloat16" if device.dtype == "bfloat16" else "float32",
     )
+
+
+def stage_optimizer(spec: BuildSpec, inputs: StageInputs, lora: LoRASpec | None) -> OptimizerSpec:
+    """The stage's optimiser: the build's, or AdamW for a model that was trained before."""
+    if spec.from_ is None:
+        return optimizer_spec(spec, inputs.device, inputs.settings.lr_scale)
+    rate = spec.tuning_lr or tuning_rate(inputs.model.spec.d_model, lora is not None)
+    share = min(1.0, inputs.settings.lr_scale / get_stage("sft").settings().lr_scale)
+    return AdamWSpec(lr=rate * share, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+def tuning_rate(d_model: int, lora: bool) -> float:
+    """Learning rate of a few minutes' fine-tuning: twice what serves for hours.
+
+    Those are 2e-5 (all weights) and 2e-4 (LoRA) at width 4096, where they are customary; all weights scale with 1/width
+    (Yang et al. 2022), adapters with its root.
+    """
+    return 2 * (2e-4 * math.sqrt(4096 / d_model) if lora else 2e-5 * 4096 / d_model)
 
 
 def save_every(plan: StagePlan, seconds: float) -> int:

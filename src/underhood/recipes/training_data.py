@@ -44,7 +44,7 @@ from underhood.data.split import contaminated, split_functions
 from underhood.retrieve.index import PassageIndex
 from underhood.retrieve.retriever import Retriever
 from underhood.retrieve.template import TAUGHT
-from underhood.text.chat import ChatTemplate, Rendered
+from underhood.text.chat import CHATML, Rendered, Template
 
 SEEN, UNSEEN = "seen", "held-out"
 MOST_QUESTIONS, MOST_HELD_OUT, INVENTED = 400, 400, 200
@@ -85,6 +85,9 @@ class StageData:
     neutral: tuple[str, str]
 
 
+END = CHATML.end_of_text
+"""The token between documents, where the tokenizer has it."""
+
 ABOUT_FUNCTIONS = ("What does `it` do?", "it\n")
 ABOUT_TEXT = ("Continue this text:\n\n", "")
 
@@ -92,6 +95,15 @@ ABOUT_TEXT = ("Continue this text:\n\n", "")
 SMALL_TALK_COPIES = 6
 """How often the few greetings are read in an epoch, beside thousands of questions."""
 
+
+UNFINISHED = "unfinished talk"
+"""Kind of an answer that was cut off: its end of turn is not learnt."""
+
+TEXT = "text"
+"""Kind of plain text, which is read whole and without a chat template; it is the answer of the example."""
+
+REHEARSED_KINDS = ("talk", UNFINISHED, TEXT)
+"""Kinds on which a model that is given stays as it was (see `align.rehearsal`)."""
 
 SHOWCASE = "showcase"
 """Kind of the questions that a newcomer is shown first, where the model answers them rightly."""
@@ -317,17 +329,27 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 # As tokens
 
 
-def render_examples(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[Rendered]:
+def render_examples(tokenizer: Tokenizer, examples: Sequence[Example], template: Template = CHATML) -> list[Rendered]:
     """Conversations as tokens with the mask of what is to be learnt."""
-    template = ChatTemplate()
-    return [template.render(tokenizer, example.messages) for example in examples]
+    return [_rendered(tokenizer, example, template) for example in examples]
+
+
+def _rendered(tokenizer: Tokenizer, example: Example, template: Template) -> Rendered:
+    if example.kind == TEXT:
+        opening = [tokenizer.special[END]] if END in tokenizer.special else []
+        ids = [*opening, *tokenizer.encode(example.answer)]
+        return Rendered(ids, [True] * len(ids))
+    rendered = template.render(tokenizer, example.messages)
+    if example.kind != UNFINISHED or True not in rendered.mask:
+        return rendered
+    end = len(rendered.mask) - 1 - rendered.mask[::-1].index(True)
+    return Rendered(rendered.ids[:end], rendered.mask[:end])
 
 
 def render_pairs(
-    tokenizer: Tokenizer, pairs: Sequence[Pair], *, context_length: int
+    tokenizer: Tokenizer, pairs: Sequence[Pair], *, context_length: int, template: Template = CHATML
 ) -> list[tuple[tuple[list[int], list[bool]], tuple[list[int], list[bool]]]]:
     """Preference pairs as tokens; those that don't fit the context are left out."""
-    template = ChatTemplate()
     rendered = []
     for pair in pairs:
         sides = []

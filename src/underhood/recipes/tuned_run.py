@@ -22,8 +22,11 @@ from underhood.core.toml import read_toml, toml_text
 from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, LoadedModel
 from underhood.models.base import parameter_count
+from underhood.models.hub_export import to_huggingface
 from underhood.models.hub_weights import read_config
 from underhood.recipes.finetune_spec import TrainingSettings
+from underhood.text.bpe import BytePairTokenizer
+from underhood.text.huggingface import HuggingFaceTokenizer
 
 BEGUN = ("split.json", "training")
 """Files and folders of a training beside its settings and its log, before its model is there."""
@@ -145,7 +148,14 @@ def write_model(
 
 
 def copy_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
-    """The tokenizer's files beside a new model, and for a published one what says how it writes and opens texts."""
+    """The tokenizer's files beside a new model, and for a published one what says how it writes and opens texts.
+
+    Raises:
+        UserError: the model is a GGUF file whose tokenizer has no file of its own.
+    """
+    if loaded.run.is_file():
+        _write_tokenizer_files(loaded, out)
+        return
     with storage_errors(out, "Free some space"):
         for name in (*BESIDE, IMPORTED):
             if (loaded.run / name).exists():
@@ -155,3 +165,33 @@ def copy_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
         if not (out / "generation_config.json").exists() and "eos_token_id" in config:
             write_text(out / "generation_config.json", json.dumps({"eos_token_id": config["eos_token_id"]}) + "\n")
         write_text(out / IMPORTED, json.dumps({"source": str(loaded.run), "config": config}, indent=1) + "\n")
+
+
+def _write_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
+    """Tokenizer, chat template and special tokens of a GGUF file, in the files of a Hugging Face folder."""
+    tokenizer, roles, template = loaded.tokenizer, loaded.roles, loaded.template
+    if not isinstance(tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
+        raise UserError(
+            f"the tokenizer of {loaded.run} can't be kept beside a new model",
+            expected="byte-level BPE",
+            got=type(tokenizer).__name__,
+            fix="Start from the model's Hugging Face folder",
+        )
+    assert roles is not None
+    named = {id: name for name, id in tokenizer.special.items()}
+    settings: dict[str, Any] = {"add_bos_token": bool(roles.prefix_ids)}
+    for key, id in (
+        ("bos_token", roles.bos_id),
+        ("eos_token", next(iter(roles.end_ids), None)),
+        ("pad_token", roles.pad_id),
+    ):
+        if id in named:
+            settings[key] = named[id]
+    with storage_errors(out, "Free some space"):
+        tokenizer.save(out / "tokenizer.json")
+        write_text(out / "tokenizer_config.json", json.dumps(settings, indent=1) + "\n")
+        write_text(out / "generation_config.json", json.dumps({"eos_token_id": list(roles.end_ids)}) + "\n")
+        if template is not None:
+            write_text(out / "chat_template.jinja", template.jinja)
+        about = {"source": str(loaded.run), "config": to_huggingface(loaded.decoder.spec)}
+        write_text(out / IMPORTED, json.dumps(about, indent=1) + "\n")

@@ -20,7 +20,7 @@ from underhood.retrieve.index import RUN_INDEX, Hit, PassageIndex, index_file
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.quote import missing_name, quote_grammar, speller
 from underhood.retrieve.sentences import sentence_spans
-from underhood.retrieve.template import INSTRUCTED, TAUGHT, RetrievalTemplate
+from underhood.retrieve.template import RetrievalTemplate, template_for
 from underhood.text.chat import Message
 
 SEARCHED = 8
@@ -105,7 +105,7 @@ class Retriever:
         """The last question with its passages.
 
         A turn without anything to search for ("Hello!", "Who are you?") stays as it is, and its answer is free. Where
-        nothing is found, the model is told so.
+        nothing is found, the model is told so, unless its template leaves that to plain chat.
 
         Args:
             messages: the conversation as the two wrote it; the last message is the user's.
@@ -119,22 +119,30 @@ class Retriever:
         searched = [{**message, "content": _searched(message["content"])} for message in messages]
         query = search_query(searched)
         hits = self._readable(self.find(query), messages) if query else ()
+        general = self.template.chats and not self._names(query)
+        if general and not hits:
+            return Retrieved(query=query, hits=(), messages=tuple(messages))
         told = query and (hits or self._can_spell(NOTHING_FOUND))
         read = self.template.readable(messages)
         prepared = self.template.apply(read, [hit.passage for hit in hits]) if told else read
-        quoting = self.template.quote if quote is None else quote
+        quoting = self.template.quote and not general if quote is None else quote
         grammar = self._grammar(searched[-1]["content"], hits) if query and quoting else None
         return Retrieved(query=query, hits=hits, messages=prepared, grammar=grammar)
 
     def find(self, query: str) -> list[Hit]:
         """The passages that a model gets for a query: those that the template does not rule out, best first."""
-        template, names = self.template, names_in(query)
+        template, names = self.template, self._names(query)
         hits = self.index.search(query, k=SEARCHED * template.passages)
         if names and template.names_must_match:
             hits = [hit for hit in hits if any(mentions(hit.passage, name) for name in names)]
         elif not names:
             hits = [hit for hit in hits if hit.coverage >= template.min_coverage]
         return hits[: template.passages]
+
+    def _names(self, query: str) -> list[str]:
+        """The names in a query; for a template that chats only those written as code, not "life" in "What is life?"."""
+        names = names_in(query)
+        return [name for name in names if is_code(name, query)] if self.template.chats else names
 
     def _grammar(self, question: str, hits: Sequence[Hit]) -> Grammar | None:
         """What the answer is held to; None where the vocabulary can spell no such answer."""
@@ -191,6 +199,11 @@ class Retriever:
         return len(self.tokenizer.encode(f"\n\n[1] {passage.shown}"))
 
 
+def is_code(name: str, question: str) -> bool:
+    """Whether a question writes a name as code: dotted, with an underscore, in backticks or with a call's bracket."""
+    return "." in name or "_" in name or f"`{name}" in question or f"{name}(" in question
+
+
 def _searched(text: str) -> str:
     half = QUESTION_MAX // 2
     return text if len(text) <= QUESTION_MAX else f"{text[:half]}\n{text[-half:]}"
@@ -219,7 +232,7 @@ def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retri
     """
     if path is None:
         path = loaded.run / RUN_INDEX
-        if not (loaded.retrieval == "taught" and loaded.chats and path.exists()):
+        if not (loaded.retrieval is not None and loaded.chats and path.exists()):
             return None
     return retriever_for(loaded, PassageIndex.load(index_file(Path(path))))
 
@@ -238,7 +251,7 @@ def retriever_for(loaded: LoadedModel, index: PassageIndex) -> Retriever:
     empty_turn = loaded.template.render(loaded.tokenizer, [{"role": "user", "content": ""}], add_generation_prompt=True)
     return Retriever(
         index,
-        TAUGHT if loaded.retrieval == "taught" else INSTRUCTED,
+        template_for(loaded.retrieval),
         tokenizer=loaded.tokenizer,
         context_length=loaded.spec.context_length,
         markers=2 * len(empty_turn.ids),  # the same again for a system message

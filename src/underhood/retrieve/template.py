@@ -27,6 +27,9 @@ class RetrievalTemplate:
         instruction: what follows the passages; "" for models that were trained on this form.
         quote: whether answers are held to the passages, unless told otherwise.
         refusal: the answer to a question that the passages do not answer.
+        chats: a question that names no code may be about anything: its answer is free unless quotations are asked for,
+            and where nothing is found it stays plain chat, with the conversation before it. Otherwise the model is told
+            that nothing was found.
     """
 
     passages: int
@@ -36,6 +39,7 @@ class RetrievalTemplate:
     instruction: str = ""
     quote: bool = False
     refusal: str = NOT_THERE
+    chats: bool = False
 
     def readable(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The turns that the model reads: a system message, the earlier ones only with `history`, and the last."""
@@ -58,6 +62,20 @@ class RetrievalTemplate:
 TAUGHT = RetrievalTemplate(passages=1, history=False, min_coverage=0.45, names_must_match=True, quote=True)
 """For models of `underhood build`, which are trained on this form and too small to choose among several passages."""
 
+TUNED = RetrievalTemplate(passages=1, history=False, min_coverage=0.6, names_must_match=True, quote=True, chats=True)
+"""For models of `underhood build --from`: published chat models, trained on the form of `TAUGHT`, that still chat.
+
+They answer anything, so a passage has to fit better before it is put before them: with the limit of `TAUGHT` "What is
+the capital of France?" gets one about upper-case letters."""
+
 INSTRUCTED = RetrievalTemplate(passages=1, history=True, instruction="Answer in one sentence.")
 """For every other chat model. A small one recites several passages one after the other, and a longer instruction
 becomes its subject ("The passage is about …"); measured with SmolLM2, see LOG.md."""
+
+TRAINED: dict[str, RetrievalTemplate] = {"taught": TAUGHT, "tuned": TUNED}
+"""The form that a model was trained on, by what its checkpoint says under ``retrieval``."""
+
+
+def template_for(retrieval: str | None) -> RetrievalTemplate:
+    """The template of a model: the form that it was trained on (a key of `TRAINED`), or instructions."""
+    return TRAINED.get(retrieval or "", INSTRUCTED)

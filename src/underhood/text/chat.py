@@ -38,10 +38,12 @@ class Rendered:
         ids: the tokens.
         mask: True where the token is the assistant's own: its words and the marker that ends its turn. Only these
             carry loss; everything else is given to the model, not said by it.
+        targets: what to predict where the mask is true, if not the ids themselves (see `align.rehearsal`).
     """
 
     ids: list[int]
     mask: list[bool]
+    targets: list[int] | None = None
 
 
 class Template(Protocol):

@@ -6,10 +6,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from underhood.core.device import Device
+from underhood.core.device import Device, native_bfloat16
+
+WORTH_HALF = 1.5
+"""How many times faster bf16 products must be than fp32's to be worth their precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +36,24 @@ def measure_hardware(name: str, *, dtype: str | None = None, seconds: float = 0.
 
     Unless `dtype` says otherwise, bf16 is taken where its products are at least half again as fast as fp32's: on
     tensor cores, and on processors with matrix units of their own (AMX). Elsewhere a CPU multiplies bf16 no faster, or
-    far slower, and fp32 it is.
+    far slower, and fp32 it is; where it is known to lack the instructions, bf16 is not even timed.
     """
     chosen = Device(name=name, dtype="float32")
     flops = _matmul_flops(chosen, torch.float32, seconds)
-    if dtype in ("bfloat16", None):
+    if dtype == "bfloat16" or (dtype is None and native_bfloat16(name)):
         half = _matmul_flops(chosen, torch.bfloat16, seconds)
-        if dtype == "bfloat16" or half >= 1.5 * flops:
+        if dtype == "bfloat16" or half >= WORTH_HALF * flops:
             chosen, flops = Device(name=name, dtype="bfloat16"), half
     return Hardware(device=chosen, flops=flops, read_bytes=_read_speed(chosen, seconds))
+
+
+def faster_dtype(name: str, *, seconds: float = 0.2) -> Literal["float32", "bfloat16"]:
+    """The number format in which a device multiplies faster, by the rule of `measure_hardware`."""
+    if not native_bfloat16(name):
+        return "float32"
+    device = Device(name=name)
+    half, whole = (_matmul_flops(device, dtype, seconds) for dtype in (torch.bfloat16, torch.float32))
+    return "bfloat16" if half >= WORTH_HALF * whole else "float32"
 
 
 def best_time(work: Callable[[], object], device: Device, seconds: float) -> float:

@@ -258,7 +258,7 @@ def make_plan(
     for request in sorted(stages, key=lambda request: math.isinf(request.tokens)):
         budget = training * request.share / total
         budget += unused if math.isinf(request.tokens) else 0.0
-        plan = _plan_stage(request, budget, size, speed)
+        plan = plan_stage(request, budget, batch_size=size.batch_size, context_length=size.context_length, speed=speed)
         unused = 0.0 if math.isinf(request.tokens) else unused + max(0.0, budget - plan.seconds)
         plans.append(plan)
     order = [request.stage for request in stages]
@@ -267,12 +267,19 @@ def make_plan(
     return Plan(model=spec, stages=plans, tokens_per_second=speed, reason=reason)
 
 
-def _plan_stage(request: StageRequest, seconds: float, size: ModelSize, speed: float) -> StagePlan:
-    """As many steps as fit into `seconds`, and as the stage's data is worth."""
-    rows, row_tokens = size.batch_size, size.context_length
+def plan_stage(
+    request: StageRequest, seconds: float, *, batch_size: int, context_length: int, speed: float
+) -> StagePlan:
+    """As many steps as fit into `seconds`, and as the stage's data is worth.
+
+    Args:
+        batch_size, context_length: rows of a step and tokens of a row.
+        speed: of training, in tokens per second.
+    """
+    rows, row_tokens = batch_size, context_length
     if request.row_tokens is not None:
         row_tokens = request.row_tokens
-        rows = max(1, min(int(request.tokens) // row_tokens, size.batch_size * size.context_length // row_tokens))
+        rows = max(1, min(int(request.tokens) // row_tokens, batch_size * context_length // row_tokens))
     per_step = rows * row_tokens * request.cost / speed
     most = request.epochs * request.tokens / (rows * row_tokens)
     fixed = request.steps is not None

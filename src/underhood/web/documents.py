@@ -98,7 +98,7 @@ def open_documents(models: Sequence[LoadedModel], settings: RetrievalSettings) -
         if not model.chats or not indexes:
             documents.append(None)
             continue
-        default = names[given] if given is not None else names.get(file) if model.retrieval == "taught" else None
+        default = names[given] if given is not None else names.get(file) if model.retrieval else None
         retrievers = {name: retriever_for(model, index) for name, index in indexes.items()}
         documents.append(Documents(retrievers=retrievers, default=default, quote=settings.quote))
     if settings.quote and not any(own_documents and own_documents.default for own_documents in documents):

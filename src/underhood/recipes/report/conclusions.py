@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from underhood.recipes.report.metric_labels import MetricLabel, metric_label
@@ -43,8 +44,13 @@ def title(run: RecordedRun, counted: int | None) -> str:
     size = f"{formatting.count(parameters)}-parameter" if parameters else "small"
     article = "An" if size.startswith(("8", "11", "18")) else "A"
     corpus = (run.summary.get("corpus") or {}).get("name") or run.config.get("data")
-    made = ", built" if stage_measurements(run.summary.get("results") or {}) else " in the making,"
-    source = f"{made} from {_source(str(corpus))}" if corpus else ""
+    measured, start = stage_measurements(run.summary.get("results") or {}), run.config.get("from_")
+    if start:
+        name = Path(str(start)).name
+        made = f", fine-tuned from {name} on" if measured else f" in the making, from {name} and"
+    else:
+        made = ", built from" if measured else " in the making, from"
+    source = f"{made} {_source(str(corpus))}" if corpus else ""
     seconds = run.summary.get("seconds")
     spent = f" in {formatting.duration(seconds)}" if seconds else ""
     return f"{article} {size} language model{source}{spent}"

@@ -51,6 +51,14 @@ METRIC_LABELS = (
         noun="functions it has never seen",
     ),
     MetricLabel(
+        "answers-chat",
+        r"rouge.*chat",
+        "Does it still answer everything else as it did?",
+        "ROUGE-L, the overlap of words in order between its answers to general questions and those that it gave before "
+        "training: 1 is word for word.",
+        "general answers as before",
+    ),
+    MetricLabel(
         "answers-seen",
         r"rouge(?!.*(held|unseen))",
         "How close are its answers to the documentation?",

@@ -47,6 +47,7 @@ KINDS = {
     "seen": "Functions it has read about, from memory",
     "held-out": "Functions it has never seen, from memory",
     "invented": "Functions that do not exist, from memory",
+    "chat": "General questions, without a passage",
     "free": "Anything else",
 }
 SECTIONS = (  # anchor, label, and the fact without which the section is left out

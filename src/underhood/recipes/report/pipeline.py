@@ -88,10 +88,11 @@ def pipeline(
         losses: each training stage's loss curve, where there is one.
         accuracies: (stage hue, share) of the last measured models on held-out multiple choice, for the last drawing.
     """
-    drawn = sum(run.stages[name].seconds or 0.0 for name in drawn_stages())
+    names = _drawn(run)
+    drawn = sum(run.stages[name].seconds or 0.0 for name in names)
     total = max(float(run.summary.get("seconds") or 0.0), sum(stage.seconds or 0.0 for stage in run.stages.values()))
     nodes, at = [], 0.0
-    for name in drawn_stages():
+    for name in names:
         stage = run.stages[name]
         seconds = stage.seconds or 0.0
         rectangles, paths = _glyph(run, name, losses, sample, accuracies)
@@ -114,6 +115,14 @@ def pipeline(
         at += seconds
     rest = formatting.duration(total - drawn) if total - drawn > 0.005 * total else None
     return Pipeline(nodes, formatting.duration(total), rest)
+
+
+def _drawn(run: RecordedRun) -> list[str]:
+    """The stages in the picture: all, but of a run that starts from a model only those that its plan holds."""
+    planned = (run.summary.get("plan") or {}).get("stages")
+    if not run.config.get("from_") or not planned:
+        return [*drawn_stages()]
+    return [name for name in drawn_stages() if name in planned or name not in trained_stages()]
 
 
 def stage_flops(run: RecordedRun, name: str, anatomy: Anatomy | None) -> float | None:

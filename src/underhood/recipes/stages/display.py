@@ -10,6 +10,9 @@ PLAIN = "plain"
 """CSS class of what belongs to no training stage."""
 
 OTHER_TITLES = {"data": "Data", "tokenizer": "Tokenizer", "plan": "Plan", "eval": "Evaluate", "report": "Report"}
+OTHER_MODELS = {"before": "Before"}
+"""Titles of models that no stage makes: the one that a run starts from."""
+
 OTHER_PURPOSES = {"data": "text, cleaned", "tokenizer": "text to numbers", "eval": "on unseen text"}
 
 
@@ -60,7 +63,7 @@ def model_hue(model: str) -> str:
 def model_title(model: str) -> str:
     """A model where there is little room: ``Base``."""
     record = find_model(model)
-    return record.model_title if record else model
+    return record.model_title if record else OTHER_MODELS.get(model, model)
 
 
 def marks() -> dict[str, str]:

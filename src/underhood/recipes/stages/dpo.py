@@ -68,12 +68,14 @@ def dpo_objective(inputs: StageInputs) -> Objective:
     from underhood.align.dpo import DPOLoss, DPOSpec, score_all_pairs
     from underhood.align.pairs import PairBatches
     from underhood.recipes.training_data import render_pairs
+    from underhood.text.chat import CHATML
     from underhood.train.loop import Objective
 
     plan, model = inputs.plan, inputs.model
     context = model.context_length or 1 << 20
     chosen = with_refusals(inputs.data.pairs, inputs.settings.refusals)
-    pairs = render_pairs(inputs.tokenizer, chosen, context_length=context)
+    template = inputs.template or CHATML
+    pairs = render_pairs(inputs.tokenizer, chosen, context_length=context, template=template)
     # Only as many pairs as the planned steps read: the reference scores none in vain.
     count = min(len(pairs), plan.steps * plan.batch_size)
     drawn = sorted(random.Random(inputs.seed).sample(range(len(pairs)), count))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from underhood.data.shards import TokenShards
     from underhood.models.base import BuiltModel
     from underhood.recipes.training_data import StageData
+    from underhood.text.chat import Template
     from underhood.train.loop import Objective
     from underhood.train.plan import StagePlan
 
@@ -56,6 +57,7 @@ class StageInputs:
         documents: the training text as token shards.
         settings: an instance of the stage's `settings`.
         plan: steps, batch size and context length.
+        template: how conversations of the model that the run starts from are written; None for a fresh one: ChatML.
     """
 
     model: BuiltModel
@@ -66,6 +68,7 @@ class StageInputs:
     plan: StagePlan
     device: Device
     seed: int
+    template: Template | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

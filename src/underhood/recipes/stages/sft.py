@@ -34,15 +34,28 @@ def conversation_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
 
 def sft_objective(inputs: StageInputs) -> Objective:
     """The loss of the answers' tokens."""
+    from underhood.align.rehearsal import RehearsalLoss, remember
     from underhood.align.sft import SFTLoss
     from underhood.data.render import ChatBatches
-    from underhood.recipes.training_data import render_examples
+    from underhood.recipes.training_data import REHEARSED_KINDS, render_examples
+    from underhood.text.chat import CHATML
     from underhood.train.loop import Objective
 
-    examples = render_examples(inputs.tokenizer, inputs.data.examples)
-    plan = inputs.plan
-    batches = ChatBatches(examples, batch_size=plan.batch_size, context_length=plan.context_length, seed=inputs.seed)
-    return Objective(batches, SFTLoss(unlikelihood=inputs.settings.unlikelihood))
+    examples = render_examples(inputs.tokenizer, inputs.data.examples, inputs.template or CHATML)
+    plan, loss_fn = inputs.plan, SFTLoss(unlikelihood=inputs.settings.unlikelihood)
+    if inputs.template is not None:
+        rehearsed = [example.kind in REHEARSED_KINDS for example in inputs.data.examples]
+        with inputs.device.autocast():
+            examples, reference_MD = remember(inputs.model, examples, rehearsed)
+        loss_fn = RehearsalLoss(reference_MD)
+    batches = ChatBatches(
+        examples,
+        batch_size=plan.batch_size,
+        context_length=plan.context_length,
+        seed=inputs.seed,
+        in_order=inputs.template is not None,  # `recipes.tuning_data` has put them in proportion
+    )
+    return Objective(batches, loss_fn)
 
 
 STAGE = Stage(

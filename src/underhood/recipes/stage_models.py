@@ -1,0 +1,33 @@
+"""Adapters of a build that starts from a model (LoRA): what its stages train, and the models that they leave."""
+
+from __future__ import annotations
+
+from underhood.align.adapter import names_of, save_adapter
+from underhood.core.checkpoint import module_tensors, newest, read_checkpoint, write_checkpoint
+from underhood.models.base import BuiltModel
+from underhood.nn.lora import LoRASpec, fold
+from underhood.recipes.run import Run
+from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stages.registry import Stage
+
+LORA_RANK = 8
+"""Rank of the adapters unless another is given: in minutes they learn a form of answers, which takes few directions."""
+
+
+def lora_of(spec: BuildSpec) -> LoRASpec | None:
+    """The adapters that the stages of a run train; None where all weights learn."""
+    if spec.from_ is None or spec.lora_rank == 0:
+        return None
+    rank = spec.lora_rank or LORA_RANK
+    return LoRASpec(rank=rank, alpha=2.0 * rank)
+
+
+def fold_adapters(run: Run, stage: Stage, model: BuiltModel, base: str) -> None:
+    """Writes the adapters for peft, and the stage's model with the adapters folded in as its checkpoint."""
+    path = newest(run.adapter_training(stage.model))
+    assert path is not None
+    saved = read_checkpoint(path)
+    save_adapter(model, run.path / "adapters" / stage.model, base=base, names=names_of(run.path))
+    fold(model)
+    state = {key: value for key, value in saved.state.items() if key != "totals"}
+    write_checkpoint(run.checkpoints(stage.model), saved.step, {"model": module_tensors(model)}, state, keep=1)
