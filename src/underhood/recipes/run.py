@@ -22,9 +22,8 @@ from underhood.data.shards import TokenShards
 from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import Stage
-from underhood.recipes.training_data import END
 from underhood.recipes.stages.registry import Stage, all_stages
+from underhood.recipes.training_data import END
 from underhood.retrieve.index import RUN_INDEX
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML, Template
