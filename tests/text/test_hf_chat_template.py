@@ -16,9 +16,10 @@ from tokenizers import Tokenizer as Library
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.text import hf_chat_template
+from underhood.text.answer_spans import encode_parts, split_special
 from underhood.text.bpe import train_bpe
 from underhood.text.chat import CHATML, Rendered
-from underhood.text.hf_chat_template import ForeignTemplate, encode_parts, split_special
+from underhood.text.hf_chat_template import ForeignTemplate
 from underhood.text.huggingface import HuggingFaceTokenizer
 
 SYSTEM = {"role": "system", "content": "Answer briefly."}

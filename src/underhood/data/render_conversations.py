@@ -25,9 +25,15 @@ def render_conversations(
     """
     shown: dict[tuple[str, ...], bool] = {}
     rendered: list[Rendered] = []
+    messages = [conversation.messages for conversation in conversations]
+    if isinstance(template, ForeignTemplate):
+        rendering = template.render_all(tokenizer, messages, [conversation.tools for conversation in conversations])
+    else:
+        rendering = template.render_all(tokenizer, messages)
     for conversation in conversations:
         try:
-            rendered.append(_rendered(conversation, template, tokenizer, shown))
+            _check_written(conversation, template, shown)
+            rendered.append(_learnt(conversation, next(rendering)))
         except UserError as error:
             raise UserError(
                 f"{conversation.source}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
@@ -35,29 +41,30 @@ def render_conversations(
     return rendered
 
 
-def _rendered(
-    conversation: Conversation, template: Template, tokenizer: Tokenizer, shown: dict[tuple[str, ...], bool]
-) -> Rendered:
+def _check_written(conversation: Conversation, template: Template, shown: dict[tuple[str, ...], bool]) -> None:
+    """Raises a `UserError` for a field of the conversation that the template leaves out."""
     messages, tools = conversation.messages, conversation.tools
     for name in WRITTEN_FIELDS:
         if any(name in message for message in messages) and not template.writes(name):
             raise _left_out(name)
     if tools is None:
-        result = template.render(tokenizer, messages)
-    else:
-        if not isinstance(template, ForeignTemplate) or not template.writes("tools"):
-            raise _left_out("tools")
-        # Some templates show tools only where the user speaks last: compared once for every order of roles.
-        roles = tuple(message["role"] for message in messages)
-        if roles not in shown:
-            shown[roles] = template.text(messages, tools=tools) != template.text(messages)
-        if not shown[roles]:
-            raise _left_out("tools")
-        result = template.render(tokenizer, messages, tools=tools)
-    if conversation.not_learnt:
-        answers = sum(message["role"] == "assistant" for message in messages)
-        result = without_loss(result, conversation.not_learnt, answers)
-    return result
+        return
+    if not isinstance(template, ForeignTemplate) or not template.writes("tools"):
+        raise _left_out("tools")
+    # Some templates show tools only where the user speaks last: compared once for every order of roles.
+    roles = tuple(message["role"] for message in messages)
+    if roles not in shown:
+        shown[roles] = template.text(messages, tools=tools) != template.text(messages)
+    if not shown[roles]:
+        raise _left_out("tools")
+
+
+def _learnt(conversation: Conversation, rendered: Rendered) -> Rendered:
+    """Without loss on the answers that shall not be learnt."""
+    if not conversation.not_learnt:
+        return rendered
+    answers = sum(message["role"] == "assistant" for message in conversation.messages)
+    return without_loss(rendered, conversation.not_learnt, answers)
 
 
 def _left_out(name: str) -> UserError:

@@ -18,7 +18,7 @@ its line feed are then always the same tokens, whether the answer is there alrea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -52,6 +52,8 @@ class Template(Protocol):
     def render(
         self, tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = False
     ) -> Rendered: ...
+
+    def render_all(self, tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> Iterator[Rendered]: ...
 
     def stop_ids(self, tokenizer: Tokenizer) -> list[int]: ...
 
@@ -111,6 +113,10 @@ class ChatTemplate:
         if add_generation_prompt:
             add([start, *tokenizer.encode("assistant\n")])
         return Rendered(ids, mask)
+
+    def render_all(self, tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> Iterator[Rendered]:
+        """Many conversations, in order; see `render`."""
+        return (self.render(tokenizer, messages) for messages in conversations)
 
     def writes(self, name: str) -> bool:
         """Whether it writes a message's field of this name: roles and contents are all there is."""

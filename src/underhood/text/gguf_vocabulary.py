@@ -52,7 +52,7 @@ class TokenType(IntEnum):
 
 
 @dataclass(frozen=True)
-class _Vocabulary:
+class GGUFVocabulary:
     """The lists of the metadata, checked, without the unused tokens at the end that only fill the embedding."""
 
     tokens: list[str]
@@ -157,7 +157,7 @@ def _sentencepiece(metadata: Metadata, where: str) -> tuple[SentencePieceTokeniz
     return SentencePieceTokenizer(model, settings), settings
 
 
-def _settings(metadata: Metadata, vocabulary: _Vocabulary, where: str, *, add_bos: bool) -> TokenizerSettings:
+def _settings(metadata: Metadata, vocabulary: GGUFVocabulary, where: str, *, add_bos: bool) -> TokenizerSettings:
     names: dict[str, str | None] = {}
     for key in ("bos", "eos", "unknown", "padding"):
         id = _special_id(metadata, key, vocabulary, where)
@@ -182,7 +182,7 @@ def _settings(metadata: Metadata, vocabulary: _Vocabulary, where: str, *, add_bo
     )
 
 
-def _ends_by_name(vocabulary: _Vocabulary) -> list[int]:
+def _ends_by_name(vocabulary: GGUFVocabulary) -> list[int]:
     """The special tokens whose spelling is known to end an answer."""
     ends = {vocabulary.tokens[id]: id for id in vocabulary.special if vocabulary.tokens[id] in END_NAMES}
     if ("<|call|>" in ends and "<|return|>" in ends) or ("<|calls|>" in ends and "<|flush|>" in ends):
@@ -202,7 +202,7 @@ def _templates(metadata: Metadata, where: str) -> dict[str, str]:
     return {name: source for name, source in sources.items() if source}
 
 
-def _vocabulary(metadata: Metadata, where: str) -> _Vocabulary:
+def _vocabulary(metadata: Metadata, where: str) -> GGUFVocabulary:
     tokens = _strings(metadata, "tokenizer.ggml.tokens", where)
     numbers = metadata.get("tokenizer.ggml.token_type")
     numbers = [int(number) for number in numbers] if numbers is not None else [TokenType.NORMAL] * len(tokens)
@@ -216,7 +216,7 @@ def _vocabulary(metadata: Metadata, where: str) -> _Vocabulary:
     while types and types[-1] is TokenType.UNUSED:
         tokens.pop()
         types.pop()
-    vocabulary = _Vocabulary(tokens, types)
+    vocabulary = GGUFVocabulary(tokens, types)
     marks = [_special_id(metadata, key, vocabulary, where) for key in ("bos", "eos", "eot", "eom")]
     marks += [id for id, token in enumerate(tokens) if token in END_NAMES]
     for id in marks:
@@ -225,7 +225,7 @@ def _vocabulary(metadata: Metadata, where: str) -> _Vocabulary:
     return vocabulary
 
 
-def _special_id(metadata: Metadata, name: str, vocabulary: _Vocabulary, where: str) -> int | None:
+def _special_id(metadata: Metadata, name: str, vocabulary: GGUFVocabulary, where: str) -> int | None:
     """The id under ``tokenizer.ggml.NAME_token_id``; None without one, and for ids outside, as llama.cpp has it."""
     id = metadata.get(f"tokenizer.ggml.{name}_token_id")
     if id is None:

@@ -18,20 +18,32 @@ first rule fails (its prompt is not a prefix of the whole) gets the answer's con
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
 from underhood.core.protocols import Tokenizer
+from underhood.text.answer_spans import EncodedText, common_prefix, special_pattern
 from underhood.text.chat import Rendered
-from underhood.text.template_sandbox import RenderedText, RenderLimits, render_template
+from underhood.text.template_sandbox import (
+    ConversationToRender,
+    RenderedConversation,
+    RenderedText,
+    RenderLimits,
+    render_conversations,
+    render_template,
+)
 
 FOREIGN_ROLES = ("system", "user", "assistant", "tool", "developer", "ipython", "function")
 
-Parts = list[str | int]
+Tools = Sequence[Mapping[str, Any]]
+
+CONVERSATIONS_AT_ONCE = 64
+"""Conversations in one request to the rendering process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,33 +106,64 @@ class ForeignTemplate:
             UserError: no message, an unknown role, or the template refuses or fails.
         """
         check_foreign_messages(messages)
-        mark = _unused_character([self.source, json.dumps([messages, tools], ensure_ascii=False, default=str)])
+        [rendered] = self._render(tokenizer, [messages], [tools], variables, prompt=add_generation_prompt)
+        return rendered
+
+    def render_all(
+        self,
+        tokenizer: Tokenizer,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        tools: Sequence[Tools | None] | None = None,
+    ) -> Iterator[Rendered]:
+        """Many conversations as tokens and loss mask, in order; the process that renders is asked once for many.
+
+        Args:
+            tools: of each conversation, or None.
+
+        Raises:
+            UserError: as for `render`, when the conversation's turn has come.
+        """
+        all_tools = tools or [None] * len(conversations)
+        for first in range(0, len(conversations), CONVERSATIONS_AT_ONCE):
+            some = conversations[first : first + CONVERSATIONS_AT_ONCE]
+            good = []
+            for messages in some:
+                try:
+                    check_foreign_messages(messages)
+                except UserError:
+                    break
+                good.append(messages)
+            yield from self._render(tokenizer, good, all_tools[first : first + len(good)], {})
+            if len(good) < len(some):
+                check_foreign_messages(some[len(good)])
+
+    def _render(
+        self,
+        tokenizer: Tokenizer,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        tools: Sequence[Tools | None],
+        variables: Mapping[str, Any],
+        *,
+        prompt: bool = False,
+    ) -> Iterator[Rendered]:
+        shown = json.dumps([conversations, tools], ensure_ascii=False, default=str)
+        mark = _unused_character(self.source + shown)
         hide = _hider(tuple(tokenizer.special), mark)
-        hidden = [_hide_message(message, hide) for message in messages]
-        shown_tools = None if tools is None else _map_strings(list(tools), hide)
-        cache: dict[str, RenderedText] = {}
-
-        def text_of(some: Sequence[Mapping[str, Any]], prompt: bool) -> RenderedText:
-            key = json.dumps([some, prompt])
-            if key not in cache:
-                cache[key] = self._text(some, prompt, shown_tools, variables)
-            return cache[key]
-
-        rendered = text_of(hidden, add_generation_prompt)
-
-        def ids_of(text: str) -> list[int]:
-            return encode_parts(tokenizer, split_special(text, tokenizer.special, mark))
-
-        ids = ids_of(rendered.text)
-        spans = rendered.spans or self._spans(tokenizer, hidden, rendered.text, text_of, mark, add_generation_prompt)
-        mask = [False] * len(ids)
-        for start, end in spans:
-            first = _common(ids_of(rendered.text[:start]), ids)
-            upto = ids_of(rendered.text[:end])
-            last = _common(upto, ids)
-            last += last < len(upto)  # a token that reaches beyond the answer's end is said with it
-            mask[first:last] = [True] * (last - first)
-        return Rendered(ids, mask)
+        hidden = [[_hide_message(message, hide) for message in messages] for messages in conversations]
+        shown_tools = [None if each is None else _map_strings(list(each), hide) for each in tools]
+        asked = [
+            ConversationToRender(messages, _answers(messages), prompt, each)
+            for messages, each in zip(hidden, shown_tools, strict=True)
+        ]
+        given = {**self.variables, **variables}
+        texts = render_conversations(self.source, given, asked, self.limits, where=self.where)
+        for each, text in zip(asked, texts, strict=False):  # there may be fewer, the last of them an error
+            if isinstance(text, UserError):
+                raise text
+            text_of = functools.partial(self._text, tools=each.tools, variables=variables)
+            encoded = EncodedText(tokenizer, text.text, mark)
+            spans = text.spans or self._spans(tokenizer, each.messages, text, text_of, mark, prompt)
+            yield Rendered(encoded.ids, encoded.mask(spans))
 
     def writes(self, name: str) -> bool:
         """Whether the template's source names this field of a message or of a conversation."""
@@ -148,14 +191,17 @@ class ForeignTemplate:
         self,
         tokenizer: Tokenizer,
         messages: Sequence[Mapping[str, Any]],
-        text: str,
+        rendered: RenderedConversation,
         text_of: Callable[[Sequence[Mapping[str, Any]], bool], RenderedText],
         mark: str,
         prompted: bool,
     ) -> list[tuple[int, int]]:
         """Character spans of the answers in the rendered text."""
-        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        starts = [self._start(number, messages, text, text_of, mark, prompted) for number in answers]
+        text, answers = rendered.text, _answers(messages)
+        starts = [
+            self._marked_start(number, messages, text_of, text, mark, prompted) if start is None else start
+            for number, start in zip(answers, rendered.starts, strict=True)
+        ]
         stops = set(self.stop_ids(tokenizer))
         names = [name for name, id in tokenizer.special.items() if id in stops]
         end_token = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
@@ -167,37 +213,35 @@ class ForeignTemplate:
                 continue
             # No end of turn: up to where the conversation so far ends, without the white space that follows it.
             so_far = text_of(messages[: number + 1], False).text
-            end = min(_common(so_far, text), limit)
+            end = min(common_prefix(so_far, text), limit)
             spans.append((start, max(start, len(text[:end].rstrip()))))
         return spans
 
-    def _start(
+    def _marked_start(
         self,
         number: int,
         messages: Sequence[Mapping[str, Any]],
-        text: str,
         text_of: Callable[[Sequence[Mapping[str, Any]], bool], RenderedText],
+        text: str,
         mark: str,
         prompted: bool,
     ) -> int:
-        """Where the answer that is message `number` begins in the rendered text."""
-        try:
-            prompt = text_of(messages[:number], True).text if number else None
-        except UserError:  # templates may refuse what is only a part of a conversation
-            prompt = None
-        if prompt is not None and text.startswith(prompt):
-            return len(prompt)
+        """Where the content of the answer that is message `number` begins in the rendered text."""
         content = messages[number].get("content")
         other = [*messages]
         other[number] = {**messages[number], "content": mark + (content if isinstance(content, str) else "")}
         marked = text_of(other, prompted).text
-        at = _common(marked, text)
+        at = common_prefix(marked, text)
         if marked[at : at + 1] != mark:
             raise UserError(
                 f"{self.where} does not show where message {number}, an answer, begins",
                 fix="Use a template with {% generation %} blocks around the assistant's turns",
             )
         return at
+
+
+def _answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [number for number, message in enumerate(messages) if message["role"] == "assistant"]
 
 
 def check_foreign_messages(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -220,34 +264,6 @@ def check_foreign_messages(messages: Sequence[Mapping[str, Any]]) -> None:
             raise UserError(f"message {number} has no text", expected="content", got=repr(message.get("content")))
 
 
-def split_special(text: str, special: Mapping[str, int], mark: str = "") -> Parts:
-    """The text with each special spelling as its id; `mark`, which keeps spellings from being found, is taken out."""
-    parts: Parts = []
-    at = 0
-    for match in _special_pattern(tuple(special)).finditer(text):
-        parts += [text[at : match.start()], special[match[0]]]
-        at = match.end()
-    parts.append(text[at:])
-    if mark:
-        parts = [piece.replace(mark, "") if isinstance(piece, str) else piece for piece in parts]
-    return [piece for piece in parts if piece != ""]
-
-
-def encode_parts(tokenizer: Tokenizer, parts: Sequence[str | int]) -> list[int]:
-    """The ids of texts and special ids in a row, the tokenizer's own rules at the seams where it has such rules."""
-    own = getattr(tokenizer, "encode_parts", None)
-    if own is not None:
-        return own(parts)
-    return [id for piece in parts for id in ([piece] if isinstance(piece, int) else tokenizer.encode(piece))]
-
-
-@functools.lru_cache(maxsize=64)
-def _special_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    # A name of one character could not be broken; no vocabulary has one.
-    names = tuple(name for name in names if len(name) > 1)
-    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
-
-
 @functools.lru_cache(maxsize=64)
 def _hider(names: tuple[str, ...], mark: str) -> Callable[[str], str]:
     """A function that breaks special spellings with the mark, and those that a text's neighbours could complete."""
@@ -255,7 +271,7 @@ def _hider(names: tuple[str, ...], mark: str) -> Callable[[str], str]:
     tails = {name[start:] for name in names for start in range(1, len(name))}
     longest = max(map(len, names), default=0)
     # Looking ahead finds spellings that overlap, too.
-    first_character = re.compile(f"(?=(?:{_special_pattern(names).pattern})).", re.DOTALL)
+    first_character = re.compile(f"(?=(?:{special_pattern(names).pattern})).", re.DOTALL)
 
     def hide(text: str) -> str:
         core = text.strip()  # templates strip
@@ -288,19 +304,10 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _unused_character(texts: Sequence[str]) -> str:
-    """A character that none of the texts holds; a noncharacter as long as one is free."""
-    used = set().union(*texts)
-    choices = [*range(0xFDD0, 0xFDEE), *range(0xF0000, 0x10FFFE)]
-    return next(chr(code) for code in choices if chr(code) not in used)
-
-
-def _common(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """How many elements two sequences share at the beginning."""
-    shortest = min(len(left), len(right))
-    if left[:shortest] == right[:shortest]:
-        return shortest
-    return next(index for index in range(shortest) if left[index] != right[index])
+def _unused_character(text: str) -> str:
+    """A character that the text does not hold; a noncharacter as long as one is free."""
+    codes = itertools.chain(range(0xFDD0, 0xFDEE), range(0xF0000, 0x10FFFE))
+    return next(chr(code) for code in codes if chr(code) not in text)
 
 
 @functools.lru_cache(maxsize=64)
@@ -315,6 +322,6 @@ def _end_of_turn(template: ForeignTemplate, special: tuple[tuple[str, int], ...]
         if word not in text:
             continue
         behind = text[text.index(word) + len(word) :]
-        if match := _special_pattern(tuple(dict(special))).search(behind):
+        if match := special_pattern(tuple(dict(special))).search(behind):
             return dict(special)[match[0]]
     return None

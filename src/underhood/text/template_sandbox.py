@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,34 @@ class RenderedText:
     spans: list[tuple[int, int]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class RenderedConversation(RenderedText):
+    """The same with the place where each answer begins.
+
+    Attributes:
+        starts: for each answer, where the conversation before it, rendered with the generation prompt, ends; None where
+            that is not a beginning of the text. Empty if there are spans.
+    """
+
+    starts: list[int | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ConversationToRender:
+    """A conversation for `render_conversations`.
+
+    Attributes:
+        answers: numbers of the messages whose beginnings are wanted.
+        prompt: whether to open an assistant turn at the end.
+        tools: descriptions of functions, or None.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    answers: Sequence[int] = ()
+    prompt: bool = False
+    tools: Sequence[Mapping[str, Any]] | None = None
+
+
 DEFAULT_LIMITS = RenderLimits()
 
 
@@ -73,14 +101,68 @@ def render_template(
         UserError: the template is wrong, refuses the conversation, takes too long or writes too much.
     """
     request = {"template": source, "variables": _all_given(variables), "characters": limits.characters}
+    answer = _ask(request, limits, where)
+    _check(answer, limits, where)
+    return RenderedText(answer["text"], [(start, end) for start, end in answer["spans"]])
+
+
+def render_conversations(
+    source: str,
+    variables: Mapping[str, Any],
+    conversations: Sequence[ConversationToRender],
+    limits: RenderLimits = DEFAULT_LIMITS,
+    *,
+    where: str = "the chat template",
+) -> list[RenderedConversation | UserError]:
+    """Renders many conversations, and where their answers begin, in one request to the process.
+
+    Args:
+        variables: what all of them share; see `render_template`.
+
+    Returns:
+        For each conversation its text, or why it has none. Where the process had to be stopped, what comes after the
+        conversation that was the reason is left out.
+    """
+    request = {"template": source, "variables": _all_given(variables), "characters": limits.characters}
+    try:
+        asked = [vars(each) for each in conversations]
+        answer = _ask(request | {"conversations": asked}, limits, where)
+        _check(answer, limits, where)
+    except UserError as error:
+        if len(conversations) < 2:
+            return [error]
+        # One conversation that takes too long, or all the memory, must not be blamed on the others.
+        singly: list[RenderedConversation | UserError] = []
+        for each in conversations:
+            singly += render_conversations(source, variables, [each], limits, where=where)
+            if isinstance(singly[-1], UserError):
+                break
+        return singly
+    rendered: list[RenderedConversation | UserError] = []
+    for each in answer["conversations"]:
+        try:
+            _check(each, limits, where)
+            spans = [(start, end) for start, end in each["spans"]]
+            rendered.append(RenderedConversation(each["text"], spans, each["starts"]))
+        except UserError as error:
+            rendered.append(error)
+    return rendered
+
+
+def _ask(request: Mapping[str, Any], limits: RenderLimits, where: str) -> Any:
+    """What the process answers to a request."""
     try:
         line = json.dumps(request).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise UserError(f"the conversation holds values that JSON cannot express: {error}") from error
-    answer = json.loads(_process(limits).ask(line, limits.seconds, where))
+    return json.loads(_process(limits).ask(line, limits.seconds, where))
+
+
+def _check(answer: Mapping[str, Any], limits: RenderLimits, where: str) -> None:
+    """Raises a `UserError` for an answer that is an error."""
     kind, message = answer.get("error"), answer.get("message", "")
     if kind is None:
-        return RenderedText(answer["text"], [(start, end) for start, end in answer["spans"]])
+        return
     if kind == "refused":
         raise UserError(f"{where} refuses the conversation: {message}")
     if kind == "syntax":

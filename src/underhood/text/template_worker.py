@@ -140,8 +140,44 @@ def answer(sandbox: ImmutableSandboxedEnvironment, known: dict[str, jinja2.Templ
             if len(known) >= KEPT:
                 known.clear()
             known[source] = sandbox.from_string(source)
+        if "conversations" in request:
+            return {"conversations": [conversation(known[source], request, each) for each in request["conversations"]]}
         text, spans = render(known[source], request["variables"], request["characters"])
         return {"text": text, "spans": spans}
+    except Exception as error:
+        return explained(error)
+
+
+def conversation(template: jinja2.Template, request: Any, asked: Any) -> dict[str, Any]:
+    """The answer for one of many conversations: its text, spans, and where each answer begins.
+
+    An answer begins where the conversation before it, rendered with the generation prompt, ends. Only that length
+    goes back to the program, and only where the rendered beginning is one; null says that it is not.
+    """
+    messages, characters = asked["messages"], request["characters"]
+
+    def rendered(count: int, prompt: bool) -> tuple[str, list[list[int]]]:
+        given = {"messages": messages[:count], "add_generation_prompt": prompt, "tools": asked["tools"]}
+        return render(template, request["variables"] | given, characters)
+
+    try:
+        text, spans = rendered(len(messages), asked["prompt"])
+    except Exception as error:
+        return explained(error)
+    starts: list[int | None] = []
+    for number in [] if spans else asked["answers"]:
+        try:
+            beginning = rendered(number, True)[0] if number else None
+        except Exception:  # templates may refuse what is only a part of a conversation
+            beginning = None
+        starts.append(None if beginning is None or not text.startswith(beginning) else len(beginning))
+    return {"text": text, "spans": spans, "starts": starts}
+
+
+def explained(failure: Exception) -> dict[str, Any]:
+    """What kind of error happened, and its message."""
+    try:
+        raise failure
     except Refusal as error:
         return {"error": "refused", "message": str(error)}
     except OutputTooLong:
