@@ -161,12 +161,22 @@ MISTAKES = [
     (lambda m: m.chat(["hello"]), r"messages\[0\] is not a message"),
     (lambda m: m.chat(5), "messages is not a conversation"),
     (lambda m: m.chat([{"role": "assistant", "content": "Hi"}]), "there is nothing to answer"),
-    (lambda m: underhood.load(None), "run names no model; expected a folder, a file or hf:OWNER/NAME, got None"),
-    (lambda m: underhood.load(""), "run names no model"),
+    (
+        lambda m: underhood.load(None),
+        "run names no folder or file; expected a folder, a file or .*, got None",
+    ),
+    (lambda m: underhood.load(""), "run names no folder or file"),
     (lambda m: underhood.load(m.run, stage="bsae"), "base"),
     (lambda m: underhood.load(m.run, device="gpu"), "gpu"),
     (lambda m: underhood.open_run("/no/such/run"), "there is no run in /no/such/run"),
-    (lambda m: underhood.open_run(7), "names no model"),
+    (
+        lambda m: underhood.open_retriever("runs/x"),
+        "expected what underhood.load returns, got a str",
+    ),
+    (lambda m: underhood.open_retriever(m, 5), "path names no folder or file"),
+    (lambda m: m.conversation().reply(5), "the message is not a string"),
+    (lambda m: m.conversation().reply("a", max_new_tokens=-1), "max_new_tokens is out of range"),
+    (lambda m: underhood.open_run(7), "names no folder or file"),
 ]
 
 

@@ -36,7 +36,7 @@ def check_path(path: object, name: str = "run") -> None:
     """Raises a `UserError` for what names no place."""
     if not isinstance(path, (str, Path)) or not str(path).strip():
         got = "an empty one" if isinstance(path, str) else kind_of(path)
-        raise UserError(f"{name} names no model", expected="a folder, a file or hf:OWNER/NAME", got=got)
+        raise UserError(f"{name} names no folder or file", expected="a folder, a file or hf:OWNER/NAME", got=got)
 
 
 def check_messages(messages: object) -> None:

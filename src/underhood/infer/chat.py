@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import LanguageModel, Tokenizer
+from underhood.infer.arguments import check_count, check_text
 from underhood.infer.grammar import Grammar
 from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import GREEDY, SamplingSpec
@@ -128,6 +129,8 @@ class ChatSession:
         Raises:
             UserError: the message alone does not fit into the context (nothing is said then).
         """
+        check_text(text, "the message")
+        check_count(max_new_tokens, "max_new_tokens")
         conversation = [*self.messages, {"role": "user", "content": text}]
         request = self.request(text, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop)
         turn = sum(message["role"] == "user" for message in self.messages)  # with a seed, every turn draws anew

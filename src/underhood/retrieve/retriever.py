@@ -11,6 +11,7 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.data.grounded import NOTHING_FOUND
+from underhood.infer.arguments import check_path, kind_of
 from underhood.infer.chat import ANSWER_SHARE
 from underhood.infer.grammar import Grammar
 from underhood.infer.load import LoadedModel
@@ -230,6 +231,10 @@ def open_retriever(loaded: LoadedModel, path: str | Path | None = None) -> Retri
     Raises:
         UserError: the model has not learnt to chat, or there is no index at `path`.
     """
+    if not isinstance(loaded, LoadedModel):
+        raise UserError("that is not a model", expected="what underhood.load returns", got=kind_of(loaded))
+    if path is not None:
+        check_path(path, "path")
     if path is None:
         path = loaded.run / RUN_INDEX
         if not (loaded.retrieval is not None and loaded.chats and path.exists()):
