@@ -27,6 +27,15 @@ def test_path_pages_are_those_of_the_export_with_a_way_back():
     assert "frame-ancestors 'none'" in actual.headers["content-security-policy"]
 
 
+def test_other_spellings_of_a_milestone_lead_to_its_page_and_reference_pages_are_there():
+    for name in ("markov-1913", "1913_markov", "p1913-markov"):
+        assert client().get(f"/path/{name}.html").url.path == "/path/p1913_markov.html"
+    for name, says in (("docs-glossary", "Divides the logits"), ("commands", "--temperature"), ("code", "nn/rope.py")):
+        actual = client().get(f"/path/{name}.html")
+        assert actual.status_code == 200
+        assert says in actual.text
+
+
 def test_path_page_that_does_not_exist_is_not_found():
     assert client().get("/path/p2099_nothing.html").status_code == 404
     assert client().get("/path/p1913_markov.html").status_code == 200

@@ -7,8 +7,9 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
+from underhood.core.errors import UserError
 from underhood.curriculum import results
-from underhood.curriculum.index import milestones
+from underhood.curriculum.index import find, milestones
 from underhood.curriculum.pages.reference import reference_names
 from underhood.curriculum.pages.site import page
 from underhood.web.errors import ApiError
@@ -23,7 +24,10 @@ HEADERS = {
 
 
 def path_router(own_results: Path | None = None) -> APIRouter:
-    """``/path/``, the map, milestones and reference pages; results are read anew each time."""
+    """``/path/``, the map, milestones and reference pages; results are read anew each time.
+
+    Another spelling of a milestone, or a topic that it covers, leads to its page.
+    """
     router = APIRouter(include_in_schema=False)
 
     @router.get("/path")
@@ -34,7 +38,10 @@ def path_router(own_results: Path | None = None) -> APIRouter:
     @router.get("/path/{name}.html")
     def one(name: str) -> Response:
         if name != "index" and name not in milestones() and name not in reference_names():
-            raise ApiError(404, f"There is no page {name} on the path.")
+            try:
+                return RedirectResponse(f"/path/{find(name).stem}.html", headers=HEADERS)
+            except UserError as error:
+                raise ApiError(404, f"There is no page {name} on the path: {error}") from None
         text = page(name, results.places(own_results), app=True)
         return Response(text, media_type="text/html", headers=HEADERS)
 
