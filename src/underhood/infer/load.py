@@ -109,8 +109,6 @@ class LoadedModel:
         facts = {
             "Model": f"{self.stage} of {self.run}",
             "Parameters": f"{parameter_count(self.model):,}",
-            "Vocabulary": f"{self.spec.vocab_size:,}",
-            "Context": f"{self.spec.context_length:,} tokens" if self.spec.context_length else "unlimited",
             "Trained": f"{self.step:,} steps" if self.step else "by others",
             "Answers questions": "yes" if self.chats else "no, it continues texts",
         }
