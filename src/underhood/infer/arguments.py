@@ -26,8 +26,8 @@ def check_texts(texts: object, name: str = "texts") -> None:
 
 def check_count(value: object, name: str, least: int = 0, most: int | None = None) -> None:
     """Raises a `UserError` for what is not a whole number from `least` to `most`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or int(value) < least or (most is not None and int(value) > most):
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if number is None or number < least or (most is not None and number > most):
         upper = "up" if most is None else f"to {most:,}"
         raise UserError(f"{name} is out of range", expected=f"a whole number from {least} {upper}", got=repr(value))
 
