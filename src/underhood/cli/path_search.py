@@ -67,9 +67,9 @@ def print_entry(out: Console, hit: SearchHit) -> None:
         return
     where = f"{entry.see}  " if entry.kind in ("docs", "code") else ""
     heading = "" if entry.kind == "code" else entry.title
-    line = Text.assemble((f"{KINDS[entry.kind]:<{KIND_WIDTH}}", "dim"), (where or heading, "bold"))
+    line = Text.assemble((f"{KINDS[entry.kind]:<{KIND_WIDTH}}", "dim"), (where.rstrip() or heading, "bold"))
     if where and heading and len(where) + len(heading) + KIND_WIDTH <= out.width:
-        line.append(heading)
+        line.append(f"  {heading}")
     out.print(line, soft_wrap=True)
     about = f"{entry.summary} ({entry.target})" if entry.kind == "milestone" else entry.summary
     room = out.width - KIND_WIDTH
