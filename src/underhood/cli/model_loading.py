@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from underhood.ui.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from underhood.infer.load import LoadedModel
+    from underhood.models.hub_weights import Progress
 
 
 def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = False) -> LoadedModel:
@@ -29,37 +32,44 @@ def open_model(run: str | Path, stage: str | None = None, *, keep_type: bool = F
     from underhood.infer.load import load
 
     dtype: torch.dtype | None = None if keep_type else torch.float32
+    return _with_bar(lambda progress: load(run, stage, dtype=dtype, progress=progress))
+
+
+def _with_bar(read: Callable[[Progress | None], LoadedModel]) -> LoadedModel:
     screen = console(sys.stderr)
     if not screen.is_terminal:
-        return load(run, stage, dtype=dtype)
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+        return read(None)
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+    from rich.progress import Progress as ProgressBar
 
-    with Progress(
+    with ProgressBar(
         "Reading", BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=screen, transient=True
     ) as bar:
         task = bar.add_task("", total=None, visible=False)
-        return load(
-            run,
-            stage,
-            dtype=dtype,
-            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
-        )
+        return read(lambda done, total: bar.update(task, completed=done, total=total, visible=True))
 
 
 def open_for_writing(run: str | Path, stage: str | None = None) -> LoadedModel:
     """`open_model`, then made ready to write, with a line on standard error meanwhile.
 
-    For a large model that means compiling: some seconds, once per machine.
+    A GGUF file's quantised matrices stay in few bits. On a new machine kernels are compiled after the first token.
 
     Raises:
         UserError: as `underhood.load`.
     """
     from rich.live import Live
 
-    from underhood.infer.opening import optimize_if_large
+    from underhood.infer.opening import is_large, optimize_if_large
+    from underhood.infer.packed_loading import load_for_inference
+    from underhood.kernels.jit import defer_compiling
 
-    loaded = open_model(run, stage)
+    new = defer_compiling()
+    loaded = _with_bar(lambda progress: load_for_inference(run, stage, progress=progress))
     screen = console(sys.stderr)
+    if loaded.note:
+        print(loaded.note, file=sys.stderr)
+    if new and is_large(loaded):
+        print("Kernels are compiled once, after the first token: half a minute", file=sys.stderr)
     note = Live("Making the model ready to write", console=screen, auto_refresh=False, transient=True)
     with note if screen.is_terminal else nullcontext():
         return optimize_if_large(loaded)

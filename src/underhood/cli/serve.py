@@ -124,6 +124,8 @@ def run(args: Args) -> int:
         for model in registry.served:
             also = ", ".join(registry.aliases(model))
             print(f"{model.id}" + (f"  (also {also})" if also else ""))
+            if model.loaded.note:
+                print(f"  {model.loaded.note}")
         for index in registry.default_indexes():
             print(f"Answers come from {corpus_line(index)}.")
         print(f"\nPage: {url}    API: {url}/v1    Ctrl-C ends it.", flush=True)

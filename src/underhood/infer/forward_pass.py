@@ -16,6 +16,7 @@ from torch import Tensor
 from underhood.core.protocols import AttendingCache, Cache, HiddenStateModel, LanguageModel
 from underhood.infer.cache import device_of
 from underhood.infer.optimize import compiled_decoder, select_path
+from underhood.kernels.jit import end_deferral
 
 
 class ForwardPass:
@@ -48,6 +49,7 @@ class ForwardPass:
         Ids beyond the model's `token_count` get −∞.
         """
         logits_NV = self._logits(tokens, cache, positions_BT, columns)
+        end_deferral()  # a first token does not wait for compiling, the others are worth it
         token_count = getattr(self.model, "token_count", None)
         if token_count is not None and token_count < logits_NV.shape[-1]:
             logits_NV[:, token_count:] = -math.inf

@@ -66,6 +66,7 @@ class LoadedModel:
         roles: which ids open and end its texts, as a published model's files say; None for a model made here.
         retrieval: the form in which it was trained to answer from retrieved passages (a key of `retrieve.TRAINED`),
             or None.
+        note: what became of its weights when they were read, for people; empty if nothing did.
     """
 
     model: BuiltModel
@@ -78,6 +79,7 @@ class LoadedModel:
     template: Template | None = None
     roles: SpecialTokenIds | None = None
     retrieval: str | None = None
+    note: str = ""
 
     def __post_init__(self):
         if isinstance(self.model, Decoder) and self.tokenizer.vocab_size < self.model.vocab_size:
@@ -360,9 +362,9 @@ def _published(
     progress: Progress | None,
 ) -> LoadedModel:
     """The model of a Hugging Face folder."""
-    _check_stage(folder, stage)
+    check_stage(folder, stage)
     model = load_decoder(folder, dtype=dtype, device=device, progress=progress)
-    return _as_published(folder, model, load_tokenizer_files(folder, model.vocab_size))
+    return as_published(folder, model, load_tokenizer_files(folder, model.vocab_size))
 
 
 def _gguf(
@@ -373,18 +375,18 @@ def _gguf(
     progress: Progress | None,
 ) -> LoadedModel:
     """The model of a GGUF file."""
-    _check_stage(file, stage)
+    check_stage(file, stage)
     contents = read_gguf(file)
     model = load_gguf(contents, dtype=dtype, device=device, progress=progress)
-    return _as_published(file, model, load_gguf_tokenizer(contents.metadata, model.vocab_size, where=str(file)))
+    return as_published(file, model, load_gguf_tokenizer(contents.metadata, model.vocab_size, where=str(file)))
 
 
-def _check_stage(path: Path, stage: str | None) -> None:
+def check_stage(path: Path, stage: str | None) -> None:
     if stage not in (None, PUBLISHED):
         raise UserError(f"{path} is a published model and has no stages", fix="Leave out the stage")
 
 
-def _as_published(path: Path, model: Decoder, text: tuple[Tokenizer, Template | None, SpecialTokenIds]) -> LoadedModel:
+def as_published(path: Path, model: Decoder, text: tuple[Tokenizer, Template | None, SpecialTokenIds]) -> LoadedModel:
     tokenizer, template, roles = text
     return LoadedModel(
         model=model,

@@ -8,9 +8,9 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.infer.drafts import check_draft
-from underhood.infer.load import LoadedModel, load
+from underhood.infer.load import LoadedModel
 from underhood.infer.optimize import Quantized, optimize_for_inference
-from underhood.infer.sequence_runner import warm_up
+from underhood.infer.packed_loading import load_for_inference
 from underhood.models.base import BuiltModel, parameter_count
 
 MIN_OPTIMIZED_PARAMETERS = 20_000_000
@@ -19,11 +19,15 @@ MIN_OPTIMIZED_PARAMETERS = 20_000_000
 A server always optimizes: it writes many texts."""
 
 
+def is_large(loaded: LoadedModel) -> bool:
+    """Whether one command's text pays for the kernels."""
+    return parameter_count(loaded.model) >= MIN_OPTIMIZED_PARAMETERS
+
+
 def optimize_if_large(loaded: LoadedModel) -> LoadedModel:
-    """The same model; of a large one a copy that decodes faster, with its kernels compiled."""
-    if parameter_count(loaded.model) >= MIN_OPTIMIZED_PARAMETERS:
+    """The same model; of a large one a copy that decodes faster. Its kernels are loaded when they are called."""
+    if is_large(loaded):
         loaded = replace(loaded, model=optimize_for_inference(loaded.model))
-        warm_up(loaded.model)
     return loaded
 
 
@@ -33,7 +37,7 @@ def open_draft(name: str | Path, models: list[LoadedModel], quantize: Quantized 
     Raises:
         UserError: there is no such model, or its tokens are others than those of one of the models.
     """
-    draft = load(name)
+    draft = load_for_inference(name, quantize=quantize)
     for target in models:
         check_draft(target.model, draft.model)
         if not _same_tokens(draft.tokenizer, target.tokenizer):

@@ -17,7 +17,7 @@ from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX, CpuDecoder, UnsupportedModule
 from underhood.kernels.fused_layers import fuse as fuse_layers
-from underhood.kernels.jit import HAS_NUMBA, warn_without_numba
+from underhood.kernels.jit import HAS_NUMBA, uses_kernels, warn_without_numba
 from underhood.kernels.small_batch_linear import use_small_batch_linears
 from underhood.kernels.weight_only_linear import Int4Linear, Int8Linear, WeightOnlyLinear
 from underhood.models.base import BuiltModel
@@ -153,6 +153,6 @@ def select_path(model: object, compiled: CpuDecoder | None, sequences: int, toke
     hooked = model.hooked
     if hooked is not None:
         return ("fused" if hooked is model else "eager"), hooked
-    if compiled is not None and sequences == 1 and tokens <= DECODE_BATCH_MAX:
+    if compiled is not None and uses_kernels() and sequences == 1 and tokens <= DECODE_BATCH_MAX:
         return "compiled", model
     return "fused", model

@@ -6,7 +6,6 @@ is used; an embedding widens the rows that it looks up.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal
@@ -16,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from underhood.kernels.block_matmul import BlockWeights, multiply_blocks
+from underhood.kernels.block_matmul import BlockWeights, interleave, multiply_blocks
 from underhood.kernels.block_simd import BLOCK, PANEL
+from underhood.kernels.jit import uses_kernels
 from underhood.kernels.weight_only_linear import Product, WeightOnlyLinear
 
 BlockKind = Literal["q4_0", "q4_1", "q8_0"]
@@ -53,18 +53,12 @@ class BlockLinear(WeightOnlyLinear):
         (outputs, size), block = rows_OX.shape, BLOCK_BYTES[kind]
         if size % block or not outputs:
             raise ValueError(f"rows of {kind} have a multiple of {block} bytes, got {outputs} rows of {size}")
-        panels, blocks = -(-outputs // PANEL), size // block
-        if outputs % PANEL or not rows_OX.flags.c_contiguous:
-            padded_OX = np.zeros((panels * PANEL, size), dtype=np.uint8)
-            padded_OX[:outputs] = rows_OX
-            rows_OX = padded_OX
-        words = _tensor(rows_OX).view(panels, PANEL, blocks, block // 2)
-        scale = words[..., 0].transpose(1, 2).contiguous().view(torch.float16)
+        words_OBW = np.ascontiguousarray(rows_OX).view(np.uint16).reshape(outputs, -1, block // 2)
+        scale = _panels(words_OBW, 0, 1, 1).flatten(2).view(torch.float16)
         if kind == "q8_0":
-            codes = words[..., 1:].permute(0, 2, 3, 1).contiguous().view(torch.int8).flatten(2)
-            return cls(codes, scale, None, outputs, bias)
-        offset = words[..., 1].transpose(1, 2).contiguous().view(torch.float16) if kind == "q4_1" else None
-        codes = words[..., -8:].unflatten(-1, (4, 2)).permute(0, 2, 3, 1, 4).contiguous().view(torch.uint8).flatten(2)
+            return cls(_panels(words_OBW, 1, BLOCK // 2, 1).flatten(2).view(torch.int8), scale, None, outputs, bias)
+        offset = _panels(words_OBW, 1, 1, 1).flatten(2).view(torch.float16) if kind == "q4_1" else None
+        codes = _panels(words_OBW, block // 2 - 8, 4, 2).flatten(2).view(torch.uint8)
         return cls(codes, scale, offset, outputs, bias)
 
     @classmethod
@@ -96,20 +90,31 @@ class BlockLinear(WeightOnlyLinear):
         """Some rows of W, dequantised: (…, in) in float32."""
         shape, ids = ids.shape, ids.flatten()
         panel, lane = ids // PANEL, ids % PANEL
-        scale_NB1 = self.scale[panel, :, lane].float()[..., None]
-        if self.kind == "q8_0":
-            pairs = self.codes.view(*self.codes.shape[:2], -1, PANEL, 2)[panel, :, :, lane]
-            return pairs.flatten(2).float().mul_(scale_NB1).view(*shape, self.in_features)
-        both = self.codes.view(*self.codes.shape[:2], -1, PANEL, 4)[panel, :, :, lane].flatten(2)
-        codes_NBI = torch.cat((both & 15, both >> 4), dim=-1).float()
-        if self.offset is None:
-            rows_NBI = codes_NBI.sub_(8).mul_(scale_NB1)
-        else:
-            rows_NBI = codes_NBI.mul_(scale_NB1).add_(self.offset[panel, :, lane].float()[..., None])
-        return rows_NBI.view(*shape, self.in_features)
+        codes_NBX = self._by_row()[panel, :, :, lane].flatten(2)
+        offset_NB = None if self.offset is None else self.offset[panel, :, lane]
+        return self._widened(codes_NBX, self.scale[panel, :, lane], offset_NB).view(*shape, self.in_features)
 
     def weight(self) -> Tensor:
-        return self.rows(torch.arange(self.out_features))
+        codes_NBX = self._by_row().permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(2)
+        scale_NB, offset_NB = (
+            None if x is None else x.transpose(1, 2).flatten(0, 1) for x in (self.scale, self.offset)
+        )
+        assert scale_NB is not None
+        return self._widened(codes_NBX, scale_NB, offset_NB).flatten(1)[: self.out_features]
+
+    def _by_row(self) -> Tensor:
+        """The codes as (panels, blocks, units, PANEL, bytes of a unit)."""
+        return self.codes.view(*self.codes.shape[:2], -1, PANEL, 2 if self.kind == "q8_0" else 4)
+
+    def _widened(self, codes_NBX: Tensor, scale_NB: Tensor, offset_NB: Tensor | None) -> Tensor:
+        """Values of the blocks of rows, from their bytes; each product and sum is rounded, as in gguf's formulas."""
+        scale_NB1 = scale_NB.float()[..., None]
+        if self.kind == "q8_0":
+            return codes_NBX.float().mul_(scale_NB1)
+        codes_NBI = torch.cat((codes_NBX & 15, codes_NBX >> 4), dim=-1).float()
+        if offset_NB is None:
+            return codes_NBI.sub_(8).mul_(scale_NB1)
+        return codes_NBI.mul_(scale_NB1).add_(offset_NB.float()[..., None])
 
     def block_weights(self) -> BlockWeights:
         """The memory of the weights, for `multiply_blocks`."""
@@ -187,8 +192,16 @@ class BlockEmbedding(nn.Module):
         return x if self.scale == 1.0 else x * self.scale
 
 
-def _tensor(rows_OX: NDArray[np.uint8]) -> Tensor:
-    """The same memory as a tensor of 16-bit words."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it is only read
-        return torch.from_numpy(rows_OX.view(np.int16))
+def _panels(words_OBW: NDArray[np.uint16], first: int, units: int, size: int) -> Tensor:
+    """Interleaved rows (P, B, units, PANEL, size) of units of `size` words each; see `block_matmul.interleave`."""
+    outputs, blocks, _ = words_OBW.shape
+    panels = -(-outputs // PANEL)
+    units_PBURW = np.zeros((panels, blocks, units, PANEL, size), dtype=np.uint16)
+    if uses_kernels():
+        interleave(words_OBW, first, units_PBURW)
+    else:
+        rows_OBUW = words_OBW[:, :, first : first + units * size].reshape(outputs, blocks, units, size)
+        padded = np.zeros((panels * PANEL, blocks, units, size), dtype=np.uint16)
+        padded[:outputs] = rows_OBUW
+        units_PBURW[:] = padded.reshape(panels, PANEL, blocks, units, size).transpose(0, 2, 3, 1, 4)
+    return torch.from_numpy(units_PBURW)

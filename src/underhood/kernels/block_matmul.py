@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from underhood.kernels.block_simd import BLOCK, PANEL, panel_dots
-from underhood.kernels.jit import inline_kernel, parallel_kernel, prange, run_parallel
+from underhood.kernels.jit import inline_kernel, kernel, parallel_kernel, prange, run_parallel
 
 TILE_VECTORS = 4
 """Vectors that share the unpacking of weights in a prompt."""
@@ -73,6 +73,19 @@ def pair_order(nibbles: bool) -> np.ndarray:
         return np.arange(BLOCK)
     first = np.array([0, 16, 1, 17])  # lower and upper half of a word's first byte, then of its second
     return np.concatenate([np.stack((first, first + 2), axis=1).ravel() + 4 * step for step in range(4)])
+
+
+@kernel
+def interleave(words_OBW: Any, first: int, units_PBURW: Any) -> None:
+    """Rows of words as panels: from the word `first` of each block on, a unit of each row after the other."""
+    panels, blocks, units, _, size = units_PBURW.shape
+    for p in range(panels):
+        rows = min(PANEL, words_OBW.shape[0] - p * PANEL)
+        for b in range(blocks):
+            for u in range(units):
+                for r in range(rows):
+                    for w in range(size):
+                        units_PBURW[p, b, u, r, w] = words_OBW[p * PANEL + r, b, first + u * size + w]
 
 
 @parallel_kernel

@@ -45,9 +45,35 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+class _Deferral:
+    """Whether kernels wait; see `defer_compiling`."""
+
+    active = False
+
+
+def defer_compiling() -> bool:
+    """Where no kernel is cached yet, goes on without kernels until `end_deferral`: a first token needs no compiling.
+
+    Returns:
+        Whether that is the case.
+    """
+    _Deferral.active = HAS_NUMBA and not any(_folder().rglob("*.nbi"))
+    return _Deferral.active
+
+
+def end_deferral() -> None:
+    """From now on kernels are compiled when they are called."""
+    _Deferral.active = False
+
+
+def uses_kernels() -> bool:
+    """Whether kernels can be called: Numba is installed, and nothing waits."""
+    return HAS_NUMBA and not _Deferral.active
+
+
 def runs_compiled(x: Tensor) -> bool:
-    """Whether compiled kernels can take a tensor: float32 on a CPU, without gradients, and Numba is installed."""
-    return HAS_NUMBA and x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
+    """Whether compiled kernels can take a tensor: float32 on a CPU, without gradients, and `uses_kernels`."""
+    return uses_kernels() and x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad
 
 
 @lru_cache(maxsize=1)
@@ -114,11 +140,15 @@ def _cache_folder() -> Iterator[None]:
     unnoticed.
     """
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(Path(before or user_cache(), f"kernels-{_sources()}"))
+    config.CACHE_DIR = str(_folder())
     try:
         yield
     finally:
         config.CACHE_DIR = before
+
+
+def _folder() -> Path:
+    return Path(config.CACHE_DIR or user_cache(), f"kernels-{_sources()}")
 
 
 def user_cache() -> Path:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from underhood.kernels.elementwise import array
-from underhood.kernels.jit import HAS_NUMBA
+from underhood.kernels.jit import uses_kernels
 from underhood.kernels.matmul import GROUP, NONE, ROW_MULTIPLE, Weights, multiply
 from underhood.nn.qlora_linear import to_int8
 
@@ -41,7 +41,7 @@ class WeightOnlyLinear(nn.Module):
         return self.in_features * self.out_features + (0 if self.bias is None else self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not HAS_NUMBA:
+        if not uses_kernels():
             return F.linear(x, self.weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         x_NI = x.detach().reshape(-1, self.in_features).float().contiguous()
         y_NO = torch.empty(len(x_NI), self.out_features)

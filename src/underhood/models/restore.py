@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from underhood.core.checkpoint import Checkpoint
 from underhood.core.config import from_json
@@ -35,8 +38,7 @@ def spec_of(checkpoint: Checkpoint) -> ModelSpec:
 
 def empty_model(spec: ModelSpec, dtype: torch.dtype, device: torch.device | str) -> BuiltModel:
     """The model with memory for its weights and nothing in it yet; shared tensors stay shared."""
-    with torch.device("meta"):
-        model = spec.build().to(dtype)
+    model = skeleton(spec).to(dtype)
     first: dict[int, str] = {}
     shared: list[tuple[str, str]] = []
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -49,6 +51,21 @@ def empty_model(spec: ModelSpec, dtype: torch.dtype, device: torch.device | str)
     for name, original in shared:
         _set(model, name, model.get_parameter(original))
     return model
+
+
+def skeleton(spec: ModelSpec) -> BuiltModel:
+    """The model without memory for its weights, on the device "meta"."""
+    with torch.device("meta"), _NoRandomNumbers():
+        return spec.build()
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves out random initialisation. On the device "meta" it does nothing, but imports half of PyTorch: a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _set(model: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

@@ -18,6 +18,7 @@ from underhood.infer.load import LoadedModel, load
 from underhood.infer.memory import UNLIMITED, share_memory
 from underhood.infer.opening import open_draft
 from underhood.infer.optimize import Quantized, optimize_for_inference
+from underhood.infer.packed_loading import load_for_inference
 from underhood.infer.sequence_runner import warm_up
 from underhood.infer.stages import stages_of
 from underhood.models.base import parameter_count
@@ -116,7 +117,7 @@ class ModelRegistry:
         spec = spec or EngineSpec()
         opened: dict[str, LoadedModel] = {}
         for name in models:
-            for loaded, id in _open(name, stage):
+            for loaded, id in _open(name, stage, quantize):
                 if id in opened:
                     raise UserError(f"two models are called {id}", fix="Rename one of the folders")
                 opened[id] = loaded
@@ -192,7 +193,7 @@ class ModelRegistry:
             model.engine.close()
 
 
-def _open(name: str | Path, stage: str | None) -> list[tuple[LoadedModel, str]]:
+def _open(name: str | Path, stage: str | None, quantize: Quantized | None) -> list[tuple[LoadedModel, str]]:
     folder = fetch(name)
     stages = stages_of(folder)
     title = folder.resolve().name
@@ -200,7 +201,7 @@ def _open(name: str | Path, stage: str | None) -> list[tuple[LoadedModel, str]]:
         loaded = load(folder, stage)
         return [(loaded, f"{loaded.run.resolve().name}:{loaded.stage}")]
     if not stages:  # a published model, or nothing, which `load` explains
-        return [(load(folder, stage), title)]
+        return [(load_for_inference(folder, stage, quantize=quantize), title)]
     wanted = [stage] if stage is not None else stages[::-1]
     return [(load(folder, wanted_stage), f"{title}:{wanted_stage}") for wanted_stage in wanted]
 
