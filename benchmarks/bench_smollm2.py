@@ -119,7 +119,10 @@ def transformers_model(file: Path, folder: Path) -> Any:
     """transformers' model of the file; also saved as a folder, from which it is opened much faster."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32).eval()
+    read = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    del read.config.quantization_config  # or it could not be saved, though it is dequantised
+    model = type(read)(read.config).eval()
+    model.load_state_dict(read.state_dict())
     model.generation_config.eos_token_id = None
     model.save_pretrained(folder / "hub")
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder / "hub")
