@@ -150,6 +150,14 @@ def test_parameters_are_counted_once() -> None:
         assert sum(parameter.numel() for parameter in model.parameters()) == 5 * 64  # the norms
 
 
+def test_position_embeddings_stay_plain() -> None:
+    config = dict(CONFIGS["gpt2"]) | {"n_embd": 64, "n_layer": 1, "n_head": 4, "vocab_size": 90}
+    model = spec_from_config(config, where="the test").build()
+    names = [name for name, parameter in model.named_parameters() if parameter.ndim == 2]
+    assert "position_embed.weight" in names
+    assert {name for name in names if not takes_blocks(model, name)} == {"position_embed.weight"}
+
+
 def test_a_matrix_of_another_shape_is_refused() -> None:
     model = small("llama-3.2-1b")
     rows = BlockRows(np.zeros((16, 34), dtype=np.uint8), "q8_0")

@@ -33,10 +33,11 @@ class SoftcappedBlocks(nn.Module):
 
 
 def takes_blocks(model: nn.Module, name: str) -> bool:
-    """Whether a parameter is the matrix of a layer that `use_blocks` can replace."""
+    """Whether a parameter is the matrix of a layer that `use_blocks` can replace; position embeddings stay plain."""
     path, _, kind = name.rpartition(".")
     module = model.get_submodule(path)
-    return kind == "weight" and (type(module) is nn.Linear or isinstance(module, (nn.Embedding, SoftcappedLinear)))
+    known = type(module) is nn.Linear or isinstance(module, SoftcappedLinear)
+    return kind == "weight" and (known or (path == "embed" and isinstance(module, nn.Embedding)))
 
 
 def use_blocks(model: nn.Module, matrices: Mapping[str, BlockRows], *, tied: bool) -> None:
