@@ -35,6 +35,7 @@ class ForwardPass:
         self.keep_hidden = keep_hidden
         self.hidden_BTD: Tensor | None = None
         self._compiled = compiled_decoder(model) if compiled and not keep_hidden else None
+        self._started = False
 
     @torch.inference_mode()
     def __call__(
@@ -48,8 +49,10 @@ class ForwardPass:
 
         Ids beyond the model's `token_count` get −∞.
         """
+        if self._started:
+            end_deferral()  # a first token does not wait for compiling, the others are worth it
+        self._started = True
         logits_NV = self._logits(tokens, cache, positions_BT, columns)
-        end_deferral()  # a first token does not wait for compiling, the others are worth it
         token_count = getattr(self.model, "token_count", None)
         if token_count is not None and token_count < logits_NV.shape[-1]:
             logits_NV[:, token_count:] = -math.inf

@@ -388,14 +388,5 @@ def check_stage(path: Path, stage: str | None) -> None:
 
 def as_published(path: Path, model: Decoder, text: tuple[Tokenizer, Template | None, SpecialTokenIds]) -> LoadedModel:
     tokenizer, template, roles = text
-    return LoadedModel(
-        model=model,
-        tokenizer=tokenizer,
-        spec=model.spec,
-        stage=PUBLISHED,
-        path=path,
-        run=path,
-        step=0,
-        template=template,
-        roles=roles,
-    )
+    own: dict[str, Any] = {"tokenizer": tokenizer, "template": template, "roles": roles}
+    return LoadedModel(model=model, spec=model.spec, stage=PUBLISHED, path=path, run=path, step=0, **own)
