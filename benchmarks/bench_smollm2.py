@@ -120,7 +120,7 @@ def transformers_model(file: Path, folder: Path) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     read = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
-    del read.config.quantization_config  # or it could not be saved, though it is dequantised
+    vars(read.config).pop("quantization_config")  # or it could not be saved, though it is dequantised
     model = type(read)(read.config).eval()
     model.load_state_dict(read.state_dict())
     model.generation_config.eos_token_id = None
