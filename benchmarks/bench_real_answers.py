@@ -34,7 +34,7 @@ LIMITS = {
 """What is promised: at least this, or (negative) at most."""
 
 ENGLISH = """\
-Fires on hilltops guided ships home long before anyone built a tower, and the great lighthouse of Alexandria stood for
+Fires on hilltops guided ships home long before anyone built a tower, and the great lighthouse of Alexandria was there for
 more than a thousand years before earthquakes brought it down. Sailors steered by its light at night and by its smoke
 during the day. In later centuries the work was done by keepers, families who lived far from the nearest village and
 climbed the stairs every few hours to trim the wicks and wind the clockwork. They kept careful logs of the weather and
@@ -150,7 +150,7 @@ def texts(run: Path) -> dict[str, list[list[int]]]:
 
     opened = Run.open(run)
     shards = opened.open_shards("held_out")
-    beginnings = [shards.document(n)[:512].tolist() for n in range(0, len(shards), max(1, len(shards) // 24))]
+    beginnings = [shards.document(n)[:256].tolist() for n in range(0, len(shards), max(1, len(shards) // 16))]
     documentation = [[id for id in ids if id != shards.eot_id] for ids in beginnings]
     return {"documentation": documentation, "English": [opened.tokenizer.encode(ENGLISH)]}
 
@@ -171,18 +171,25 @@ def general(before: Any, after: Any, *, show: bool) -> float:
     """ROUGE-L of the answers to the twenty general prompts, asked in a chat with retrieval on, with those before."""
     from underhood.data.general_chat import HELD_OUT_CHAT
     from underhood.evals.generation import rouge_l
+    from underhood.infer.generate import generate
     from underhood.retrieve.retriever import open_retriever
 
     retriever = open_retriever(after)
     assert retriever is not None
-    scores = []
-    for prompt in HELD_OUT_CHAT:
-        first = before.chat(prompt, max_tokens=64, temperature=0.0).strip()
-        last = after.chat(prompt, prepare=retriever.prepare, max_tokens=64, temperature=0.0).strip()
-        scores.append(rouge_l(last, first))
+    conversations = [[{"role": "user", "content": prompt}] for prompt in HELD_OUT_CHAT]
+    read = [
+        (before, conversations),
+        (after, [list(retriever.prepare(turn).messages) for turn in conversations]),
+    ]
+    written = []
+    for loaded, turns in read:
+        ids = [loaded.template.render(loaded.tokenizer, turn, add_generation_prompt=True).ids for turn in turns]
+        done = generate(loaded.model, ids, max_new_tokens=48, stop_ids=loaded.template.stop_ids(loaded.tokenizer))
+        written.append([loaded.tokenizer.decode(completion.ids).strip() for completion in done])
+    for prompt, first, last in zip(HELD_OUT_CHAT, *written, strict=True):
         if show:
             print(f"> {prompt}\n  before: {first!r}\n  after:  {last!r}")
-    return mean(scores)
+    return mean(rouge_l(last, first) for first, last in zip(*written, strict=True))
 
 
 def cost(run: Path) -> dict[str, float]:

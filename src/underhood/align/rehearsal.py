@@ -1,7 +1,7 @@
 """Rehearsal: fine-tuning that holds a model to its own predictions on what it is not being taught.
 
 A model that learns one form of answer expects it everywhere after a few hundred steps (catastrophic forgetting). So
-part of what it reads is text on which nothing is to change: there the loss is the Kullback–Leibler divergence from the
+a share of its data is text on which nothing is to change: there the loss is the Kullback–Leibler divergence from the
 model's own distribution before training (learning without forgetting, Li and Hoiem 2016). Unlike the loss of sampled
 tokens, it is zero, without any noise, as long as nothing has changed.
 
