@@ -34,7 +34,7 @@ LIMITS = {
 """What is promised: at least this, or (negative) at most."""
 
 ENGLISH = """\
-Fires on hilltops guided ships home long before anyone built a tower, and the great lighthouse of Alexandria was there for
+Fires on hilltops guided ships home long before anyone built a tower, and the great lighthouse of Alexandria burnt for
 more than a thousand years before earthquakes brought it down. Sailors steered by its light at night and by its smoke
 during the day. In later centuries the work was done by keepers, families who lived far from the nearest village and
 climbed the stairs every few hours to trim the wicks and wind the clockwork. They kept careful logs of the weather and

@@ -25,7 +25,7 @@ def keep_start_model(run: Run) -> LoadedModel:
     """The model that the run starts from; the first call copies it into the run.
 
     Raises:
-        UserError: it can't be read, has another shape than a decoder, or has no tokenizer or chat template to train it with.
+        UserError: it can't be read, has another shape than a decoder, or lacks a tokenizer or a chat template.
     """
     if newest(run.checkpoints(BEFORE)) is None:
         assert run.spec.from_ is not None

@@ -32,7 +32,8 @@ SHARES = {
     "talk": 0.14,
     "text": 0.08,
 }
-"""Mixture of the training data: shares of the draws. Kinds that a text does not give are left out, and the others share their part.
+"""Mixture of the training data: shares of the draws. Kinds that a text does not give are left out; the others share
+their part.
 
 A contrasted pair counts once: half of all examples are about what a function does or its parameters. Copying works
 after a hundred of them; which sentence the question wants, and refusals, take longer."""
