@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 from live_server import Live, tiny_server
 
+from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.generate import generate
 from underhood.infer.sample import GREEDY, SamplingSpec
 
@@ -346,3 +348,18 @@ def test_lowest_logprob_is_a_json_number(client: openai.OpenAI):
     assert all(
         math.isfinite(logprob.logprob) for token in answer.choices[0].logprobs.content for logprob in token.top_logprobs
     )
+
+
+def test_answer_without_a_limit_ends_where_the_cache_does(tmp_path: Path):
+    """A cache that holds less than the context ends an answer; a limit beyond it is refused as before."""
+    spec = EngineSpec(max_sequences=2, max_batched_tokens=64, cache_bytes=64 << 10)
+    with tiny_server(tmp_path, spec=spec, context=8192) as live:
+        served = live.registry.find("tiny")
+        blocks = served.engine.engine.scheduler.blocks
+        assert blocks.total * blocks.size < 8192
+        endless = {str(id): -100 for id in served.loaded.stop_ids}
+        answer = live.openai().chat.completions.create(model="tiny", messages=ASK, logit_bias=endless)
+        assert answer.choices[0].finish_reason == "length"
+        assert answer.usage.total_tokens == blocks.total * blocks.size + 1
+        with pytest.raises(openai.BadRequestError, match="cache has room"):
+            live.openai().chat.completions.create(model="tiny", messages=ASK, max_tokens=8000)

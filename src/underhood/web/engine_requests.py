@@ -86,7 +86,7 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
     return ChatAsked(
         Request(
             prompt=ids,
-            max_new_tokens=served.context_length if most is None else min(most, served.context_length),
+            max_new_tokens=served.answer_room(len(ids)) if most is None else min(most, served.context_length),
             stop_ids=frozenset(served.loaded.stop_ids),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=grammar,

@@ -52,6 +52,11 @@ class Served:
     def context_length(self) -> int:
         return self.loaded.spec.context_length or UNLIMITED
 
+    def answer_room(self, prompt: int) -> int:
+        """The most tokens that an answer to a prompt of `prompt` tokens can have: context and cache end it."""
+        blocks = self.engine.engine.scheduler.blocks
+        return max(1, min(self.context_length, blocks.total * blocks.size + 1 - prompt))
+
     @cached_property
     def longest_token(self) -> int:
         """Bytes of the longest token: a text of many times more bytes can't fit, which is known without reading it."""
