@@ -62,7 +62,7 @@ class RetrievalTemplate:
 TAUGHT = RetrievalTemplate(passages=1, history=False, min_coverage=0.45, names_must_match=True, quote=True)
 """For models of `underhood build`, which are trained on this form and too small to choose among several passages."""
 
-TUNED = RetrievalTemplate(passages=1, history=False, min_coverage=0.6, names_must_match=True, quote=True, chats=True)
+TUNED = RetrievalTemplate(passages=1, history=False, min_coverage=0.66, names_must_match=True, quote=True, chats=True)
 """For models of `underhood build --from`: published chat models, trained on the form of `TAUGHT`, that still chat.
 
 They answer anything, so a passage has to fit better before it is put before them: with the limit of `TAUGHT` "What is
