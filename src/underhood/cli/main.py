@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "decompress": "Makes such a file whole again.",
     },
     "Bring one in": {
+        "models": "Lists the models of this machine, and fetches a real one.",
         "import": "Turns a published model into a run.",
     },
     "Take one out": {

@@ -1,4 +1,4 @@
-"""Location of a model: a folder on this machine, or ``hf:OWNER/NAME`` on the Hugging Face Hub."""
+"""Location of a model: a path on this machine, a name (``smollm2``), or ``hf:OWNER/NAME`` on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from underhood.core.errors import UserError
+from underhood.infer.model_table import locate_named
 
-WANTED = ("*.safetensors", "*.json", "tokenizer.model", "spiece.model", "*.txt", "*.jinja")
-"""What is downloaded: weights that cannot run code, and plain text. Never Python files, never pickles."""
+WANTED = ("*.safetensors", "*.json", "tokenizer.model", "spiece.model", "*.txt", "*.jinja", "README.md", "LICENSE*")
+"""What is downloaded: weights that cannot run code, plain text, and the licence. Never Python files, never pickles."""
 
 UNWANTED = ("*/*", "consolidated*")
 """Subfolders and Mistral's own layout repeat the weights."""
@@ -21,16 +22,25 @@ def is_on_hub(source: str | Path) -> bool:
 
 
 def fetch(source: str | Path) -> Path:
-    """The folder of a model: `place` itself, or what the Hub has under that name, downloaded once and kept.
+    """The folder or file of a model: a path as it is, what a name means, or what the Hub has under that name.
+
+    A file or folder of that name in the working folder goes before a name of the table. What comes from the Hub is
+    downloaded once and kept.
 
     Args:
-        place: a folder, ``hf:OWNER/NAME`` or ``hf:OWNER/NAME@REVISION``.
+        source: a path, a name of the model table (see `model_table`), ``hf:OWNER/NAME`` or ``hf:OWNER/NAME@REVISION``.
 
     Raises:
-        UserError: a malformed name, no such repository, no access, no network.
+        UserError: a malformed name, a named model that is not on this machine, no such repository, no access, no
+            network.
     """
     if not is_on_hub(source):
-        return Path(source).expanduser()
+        path = Path(source).expanduser()
+        if path.exists() or (named := locate_named(Path(source).as_posix())) is None:
+            return path
+        if not is_on_hub(named):
+            return Path(named)
+        source = named
     match = _NAME.fullmatch(str(source))
     if match is None:
         raise UserError(f"{str(source)!r} names no model", expected="hf:OWNER/NAME or hf:OWNER/NAME@REVISION")

@@ -21,6 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from underhood.core.user_folders import user_cache
+
 try:
     numba: Any = importlib.import_module("numba")
     ir: Any = importlib.import_module("llvmlite.ir")
@@ -149,12 +151,6 @@ def _cache_folder() -> Iterator[None]:
 
 def _folder() -> Path:
     return Path(config.CACHE_DIR or user_cache(), f"kernels-{_sources()}")
-
-
-def user_cache() -> Path:
-    """The folder for files that can be made again."""
-    base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "underhood"
 
 
 @lru_cache(maxsize=1)
