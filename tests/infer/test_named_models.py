@@ -10,14 +10,16 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
+import torch
 
 from underhood.cli.main import main
+from underhood.core.checkpoint import write_checkpoint
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of
 from underhood.core.toml import toml_text
-from underhood.infer.fetch import fetch
+from underhood.infer.fetch import fetch, model_title
 from underhood.infer.model_list import list_models
 from underhood.infer.model_table import FOLDER_VARIABLE, packaged_model, packaged_models, table_file
 from underhood.infer.packaged_model import fetch_packaged
@@ -106,6 +108,18 @@ def test_name_that_is_not_here_says_how_to_get_it_in_one_line(toy: Toy, capsys: 
         assert "hf:toys/toy" in error
 
 
+def test_misspelt_name_gets_the_nearest(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "smolm2"]) == 2
+    assert capsys.readouterr().err == "error: there is no run at smolm2. Did you mean smollm2?\n"
+
+
+def test_served_model_is_called_by_its_short_name(toy: Toy, tmp_path: Path) -> None:
+    path = toy.get()
+    assert model_title("toy", path) == model_title(path, path) == "toy"
+    assert model_title("hf:toys/llama@main", tmp_path / "snapshots" / "abc") == "llama"
+    assert model_title(tmp_path, tmp_path) == tmp_path.name
+
+
 def test_wheel_that_is_not_the_published_one_is_refused_and_removed(toy: Toy) -> None:
     toy.write(wheel_sha256="0" * 64)
     with pytest.raises(UserError, match="not the published one; expected SHA-256 0000"):
@@ -171,7 +185,7 @@ def test_failing_pip_is_explained_in_one_line(toy: Toy, tmp_path: Path, monkeypa
         toy.get()
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_RETRIES", "1")
     with pytest.raises(UserError, match="no connection to the package index"):
         toy.get()
     assert toy.kept() == []
@@ -189,7 +203,14 @@ def test_missing_pip_is_named_with_the_way_to_add_it(toy: Toy, tmp_path: Path, m
 
 def test_table_names_paths_and_whole_folders_relative_to_itself(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = toy.models.parent / "shelf"
-    for name in ("one.gguf", "two-00001-of-00002.gguf", "two-00002-of-00002.gguf", "notes.txt", "three/config.json"):
+    for name in (
+        "one.gguf",
+        "a-longer-named-one.gguf",
+        "two-00001-of-00002.gguf",
+        "two-00002-of-00002.gguf",
+        "notes.txt",
+        "three/config.json",
+    ):
         (shelf / name).parent.mkdir(parents=True, exist_ok=True)
         (shelf / name).write_text("{}")
     table = {"mine": {"path": "../shelf/one.gguf"}, "work": {"folder": str(shelf)}, "far": {"path": "hf:toys/toy"}}
@@ -200,7 +221,16 @@ def test_table_names_paths_and_whole_folders_relative_to_itself(toy: Toy, monkey
     assert fetch("work/three") == shelf / "three"
     assert fetch("dropped") == toy.models / "dropped.gguf"
     names = [model.name for model in list_models(toy.models / "no runs")]
-    assert names == ["smollm2", "mine", "work/one", "work/three", "work/two-00001-of-00002", "far", "dropped"]
+    assert names == [
+        "smollm2",
+        "mine",
+        "work/a-longer-named-one",
+        "work/one",
+        "work/three",
+        "work/two",
+        "far",
+        "dropped",
+    ]
     monkeypatch.chdir(shelf)
     Path("mine").mkdir()
     assert fetch("mine") == Path("mine")  # what is there goes before a name
@@ -232,10 +262,9 @@ def test_list_shows_packages_runs_and_the_hub_cache(
     (snapshot / "config.json").write_text(json.dumps(config))
     (snapshot / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Toy\nlicense: other\n")
     (snapshot / "model.safetensors").write_bytes(b"x" * 1500)
-    checkpoint = tmp_path / "runs" / "small" / "checkpoints" / "base" / "step-00000007"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "state.json").write_text(json.dumps({"spec": {"context_length": 96}, "order": 0}))
-    (checkpoint / "model.safetensors").write_bytes(b"x" * 500)
+    state = {"spec": {"context_length": 96}, "order": 0}
+    base = tmp_path / "runs" / "small" / "checkpoints" / "base"
+    write_checkpoint(base, 7, {"model": {"weight": torch.zeros(500)}}, state)
     runs = str(tmp_path / "runs")
     assert main(["models", "--runs", runs]) == 0
     shown = capsys.readouterr().out
@@ -248,7 +277,7 @@ def test_list_shows_packages_runs_and_the_hub_cache(
     hub = models["hf:toys/llama"]
     assert (hub["kind"], hub["context_length"], hub["licence"]) == ("llama, bfloat16", 2048, "apache-2.0")
     run = models[f"{runs}/small"]
-    assert (run["kind"], run["context_length"], run["bytes"] > 500) == ("base", 96, True)
+    assert (run["kind"], run["context_length"], run["bytes"] > 2000) == ("base", 96, True)
 
 
 def test_get_command_tells_what_it_kept(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

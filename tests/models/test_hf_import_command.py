@@ -80,10 +80,10 @@ def test_import_command_shows_a_bar_where_someone_watches(
 
 
 def test_verbs_that_need_a_run_say_what_does_it_for_a_published_folder(spoken: Path, capsys) -> None:
-    for words in (["eval"], ["dpo"], ["sft"]):
+    for words in (["dpo"], ["sft"]):
         assert main([*words, str(spoken)]) == 2
         error = capsys.readouterr().err
-        assert "not built here: finetune trains it, eval --tasks measures it" in error
+        assert "not built here: finetune trains it, eval measures it" in error
         assert error.count("\n") == 1
 
 

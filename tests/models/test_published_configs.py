@@ -173,6 +173,15 @@ def test_false_and_null_of_keys_that_are_read_still_decide() -> None:
     assert spec_from_config(gemma | {"final_logit_softcapping": None}).logit_softcap is None
 
 
+def test_context_of_the_first_llamas_is_where_their_files_have_it() -> None:
+    contexts = {
+        name: spec_from_config(published_configs.config(name)).context_length for name in published_configs.NAMES
+    }
+    assert contexts["huggyllama/llama-65b"] == contexts["huggyllama/llama-7b"] == 2048
+    assert contexts["lmsys/vicuna-7b-v1.5-16k"] == 16384
+    assert contexts["meta-llama/Llama-2-7b-hf"] == 4096
+
+
 def test_dynamic_scaling_is_exact_within_the_context_and_refused_beyond() -> None:
     data = LLAMA | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
     assert spec_from_config(data) == spec_from_config(LLAMA)

@@ -21,20 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.files import storage_errors, write_text
+from underhood.infer.adapter_folder import CONFIG, PREFIX, WEIGHTS, read_adapter_config, read_adapter_tensors
 from underhood.infer.load import IMPORTED
 from underhood.models.huggingface import FAMILIES, Names, Turned, family_of
 from underhood.nn.lora import LoRALinear, LoRASpec, lora_layers
 from underhood.nn.qlora_linear import QuantizedLinear
 from underhood.text.files import read_json
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ def save_adapter(model: nn.Module, folder: Path, *, base: str = "", names: Names
     for layer in joined:
         parts = [layers[name] for name in layer.ours if name in layers]
         a, b = _stacked(model, layer, layers)
-        tensors[f"{_PREFIX}{layer.name}.lora_A.weight"] = a
-        tensors[f"{_PREFIX}{layer.name}.lora_B.weight"] = b
+        tensors[f"{PREFIX}{layer.name}.lora_A.weight"] = a
+        tensors[f"{PREFIX}{layer.name}.lora_B.weight"] = b
         if len(parts) > 1:
             ranks[layer.name] = spec.rank * len(parts)
             alphas[layer.name] = spec.alpha * (math.sqrt(len(parts)) if spec.rslora else len(parts))
@@ -125,9 +122,9 @@ def load_adapter(model: nn.Module, folder: Path, *, names: Names | None = None) 
     Raises:
         UserError: no adapter there, one of a kind that is not LoRA on linear layers, or one for another model.
     """
-    config = _config(folder)
-    tensors = _tensors(folder)
-    wanted = {name.removeprefix(_PREFIX).rsplit(".lora_", 1)[0] for name in tensors}
+    config = read_adapter_config(folder)
+    tensors = read_adapter_tensors(folder)
+    wanted = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in tensors}
     matches = [
         joint for joint in _joined(model, names or FAMILIES["qwen3"].names, lambda _: True) if joint.name in wanted
     ]
@@ -151,8 +148,8 @@ def load_adapter(model: nn.Module, folder: Path, *, names: Names | None = None) 
     for joint in matches:
         layers = [layer for name in joint.ours if isinstance(layer := model.get_submodule(name), LoRALinear)]
         rows = [layer.out_features for layer in layers]
-        whole = _read(tensors, f"{_PREFIX}{joint.name}.lora_B.weight", (sum(rows), rank), folder)
-        a = _read(tensors, f"{_PREFIX}{joint.name}.lora_A.weight", (rank, layers[0].in_features), folder)
+        whole = _read(tensors, f"{PREFIX}{joint.name}.lora_B.weight", (sum(rows), rank), folder)
+        a = _read(tensors, f"{PREFIX}{joint.name}.lora_A.weight", (rank, layers[0].in_features), folder)
         with torch.no_grad():
             for layer, b in zip(layers, whole.split(rows), strict=True):
                 layer.lora_A.copy_(a)
@@ -206,15 +203,6 @@ def _kind(name: str, config: dict[str, Any], ranks: dict[str, Any], alphas: dict
     return int(of(ranks, config["r"])), float(of(alphas, config["lora_alpha"]))
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} lacks {WEIGHTS}") from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"can't read {folder / WEIGHTS}: {error}") from error
-
-
 def _read(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], folder: Path) -> Tensor:
     if name not in tensors:
         raise UserError(f"{folder / WEIGHTS} lacks the tensor {name}")
@@ -222,19 +210,3 @@ def _read(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], folder:
         got = str(tuple(tensors[name].shape))
         raise UserError(f"{folder / WEIGHTS}: {name} has the wrong shape", expected=str(shape), got=got)
     return tensors[name]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    if not file.exists():
-        raise UserError(f"there is no adapter in {folder}", expected=f"a {CONFIG} in it")
-    config = read_json(file)
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{file} is not a LoRA adapter", got=repr(config.get("peft_type")))
-    # What would change the function and is not done here must not pass silently.
-    for key in ("use_dora", "modules_to_save", "lora_bias"):
-        if config.get(key):
-            raise UserError(f"{file} asks for {key}, which is not supported", got=repr(config[key]))
-    if config.get("bias", "none") != "none":
-        raise UserError(f"{file} trains biases, which is not supported", got=repr(config["bias"]))
-    return config

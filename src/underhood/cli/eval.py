@@ -22,10 +22,20 @@ class Args(ModelOptions):
     With --tasks it scores any model (a run's last one, or a Hugging Face
     folder) on published test sets: arc_easy, hellaswag, piqa, winogrande,
     boolq, lambada, gsm8k.
+
+    With --text, and for a model that was not built here, it gives the bits per
+    byte on plain text, which compares models of different tokenizers.
     """
 
     run: Positional[Path]
-    """Folder of the run, or of one checkpoint in it; with --tasks any model."""
+    """Folder of the run, or of one checkpoint in it; or any model."""
+
+    text: str | None = None
+    """Text for bits per byte: a file, a folder or a data set; for a model not built here the default corpus's held-out
+    part, if left out."""
+
+    max_bytes: int | None = None
+    """With --text: stops after so many bytes."""
 
     tasks: str | None = None
     """Names of test sets, with commas between them."""
@@ -64,6 +74,12 @@ def run(args: Args) -> int:
         )
     if args.task_data or args.limit is not None or args.shots is not None:
         raise UserError("--task-data, --limit and --shots are for test sets", fix="Name the sets with --tasks")
+    if args.text is not None or not _built_here(args.run):
+        from underhood.cli.text_bits import measure_text
+
+        return measure_text(args.run, args.text, stage=args.stage, max_bytes=args.max_bytes, as_json=args.json)
+    if args.max_bytes is not None:
+        raise UserError("--max-bytes is for bits per byte on a text", fix="Name the text with --text")
     from underhood.cli.progress import StageProgress
     from underhood.cli.results import only, print_table
     from underhood.recipes.evaluate_run import evaluate_checkpoint, evaluate_run
@@ -83,3 +99,15 @@ def run(args: Args) -> int:
     else:
         print_table(results, out)
     return 0
+
+
+def _built_here(path: Path) -> bool:
+    """Whether a path names a run of ours, or nothing, which the evaluation of runs explains."""
+    from underhood.recipes.stage_jobs import locate
+
+    run = locate(path)[0]
+    if (run / "run.toml").exists():
+        return True
+    from underhood.infer.fetch import fetch
+
+    return not fetch(path).exists()

@@ -33,6 +33,7 @@ class Args(ModelOptions):
 def run(args: Args) -> int:
     from underhood.cli.model_loading import open_model
     from underhood.core.errors import UserError
+    from underhood.infer.adapter_folder import adapter_base, is_adapter
     from underhood.infer.fetch import fetch
     from underhood.infer.importing import facts_of, import_run, unused_keys_text, verify
 
@@ -41,6 +42,9 @@ def run(args: Args) -> int:
     if out.exists() and not args.check:
         raise UserError(f"{out} is there already", fix="Choose another --out")
     folder = fetch(args.source)
+    if is_adapter(folder):
+        fix = "chat, generate, serve and eval open it as it is; export --format hf writes it merged"
+        raise UserError(f"{folder} is a LoRA adapter for {adapter_base(folder)}, not a model", fix=fix)
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a Hugging Face folder", expected="a config.json in it")
     loaded = open_model(folder, keep_type=True)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from underhood.core.errors import UserError
-from underhood.infer.model_table import locate_named
+from underhood.infer.model_table import GGUF_SUFFIX, locate_named
 
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "spiece.model", "*.txt", "*.jinja", "README.md", "LICENSE*")
 """What is downloaded: weights that cannot run code, plain text, and the licence. Never Python files, never pickles."""
@@ -54,6 +54,20 @@ def fetch(source: str | Path) -> Path:
         )
     except Exception as error:
         raise _explained(match["repo"], error) from error
+
+
+def model_title(source: str | Path, location: Path) -> str:
+    """A short name for a model, for people and programs: that of its folder or file, its name in the table or on the Hub.
+
+    Args:
+        source: what was asked for.
+        location: where `fetch` has it.
+    """
+    if is_on_hub(source):
+        return str(source).removeprefix("hf:").partition("@")[0].rpartition("/")[2]
+    if Path(source).expanduser().exists():
+        return location.resolve().name.removesuffix(GGUF_SUFFIX)
+    return Path(source).name
 
 
 def _explained(repo: str, error: Exception) -> Exception:

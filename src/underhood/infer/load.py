@@ -15,6 +15,7 @@ from underhood.core.device import choose_device
 from underhood.core.errors import UserError
 from underhood.core.files import sha256_of
 from underhood.core.protocols import ModelSpec, Tokenizer
+from underhood.infer.adapter_folder import adapter_base, is_adapter, merge_adapter
 from underhood.infer.arguments import check_count, check_messages, check_path, check_text, check_texts
 from underhood.infer.cache import device_of
 from underhood.infer.chat import ChatSession, PlainPrompt, Prepare
@@ -132,6 +133,11 @@ class LoadedModel:
         """
         check_text(text)
         return NextTokenTable.after(self.model, self.tokenizer, self.prompt_ids(text), k)
+
+    @property
+    def text(self) -> tuple[Tokenizer, Template | None, SpecialTokenIds | None]:
+        """How it reads and writes text."""
+        return self.tokenizer, self.template, self.roles
 
     @property
     def chats(self) -> bool:
@@ -299,7 +305,8 @@ def load(
 
     Args:
         run: a run's folder, the folder of one checkpoint in it, a Hugging Face folder, ``hf:OWNER/NAME``, or a
-            GGUF file (of a split one any of its files).
+            GGUF file (of a split one any of its files), the folder of a LoRA adapter by peft, which is merged into
+            its base, or a name (see `model_table`).
         stage: which of a run's models, e.g. "base"; None takes the last one that there is.
         device: where to put the model; None means the CPU.
         dtype: of the weights in memory; None keeps a published model's own (float32 for a quantised GGUF file).
@@ -313,6 +320,13 @@ def load(
     if isinstance(device, str):
         choose_device(device)
     folder = fetch(run)
+    if is_adapter(folder):
+        _check_stage(folder, stage)
+        base = load(adapter_base(folder), device=device, dtype=dtype, progress=progress)
+        merge_adapter(base.decoder, folder, base.run)
+        own_text = (folder / "tokenizer.json").exists()
+        text = load_tokenizer_files(folder, base.model.vocab_size) if own_text else base.text
+        return replace(base, tokenizer=text[0], template=text[1], roles=text[2], path=folder, run=folder)
     if is_gguf(folder):
         return _gguf(folder, stage, device or "cpu", dtype, progress)
     if not stages_of(folder) and not (folder / "state.json").exists() and (folder / "config.json").exists():

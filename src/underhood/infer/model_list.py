@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import read_text
 from underhood.infer.fetch import is_on_hub
-from underhood.infer.load import IMPORTED, stages_of
+from underhood.infer.load import IMPORTED
 from underhood.infer.model_table import GGUF_SUFFIX, NamedPath, PackagedModel, kept_file, named_models
+from underhood.infer.stages import stages_of
+from underhood.text.files import read_json
 
 _LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 
@@ -143,7 +145,8 @@ def _of_run(name: str, source: str, path: Path) -> ListedModel:
 def _of_folder(name: str, source: str, path: Path, size: int | None = None) -> ListedModel:
     """A Hugging Face folder."""
     config = _json(path / "config.json")
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
     contexts = [text.get(key) for key in ("max_position_embeddings", "n_positions", "max_sequence_length")]
     return ListedModel(
         name=name,
@@ -158,11 +161,11 @@ def _of_folder(name: str, source: str, path: Path, size: int | None = None) -> L
 
 def _hub_cache() -> Iterator[ListedModel]:
     """What the Hub's client has kept: models with a configuration, by their newest revision."""
-    import huggingface_hub
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = huggingface_hub.scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
@@ -174,8 +177,8 @@ def _hub_cache() -> Iterator[ListedModel]:
 def _licence(folder: Path) -> str | None:
     """The licence in the head of a model card."""
     try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        card = read_text(folder / "README.md")
+    except (OSError, UserError):
         return None
     head = card[3:].partition("\n---")[0] if card.startswith("---") else ""
     match = _LICENCE.search(head)
@@ -189,7 +192,7 @@ def _bytes(folder: Path) -> int:
 def _json(file: Path) -> dict[str, Any]:
     """The object in a file; empty where there is none that can be read."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = read_json(file)
+    except (OSError, UserError):
         return {}
     return data if isinstance(data, dict) else {}

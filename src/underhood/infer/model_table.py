@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tomllib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +32,7 @@ from underhood.core.user_folders import user_cache, user_config
 FOLDER_VARIABLE = "UNDERHOOD_MODELS"
 TABLE_NAME = "models.toml"
 GGUF_SUFFIX = ".gguf"
+_SHARD = re.compile(r"-(\d{5})-of-\d{5}\.gguf$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def packaged_model(name: str) -> PackagedModel:
 @lru_cache(maxsize=1)
 def packaged_models() -> dict[str, PackagedModel]:
     """The packaged models that come with the program's table."""
-    table = tomllib.loads((Path(__file__).parent / "packaged_models.toml").read_text(encoding="utf-8"))
+    table = read_toml(Path(__file__).parent / "packaged_models.toml")
     return {name: from_json(PackagedModel, entry, where=f"[{name}]") for name, entry in table.items()}
 
 
@@ -165,15 +166,15 @@ def models_in(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith("."):
             continue
-        later_shard = path.stem[-15:-8].startswith("-") and not path.stem[-15:].startswith("-00001-of-")
-        if (path.suffix == GGUF_SUFFIX and path.is_file() and not later_shard) or any(
+        shard = _SHARD.search(path.name)
+        if (path.suffix == GGUF_SUFFIX and path.is_file() and (shard is None or int(shard[1]) == 1)) or any(
             (path / marker).exists() for marker in ("config.json", "run.toml", "checkpoints")
         ):
             yield path
 
 
 def _name_of(path: Path) -> str:
-    return path.name.removesuffix(GGUF_SUFFIX)
+    return _SHARD.sub("", path.name).removesuffix(GGUF_SUFFIX)
 
 
 def _entry(name: str, entry: Any, file: Path) -> dict[str, Named]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from underhood.core.checkpoint import newest
 from underhood.core.errors import UserError, nearest
+from underhood.infer.model_table import named_models
 
 
 def stages_of(run: Path) -> list[str]:
@@ -51,6 +52,8 @@ def find_stage(folder: Path, stage: str | None) -> tuple[str, Path]:
 
 def _others(folder: Path) -> str:
     """What might have been meant instead of a folder that is not a run."""
+    if near := nearest(folder.as_posix(), named_models()):
+        return f"Did you mean {near}?"
     for parent in (folder.parent, Path("runs")):
         runs = [path for path in sorted(parent.iterdir()) if stages_of(path)] if parent.is_dir() else []
         if runs:

@@ -66,8 +66,10 @@ def gpt2(c: Config) -> DecoderSpec:
 
 def llama(c: Config) -> DecoderSpec:
     bias = c.truth("attention_bias", False)
-    # The first files had the context under this name only.
-    rotary, context = read_rotary(c, _head_dim(c), usual=c.whole("max_sequence_length", 2048))
+    longest = c.whole("max_sequence_length", 2048)  # the first files had the context under this name only
+    rotary, context = read_rotary(c, _head_dim(c), usual=longest)
+    if c.context is None and rotary.scaling is not None:
+        context = max(context, longest)  # and the first stretched ones the new context, beside the old one
     mixer = _attention(c, rotary=rotary, bias=bias, output_bias=bias)
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c))])
 

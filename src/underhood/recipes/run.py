@@ -251,6 +251,6 @@ def differences(run: Run, wanted: BuildSpec) -> dict[str, Any]:
 
 def _others(path: Path) -> str | None:
     if any((path / name).exists() for name in ("config.json", "checkpoints")):
-        return "It holds a model that was not built here: finetune trains it, eval --tasks measures it"
+        return "It holds a model that was not built here: finetune trains it, eval measures it"
     runs = sorted(file.parent.name for file in path.parent.glob("*/run.toml")) if path.parent.is_dir() else []
     return f"There are: {', '.join(runs[:8])}" if runs else "Make one with underhood build"

@@ -13,7 +13,7 @@ from underhood.core.errors import UserError
 from underhood.infer.engine import Engine
 from underhood.infer.engine_spec import EngineSpec
 from underhood.infer.engine_thread import EngineThread
-from underhood.infer.fetch import fetch
+from underhood.infer.fetch import fetch, model_title
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.memory import UNLIMITED, share_memory
 from underhood.infer.opening import open_draft
@@ -201,7 +201,7 @@ class ModelRegistry:
 def _open(name: str | Path, stage: str | None, quantize: Quantized | None) -> list[tuple[LoadedModel, str]]:
     folder = fetch(name)
     stages = stages_of(folder)
-    title = folder.resolve().name
+    title = model_title(name, folder)
     if (folder / "state.json").exists():  # a single checkpoint
         loaded = load(folder, stage)
         return [(loaded, f"{loaded.run.resolve().name}:{loaded.stage}")]
