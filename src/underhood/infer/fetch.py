@@ -57,7 +57,7 @@ def fetch(source: str | Path) -> Path:
 
 
 def model_title(source: str | Path, location: Path) -> str:
-    """A short name for a model, for people and programs: that of its folder or file, its name in the table or on the Hub.
+    """A short name for a model: that of its folder or file, or its name in the table or on the Hub.
 
     Args:
         source: what was asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from underhood.core.checkpoint import newest
 from underhood.core.errors import UserError, nearest
 from underhood.infer.model_table import named_models
+
+SURELY_MEANT = 0.8
+"""Likeness (difflib's ratio) from which a name of the model table is offered before the runs that there are."""
 
 
 def stages_of(run: Path) -> list[str]:
@@ -52,8 +56,8 @@ def find_stage(folder: Path, stage: str | None) -> tuple[str, Path]:
 
 def _others(folder: Path) -> str:
     """What might have been meant instead of a folder that is not a run."""
-    if near := nearest(folder.as_posix(), named_models()):
-        return f"Did you mean {near}?"
+    if near := difflib.get_close_matches(folder.as_posix(), named_models(), n=1, cutoff=SURELY_MEANT):
+        return f"Did you mean {near[0]}?"
     for parent in (folder.parent, Path("runs")):
         runs = [path for path in sorted(parent.iterdir()) if stages_of(path)] if parent.is_dir() else []
         if runs:
