@@ -21,6 +21,7 @@ OWN_FILES = {
     "curriculum/results.py": "results that it wrote",
     "curriculum/topics.py": "a file of the package",
     "evals/table.py": "results of a run",
+    "infer/packaged_model.py": "a file in a wheel, as bytes",
     "infer/stages.py": "checkpoints",
     "infer/memory.py": "/sys",
     "recipes/export/card.py": "notes of a run",

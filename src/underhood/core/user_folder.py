@@ -1,4 +1,4 @@
-"""The user's data folder: what a user measures or says is kept here, not in the current folder or in the package."""
+"""The user's folders: data (what a user measures or says), settings, and a cache of what can be made again."""
 
 from __future__ import annotations
 
@@ -20,3 +20,18 @@ def user_folder() -> Path:
         return Path(named).expanduser()
     data = Path(os.environ.get("XDG_DATA_HOME") or ".")
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / "underhood"
+
+
+def user_cache() -> Path:
+    """The folder for files that can be made or fetched again: ``$XDG_CACHE_HOME/underhood``, or the system's own."""
+    return _folder("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME", ".cache")
+
+
+def user_config() -> Path:
+    """The folder for the user's settings: ``$XDG_CONFIG_HOME/underhood``, or the system's own."""
+    return _folder("APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME", ".config")
+
+
+def _folder(variable: str, below_home: str) -> Path:
+    base = os.environ.get(variable)
+    return (Path(base) if base else Path.home() / below_home) / "underhood"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,6 +22,7 @@ from underhood.infer.chat import ChatSession, PlainPrompt, Prepare
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
+from underhood.infer.published_model import TextFiles, is_published, read_published
 from underhood.infer.request import OutputChunk, Request, WrittenToken
 from underhood.infer.sample import SamplingSpec
 from underhood.infer.sampling_keywords import SamplingKeywords, sampling_from
@@ -29,12 +30,11 @@ from underhood.infer.session import Session
 from underhood.infer.stages import find_stage, stages_of, states_of
 from underhood.infer.text_stream import decode_stream
 from underhood.infer.token_views import NextTokenTable, TokenizedText, WrittenText
-from underhood.infer.tokenizer_files import load_gguf_tokenizer, load_tokenizer_files
+from underhood.infer.tokenizer_files import load_tokenizer_files
 from underhood.models.base import BuiltModel, parameter_count
 from underhood.models.decoder import Decoder
-from underhood.models.gguf_reader import is_gguf, read_gguf
-from underhood.models.gguf_weights import load_gguf
-from underhood.models.hub_weights import Progress, load_decoder
+from underhood.models.gguf_reader import is_gguf
+from underhood.models.hub_weights import Progress
 from underhood.models.restore import restore
 from underhood.text.chat import CHATML, Message, Template
 from underhood.text.load import load_tokenizer
@@ -133,11 +133,6 @@ class LoadedModel:
         """
         check_text(text)
         return NextTokenTable.after(self.model, self.tokenizer, self.prompt_ids(text), k)
-
-    @property
-    def text(self) -> tuple[Tokenizer, Template | None, SpecialTokenIds | None]:
-        """How it reads and writes text."""
-        return self.tokenizer, self.template, self.roles
 
     @property
     def chats(self) -> bool:
@@ -321,16 +316,16 @@ def load(
         choose_device(device)
     folder = fetch(run)
     if is_adapter(folder):
-        _check_stage(folder, stage)
-        base = load(adapter_base(folder), device=device, dtype=dtype, progress=progress)
-        merge_adapter(base.decoder, folder, base.run)
-        own_text = (folder / "tokenizer.json").exists()
-        text = load_tokenizer_files(folder, base.model.vocab_size) if own_text else base.text
-        return replace(base, tokenizer=text[0], template=text[1], roles=text[2], path=folder, run=folder)
-    if is_gguf(folder):
-        return _gguf(folder, stage, device or "cpu", dtype, progress)
-    if not stages_of(folder) and not (folder / "state.json").exists() and (folder / "config.json").exists():
-        return _published(folder, stage, device or "cpu", dtype, progress)
+        check_stage(folder, stage)
+        loaded = load(adapter_base(folder), device=device, dtype=dtype, progress=progress)
+        merge_adapter(loaded.decoder, folder, loaded.run)
+        loaded = replace(loaded, path=folder, run=folder)
+        if (folder / "tokenizer.json").exists():  # trained with another chat template, perhaps
+            loaded = as_published(folder, loaded.decoder, load_tokenizer_files(folder, loaded.spec.vocab_size))
+        return loaded
+    if is_gguf(folder) or (is_published(folder) and not stages_of(folder)):
+        check_stage(folder, stage)
+        return as_published(folder, *read_published(folder, device or "cpu", dtype, progress))
     if (folder / "state.json").exists():  # one checkpoint: RUN/checkpoints/STAGE/step-…
         folder, stage, path = folder.parents[2], folder.parent.name, folder
     else:
@@ -368,39 +363,12 @@ def load(
     )
 
 
-def _published(
-    folder: Path,
-    stage: str | None,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    progress: Progress | None,
-) -> LoadedModel:
-    """The model of a Hugging Face folder."""
-    check_stage(folder, stage)
-    model = load_decoder(folder, dtype=dtype, device=device, progress=progress)
-    return as_published(folder, model, load_tokenizer_files(folder, model.vocab_size))
-
-
-def _gguf(
-    file: Path,
-    stage: str | None,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    progress: Progress | None,
-) -> LoadedModel:
-    """The model of a GGUF file."""
-    check_stage(file, stage)
-    contents = read_gguf(file)
-    model = load_gguf(contents, dtype=dtype, device=device, progress=progress)
-    return as_published(file, model, load_gguf_tokenizer(contents.metadata, model.vocab_size, where=str(file)))
-
-
 def check_stage(path: Path, stage: str | None) -> None:
     if stage not in (None, PUBLISHED):
         raise UserError(f"{path} is a published model and has no stages", fix="Leave out the stage")
 
 
-def as_published(path: Path, model: Decoder, text: tuple[Tokenizer, Template | None, SpecialTokenIds]) -> LoadedModel:
+def as_published(path: Path, model: Decoder, text: TextFiles) -> LoadedModel:
     tokenizer, template, roles = text
     own: dict[str, Any] = {"tokenizer": tokenizer, "template": template, "roles": roles}
     return LoadedModel(model=model, spec=model.spec, stage=PUBLISHED, path=path, run=path, step=0, **own)

@@ -27,7 +27,7 @@ from typing import Any
 from underhood.core.config import from_json
 from underhood.core.errors import UserError
 from underhood.core.toml import read_toml
-from underhood.core.user_folders import user_cache, user_config
+from underhood.core.user_folder import user_cache, user_config
 
 FOLDER_VARIABLE = "UNDERHOOD_MODELS"
 TABLE_NAME = "models.toml"

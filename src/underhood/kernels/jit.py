@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from underhood.core.user_folders import user_cache
+from underhood.core.user_folder import user_cache
 
 try:
     numba: Any = importlib.import_module("numba")
