@@ -12,6 +12,7 @@ without the time to the first. Prefill: 256 tokens. Cold start: fresh processes 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before torch, because underhood limits how long OpenMP's threads spin, as for every user.
+from harness import Timing, machine, options_from_command_line, print_json  # isort: skip
+
 import numpy as np
 import torch
 
-from harness import Timing, machine, options_from_command_line, print_json
 from smollm2_peers import LlamaCpp, TokenClock, write_q8_0
 from underhood.infer.load import load
 from underhood.infer.optimize import optimize_for_inference
@@ -34,6 +37,9 @@ from underhood.infer.session import Session
 from underhood.models.decoder import Decoder
 
 PROMPT, WRITTEN, PREFILL = 16, 64, 256
+SPINNING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""What `underhood` sets for itself; processes of others start without it."""
+
 QUESTION = "The capital of France is"
 PEERS = Path(__file__).with_name("smollm2_peers.py")
 
@@ -91,6 +97,7 @@ def measure(file: Path, folder: Path, rounds: int, cold_rounds: int, threads: in
     }
     for model in ours.values():
         warm_up(model)
+    limits = {name: os.environ.pop(name) for name in SPINNING if name in os.environ}
     peers = {"Q4_1": LlamaCpp(file, threads), "Q8_0": LlamaCpp(q8_0, threads)}
     ids = np.random.default_rng(0).integers(1_000, 40_000, PREFILL).tolist()
     check_same(ours, twin, peers, plain.tokenizer.encode(QUESTION))
@@ -112,6 +119,7 @@ def measure(file: Path, folder: Path, rounds: int, cold_rounds: int, threads: in
     for peer in peers.values():
         peer.close()
     results["cold start"] = cold_starts(file, hub, cold_rounds, threads)
+    results["spinning"] = limits
     return results
 
 
