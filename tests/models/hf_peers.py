@@ -80,6 +80,17 @@ PEERS: dict[str, Peer] = {
             }
         },
     ),
+    "qwen2_moe": Peer(
+        "Qwen2MoeConfig",
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "mlp_only_layers": [1],
+            "num_hidden_layers": 3,
+        },
+    ),
     "qwen3": Peer("Qwen3Config", {"head_dim": 12, "tie_word_embeddings": True}),
     "qwen3_moe": Peer(
         "Qwen3MoeConfig",
@@ -116,20 +127,29 @@ PEERS: dict[str, Peer] = {
     ),
     "phi3_long": Peer("Phi3Config", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 96}),
     "olmo2": Peer("Olmo2Config"),
+    "smollm3": Peer("SmolLM3Config", {"num_hidden_layers": 5, "tie_word_embeddings": True}),
+    "smollm3_window": Peer(
+        "SmolLM3Config",
+        {"num_hidden_layers": 5, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": WINDOW},
+    ),
     "smollm": Peer(
         "LlamaConfig",
         {"num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": 36, "tie_word_embeddings": True},
     ),
 }
-WINDOWED = ("mistral", "qwen2_window", "gemma2", "gemma3", "phi3")
-EXPERTS = ("mixtral", "qwen3_moe")
+WINDOWED = ("mistral", "qwen2_window", "gemma2", "gemma3", "phi3", "smollm3_window")
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
 def make_peer(name: str) -> Any:
+    """transformers' own model of that name; see `make_model`."""
+    return make_model(PEERS[name])
+
+
+def make_model(peer: Peer) -> Any:
     """transformers' own model with weights that let every part act (a fresh one's norms and biases do nothing)."""
     import transformers
 
-    peer = PEERS[name]
     keys = peer.keys if peer.config == "GPT2Config" else COMMON | peer.keys
     torch.manual_seed(peer.seed)
     config = getattr(transformers, peer.config)(**keys)

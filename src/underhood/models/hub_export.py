@@ -43,9 +43,12 @@ KEYS: dict[str, str] = {
     "gpt2": _GPT2,
     "qwen3_moe": f"{_QWEN} head_dim attention_bias num_experts num_experts_per_tok moe_intermediate_size "
     "norm_topk_prob mlp_only_layers",
+    "qwen2_moe": f"{_QWEN} qkv_bias num_experts num_experts_per_tok moe_intermediate_size layer_types "
+    "norm_topk_prob mlp_only_layers shared_expert_intermediate_size",
     "mixtral": f"{_COMMON} hidden_act head_dim sliding_window num_local_experts num_experts_per_tok",
     "gemma2": _GEMMA,
     "gemma3_text": f"{_GEMMA} rope_local_base_freq",
+    "smollm3": f"{_QWEN} attention_bias mlp_bias layer_types no_rope_layers",
     "olmo2": f"{_COMMON} hidden_act attention_bias",
     "phi3": f"{_COMMON} hidden_act sliding_window partial_rotary_factor",
 }
@@ -132,6 +135,8 @@ def _values(spec: DecoderSpec) -> Json:
         "hidden_act": activation,
         "hidden_activation": "gelu_pytorch_tanh" if activation == "gelu_new" else activation,
         "attention_bias": mixer.bias,
+        "qkv_bias": mixer.bias,
+        "no_rope_layers": [int(other.rotary is not None) for other in mixers],
         "mlp_bias": bool(dense and dense.bias),
         "use_sliding_window": window is not None,
         "sliding_window": window,
@@ -155,6 +160,7 @@ def _values(spec: DecoderSpec) -> Json:
             "num_experts_per_tok": experts.experts_per_token,
             "moe_intermediate_size": experts.d_ff,
             "norm_topk_prob": experts.normalise,
+            "shared_expert_intermediate_size": experts.shared_d_ff,
             "mlp_only_layers": [layer for layer, mlp in enumerate(parts) if not isinstance(mlp, MoESpec)],
         }
     return values

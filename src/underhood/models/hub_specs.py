@@ -74,6 +74,29 @@ def llama(c: Config) -> DecoderSpec:
     return _decoder(c, context, [BlockSpec(mixer=mixer, feedforward=_gated(c), norm=_norm(c))])
 
 
+def smollm3(c: Config) -> DecoderSpec:
+    """Llama with rotary positions in three of four layers only (NoPE, Yang et al. 2025)."""
+    layers, interval = c.whole("num_hidden_layers"), c.whole("no_rope_layer_interval", 4)
+    rotated = c.get("no_rope_layers", None) or [int((layer + 1) % interval != 0) for layer in range(layers)]
+    if len(rotated) != layers or not set(rotated) <= {0, 1}:
+        raise UserError(f"no_rope_layers in {c.where} can't be read", expected=f"{layers} times 0 or 1")
+    c.skip("max_window_layers")  # of Qwen 2; the layers with windows are named
+    windows = _windows(c, lambda layer: not rotated[layer], None)
+    used, bias = c.truth("use_sliding_window", False), c.truth("attention_bias", False)
+    rotary, context = read_rotary(c, _head_dim(c))
+    blocks = [
+        BlockSpec(
+            mixer=_attention(
+                c, rotary=rotary if turns else None, window=window if used else None, bias=bias, output_bias=bias
+            ),
+            feedforward=_gated(c),
+            norm=_norm(c),
+        )
+        for turns, window in zip(rotated, windows, strict=True)
+    ]
+    return _decoder(c, context, blocks, tied=True)
+
+
 def mistral(c: Config) -> DecoderSpec:
     rotary, context = read_rotary(c, _head_dim(c))
     mixer = _attention(c, rotary=rotary, window=_window(c, 4096))
@@ -112,23 +135,55 @@ def qwen3(c: Config) -> DecoderSpec:
     return _qwen3_with(c, 128, _late_windows(c), [_gated(c)] * c.whole("num_hidden_layers"))
 
 
+def qwen2_moe(c: Config) -> DecoderSpec:
+    used = c.truth("use_sliding_window", False)
+    last = c.get("max_window_layers", 28)
+    windows = _windows(c, lambda layer: layer % 2 == 0 and layer < last, 4096)
+    parts = _sparse_layers(
+        c, experts=60, active=4, d_ff=1408, shared_d_ff=c.whole("shared_expert_intermediate_size", 5632)
+    )
+    rotary, context = read_rotary(c, _head_dim(c))
+    bias = c.truth("qkv_bias", True)
+    blocks = [
+        BlockSpec(
+            mixer=_attention(c, rotary=rotary, window=window if used else None, bias=bias),
+            feedforward=mlp,
+            norm=_norm(c),
+        )
+        for window, mlp in zip(windows, parts, strict=True)
+    ]
+    return _decoder(c, context, blocks)
+
+
 def qwen3_moe(c: Config) -> DecoderSpec:
-    layers = c.whole("num_hidden_layers")
     given, used = c.get("sliding_window", 4096), c.truth("use_sliding_window", False)
     window = given if used else None
     c.skip("max_window_layers")
     c.allow(0, None, keys="shared_expert_intermediate_size n_shared_experts num_shared_experts")
-    experts = MoESpec(
-        experts=c.whole("num_experts", c.get("num_local_experts", 128)),
-        experts_per_token=c.whole("num_experts_per_tok", 8),
-        d_ff=c.whole("moe_intermediate_size", 768),
+    parts = _sparse_layers(c, experts=c.get("num_local_experts", 128), active=8, d_ff=768)
+    return _qwen3_with(c, None, [window] * len(parts), parts)
+
+
+def _sparse_layers(
+    c: Config, *, experts: int, active: int, d_ff: int, shared_d_ff: int | None = None
+) -> list[GatedMLPSpec | MoESpec]:
+    """Qwen's feed-forwards: a mixture of experts in the layers that the file names, dense in the others.
+
+    Args:
+        experts, active, d_ff: the family's own numbers where the file is silent.
+    """
+    sparse = MoESpec(
+        experts=c.whole("num_experts", experts),
+        experts_per_token=c.whole("num_experts_per_tok", active),
+        d_ff=c.whole("moe_intermediate_size", d_ff),
         activation=c.choice(("hidden_act",), ACTIVATIONS, "silu"),
         normalise=c.truth("norm_topk_prob", False),
+        shared_d_ff=shared_d_ff,
     )
-    plain, step = c.get("mlp_only_layers", None) or [], c.whole("decoder_sparse_step", 1)
+    dense_layers, step = c.get("mlp_only_layers", None) or [], c.whole("decoder_sparse_step", 1)
     dense = _gated(c)
-    parts = [dense if layer in plain or (layer + 1) % step else experts for layer in range(layers)]
-    return _qwen3_with(c, None, [window] * layers, parts)
+    layers = range(c.whole("num_hidden_layers"))
+    return [dense if layer in dense_layers or (layer + 1) % step else sparse for layer in layers]
 
 
 def _qwen3_with(

@@ -150,6 +150,14 @@ _QWEN3_MOE: Names = {
         for name in ("gate", "up", "down")
     },
 }
+_QWEN2_MOE: Names = {
+    **_QWEN3_MOE,
+    "blocks.*.feedforward.shared_expert_gate": "model.layers.*.mlp.shared_expert_gate",
+    **{
+        f"blocks.*.feedforward.shared_expert.{name}": f"model.layers.*.mlp.shared_expert.{name}_proj"
+        for name in ("gate", "up", "down")
+    },
+}
 _MIXTRAL: Names = {
     **_LLAMA,
     "blocks.*.feedforward.router": "model.layers.*.block_sparse_moe.gate",
@@ -195,6 +203,7 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family("MistralForCausalLM", specs.mistral, _LLAMA),
     "mixtral": Family("MixtralForCausalLM", specs.mixtral, _MIXTRAL),
     "qwen2": Family("Qwen2ForCausalLM", specs.qwen2, _LLAMA),
+    "qwen2_moe": Family("Qwen2MoeForCausalLM", specs.qwen2_moe, _QWEN2_MOE),
     "qwen3": Family("Qwen3ForCausalLM", specs.qwen3, _LLAMA),
     "qwen3_moe": Family("Qwen3MoeForCausalLM", specs.qwen3_moe, _QWEN3_MOE),
     "gemma2": Family("Gemma2ForCausalLM", specs.gemma2, _GEMMA),
@@ -207,6 +216,7 @@ FAMILIES: dict[str, Family] = {
         (r".*rotary_emb\.inv_freq", r"(model\.)?(vision_tower|multi_modal_projector)\..*", r"(.*\.)?lm_head\.weight"),
     ),
     "phi3": Family("Phi3ForCausalLM", specs.phi3, _PHI3),
+    "smollm3": Family("SmolLM3ForCausalLM", specs.smollm3, _LLAMA),
     "olmo2": Family("Olmo2ForCausalLM", specs.olmo2, _OLMO2),
 }
 """The families that can be read, by the ``model_type`` of their configurations."""

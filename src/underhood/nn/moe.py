@@ -25,6 +25,8 @@ class MoESpec:
         activation: of each expert's gate.
         normalise: the weights of the chosen experts sum to one (Mixtral); without it they keep their shares of all
             experts' (some Qwen models).
+        shared_d_ff: the inner width of an expert that every token uses beside the chosen ones, weighted by the sigmoid
+            of a score of its own (Qwen2-MoE, Yang et al. 2024, section 2.2.2); None for none.
     """
 
     experts: int
@@ -32,6 +34,7 @@ class MoESpec:
     d_ff: int
     activation: Activation = "silu"
     normalise: bool = True
+    shared_d_ff: int | None = None
 
     def __post_init__(self):
         if not 1 <= self.experts_per_token <= self.experts:
@@ -41,7 +44,9 @@ class MoESpec:
 
     def facts(self) -> dict[str, str]:
         """The spec in words."""
-        return {"Feed-forward": f"{self.experts} experts of {self.d_ff:,}, {self.experts_per_token} used per token"}
+        shared = f", and a shared one of {self.shared_d_ff:,}" if self.shared_d_ff else ""
+        words = f"{self.experts} experts of {self.d_ff:,}, {self.experts_per_token} used per token{shared}"
+        return {"Feed-forward": words}
 
     def build(self, d_model: int) -> "MixtureOfExperts":
         return MixtureOfExperts(d_model, self)
@@ -57,6 +62,10 @@ class MixtureOfExperts(nn.Module):
         self.choice = Choice(spec.experts_per_token, spec.normalise)
         expert = GatedMLPSpec(d_ff=spec.d_ff, activation=spec.activation)
         self.experts = nn.ModuleList(expert.build(d_model) for _ in range(spec.experts))
+        self.shared_expert: nn.Module | None = None
+        if spec.shared_d_ff is not None:
+            self.shared_expert = GatedMLPSpec(d_ff=spec.shared_d_ff, activation=spec.activation).build(d_model)
+            self.shared_expert_gate = nn.Linear(d_model, 1, bias=False)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], ctx: ForwardContext) -> Float[Tensor, "B T D"]:
         x_ND = x_BTD.flatten(0, 1)
@@ -74,6 +83,8 @@ class MixtureOfExperts(nn.Module):
                 y_ND = expert(x_ND.index_select(0, rows)[None], ctx)[0]
                 sum_ND = sum_ND.index_add(0, rows, y_ND * share[:, None])
                 start += count
+        if self.shared_expert is not None:
+            sum_ND = sum_ND + self.shared_expert_gate(x_ND).sigmoid() * self.shared_expert(x_ND[None], ctx)[0]
         return sum_ND.view_as(x_BTD)
 
 
