@@ -29,6 +29,7 @@ from underhood.core.files import storage_errors, write_text
 from underhood.infer.adapter_folder import CONFIG, PREFIX, WEIGHTS, read_adapter_config, read_adapter_tensors
 from underhood.infer.load import IMPORTED
 from underhood.models.huggingface import FAMILIES, Names, Turned, family_of
+from underhood.models.published import is_published, published_config
 from underhood.nn.lora import LoRALinear, LoRASpec, lora_layers
 from underhood.nn.qlora_linear import QuantizedLinear
 from underhood.text.files import read_json
@@ -45,10 +46,11 @@ class _Joined:
 def names_of(folder: Path) -> Names:
     """Names of the model's layers in transformers.
 
-    They follow its ``config.json``, or the one that its run was imported with, or else Qwen3's, the shape of our runs.
+    They follow its ``config.json`` or GGUF metadata, or the configuration that its run was imported with, or else
+    Qwen3's, the shape of our runs.
     """
-    if (folder / "config.json").exists():
-        return family_of(read_json(folder / "config.json"), str(folder / "config.json")).names
+    if is_published(folder):
+        return family_of(published_config(folder), str(folder)).names
     if (folder / IMPORTED).exists():
         return family_of(read_json(folder / IMPORTED).get("config", {}), str(folder / IMPORTED)).names
     return FAMILIES["qwen3"].names

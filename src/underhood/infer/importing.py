@@ -18,25 +18,15 @@ from underhood.core.errors import UserError
 from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.infer.cache import dtype_of
 from underhood.infer.load import IMPORTED, PUBLISHED, LoadedModel
+from underhood.infer.tokenizer_files import copy_tokenizer_files
 from underhood.models.base import parameter_count
 from underhood.models.config_keys import UnusedKey
+from underhood.models.gguf_reader import read_gguf
+from underhood.models.gguf_weights import exact_dtype, summary_of_types
 from underhood.models.hub_weights import read_config
 from underhood.models.huggingface import family_name, unused_config_keys
 from underhood.models.presets import active_parameter_count
-from underhood.text.load import GPT2_FILES, SENTENCEPIECE_FILES
-
-BESIDE = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    *SENTENCEPIECE_FILES,
-    *(name for pair in GPT2_FILES for name in pair),
-)
-"""Files that are copied as they are."""
+from underhood.models.published import published_config
 
 
 @dataclass(frozen=True)
@@ -78,11 +68,11 @@ class Facts:
 
 
 def facts_of(loaded: LoadedModel) -> Facts:
-    """The facts of a model that was opened from a Hugging Face folder in its own type."""
+    """The facts of a model that was opened from a Hugging Face folder or a GGUF file in its own type."""
     missing = getattr(loaded.tokenizer, "error", None)
     kind = str(missing) if missing else f"{loaded.tokenizer.vocab_size:,} tokens"
     return Facts(
-        family=family_name(read_config(loaded.path)),
+        family=family_name(published_config(loaded.path)),
         parameters=parameter_count(loaded.model),
         active=active_parameter_count(loaded.model),
         context_length=loaded.decoder.context_length,
@@ -106,6 +96,15 @@ def unused_keys_text(folder: Path) -> str:
         for name, keys in groups
         if keys
     )
+
+
+def weights_text(file: Path) -> str:
+    """The types of a GGUF file's tensors, and which type holds all of their values exactly."""
+    contents = read_gguf(file)
+    types = [f"{tensors} in {name}" for name, (tensors, _) in summary_of_types(contents).items()]
+    exact = str(exact_dtype(contents)).removeprefix("torch.")
+    text = f"{'weights':<11}{len(contents.tensors)} tensors: {', '.join(types)}; every value is exact in {exact}"
+    return textwrap.fill(text, 80, subsequent_indent=" " * 11, break_on_hyphens=False)
 
 
 def _key_and_value(unused: UnusedKey) -> str:
@@ -133,7 +132,7 @@ def import_run(loaded: LoadedModel, source: str, out: Path) -> Path:
     """Writes an opened published model as a run, whole or not at all.
 
     Args:
-        loaded: opened from a Hugging Face folder, in the type in which it shall be stored.
+        loaded: opened from a Hugging Face folder or a GGUF file, in the type in which it shall be stored.
         source: where it came from, for the record.
         out: the run's folder to make.
 
@@ -147,10 +146,8 @@ def import_run(loaded: LoadedModel, source: str, out: Path) -> Path:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
         try:
-            for name in BESIDE:
-                if (loaded.path / name).exists():
-                    shutil.copyfile(loaded.path / name, making / name)
-            config = read_config(loaded.path)
+            copy_tokenizer_files(loaded.path, making)
+            config = published_config(loaded.path)
             if not (making / "generation_config.json").exists() and "eos_token_id" in config:
                 ends = {"eos_token_id": config["eos_token_id"]}
                 write_text(making / "generation_config.json", json.dumps(ends) + "\n")

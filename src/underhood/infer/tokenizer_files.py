@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
+from underhood.models.gguf_reader import copy_metadata, is_gguf, read_metadata
 from underhood.text.chat import Template
 from underhood.text.gguf_vocabulary import MODEL_KEY, Metadata, gguf_tokenizer
-from underhood.text.load import chat_template_of, load_chat_template, load_roles, load_tokenizer
+from underhood.text.load import (
+    GPT2_FILES,
+    SENTENCEPIECE_FILES,
+    chat_template_of,
+    load_chat_template,
+    load_roles,
+    load_tokenizer,
+)
 from underhood.text.settings import SpecialTokenIds
+
+TOKENIZER_GGUF = "tokenizer.gguf"
+"""The metadata of the GGUF file that a run's model came from: its tokenizer, chat template and special tokens."""
+
+BESIDE = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    TOKENIZER_GGUF,
+    *SENTENCEPIECE_FILES,
+    *(name for pair in GPT2_FILES for name in pair),
+)
+"""Files beside a model's weights that are copied as they are."""
 
 NO_SPECIAL_TOKENS = SpecialTokenIds(bos_id=None, end_ids=(), pad_id=None, prefix_ids=())
 
 
 def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Template | None, SpecialTokenIds]:
     """Tokenizer, chat template and special token ids; a folder without a tokenizer still gives a model."""
+    if (file := folder / TOKENIZER_GGUF).exists():
+        return load_gguf_tokenizer(read_metadata(file), vocab_size, where=str(file))
     try:
         tokenizer = load_tokenizer(folder)
     except UserError as error:
@@ -25,6 +53,20 @@ def load_tokenizer_files(folder: Path, vocab_size: int) -> tuple[Tokenizer, Temp
         copy = UserError(error.what, expected=error.expected, got=error.got, fix=error.fix)
         return MissingTokenizer(copy, vocab_size), None, NO_SPECIAL_TOKENS
     return tokenizer, load_chat_template(folder, tokenizer), load_roles(folder, tokenizer)
+
+
+def copy_tokenizer_files(source: Path, out: Path) -> None:
+    """Copies what a model's text is read and written by, from its folder or GGUF file, into another folder.
+
+    Raises:
+        UserError: the GGUF file is damaged.
+    """
+    if is_gguf(source):
+        copy_metadata(source, out / TOKENIZER_GGUF)
+        return
+    for name in BESIDE:
+        if (source / name).exists():
+            shutil.copyfile(source / name, out / name)
 
 
 def load_gguf_tokenizer(

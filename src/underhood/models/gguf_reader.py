@@ -131,6 +131,26 @@ def _shards(path: Path) -> list[Path]:
     return shards
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of one GGUF file, whatever tensors it holds or lacks.
+
+    Raises:
+        UserError: as `read_gguf`.
+    """
+    return _Header(path).metadata()
+
+
+def copy_metadata(source: Path, target: Path) -> None:
+    """Writes a GGUF file with the metadata of another one and no tensors: what a tokenizer is read from.
+
+    Raises:
+        UserError: as `read_gguf`.
+    """
+    header = _Header(source)
+    header.metadata()
+    target.write_bytes(header.data[:8] + struct.pack("<Q", 0) + header.data[16 : header.offset])
+
+
 @lru_cache
 def dequantizes(kind: GGMLQuantizationType) -> bool:
     """Whether values of this type can be read."""
@@ -147,7 +167,7 @@ class _Header:
     """A pass over one file's header, front to back; every read is checked against the file's end."""
 
     def __init__(self, path: Path):
-        self.path, self.offset = path, 0
+        self.path, self.offset, self.tensor_count = path, 0, 0
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size
@@ -155,8 +175,8 @@ class _Header:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
 
-    def read(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
-        """Metadata and tensors."""
+    def metadata(self) -> dict[str, Any]:
+        """The keys and values, which end at `offset`."""
         if self.data[:4] != b"GGUF":
             raise UserError(f"{self.path} is not a GGUF file", expected="a file that begins with GGUF")
         self.offset = 4
@@ -165,14 +185,19 @@ class _Header:
             swapped = version > 0xFFFF  # the other byte order puts its digits at the wrong end
             got = "a big-endian file" if swapped else f"version {version}"
             raise UserError(f"{self.path} is a GGUF file of another kind", expected="version 2 or 3", got=got)
-        tensor_count, key_count = self._scalar("Q"), self._scalar("Q")
+        self.tensor_count, key_count = self._scalar("Q"), self._scalar("Q")
         metadata: dict[str, Any] = {}
         for _ in range(key_count):
             key = self._string("the name of a metadata key")
             if key in metadata:
                 raise UserError(f"{self.path} holds the metadata key {key!r} twice", fix=DAMAGED)
             metadata[key] = self._value(self._scalar("I"), f"the metadata key {key!r}")
-        entries = [self._tensor_entry() for _ in range(tensor_count)]
+        return metadata
+
+    def read(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+        """Metadata and tensors."""
+        metadata = self.metadata()
+        entries = [self._tensor_entry() for _ in range(self.tensor_count)]
         alignment = metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1:
             raise UserError(f"general.alignment in {self.path} is out of range", got=repr(alignment), fix=DAMAGED)

@@ -19,11 +19,10 @@ from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.core.run_lock import LOCK, RunLock
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
-from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED, LoadedModel
+from underhood.infer.tokenizer_files import copy_tokenizer_files as copy_files
 from underhood.models.base import parameter_count
-from underhood.models.hub_export import to_huggingface
-from underhood.models.hub_weights import read_config
+from underhood.models.published import published_config
 from underhood.recipes.finetune_spec import TrainingSettings
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.huggingface import HuggingFaceTokenizer
@@ -150,33 +149,27 @@ def write_model(
 def copy_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
     """The tokenizer's files beside a new model, and for a published one what says how it writes and opens texts.
 
-    Raises:
-        UserError: the model is a GGUF file whose tokenizer has no file of its own.
+    Of a GGUF file, byte-level tokenizers get the files of a Hugging Face folder; others keep the file's metadata.
     """
-    if loaded.run.is_file():
-        _write_tokenizer_files(loaded, out)
+    if loaded.run.is_file() and isinstance(loaded.tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
+        _write_tokenizer_files(loaded, loaded.tokenizer, out)
         return
     with storage_errors(out, "Free some space"):
-        for name in (*BESIDE, IMPORTED):
-            if (loaded.run / name).exists():
-                shutil.copyfile(loaded.run / name, out / name)
+        copy_files(loaded.run, out)
+        if (loaded.run / IMPORTED).exists():
+            shutil.copyfile(loaded.run / IMPORTED, out / IMPORTED)
     if loaded.roles is not None and not (out / IMPORTED).exists():
-        config = read_config(loaded.run)
+        config = published_config(loaded.run)
         if not (out / "generation_config.json").exists() and "eos_token_id" in config:
             write_text(out / "generation_config.json", json.dumps({"eos_token_id": config["eos_token_id"]}) + "\n")
         write_text(out / IMPORTED, json.dumps({"source": str(loaded.run), "config": config}, indent=1) + "\n")
 
 
-def _write_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
+def _write_tokenizer_files(
+    loaded: LoadedModel, tokenizer: BytePairTokenizer | HuggingFaceTokenizer, out: Path
+) -> None:
     """Tokenizer, chat template and special tokens of a GGUF file, in the files of a Hugging Face folder."""
-    tokenizer, roles, template = loaded.tokenizer, loaded.roles, loaded.template
-    if not isinstance(tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
-        raise UserError(
-            f"the tokenizer of {loaded.run} can't be kept beside a new model",
-            expected="byte-level BPE",
-            got=type(tokenizer).__name__,
-            fix="Start from the model's Hugging Face folder",
-        )
+    roles, template = loaded.roles, loaded.template
     assert roles is not None
     named = {id: name for name, id in tokenizer.special.items()}
     settings: dict[str, Any] = {"add_bos_token": bool(roles.prefix_ids)}
@@ -193,5 +186,5 @@ def _write_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
         write_text(out / "generation_config.json", json.dumps({"eos_token_id": list(roles.end_ids)}) + "\n")
         if template is not None:
             write_text(out / "chat_template.jinja", template.jinja)
-        about = {"source": str(loaded.run), "config": to_huggingface(loaded.decoder.spec)}
+        about = {"source": str(loaded.run), "config": published_config(loaded.run)}
         write_text(out / IMPORTED, json.dumps(about, indent=1) + "\n")

@@ -65,6 +65,7 @@ def export(
         UserError: no such run or stage, a model without such a form, an unknown dtype, a place that can't be written.
     """
     from underhood.models.gguf_file import ARCHITECTURE
+    from underhood.models.gguf_reader import is_gguf
 
     stored = resolve_dtype(format, dtype)
     log = log or RunLog(None)
@@ -72,19 +73,20 @@ def export(
     loaded = run if isinstance(run, LoadedModel) else load(run, stage, progress=reading)
     tuning = read_tuning(loaded.run)
     summary = read_summary(tuning.origin if tuning else loaded.run)
+    folder_of_exports = (loaded.run.with_suffix("") if is_gguf(loaded.run) else loaded.run) / "export"
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
     family = config_for(loaded)["model_type"] if format == "hf" else ARCHITECTURE
     published = origin_of(loaded) is not None
     about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored}
     about |= {"family": family, "published": published, "tuning": tuning}
     if format == "hf":
-        target = out or loaded.run / "export" / f"{loaded.stage}-hf"
+        target = out or folder_of_exports / f"{loaded.stage}-hf"
         card = Card(form="hf", **about).text()
         with making(target, folder=True, replace=replace) as folder:
             write_folder(folder, loaded, cast(FloatType, stored), shard_bytes=shard_bytes, progress=writing)
             (folder / "README.md").write_text(card, encoding="utf-8")
         return Exported(target, target / "README.md", stored)
-    target = out or loaded.run / "export" / f"{loaded.stage}-{stored}.gguf"
+    target = out or folder_of_exports / f"{loaded.stage}-{stored}.gguf"
     beside = target.with_name(f"{target.name}.md")
     card = Card(form="gguf", **about).text()
     with (

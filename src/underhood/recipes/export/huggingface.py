@@ -8,7 +8,6 @@ weights as they are now.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +17,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.infer.importing import BESIDE
 from underhood.infer.load import DEFAULT_SAMPLING, IMPORTED, LoadedModel
+from underhood.infer.tokenizer_files import TOKENIZER_GGUF, copy_tokenizer_files
 from underhood.models.decoder import Decoder
+from underhood.models.gguf_reader import is_gguf
 from underhood.models.hub_export import to_huggingface
-from underhood.models.hub_weights import Progress, layout, read_config
+from underhood.models.hub_weights import Progress, layout
 from underhood.models.huggingface import Family, family_of, spec_from_config
+from underhood.models.published import is_published, published_config
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML
 from underhood.text.files import read_json
+from underhood.text.huggingface import HuggingFaceTokenizer
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 
@@ -48,13 +50,11 @@ def write_folder(
         UserError: the model or its tokenizer has no form there.
     """
     origin, config = origin_of(loaded), config_for(loaded)
-    if origin is None:
+    if origin is None or is_gguf(loaded.run) or (loaded.run / TOKENIZER_GGUF).exists():
         config |= special_ids(loaded)
         _write_voice(folder, loaded)
     else:
-        for name in BESIDE:
-            if (loaded.run / name).exists():
-                shutil.copyfile(loaded.run / name, folder / name)
+        copy_tokenizer_files(loaded.run, folder)
     _write_json(folder / "config.json", config | {"torch_dtype": dtype})
     write_weights(folder, loaded.decoder, family_of(config), dtype, shard_bytes=shard_bytes, progress=progress)
 
@@ -78,7 +78,7 @@ def origin_of(loaded: LoadedModel) -> dict[str, Any] | None:
     """The configuration that a published model came with; None for a model that was made here."""
     if (loaded.run / IMPORTED).exists():
         return read_json(loaded.run / IMPORTED)["config"]
-    return read_config(loaded.path) if (loaded.path / "config.json").exists() else None
+    return published_config(loaded.path) if is_published(loaded.path) else None
 
 
 def write_weights(
@@ -142,8 +142,8 @@ def tokenizer_config(loaded: LoadedModel) -> dict[str, Any]:
     for key in ("bos", "eos", "pad"):
         id = ids[f"{key}_token_id"]
         config[f"{key}_token"] = None if id is None else names[id]
-    if loaded.chats:
-        config["chat_template"] = CHATML.jinja
+    if loaded.template is not None:
+        config["chat_template"] = loaded.template.jinja
     return config
 
 
@@ -158,7 +158,7 @@ def generation_config(loaded: LoadedModel) -> dict[str, Any]:
 
 def _write_voice(folder: Path, loaded: LoadedModel) -> None:
     tokenizer = loaded.tokenizer
-    if not isinstance(tokenizer, BytePairTokenizer):
+    if not isinstance(tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
         got = type(tokenizer).__name__
         raise UserError("this tokenizer has no Hugging Face form", expected="a byte-level BPE", got=got)
     tokenizer.save(folder / "tokenizer.json")
