@@ -55,8 +55,10 @@ def test_own_f32_export_reads_back_bit_for_bit(tied: bool, tmp_path: Path) -> No
     assert set(ours.stop_ids) <= set(back.stop_ids)
 
 
-def test_generate_on_the_file_matches_the_run(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "generate", str(file), *GREEDY) == said(capsys, "generate", str(run), *GREEDY)
+def test_answers_of_the_file_match_those_of_the_run(run: Path, file: Path) -> None:
+    answers = [underhood.load(model).chat("What is a list?", max_tokens=12, temperature=0) for model in (file, run)]
+    assert answers[0] == answers[1]
+    assert answers[0]
 
 
 def test_import_check_says_what_is_in_the_file(
@@ -129,7 +131,7 @@ def test_finetune_of_the_file_leaves_a_run_with_its_tokenizer(
 
 
 def test_server_opens_the_file_by_its_name(file: Path) -> None:
-    registry = ModelRegistry.open([file], EngineSpec())
+    registry = ModelRegistry.open([file], spec=EngineSpec(cache_bytes=4 << 20))
     try:
         assert [model.id for model in registry.served] == ["model"]
     finally:
@@ -152,13 +154,14 @@ def test_broken_files_are_refused_in_a_sentence_with_exit_code_2(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         writer.close()
-    more = {"generate": ["x"], "finetune": ["--data", str(file)], "serve": ["--port", "0"]}
+    training = ["--data", str(file), "--out", str(tmp_path / "out")]
+    more = {"generate": ["x"], "finetune": training, "serve": ["--port", "0"]}
     assert main([command, str(broken), *more.get(command, [])]) == 2
     message = capsys.readouterr().err
     assert "Traceback" not in message
     wanted = {"missing": "No such file", "cut": "ends within the tensor", "foreign": "is not a GGUF file"}
     assert wanted.get(fault, "architecture that can't be read") in " ".join(message.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["broken.gguf"])
+    assert {path.name for path in tmp_path.iterdir()} <= {"broken.gguf", "out"}
 
 
 def test_stage_of_a_file_is_refused(file: Path) -> None:
