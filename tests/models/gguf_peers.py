@@ -115,7 +115,7 @@ def _stacked(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One tensor for all experts of a layer."""
     result: dict[str, np.ndarray] = {}
     experts: dict[str, list[np.ndarray]] = {}
-    ordered = sorted(stored, key=lambda name: [int(part) if part.isdigit() else 0 for part in name.split(".")])
+    ordered = sorted(stored, key=lambda name: [int(word) if word.isdigit() else 0 for word in name.split(".")])
     for name in ordered:
         if match := re.fullmatch(r"(.*\.experts)\.\d+\.(.*)", name):
             experts.setdefault(f"{match[1]}.{match[2]}", []).append(stored[name])

@@ -19,7 +19,6 @@ from underhood.models.hub_weights import load_decoder
 from underhood.models.huggingface import FAMILIES, spec_from_config
 from underhood.models.presets import CONFIGS, preset
 from underhood.nn.attention import AttentionSpec
-from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec
 
 
@@ -66,15 +65,17 @@ def test_export_knows_every_preset(name: str) -> None:
 def test_export_refuses_what_no_family_computes() -> None:
     spec = qwen3_shaped(vocab_size=96, context_length=64, d_model=32, layers=2, heads=4, d_ff=40)
     block = spec.blocks[0]
+    no_positions = AttentionSpec(heads=4, rotary=None)  # SmolLM3's, in every layer
     for strange in (
         replace(spec, logit_softcap=5.0),
         replace(spec, embed_scale=2.0),
         replace(spec, blocks=(block, replace(block, feedforward=GatedMLPSpec(d_ff=48)))),
-        replace(spec, blocks=(BlockSpec(mixer=AttentionSpec(heads=4, rotary=None), feedforward=block.feedforward),)),
+        replace(spec, blocks=(replace(block, mixer=replace(no_positions, qk_norm=RMSNormSpec())),)),
     ):
         with pytest.raises(UserError, match="no form in transformers"):
             to_huggingface(strange)
     assert to_huggingface(spec)["architectures"] == ["Qwen3ForCausalLM"]
+    assert to_huggingface(replace(spec, blocks=(replace(block, mixer=no_positions),)))["model_type"] == "smollm3"
 
 
 def test_families_are_all_covered() -> None:

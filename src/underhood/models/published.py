@@ -1,4 +1,4 @@
-"""What a published model says about itself, in whatever form it comes: a Hugging Face folder or a GGUF file."""
+"""Published models: their configuration, in a Hugging Face folder or a GGUF file."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from underhood.core.run_lock import LOCK, RunLock
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
-from underhood.infer.importing import BESIDE
 from underhood.infer.load import IMPORTED
+from underhood.infer.tokenizer_files import BESIDE
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, all_stages
 from underhood.recipes.training_data import END

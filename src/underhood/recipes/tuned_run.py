@@ -165,9 +165,7 @@ def copy_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
         write_text(out / IMPORTED, json.dumps({"source": str(loaded.run), "config": config}, indent=1) + "\n")
 
 
-def _write_tokenizer_files(
-    loaded: LoadedModel, tokenizer: BytePairTokenizer | HuggingFaceTokenizer, out: Path
-) -> None:
+def _write_tokenizer_files(loaded: LoadedModel, tokenizer: BytePairTokenizer | HuggingFaceTokenizer, out: Path) -> None:
     """Tokenizer, chat template and special tokens of a GGUF file, in the files of a Hugging Face folder."""
     roles, template = loaded.roles, loaded.template
     assert roles is not None
