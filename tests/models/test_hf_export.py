@@ -20,6 +20,7 @@ from underhood.models.huggingface import FAMILIES, spec_from_config
 from underhood.models.presets import CONFIGS, preset
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.feedforward import GatedMLPSpec
+from underhood.nn.norm import RMSNormSpec
 
 
 @torch.no_grad()

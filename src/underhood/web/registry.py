@@ -22,7 +22,6 @@ from underhood.infer.packed_loading import load_for_inference
 from underhood.infer.sequence_runner import warm_up
 from underhood.infer.stages import stages_of
 from underhood.models.base import parameter_count
-from underhood.models.gguf_reader import SUFFIX
 from underhood.retrieve.index import PassageIndex
 from underhood.web.documents import Documents, RetrievalSettings, open_documents
 from underhood.web.errors import unknown_model
@@ -202,11 +201,7 @@ class ModelRegistry:
 def _open(name: str | Path, stage: str | None, quantize: Quantized | None) -> list[tuple[LoadedModel, str]]:
     folder = fetch(name)
     stages = stages_of(folder)
-<<<<<<< HEAD
     title = model_title(name, folder)
-=======
-    title = folder.resolve().name.removesuffix(SUFFIX)
->>>>>>> 55b6fff (serve: a GGUF file goes by its name without the suffix)
     if (folder / "state.json").exists():  # a single checkpoint
         loaded = load(folder, stage)
         return [(loaded, f"{loaded.run.resolve().name}:{loaded.stage}")]
