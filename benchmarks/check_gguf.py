@@ -2,12 +2,11 @@
 
     python benchmarks/check_gguf.py --run runs/pydocs --out results/check_gguf
 
-A run made by `underhood build` is exported in every stored type and opened in llama-cpp-python (which compiles
-llama.cpp for about ten minutes when it is installed, so this is a command and no test). For five prompts, 32 tokens are
-taken greedily on both sides and must be the same. f16 and q8_0 round the weights, and llama.cpp rounds what is
-multiplied with them alike, so our model does both too (and `plain_same_continuations` says how many texts are the same
-if it rounds the weights only). Also compared: token ids of prose, code and other alphabets, and the log
-probability of every token that was written.
+A run made by `underhood build` is exported in every stored type and opened in llama.cpp (the package xllamacpp). For
+five prompts, 32 tokens are taken greedily on both sides and must be the same. f16 and q8_0 round the weights, and
+llama.cpp rounds what is multiplied with them alike, so our model does both too (and `plain_same_continuations` says how
+many texts are the same if it rounds the weights only). Also compared: token ids of prose, code and other alphabets, and
+the log probability of every token that was written.
 
 It ends with one JSON line and exits with 1 if anything disagrees.
 """
@@ -16,12 +15,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import importlib.metadata
 import json
 import platform
+import socket
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,7 @@ def main() -> int:
         "tokens": TOKENS,
         "types": rows,
         "machine": platform.platform(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("underhood", "torch", "gguf", "llama_cpp_python")
-        },
+        "versions": {name: importlib.metadata.version(name) for name in ("underhood", "torch", "gguf", "xllamacpp")},
     }
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -96,27 +96,21 @@ def main() -> int:
 
 def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[str, Any]:
     """Our model, with the file's weights, beside llama.cpp with the same file."""
-    from llama_cpp import Llama, llama_cpp
-
-    # Its repacked matrices for AMX crash in the 8-bit product of so narrow a model (seen with 0.3.36).
-    usual = llama_cpp.llama_model_default_params
-    llama_cpp.llama_model_default_params = lambda: _without_repacking(usual())
     _take_weights(loaded, file)
     start = time.perf_counter()
-    # Left alone, llama.cpp keeps keys and values as f16, which moves log probabilities by 0.002.
-    whole = {"type_k": GGMLQuantizationType.F32.value, "type_v": GGMLQuantizationType.F32.value}
-    theirs = Llama(str(file), n_ctx=loaded.spec.context_length, logits_all=True, verbose=False, n_gpu_layers=0, **whole)
-    ids = [theirs.tokenize(text.encode(), add_bos=False, special=False) for text in SPELLING]
+    theirs = LlamaCpp(file, loaded.spec.context_length)
+    ids = [theirs.tokenize(text) for text in SPELLING]
     same_ids = sum(actual == loaded.tokenizer.encode(text) for actual, text in zip(ids, SPELLING, strict=True))
     plain = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
     _round_inputs(loaded, file)
     ours = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
     same, alike, first, worst = 0, 0, [], 0.0
     for prompt, completion, other in zip(prompts, ours, plain, strict=True):
-        written, logs = _greedy(theirs, prompt)
-        alike += written == other.ids
-        same += written == completion.ids
-        agree = next((n for n, (a, b) in enumerate(zip(written, completion.ids, strict=True)) if a != b), TOKENS)
+        written, logs = theirs.write(prompt)
+        count = len(written)  # llama.cpp stops at the end of a turn
+        alike += written == other.ids[:count]
+        same += written == completion.ids[:count]
+        agree = next((n for n, (a, b) in enumerate(zip(written, completion.ids, strict=False)) if a != b), count)
         first.append(agree)
         if agree:
             worst = max(worst, float(np.abs(np.array(logs[:agree]) - np.array(completion.logprobs[:agree])).max()))
@@ -131,25 +125,37 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
     }
 
 
-def _without_repacking(parameters: Any) -> Any:
-    parameters.use_extra_bufts = False
-    return parameters
+class LlamaCpp:
+    """A file in llama.cpp, which xllamacpp serves."""
 
+    def __init__(self, file: Path, context_length: int):
+        library: Any = importlib.import_module("xllamacpp")
+        params = library.CommonParams()
+        params.model.path = str(file)
+        params.n_ctx, params.n_parallel, params.verbosity, params.warmup = context_length, 1, -1, False
+        params.no_extra_bufts = True  # its repacked matrices for AMX crash in the 8-bit product of so narrow a model
+        # Left alone, llama.cpp keeps keys and values as f16, which moves log probabilities by 0.002.
+        params.cache_type_k = params.cache_type_v = library.ggml_type.GGML_TYPE_F32
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            params.port = probe.getsockname()[1]
+        self._server = library.Server(params)
 
-def _greedy(theirs: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
-    """The likeliest tokens after a prompt, and their natural-log probabilities, straight from llama.cpp's scores."""
-    theirs.reset()
-    written: list[int] = []
-    logs: list[float] = []
-    new = prompt
-    for _ in range(TOKENS):
-        theirs.eval(new)
-        scores = theirs.scores[theirs.n_tokens - 1].astype(np.float64)
-        best = int(scores.argmax())
-        logs.append(float(scores[best] - np.logaddexp.reduce(scores)))
-        written.append(best)
-        new = [best]
-    return written, logs
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text, special tokens spelled in it left as text."""
+        return self._post("/tokenize", {"content": text, "parse_special": False, "add_special": False})["tokens"]
+
+    def write(self, prompt: list[int]) -> tuple[list[int], list[float]]:
+        """The likeliest tokens after a prompt, and their natural-log probabilities."""
+        how = {"n_predict": TOKENS, "temperature": 0.0, "ignore_eos": False, "n_probs": 1, "cache_prompt": False}
+        chosen = self._post("/completion", {"prompt": prompt} | how)["completion_probabilities"]
+        return [token["id"] for token in chosen], [token["logprob"] for token in chosen]
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._server.listening_address + path, data, kind)
+        with urllib.request.urlopen(request, timeout=300) as response:
+            return json.load(response)
 
 
 def _take_weights(loaded: LoadedModel, file: Path) -> None:

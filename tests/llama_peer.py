@@ -69,6 +69,7 @@ class _Served:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         # Left alone, llama.cpp keeps keys and values as f16, which moves log-probabilities by 0.002.
         params.cache_type_k = params.cache_type_v = library.ggml_type.GGML_TYPE_F32
+        params.no_extra_bufts = True  # its repacked matrices for AMX crash in narrow models
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             params.port = probe.getsockname()[1]

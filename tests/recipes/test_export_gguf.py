@@ -1,7 +1,6 @@
 """What `underhood export --format gguf` writes, read back by the gguf package and by transformers.
 
-That llama.cpp itself opens the file and writes the same tokens is what `benchmarks/check_gguf.py` checks: it has to
-compile llama.cpp first.
+That llama.cpp itself opens the file and writes the same tokens is tested in `test_export_llama_cpp`.
 """
 
 from __future__ import annotations

@@ -1,32 +1,33 @@
 """GGUF: one file with weights, vocabulary and settings, which llama.cpp and what is built on it read.
 
 The format is llama.cpp's; the ``gguf`` package writes its bytes. What is decided here is what goes in: which of
-llama.cpp's architectures this model is (only ``qwen3``, the shape that `underhood build` makes), the names of the
-tensors, how each is stored, and how the tokenizer cuts text. llama.cpp rotates Qwen3's queries and keys in half-split
-pairs, as we do, so no row of a projection changes its place.
+llama.cpp's architectures this model is (``qwen3``, the shape that `underhood build` makes, or ``llama``, that of Llama,
+Mistral and SmolLM2), the names of the tensors, how each is stored, and how the tokenizer cuts text. llama.cpp rotates
+Qwen3's queries and keys in half-split pairs, as we do. In a ``llama`` it rotates neighbours, so their rows are put into
+that order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from torch import Tensor
 
 from underhood.core.checkpoint import module_tensors
 from underhood.core.errors import UserError
+from underhood.core.protocols import Tokenizer
 from underhood.models.decoder import Decoder
-from underhood.models.gguf_names import gguf_name
+from underhood.models.gguf_names import gguf_name, half_split_order
 from underhood.models.hub_export import config_of
 from underhood.models.hub_weights import Progress
-from underhood.text.bpe import BytePairTokenizer
-from underhood.text.vocabulary import spell
+from underhood.text.gguf_keys import gguf_keys
 
 GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -37,15 +38,16 @@ _STORED = {
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
 
-PRE = {"qwen2": "qwen2", "llama3": "llama-bpe", "gpt2": "gpt-2"}
-"""Our split patterns by the names that llama.cpp has for the same regular expressions."""
+ARCHITECTURES = ("qwen3", "llama")
+"""llama.cpp's architectures that can be written; their names are those of Hugging Face's families, too."""
 
-ARCHITECTURE = "qwen3"
+ROTATES_NEIGHBOURS = ("llama",)
+
 _KEYS = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
     "max_position_embeddings rms_norm_eps rope_theta tie_word_embeddings"
 )
-"""What llama.cpp asks about a Qwen3: a model that needs more than these numbers is another one."""
+"""What llama.cpp asks about them: a model that needs more than these numbers is another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class Naming:
 def write_gguf(
     path: Path,
     model: Decoder,
-    tokenizer: BytePairTokenizer,
+    tokenizer: Tokenizer,
     naming: Naming,
     stored: GGUFType,
     progress: Progress | None = None,
@@ -87,15 +89,10 @@ def write_gguf(
     Raises:
         UserError: llama.cpp has no architecture or no tokenizer of this kind.
     """
-    config = config_of(model.spec, ARCHITECTURE, _KEYS)
-    if config is None:
-        raise UserError(
-            "this model has no GGUF form",
-            expected="the Qwen3 shape that underhood build makes",
-            fix="Export it with --format hf",
-        )
+    architecture, config = gguf_architecture(model)
+    keys = gguf_keys(tokenizer, model.spec.vocab_size)
     kind, file_type = _STORED[stored]
-    writer = GGUFWriter(path, ARCHITECTURE)
+    writer = GGUFWriter(path, architecture)
     writer.add_name(naming.name)
     if naming.description:
         writer.add_description(naming.description)
@@ -107,14 +104,16 @@ def write_gguf(
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
+    writer.add_rope_dimension_count(config["head_dim"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(model.spec.vocab_size)
     writer.add_file_type(file_type)
     if stored == "q8_0":
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_tokenizer(writer, tokenizer, model.spec.vocab_size, naming)
+    _add_tokenizer(writer, keys, naming)
     tensors = module_tensors(model)
+    heads = {"query": config["num_attention_heads"], "key": config["num_key_value_heads"]}
     for name, tensor in tensors.items():
         how = _kind(tensor, kind)
         block, size = gguf.GGML_QUANT_SIZES[how]
@@ -125,17 +124,37 @@ def write_gguf(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
-        for tensor in tensors.values():  # one at a time: a large model is never in memory twice
+        for name, tensor in tensors.items():  # one at a time: a large model is never in memory twice
             if progress is not None:
                 progress(done, total)
             # NumPy has no bfloat16, so a half-precision model takes the way over float32.
             array = tensor.detach().to("cpu", torch.float32).numpy()
+            projection = name.split(".")[-2]
+            if architecture in ROTATES_NEIGHBOURS and projection in heads and ".mixer." in name:
+                array = array[np.argsort(half_split_order(heads[projection], len(array)))]
             writer.write_tensor_data(gguf.quantize(array, _kind(tensor, kind)))
             done += tensor.nbytes
         if progress is not None:
             progress(done, total)
     finally:
         writer.close()
+
+
+def gguf_architecture(model: Decoder) -> tuple[str, dict[str, Any]]:
+    """llama.cpp's architecture for a model, and its numbers under Hugging Face's names.
+
+    Raises:
+        UserError: there is none.
+    """
+    for architecture in ARCHITECTURES:
+        config = config_of(model.spec, architecture, _KEYS)
+        if config is not None:
+            return architecture, config
+    raise UserError(
+        "this model has no GGUF form",
+        expected="the Qwen3 shape that underhood build makes, or the shape of a Llama, Mistral or SmolLM2",
+        fix="Export it with --format hf",
+    )
 
 
 def _kind(tensor: Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
@@ -145,17 +164,17 @@ def _kind(tensor: Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
     return GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] else wanted
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: BytePairTokenizer, vocab_size: int, naming: Naming) -> None:
-    """The vocabulary in llama.cpp's "gpt2" form: byte-level BPE with merges in order."""
-    vocabulary = tokenizer.vocabulary
-    if vocabulary.pattern not in PRE:
-        raise UserError(f"llama.cpp can't cut text by the pattern {vocabulary.pattern!r}", expected=" | ".join(PRE))
-    tokens, types = _token_list(vocabulary.ids, vocabulary.special, vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(PRE[vocabulary.pattern])
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges([f"{spell(left)} {spell(right)}" for left, right in vocabulary.merges])
+def _add_tokenizer(writer: GGUFWriter, keys: Mapping[str, Any], naming: Naming) -> None:
+    """The vocabulary and the ids of its special tokens."""
+    writer.add_tokenizer_model(keys["model"])
+    writer.add_tokenizer_pre(keys["pre"])
+    writer.add_token_list(keys["tokens"])
+    writer.add_token_types(keys["token_type"])
+    if "scores" in keys:
+        writer.add_token_scores(keys["scores"])
+        writer.add_add_space_prefix(keys["add_space_prefix"])
+    else:
+        writer.add_token_merges(keys["merges"])
     for add, id in (
         (writer.add_bos_token_id, naming.bos_id),
         (writer.add_eos_token_id, naming.eos_id),
@@ -167,16 +186,3 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: BytePairTokenizer, vocab_size:
     writer.add_add_bos_token(naming.opens)
     if naming.chat_template is not None:
         writer.add_chat_template(naming.chat_template)
-
-
-def _token_list(
-    ids: Mapping[bytes, int], special: Mapping[str, int], vocab_size: int
-) -> tuple[Sequence[str], Sequence[TokenType]]:
-    """Every id's spelling and kind; ids that the embedding has and the tokenizer has not are marked unused."""
-    tokens = [f"[PAD{id}]" for id in range(vocab_size)]
-    types = [TokenType.UNUSED] * vocab_size
-    for token, id in ids.items():
-        tokens[id], types[id] = spell(token), TokenType.NORMAL
-    for name, id in special.items():
-        tokens[id], types[id] = name, TokenType.CONTROL
-    return tokens, types

@@ -120,6 +120,10 @@ class HuggingFaceTokenizer(TokenTable):
         self.decode_bytes([id])  # checks it
         return self._library.id_to_token(id) or ""
 
+    def content(self) -> Json:
+        """The content of its ``tokenizer.json``."""
+        return json.loads(self._library.to_str())
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the ``tokenizer.json``; readers see the old file or the whole new one."""
         from underhood.core.files import write_text

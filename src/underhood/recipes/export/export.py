@@ -21,7 +21,6 @@ from underhood.recipes.export.huggingface import (
 )
 from underhood.recipes.export.place import making
 from underhood.recipes.export.tuning import read_tuning
-from underhood.text.bpe import BytePairTokenizer
 
 Format = Literal["hf", "gguf"]
 
@@ -64,7 +63,7 @@ def export(
     Raises:
         UserError: no such run or stage, a model without such a form, an unknown dtype, a place that can't be written.
     """
-    from underhood.models.gguf_file import ARCHITECTURE
+    from underhood.models.gguf_file import gguf_architecture
     from underhood.models.gguf_reader import is_gguf
 
     stored = resolve_dtype(format, dtype)
@@ -75,7 +74,7 @@ def export(
     summary = read_summary(tuning.origin if tuning else loaded.run)
     folder_of_exports = (loaded.run.with_suffix("") if is_gguf(loaded.run) else loaded.run) / "export"
     name = f"{loaded.run.resolve().name}-{loaded.stage}"
-    family = config_for(loaded)["model_type"] if format == "hf" else ARCHITECTURE
+    family = config_for(loaded)["model_type"] if format == "hf" else gguf_architecture(loaded.decoder)[0]
     published = origin_of(loaded) is not None
     about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored}
     about |= {"family": family, "published": published, "tuning": tuning}
@@ -119,9 +118,6 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
 def _write_gguf(file: Path, loaded: LoadedModel, name: str, stored: str, progress: Progress) -> None:
     from underhood.models.gguf_file import GGUFType, Naming, write_gguf
 
-    if not isinstance(loaded.tokenizer, BytePairTokenizer):
-        got = type(loaded.tokenizer).__name__
-        raise UserError("this tokenizer has no GGUF form", expected="a byte-level BPE", got=got)
     ids, template = special_ids(loaded), loaded.template
     naming = Naming(
         name=name,
