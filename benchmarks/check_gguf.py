@@ -98,7 +98,7 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
     """Our model, with the file's weights, beside llama.cpp with the same file."""
     _take_weights(loaded, file)
     start = time.perf_counter()
-    theirs = LlamaCpp(file, loaded.spec.context_length)
+    theirs = LlamaCpp(file, loaded.decoder.context_length)
     ids = [theirs.tokenize(text) for text in SPELLING]
     same_ids = sum(actual == loaded.tokenizer.encode(text) for actual, text in zip(ids, SPELLING, strict=True))
     plain = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
@@ -113,7 +113,8 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
         agree = next((n for n, (a, b) in enumerate(zip(written, completion.ids, strict=False)) if a != b), count)
         first.append(agree)
         if agree:
-            worst = max(worst, float(np.abs(np.array(logs[:agree]) - np.array(completion.logprobs[:agree])).max()))
+            difference = np.abs(np.array(logs[:agree]) - np.array(completion.logprobs[:agree]))
+            worst = max(worst, float(np.nan_to_num(difference).max()))
     return {
         "bytes": file.stat().st_size,
         "same_continuations": same,
@@ -147,9 +148,14 @@ class LlamaCpp:
 
     def write(self, prompt: list[int]) -> tuple[list[int], list[float]]:
         """The likeliest tokens after a prompt, and their natural-log probabilities."""
-        how = {"n_predict": TOKENS, "temperature": 0.0, "ignore_eos": False, "n_probs": 1, "cache_prompt": False}
-        chosen = self._post("/completion", {"prompt": prompt} | how)["completion_probabilities"]
-        return [token["id"] for token in chosen], [token["logprob"] for token in chosen]
+        how = {"n_predict": TOKENS, "temperature": 0.0, "n_probs": 1, "cache_prompt": False, "return_tokens": True}
+        answer = self._post("/completion", {"prompt": prompt} | how)
+        written = answer["tokens"][: -1 if answer["stop_type"] == "eos" else None]
+        told = answer["completion_probabilities"]
+        # None is told of a token that ends inside a character: then nobody can say which token the others belong to.
+        known = [token["id"] for token in told][: len(written)] == written
+        logs = [token["logprob"] for token in told[: len(written)]] if known else [float("nan")] * len(written)
+        return written, logs
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}

@@ -42,10 +42,9 @@ class LlamaCpp:
         """The conversation as text, by llama.cpp's own Jinja, with the generation prompt."""
         return self._ask("render", list(messages))
 
-    def write(self, prompt: Sequence[int], count: int) -> tuple[list[int], list[float]]:
-        """Continues the prompt greedily; the ids and their log-probabilities."""
-        ids, logprobs = self._ask("write", list(prompt), count)
-        return ids, logprobs
+    def write(self, prompt: Sequence[int], count: int) -> list[int]:
+        """Continues the prompt greedily; the end token is left out."""
+        return self._ask("write", list(prompt), count)
 
     def _ask(self, *question: Any) -> Any:
         assert self._process.stdin is not None
@@ -82,11 +81,10 @@ class _Served:
     def render(self, messages: list[dict[str, str]]) -> str:
         return self._post("/apply-template", {"messages": messages})["prompt"]
 
-    def write(self, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
-        how = {"temperature": 0.0, "ignore_eos": False, "cache_prompt": False, "n_probs": 1, "return_tokens": True}
+    def write(self, prompt: list[int], count: int) -> list[int]:
+        how = {"temperature": 0.0, "cache_prompt": False, "return_tokens": True}
         answer = self._post("/completion", {"prompt": prompt, "n_predict": count} | how)
-        chosen = answer["completion_probabilities"]
-        return [token["id"] for token in chosen], [token["logprob"] for token in chosen]
+        return answer["tokens"][: -1 if answer["stop_type"] == "eos" else None]
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}

@@ -1,8 +1,9 @@
 """llama.cpp beside us, greedily: on what `underhood export --format gguf` writes, and on a real model's own file.
 
-llama.cpp rounds what it multiplies with weights of 8 bits and fewer to 8 bits, and with f16 to f16, so its scores are
-not quite ours. Its text is read by our model token by token: each token must be our likeliest, or one whose
-log-probability is less than a margin below it. Nothing is excused by an earlier difference.
+llama.cpp rounds what it multiplies with weights of 8 bits and fewer to blocks of 8 bits, and with f16 to f16. Where
+`rounded` is used our model does the same, so that the margin can be small. llama.cpp's text is read by our model token
+by token: each token must be our likeliest, or one whose log-probability is less than a margin below it. Nothing is
+excused by an earlier difference.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from export_run import TEXT, export_run
+from gguf import GGMLQuantizationType
 
 from llama_peer import LlamaCpp
 from published import make_published
@@ -24,7 +27,12 @@ TOKENS = 32
 EXACT = 2e-3
 """Margin in nats for weights of 32 bits: sums in another order."""
 ROUNDED = 0.1
-"""Margin in nats where llama.cpp rounds activations to 8 bits."""
+"""Margin in nats where both round activations: a sum in another order may round to the neighbour, which moved single
+log-probabilities by up to 0.078 (results/check_gguf, 2026-11-22)."""
+UNROUNDED = 0.3
+"""Margin in nats where only llama.cpp rounds them, over 30 layers: the top two tokens are a near-tie for it then."""
+ROUNDING = {"f32": None, "f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
+"""What llama.cpp rounds activations to for weights of these types."""
 
 PROMPTS = ["Gravity is", "The capital of France is", "def add(a, b):\n    return", "Once upon a time", "1, 2, 3, 4,"]
 
@@ -35,31 +43,50 @@ def peer() -> Iterator[LlamaCpp]:
         yield peer
 
 
-def gaps(loaded: LoadedModel, prompt: Sequence[int], written: Sequence[int]) -> list[float]:
-    """By how much the log-probability of each written token is below that of the likeliest one there."""
+def rounded(loaded: LoadedModel, kind: GGMLQuantizationType | None) -> LoadedModel:
+    """The model with the inputs of its linear layers rounded as llama.cpp rounds them."""
+
+    def round_input(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        assert kind is not None
+        x = inputs[0].float().numpy()
+        return torch.from_numpy(gguf.dequantize(gguf.quantize(x, kind), kind).reshape(x.shape).copy())
+
+    layers = [module for module in loaded.decoder.modules() if isinstance(module, torch.nn.Linear)]
+    assert len(layers) > 6 * loaded.decoder.spec.layers
+    for layer in layers if kind is not None else ():
+        layer.register_forward_pre_hook(round_input)
+    return loaded
+
+
+def gaps(loaded: LoadedModel, prompt: Sequence[int], written: Sequence[int], ended: bool) -> list[float]:
+    """By how much the log-probability of each written token is below that of the likeliest one there.
+
+    Where the text ended, the last one is that of the likeliest token that ends a text.
+    """
     with torch.inference_mode():
-        logits_TV = loaded(torch.tensor([[*prompt, *written]]))[0, len(prompt) - 1 : -1]
+        logits_TV = loaded(torch.tensor([[*prompt, *written]]))[0, len(prompt) - 1 :]
         logprobs_TV = logits_TV[:, : loaded.tokenizer.vocab_size].float().log_softmax(dim=-1)
-    return (logprobs_TV.amax(dim=-1) - logprobs_TV[range(len(written)), list(written)]).tolist()
+    best_T = logprobs_TV.amax(dim=-1)
+    below = (best_T[:-1] - logprobs_TV[range(len(written)), list(written)]).tolist()
+    return below + [float(best_T[-1] - logprobs_TV[-1, loaded.stop_ids].amax())] * ended
 
 
 def continuations(peer: LlamaCpp, loaded: LoadedModel, prompts: Sequence[Sequence[int]], margin: float) -> int:
     """Checks llama.cpp's greedy texts; how many tokens they have."""
     count = 0
     for prompt in prompts:
-        written, _ = peer.write(prompt, TOKENS)
-        assert len(written) == TOKENS or written[-1] in loaded.stop_ids
-        worst = max(gaps(loaded, prompt, written))
+        written = peer.write(prompt, TOKENS)
+        worst = max(gaps(loaded, prompt, written, len(written) < TOKENS))
         assert worst < margin, (loaded.tokenizer.decode(prompt), worst)
         count += len(written)
     return count
 
 
-@pytest.mark.parametrize(("dtype", "margin"), [("f32", EXACT), ("f16", 0.02), ("q8_0", ROUNDED)])
+@pytest.mark.parametrize(("dtype", "margin"), [("f32", EXACT), ("f16", ROUNDED), ("q8_0", ROUNDED)])
 def test_our_own_model_writes_the_same_text_in_llama_cpp(dtype: str, margin: float, tmp_path: Path, peer: LlamaCpp):
     run = export_run(tmp_path / "run")
     file = export(run, "gguf", dtype=dtype).path
-    loaded = load(file)  # with the file's own, rounded weights
+    loaded = rounded(load(file), ROUNDING[dtype])  # with the file's own, rounded weights
     assert peer.open(file, context_length=160) == ""
     texts = [*TEXT, "", "  two  spaces\n\n", "<|im_start|>"]
     assert peer.tokenize(texts) == [load(run).tokenizer.encode(text) for text in texts]
@@ -93,14 +120,21 @@ def test_real_models_file_gives_the_same_greedy_text_as_llama_cpp(smollm2_gguf: 
     assert peer.open(smollm2_gguf) == ""
     prompts = [loaded.prompt_ids(text) for text in PROMPTS]
     assert peer.tokenize(PROMPTS, opening=True) == prompts
-    assert continuations(peer, loaded, prompts, ROUNDED) > 4 * TOKENS
+    below: list[float] = []
+    for prompt in prompts:
+        written = peer.write(prompt, TOKENS)
+        below += gaps(loaded, prompt, written, len(written) < TOKENS)
+    assert len(below) > 4 * TOKENS
+    assert max(below) < UNROUNDED
+    # Near-ties are rare: nearly every token is our likeliest, too.
+    assert sum(gap > 0 for gap in below) <= 0.05 * len(below)
 
 
 def test_real_model_exported_by_us_is_the_same_model_in_llama_cpp(smollm2_gguf: Path, tmp_path: Path, peer: LlamaCpp):
     loaded = load(smollm2_gguf)
     file = export(loaded, "gguf", dtype="q8_0", out=tmp_path / "smollm2.gguf").path
     assert peer.open(file) == ""
-    again = load(file)
+    again = rounded(load(file), GGMLQuantizationType.Q8_0)
     texts = [*PROMPTS, *TEXT, "12345 <|im_end|>"]
     assert peer.tokenize(texts) == [loaded.tokenizer.encode(text) for text in texts]
     messages = [{"role": "user", "content": "What is 2 + 2?"}]

@@ -94,11 +94,11 @@ def test_many_conversations_match_rendering_every_beginning(style: str):
     rendering, conversations = template(style), conversations_of(style)
     expected = [by_prefixes(rendering, tokenizer, messages) for messages in conversations]
     assert list(rendering.render_all(tokenizer, conversations)) == expected
-    for messages, one in zip(conversations, expected, strict=True):
-        assert rendering.render(tokenizer, messages) == one
+    for messages, single in zip(conversations, expected, strict=True):
+        assert rendering.render(tokenizer, messages) == single
         opened = rendering.render(tokenizer, messages, add_generation_prompt=True)
         assert opened == by_prefixes(rendering, tokenizer, messages, prompt=True)
-    assert any(any(one.mask) for one in expected)
+    assert any(any(single.mask) for single in expected)
 
 
 def test_tools_belong_to_their_own_conversation():
@@ -145,18 +145,18 @@ def test_ids_of_beginnings_match_encoding_them(style: str, pieces: list[str], da
 def test_the_process_is_asked_once_for_many_conversations(monkeypatch: pytest.MonkeyPatch):
     tokenizer, rendering = train_bpe(["some text"], vocab_size=300), ForeignTemplate(source=CHATML.jinja)
     rendering.stop_ids(tokenizer)  # asked once for each template
-    asked: list[bytes] = []
+    lines: list[bytes] = []
     ask = template_sandbox.TemplateProcess.ask
 
     def counted(self: Any, line: bytes, *more: Any) -> bytes:
-        asked.append(line)
+        lines.append(line)
         return ask(self, line, *more)
 
     monkeypatch.setattr(template_sandbox.TemplateProcess, "ask", counted)
     assert list(rendering.render_all(tokenizer, [CONVERSATION] * 50)) == [CHATML.render(tokenizer, CONVERSATION)] * 50
-    assert len(asked) == 1
+    assert len(lines) == 1
     assert len(list(rendering.render_all(tokenizer, [CONVERSATION] * 200))) == 200
-    assert len(asked) == 5
+    assert len(lines) == 5
 
 
 def test_an_error_comes_when_its_conversation_does():

@@ -20,7 +20,7 @@ class EncodedText:
     """A text with special tokens spelled out, its ids, and the ids that belong to its beginnings.
 
     Args:
-        mark: a string that keeps spellings of special tokens from being one; it is no part of what is encoded.
+        mark: a string that keeps spellings of special tokens from being one; it is taken out before encoding.
 
     Attributes:
         ids: of the whole text.
@@ -51,10 +51,10 @@ class EncodedText:
         known, start = 0, 0
         opening: Sequence[int] = ()
         if self._places is not None:
-            for match, place in zip(self._matches, self._places, strict=True):
+            for match, index in zip(self._matches, self._places, strict=True):
                 if match.end() > end:
                     break
-                known, start, opening = place + 1, match.end(), [self.ids[place]]
+                known, start, opening = index + 1, match.end(), [self.ids[index]]
         beginning = self._encode(opening, self._text[start:end])[len(opening) :]
         return known + common_prefix(beginning, self.ids[known : known + len(beginning)]), known + len(beginning)
 

@@ -151,13 +151,13 @@ class ForeignTemplate:
         hide = _hider(tuple(tokenizer.special), mark)
         hidden = [[_hide_message(message, hide) for message in messages] for messages in conversations]
         shown_tools = [None if each is None else _map_strings(list(each), hide) for each in tools]
-        asked = [
+        to_render = [
             ConversationToRender(messages, _answers(messages), prompt, each)
             for messages, each in zip(hidden, shown_tools, strict=True)
         ]
         given = {**self.variables, **variables}
-        texts = render_conversations(self.source, given, asked, self.limits, where=self.where)
-        for each, text in zip(asked, texts, strict=False):  # there may be fewer, the last of them an error
+        texts = render_conversations(self.source, given, to_render, self.limits, where=self.where)
+        for each, text in zip(to_render, texts, strict=False):  # there may be fewer, the last of them an error
             if isinstance(text, UserError):
                 raise text
             text_of = functools.partial(self._text, tools=each.tools, variables=variables)

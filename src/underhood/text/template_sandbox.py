@@ -125,8 +125,7 @@ def render_conversations(
     """
     request = {"template": source, "variables": _all_given(variables), "characters": limits.characters}
     try:
-        asked = [vars(each) for each in conversations]
-        answer = _ask(request | {"conversations": asked}, limits, where)
+        answer = _ask(request | {"conversations": [vars(each) for each in conversations]}, limits, where)
         _check(answer, limits, where)
     except UserError as error:
         if len(conversations) < 2:

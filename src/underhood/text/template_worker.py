@@ -148,24 +148,24 @@ def answer(sandbox: ImmutableSandboxedEnvironment, known: dict[str, jinja2.Templ
         return explained(error)
 
 
-def conversation(template: jinja2.Template, request: Any, asked: Any) -> dict[str, Any]:
+def conversation(template: jinja2.Template, request: Any, wanted: Any) -> dict[str, Any]:
     """The answer for one of many conversations: its text, spans, and where each answer begins.
 
     An answer begins where the conversation before it, rendered with the generation prompt, ends. Only that length
     goes back to the program, and only where the rendered beginning is one; null says that it is not.
     """
-    messages, characters = asked["messages"], request["characters"]
+    messages, characters = wanted["messages"], request["characters"]
 
     def rendered(count: int, prompt: bool) -> tuple[str, list[list[int]]]:
-        given = {"messages": messages[:count], "add_generation_prompt": prompt, "tools": asked["tools"]}
+        given = {"messages": messages[:count], "add_generation_prompt": prompt, "tools": wanted["tools"]}
         return render(template, request["variables"] | given, characters)
 
     try:
-        text, spans = rendered(len(messages), asked["prompt"])
+        text, spans = rendered(len(messages), wanted["prompt"])
     except Exception as error:
         return explained(error)
     starts: list[int | None] = []
-    for number in [] if spans else asked["answers"]:
+    for number in [] if spans else wanted["answers"]:
         try:
             beginning = rendered(number, True)[0] if number else None
         except Exception:  # templates may refuse what is only a part of a conversation
