@@ -104,7 +104,7 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
     plain = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
     _round_inputs(loaded, file)
     ours = generate(loaded.model, prompts, max_new_tokens=TOKENS, stop_ids=())
-    same, alike, first, worst = 0, 0, [], 0.0
+    same, alike, first, differences = 0, 0, [], []
     for prompt, completion, other in zip(prompts, ours, plain, strict=True):
         written, logs = theirs.write(prompt)
         count = len(written)  # llama.cpp stops at the end of a turn
@@ -114,13 +114,13 @@ def compare(loaded: LoadedModel, file: Path, prompts: list[list[int]]) -> dict[s
         first.append(agree)
         if agree:
             difference = np.abs(np.array(logs[:agree]) - np.array(completion.logprobs[:agree]))
-            worst = max(worst, float(np.nan_to_num(difference).max()))
+            differences += difference[~np.isnan(difference)].tolist()
     return {
         "bytes": file.stat().st_size,
         "same_continuations": same,
         "plain_same_continuations": alike,
         "same_tokens_before_any_difference": first,
-        "worst_log_probability_difference": round(worst, 6),
+        "worst_log_probability_difference": round(max(differences), 6) if differences else None,
         "same_ids": same_ids,
         "seconds": round(time.perf_counter() - start, 1),
     }
