@@ -48,7 +48,7 @@ class BlockLinear(WeightOnlyLinear):
         """A layer of the stored bytes of each row of W.
 
         Raises:
-            ValueError: the rows are no whole number of blocks.
+            ValueError: the length of a row is not a multiple of the block.
         """
         (outputs, size), block = rows_OX.shape, BLOCK_BYTES[kind]
         if size % block or not outputs:

@@ -20,7 +20,7 @@ def to_blocks(weight_OI: Tensor, kind: BlockKind) -> NDArray[np.uint8]:
     Codes are chosen for scales and offsets that are rounded already, unlike llama.cpp's.
 
     Raises:
-        ValueError: the rows are no whole number of blocks, or the kind has no rounding here.
+        ValueError: the length of a row is not a multiple of the block, or nothing here rounds to this kind.
     """
     if weight_OI.shape[1] % BLOCK:
         raise ValueError(f"rows must be a multiple of {BLOCK} long, got {weight_OI.shape[1]}")

@@ -90,8 +90,8 @@ def panel_dots(
             panel.add_block(loop.index, totals)
         results = builder.inttoptr(y, _FLOATS.as_pointer())
         for v, of_vector in enumerate(totals):
-            for part, total in enumerate(of_vector):
-                builder.store(builder.load(total), builder.gep(results, [_I64(v * _PARTS + part)])).align = 4
+            for slice_index, total in enumerate(of_vector):
+                builder.store(builder.load(total), builder.gep(results, [_I64(v * _PARTS + slice_index)])).align = 4
         return context.get_dummy_value()
 
     return types.void(like, like_offset, *[types.intp] * 9, vectors), generate
@@ -128,14 +128,16 @@ class _Panel(NamedTuple):
                 both = builder.bitcast(_spread(builder, number, _INTEGERS), _PAIRS)
                 for weight, integer in zip(weights, of_vector, strict=True):
                     builder.store(builder.add(builder.load(integer), _multiply_pairs(builder, weight, both)), integer)
-        for part in range(_PARTS):
-            scale = _widened(builder, self.scales, block, part)
+        for slice_index in range(_PARTS):
+            scale = _widened(builder, self.scales, block, slice_index)
             for of_vector, of_total in zip(integers, totals, strict=True):
-                _add_product(builder, scale, builder.sitofp(builder.load(of_vector[part]), _FLOATS), of_total[part])
+                _add_product(
+                    builder, scale, builder.sitofp(builder.load(of_vector[slice_index]), _FLOATS), of_total[slice_index]
+                )
             if self.offsets is not None:
-                offset = _widened(builder, self.offsets, block, part)
+                offset = _widened(builder, self.offsets, block, slice_index)
                 for block_sum, of_total in zip(block_sums, totals, strict=True):
-                    _add_product(builder, offset, _spread(builder, block_sum, _FLOATS), of_total[part])
+                    _add_product(builder, offset, _spread(builder, block_sum, _FLOATS), of_total[slice_index])
 
 
 def _nibble_pairs(builder: Any, codes: Any, block: Any) -> Any:
@@ -145,7 +147,10 @@ def _nibble_pairs(builder: Any, codes: Any, block: Any) -> Any:
     _prefetch_lines(builder, codes, first, size)
     mask = ir.Constant(_PAIRS, [15] * 2 * _LANES)
     for step in range(4):
-        words = [_load(builder, codes, first, 4 * PANEL * step + 4 * _LANES * part, _PAIRS) for part in range(_PARTS)]
+        words = [
+            _load(builder, codes, first, 4 * PANEL * step + 4 * _LANES * slice_index, _PAIRS)
+            for slice_index in range(_PARTS)
+        ]
         for nibble in range(4):
             shift = ir.Constant(_PAIRS, [4 * nibble] * 2 * _LANES)
             moved = [builder.lshr(word, shift) if nibble else word for word in words]
@@ -158,7 +163,7 @@ def _byte_pairs(builder: Any, codes: Any, block: Any) -> Any:
     first = builder.mul(block, _I64(size))
     _prefetch_lines(builder, codes, first, size)
     for pair in range(BLOCK // 2):
-        offsets = [2 * PANEL * pair + 2 * _LANES * part for part in range(_PARTS)]
+        offsets = [2 * PANEL * pair + 2 * _LANES * slice_index for slice_index in range(_PARTS)]
         yield pair, [builder.sext(_load(builder, codes, first, offset, _BYTES), _PAIRS) for offset in offsets]
 
 
@@ -178,9 +183,9 @@ def _load(builder: Any, codes: Any, first: Any, offset: int, kind: Any) -> Any:
     return loaded
 
 
-def _widened(builder: Any, address: Any, block: Any, part: int) -> Any:
+def _widened(builder: Any, address: Any, block: Any, slice_index: int) -> Any:
     """The scales or offsets of a block's rows, from float16."""
-    bytes_before = builder.add(builder.mul(block, _I64(2 * PANEL)), _I64(2 * _LANES * part))
+    bytes_before = builder.add(builder.mul(block, _I64(2 * PANEL)), _I64(2 * _LANES * slice_index))
     pointer = builder.inttoptr(builder.add(address, bytes_before), _WORDS.as_pointer())
     bits = builder.load(pointer)
     bits.align = 2
