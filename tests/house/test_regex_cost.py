@@ -28,6 +28,7 @@ from needs import REPOSITORY
 from underhood.data.pydocs import _CALL_LINE
 from underhood.retrieve.followup import _TITLE_OF_ANSWER
 from underhood.retrieve.terms import TOKEN
+from underhood.ui.unicode_math import MATH, SIMPLE
 from underhood.web.tools import HEADER
 
 PACKAGE = REPOSITORY / "src" / "underhood"
@@ -42,6 +43,10 @@ OF_THE_PACKAGE = ("curriculum", "path")
 
 MATCHED = "tried at the beginning of a text only"
 SOUND = {
+    SIMPLE.pattern: "reads formulas of milestones",
+    r"\[([^\]]+)\]\(https?://[^)\s]+\)": "reads the prose of milestones",
+    MATH.pattern: "reads the prose of milestones",
+    r"--([\w-]+): ((?:light-dark\([^)]*\)|[^;]+));": "reads our own style sheet",
     r"\n\s*\n": "a run with a second line feed matches, so a vain read ends before the next start",
     r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)]))\s+|\n\s*\n": "as above",
     r"\p{Lu}+(?=\p{Lu}\p{Ll})|\p{Lu}?[\p{Ll}\p{Lo}\p{M}]+|\p{Lu}+|\p{N}+": "a later branch takes the whole run",

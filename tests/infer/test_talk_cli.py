@@ -110,7 +110,7 @@ def test_generate_as_json_says_all(cli: Callable[..., Result]) -> None:
         (("x", "--temperature", "-1"), "error: temperature is out of range; expected a number from 0 up, got -1.0."),
         (("x", "--n", "0"), "error: --n is out of range"),
         (("x", "--stream", "--n", "2"), "error: --stream prints one text"),
-        (("x", "--max-tokens", "-3"), "error: max_new_tokens is out of range"),
+        (("x", "--max-tokens", "-3"), "error: max_tokens is out of range"),
         (("long " * 99,), "error: the prompt is longer than the model's context; expected at most 96 tokens"),
         (("x", "--tempature", "1"), "did you mean --temperature"),
         (("x", "--stage", "rlhf"), "has no rlhf model; expected base or sft or dpo"),

@@ -22,12 +22,10 @@ from torch import Tensor
 
 from underhood.core.checkpoint import module_tensors
 from underhood.core.errors import UserError
-from underhood.core.protocols import Tokenizer
 from underhood.models.decoder import Decoder
 from underhood.models.gguf_names import gguf_name, half_split_order
 from underhood.models.hub_export import config_of
 from underhood.models.hub_weights import Progress
-from underhood.text.gguf_keys import gguf_keys
 
 GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -76,7 +74,7 @@ class Naming:
 def write_gguf(
     path: Path,
     model: Decoder,
-    tokenizer: Tokenizer,
+    vocabulary: Mapping[str, Any],
     naming: Naming,
     stored: GGUFType,
     progress: Progress | None = None,
@@ -84,13 +82,12 @@ def write_gguf(
     """Writes the model as one GGUF file. Norms stay float32, as llama.cpp keeps them; matrices take `stored`.
 
     A matrix whose row length is not a multiple of 32 has no q8_0 form and becomes f16, as llama.cpp's own tools do.
-    `progress` is told after each tensor.
+    `progress` is told after each tensor. `vocabulary` is what `text.gguf_keys` makes of a tokenizer.
 
     Raises:
-        UserError: llama.cpp has no architecture or no tokenizer of this kind.
+        UserError: llama.cpp has no architecture of this kind.
     """
     architecture, config = gguf_architecture(model)
-    keys = gguf_keys(tokenizer, model.spec.vocab_size)
     kind, file_type = _STORED[stored]
     writer = GGUFWriter(path, architecture)
     writer.add_name(naming.name)
@@ -111,7 +108,7 @@ def write_gguf(
     writer.add_file_type(file_type)
     if stored == "q8_0":
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_tokenizer(writer, keys, naming)
+    _add_tokenizer(writer, vocabulary, naming)
     tensors = module_tensors(model)
     heads = {"query": config["num_attention_heads"], "key": config["num_key_value_heads"]}
     for name, tensor in tensors.items():

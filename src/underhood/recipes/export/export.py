@@ -117,7 +117,9 @@ def resolve_dtype(format: Format, dtype: str | None) -> str:
 
 def _write_gguf(file: Path, loaded: LoadedModel, name: str, stored: str, progress: Progress) -> None:
     from underhood.models.gguf_file import GGUFType, Naming, write_gguf
+    from underhood.text.gguf_keys import gguf_keys
 
+    vocabulary = gguf_keys(loaded.tokenizer, loaded.spec.vocab_size)
     ids, template = special_ids(loaded), loaded.template
     naming = Naming(
         name=name,
@@ -130,4 +132,4 @@ def _write_gguf(file: Path, loaded: LoadedModel, name: str, stored: str, progres
         # Our own texts are given as they are: what a prompt opens with is the caller's business.
         opens=loaded.roles is not None and bool(loaded.roles.prefix_ids),
     )
-    write_gguf(file, loaded.decoder, loaded.tokenizer, naming, cast(GGUFType, stored), progress)
+    write_gguf(file, loaded.decoder, vocabulary, naming, cast(GGUFType, stored), progress)
