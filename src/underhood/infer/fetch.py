@@ -8,7 +8,10 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.infer.model_table import GGUF_SUFFIX, locate_named
 
-WANTED = tuple("*.safetensors *.json tokenizer.model spiece.model *.txt *.jinja README.md LICENSE LICENSE.md".split())
+WANTED = (
+    *("*.safetensors", "*.json", "tokenizer.model", "spiece.model"),
+    *("*.txt", "*.jinja", "README.md", "LICENSE", "LICENSE.md"),
+)
 """What is downloaded: weights that cannot run code, plain text, and the licence. Never Python files, never pickles."""
 
 UNWANTED = ("*/*", "consolidated*")
