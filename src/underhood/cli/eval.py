@@ -34,6 +34,9 @@ class Args(ModelOptions):
     """Text for bits per byte: a file, a folder or a data set; for a model not built here the default corpus's held-out
     part, if left out."""
 
+    text_field: str | None = None
+    """With --text: field (JSONL) or column (Parquet) that holds the text."""
+
     max_bytes: int | None = None
     """With --text: stops after so many bytes."""
 
@@ -77,9 +80,16 @@ def run(args: Args) -> int:
     if args.text is not None or not _built_here(args.run):
         from underhood.cli.text_bits import measure_text
 
-        return measure_text(args.run, args.text, stage=args.stage, max_bytes=args.max_bytes, as_json=args.json)
-    if args.max_bytes is not None:
-        raise UserError("--max-bytes is for bits per byte on a text", fix="Name the text with --text")
+        return measure_text(
+            args.run,
+            args.text,
+            text_field=args.text_field,
+            stage=args.stage,
+            max_bytes=args.max_bytes,
+            as_json=args.json,
+        )
+    if args.max_bytes is not None or args.text_field is not None:
+        raise UserError("--max-bytes and --text-field are for bits per byte on a text", fix="Name it with --text")
     from underhood.cli.progress import StageProgress
     from underhood.cli.results import only, print_table
     from underhood.recipes.evaluate_run import evaluate_checkpoint, evaluate_run

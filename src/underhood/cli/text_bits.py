@@ -14,13 +14,20 @@ DEFAULT_BYTES = 65_536
 
 
 def measure_text(
-    model: Path, text: str | None, *, stage: str | None = None, max_bytes: int | None = None, as_json: bool = False
+    model: Path,
+    text: str | None,
+    *,
+    text_field: str | None = None,
+    stage: str | None = None,
+    max_bytes: int | None = None,
+    as_json: bool = False,
 ) -> int:
     """Prints the bits per byte of a model on a text.
 
     Args:
         model: whatever `underhood.load` opens.
         text: a file, a folder or a data set; the held-out part of the default corpus if None.
+        text_field: field or column of the text's files that holds it.
         max_bytes: stops after the document that reaches this many bytes.
 
     Raises:
@@ -33,7 +40,7 @@ def measure_text(
     from underhood.ui.formatting import whole
     from underhood.ui.terminal import console, table
 
-    name, texts = _documents(text, max_bytes)
+    name, texts = _documents(text, text_field, max_bytes)
     loaded = open_model(model, stage)
     start = time.perf_counter()
     report: LossReport = text_loss(loaded, texts)
@@ -55,14 +62,14 @@ def measure_text(
     return 0
 
 
-def _documents(text: str | None, max_bytes: int | None) -> tuple[str, list[str]]:
+def _documents(text: str | None, text_field: str | None, max_bytes: int | None) -> tuple[str, list[str]]:
     """The text's name and its documents."""
     from underhood.data.sources import load_corpus
     from underhood.data.split import split_documents
 
     if max_bytes is not None and max_bytes < 1:
         raise UserError("--max-bytes is out of range", expected="1 or more", got=str(max_bytes))
-    corpus = load_corpus(text or DEFAULT_TEXT)
+    corpus = load_corpus(text or DEFAULT_TEXT, text_field=text_field)
     if text is None:
         corpus = split_documents(corpus)[1]
         max_bytes = max_bytes or DEFAULT_BYTES
