@@ -93,7 +93,7 @@ def load_decoder(
     Args:
         folder: holds ``config.json`` and safetensors files.
         dtype: the type of the weights in memory; None keeps the file's.
-        context: see `spec_from_config`.
+        context_length: see `spec_from_config`.
         progress: told after each tensor.
 
     Raises:
