@@ -17,7 +17,8 @@ from underhood.ui.unicode_math import plain_prose
 EVIDENCE = {"verified": "v", "recalled": "r", "computed": "c"}
 MARKS = {
     "exact": "=", "holds": "+", "holds in shape": "~",
-    "inconclusive": "?", "not measurable here": "/", "does not hold here": "−",
+    "source's misprint": "!", "inconclusive": "?", "too small to show here": "<",
+    "not measurable here": "/", "does not hold here": "−",
 }  # fmt: skip
 """A sign for each verdict, where there is no room for its words."""
 

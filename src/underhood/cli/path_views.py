@@ -74,8 +74,9 @@ def overview(places: Sequence[Path], tier: int) -> View:
                 line.truncate(out.width - len(beside), overflow="ellipsis")
                 out.print(line + Text(beside, "bold"), soft_wrap=True)
         out.print()
-        legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-        out.print(f"{legend}.", style="dim")
+        legend = [f"{mark} {verdict}" for verdict, mark in MARKS.items()]
+        for line in (legend[:4], legend[4:]):
+            out.print("  ".join(line), style="dim")
         terminal.next_commands(
             out,
             {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from underhood.core.verdicts import Rule, Summary, parse_rule
+from underhood.core.verdicts import Estimate, Rule, Summary, Verdict, explained, judge, parse_rule
 
 T = TypeVar("T")
 
@@ -22,6 +22,9 @@ Evidence = Literal["verified", "recalled", "computed"]
 
 Scale = Literal["smoke", "report"]
 SCALES: tuple[Scale, ...] = ("smoke", "report")
+
+EXPECTED: tuple[Verdict, ...] = ("does not hold here", "source's misprint", "too small to show here")
+"""Verdicts that a milestone can know in advance and give a reason for."""
 
 SECTIONS = {"What was hard": "hard", "Errata": "errata", "Where next": "then"}
 """Headings of ``idea.md`` after the idea itself, and the fields that they fill."""
@@ -61,7 +64,8 @@ class Claim:
         deterministic: the value does not depend on the seed, so that no interval is needed.
         scale: ``"report"`` where smoke scale is too small to judge; it is then only measured there.
         topic: which of the milestone's topics it belongs to; empty for all.
-        null_result: known not to hold here, and published as such; ``idea.md`` says why.
+        expected: known not to hold here, and published as such: ``"does not hold here"``, ``"source's misprint"`` or
+            ``"too small to show here"``; ``idea.md`` says why.
     """
 
     key: str
@@ -74,7 +78,11 @@ class Claim:
     deterministic: bool = False
     scale: Scale = "smoke"
     topic: str = ""
-    null_result: bool = False
+    expected: Verdict | None = None
+
+    def judge(self, estimated: Estimate) -> Verdict:
+        """The verdict on what was measured, by the rule and the reason that is known for a failure."""
+        return explained(judge(self.rule, estimated), self.expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +160,13 @@ class Milestone:
             for claim in self.claims
             if claim.topic not in ("", *self.topics)
         ]
+        for claim in self.claims:
+            if claim.expected not in (None, *EXPECTED):
+                problems.append(f"{claim.key}: expected is one of {', '.join(EXPECTED)}; got {claim.expected}")
+            if claim.expected == "source's misprint" and not (self.errata and claim.paper):
+                problems.append(f"{claim.key}: a misprint needs the number as printed, and a line under Errata")
+            if claim.expected is not None and not self.hard:
+                problems.append(f"{claim.key}: What was hard has to say why it does not hold")
         headline = [claim.topic for claim in self.claims if claim.headline]
         if not headline:
             problems.append("no headline claim: mark the paper's main claim")

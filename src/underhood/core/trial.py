@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from underhood.core.figures import Figure, Grid, Plot, Series
 from underhood.core.milestone import Claim, Milestone, Scale
-from underhood.core.verdicts import Estimate, Verdict, estimate, judge
+from underhood.core.verdicts import Estimate, Verdict, estimate
 
 T = TypeVar("T")
 Listener = Callable[[float, str], None]
@@ -177,7 +177,7 @@ class Trial:
         if estimated is None:
             assert key in self.missing, f"{self.milestone.stem}: run() left the claim {key} open"
             return "not measurable here"
-        return judge(self.milestone.claim(key).rule, estimated)
+        return self.milestone.claim(key).judge(estimated)
 
     def _judged(self, key: str) -> bool:
         return self.scale == "report" or self.milestone.claim(key).scale == "smoke"

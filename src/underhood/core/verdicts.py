@@ -6,17 +6,19 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Verdict = Literal["exact", "holds", "holds in shape", "inconclusive", "not measurable here", "does not hold here"]
-VERDICTS: tuple[Verdict, ...] = (
+Verdict = Literal[
     "exact",
     "holds",
     "holds in shape",
+    "source's misprint",
     "inconclusive",
+    "too small to show here",
     "not measurable here",
     "does not hold here",
-)
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """From the best to the worst."""
 HELD: tuple[Verdict, ...] = VERDICTS[:3]
 """The verdicts that count as holding."""
@@ -141,6 +143,17 @@ def judge(rule: Rule, estimated: Estimate) -> Verdict:
     if low <= estimated.low and estimated.high <= high:
         return "holds in shape"
     return "does not hold here" if estimated.every or estimated.high < low or estimated.low > high else "inconclusive"
+
+
+def explained(verdict: Verdict, expected: Verdict | None) -> Verdict:
+    """The verdict, or the milder one that the milestone expects and gives a reason for.
+
+    ``"source's misprint"`` replaces the verdict on a refuted number that the source itself contradicts. ``"too small to
+    show here"`` replaces that on an interval which crosses the threshold, where the effect is smaller than these data
+    can resolve. A claim that holds, or an effect that is refuted outright, keeps its verdict.
+    """
+    replaces = {"source's misprint": "does not hold here", "too small to show here": "inconclusive"}
+    return expected if expected is not None and replaces.get(expected) == verdict else verdict
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict | None:

@@ -18,7 +18,7 @@ from underhood.core.figures import figure_to_json
 from underhood.core.milestone import Milestone, Scale
 from underhood.core.provenance import commit, cpu_name
 from underhood.core.trial import Listener, Trial, claim_json
-from underhood.core.verdicts import HELD, estimate, judge, verdict_of
+from underhood.core.verdicts import HELD, estimate, verdict_of
 from underhood.curriculum import index
 from underhood.curriculum.results import Result
 
@@ -146,7 +146,7 @@ def recompute(milestone: Milestone, result: Result, *, data: Path | None = None)
             continue
         values = [float("nan") if value is None else value for value in old["values"]]
         estimated = estimate(values, claim.summary, fixed=claim.deterministic)
-        claims.append(claim_json(claim, estimated, judge(claim.rule, estimated)))
+        claims.append(claim_json(claim, estimated, claim.judge(estimated)))
     ablations = result["ablations"]
     stored_breaks = {
         ablation["key"]: {claim["key"] for claim in ablation["claims"] if "with" in claim} for ablation in ablations

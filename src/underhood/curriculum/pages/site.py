@@ -78,5 +78,6 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
         "verdicts": verdicts,
         "counts": {verdict: count for verdict, count in counts.items() if count},
         "tiers": TIERS,
+        "hues": story.HUES,
         "facts": script_data(graph.facts(verdicts)),
     }
