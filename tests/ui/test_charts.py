@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import isotonic_regression
 
 from underhood.core.figures import Frames, Grid, Heat, Plot, Series, Texts
 from underhood.ui.axes import axis
-from underhood.ui.svg_figures import APART, _ends, draw
+from underhood.ui.svg_figures import LABEL_GAP, LABEL_LINE, LABEL_WIDTH, _ends, draw
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1.001, 1e4))
@@ -21,12 +22,24 @@ def test_log_axis_places_equal_factors_equally_far(low, factor):
     assert actual.at(low * factor**2) == pytest.approx(100, abs=0.02)
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
-def test_labels_at_the_ends_never_cover_each_other(places):
-    labels = _ends([{"end": location, "name": str(location), "hue": 0} for location in places])
-    ordered = [label["at"] for label in labels]
-    assert all(b - a >= APART - 0.1 for a, b in pairwise(ordered))
-    assert [label["name"] for label in labels] == [str(location) for location in sorted(places)]
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 3)), min_size=1, max_size=6))
+def test_labels_at_the_ends_are_the_nearest_that_do_not_cover_each_other_matches_isotonic_regression(given_ends):
+    ends = sorted(given_ends, key=lambda end: end[0])
+    names = [" ".join(["m" * (LABEL_WIDTH - 2)] * lines) for _, lines in ends]
+    labels = _ends([{"end": at, "name": name, "hue": 0} for (at, _), name in zip(ends, names, strict=True)])
+    assert [label["name"] for label in labels] == names
+    heights = [LABEL_GAP + LABEL_LINE * lines for _, lines in ends]
+    offsets = list(accumulate(((a + b) / 2 for a, b in pairwise(heights)), initial=0.0))
+    free = isotonic_regression([at - offset for (at, _), offset in zip(ends, offsets, strict=True)]).x
+    top, bottom = heights[0] / 2, 100 - heights[-1] / 2 - offsets[-1]
+    wanted = [max(top, min(at, bottom)) + offset for at, offset in zip(free, offsets, strict=True)]
+    assert [label["at"] for label in labels] == pytest.approx(wanted, abs=0.02)
+
+
+def test_label_of_a_level_at_the_upper_edge_is_below_it():
+    levels = ((10.0, "the highest"), (5.0, "in the middle"))
+    plot = Plot(title="l", x="n", y="bits", series=(Series("s", (1, 2), (0.0, 9.0)),), levels=levels)
+    assert [level["below"] for level in draw(plot)["levels"]] == [True, False]
 
 
 def test_every_kind_of_figure_is_drawn_with_its_values():

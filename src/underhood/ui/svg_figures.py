@@ -6,7 +6,9 @@ everything shows without JavaScript; the page's script only reads values off.
 
 from __future__ import annotations
 
+import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +18,10 @@ from underhood.ui.formatting import compact
 
 HUES = 7
 """Colours in turn; dash patterns are the second cue."""
-APART = 7.5
-"""Percent of the area's height between two labels at the lines' ends."""
+LABEL_LINE, LABEL_GAP, LABEL_WIDTH = 4.9, 2.6, 18
+"""Height of a line of a label and the room between two labels, in percent of the area's height; letters in a line."""
+LABEL_BELOW = 10
+"""A level this near the area's upper edge, in percent, has its label below."""
 
 
 def draw(figure: Figure) -> dict[str, Any]:
@@ -55,7 +59,10 @@ def _axes(plots: Sequence[Plot]) -> tuple[Axis, Axis]:
 
 def _plot(plot: Plot, x: Axis, y: Axis) -> dict[str, Any]:
     lines = [_line(series, index, plot.kind, x, y) for index, series in enumerate(plot.series)]
-    levels = [{"at": round(100 - y.at(value), 2), "words": words} for value, words in plot.levels]
+    levels = [
+        {"at": (at := round(100 - y.at(value), 2)), "words": words, "below": at < LABEL_BELOW}
+        for value, words in plot.levels
+    ]
     places = sorted({value for series in plot.series for value in series.x})
     words = [f"{plot.x} {compact(position)}" for position in places]
     read = {
@@ -130,20 +137,30 @@ def _line(series: Series, index: int, kind: str, x: Axis, y: Axis) -> dict[str, 
 
 
 def _ends(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Labels at the lines' ends, `APART` or more from each other, else as near to their lines as can be.
+    """Labels at the lines' ends, none on another and none outside the area, else as near to their lines as can be.
 
-    Taking `APART` times its place from each label turns "apart" into "in order"; the nearest ordered values are found
-    by pooling neighbours that are out of order into their mean.
+    Taking the height of the labels above from each label turns "apart" into "in order"; the nearest ordered values are
+    those of isotonic regression, by pooling neighbours that are out of order into their mean (Ayer et al. 1955), and
+    bounds on all of them are kept by cutting at the bounds.
     """
     labels = sorted(({"at": line["end"], "name": line["name"], "hue": line["hue"]} for line in lines), key=_at)
+    if not labels:
+        return []
+    heights = [LABEL_GAP + LABEL_LINE * len(textwrap.wrap(label["name"], LABEL_WIDTH)) for label in labels]
+    above = [0.0]  # how far each label's middle is below the first one's when they touch
+    for upper, lower in itertools.pairwise(heights):
+        above.append(above[-1] + (upper + lower) / 2)
     pools: list[list[float]] = []
-    for rank, label in enumerate(labels):
-        pools.append([label["at"] - APART * rank])
+    for label, offset in zip(labels, above, strict=True):
+        pools.append([label["at"] - offset])
         while len(pools) > 1 and sum(pools[-2]) / len(pools[-2]) > sum(pools[-1]) / len(pools[-1]):
             pools[-2:] = [pools[-2] + pools[-1]]
     ordered = [sum(pool) / len(pool) for pool in pools for _ in pool]
+    highest = heights[0] / 2
+    lowest = max(highest, 100 - heights[-1] / 2 - above[-1])
     return [
-        item | {"at": round(at + APART * rank, 2)} for rank, (item, at) in enumerate(zip(labels, ordered, strict=True))
+        label | {"at": round(min(max(at, highest), lowest) + offset, 2)}
+        for label, at, offset in zip(labels, ordered, above, strict=True)
     ]
 
 
