@@ -75,7 +75,7 @@ def overview(places: Sequence[Path], tier: int) -> View:
                 out.print(line + Text(beside, "bold"), soft_wrap=True)
         out.print()
         legend = [f"{mark} {verdict}" for verdict, mark in MARKS.items()]
-        for line in (legend[:4], legend[4:]):
+        for line in (legend[:3], legend[3:6], legend[6:]):
             out.print("  ".join(line), style="dim")
         terminal.next_commands(
             out,

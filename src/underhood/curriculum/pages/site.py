@@ -11,6 +11,7 @@ from underhood.core.verdicts import VERDICTS, verdict_of
 from underhood.curriculum import index, results
 from underhood.curriculum.game import STEM, game
 from underhood.curriculum.pages import graph, story
+from underhood.curriculum.pages.interactive import FIGURES
 from underhood.curriculum.pages.prose import html, inline
 from underhood.curriculum.pages.reference import reference, reference_names
 from underhood.curriculum.topics import ERAS, TIERS, topics
@@ -58,8 +59,24 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
     if name in reference_names():
         return _render("reference.html.j2", ["path.css"], ["reference.js"], app=app, **reference(name))
     told = story.story(index.milestones()[name], places)
-    scripts = ["figures.js", "game.js"] if name == STEM else ["figures.js"]
-    return _render("milestone.html.j2", ["path.css"], scripts, app=app, game=game() if name == STEM else None, **told)
+    played, lead = game() if name == STEM else None, FIGURES.get(name)
+    scripts = ["figures.js"]
+    if played is not None:
+        scripts.append("game.js")
+    elif lead is not None:
+        scripts += ["interactive/frame.js", f"interactive/{lead.script}.js"]
+    return _render(
+        "milestone.html.j2",
+        ["path.css", "interactive/interactive.css"],
+        scripts,
+        app=app,
+        game=played,
+        lead=lead,
+        lead_data=None if lead is None else lead.data(),
+        # The first measured figure leads where there is nothing to change.
+        rest=told["figures"] if played is not None or lead is not None else told["figures"][1:],
+        **told,
+    )
 
 
 def _map(places: Sequence[Path]) -> dict[str, Any]:
