@@ -166,9 +166,9 @@ def seconds_per_answer(run: Path) -> float:
 def judges_of_kinds() -> dict[str, Callable[[str, Sequence[str]], bool]]:
     """For each kind of natural question, whether an answer is right, from what the documentation says."""
     from underhood.data.grounded import answer_from, parameters_sentence
+    from underhood.data.instruct import is_refusal
     from underhood.data.pydocs import documented_entries, summary_of
     from underhood.recipes.grounded_evaluation import is_right
-    from underhood.recipes.training_data import is_refusal
 
     entries = {entry.name: entry for entry in documented_entries()}
 

@@ -48,6 +48,11 @@ class Example:
         return self.messages[-1]["content"]
 
 
+def is_refusal(text: str) -> bool:
+    """Whether an answer declines in one of the forms that the refusals are taught in."""
+    return NOT_THERE in text or NO_SUCH_NAME.rpartition("`: ")[2] in text
+
+
 def conversation(question: str, answer: str) -> Messages:
     """One turn of a user and one of the assistant."""
     return ({"role": "user", "content": question}, {"role": "assistant", "content": answer})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from underhood.core.protocols import LanguageModel, Tokenizer
+from underhood.data.instruct import is_refusal
 from underhood.data.pack import EvaluationWindows
 from underhood.data.preferences import Pair
 from underhood.data.questions import Question
@@ -25,7 +26,7 @@ from underhood.models.base import BuiltModel
 from underhood.models.ngram import NGramSpec
 from underhood.recipes.grounded_evaluation import MAX_TOKENS, evaluate_grounded
 from underhood.recipes.stages.registry import Stage
-from underhood.recipes.training_data import END, SEEN, UNSEEN, ReferenceAnswer, StageData, chosen, is_refusal
+from underhood.recipes.training_data import END, SEEN, UNSEEN, ReferenceAnswer, StageData, chosen
 from underhood.retrieve.retriever import Retriever
 from underhood.text.chat import CHATML, Template
 

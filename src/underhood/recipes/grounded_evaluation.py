@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 
 from underhood.core.protocols import Tokenizer
+from underhood.data.instruct import is_refusal
 from underhood.evals.generation import GeneratedAnswer, exact_match
 from underhood.evals.intervals import wilson
 from underhood.evals.table import Measurement, measurement
 from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
-from underhood.recipes.training_data import SHOWCASE, ReferenceAnswer, chosen, is_refusal
+from underhood.recipes.training_data import SHOWCASE, ReferenceAnswer, chosen
 from underhood.retrieve.retriever import Retriever
 from underhood.text.chat import CHATML, Template
 

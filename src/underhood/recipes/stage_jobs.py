@@ -225,7 +225,7 @@ def train_in_run(
     else:
         assert stage.initialize is not None
         model = stage.initialize(plan.model, settings, spec.seed)
-    lora = lora_of(spec)
+    lora = lora_of(spec, model)
     if lora is not None:
         lora.apply(model, seed=spec.seed)
     inputs = StageInputs(

@@ -126,11 +126,6 @@ def make_stage_data(data: str, train: Corpus, held_out: Corpus, index: PassageIn
     return _about_text(train, held_out, index, seed)
 
 
-def is_refusal(text: str) -> bool:
-    """Whether an answer declines in one of the forms that the refusals are taught in."""
-    return NOT_THERE in text or NO_SUCH_NAME.rpartition("`: ")[2] in text
-
-
 def _searcher(index: PassageIndex) -> Search:
     retriever = Retriever(index, TAUGHT)
 

@@ -24,13 +24,13 @@ EXAMPLES_PER_MINUTE = 150
 """Conversations made for each minute of a build: more than a laptop reads; faster machines read them again."""
 
 SHARES = {
-    "contrasted": 0.45,
+    "contrasted": 0.46,
     "describe": 0.05,
-    "how-to": 0.10,
+    "how-to": 0.08,
     "sentence": 0.60,
-    "unanswered": 0.18,
-    "talk": 0.14,
-    "text": 0.08,
+    "unanswered": 0.12,
+    "talk": 0.26,
+    "text": 0.06,
 }
 """Mixture of the training data: shares of the draws. Kinds that a text does not give are left out; the others share
 their part.
@@ -38,8 +38,9 @@ their part.
 A contrasted pair counts once: half of all examples are about what a function does or its parameters. Copying works
 after a hundred of them; which sentence the question wants, and refusals, take longer."""
 
-SHORT_PASSAGE = 110
-"""Characters of the passages that pairs are made of: shorter ones teach the same in less time."""
+SHORT_PASSAGE, SHORT_NAME = 100, 24
+"""Characters of the passages that pairs are made of, and of the names in them, which each question, passage and answer
+repeats: shorter ones teach the same in less time."""
 
 PASSAGE = "\n\n[1] "
 """Between a question and its passage."""
@@ -51,10 +52,13 @@ TEXTS, TEXT_CHARACTERS = 16, 180
 """Pieces of the corpus that are rehearsed as they are, and their length. Without them the tuned model expects the form
 of its answers in any text: 0.10 bits per byte more on documentation."""
 
+BESIDE = 4
+"""One general prompt in so many is also rehearsed with a passage."""
+
 Group = tuple[Example, ...]
 """Examples that are read one after another."""
 
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 12
 """Tokens of each general answer: how it begins is what must not change."""
 
 
@@ -82,7 +86,8 @@ def tuning_data(
     for example in data.examples:
         if _from_passages(example, refuses=not functions):
             groups.setdefault(example.kind, []).append((example,))
-    contrasted = contrasted_examples([f for f in functions if len(text_of(f)) <= SHORT_PASSAGE], seed=seed)
+    short = [each for each in functions if len(text_of(each)) <= SHORT_PASSAGE and len(each.name) <= SHORT_NAME]
+    contrasted = contrasted_examples(short, seed=seed)
     groups["contrasted"] = [*zip(contrasted[::2], contrasted[1::2], strict=True)]
     passages = [example.question.partition("\n\n")[2] for example in data.examples if PASSAGE in example.question]
     groups[TEXT] = [(Example(conversation("", text), TEXT, ""),) for text in text_windows(train, seed)]
@@ -152,9 +157,9 @@ def in_proportion(groups: Mapping[str, Sequence[Group]], seed: int) -> Iterator[
 
 
 def _beside_passages(talks: Sequence[Example], passages: Sequence[str], seed: int) -> Iterator[Example]:
-    """Half of the general prompts with a passage that a search found by mistake: the answer is as without it."""
+    """Some of the general prompts with a passage that a search found by mistake: the answer is as without it."""
     pick = chance(seed, "beside")
-    for talk in talks[::2] if passages else ():
+    for talk in talks[::BESIDE] if passages else ():
         yield replace(talk, messages=conversation(f"{talk.question}\n\n{pick.choice(passages)}", talk.answer))
 
 

@@ -123,7 +123,7 @@ def _size(stage: Stage, data: StageData, tokenizer: Tokenizer, template: Templat
 def tuning_speed(spec: BuildSpec, model: BuiltModel, rows: int, context: int, device: Device) -> float:
     """Tokens per second of a real training step, on random tokens in four packed conversations per row."""
     model.to(device.torch).train()
-    lora = lora_of(spec)
+    lora = lora_of(spec, model)
     if lora is not None:
         lora.apply(model)
     tokens = torch.randint(model.vocab_size, (rows, context + 1), device=device.torch)

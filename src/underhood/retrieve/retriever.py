@@ -11,6 +11,7 @@ from pathlib import Path
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.data.grounded import NOTHING_FOUND
+from underhood.data.instruct import is_refusal
 from underhood.infer.arguments import check_path, kind_of
 from underhood.infer.chat import ANSWER_SHARE
 from underhood.infer.grammar import Grammar
@@ -22,6 +23,7 @@ from underhood.retrieve.passages import Passage
 from underhood.retrieve.quote import missing_name, quote_grammar, speller
 from underhood.retrieve.sentences import sentence_spans
 from underhood.retrieve.template import RetrievalTemplate, template_for
+from underhood.retrieve.terms import terms
 from underhood.text.chat import Message
 
 SEARCHED = 8
@@ -36,6 +38,10 @@ MARKERS = 48
 QUESTION_MAX = 2000
 """Characters of a message that are searched: of a longer one, such as a pasted file with a question before or behind
 it, the first and the last half of them. The analysis of a question takes time with the square of its length."""
+
+SEVERAL = 3
+"""Words of a question that a passage has in common with it when it is taken to be about the same, whatever its
+title."""
 
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 
@@ -122,7 +128,7 @@ class Retriever:
         hits = self._readable(self.find(query), messages) if query else ()
         general = self.template.chats and not self._names(query)
         if general and not hits:
-            return Retrieved(query=query, hits=(), messages=tuple(messages))
+            return Retrieved(query=query, hits=(), messages=without_grounded_turns(messages))
         told = query and (hits or self._can_spell(NOTHING_FOUND))
         read = self.template.readable(messages)
         prepared = self.template.apply(read, [hit.passage for hit in hits]) if told else read
@@ -138,6 +144,7 @@ class Retriever:
             hits = [hit for hit in hits if any(mentions(hit.passage, name) for name in names)]
         elif not names:
             hits = [hit for hit in hits if hit.coverage >= template.min_coverage]
+            hits = [hit for hit in hits if not template.chats or is_about(hit)]
         return hits[: template.passages]
 
     def _names(self, query: str) -> list[str]:
@@ -203,6 +210,35 @@ class Retriever:
 def is_code(name: str, question: str) -> bool:
     """Whether a question writes a name as code: dotted, with an underscore, in backticks or with a call's bracket."""
     return "." in name or "_" in name or f"`{name}" in question or f"{name}(" in question
+
+
+def is_about(hit: Hit) -> bool:
+    """Whether a passage is about what was asked: its title has a word of the question, or its text has several.
+
+    A question of one or two words is covered by any passage that happens to use them ("What is an apple?"). Numbers
+    are no subject: "What is 7 times 8?" is not about ``encode_7or8bit``.
+    """
+    words = [word for word in hit.matched if not word.isdecimal()]
+    title = set(terms(hit.passage.title))
+    return len(words) >= SEVERAL or any(title.intersection(terms(word)) for word in words)
+
+
+def without_grounded_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation without the turns that were answered from passages, or refused for want of them.
+
+    Plain chat goes on without them: the model would see answers in that form without the passages that they are from,
+    and a small one repeats them.
+    """
+    kept: list[Message] = []
+    for message in messages:
+        grounded = message["role"] == "assistant" and (
+            _CITATION.search(message["content"]) or is_refusal(message["content"])
+        )
+        if grounded and kept and kept[-1]["role"] == "user":
+            kept.pop()
+        elif not grounded:
+            kept.append(message)
+    return tuple(kept)
 
 
 def _searched(text: str) -> str:
