@@ -121,9 +121,18 @@ def test_page_run_asks_every_checkpoint_the_same(browser: Browser, live: Live) -
         page = visit.page
         page.get_by_label("Prompt").fill("What is a list?")
         page.get_by_role("button", name="Ask every checkpoint").click()
-        cells = page.locator(".sample-form + .sample-columns .answer")
-        expect(cells).to_have_count(3)
-        expect(cells.locator(".token-view")).to_have_count(3)
+        frames = page.locator(".sample-form + .film .frame")
+        expect(frames).to_have_count(3)
+        expect(frames.locator(".token-view")).to_have_count(3)
+        expect(frames.first.locator("header")).to_contain_text("step 10")
+        expect(frames.first).to_have_attribute("aria-current", "step")
+        page.locator(".sample-form + .film .film-strip").press("ArrowRight")
+        expect(frames.nth(1)).to_have_attribute("aria-current", "step")
+        scrubber = page.get_by_label("Frame of Answers of the checkpoints")
+        expect(scrubber).to_have_value("1")
+        scrubber.fill("2")
+        expect(frames.nth(2)).to_have_attribute("aria-current", "step")
+        expect(page.get_by_role("button", name="Next frame")).to_be_disabled()
         loaded = live.registry.find("small:sft").loaded
         wanted = loaded.chat("What is a list?", max_tokens=96, temperature=0.0)
         with live.http() as client:
@@ -134,6 +143,34 @@ def test_page_run_asks_every_checkpoint_the_same(browser: Browser, live: Live) -
             assert "gone" in gone.json()["error"]["message"]
         assert "prompt=What" in page.url
         assert visit.quiet
+
+
+def test_page_run_shows_the_samples_of_training_as_a_film_that_grows(
+    browser: Browser, live: Live, folder: Path
+) -> None:
+    log = RunLog(folder / "runs" / "filmed" / "events.jsonl")
+    log.event("pretrain", "start", steps=100)
+    texts = {1: "x7#q", 4: "the the the", 16: "The list is", 64: "The list holds items."}
+    for step, text in texts.items():
+        log.event("pretrain", "sample", step=step, share=step / 100, prompt="The", text=text)
+    with Visit(browser, live.url, "/runs/filmed", viewport={"width": 360, "height": 800}) as visit:
+        frames = visit.page.locator(".films .frame")
+        expect(frames).to_have_count(4)
+        assert [frame.rpartition("\n")[2] for frame in frames.all_inner_texts()] == list(texts.values())
+        expect(visit.page.locator(".film-prompt")).to_contain_text("The")
+        visit.page.locator(".film-strip").press("End")
+        expect(frames.nth(3)).to_have_attribute("aria-current", "step")
+        expect(frames.nth(3)).to_be_in_viewport()
+        log.event("pretrain", "sample", step=90, share=0.9, prompt="The", text="A list holds items.")
+        expect(frames).to_have_count(5)
+        expect(frames.nth(4)).to_have_attribute("aria-current", "step")  # who looks at the newest goes on doing so
+        # An attempt made again from step 16 on drops what the first one sampled from there.
+        log.event("pretrain", "sample", step=16, share=0.16, prompt="The", text="Another list is")
+        expect(frames).to_have_count(3)
+        expect(frames.nth(2)).to_contain_text("Another list is")
+        assert visit.overflow <= 0
+        assert visit.quiet, visit.complaints
+    log.close()
 
 
 def test_page_compare_draws_two_runs_on_one_scale_and_lists_what_differs(browser: Browser, live: Live) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError
+from underhood.infer.load import DEFAULT_SAMPLING
+from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.stages import stages_of
 from underhood.models.base import parameter_count
 from underhood.recipes.stages.display import model_hue, page_data, stage_css
@@ -26,6 +28,7 @@ from underhood.web.errors import ApiError
 from underhood.web.registry import ModelRegistry, Served
 from underhood.web.retrieval import retrieve
 from underhood.web.run_views import Runs
+from underhood.web.suggestions import suggestions, summary_of
 from underhood.web.token_view import MOST_TOP, answer_ids, ids_by_bytes, prompt_of, score
 
 STATIC = Path(__file__).parent / "static"
@@ -138,6 +141,11 @@ def pages_router(pages: Pages) -> APIRouter:
     def models() -> dict[str, Any]:
         return {"models": [card(model) for model in pages.models.served]}
 
+    @router.get("/ui/suggestions")
+    def prompts(model: str) -> dict[str, Any]:
+        loaded = pages.models.find(model).loaded
+        return {"suggestions": suggestions(loaded, summary_of(loaded.run))}
+
     @router.post("/ui/tokens")
     def tokens(query: TokensAsked) -> dict[str, Any]:
         model = pages.models.find(query.model)
@@ -209,7 +217,13 @@ def card(model: Served) -> dict[str, Any]:
         "context": model.context_length,
         "parameters": parameter_count(loaded.model),
         "documents": _documents(model),
+        "sampling": _in_force(DEFAULT_SAMPLING),
     }
+
+
+def _in_force(sampling: SamplingSpec) -> dict[str, Any]:
+    """The settings by which text is drawn where a request names none."""
+    return {name: value for name, value in asdict(sampling).items() if name not in ("seed", "logit_bias")}
 
 
 def _documents(model: Served) -> dict[str, Any] | None:
@@ -220,7 +234,8 @@ def _documents(model: Served) -> dict[str, Any] | None:
     name = documents.default or next(iter(documents.retrievers))
     index = documents.retrievers[name].index
     corpus = " and ".join(index.facts.data) if 0 < len(index.facts.data) <= 2 else name
-    return {"name": corpus, "passages": len(index), "on": documents.default is not None}
+    return {"name": corpus, "passages": len(index), "on": documents.default is not None,
+            "sampling": _in_force(GREEDY)}  # fmt: skip
 
 
 def _bytes_of(pieces: Sequence[str] | None) -> list[bytes] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 import threading
@@ -29,11 +30,13 @@ class Training:
     """The steps of one stage as columns, each step once and rising; the log of an earlier attempt is dropped.
 
     Attributes:
+        times: Unix seconds of the steps; NaN where the log has none.
         columns: quantity to its values, NaN where a step did not log it; all as long as `steps`.
         planned: updates planned, as the last step says.
     """
 
     steps: array[int] = field(default_factory=lambda: array("q"))
+    times: array[float] = field(default_factory=lambda: array("d"))
     columns: dict[str, array[float]] = field(default_factory=dict)
     marks: list[dict[str, Any]] = field(default_factory=list)
     planned: int | None = None
@@ -47,12 +50,14 @@ class Training:
         while keep and self.steps[keep - 1] >= step:
             keep -= 1
         if keep < len(self.steps):
-            for column in (self.steps, *self.columns.values()):
+            for column in (self.steps, self.times, *self.columns.values()):
                 del column[keep:]
         for key, value in event.items():
             if isinstance(value, (int, float)) and key not in self.columns and key not in ("step", "time"):
                 self.columns[key] = array("d", [math.nan]) * keep
         self.steps.append(step)
+        logged = event.get("time")
+        self.times.append(float(logged) if isinstance(logged, (int, float)) else math.nan)
         for key, column in self.columns.items():
             value = event.get(key)
             column.append(float(value) if isinstance(value, (int, float)) else math.nan)
@@ -98,6 +103,7 @@ class RunTail:
         seen: bytes read so far, always up to the end of a line.
         events: all events but steps, in order.
         training: the stages that made steps, in order.
+        begun: Unix seconds at which each stage first began.
         open: the stage that has begun and not ended, or None.
         time: Unix seconds of the last event, 0 without one.
     """
@@ -111,6 +117,7 @@ class RunTail:
         self.seen, self._inode = 0, 0
         self.events: list[dict[str, Any]] = []
         self.training: dict[str, Training] = {}
+        self.begun: dict[str, float] = {}
         self.open: str | None = None
         self.time = 0.0
 
@@ -150,10 +157,41 @@ class RunTail:
         self.events.append(event)
         if kind == "start":
             self.open = stage
+            self.begun.setdefault(stage, self.time)
         elif kind == "end" and self.open == stage:
             self.open = None
         elif kind == "eval" and stage in self.training and isinstance(event.get("step"), int):
             self.training[stage].marks.append(event)
+
+    def seconds_into(self, stage: str, step: int) -> float | None:
+        """Seconds from a stage's beginning to one of its steps, or None if the log does not tell."""
+        training = self.training.get(stage)
+        if training is None or stage not in self.begun:
+            return None
+        if step == 0:
+            return 0.0
+        index = bisect.bisect_left(training.steps, step)
+        if index == len(training.steps) or math.isnan(training.times[index]):
+            return None
+        return max(0.0, training.times[index] - self.begun[stage])
+
+    def films(self) -> dict[str, dict[str, Any]]:
+        """The samples that stages took of their model while they trained it, by stage: the prompt, and frames in order.
+
+        A step that was made again after an interruption drops what the first attempt sampled from it on.
+        """
+        films: dict[str, dict[str, Any]] = {}
+        for event in self.events:
+            step, text, stage = event.get("step"), event.get("text"), event["stage"]
+            if event.get("kind") != "sample" or not isinstance(step, int) or not isinstance(text, str):
+                continue
+            film = films.setdefault(stage, {"prompt": "", "frames": []})
+            film["prompt"] = str(event.get("prompt") or "")
+            film["frames"] = [frame for frame in film["frames"] if frame["step"] < step]
+            logged, begun = event.get("time"), self.begun.get(stage)
+            seconds = max(0.0, logged - begun) if isinstance(logged, (int, float)) and begun is not None else None
+            film["frames"].append({"step": step, "text": text, "seconds": seconds})
+        return films
 
     def status(self) -> Status:
         """Whether it goes on, was stopped, or has all it was meant to have."""

@@ -126,7 +126,7 @@ class Runs:
     def whole(self, name: str) -> dict[str, Any]:
         """What stays as it is between two stages: settings, checkpoints, results, recorded samples."""
         folder = self.folder(name)
-        run = read_run(folder)
+        run, tail = read_run(folder), self.tail(name)
         summary = run.summary
         return {
             "name": name,
@@ -146,7 +146,14 @@ class Runs:
                 for stage in drawn_stages()
             ],
             "settings": settings(run),
-            "checkpoints": checkpoints(folder),
+            "checkpoints": [
+                checkpoint | {"seconds": tail.seconds_into(_training_of(checkpoint["stage"]), checkpoint["step"])}
+                for checkpoint in checkpoints(folder)
+            ],
+            "films": [
+                {"stage": stage, "label": short_title_of(stage), "hue": hue_of(stage)} | film
+                for stage, film in tail.films().items()
+            ],
             "results": results(run),
             "samples": summary.get("samples") or [],
             "examples": summary.get("examples") or [],
@@ -220,6 +227,11 @@ def results(run: RecordedRun) -> list[dict[str, Any]]:
         }
         for panel in panels(table, functions)
     ]
+
+
+def _training_of(model: str) -> str:
+    """The stage that trains a model; the model's own name where none does."""
+    return next((stage.name for stage in all_stages() if stage.model == model), model)
 
 
 def _pairs(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import { markdown } from "./markdown.js";
 import { decimal, duration, whole } from "./numbers.js";
 import { citedIn, linkCitations, SourceList } from "./sources.js";
 import { alternatives, tokenStrip } from "./tokens.js";
+import { speedOf } from "./write.js";
 
 const ENDS = { length: "cut off at the length limit", stopped: "stopped" };
 
@@ -91,8 +92,10 @@ export class AnswerView {
     const parts = [];
     if (answer.edited) parts.push("edited by hand");
     if (answer.prefix) parts.push(`from token ${whole(answer.prefix)} on`);
-    if (written > 0) parts.push(`${whole(written)} tokens`);
-    if (answer.seconds && written > 1) parts.push(`${decimal(written / answer.seconds, written / answer.seconds < 10 ? 1 : 0)} a second`);
+    if (written > 0) parts.push(`${whole(written)} ${written === 1 ? "token" : "tokens"}`);
+    const speed = speedOf(answer);
+    if (speed) parts.push(`${decimal(speed, speed < 10 ? 1 : 0)} a second`);
+    if (typeof answer.settings?.seed === "number" && this.named) parts.push(`seed ${answer.settings.seed}`);
     if (ENDS[answer.finish]) parts.push(ENDS[answer.finish]);
     return parts.join(" · ");
   }

@@ -5,13 +5,13 @@ import { AnswerView } from "./answer.js";
 import { settingsIn, withSettings } from "./controls.js";
 import { markDifferences } from "./differ.js";
 import { h, icon, say } from "./dom.js";
-import { frame } from "./frame.js";
+import { frame, noteBelow } from "./frame.js";
 import { questionView } from "./question.js";
 import { go, note } from "./state.js";
 import * as store from "./store.js";
 import * as talks from "./talk.js";
 import { welcome } from "./welcome.js";
-import { fillAnswer, textOf } from "./write.js";
+import { fillAnswer, inForce, textOf } from "./write.js";
 
 export function chat(root, address) {
   return new Chat(root, address);
@@ -124,7 +124,10 @@ class Chat {
       onPick: (lane, id) => this.#pick(lane, id),
       onKey: (event) => this.#fieldKey(event),
       onGrow: () => this.#grow(),
-      onNote: () => this.#note(),
+      onNote: () => {
+        this.#note();
+        this.#drawNote();
+      },
       onMarks: () => {
         this.marked = !this.marked;
         this.#note();
@@ -160,6 +163,11 @@ class Chat {
     return this.active.map((lane) => this.card(lane)?.documents).find(Boolean) ?? null;
   }
 
+  // The settings that hold where none is set.
+  inForce() {
+    return inForce(this.card("a"), this.settings, this.lanes.b !== null);
+  }
+
   // Drawing ------------------------------------------------------------------------------------------------------
 
   #draw() {
@@ -169,12 +177,14 @@ class Chat {
     this.marks.setAttribute("aria-pressed", String(this.marked));
     const turns = talks.path(this.talk);
     this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.settings.retrieve ?? this.card("a").documents?.on, this.missing, (prompt) => this.send(prompt))]));
-    const continues = this.active.every((lane) => !this.card(lane).chats);
-    this.field.placeholder = continues ? "Begin a text" : "Ask";
-    this.composer.querySelector(".composer-note").textContent = continues
-      ? "This model has learnt no conversation: it goes on with your text."
-      : this.active.some((lane) => !this.card(lane).chats) ? "A model that has learnt no conversation goes on with your text." : "";
+    this.#drawNote();
     this.#drawSender();
+  }
+
+  #drawNote() {
+    const cards = this.active.map((lane) => this.card(lane));
+    this.field.placeholder = cards.some((card) => card.chats) ? "Ask" : "Begin a text";
+    this.composer.querySelector(".composer-note").textContent = noteBelow(cards, this.settings.temperature ?? this.inForce().temperature);
   }
 
   #turn(turn) {
@@ -199,7 +209,7 @@ class Chat {
       asks: (chats) => talks.asksFor(this.talk, lane, turn, chats),
       named: this.lanes.b !== null || answer.model !== this.lanes.a,
       acts: {
-        again: () => this.#write(turn, lane),
+        again: () => this.#again(turn, lane),
         choose: (other) => this.#choose(turn, lane, other),
         edit: (text) => this.#edit(turn, lane, answer, text),
         rate: (value) => this.#rate(turn, lane, answer, value),
@@ -336,6 +346,12 @@ class Chat {
     return store.put(this.talk).then(() => this.list.refresh(this.talk.id));
   }
 
+  // Both of two models are asked again, so that their draws stay alike.
+  async #again(turn, lane) {
+    turn.seed = null;
+    await Promise.all((this.lanes.b ? this.active : [lane]).map((each) => this.#write(turn, each)));
+  }
+
   #write(turn, lane) {
     const card = this.card(lane);
     return this.#stream(turn, lane, card, talks.asksFor(this.talk, lane, turn, card.chats), {});
@@ -365,7 +381,10 @@ class Chat {
 
   async #stream(turn, lane, card, asks, start) {
     const { talk } = this;
-    const answer = talks.addAnswer(talk, turn, lane, { model: card.id, settings: { ...this.settings }, ...start });
+    const compared = this.lanes.b !== null;
+    const settings = { ...this.settings };
+    if (compared && (settings.temperature ?? 0) > 0) settings.seed ??= turn.seed ??= Math.floor(Math.random() * 1_000_000);
+    const answer = talks.addAnswer(talk, turn, lane, { model: card.id, settings, ...start });
     const run = { controller: new AbortController(), view: null };
     this.running.set(answer.id, run);
     this.#draw();
@@ -377,10 +396,10 @@ class Chat {
       run.view?.update();
       if (bottom) scrollTo(0, document.documentElement.scrollHeight);
     };
-    await fillAnswer(answer, card, asks, this.settings, run.controller.signal, () => {
+    await fillAnswer(answer, card, asks, settings, run.controller.signal, () => {
       if (!drawn) requestAnimationFrame(draw);
       drawn = true;
-    });
+    }, compared);
     this.running.delete(answer.id);
     if (run.view) run.view.live = false;
     run.view?.update();

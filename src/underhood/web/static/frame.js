@@ -3,6 +3,7 @@
 import { controls } from "./controls.js";
 import { h, iconButton } from "./dom.js";
 import { exportBox } from "./export.js";
+import { plain } from "./numbers.js";
 import { modelPicker } from "./picker.js";
 import * as store from "./store.js";
 import { talkList } from "./talklist.js";
@@ -28,6 +29,7 @@ export function frame(chat, { onPick, onKey, onGrow, onNote, onMarks }) {
     },
     system: () => chat.talk.system,
     documents: () => chat.documents(),
+    inForce: () => chat.inForce(),
     setSystem: (text) => {
       chat.talk.system = text;
       onNote();
@@ -45,4 +47,12 @@ export function frame(chat, { onPick, onKey, onGrow, onNote, onMarks }) {
       iconButton("tune", "Settings", () => chat.toggleSettings(), { "aria-controls": "settings", "aria-expanded": "false", class: "icon-button settings-toggle" })));
   chat.root.replaceChildren(list.element, h("div", { class: "chat-middle" }, head, turns, composer), settingsBox);
   return { list, picker, turns, field, sender, composer, panel, settingsBox, marks, head };
+}
+
+// What is said below the field: how two models are drawn, and who only goes on with a text.
+export function noteBelow(cards, temperature) {
+  const alike = temperature === 0 ? "Both at temperature 0: each writes what it finds likeliest." : `Both at temperature ${plain(temperature)}, with the same seed.`;
+  const continues = cards.every((card) => !card.chats) ? "This model has learnt no conversation: it goes on with your text."
+    : cards.some((card) => !card.chats) ? "A model that has learnt no conversation goes on with your text." : "";
+  return [cards.length > 1 ? alike : "", continues].filter(Boolean).join(" ");
 }

@@ -20,14 +20,10 @@ export function welcome(card, lanes, reads, trouble, send) {
     suggestions);
 }
 
-// Questions that the model answers, as the run's evaluation saw; of a run without them, questions of every kind that it
-// was asked.
+// What to try: questions that the model answered right when it was checked, and an invented name that it should refuse;
+// for a model that does not chat, texts to continue.
 async function suggest(card, list, send) {
-  const { samples, examples } = await ask(`/ui/runs/${encodeURIComponent(card.run)}`).catch(() => ({ samples: [], examples: [] }));
-  const kinds = [...Map.groupBy(samples, (sample) => sample.kind).values()];
-  const mixed = [0, 1, 2, 3].flatMap((number) => kinds.map((kind) => kind[number]?.prompt).filter(Boolean));
-  const answered = card.chats ? examples.map((example) => example.question) : [];
-  const prompts = answered.length ? answered : mixed;
-  list.replaceChildren(...prompts.slice(0, 4).map((prompt) => h("li", {},
-    h("button", { type: "button", class: "suggestion", onclick: () => send(prompt) }, prompt))));
+  const { suggestions } = await ask(`/ui/suggestions?model=${encodeURIComponent(card.id)}`).catch(() => ({ suggestions: [] }));
+  list.replaceChildren(...suggestions.map(({ prompt, note }) => h("li", {},
+    h("button", { type: "button", class: "suggestion", onclick: () => send(prompt) }, h("span", {}, prompt), note ? h("small", { class: "soft" }, note) : null))));
 }

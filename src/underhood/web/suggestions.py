@@ -1,0 +1,111 @@
+"""Questions to try on a model that a newcomer can judge: answered ones, and an invented name that it should refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from underhood.core.errors import UserError
+from underhood.data.shards import TokenShards
+from underhood.infer.load import LoadedModel
+
+SHOWN = 3
+"""Questions beside the invented one."""
+
+WELL_KNOWN = (
+    "math.sqrt", "os.path.join", "sorted", "len", "print", "random.choice", "json.loads", "str.split", "math.floor",
+    "time.sleep", "shutil.rmtree", "os.listdir", "str.upper", "list.append", "math.gcd", "random.shuffle", "os.getcwd",
+)  # fmt: skip
+"""Functions that most people who know Python can judge an answer about, the best known first."""
+
+GENERAL = (
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "Name three colours of the rainbow.",
+)
+OPENINGS = ("Once upon a time", "The most important thing about", "In the morning, the")
+INVENTED_FUNCTION = "What does math.fizzroot do?"
+INVENTED_TERM = "What is a glimmerfax?"
+
+CHECKED = "checked when it was built"
+CONTINUED = "from held-out text, to continue"
+INVENTED = "invented: should be refused"
+
+
+def suggestions(loaded: LoadedModel, summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Prompts for a model, each with ``note``, what one should know of it ("" if nothing).
+
+    A chat model gets questions that it answered right when its build checked it, the best known names first, then
+    those that its evaluation asked; one that others published gets general ones. A model that does not chat gets the
+    beginnings of texts that it has not read.
+
+    Args:
+        summary: the run's ``summary.json``; empty for a published model.
+    """
+    if not loaded.chats:
+        openings = _held_out_openings(loaded) if summary else []
+        return [_prompt(text, CONTINUED) for text in openings] or [_prompt(text, "to continue") for text in OPENINGS]
+    examples: Sequence[Mapping[str, Any]] = summary.get("examples") or ()
+    checked = [str(example["question"]) for example in examples]
+    asked = [sample for sample in summary.get("samples") or () if _is_question(sample)]
+    checked += [str(sample["prompt"]) for sample in asked if _answered(sample, loaded.stage)]
+    others = [str(sample["prompt"]) for sample in asked]
+    questions = [*sorted(dict.fromkeys(checked), key=_rank), *sorted(set(others) - set(checked), key=_rank)]
+    prompts = [_prompt(question, CHECKED if question in checked else "") for question in questions[:SHOWN]]
+    return (prompts or [_prompt(question, "") for question in GENERAL]) + [_invented(summary)]
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """A run's ``summary.json``, or nothing where there is none that can be read."""
+    try:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _prompt(text: str, note: str) -> dict[str, str]:
+    return {"prompt": text, "note": note}
+
+
+def _rank(question: str) -> tuple[int, str]:
+    """Questions about the best known functions first."""
+    words = {word.strip("`?.,:()") for word in question.split()}
+    known = [index for index, name in enumerate(WELL_KNOWN) if name in words]
+    return min(known, default=len(WELL_KNOWN)), question
+
+
+def _answered(sample: Mapping[str, Any], model: str) -> bool:
+    """Whether the evaluation saw the model answer just what was expected."""
+    answer = (sample.get("answers") or {}).get(model) or {}
+    return bool(sample.get("expected")) and str(answer.get("text", "")).strip() == str(sample["expected"]).strip()
+
+
+def _is_question(sample: Mapping[str, Any]) -> bool:
+    """Whether a recorded sample asks about something real, so that its answer can be judged."""
+    return bool(sample.get("prompt")) and "refus" not in str(sample.get("kind", ""))
+
+
+def _invented(summary: Mapping[str, Any]) -> dict[str, str]:
+    corpus = str((summary.get("corpus") or {}).get("name", ""))
+    return _prompt(INVENTED_FUNCTION if "pydocs" in corpus or not summary else INVENTED_TERM, INVENTED)
+
+
+def _held_out_openings(loaded: LoadedModel) -> list[str]:
+    """The first words of held-out documents, cut at a word; empty where the run keeps none that can be read."""
+    try:
+        shards = TokenShards.open(loaded.run / "data" / "held_out", verify=False)
+        special = set(loaded.tokenizer.special.values())
+        texts = []
+        for number in np.linspace(0, len(shards) - 1, 4 * SHOWN).astype(int):
+            ids = [int(id) for id in shards.document(int(number))[:24] if int(id) not in special]
+            words = loaded.tokenizer.decode(ids).split()[:-1]
+            if len(words) >= 3:
+                texts.append(" ".join(words[:8]))
+    except (UserError, OSError, ValueError):
+        return []
+    return list(dict.fromkeys(texts))[:SHOWN]
