@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,29 @@ PERMUTED = {"llama", "smollm3"}
 """Architectures whose queries and keys llama.cpp rotates in pairs of neighbours."""
 
 
+Tensors = dict[str, np.ndarray]
+
+
 def write_gguf_peer(
-    model: Any, path: Path, *, change: Callable[[GGUFWriter], None] | None = None, **options: Any
+    model: Any,
+    path: Path,
+    *,
+    add_keys: Callable[[GGUFWriter], None] = lambda writer: None,
+    rearrange: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+    **options: Any,
 ) -> Path:
     """Writes transformers' model as llama.cpp's converter would, in float32.
 
     Args:
+        add_keys: adds further metadata.
+        rearrange: from the tensors of today's converter to those of another one.
         options: of `GGUFWriter`, such as ``split_max_tensors``.
     """
     architecture = ARCHITECTURE[model.config.model_type]
     writer = GGUFWriter(path, architecture, **options)
     add_metadata(writer, model.config)
-    for name, values in _tensors(model, architecture, path.parent).items():
+    add_keys(writer)
+    for name, values in rearrange(_tensors(model, architecture, path.parent)).items():
         writer.add_tensor(name, np.ascontiguousarray(values))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
