@@ -11,6 +11,8 @@ import torch
 from export_run import TEXT, export_run
 
 import underhood
+from text.mistral_pieces import mistral
+from tiny_gguf import write_tiny_llama
 from underhood.cli.main import main
 from underhood.core.checkpoint import module_tensors
 from underhood.core.errors import UserError
@@ -19,6 +21,8 @@ from underhood.models.gguf_reader import read_metadata
 from underhood.recipes.export.export import export
 from underhood.web.registry import ModelRegistry
 
+INSTRUCT = "{{ bos_token }}{% for message in messages %}[INST] {{ message.content }} [/INST]{% endfor %}"
+"""A chat template of the first Mistral's kind, for one turn."""
 GREEDY = ["The list", "--max-tokens", "8", "--temperature", "0"]
 
 
@@ -107,6 +111,39 @@ def test_export_of_the_file_opens_in_transformers_and_here(
     assert ours.template is not None
     rendered = ours.template.render(ours.tokenizer, messages, add_generation_prompt=True)  # type: ignore[arg-type]
     assert tokenizer.encode(prompt, add_special_tokens=False) == list(rendered.ids)
+
+
+def test_export_of_a_sentencepiece_file_and_its_runs_opens_in_transformers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tokenizer, which GGUF holds as scored pieces, becomes a tokenizer.json with the same ids."""
+    import transformers
+
+    file = write_tiny_llama(tmp_path / "pieces.gguf", mistral(chat_template=INSTRUCT), 32_000)
+    said(capsys, "import", str(file), "--out", str(tmp_path / "run"))
+    ours = underhood.load(file)
+    messages = [{"role": "user", "content": "What is  a list?"}]
+    assert ours.template is not None
+    rendered = list(ours.template.render(ours.tokenizer, messages, add_generation_prompt=True).ids)  # type: ignore[arg-type]
+    for model in (file, tmp_path / "run"):
+        out = tmp_path / f"{model.name}-hf"
+        said(capsys, "export", str(model), "--out", str(out))
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+        for text in TEXT:
+            assert tokenizer.encode(text) == ours.prompt_ids(text)
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        assert tokenizer.encode(prompt, add_special_tokens=False) == rendered
+        tokens = torch.tensor([rendered])
+        with torch.no_grad():
+            logits = ours(tokens)
+            assert torch.allclose(theirs(tokens).logits, logits, atol=1e-4 * logits.abs().max().item(), rtol=1e-4)
+        back = underhood.load(out)
+        weights = module_tensors(ours.model)
+        assert all(torch.equal(weights[name], tensor) for name, tensor in module_tensors(back.model).items())
+        assert back.template is not None
+        assert list(back.template.render(back.tokenizer, messages, add_generation_prompt=True).ids) == rendered  # type: ignore[arg-type]
+        assert back.stop_ids == ours.stop_ids
 
 
 def test_finetune_of_the_file_leaves_a_run_with_its_tokenizer(

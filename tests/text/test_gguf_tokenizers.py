@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Library
 
 import needs
 from llama_peer import LlamaCpp
+from text.mistral_pieces import mistral
 from text.nasty import FORGERIES, MORE
 from tiny_gguf import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, metadata_of, write_tiny_llama
 from underhood.core.errors import UserError
@@ -25,7 +26,6 @@ from underhood.text.gguf_pre import PRE_TOKENIZERS, pre_of, split_steps
 from underhood.text.huggingface import HuggingFaceTokenizer
 from underhood.text.merges import apply_merges
 from underhood.text.sentencepiece import SentencePieceTokenizer
-from underhood.text.sentencepiece_model import read_model
 from underhood.text.vocabulary import Vocabulary, spell
 
 TEXTS = [
@@ -166,20 +166,6 @@ def test_split_rules_match_the_names_that_tokenizer_json_would_get():
 
 
 # SentencePiece
-
-
-def mistral(**more: Any) -> dict[str, Any]:
-    """Mistral's published model as llama.cpp's converter writes it."""
-    model = read_model(needs.shared_data("tokenizers", "mistral-v1", "tokenizer.model"))
-    return {
-        "ggml.model": "llama",
-        "ggml.tokens": [piece.text for piece in model.pieces],
-        "ggml.token_type": [piece.kind.value for piece in model.pieces],
-        "ggml.scores": [piece.score for piece in model.pieces],
-        "ggml.bos_token_id": 1,
-        "ggml.eos_token_id": 2,
-        "ggml.unknown_token_id": 0,
-    } | more
 
 
 @pytest.mark.parametrize("space", [True, False])

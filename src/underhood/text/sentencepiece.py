@@ -72,7 +72,7 @@ class SentencePieceTokenizer(TokenTable):
             self._cut = ScoredMerger({piece.text: piece.score for piece in usable}, kept, unused)
         self._bytes = [self._piece_bytes(id) for id in range(size)]
         self._legacy = settings.legacy
-        self._stripping = frozenset(token.id for token in settings.added_tokens if token.rstrip)
+        self.stripping = frozenset(token.id for token in settings.added_tokens if token.rstrip)
         self.bos_id = self._role(settings.bos, "<s>", "<bos>")
         self.eos_id = self._role(settings.eos, "</s>", "<eos>")
         self.pad_id = self._role(settings.pad, "<pad>")
@@ -103,7 +103,7 @@ class SentencePieceTokenizer(TokenTable):
         for piece in parts:
             if isinstance(piece, int):
                 ids.append(piece)
-            elif text := piece.lstrip() if ids and ids[-1] in self._stripping else piece:
+            elif text := piece.lstrip() if ids and ids[-1] in self.stripping else piece:
                 normal = self._normalize(mend_surrogates(text))
                 prefixed = self.model.add_dummy_prefix and not self.model.space_at_the_end
                 if prefixed and not self._legacy and not first:

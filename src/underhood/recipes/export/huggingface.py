@@ -18,7 +18,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import DEFAULT_SAMPLING, IMPORTED, LoadedModel
-from underhood.infer.tokenizer_files import TOKENIZER_GGUF, copy_tokenizer_files
+from underhood.infer.tokenizer_files import TOKENIZER_GGUF, MissingTokenizer, copy_tokenizer_files
 from underhood.models.decoder import Decoder
 from underhood.models.gguf_reader import is_gguf
 from underhood.models.hub_export import to_huggingface
@@ -29,6 +29,8 @@ from underhood.text.bpe import BytePairTokenizer
 from underhood.text.chat import CHATML
 from underhood.text.files import read_json
 from underhood.text.huggingface import HuggingFaceTokenizer
+from underhood.text.sentencepiece import SentencePieceTokenizer
+from underhood.text.sentencepiece_json import sentencepiece_json
 
 FloatType = Literal["float32", "float16", "bfloat16"]
 
@@ -158,10 +160,15 @@ def generation_config(loaded: LoadedModel) -> dict[str, Any]:
 
 def _write_voice(folder: Path, loaded: LoadedModel) -> None:
     tokenizer = loaded.tokenizer
-    if not isinstance(tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
+    if isinstance(tokenizer, MissingTokenizer):
+        raise tokenizer.error
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        _write_json(folder / "tokenizer.json", sentencepiece_json(tokenizer))
+    elif isinstance(tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
+        tokenizer.save(folder / "tokenizer.json")
+    else:
         got = type(tokenizer).__name__
-        raise UserError("this tokenizer has no Hugging Face form", expected="a byte-level BPE", got=got)
-    tokenizer.save(folder / "tokenizer.json")
+        raise UserError("this tokenizer has no Hugging Face form", expected="BPE", got=got)
     _write_json(folder / "tokenizer_config.json", tokenizer_config(loaded))
     _write_json(folder / "generation_config.json", generation_config(loaded))
 
