@@ -94,7 +94,7 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str]) -> tuple[int, ...]
         ids = [tokenizer.encode(word)[:1] for word in words]
         if all(ids) and len({word_ids[0] for word_ids in ids}) == len(labels):
             return tuple(word_ids[0] for word_ids in ids)
-    raise UserError(f"no token for each of {len(labels)} labels", fix="Use a head instead")
+    raise UserError(f"no token for each of {len(labels)} labels", fix="Leave out --how token: a new layer needs none")
 
 
 def encode_texts(

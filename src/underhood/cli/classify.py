@@ -52,10 +52,11 @@ def run(args: Args) -> int:
 def _teach(args: Args) -> int:
     from underhood.cli.progress import StageProgress
     from underhood.recipes.classification import classify_model
+    from underhood.recipes.published_run import model_stem
     from underhood.train.stopping import Interrupted
     from underhood.ui.terminal import console, next_commands, table
 
-    out = args.out or Path("runs") / f"{Path(args.model).resolve().name}-{Path(args.data[0]).stem}"
+    out = args.out or Path("runs") / f"{model_stem(args.model)}-{Path(args.data[0]).stem}"
     screen = console(sys.stderr if args.json else None)
     log, work = classify_model(args.settings, out)
     try:
@@ -80,9 +81,13 @@ def _teach(args: Args) -> int:
 
 
 def _label(args: Args) -> int:
+    from underhood.infer.stages import find_stage
     from underhood.recipes.classification import is_classifier, load_classifier
+    from underhood.recipes.published_run import names_published
 
     if not is_classifier(Path(args.model)):
+        if not names_published(Path(args.model)):
+            find_stage(Path(args.model), args.stage)  # says that nothing is there
         raise UserError(f"{args.model} is not a classifier", fix="Give --data FILE with labelled texts to teach it")
     texts = list(args.text)
     if not texts:

@@ -20,7 +20,7 @@ class Args(ModelOptions):
     """
 
     run: Positional[Path]
-    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
+    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it; or any model."""
 
     format: Literal["hf", "gguf"] = "hf"
     """Whose form to write."""
@@ -32,7 +32,7 @@ class Args(ModelOptions):
     """Which of the run's models; the last one if left out."""
 
     out: Path | None = None
-    """The folder (hf) or file (gguf) to make; RUN/export/… if left out."""
+    """The folder (hf) or file (gguf) to make; RUN/export/… if left out, of a GGUF file or a name export/NAME-…."""
 
     replace: bool = False
     """Replaces an earlier export at the same place."""

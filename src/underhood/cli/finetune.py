@@ -27,7 +27,7 @@ class Args(ModelOptions, FinetuneSpec):
     REST: ClassVar = "Settings of the training"
 
     model: Positional[str]
-    """A run, a Hugging Face folder or hf:OWNER/NAME."""
+    """A run, a Hugging Face folder, a GGUF file, a name like smollm2, or hf:OWNER/NAME."""
 
     out: Path | None = None
     """Folder of the run to make; runs/MODEL-DATA if left out."""
@@ -39,10 +39,11 @@ class Args(ModelOptions, FinetuneSpec):
 def run(args: Args) -> int:
     from underhood.cli.progress import StageProgress
     from underhood.recipes.finetune import finetune_model
+    from underhood.recipes.published_run import model_stem
     from underhood.train.stopping import Interrupted
     from underhood.ui.terminal import console, next_commands, table
 
-    path = args.out or Path("runs") / f"{Path(args.model).resolve().name}-{Path(args.data).stem}"
+    path = args.out or Path("runs") / f"{model_stem(args.model)}-{Path(args.data).stem}"
     screen = console(sys.stderr if args.json else None)
     log, work = finetune_model(args.settings, path)
     try:

@@ -57,7 +57,8 @@ def measure_text(
         ("perplexity per token", f"{report.perplexity:.2f}"),
         ("bytes per token", f"{report.bytes / report.tokens:.2f}"),
     ]
-    out.print(f"{name}: {whole(len(texts))} documents, {whole(report.bytes)} bytes, {whole(report.tokens)} tokens")
+    documents = "1 document" if len(texts) == 1 else f"{whole(len(texts))} documents"
+    out.print(f"{name}: {documents}, {whole(report.bytes)} bytes, {whole(report.tokens)} tokens")
     out.print(table(("measured", "value (95 % interval)"), rows))
     return 0
 

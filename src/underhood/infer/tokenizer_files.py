@@ -83,7 +83,8 @@ def load_gguf_tokenizer(
         UserError: the file has a tokenizer that is not known here, is damaged, or has more tokens than the model rows.
     """
     if metadata.get(MODEL_KEY) in (None, "none", "no_vocab"):
-        error = UserError(f"{where} holds no tokenizer", expected=f"the key {MODEL_KEY}")
+        fix = "Take a file that holds one, or the model's Hugging Face folder"
+        error = UserError(f"{where} holds no tokenizer", expected=f"the key {MODEL_KEY}", fix=fix)
         return MissingTokenizer(error, vocab_size), None, NO_SPECIAL_TOKENS
     tokenizer, settings = gguf_tokenizer(metadata, where)
     if tokenizer.vocab_size > vocab_size:
@@ -113,5 +114,5 @@ class MissingTokenizer:
         raise self._explained()
 
     def _explained(self) -> UserError:
-        fix = "Put its tokenizer files beside the weights, or give the model token ids"
+        fix = self.error.fix or "Put its tokenizer files beside the weights, or give the model token ids"
         return UserError(f"this model has no tokenizer to read or write text with: {self.error.what}", fix=fix)

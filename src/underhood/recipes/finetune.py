@@ -35,6 +35,7 @@ from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
 from underhood.nn.qlora_linear import quantize_linears
 from underhood.recipes.finetune_spec import FinetuneSpec
+from underhood.recipes.published_run import no_template_fix
 from underhood.recipes.stages.sft import STAGE as SFT
 from underhood.recipes.training import Trainer
 from underhood.recipes.training_data import chosen
@@ -203,7 +204,7 @@ def template_of(loaded: LoadedModel) -> Template:
     if not {CHATML.start, CHATML.end} <= loaded.tokenizer.special.keys():
         raise UserError(
             f"{loaded.run} has no chat template, and its tokenizer no marks for turns",
-            fix="Put the chat_template.jinja of its chat model beside it",
+            fix=no_template_fix(loaded.run),
         )
     return CHATML
 

@@ -21,6 +21,7 @@ from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
 from underhood.infer.load import IMPORTED
 from underhood.infer.tokenizer_files import BESIDE
+from underhood.recipes.published_run import refuse_published
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, all_stages
 from underhood.recipes.training_data import END
@@ -115,6 +116,7 @@ class Run:
         """
         file = path / "run.toml"
         if not file.exists():
+            refuse_published(path)
             raise UserError(
                 f"there is no run in {path}", expected="a folder that underhood build made", fix=_others(path)
             )

@@ -16,6 +16,7 @@ from underhood.models.restore import restore
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.feedback import learn_from_feedback
 from underhood.recipes.preparation import Clock, Prepared, prepare
+from underhood.recipes.published_run import refuse_published
 from underhood.recipes.run import Run, differences
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_models import fold_adapters, lora_of
@@ -83,6 +84,7 @@ def open_or_create(path: Path, wanted: BuildSpec, *, restart: bool) -> Run:
         UserError: the run was made by other settings, and they can't be changed, or not without `restart`.
     """
     if not (path / "run.toml").exists():
+        refuse_published(path)
         return Run.create(path, wanted)
     run = Run.open(path)
     changes = differences(run, wanted)

@@ -11,6 +11,7 @@ from underhood.core.checkpoint import module_tensors, newest, write_checkpoint
 from underhood.core.config import to_json
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel, load
+from underhood.recipes.published_run import no_template_fix
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import DataSize, Stage, all_stages, stage_of_model
@@ -37,7 +38,7 @@ def keep_start_model(run: Run) -> LoadedModel:
         if run.template is None:
             raise UserError(
                 f"{run.spec.from_} has no chat template, and its tokenizer no marks for turns",
-                fix="Put the chat_template.jinja of its chat model beside it",
+                fix=no_template_fix(loaded.run),
             )
         state = {
             "spec": to_json(loaded.spec, tagged=True),

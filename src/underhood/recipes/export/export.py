@@ -21,6 +21,7 @@ from underhood.recipes.export.huggingface import (
 )
 from underhood.recipes.export.place import making
 from underhood.recipes.export.tuning import read_tuning
+from underhood.recipes.published_run import model_stem
 
 Format = Literal["hf", "gguf"]
 
@@ -55,7 +56,8 @@ def export(
         run: a run's folder, a checkpoint in it, or a loaded model.
         dtype: float32, float16 or bfloat16; for gguf also q8_0. None means float32 (hf) and float16 (gguf).
         stage: which of the run's models; None takes the last one that there is.
-        out: the folder (hf) or file (gguf) to make; None means ``RUN/export/STAGE-hf`` or ``…/STAGE-DTYPE.gguf``.
+        out: the folder (hf) or file (gguf) to make; None means ``RUN/export/STAGE-hf`` or ``…/STAGE-DTYPE.gguf``;
+            of a GGUF file or a named model ``export/NAME-hf`` or ``export/NAME-DTYPE.gguf``.
         replace: whether an earlier export at that place may be replaced.
         shard_bytes: weights larger than this are cut into several files (hf).
         log: whose listeners are told how far reading and writing are.
@@ -72,20 +74,24 @@ def export(
     loaded = run if isinstance(run, LoadedModel) else load(run, stage, progress=reading)
     tuning = read_tuning(loaded.run)
     summary = read_summary(tuning.origin if tuning else loaded.run)
-    folder_of_exports = (loaded.run.with_suffix("") if is_gguf(loaded.run) else loaded.run) / "export"
-    name = f"{loaded.run.resolve().name}-{loaded.stage}"
+    # Beside a run; not into a package, a cache, or beside a file that others may have put there.
+    elsewhere = is_gguf(loaded.run) or (not isinstance(run, LoadedModel) and not Path(run).expanduser().exists())
+    named = loaded.run if isinstance(run, LoadedModel) else run
+    stem = model_stem(named) if elsewhere else loaded.stage
+    folder_of_exports = Path("export") if elsewhere else loaded.run / "export"
+    name = f"{model_stem(named)}-{loaded.stage}"
     family = config_for(loaded)["model_type"] if format == "hf" else gguf_architecture(loaded.decoder)[0]
     published = origin_of(loaded) is not None
     about = {"title": name, "loaded": loaded, "summary": summary, "dtype": stored}
     about |= {"family": family, "published": published, "tuning": tuning}
     if format == "hf":
-        target = out or folder_of_exports / f"{loaded.stage}-hf"
+        target = out or folder_of_exports / f"{stem}-hf"
         card = Card(form="hf", **about).text()
         with making(target, folder=True, replace=replace) as folder:
             write_folder(folder, loaded, cast(FloatType, stored), shard_bytes=shard_bytes, progress=writing)
             (folder / "README.md").write_text(card, encoding="utf-8")
         return Exported(target, target / "README.md", stored)
-    target = out or folder_of_exports / f"{loaded.stage}-{stored}.gguf"
+    target = out or folder_of_exports / f"{stem}-{stored}.gguf"
     beside = target.with_name(f"{target.name}.md")
     card = Card(form="gguf", **about).text()
     with (

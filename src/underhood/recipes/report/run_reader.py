@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from underhood.core.errors import UserError
 from underhood.core.runlog import read_events
+from underhood.recipes.published_run import refuse_published
 from underhood.recipes.stages.display import job_stages
 
 Event = dict[str, Any]
@@ -73,9 +74,11 @@ def read_run(path: Path) -> RecordedRun:
         UserError: there is no such folder, nothing in it that a run writes, or one of its files is damaged.
     """
     if not path.is_dir():
+        refuse_published(path)
         raise UserError(f"there is no run folder {path}", fix="underhood build --out runs/NAME makes one")
     files = [path / name for name in ("summary.json", "events.jsonl", "run.toml")]
     if not any(file.is_file() for file in files):
+        refuse_published(path)
         raise UserError(f"{path} is not a run folder", expected="summary.json, events.jsonl or run.toml in it")
     summary = _json(path / "summary.json") or _notes(path)
     events = list(read_events(path / "events.jsonl"))
