@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from underhood.core.errors import UserError
 from underhood.core.files import storage_errors, write_text
 from underhood.infer.adapter_folder import CONFIG, PREFIX, WEIGHTS, read_adapter_config, read_adapter_tensors
+from underhood.infer.adapter_folder import adapter_base, is_adapter
 from underhood.infer.load import IMPORTED
 from underhood.models.huggingface import FAMILIES, Names, Turned, family_of
 from underhood.models.published import is_published, published_config
@@ -47,8 +48,10 @@ def names_of(folder: Path) -> Names:
     """Names of the model's layers in transformers.
 
     They follow its ``config.json`` or GGUF metadata, or the configuration that its run was imported with, or else
-    Qwen3's, the shape of our runs.
+    Qwen3's, the shape of our runs. A model that is an adapter has the names of its base.
     """
+    if is_adapter(folder):
+        return names_of(adapter_base(folder))
     if is_published(folder):
         return family_of(published_config(folder), str(folder)).names
     if (folder / IMPORTED).exists():

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from underhood.core.files import sha256_of, storage_errors, write_text
 from underhood.core.run_lock import LOCK, RunLock
 from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
+from underhood.infer.adapter_folder import adapter_base, is_adapter
 from underhood.infer.load import IMPORTED, LoadedModel
+from underhood.infer.tokenizer_files import TOKENIZER_GGUF
 from underhood.infer.tokenizer_files import copy_tokenizer_files as copy_files
 from underhood.models.base import parameter_count
 from underhood.models.published import published_config
@@ -149,8 +151,15 @@ def write_model(
 def copy_tokenizer_files(loaded: LoadedModel, out: Path) -> None:
     """The tokenizer's files beside a new model, and for a published one what says how it writes and opens texts.
 
-    Of a GGUF file, byte-level tokenizers get the files of a Hugging Face folder; others keep the file's metadata.
+    Of a GGUF file, byte-level tokenizers get the files of a Hugging Face folder; others keep the file's metadata. Of an
+    adapter they are those of its base, unless it has its own.
     """
+    if is_adapter(loaded.run):
+        copy_tokenizer_files(replace(loaded, run=adapter_base(loaded.run)), out)
+        if (loaded.run / "tokenizer.json").exists():
+            copy_files(loaded.run, out)
+            (out / TOKENIZER_GGUF).unlink(missing_ok=True)
+        return
     if loaded.run.is_file() and isinstance(loaded.tokenizer, (BytePairTokenizer, HuggingFaceTokenizer)):
         _write_tokenizer_files(loaded, loaded.tokenizer, out)
         return
