@@ -26,8 +26,15 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.core.files import storage_errors, write_text
-from underhood.infer.adapter_folder import CONFIG, PREFIX, WEIGHTS, read_adapter_config, read_adapter_tensors
-from underhood.infer.adapter_folder import adapter_base, is_adapter
+from underhood.infer.adapter_folder import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    adapter_base,
+    is_adapter,
+    read_adapter_config,
+    read_adapter_tensors,
+)
 from underhood.infer.load import IMPORTED
 from underhood.models.huggingface import FAMILIES, Names, Turned, family_of
 from underhood.models.published import is_published, published_config
