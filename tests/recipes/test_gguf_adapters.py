@@ -45,7 +45,7 @@ def adapter(base: Path) -> Path:
             if "lora_" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     made.peft_config["default"].base_model_name_or_path = str(base)
-    made.save_pretrained(base.parent / "adapter")
+    made.save_pretrained(str(base.parent / "adapter"))
     return base.parent / "adapter"
 
 
