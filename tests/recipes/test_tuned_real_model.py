@@ -11,8 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from gguf import GGMLQuantizationType
-from llama_cpp_margin import PROMPTS, ROUNDED, TOKENS, continuations, rounded
+from llama_cpp_margin import EXACT, PROMPTS, TOKENS, continuations
 
 from llama_peer import LlamaCpp
 from underhood.cli.main import main
@@ -68,15 +67,15 @@ def peer() -> Iterator[LlamaCpp]:
 
 def test_gguf_export_writes_the_same_text_in_llama_cpp(tuned: Tuned, tmp_path: Path, peer: LlamaCpp) -> None:
     file = tmp_path / "tuned.gguf"
-    assert main(["export", str(tuned.run), "--format", "gguf", "--dtype", "q8_0", "--out", str(file)]) == 0
+    assert main(["export", str(tuned.run), "--format", "gguf", "--dtype", "f32", "--out", str(file)]) == 0
     assert peer.open(file) == ""
     assert peer.tokenize(TEXTS) == [tuned.model.tokenizer.encode(text) for text in TEXTS]
     assert tuned.model.template is not None
     prompt = tuned.model.template.render(tuned.model.tokenizer, QUESTION, add_generation_prompt=True).ids
     assert peer.tokenize([peer.render(QUESTION)], special=True) == [prompt]
-    again = rounded(load(file), GGMLQuantizationType.Q8_0)
+    again = load(file)  # in 32 bits, where nothing is rounded and the margin is that of sums in another order
     prompts = [prompt, *(tuned.model.prompt_ids(text) for text in PROMPTS)]
-    assert continuations(peer, again, prompts, ROUNDED) > 3 * TOKENS
+    assert continuations(peer, again, prompts, EXACT) > 3 * TOKENS
     assert again.stop_ids == tuned.model.stop_ids
 
 
