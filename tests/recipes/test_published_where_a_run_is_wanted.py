@@ -1,4 +1,4 @@
-"""Commands of a run given a published model: one sentence that says what does take it; names of what is made of one."""
+"""Commands of a run refuse a published model in one sentence, and runs and exports are named after the model."""
 
 from __future__ import annotations
 

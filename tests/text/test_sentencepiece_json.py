@@ -83,7 +83,7 @@ def test_special_tokens_between_texts_match_the_library_and_can_not_be_forged(
     parts = [1, "[INST] Hello  there [/INST]", " Hi.", 2, "[INST] more", 0, "x"]
     # Neighbouring texts are one text in the spelled form.
     joined = [1, "[INST] Hello  there [/INST] Hi.", 2, "[INST] more", 0, "x"]
-    spelled = "".join(part if isinstance(part, str) else ["<unk>", "<s>", "</s>"][part] for part in parts)
+    spelled = "".join(piece if isinstance(piece, str) else ["<unk>", "<s>", "</s>"][piece] for piece in parts)
     assert ids(library, spelled) == tokenizer.encode_parts(joined)
     reopened = HuggingFaceTokenizer(sentencepiece_json(tokenizer))
     assert reopened.encode_parts(joined) == tokenizer.encode_parts(joined)
