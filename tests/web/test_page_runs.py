@@ -158,7 +158,7 @@ def test_page_run_shows_the_samples_of_training_as_a_film_that_grows(
         expect(frames).to_have_count(4)
         assert [frame.rpartition("\n")[2] for frame in frames.all_inner_texts()] == list(texts.values())
         expect(visit.page.locator(".film-prompt")).to_contain_text("The")
-        visit.page.locator(".film-strip").press("End")
+        visit.page.locator(".films .film-strip").press("End")
         expect(frames.nth(3)).to_have_attribute("aria-current", "step")
         expect(frames.nth(3)).to_be_in_viewport()
         log.event("pretrain", "sample", step=90, share=0.9, prompt="The", text="A list holds items.")

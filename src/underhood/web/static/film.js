@@ -7,7 +7,7 @@ import { duration, whole } from "./numbers.js";
 // A film called `name`. `show` takes [{ title, hue, step, seconds, body }] in order; bodies may be filled in later.
 // Frames whose body is the one shown before keep their element, so that what is read stays where it is.
 export function film(name) {
-  const strip = h("ol", { class: "film-strip", tabindex: "0", role: "group", "aria-label": `${name}. Arrow keys go from frame to frame`, onkeydown: keys, onscroll: follow });
+  const strip = h("ol", { class: "film-strip", tabindex: "0", "aria-label": `${name}. Arrow keys go from frame to frame`, onkeydown: keys, onscroll: follow });
   const scrubber = h("input", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": `Frame of ${name}`, oninput: () => go(Number(scrubber.value)) });
   const count = h("output", { class: "small soft number" });
   const before = iconButton("left", "Frame before", () => go(at - 1));
