@@ -22,7 +22,7 @@
     const clip = element.parentElement && clips(element.parentElement);
     if (!clip && (box.right > width + 1 || box.left < -1)) faults.push(["wider than the window", name(element)]);
     const style = getComputedStyle(element);
-    if (/hidden|clip/.test(style.overflowX) && style.textOverflow !== "ellipsis" && element.scrollWidth > element.clientWidth + 1
+    if (element.localName !== "input" && /hidden|clip/.test(style.overflowX) && style.textOverflow !== "ellipsis" && element.scrollWidth > element.clientWidth + 1
       && element.clientWidth) faults.push(["cut off at the side", name(element)]);
     if (/auto|scroll/.test(style.overflowX) && !/auto|scroll/.test(element.style.overflowY) && element.matches(".equation, .scroll, pre")
       && element.scrollHeight > element.clientHeight + 1) faults.push(["cut off at the bottom", name(element)]);
