@@ -56,7 +56,7 @@ interactive((kit) => {
       axes.line(inside, hue, { "stroke-dasharray": ["none", "6 3", "2 3"][hue] });
       for (const [x, y] of inside) axes.dot(x, y, hue, 2);
       axes.dot(...inside.at(-1), hue, 5);
-      drawing.add("text", { x: 60 + 130 * hue, y: 34, class: `hue-text hue-${hue}` }, LABELS[hue]);
+      drawing.add("text", { x: [40, 168, 256][hue], y: 34, class: `hue-text hue-${hue}` }, LABELS[hue]);
     });
   };
 });
