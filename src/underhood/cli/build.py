@@ -26,7 +26,19 @@ class Args(BuildSpec):
     A stopped build goes on with --resume.
     """
 
-    FIRST: ClassVar = ("data", "from_", "minutes", "out", "chat", "resume", "config", "json", "seed", "device")
+    FIRST: ClassVar = (
+        "data",
+        "text_field",
+        "from_",
+        "minutes",
+        "out",
+        "chat",
+        "resume",
+        "config",
+        "json",
+        "seed",
+        "device",
+    )
     REST: ClassVar = "Settings of the recipe; the plan chooses what is left out"
 
     out: Path | None = None
@@ -79,7 +91,7 @@ def run(args: Args) -> int:
     out.print()
     print_results(opened, out)
     out.print(f"\nDone in {duration(summary['seconds'], ' ')}; peak memory {summary['peak_memory_gb']:.1f} GB.")
-    print_examples(summary["examples"], out)
+    print_examples(summary["examples"], summary["refused"], out)
     for warning in summary["warnings"]:
         out.print(f"\n{warning}", style="bold")
     next_commands(

@@ -35,7 +35,7 @@ class Args(ModelOptions):
     part, if left out."""
 
     text_field: str | None = None
-    """With --text: field (JSONL) or column (Parquet) that holds the text."""
+    """With --text: field (JSONL) or column (CSV, TSV, Parquet) that holds the text."""
 
     max_bytes: int | None = None
     """With --text: stops after so many bytes."""

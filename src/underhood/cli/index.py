@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Args:
     """Makes an index of passages from documents, to search or to ask a model.
 
-    Reads pydocs, files and folders (.md, .rst, .txt, .py, .jsonl, .parquet) and
-    hf:OWNER/NAME. Documents are cut at headings, paragraphs and functions; each
+    Reads pydocs, hf:OWNER/NAME, and files and folders (.md, .rst, .txt, .py,
+    .html, .pdf, .csv, .tsv, .jsonl, .parquet). Documents are cut at headings, paragraphs and functions; each
     passage knows its source and line.
 
       underhood index docs --out notes.index
@@ -47,7 +47,7 @@ class Args:
     """Replaces a file that is there."""
 
     text_field: str | None = None
-    """The field that holds the text in JSON lines or Parquet."""
+    """The field or column that holds the text in JSON lines, CSV, TSV or Parquet."""
 
     limit: int | None = None
     """Reads at most this many documents of each DATA."""

@@ -45,14 +45,20 @@ def print_table(results: ResultsTable, out: Console) -> None:
         out.print(f"Bits per byte of others, given the same training text: {baselines}.", style="dim")
 
 
-def print_examples(examples: Sequence[Mapping[str, str]], out: Console) -> None:
-    """Questions that the model answers rightly, with its answers."""
+def print_examples(examples: Sequence[Mapping[str, str]], refused: Mapping[str, str] | None, out: Console) -> None:
+    """Questions that the model answered rightly when it was asked, with answers and sources; one that it refused."""
     if not examples:
         return
     out.print("\nAsk it, for example:\n")
     for example in examples[:3]:
         out.print(f"> {example['question']}", style="bold")
-        out.print(f"{example['answer']}\n")
+        out.print(example["answer"])
+        source = example.get("source", "")
+        out.print(f"[1] {source}\n" if source else "", style="dim")
+    if refused:
+        out.print("It refuses what is not in the documents:\n")
+        out.print(f"> {refused['question']}", style="bold")
+        out.print(f"{refused['answer']}\n")
 
 
 def only(results: ResultsTable, stage: str, run: Path) -> ResultsTable:

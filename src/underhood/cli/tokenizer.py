@@ -36,7 +36,7 @@ class Args:
     """What to read: pydocs, a file or folder, or hf:OWNER/NAME."""
 
     text_field: str | None = None
-    """The field that holds the text in JSON lines or Parquet."""
+    """The field or column that holds the text in JSON lines, CSV, TSV or Parquet."""
 
     vocab_size: int = BuildSpec.vocab_size
     """Tokens, special ones included."""

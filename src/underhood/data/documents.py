@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,26 @@ class Document:
     Attributes:
         text: the whole text.
         name: unique within its corpus; the split into training and held-out documents depends on it alone.
-        kind: what sort of text it is, e.g. ``"topic"``, ``"module"``, ``"txt"``, ``"jsonl"``.
+        kind: what sort of text it is, e.g. ``"topic"``, ``"module"``, ``"txt"``, ``"jsonl"``. Kinds ``md``, ``html``
+            and ``record`` are Markdown.
+        file: the file that it comes from, where that is not its name: it is a record or a section of it.
+        lines: for each line of the text its line in the file; empty if they are the same.
     """
 
     text: str
     name: str
     kind: str
+    file: str = ""
+    lines: Sequence[int] = ()
+
+    @property
+    def source(self) -> str:
+        """The file that it comes from, or else its name."""
+        return self.file or self.name
+
+    def source_line(self, line: int) -> int:
+        """The line of the file where a line of the text comes from, both counted from 1."""
+        return self.lines[min(line, len(self.lines)) - 1] if self.lines else line
 
     @property
     def bytes(self) -> int:

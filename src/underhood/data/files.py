@@ -1,4 +1,4 @@
-"""Text files (.txt, .md, .jsonl, .parquet) as documents; errors name file and line."""
+"""Files as documents: text, Markdown, HTML, PDF, tables and records; errors name file and line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import Any
 from underhood.core.errors import UserError, nearest
 from underhood.core.text_files import parse_json, read_filled_text
 from underhood.data.documents import Document
+from underhood.data.html_text import html_to_markdown
+from underhood.data.record_text import RECORD, is_flat, name_column, record_text
+from underhood.data.tables import data_table
 
-SUPPORTED = (".txt", ".md", ".jsonl", ".parquet")
+HTML = (".html", ".htm", ".xhtml")
+SUPPORTED = (".txt", ".md", *HTML, ".pdf", ".csv", ".tsv", ".jsonl", ".parquet")
 SEPARATOR = "<|endoftext|>"
 SECTION_BYTES = 4096
 """A text file without separators that is longer than four of these is cut into documents of about this size."""
@@ -25,20 +29,34 @@ def read_file(path: Path, name: str, *, text_field: str | None = None) -> Iterat
 
     - ``.txt``, ``.md``: lines of ``<|endoftext|>`` separate documents (as in TinyStories); else a file up to 16 kB is
       one document, and a longer one is cut into sections (see `sections`).
-    - ``.jsonl``: one document per line: an object with a text field, or a plain string.
+    - ``.html``: Markdown with the page's headings, lists, tables and code (see `html_text`).
+    - ``.pdf``: one document per page, ``name.pdf#page=3``; the text layer only.
+    - ``.csv``, ``.tsv``: one document per row: the text column, or else every column by its name (see `record_text`).
+    - ``.jsonl``: one document per line: an object with a text field or with other plain fields, or a string.
     - ``.parquet``: one document per row of the text column.
 
     Args:
-        name: what documents are called; those of a file with several get a ``#number`` (line number for JSONL).
+        name: what documents are called; those of a file with several get a ``#number`` (line number for JSONL, CSV).
         text_field: field or column that holds the text; by default the first of `TEXT_FIELDS` that is there.
 
     Raises:
         UserError: in no known encoding, binary, broken JSON (with its line number), no such field or column, unknown
-            extension.
+            extension, a PDF without text, or no package to read one.
     """
     kind = path.suffix.lower()
     if kind in {".txt", ".md"}:
         yield from _text(path, name)
+    elif kind in HTML:
+        text, lines = html_to_markdown(read_filled_text(path))
+        if not text.strip():
+            raise UserError(f"{path} holds no text outside its scripts and navigation", expected="headings, paragraphs")
+        yield Document(text, name, "html", file=name, lines=lines)
+    elif kind == ".pdf":
+        from underhood.data.pdf_text import pdf_pages
+
+        yield from (Document(text, f"{name}#page={page}", "pdf") for page, text in pdf_pages(path))
+    elif kind in {".csv", ".tsv"}:
+        yield from _table(path, name, text_field)
     elif kind == ".jsonl":
         yield from _jsonl(path, name, text_field)
     elif kind == ".parquet":
@@ -52,21 +70,33 @@ def _text(path: Path, name: str) -> Iterator[Document]:
     kind = path.suffix.lower().lstrip(".")
     pieces = _separated(text)
     if len(pieces) == 1 and len(text.encode("utf-8", "surrogatepass")) > 4 * SECTION_BYTES:
-        pieces = sections(text)
-    for number, piece in enumerate(pieces, start=1):
-        yield Document(piece, name if len(pieces) == 1 else f"{name}#{number}", kind)
+        pieces, first = [], 1
+        for section in sections(text):
+            pieces.append((section, first))
+            first += len(section.splitlines())
+    if len(pieces) == 1:
+        yield Document(pieces[0][0], name, kind, lines=_from(*pieces[0]))
+        return
+    for number, (piece, first) in enumerate(pieces, start=1):
+        yield Document(piece, f"{name}#{number}", kind, file=name, lines=_from(piece, first))
 
 
-def _separated(text: str) -> list[str]:
+def _from(text: str, first: int) -> Sequence[int]:
+    return () if first == 1 else range(first, first + len(text.splitlines()))
+
+
+def _separated(text: str) -> list[tuple[str, int]]:
+    """The texts between the separators, each with its first line; empty ones left out."""
     if SEPARATOR not in text:
-        return [text]
-    pieces: list[list[str]] = [[]]
-    for line in text.splitlines(keepends=True):
+        return [(text, 1)]
+    pieces: list[tuple[list[str], int]] = [([], 1)]
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if line.strip() == SEPARATOR:
-            pieces.append([])
+            pieces.append(([], number + 1))
         else:
-            pieces[-1].append(line)
-    return [joined for joined in ("".join(piece) for piece in pieces) if joined.strip()] or [text]
+            pieces[-1][0].append(line)
+    joined = [("".join(lines), first) for lines, first in pieces]
+    return [piece for piece in joined if piece[0].strip()] or [(text, 1)]
 
 
 def sections(text: str, size: int = SECTION_BYTES) -> list[str]:
@@ -92,6 +122,32 @@ def sections(text: str, size: int = SECTION_BYTES) -> list[str]:
 
 
 def _jsonl(path: Path, name: str, field: str | None) -> Iterator[Document]:
+    """Texts of JSON lines; where the first object has no text field, every object's fields by their names."""
+    by_fields: bool | None = None
+    records: list[tuple[int, dict[str, Any]]] = []
+    for number, record in _json_values(path):
+        if isinstance(record, str):
+            yield Document(record, f"{name}#{number}", "jsonl", file=name, lines=(number,))
+            continue
+        chosen = field if field is not None else next((key for key in TEXT_FIELDS if key in record), None)
+        if by_fields is None:
+            by_fields = chosen is None and is_flat(record)
+        if by_fields:
+            records.append((number, record))
+            continue
+        if chosen is None or chosen not in record:
+            raise _missing(f"{path} line {number}", chosen, list(record), "field")
+        if not isinstance(record[chosen], str):
+            raise UserError(
+                f"{path} line {number}: field {chosen!r} is not text", expected="a string", got=_short(record[chosen])
+            )
+        yield Document(record[chosen], f"{name}#{number}", "jsonl", file=name, lines=(number,))
+    columns = list(dict.fromkeys(key for _, record in records for key in record))
+    yield from _records(name, records, columns)
+
+
+def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
+    """The objects and strings of JSON lines, with their lines."""
     for number, line in enumerate(read_filled_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -102,21 +158,34 @@ def _jsonl(path: Path, name: str, field: str | None) -> Iterator[Document]:
                 f"{path} line {number} is not JSON ({error.msg} at column {error.colno})",
                 fix='Each line is one JSON object, e.g. {"text": "..."}',
             ) from None
-        if isinstance(record, str):
-            yield Document(record, f"{name}#{number}", "jsonl")
-            continue
-        if not isinstance(record, dict):
+        if not isinstance(record, (str, dict)):
             raise UserError(
                 f"{path} line {number} is not a JSON object", expected="an object or a string", got=line[:40]
             )
-        chosen = field if field is not None else next((key for key in TEXT_FIELDS if key in record), None)
-        if chosen is None or chosen not in record:
-            raise _missing(f"{path} line {number}", chosen, list(record), "field")
-        if not isinstance(record[chosen], str):
-            raise UserError(
-                f"{path} line {number}: field {chosen!r} is not text", expected="a string", got=_short(record[chosen])
-            )
-        yield Document(record[chosen], f"{name}#{number}", "jsonl")
+        yield number, record
+
+
+def _table(path: Path, name: str, field: str | None) -> Iterator[Document]:
+    header, rows = data_table(path)
+    if field is not None and field not in header:
+        raise _missing(str(path), field, header, "column")
+    column = field or next((column for column in header if column.casefold() in TEXT_FIELDS), None)
+    if column is None:
+        yield from _records(name, [(line, dict(zip(header, cells, strict=True))) for line, cells in rows], header)
+        return
+    kind = path.suffix.lower().lstrip(".")
+    for line, cells in rows:
+        text = cells[header.index(column)]
+        if text:
+            yield Document(text, f"{name}#{line}", kind, file=name, lines=(line,))
+
+
+def _records(name: str, records: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str]) -> Iterator[Document]:
+    named_by = name_column(columns, [record for _, record in records])
+    for line, record in records:
+        text = record_text(record, named_by)
+        if text:
+            yield Document(text, f"{name}#{line}", RECORD, file=name, lines=(line,))
 
 
 def _parquet(path: Path, name: str, field: str | None) -> Iterator[Document]:

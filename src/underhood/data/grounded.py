@@ -18,7 +18,6 @@ from underhood.data.instruct import (
     chance,
     conversation,
     invented_functions,
-    sentences,
 )
 from underhood.data.pydocs import DocumentedFunction, owners_by_short_name
 from underhood.data.question_forms import (
@@ -166,50 +165,16 @@ def _unanswered_by(question: str, shown: Sequence[str], refusal: str, name: str 
     return Example(conversation(with_passages(question, shown), refusal), "unanswered", name or question)
 
 
-def grounded_text_examples(
-    passages: Sequence[tuple[str, str]], search: Search, *, seed: int, per_passage: int = 2
-) -> list[Example]:
-    """Questions about sentences of any text, by their rarer words, with the passage that holds the sentence.
-
-    A question names two to four words of a sentence in their order; the answer is the sentence. Some of the questions
-    come with a passage that does not hold it.
-
-    Args:
-        passages: (title, text) of each.
-    """
-    examples: list[Example] = []
-    for number, (title, text) in enumerate(passages):
-        pick = chance(seed, "grounded text", title, str(number))
-        known = [sentence for sentence in sentences(text) if 25 <= len(sentence) <= 200]
-        for sentence in pick.sample(known, min(per_passage, len(known))):
-            question = _question_about(sentence, pick)
-            if question is None:
-                continue
-            if pick.random() < OTHER_PASSAGE:
-                shown = shown_as(*pick.choice(passages))
-                if sentence not in shown:
-                    examples.append(_unanswered_by(question, [shown], NOT_THERE))
-            else:
-                message = with_passages(question, [shown_as(title, text)])
-                examples.append(Example(conversation(message, answer_from(title, sentence)), "sentence", title))
-    pick = chance(seed, "elsewhere")
-    for _, question in zip(range(len(examples) // 12), elsewhere(pick), strict=False):
-        examples.append(_unanswered_by(question, [shown_as(*hit) for hit in search(question)[:1]], NOT_THERE))
-    return examples
-
-
 ABOUT_SENTENCE = (
     *("What about {words}?", "What does it say about {words}?", "{words}", "{words}?", "Tell me about {words}"),
     *("How is it with {words}?", "What do you know about {words}?", "Explain {words}", "Where is {words} mentioned?"),
 )
-OTHER_PASSAGE = 0.15
-"""Share of the questions about sentences that come with another passage."""
-
 _SHORT_WORDS = 4
 """Letters below which a word of a sentence is not asked about."""
 
 
-def _question_about(sentence: str, pick: random.Random) -> str | None:
+def question_by_words(sentence: str, pick: random.Random) -> str | None:
+    """A question that names two to four words of a sentence in their order; None for a sentence of few words."""
     words = [word.strip(".,;:!?()[]\"'`*_") for word in sentence.split()]
     telling = [number for number, word in enumerate(words) if len(word) >= _SHORT_WORDS]
     if len(telling) < 3:

@@ -16,10 +16,10 @@ def load_corpus(spec: str, *, text_field: str | None = None, split: str = "train
     """Reads a corpus.
 
     Args:
-        spec: ``pydocs`` (the documentation inside this Python installation); a path to a .txt, .md, .jsonl or
-            .parquet file; a folder of such files (read recursively, in order of path); or ``hf:OWNER/NAME`` or
+        spec: ``pydocs`` (the documentation inside this Python installation); a path to a file of a type
+            that `read_file` knows; a folder of such files (read recursively, in order of path); or ``hf:OWNER/NAME`` or
             ``hf:OWNER/NAME:CONFIG`` for a data set on the Hugging Face Hub.
-        text_field: field (JSONL) or column (Parquet) that holds the text.
+        text_field: field (JSONL) or column (CSV, TSV, Parquet) that holds the text.
         split: for ``hf:`` only.
         limit: stop after this many documents; nothing more is read or downloaded.
 

@@ -52,6 +52,44 @@ def table_rows(path: Path, known: Collection[str]) -> list[tuple[str, dict[str, 
     return [(f"{path} line {n}", dict(zip(names, row, strict=True))) for n, row in lines]
 
 
+def data_table(path: Path) -> tuple[list[str], list[Line]]:
+    """Column names and rows of a table with a header, whatever its columns are; every row with its first line.
+
+    The separator is the one that cuts the header into most columns and every line alike. A column without a name is
+    called by its number.
+
+    Raises:
+        UserError: no such file, an empty one, no row below the header, or a line with another number of columns.
+    """
+    data, text = read_content(path), read_filled_text(path)
+    quoted_tabs = data.startswith(_UTF16_MARKS)
+    first, _, rest = text.partition("\n")
+    skipped, separators = 0, list(SEPARATORS)
+    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
+        text, skipped, separators = rest, 1, [first.strip()[4]]
+    elif path.suffix.lower() == ".tsv":
+        separators.insert(0, "\t")
+    tried = [_cut(text, separator, quoted_tabs, first_lines=True) for separator in separators]
+    lines = max(tried, key=lambda lines: (_is_even(lines), len(lines[0][1])))
+    lines = [(number + skipped, [cell.strip() for cell in row]) for number, row in lines if any(map(str.strip, row))]
+    header = [cell or f"column {number}" for number, cell in enumerate(lines[0][1], 1)]
+    if len(lines) < 2:
+        raise UserError(f"{path} has a header and no row", expected="rows below the names of the columns")
+    for number, row in lines[1:]:
+        if len(row) != len(header):
+            expected = f"{len(header)} columns as in the first line ({', '.join(header[:6])})"
+            raise UserError(f"{path} line {number} has another number of columns", expected=expected, got=str(len(row)))
+    if len(set(header)) < len(header):
+        twice = next(cell for cell in header if header.count(cell) > 1)
+        raise UserError(f"{path} has two columns of the name {twice!r}", fix="Give each column a name of its own")
+    return header, lines[1:]
+
+
+def _is_even(lines: list[Line]) -> bool:
+    """Whether a separator cuts every line into the same number of columns, more than one."""
+    return len(lines[0][1]) > 1 and len({len(row) for _, row in lines}) == 1
+
+
 def _lines(text: str, path: Path, known: Collection[str], *, quoted_tabs: bool) -> list[Line]:
     """The cells of every line, cut at the separator that its ending or its content names."""
     first, _, rest = text.partition("\n")
@@ -73,11 +111,18 @@ def _lines(text: str, path: Path, known: Collection[str], *, quoted_tabs: bool) 
     return lines
 
 
-def _cut(text: str, separator: str, quoted_tabs: bool) -> list[Line]:
+def _cut(text: str, separator: str, quoted_tabs: bool, *, first_lines: bool = False) -> list[Line]:
+    """The cells of every row with its last line, or with its first."""
     if separator == "\t" and not quoted_tabs:
         return [(n, line.rstrip("\r").split("\t")) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        return [(reader.line_num, row) for row in reader if row]
+        lines: list[Line] = []
+        before = 0
+        for row in reader:
+            if row:
+                lines.append((before + 1 if first_lines else reader.line_num, row))
+            before = reader.line_num
+        return lines
     except csv.Error as error:
         raise UserError(f"line {reader.line_num} of the table can't be read: {error}") from error

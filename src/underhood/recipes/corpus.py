@@ -15,11 +15,12 @@ from underhood.data.sources import load_corpus
 from underhood.data.split import split_documents, split_functions
 from underhood.recipes.run import Run
 from underhood.recipes.start_model import keep_start_model
-from underhood.recipes.training_data import make_stage_data, write_stage_data
+from underhood.recipes.text_data import about_text
+from underhood.recipes.training_data import about_functions, write_stage_data
 from underhood.recipes.tuning_data import tuning_data
+from underhood.retrieve.collect import corpus_passages
 from underhood.retrieve.documentation import documentation_passages
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
-from underhood.retrieve.passages import split_document
 from underhood.text.bpe import train_bpe
 
 ALWAYS_TRAINED = ("module builtins", "module os.path")
@@ -28,7 +29,7 @@ ALWAYS_TRAINED = ("module builtins", "module os.path")
 PASSAGE = 240
 """Characters of a passage at most: a model of a few minutes copies short ones without losing its place."""
 
-SMALLEST_CORPUS = 20_000
+SMALLEST_CORPUS = 4_000
 """Bytes of text below which a build is refused: less can't fill a few contexts of training and held-out text."""
 
 
@@ -42,9 +43,8 @@ def prepare_data(run: Run) -> None:
     started = time.perf_counter()
     run.log.event("data", "start", data=run.spec.data)
     spec = run.spec
-    train, held_out, facts = read_documents(
-        spec.data, text_field=spec.text_field, share_held_out=spec.held_out, seed=spec.seed
-    )
+    corpus = load_corpus(spec.data, text_field=spec.text_field)
+    train, held_out, facts = clean_and_split(corpus, share_held_out=spec.held_out, seed=spec.seed)
     run.log.event("data", "end", seconds=time.perf_counter() - started, **facts)
     started = time.perf_counter()
     start_model = keep_start_model(run) if spec.from_ is not None else None
@@ -67,10 +67,13 @@ def prepare_data(run: Run) -> None:
         "seconds": tokenizer_seconds,
         "sample": [[number, tokenizer.decode_bytes([number]).hex()] for number in tokenizer.encode(shown)],
     }
-    index = make_index(spec.data, train, held_out)
+    index = make_index(spec.data, corpus)
     index.save(run.path / RUN_INDEX)
     facts["passages"] = len(index.passages)
-    data = make_stage_data(spec.data, train, held_out, index, seed=spec.seed)
+    if spec.data == "pydocs":
+        data = about_functions(train, held_out, index, seed=spec.seed)
+    else:
+        data = about_text(corpus, train, held_out, index, seed=spec.seed)
     if start_model is not None:
         assert run.template is not None
         functions = split_functions(pydocs_functions(), held_out)[0] if spec.data == "pydocs" else []
@@ -89,20 +92,15 @@ def prepare_data(run: Run) -> None:
     run.write_note("data", facts)
 
 
-def make_index(data: str, train: Corpus, held_out: Corpus) -> PassageIndex:
-    """The passages that the finished model answers from: of all documents, the held-out ones too."""
+def make_index(data: str, corpus: Corpus) -> PassageIndex:
+    """The passages that the finished model answers from: of all documents as they were read, the held-out ones too."""
     if data == "pydocs":
         return PassageIndex.build(documentation_passages(), data=[data])
-    documents = (*train.documents, *held_out.documents)
-    passages = [p for document in documents for p in split_document(document, max_characters=PASSAGE)]
-    return PassageIndex.build(passages, data=[data])
+    return PassageIndex.build(corpus_passages(corpus.documents, max_characters=PASSAGE), data=[data])
 
 
-def read_documents(
-    data: str, *, text_field: str | None, share_held_out: float, seed: int
-) -> tuple[Corpus, Corpus, dict[str, Any]]:
+def clean_and_split(corpus: Corpus, *, share_held_out: float, seed: int) -> tuple[Corpus, Corpus, dict[str, Any]]:
     """Training and held-out documents, and what there is to say about them."""
-    corpus = load_corpus(data, text_field=text_field)
     cleaned, report = clean(corpus)
     require_enough(cleaned, SMALLEST_CORPUS)
     train, held_out = split_documents(cleaned, held_out=share_held_out, seed=seed, keep=ALWAYS_TRAINED)

@@ -12,7 +12,7 @@ from underhood.evals.preference import PairLogProbs
 from underhood.evals.table import ResultsTable
 from underhood.models.base import BuiltModel
 from underhood.recipes.evaluation import REWARD_BETA, EvalSize, Evaluated, baselines, evaluate
-from underhood.recipes.grounded_evaluation import showcase
+from underhood.recipes.grounded_evaluation import refused_example, showcase
 from underhood.recipes.preparation import Clock, Prepared, prepare
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
@@ -78,6 +78,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
     results, samples = [], {}
     pair_scores: dict[str, PairLogProbs | None] = {}
     examples: list[dict[str, str]] = []
+    refused: dict[str, str] | None = None
     lineage: dict[str, list[str]] = {}
     for stage in stages:
         lineage[stage.model] = lineage_of(run.spec, prepared.plan, stage.model)
@@ -90,11 +91,12 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         run.log.event("eval", "eval", model=stage.model, **figures)
         retriever = _retriever(run.spec, prepared)
         if stage is stages[-1] and stage.chats and retriever is not None:
-            examples = showcase(model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
+            asked = (model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
+            examples, refused = showcase(*asked), refused_example(*asked)
     table = ResultsTable.of(results, baseline, lineage=lineage)
     seconds = time.perf_counter() - started
     shown = samples_side_by_side(prepared.data, samples)
-    note = {"table": table.to_json(), "samples": shown, "examples": examples, "seconds": seconds}
+    note = {"table": table.to_json(), "samples": shown, "examples": examples, "refused": refused, "seconds": seconds}
     run.write_note("results", note)
     run.log.event("eval", "end", seconds=seconds)
     return table

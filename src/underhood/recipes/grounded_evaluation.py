@@ -115,7 +115,10 @@ def showcase(
     questions: Sequence[ReferenceAnswer],
     template: Template = CHATML,
 ) -> list[dict[str, str]]:
-    """Questions that the model answers rightly, to begin with: each with its answer and the title of its source."""
+    """Questions that the model answers rightly, to begin with: each with its answer and its source.
+
+    Those from different files come first.
+    """
     candidates = [each for each in questions if each.kind == SHOWCASE] or [
         each for each in questions if each.kind == "sentence"
     ][: 4 * SHOWN]
@@ -126,6 +129,32 @@ def showcase(
         prepared = retriever.prepare([{"role": "user", "content": question.prompt}])
         cited = prepared.citations(answer.text)
         if cited and is_right(answer.text, question.expected or ""):
-            title = cited[0].passage.title or cited[0].passage.source
-            shown.append({"question": question.prompt, "answer": answer.text, "title": title})
+            passage = cited[0].passage
+            source = f"{passage.source}, line {passage.line}" if passage.line > 1 else passage.source
+            title = passage.title or passage.source
+            shown.append({"question": question.prompt, "answer": answer.text, "title": title, "source": source})
+    files: dict[str, int] = {}
+    for example in shown:
+        file = example["source"].partition(", line ")[0]
+        files[file] = files.get(file, 0) + 1
+        example["of_file"] = str(files[file])
+    shown.sort(key=lambda example: int(example.pop("of_file")))
     return shown[:SHOWN]
+
+
+def refused_example(
+    model: BuiltModel,
+    tokenizer: Tokenizer,
+    retriever: Retriever,
+    questions: Sequence[ReferenceAnswer],
+    template: Template = CHATML,
+) -> dict[str, str] | None:
+    """A question about an invented name that the model refuses, with the refusal; None if it refuses none of a few."""
+    candidates = [each.prompt for each in questions if each.kind == "invented"][: 2 * SHOWN]
+    well_put = [prompt for prompt in candidates if prompt[0].isupper() and prompt.endswith("?")]
+    candidates = [*well_put, *(prompt for prompt in candidates if prompt not in well_put)]
+    answers = answer_grounded(model, tokenizer, retriever, candidates, quote=None, template=template)
+    for prompt, answer in zip(candidates, answers, strict=True):
+        if is_refusal(answer.text):
+            return {"question": prompt, "answer": answer.text}
+    return None

@@ -17,12 +17,14 @@ class BuildSpec(PlanOverrides):
     """Everything that decides what a build does. The planner decides fields that are None.
 
     Attributes:
-        data: ``pydocs``, a file or folder, or ``hf:OWNER/NAME``.
+        data: ``pydocs``, ``hf:OWNER/NAME``, or a file or folder (text, Markdown, HTML, PDF, CSV, TSV, JSON lines,
+            Parquet).
         from_: a model to start from in place of a fresh one: a run, a folder, a file or a name.
         continue_pretraining: with --from, also trains it to continue the text before it is fine-tuned.
         lora_rank: with --from, rank of the adapters (LoRA); 0 trains all weights.
         tuning_lr: with --from, the learning rate; by the model's width if left out.
-        text_field: the field that holds the text in JSON lines or Parquet; if left out, the usual names are tried.
+        text_field: the field or column that holds the text in JSON lines, CSV, TSV or Parquet; if left out, the usual
+            names are tried (text, content, body, …).
         minutes: how long the whole job may take.
         seed: seed of everything that is random.
         held_out: share of the bytes that is never trained on.

@@ -67,6 +67,7 @@ def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, sec
         "warnings": [warning for warning in warnings if warning],
         "samples": results.get("samples", []),
         "examples": results.get("examples", []),
+        "refused": results.get("refused"),
     }
     run.write_note("summary", summary)
     return summary

@@ -21,7 +21,6 @@ from underhood.data.grounded import (
     Search,
     answer_from,
     grounded_examples,
-    grounded_text_examples,
     parameters_sentence,
     text_of,
 )
@@ -32,13 +31,12 @@ from underhood.data.instruct import (
     chance,
     closed_book_examples,
     conversation,
-    generic_examples,
     invented_functions,
 )
-from underhood.data.preferences import Pair, generic_pairs, preference_pairs
+from underhood.data.preferences import Pair, preference_pairs
 from underhood.data.pydocs import DocumentedFunction, pydocs_functions
 from underhood.data.question_forms import TYPED_DESCRIBE, TYPED_PARAMETERS, as_typed, typed_question
-from underhood.data.questions import Question, continuation_questions, summary_questions
+from underhood.data.questions import Question, summary_questions
 from underhood.data.small_talk import PYDOCS_EXAMPLE, PYDOCS_TEXT, elsewhere, small_talk
 from underhood.data.split import contaminated, split_functions
 from underhood.retrieve.index import PassageIndex
@@ -89,8 +87,6 @@ END = CHATML.end_of_text
 """The token between documents, where the tokenizer has it."""
 
 ABOUT_FUNCTIONS = ("What does `it` do?", "it\n")
-ABOUT_TEXT = ("Continue this text:\n\n", "")
-
 
 SMALL_TALK_COPIES = 6
 """How often the few greetings are read in an epoch, beside thousands of questions."""
@@ -119,14 +115,8 @@ FIRST_QUESTIONS = (
 """A question, the function that answers it, and whether by its summary or its parameters."""
 
 
-def make_stage_data(data: str, train: Corpus, held_out: Corpus, index: PassageIndex, *, seed: int) -> StageData:
-    """Questions about functions for pydocs; about sentences, and how texts go on, for any other corpus."""
-    if data == "pydocs":
-        return _about_functions(train, held_out, index, seed)
-    return _about_text(train, held_out, index, seed)
-
-
-def _searcher(index: PassageIndex) -> Search:
+def searcher(index: PassageIndex) -> Search:
+    """What a chat with a model of `underhood build` finds in an index."""
     retriever = Retriever(index, TAUGHT)
 
     def search(question: str) -> list[tuple[str, str]]:
@@ -135,15 +125,16 @@ def _searcher(index: PassageIndex) -> Search:
     return search
 
 
-def _about_functions(train: Corpus, held_out: Corpus, index: PassageIndex, seed: int) -> StageData:
+def about_functions(train: Corpus, held_out: Corpus, index: PassageIndex, *, seed: int) -> StageData:
+    """Questions about the functions of pydocs, with and without passages."""
     seen, unseen = split_functions(pydocs_functions(), held_out)
     leaked = contaminated(unseen, train)
     unseen = [function for function in unseen if function.name not in leaked]
-    search = _searcher(index)
+    search = searcher(index)
     examples = [
         *grounded_examples(seen, search, seed=seed),
         *closed_book_examples(seen, seed=seed),
-        *_talk(PYDOCS_TEXT, PYDOCS_EXAMPLE, seed),
+        *talk_examples(PYDOCS_TEXT, PYDOCS_EXAMPLE, seed),
     ]
     chance(seed, "order").shuffle(examples)
     taught = {example.function for example in examples}
@@ -199,63 +190,12 @@ def _grounded_questions(
     return [*unique.values(), *shown]
 
 
-def _talk(text: str, example: str, seed: int) -> list[Example]:
+def talk_examples(text: str, example: str, seed: int) -> list[Example]:
     """Greetings, questions about the model, and a few about something else, without a passage."""
     pick = chance(seed, "talk")
     pairs = SMALL_TALK_COPIES * small_talk(text, example)
     pairs += [(question, NOT_THERE) for _, question in zip(range(len(pairs) // 3), elsewhere(pick), strict=False)]
     return [Example(conversation(as_typed(question, pick), answer), "talk", question) for question, answer in pairs]
-
-
-def _about_text(train: Corpus, held_out: Corpus, index: PassageIndex, seed: int) -> StageData:
-    examples = generic_examples(train, seed=seed)
-    unseen = generic_examples(held_out, seed=seed, per_document=8)
-    if not examples:
-        return StageData([], [], [], {}, [], [], {}, ABOUT_TEXT)
-    questions: dict[str, list[Question]] = {}
-    for split, known in ((SEEN, examples), (UNSEEN, unseen)):
-        made = continuation_questions(known, n=MOST_QUESTIONS, seed=seed)
-        if made:
-            questions[split] = made
-    answers = [
-        ReferenceAnswer(example.question, example.answer, split)
-        for split, known in ((SEEN, examples[:200]), (UNSEEN, unseen[:200]))
-        for example in known
-    ]
-    plain = {example.question: _passage(example) for example in (*examples, *unseen)}
-    held_out_names = {document.name for document in held_out.documents}
-    grounded: dict[bool, list[Example]] = {}
-    for is_held_out in (False, True):
-        passages = [
-            (passage.title, passage.text)
-            for passage in index.passages
-            if (passage.source in held_out_names) == is_held_out
-        ]
-        grounded[is_held_out] = grounded_text_examples(passages, _searcher(index), seed=seed)
-    subject = "these documents"
-    talk = _talk(subject, "they say", seed) if grounded[False] else []
-    examples = [*examples, *grounded[False], *talk]
-    chance(seed, "order").shuffle(examples)
-    asked_later = [
-        ReferenceAnswer(example.question.partition("\n\n")[0], example.answer, example.kind)
-        for example in grounded[True]
-        if example.kind == "sentence"
-    ]
-    return StageData(
-        examples,
-        generic_pairs(train, seed=seed),
-        generic_pairs(held_out, seed=seed)[:MOST_HELD_OUT],
-        questions,
-        answers,
-        asked_later[:MOST_HELD_OUT],
-        plain,
-        ABOUT_TEXT,
-    )
-
-
-def _passage(example: Example) -> str:
-    """The passage itself, without the instruction around it, for a model that only continues text."""
-    return example.question.partition("\n\n")[2] + " "
 
 
 # On disk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from underhood.core.errors import UserError
 from underhood.core.text_files import read_filled_text
 from underhood.data.documents import Document
 from underhood.data.files import SUPPORTED, read_file
+from underhood.data.record_text import RECORD
 from underhood.data.sources import load_corpus
 from underhood.retrieve.passages import MAX_CHARACTERS, Passage, split_document
 
@@ -33,7 +34,7 @@ def collect_passages(
     Args:
         data: as for `load_corpus`: ``pydocs``, a file, a folder (read recursively, hidden files left out), or
             ``hf:OWNER/NAME``. Beside the files that a build reads, .rst and .py files are read.
-        text_field: field (JSONL) or column (Parquet) that holds the text.
+        text_field: field (JSONL) or column (CSV, TSV, Parquet) that holds the text.
         limit: stop after this many documents.
 
     Raises:
@@ -52,10 +53,38 @@ def collect_passages(
     for number, document in enumerate(documents):
         if limit is not None and number >= limit:
             break
-        passages += _numbered(document, split_document(document, max_characters=max_characters, overlap=overlap))
+        passages += split_document(document, max_characters=max_characters, overlap=overlap)
     if not passages:
         raise UserError(f"{data} holds no text", expected="at least one document that isn't empty")
     return passages
+
+
+def corpus_passages(documents: Iterable[Document], *, max_characters: int) -> list[Passage]:
+    """The passages of a build's documents, as they were read; sections of one file are put together again.
+
+    So every passage knows its headings, its file and its line there.
+    """
+    passages: list[Passage] = []
+    for document in _whole_files(documents):
+        passages += split_document(document, max_characters=max_characters, facts=True)
+    return passages
+
+
+def _whole_files(documents: Iterable[Document]) -> Iterator[Document]:
+    whole: Document | None = None
+    for document in documents:
+        if whole is not None:
+            goes_on = whole.file and whole.file == document.file and whole.kind == document.kind != RECORD
+            after = whole.source_line(whole.text.count("\n")) + 1
+            if goes_on and whole.text.endswith("\n") and document.source_line(1) == after:
+                first = whole.source_line(1)
+                text = whole.text + document.text
+                whole = replace(whole, text=text, lines=range(first, first + len(text.splitlines())))
+                continue
+            yield whole
+        whole = document
+    if whole is not None:
+        yield whole
 
 
 def readable_files(folder: Path) -> list[Path]:
@@ -105,14 +134,6 @@ def _read(path: Path, name: str, text_field: str | None) -> Iterator[Document]:
         yield Document(read_filled_text(path), name, path.suffix.lower().lstrip("."))
     else:
         yield from read_file(path, name, text_field=text_field)
-
-
-def _numbered(document: Document, passages: list[Passage]) -> list[Passage]:
-    """A record of a JSON lines file begins at its own line, not at line 1 of a document of its own."""
-    file, _, number = document.name.rpartition("#")
-    if document.kind != "jsonl" or not file or not number.isdigit():
-        return passages
-    return [replace(passage, source=file, line=int(number)) for passage in passages]
 
 
 def _listed() -> str:

@@ -9,6 +9,7 @@ from underhood.data.documents import Document
 from underhood.retrieve.blocks import TextBlock, text_blocks
 from underhood.retrieve.python_source import python_blocks
 from underhood.retrieve.sentences import sentence_spans
+from underhood.retrieve.structured_blocks import expand_block
 
 MAX_CHARACTERS = 600
 """Length of a passage unless told otherwise: three of them and a question fit into a small model's context."""
@@ -40,13 +41,22 @@ class Passage:
         return f"`{self.title}`: {self.text}" if self.title else self.text
 
 
-def split_document(document: Document, *, max_characters: int = MAX_CHARACTERS, overlap: int = 1) -> list[Passage]:
+MARKDOWN = ("md", "html", "record")
+"""Kinds of documents whose text is Markdown."""
+
+
+def split_document(
+    document: Document, *, max_characters: int = MAX_CHARACTERS, overlap: int = 1, facts: bool = False
+) -> list[Passage]:
     """Cuts a document into passages of at most `max_characters` characters.
 
     Python sources (kind ``py``) give passages for each module, class and function, titled by its dotted name. In
     everything else the headings are the title. Neighbouring paragraphs below the same heading share a passage as long
     as they fit. A paragraph that is too long is cut between sentences, and neighbouring pieces share `overlap`
     sentences; a sentence is cut, between words, only if it is too long by itself.
+
+    Args:
+        facts: every row of a Markdown table and every definition in a list becomes a passage of its own.
 
     Raises:
         ValueError: passages of fewer than 40 characters, or a negative overlap.
@@ -55,14 +65,24 @@ def split_document(document: Document, *, max_characters: int = MAX_CHARACTERS, 
         raise ValueError(f"expected 40 characters or more and an overlap of 0 or more, got {max_characters}, {overlap}")
     blocks = python_blocks(document.text, document.name) if document.kind == "py" else None
     if blocks is None:
-        kind = document.kind if document.kind in ("md", "rst", "topic", "module") else "txt"
-        blocks = list(text_blocks(document.text, kind=kind))
+        kind = "md" if document.kind in MARKDOWN else document.kind
+        blocks = list(text_blocks(document.text, kind=kind if kind in ("md", "rst", "topic", "module") else "txt"))
+        if facts and kind == "md":
+            blocks = [fact for block in blocks for fact in expand_block(block)]
     passages: list[Passage] = []
     for group in _packed(blocks, max_characters):
         title = " > ".join(group[0].headings)
         searched = "\n".join(block.search_text for block in group if block.search_text)
         for text, line in _pieces(group, max_characters, overlap):
-            passages.append(Passage(title=title, text=text, source=document.name, line=line, search_text=searched))
+            passages.append(
+                Passage(
+                    title=title,
+                    text=text,
+                    source=document.source,
+                    line=document.source_line(line),
+                    search_text=searched,
+                )
+            )
             searched = ""
     return passages
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]`*_]*(?=\s|$)|[。！？｡]+[」』）”’]*|\n[ \t]*\n\s*")
+_END = re.compile(
+    r"(?<![.!?…])[.!?…]+[\"'”’)\]`*_]*(?=\s|$)|[。！？｡]+[」』）”’]*"
+    r"|\n[ \t]*\n\s*|\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t])"
+)
 _ABBREVIATION = re.compile(
     r"(\be\.g|\bi\.e|\betc|\bcf|\bvs|\bresp|\bapprox|\bca|\bNo|\bDr|\bMr|\bMrs|\bProf|\bSt|\b[A-Z])\.$"
 )
@@ -20,7 +23,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
     A sentence ends at a full stop, question or exclamation mark before whitespace (or a full stop of Chinese and
     Japanese), unless it is an abbreviation, an open bracket precedes it, or a lower-case word follows it. A blank line
-    ends one too.
+    and the beginning of a list item end one too.
     """
     spans: list[tuple[int, int]] = []
     start = counted = 0
