@@ -13,7 +13,6 @@ from underhood.data.grounded import (
     contrasted_examples,
     function_text,
     grounded_examples,
-    grounded_text_examples,
     parameters_sentence,
     shown_as,
     text_of,
@@ -155,25 +154,6 @@ def test_small_talk_speaks_of_the_text_and_asks_for_nothing_impossible():
     assert len(answers) == len(talk)  # one answer to each
     drawn = [question for question, _ in zip(elsewhere(random.Random(0)), range(200), strict=False)]
     assert len(set(drawn)) > 100
-
-
-STORY = """Setting up the printer in the office takes about ten minutes. The driver disk is in the second drawer.
-Anna keeps the keys of the archive. Invoices older than seven years may be shredded after an entry in the green book.
-The coffee machine needs descaling every second Monday, and the descaler is under the sink."""
-
-
-def test_sentences_of_any_text_are_asked_about_and_quoted():
-    passages = [(f"note {number}", STORY) for number in range(60)]
-    examples = grounded_text_examples(passages, lambda question: passages[:3], seed=0)
-    answered = [example for example in examples if example.kind == "sentence"]
-    assert len(answered) > 40
-    for example in answered:
-        question, passage = parted(example)
-        sentence = example.answer.removesuffix(" [1]").partition(": ")[2]
-        assert sentence in " ".join(passage.split())
-        typed_words = {word.casefold() for word in re.findall(r"\w+", question)}
-        assert sum(word.casefold() in typed_words for word in re.findall(r"\w{4,}", sentence)) >= 2
-    assert any(example.answer == NOT_THERE for example in examples)
 
 
 def test_contrasted_pairs_differ_in_question_and_answer_only(functions):

@@ -256,3 +256,13 @@ def test_joined_indexes_are_refused_not_read_by_half(tmp_path: Path, library: Pa
     (tmp_path / "both.index").write_bytes(both)
     with pytest.raises(UserError, match=r"bytes precede it.*--add adds to one"):
         PassageIndex.load(tmp_path / "both.index")
+
+
+def test_heading_that_is_the_question_comes_first():
+    texts = {
+        "FAQ > How large may a file be?": "Up to 2 terabytes.",
+        "Settings > size": "Size of a file, a large file or files.",
+    }
+    index = PassageIndex.build([Passage(title=title, text=text, source="a") for title, text in texts.items()])
+    for question in ("How large may a file be?", "how large may a file be"):
+        assert index.search(question)[0].passage.text == "Up to 2 terabytes."

@@ -40,7 +40,7 @@ class StageArgs:
 class FirstStageArgs(StageArgs, BuildSpec):
     """Options of a stage that can make the run itself."""
 
-    FIRST: ClassVar = ("run", "data", "minutes", "steps", "restart", "config", "json")
+    FIRST: ClassVar = ("run", "data", "text_field", "minutes", "steps", "restart", "config", "json")
     REST: ClassVar = "Settings of a new run; the plan chooses what is left out"
 
     config: Path | None = None

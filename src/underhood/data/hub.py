@@ -62,12 +62,14 @@ def _files(repo: str, config: str, split: str) -> tuple[str, list[str]]:
     """The commit, and the files of one config and split at it."""
     branches = [(revision, *_listing(repo, revision)) for revision in (None, CONVERTED)]
     listed = [(commit, files) for _, commit, files in branches if commit is not None]
-    for suffixes in ((".parquet",), (".jsonl",), (".txt", ".md")):
+    for suffixes in ((".parquet",), (".jsonl",), (".csv", ".tsv"), (".txt", ".md")):
         for commit, every in listed:
             files = [file for file in every if file.endswith(suffixes) and not _is_notes(file)]
             if files:
                 return commit, _of_split(repo, _of_config(repo, files, config), split)
-    raise UserError(f"hf:{repo} has no files of a type that can be read", expected=".parquet, .jsonl, .txt or .md")
+    raise UserError(
+        f"hf:{repo} has no files of a type that can be read", expected=".parquet, .jsonl, .csv, .tsv, .txt or .md"
+    )
 
 
 def _is_notes(file: str) -> bool:

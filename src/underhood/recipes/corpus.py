@@ -55,9 +55,9 @@ def prepare_data(run: Run) -> None:
         tokenizer = train_bpe((document.text for document in train.documents), vocab_size=spec.vocab_size)
         tokenizer.save(run.tokenizer_file)
     tokenizer_seconds = time.perf_counter() - started
-    for split, corpus in (("train", train), ("held_out", held_out)):
-        shards = write_documents(run.shards(split), corpus, tokenizer, eot_id=run.end_id, digest=run.tokenizer_digest)
-        facts[split] = {"documents": len(corpus), "bytes": corpus.bytes, "tokens": shards.tokens}
+    for split, chosen in (("train", train), ("held_out", held_out)):
+        shards = write_documents(run.shards(split), chosen, tokenizer, eot_id=run.end_id, digest=run.tokenizer_digest)
+        facts[split] = {"documents": len(chosen), "bytes": chosen.bytes, "tokens": shards.tokens}
     per_token = facts["train"]["bytes"] / facts["train"]["tokens"]
     shown = next((d.text for d in held_out.documents if len(d.text) > 400), held_out.documents[0].text)[:600]
     facts["tokenizer"] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from underhood.data.documents import Corpus
@@ -39,6 +40,8 @@ ENOUGH, ROUNDS = 1200, 5
 
 SHOWCASED = 40
 """Questions that a finished model is tried on, to show a newcomer three that it answers."""
+
+_WELL_PUT = re.compile(r"(?!What is an? [A-Z])[A-Z]")
 
 INVENTED = 60
 """Questions about invented names that the evaluation may draw from."""
@@ -143,7 +146,7 @@ def _asked_later(unseen: Sequence[Example], everything: Sequence[Facts], seed: i
     unique: dict[str, ReferenceAnswer] = {}
     for example in fact_examples(drawn, lambda _: (), seed=seed + 2, by_words=False):
         question = example.question.partition("\n\n")[0]
-        well_put = question[0].isupper() and question.endswith("?") and len(question.split()) > 2
+        well_put = _WELL_PUT.match(question) and question.endswith("?") and len(question.split()) > 2
         if example.kind == SENTENCE and well_put and example.function not in unique:
             unique[example.function] = ReferenceAnswer(question, example.answer, SHOWCASE)
     return [*{each.prompt: each for each in asked}.values(), *unique.values()]

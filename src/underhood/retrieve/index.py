@@ -18,7 +18,7 @@ from underhood.retrieve.index_file import pack, unpack
 from underhood.retrieve.passages import Passage
 from underhood.retrieve.questions import Query, QueryTerm, parse_question
 from underhood.retrieve.terms import terms
-from underhood.retrieve.titles import TitleIndex
+from underhood.retrieve.titles import CONTINUED, EXACT, TitleIndex
 
 RUN_INDEX = "passages.index"
 """The index in the folder of a run whose model was trained to answer from it."""
@@ -115,7 +115,8 @@ class PassageIndex:
     def search(self, query: str, k: int = 3) -> list[Hit]:
         """The `k` best passages for a question, the best first; none if it has no word that could be looked for.
 
-        Passages whose title is an identifier of the question come first, those whose title ends with it next.
+        Passages whose title is an identifier of the question, or whose heading is the question itself, come first;
+        those whose title ends with such an identifier next.
         """
         question = parse_question(query)
         if not question.terms or not self.passages or k < 1:
@@ -127,6 +128,8 @@ class PassageIndex:
         bound = sum(self._bm25.idf(term.term) * term.weight for term in question.terms)
         for passage, share in self._titles.matches(question.identifiers).items():
             scores[passage] += bound * share
+        for position, passage in enumerate(self._titles.headed(query)):
+            scores[passage] += bound * (EXACT if position == 0 else EXACT * CONTINUED)
         return [self._hit(int(number), float(scores[number]), question) for number in _top(scores, k)]
 
     def save(self, path: Path) -> None:

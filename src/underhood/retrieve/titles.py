@@ -1,4 +1,4 @@
-"""Titles that are identifiers, found by their whole name or by its end."""
+"""Titles that are identifiers, found by their whole name or by its end, and headings that are the question itself."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ CONTINUED = 0.5
 
 
 class TitleIndex:
-    """Passages by their titles. A title with spaces is a heading and matches no identifier."""
+    """Passages by their titles. A title with spaces is a heading and matches no identifier, only a whole question."""
 
     def __init__(self, titles: Iterable[str]):
         self._titles: list[str] = []
         self._by_end: defaultdict[str, list[int]] = defaultdict(list)
+        self._by_heading: defaultdict[str, list[int]] = defaultdict(list)
         self._continued: set[int] = set()
         seen: set[str] = set()
         for number, title in enumerate(titles):
             self._titles.append(title)
-            if not title or " " in title:
+            if " " in title:
+                self._by_heading[_folded(title.rpartition(" > ")[2])].append(number)
+                continue
+            if not title:
                 continue
             if title in seen:
                 self._continued.add(number)
@@ -46,3 +50,11 @@ class TitleIndex:
                     share *= CONTINUED
                 shares[number] = max(share, shares.get(number, 0.0))
         return shares
+
+    def headed(self, question: str) -> list[int]:
+        """The passages whose innermost heading is this question, case and the mark at its end aside."""
+        return self._by_heading.get(_folded(question), [])
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().rstrip("?!. ").split())
