@@ -185,8 +185,8 @@ def search_alone(run: Path, questions: Sequence[OwnQuestion]) -> dict[str, float
         for hit in retriever.find(question.question)[:1]:
             if Path(hit.passage.source).name != question.file:
                 continue
-            asked, pieces = set(terms(question.question)), sentences(hit.passage.text)
-            best = max(pieces, key=lambda piece: len(asked & set(terms(piece))))
+            wanted, pieces = set(terms(question.question)), sentences(hit.passage.text)
+            best = max(pieces, key=lambda piece: len(wanted & set(terms(piece))))
             for name, text in zip(counts, (hit.passage.text, pieces[0], best), strict=True):
                 counts[name] += holds(text, question.accepted)
     return {f"no model: {name}, of 10": float(count) for name, count in counts.items()}

@@ -7,19 +7,19 @@ import re
 
 import pytest
 
-from underhood.data.fact_examples import Facts, fact_examples, invented_questions
+from underhood.data.fact_examples import FactPassage, fact_examples, invented_questions
 from underhood.data.fact_questions import questions_about
 from underhood.data.instruct import NOT_THERE
 
 PASSAGES = [
-    Facts("Shop > Borea lamp", "Price: 64.50. Material: steel.", ("Price: 64.50.", "Material: steel.")),
-    Facts("Shop > Tarn bottle", "Price: 23.50. Made in: Austria.", ("Price: 23.50.", "Made in: Austria.")),
-    Facts(
+    FactPassage("Shop > Borea lamp", "Price: 64.50. Material: steel.", ("Price: 64.50.", "Material: steel.")),
+    FactPassage("Shop > Tarn bottle", "Price: 23.50. Made in: Austria.", ("Price: 23.50.", "Made in: Austria.")),
+    FactPassage(
         "Office",
         "Anna Berg keeps the keys of the archive. The driver disk is in the second drawer.",
         ("Anna Berg keeps the keys of the archive.", "The driver disk is in the second drawer."),
     ),
-    Facts(
+    FactPassage(
         "Office > Coffee",
         "The machine is descaled every second Monday.",
         ("The machine is descaled every second Monday.",),
@@ -27,7 +27,7 @@ PASSAGES = [
 ]
 
 
-def asked(title: str, sentence: str, *, first: bool = True) -> set[str]:
+def all_questions(title: str, sentence: str, *, first: bool = True) -> set[str]:
     """Every question that many draws make, without capitals and marks."""
     return {
         question.casefold().rstrip("?.")
@@ -54,13 +54,13 @@ def asked(title: str, sentence: str, *, first: bool = True) -> set[str]:
     ],
 )
 def test_question_has_the_form_that_people_use_for_such_a_fact(title, sentence, question):
-    assert question in asked(title, sentence)
+    assert question in all_questions(title, sentence)
 
 
 def test_question_word_fits_what_the_sentence_names():
     sentence = "The seed swap takes place on 14 March in the hall."
-    whens = {question for question in asked("Seeds", sentence, first=False) if question.startswith("when")}
-    wheres = {question for question in asked("Seeds", sentence, first=False) if question.startswith("where")}
+    whens = {question for question in all_questions("Seeds", sentence, first=False) if question.startswith("when")}
+    wheres = {question for question in all_questions("Seeds", sentence, first=False) if question.startswith("where")}
     assert any("swap" in question for question in whens)
     assert any("swap" in question for question in wheres)
     assert not any("march" in question for question in whens)

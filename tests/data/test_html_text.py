@@ -72,7 +72,7 @@ def test_every_line_names_the_line_of_the_page_that_has_its_words():
     assert len(lines) == len(text.split("\n"))
     for line, number in zip(text.split("\n"), lines, strict=True):
         words = line.replace("`", "").replace("&", "&amp;").replace("<y>", "&lt;y&gt;").strip("#-| ").split()
-        word = words[-1] if words else ""
+        word = words[-1].strip(".") if words else ""
         if word not in ("", "4\\|5", "---"):
             assert any(word in page[at] for at in (number - 1, number) if at < len(page)), (line, number)
 

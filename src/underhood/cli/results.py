@@ -56,7 +56,7 @@ def print_examples(examples: Sequence[Mapping[str, str]], refused: Mapping[str, 
         source = example.get("source", "")
         out.print(f"[1] {source}\n" if source else "", style="dim")
     if refused:
-        out.print("It refuses what is not in the documents:\n")
+        out.print("It refuses other questions:\n")
         out.print(f"> {refused['question']}", style="bold")
         out.print(f"{refused['answer']}\n")
 

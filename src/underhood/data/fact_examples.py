@@ -30,7 +30,7 @@ _NAME = re.compile(r"[^\W\d_]{4,}")
 
 
 @dataclass(frozen=True)
-class Facts:
+class FactPassage:
     """A passage as its sentences, each exactly as it is in the text."""
 
     title: str
@@ -39,7 +39,7 @@ class Facts:
 
 
 def fact_examples(
-    passages: Sequence[Facts], search: Search, *, seed: int, most: int | None = None, by_words: bool = True
+    passages: Sequence[FactPassage], search: Search, *, seed: int, most: int | None = None, by_words: bool = True
 ) -> list[Example]:
     """Questions about every sentence, and about a tenth as many invented names; in a fixed order for a seed.
 
@@ -78,7 +78,7 @@ def fact_examples(
     return examples
 
 
-def invented_questions(passages: Sequence[Facts], count: int, *, seed: int) -> list[str]:
+def invented_questions(passages: Sequence[FactPassage], count: int, *, seed: int) -> list[str]:
     """Questions in the forms of these passages about names that none of them has."""
     known = {word.casefold() for passage in passages for word in _NAME.findall(f"{passage.title} {passage.text}")}
     titled = [passage for passage in passages if passage.title and passage.sentences]
@@ -92,8 +92,8 @@ def invented_questions(passages: Sequence[Facts], count: int, *, seed: int) -> l
             break
         name = invented_name(words, known, pick)
         passage = pick.choice(titled)
-        asked = list(questions_about(name, pick.choice(passage.sentences), pick))
-        if name and asked and name.casefold() in (question := pick.choice(asked)).casefold():
+        candidates = list(questions_about(name, pick.choice(passage.sentences), pick))
+        if name and candidates and name.casefold() in (question := pick.choice(candidates)).casefold():
             questions[question] = None
     return list(questions)
 

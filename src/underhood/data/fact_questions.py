@@ -92,9 +92,6 @@ ABOUT_HEADING = (
 )
 
 _FIELD = re.compile(r"(?P<label>[^\W\d_][^:.!?\n]{0,40}): (?P<value>\S.*)", re.DOTALL)
-_IS = re.compile(
-    r"(?P<subject>(?:(?:The|A|An|Our|My|Its) )?[\w'’/-]+(?: [\w'’/-]+){0,4}?) (?P<verb>is|are|was|were) (?P<rest>.+)"
-)
 _PERSON = re.compile(r"(?P<name>[A-Z][\w'’-]+ (?:de |von |van )?[A-Z][\w'’-]+) (?P<rest>[a-z].+)")
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _DAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?"
@@ -112,6 +109,7 @@ _COUNT = re.compile(
 _PLACE = re.compile(
     r"\b(?:in|at|on|under|beside|behind|below|near|from|to) (?:a|an|the|our) (?:[a-z]+ ){0,2}?[a-z]{3,}"
 )
+_POINTERS = frozenset(("it", "there", "this", "that", "they", "he", "she", "if it"))
 _WORD = re.compile(r"[\w'’.-]*\w")
 _SMALL = frozenset(
     """
@@ -164,11 +162,11 @@ def _about_prose(name: str, sentence: str, pick: random.Random) -> Iterator[str]
     person = _PERSON.match(sentence)
     if person:
         yield as_typed(f"Who {_words_up_to(person['rest'], 7)}?", pick)
-    defined = None if person else _IS.match(sentence)
-    if defined and defined["subject"].casefold() not in ("it", "there", "this", "that", "they", "he", "she", "if it"):
-        subject = _without_article(defined["subject"], pick)
+    defined = None if person else _definition(sentence)
+    if defined and defined[0].casefold() not in _POINTERS:
+        subject = _without_article(defined[0], pick)
         who = re.match(r"[A-Z]\w+ [A-Z]\w+$", subject) is not None
-        yield as_typed(f"{'Who' if who else 'What'} {defined['verb']} {subject}?", pick)
+        yield as_typed(f"{'Who' if who else 'What'} {defined[1]} {subject}?", pick)
     answered = [
         (_OFTEN, ("How often", "How often", "When")),
         (_MONEY, ("How much", "How much", "What")),
@@ -184,17 +182,17 @@ def _about_prose(name: str, sentence: str, pick: random.Random) -> Iterator[str]
     count = _COUNT.search(sentence)
     if count:
         rest = sentence[: count.start()] + sentence[count.end() :]
-        asked = pick.choice((f"How many {count['unit']}", f"How many {count['unit']}", "How much", "How long"))
-        yield as_typed(_asked(asked, name, rest, pick), pick)
+        word = pick.choice((f"How many {count['unit']}", f"How many {count['unit']}", "How much", "How long"))
+        yield as_typed(_asked(word, name, rest, pick), pick)
 
 
 def _asked(word: str, name: str, rest: str, pick: random.Random) -> str:
     """A question word with the subject that the rest of the sentence has, or words of it in their order."""
-    defined = _IS.match(rest)
+    defined = _definition(rest)
     if defined and pick.random() < 0.5:
-        subject = _without_article(defined["subject"], pick)
-        verb = " ".join(defined["rest"].rstrip(".").split()[: pick.randint(0, 2)])
-        return f"{word} {defined['verb']} {subject} {verb}".rstrip() + "?"
+        subject, verb, predicate = defined
+        more = " ".join(predicate.rstrip(".").split()[: pick.randint(0, 2)])
+        return f"{word} {verb} {_without_article(subject, pick)} {more}".rstrip() + "?"
     telling = [text for text in _WORD.findall(rest) if text.casefold() not in _SMALL and len(text) > 2]
     kept = sorted(pick.sample(range(len(telling)), min(len(telling), pick.randint(1, 3))))
     words = [telling[number] for number in kept]
@@ -202,6 +200,15 @@ def _asked(word: str, name: str, rest: str, pick: random.Random) -> str:
         words.insert(0, name)
     verb = pick.choice(("is", "does", "do", "are", "is the", "does the", "do I", "can I"))
     return f"{word} {verb} {' '.join(words)}?"
+
+
+def _definition(sentence: str) -> tuple[str, str, str] | None:
+    """Subject, verb and predicate of "X is Y" where X has at most six words."""
+    words = sentence.split()
+    at = next((number for number, word in enumerate(words[:7]) if word in ("is", "are", "was", "were")), 0)
+    if not at or at + 1 == len(words) or any(word[-1] in ",;:" for word in words[:at]):
+        return None
+    return " ".join(words[:at]), words[at], " ".join(words[at + 1 :])
 
 
 def _without_article(subject: str, pick: random.Random) -> str:

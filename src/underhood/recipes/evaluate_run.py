@@ -91,8 +91,8 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         run.log.event("eval", "eval", model=stage.model, **figures)
         retriever = _retriever(run.spec, prepared)
         if stage is stages[-1] and stage.chats and retriever is not None:
-            asked = (model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
-            examples, refused = showcase(*asked), refused_example(*asked)
+            inputs = (model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
+            examples, refused = showcase(*inputs), refused_example(*inputs)
     table = ResultsTable.of(results, baseline, lineage=lineage)
     seconds = time.perf_counter() - started
     shown = samples_side_by_side(prepared.data, samples)

@@ -115,7 +115,7 @@ def showcase(
     questions: Sequence[ReferenceAnswer],
     template: Template = CHATML,
 ) -> list[dict[str, str]]:
-    """Questions that the model answers rightly, to begin with: each with its answer and its source.
+    """Questions that the model answers rightly as a chat would ask it: each with its answer and its source.
 
     Those from different files come first.
     """
@@ -123,7 +123,7 @@ def showcase(
         each for each in questions if each.kind == "sentence"
     ][: 4 * SHOWN]
     prompts = [each.prompt for each in candidates]
-    answers = answer_grounded(model, tokenizer, retriever, prompts, quote=True, template=template)
+    answers = answer_grounded(model, tokenizer, retriever, prompts, quote=None, template=template)
     shown = []
     for question, answer in zip(candidates, answers, strict=True):
         prepared = retriever.prepare([{"role": "user", "content": question.prompt}])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from underhood.data.documents import Corpus
-from underhood.data.fact_examples import SENTENCE, Facts, fact_examples, invented_questions
+from underhood.data.fact_examples import SENTENCE, FactPassage, fact_examples, invented_questions
 from underhood.data.grounded import Search
 from underhood.data.instruct import NOT_THERE, Example, chance, generic_examples
 from underhood.data.preferences import generic_pairs
@@ -38,7 +38,7 @@ TALK = 0.25
 ENOUGH, ROUNDS = 1200, 5
 """Questions about facts from which no further forms of the same questions are made, and how often they are at most."""
 
-SHOWCASED = 40
+SHOWCASED = 24
 """Questions that a finished model is tried on, to show a newcomer three that it answers."""
 
 _WELL_PUT = re.compile(r"(?!What is an? [A-Z])[A-Z]")
@@ -115,7 +115,7 @@ def _by_split(corpus: Corpus, train: Corpus, held_out: Corpus, index: PassageInd
     return chosen
 
 
-def _enough_facts(passages: Sequence[Facts], search: Search, seed: int) -> list[Example]:
+def _enough_facts(passages: Sequence[FactPassage], search: Search, seed: int) -> list[Example]:
     """Questions about every fact; where they are few, each in several forms."""
     questions: dict[str, Example] = {}
     for number in range(ROUNDS):
@@ -126,18 +126,18 @@ def _enough_facts(passages: Sequence[Facts], search: Search, seed: int) -> list[
     return list(questions.values())
 
 
-def _facts(passages: Sequence[Passage]) -> list[Facts]:
-    return [Facts(passage.title, passage.text, tuple(sentences(passage.text))) for passage in passages]
+def _facts(passages: Sequence[Passage]) -> list[FactPassage]:
+    return [FactPassage(passage.title, passage.text, tuple(sentences(passage.text))) for passage in passages]
 
 
-def _asked_later(unseen: Sequence[Example], everything: Sequence[Facts], seed: int) -> list[ReferenceAnswer]:
+def _asked_later(unseen: Sequence[Example], everything: Sequence[FactPassage], seed: int) -> list[ReferenceAnswer]:
     """Questions for the evaluation (of held-out facts and of invented names), and those that may be shown first."""
-    asked = [
+    evaluated = [
         ReferenceAnswer(example.question.partition("\n\n")[0], example.answer, example.kind)
         for example in unseen
         if example.kind == SENTENCE
     ][:MOST_HELD_OUT]
-    asked += [
+    evaluated += [
         ReferenceAnswer(question, NOT_THERE, "invented")
         for question in invented_questions(everything, INVENTED, seed=seed + 1)
     ]
@@ -149,7 +149,7 @@ def _asked_later(unseen: Sequence[Example], everything: Sequence[Facts], seed: i
         well_put = _WELL_PUT.match(question) and question.endswith("?") and len(question.split()) > 2
         if example.kind == SENTENCE and well_put and example.function not in unique:
             unique[example.function] = ReferenceAnswer(question, example.answer, SHOWCASE)
-    return [*{each.prompt: each for each in asked}.values(), *unique.values()]
+    return [*{each.prompt: each for each in evaluated}.values(), *unique.values()]
 
 
 def _passage(example: Example) -> str:

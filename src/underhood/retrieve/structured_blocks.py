@@ -17,9 +17,7 @@ LONGEST_TERM = 48
 """Characters of a defined term; what precedes a colon later in a line is a part of a sentence."""
 
 _BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
-_DEFINITION = re.compile(
-    rf"\s*(?:[-*+•]|\d{{1,3}}[.)])\s+(?P<term>[^\s:][^:\n]{{0,{LONGEST_TERM}}}):\s+(?P<text>\S.*)", re.DOTALL
-)
+_ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s")
 
 
 def expand_block(block: TextBlock) -> Iterator[TextBlock]:
@@ -28,12 +26,13 @@ def expand_block(block: TextBlock) -> Iterator[TextBlock]:
     "| Basil | 3.20 |" below "| Herb | Price |" becomes "Price: 3.20." below the heading "Basil"; "- Mulch: A cover."
     becomes "A cover." below the heading "Mulch". Any other block comes back as it is.
     """
-    definition = None if block.verbatim else _DEFINITION.fullmatch(block.text)
+    item = None if block.verbatim else _ITEM.match(block.text)
+    term, colon, text = block.text[item.end() :].partition(": ") if item else ("", "", "")
     if block.verbatim and _is_table(block.text):
         yield from _rows(block)
-    elif definition and len(definition["term"].split()) <= 6:
-        term = definition["term"].strip().replace("`", "").strip("*_")
-        yield replace(block, text=definition["text"], headings=(*block.headings, term))
+    elif colon and text.strip() and 0 < len(term) <= LONGEST_TERM and len(term.split()) <= 6:
+        name = term.replace("`", "").strip(" *_")
+        yield replace(block, text=text, headings=(*block.headings, name))
     else:
         yield block
 
