@@ -100,5 +100,8 @@ def annotations_of(retrieved: Retrieved, answer: str) -> list[CitationFacts]:
 
 
 def url_of(passage: Passage) -> str:
-    """A passage's source and line as a relative URL, e.g. ``guide/install.md#L12``."""
+    """A passage's source and line as a relative URL, e.g. ``guide/install.md#L12``; of a PDF its page."""
+    file, page, number = passage.source.rpartition("#page=")
+    if page:
+        return f"{quote(file, safe='/:')}#page={number}"
     return f"{quote(passage.source, safe='/:')}#L{passage.line}"
