@@ -115,7 +115,7 @@ def imported(*folders: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (["src"], ["classify", "harness", "compress"]),
+        (["src"], ["classify", "harness", "compress", "pdf"]),
         (["src", "tests"], ["test"]),
         (["src", "tests", "benchmarks"], ["test", "peers"]),
     ],
