@@ -27,6 +27,7 @@ SENTENCE = "sentence"
 """Kind of a question that a sentence answers."""
 
 _NAME = re.compile(r"[^\W\d_]{4,}")
+_LETTER = re.compile(r"\w")
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,12 @@ class FactPassage:
 
 
 def fact_examples(
-    passages: Sequence[FactPassage], search: Search, *, seed: int, most: int | None = None, by_words: bool = True
+    passages: Sequence[FactPassage], search: Search, *, seed: int, by_words: bool = True
 ) -> list[Example]:
     """Questions about every sentence, and about a tenth as many invented names; in a fixed order for a seed.
 
     Args:
         search: what a chat would find for a question.
-        most: questions about a sentence at most.
         by_words: also questions of rare words of the sentence, in no form at all.
     """
     examples: list[Example] = []
@@ -57,7 +57,9 @@ def fact_examples(
             questions = list(questions_about(passage.title, sentence, pick, first=position == 0))
             if by_words and (words := question_by_words(sentence, pick)) is not None:
                 questions.append(words)
-            for question in list(dict.fromkeys(questions))[:most]:
+            for question in dict.fromkeys(questions):
+                if not _LETTER.search(question):
+                    continue
                 shown = [shown_as(passage.title, passage.text)]
                 answer = answer_from(passage.title, sentence)
                 if pick.random() < WRONG_PASSAGE:

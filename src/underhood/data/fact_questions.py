@@ -128,7 +128,7 @@ def questions_about(title: str, sentence: str, pick: random.Random, *, first: bo
         first: whether the sentence is the first below its title, and so answers a question about the title itself.
     """
     name = title.rpartition(" > ")[2]
-    sentence = sentence.lstrip("-*+• ").strip()
+    sentence = sentence[2:].strip() if sentence[:2] in ("- ", "* ", "+ ", "• ") else sentence
     field = _FIELD.fullmatch(sentence)
     if field and name and len(field["label"].split()) <= LONGEST_LABEL:
         yield from _about_field(name, field["label"], pick)
@@ -145,7 +145,7 @@ def questions_about(title: str, sentence: str, pick: random.Random, *, first: bo
 def _about_field(name: str, label: str, pick: random.Random) -> Iterator[str]:
     forms = _forms(name, pick) | {"label": label[:1].lower() + label[1:]}
     for pattern, questions in FIELD_FORMS:
-        if re.search(pattern, label, re.IGNORECASE):
+        if re.search(rf"\b(?:{pattern})", label, re.IGNORECASE):
             yield from (as_typed(question.format_map(forms), pick) for question in pick.sample(questions, 2))
     yield as_typed(pick.choice(ANY_FIELD).format_map(forms), pick)
 
