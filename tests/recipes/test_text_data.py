@@ -26,7 +26,7 @@ def made(request):
     return train, held_out, index, about_text(corpus, train, held_out, index, seed=0)
 
 
-def test_no_training_example_has_a_sentence_of_a_held_out_document(made):
+def test_no_training_example_has_a_sentence_or_the_name_of_a_held_out_document(made):
     train, held_out, _, data = made
     trained = " ".join(" ".join(document.text.split()) for document in train.documents)
     unseen = {
@@ -34,7 +34,7 @@ def test_no_training_example_has_a_sentence_of_a_held_out_document(made):
         for document in held_out.documents
         for sentence in map(" ".join, map(str.split, sentences(document.text)))
         if len(sentence) > 30 and sentence not in trained
-    }
+    } | {document.text.split("\n")[0][2:] for document in held_out.documents if document.kind == "record"}
     assert len(unseen) > 2
     for example in data.examples:
         text = " ".join(f"{example.question} {example.answer}".split())
