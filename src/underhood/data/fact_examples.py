@@ -46,7 +46,7 @@ def fact_examples(
 
     Args:
         search: what a chat would find for a question.
-        by_words: also questions of rare words of the sentence, in no form at all.
+        by_words: also questions of a few words of the sentence, in no good form.
     """
     examples: list[Example] = []
     for number, passage in enumerate(passages):
@@ -54,7 +54,7 @@ def fact_examples(
         for position, sentence in enumerate(passage.sentences):
             if not SHORTEST <= len(sentence) <= LONGEST:
                 continue
-            questions = list(questions_about(passage.title, sentence, pick, first=position == 0))
+            questions = list(questions_about(passage.title, sentence, pick, first=position == 0, keywords=by_words))
             if by_words and (words := question_by_words(sentence, pick)) is not None:
                 questions.append(words)
             for question in dict.fromkeys(questions):

@@ -120,12 +120,15 @@ _SMALL = frozenset(
 )
 
 
-def questions_about(title: str, sentence: str, pick: random.Random, *, first: bool = True) -> Iterator[str]:
+def questions_about(
+    title: str, sentence: str, pick: random.Random, *, first: bool = True, keywords: bool = True
+) -> Iterator[str]:
     """Questions that a sentence below a title answers, the most natural first, each kind at most once.
 
     Args:
         title: the headings above it, e.g. "Prices > Basil"; the last one names what it is about.
         first: whether the sentence is the first below its title, and so answers a question about the title itself.
+        keywords: also a question word with a few words of the sentence, which is rarely good English.
     """
     name = title.rpartition(" > ")[2]
     sentence = sentence[2:].strip() if sentence[:2] in ("- ", "* ", "+ ", "• ") else sentence
@@ -139,7 +142,9 @@ def questions_about(title: str, sentence: str, pick: random.Random, *, first: bo
         yield as_typed(
             pick.choice(DEFINED if len(name.split()) < 4 else ABOUT_HEADING).format_map(_forms(name, pick)), pick
         )
-    yield from _about_prose(name, sentence, pick)
+    yield from _about_subject(sentence, pick)
+    if keywords:
+        yield from _by_keywords(name, sentence, pick)
 
 
 def _about_field(name: str, label: str, pick: random.Random) -> Iterator[str]:
@@ -158,7 +163,7 @@ def _forms(name: str, pick: random.Random) -> dict[str, str]:
     return {"name": written, "the": written if named else f"the {written}", "a": f"{article} {written}"}
 
 
-def _about_prose(name: str, sentence: str, pick: random.Random) -> Iterator[str]:
+def _about_subject(sentence: str, pick: random.Random) -> Iterator[str]:
     person = _PERSON.match(sentence)
     if person:
         yield as_typed(f"Who {_words_up_to(person['rest'], 7)}?", pick)
@@ -167,6 +172,9 @@ def _about_prose(name: str, sentence: str, pick: random.Random) -> Iterator[str]
         subject = _without_article(defined[0], pick)
         who = re.match(r"[A-Z]\w+ [A-Z]\w+$", subject) is not None
         yield as_typed(f"{'Who' if who else 'What'} {defined[1]} {subject}?", pick)
+
+
+def _by_keywords(name: str, sentence: str, pick: random.Random) -> Iterator[str]:
     answered = [
         (_OFTEN, ("How often", "How often", "When")),
         (_MONEY, ("How much", "How much", "What")),
@@ -219,4 +227,4 @@ def _without_article(subject: str, pick: random.Random) -> str:
 
 
 def _words_up_to(text: str, most: int) -> str:
-    return " ".join(text.split(",")[0].rstrip(".;").split()[:most])
+    return " ".join(re.split("[,;:]", text, maxsplit=1)[0].rstrip(".").split()[:most])
