@@ -142,14 +142,14 @@ def _asked_later(unseen: Sequence[Example], everything: Sequence[FactPassage], s
         for question in invented_questions(everything, INVENTED, seed=seed + 1)
     ]
     titled = [passage for passage in everything if passage.title]
-    drawn = chance(seed, "showcase").sample(titled, min(SHOWCASED, len(titled)))
+    drawn = chance(seed, "showcase").sample(titled, min(4 * SHOWCASED, len(titled)))
     unique: dict[str, ReferenceAnswer] = {}
     for example in fact_examples(drawn, lambda _: (), seed=seed + 2, by_words=False):
         question = example.question.partition("\n\n")[0]
         well_put = _WELL_PUT.match(question) and question.endswith("?") and len(question.split()) > 2
         if example.kind == SENTENCE and well_put and example.function not in unique:
             unique[example.function] = ReferenceAnswer(question, example.answer, SHOWCASE)
-    return [*{each.prompt: each for each in evaluated}.values(), *unique.values()]
+    return [*{each.prompt: each for each in evaluated}.values(), *list(unique.values())[:SHOWCASED]]
 
 
 def _passage(example: Example) -> str:
