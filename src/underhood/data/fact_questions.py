@@ -92,7 +92,6 @@ ABOUT_HEADING = (
 )
 
 _FIELD = re.compile(r"(?P<label>[^\W\d_][^:.!?\n]{0,40}): (?P<value>\S.*)", re.DOTALL)
-_PERSON = re.compile(r"(?P<name>[A-Z][\w'’-]+ (?:de |von |van )?[A-Z][\w'’-]+) (?P<rest>[a-z].+)")
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _DAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?"
 _WHEN = re.compile(
@@ -110,7 +109,6 @@ _PLACE = re.compile(
     r"\b(?:in|at|on|under|beside|behind|below|near|from|to) (?:a|an|the|our) (?:[a-z]+ ){0,2}?[a-z]{3,}"
 )
 _POINTERS = frozenset(("it", "there", "this", "that", "they", "he", "she", "if it"))
-_WORD = re.compile(r"[\w'’.-]*\w")
 _SMALL = frozenset(
     """
     a an and are as at be been but by can for from had has have he her his if in is it its may more most no not of off
@@ -164,10 +162,10 @@ def _forms(name: str, pick: random.Random) -> dict[str, str]:
 
 
 def _about_subject(sentence: str, pick: random.Random) -> Iterator[str]:
-    person = _PERSON.match(sentence)
-    if person:
-        yield as_typed(f"Who {_words_up_to(person['rest'], 7)}?", pick)
-    defined = None if person else _definition(sentence)
+    predicate = _done_by_a_person(sentence)
+    if predicate:
+        yield as_typed(f"Who {_words_up_to(predicate, 7)}?", pick)
+    defined = None if predicate else _definition(sentence)
     if defined and defined[0].casefold() not in _POINTERS:
         subject = _without_article(defined[0], pick)
         who = re.match(r"[A-Z]\w+ [A-Z]\w+$", subject) is not None
@@ -201,13 +199,22 @@ def _asked(word: str, name: str, rest: str, pick: random.Random) -> str:
         subject, verb, predicate = defined
         more = " ".join(predicate.rstrip(".").split()[: pick.randint(0, 2)])
         return f"{word} {verb} {_without_article(subject, pick)} {more}".rstrip() + "?"
-    telling = [text for text in _WORD.findall(rest) if text.casefold() not in _SMALL and len(text) > 2]
+    words = [text.strip(".,;:!?()[]\"'`*_") for text in rest.split()]
+    telling = [text for text in words if text.casefold() not in _SMALL and len(text) > 2]
     kept = sorted(pick.sample(range(len(telling)), min(len(telling), pick.randint(1, 3))))
     words = [telling[number] for number in kept]
     if name and pick.random() < 0.4:
         words.insert(0, name)
     verb = pick.choice(("is", "does", "do", "are", "is the", "does the", "do I", "can I"))
     return f"{word} {verb} {' '.join(words)}?"
+
+
+def _done_by_a_person(sentence: str) -> str:
+    """What follows two capitalised words at the beginning: "Anna Berg keeps the keys." → "keeps the keys."; else ""."""
+    first, _, rest = sentence.partition(" ")
+    second, _, predicate = rest.partition(" ")
+    named = first[:1].isupper() and second[:1].isupper() and f"{first}{second}".replace("-", "").isalpha()
+    return predicate if named and predicate[:1].islower() else ""
 
 
 def _definition(sentence: str) -> tuple[str, str, str] | None:

@@ -17,7 +17,7 @@ LONGEST_TERM = 48
 """Characters of a defined term; what precedes a colon later in a line is a part of a sentence."""
 
 _BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
-_ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s")
+_ITEM = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s")
 
 
 def expand_block(block: TextBlock) -> Iterator[TextBlock]:
@@ -26,11 +26,12 @@ def expand_block(block: TextBlock) -> Iterator[TextBlock]:
     "| Basil | 3.20 |" below "| Herb | Price |" becomes "Price: 3.20." below the heading "Basil"; "- Mulch: A cover."
     becomes "A cover." below the heading "Mulch". Any other block comes back as it is.
     """
-    item = None if block.verbatim else _ITEM.match(block.text)
-    term, colon, text = block.text[item.end() :].partition(": ") if item else ("", "", "")
+    stripped = block.text.lstrip()
+    item = None if block.verbatim else _ITEM.match(stripped)
+    term, colon, text = stripped[item.end() :].partition(": ") if item else ("", "", "")
     if block.verbatim and _is_table(block.text):
         yield from _rows(block)
-    elif colon and text.strip() and 0 < len(term) <= LONGEST_TERM and len(term.split()) <= 6:
+    elif colon and text.strip() and 0 < len(term.strip()) <= LONGEST_TERM and len(term.split()) <= 6:
         name = term.replace("`", "").strip(" *_")
         yield replace(block, text=text, headings=(*block.headings, name))
     else:
