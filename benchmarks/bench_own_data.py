@@ -139,7 +139,7 @@ def measure(run: Path, folder: str, *, show: bool = False) -> dict[str, float]:
 
 
 def right_answer(question: OwnQuestion, text: str, files: Sequence[str]) -> bool:
-    from underhood.recipes.training_data import is_refusal
+    from underhood.data.instruct import is_refusal
     from underhood.retrieve.sentences import sentences
 
     if not question.accepted:

@@ -12,7 +12,7 @@ from underhood.infer.sample import SamplingSpec
 from underhood.recipes.build import build
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.training_data import is_refusal
+from underhood.data.instruct import is_refusal
 
 OWN_DATA = REPOSITORY / "tests" / "own_data"
 STEPS = {"pretrain": {"steps": 20}, "sft": {"steps": 60}, "dpo": {"steps": 1}}
