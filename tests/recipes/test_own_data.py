@@ -8,11 +8,11 @@ import pytest
 
 import underhood
 from needs import REPOSITORY
+from underhood.data.instruct import is_refusal
 from underhood.infer.sample import SamplingSpec
 from underhood.recipes.build import build
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
-from underhood.data.instruct import is_refusal
 
 OWN_DATA = REPOSITORY / "tests" / "own_data"
 STEPS = {"pretrain": {"steps": 20}, "sft": {"steps": 60}, "dpo": {"steps": 1}}
