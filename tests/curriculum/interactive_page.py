@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Page
@@ -39,6 +40,10 @@ class InteractiveFigure:
 
     def raw(self, name: str) -> str:
         return self.page.locator(f"[data-reading={name}]").get_attribute("data-value") or ""
+
+
+Opener = Callable[[str], InteractiveFigure]
+"""Opens the figure of a milestone, by its stem."""
 
 
 def write_pages(folder: Path, stems: list[str]) -> None:

@@ -1,18 +1,16 @@
-"""Interactive figures of milestone pages: what they compute is what Python computes, and they work by keyboard."""
+"""Interactive figures of milestone pages: their numbers equal Python's, and they work by keyboard."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from interactive_page import InteractiveFigure, write_pages
-from playwright.sync_api import Browser, sync_playwright
+from interactive_page import Opener
+from playwright.sync_api import Browser
 
-from needs import chromium
 from underhood.curriculum.pages.interactive import FIGURES
 from underhood.data.huffman import lengths
 from underhood.evals.directions import share_beyond
@@ -20,48 +18,12 @@ from underhood.evals.information import entropy
 from underhood.path.p1958_perceptron.run import learn
 from underhood.train.schedule import ScheduleSpec
 
-Opener = Callable[[str], InteractiveFigure]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    write_pages(folder, list(FIGURES))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def figure(browser: Browser, site: Path) -> Iterator[Opener]:
-    """Opens a milestone's figure; fails the test for anything on the console and any request that leaves the folder."""
-    wrong: list[str] = []
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-
-    def opened(stem: str) -> InteractiveFigure:
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith("file://") else wrong.append(request.url))
-        page.goto(f"file://{site}/{stem}.html")
-        return InteractiveFigure(page)
-
-    yield opened
-    context.close()
-    assert wrong == []
-
 
 @pytest.mark.parametrize("stem", list(FIGURES))
-def test_figure_fits_a_phone_and_every_control_has_a_name(browser: Browser, site: Path, stem: str):
+def test_figure_fits_a_phone_and_every_control_has_a_name(browser: Browser, figure_site: Path, stem: str):
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
-    page.goto(f"file://{site}/{stem}.html")
+    page.goto(f"file://{figure_site}/{stem}.html")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     unnamed = page.evaluate(
         "[...document.querySelectorAll('.interactive :is(input, select)')].filter((one) => !one.labels.length).length"
@@ -72,19 +34,19 @@ def test_figure_fits_a_phone_and_every_control_has_a_name(browser: Browser, site
 
 
 @pytest.mark.parametrize("stem", list(FIGURES))
-def test_a_static_figure_remains_without_javascript(browser: Browser, site: Path, stem: str):
+def test_a_static_figure_remains_without_javascript(browser: Browser, figure_site: Path, stem: str):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"file://{site}/{stem}.html")
+    page.goto(f"file://{figure_site}/{stem}.html")
     assert page.locator("#try figure").count() == 1
     assert not page.locator(".interactive").is_visible()
     context.close()
 
 
 @pytest.mark.parametrize("stem", list(FIGURES))
-def test_teaching_comes_first(browser: Browser, site: Path, stem: str):
+def test_teaching_comes_first(browser: Browser, figure_site: Path, stem: str):
     page = browser.new_page()
-    page.goto(f"file://{site}/{stem}.html")
+    page.goto(f"file://{figure_site}/{stem}.html")
     sections = page.locator("main section").evaluate_all("all => all.map((section) => section.id)")
     page.close()
     order = ["try", "idea", "code", "claims", "figures", "without", "hard"]

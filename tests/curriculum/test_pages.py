@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import pytest
 
 from needs import REPOSITORY
 from underhood.curriculum import results
-from underhood.curriculum.index import milestones
+from underhood.curriculum.index import covering, milestones
 from underhood.curriculum.pages import graph, prose
 from underhood.curriculum.pages.markdown import markdown
 from underhood.curriculum.pages.site import page
-from underhood.curriculum.topics import topics
+from underhood.curriculum.topics import TIERS, topics
 
 
 def test_prose_becomes_html_and_nothing_else_does():
@@ -48,12 +49,33 @@ def test_words_of_a_milestone_can_be_shown(stem):
             ElementTree.fromstring(math)
 
 
-def test_graph_has_every_row_at_a_place_of_its_own_and_eras_go_right():
-    placed = graph.place()
-    assert set(placed) == set(topics())
-    assert len(set(placed.values())) == len(placed)
+@pytest.mark.parametrize("tier", list(TIERS))
+def test_view_of_the_map_holds_whatever_its_topics_need_and_eras_go_right(tier: int):
+    members = graph.view(tier)
+    assert members >= {topic.id for topic in topics().values() if topic.tier <= tier}
+    for id in members:
+        assert set(topics()[id].needs) <= members, id
+    placed = graph.place(members)
+    assert set(placed) == members
+    eras = [era for era in "ABCDEFGHIJKLMNO" if any(topics()[id].section == era for id in members)]
     for id, (x, _) in placed.items():
-        assert x == placed[next(iter(topics()))][0] + graph.COLUMN * "ABCDEFGHIJKLMNO".index(topics()[id].section)
+        assert x == graph.EDGE + graph.COLUMN * eras.index(topics()[id].section)
+    columns: dict[float, list[tuple[float, int]]] = {}
+    for id, (x, y) in placed.items():
+        columns.setdefault(x, []).append((y, graph.height(topics()[id])))
+    for nodes in columns.values():
+        for (y, tall), (below, _) in pairwise(sorted(nodes)):
+            assert y + tall < below
+
+
+def test_views_grow_up_to_everything():
+    assert graph.view(1) < graph.view(2) < graph.view(3) == set(topics())
+
+
+def test_start_needs_nothing_and_is_written():
+    first = graph.first_stop()
+    assert (first.needs, first.tier) == ((), 1)
+    assert first.id in covering()
 
 
 def test_no_page_asks_anything_of_the_network():

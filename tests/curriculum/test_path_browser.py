@@ -11,12 +11,14 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from needs import chromium
 from underhood.curriculum import results
-from underhood.curriculum.index import find
+from underhood.curriculum.index import covering, find
+from underhood.curriculum.pages import graph
 from underhood.curriculum.pages import site as site_module
 from underhood.curriculum.pages.site import write_site
 from underhood.curriculum.reproduce import reproduce
 from underhood.curriculum.search.page_data import page_data
 from underhood.curriculum.search.ranking import search
+from underhood.curriculum.topics import before, topics
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,56 @@ def test_selected_row_shows_its_way_and_what_is_known_leaves_it(page: Page):
     page.get_by_role("button", name="I know this").click()
     page.evaluate("location.hash = 'lm-compressor'")
     expect(stops).to_have_count(2)
+
+
+@pytest.mark.parametrize("view", ["1", "2", "3"])
+def test_titles_on_the_map_are_whole_and_nothing_overlaps(page: Page, view: str):
+    page.locator("#tier").select_option(view)
+    cut = page.locator(".node:visible").evaluate_all(
+        "all => all.filter((node) => node.scrollHeight > node.clientHeight + 1"
+        " || node.scrollWidth > node.clientWidth + 1).map((node) => node.textContent)"
+    )
+    assert cut == []
+    assert page.locator(".node:visible").count() == len(graph.view(int(view)))
+
+
+def test_map_begins_with_the_shortest_path_and_says_where_to_start(page: Page):
+    assert page.locator("#tier").input_value() == "1"
+    assert page.locator(".node:visible").count() == len(graph.view(1)) < len(topics())
+    expect(page.locator(".node.next")).to_have_attribute("data-id", graph.first_stop().id)
+    expect(page.locator(".start a")).to_have_text(graph.first_stop().title)
+    page.evaluate(f"location.hash = '{graph.first_stop().id}'")
+    page.get_by_role("button", name="I know this").click()
+    expect(page.locator(".start")).to_contain_text("Go on here")
+    assert page.locator(".node.next").get_attribute("data-id") != graph.first_stop().id
+
+
+def test_question_of_a_stop_is_shown_on_hover_and_on_focus(page: Page):
+    question = covering()["perceptron"].question
+    node = page.locator(".node[data-id=perceptron]")
+    node.hover()
+    expect(page.locator("#hint")).to_contain_text(question)
+    page.mouse.move(5, 5)
+    expect(page.locator("#hint")).to_be_hidden()
+    node.focus()
+    expect(page.locator("#hint")).to_contain_text(question)
+
+
+def test_written_and_unwritten_stops_differ_at_once(page: Page):
+    style = "node => getComputedStyle(node).borderStyle"
+    assert page.locator(".node[data-id=perceptron]").evaluate(style) == "solid"
+    assert page.locator(".node[data-id=attention-sdpa]").evaluate(style) == "dashed"
+
+
+@pytest.mark.parametrize("goal", ["attention-sdpa", "dpo", "ppo", "rag-2020", "tf-bigbird"])
+def test_way_passes_all_prerequisites_in_their_order(page: Page, goal: str):
+    page.evaluate(f"location.hash = '{goal}'")
+    stops = page.locator("#panel li").evaluate_all("all => all.map((stop) => stop.firstChild.textContent)")
+    assert set(stops) == {topic.title for topic in before(goal)}
+    position = {title: at for at, title in enumerate(stops)}
+    for topic in before(goal):
+        assert all(position[topics()[need].title] < position[topic.title] for need in topic.needs)
+    assert page.locator(".node.needed:visible").count() == len(stops) - 1
 
 
 def test_question_in_the_address_is_asked(page: Page, site: Path):

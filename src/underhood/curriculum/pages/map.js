@@ -3,12 +3,15 @@
 
 document.documentElement.classList.add("js");
 
-const { topics, search: searchData } = JSON.parse(document.getElementById("facts").textContent);
+const { topics, views, size, first, search: searchData } = JSON.parse(document.getElementById("facts").textContent);
 const map = document.querySelector(".map");
 const nodes = new Map([...map.querySelectorAll(".node")].map((node) => [node.dataset.id, node]));
 const edges = [...map.querySelectorAll(".edge")];
 const panel = document.getElementById("panel");
-const order = [...nodes.keys()];
+const canvas = map.querySelector(".canvas");
+const hint = document.getElementById("hint");
+const tier = document.getElementById("tier");
+let places = {};
 const search = searchIndex(searchData);
 let known = new Set();
 try {
@@ -48,6 +51,81 @@ function pathTo(id) {
   return [...wanted, id];
 }
 
+// The next stop of the shortest path for a reader who knows some of it: its needs are known, and it is written.
+function nextStop() {
+  if (!known.size) return first;
+  const open = Object.keys(views[1]).filter((id) => !known.has(id) && topics[id].page);
+  return open.find((id) => topics[id].needs.every((need) => known.has(need) || !topics[need].page));
+}
+
+// Views: the shortest path, what is important, everything; each holds what its topics rest on -----------------------
+
+function curve(from, to) {
+  let [[x1, y1], [x2, y2]] = [places[from], places[to]];
+  y1 += topics[from].height / 2;
+  y2 += topics[to].height / 2;
+  if (x1 === x2) {
+    const bend = x1 - Math.min(size.edge - 2, 4 + Math.abs(y2 - y1) / 40);
+    return `M${x1} ${y1}C${bend} ${y1} ${bend} ${y2} ${x2} ${y2}`;
+  }
+  if (x1 < x2) x1 += size.width;
+  else x2 += size.width;
+  const half = Math.max(24, Math.abs(x2 - x1) / 2) * (x1 < x2 ? 1 : -1);
+  return `M${x1} ${y1}C${x1 + half} ${y1} ${x2 - half} ${y2} ${x2} ${y2}`;
+}
+
+function view(number) {
+  tier.value = number;
+  places = views[number];
+  let bottom = 0;
+  for (const [id, node] of nodes) {
+    node.hidden = !(id in places);
+    if (node.hidden) continue;
+    const [x, y] = places[id];
+    Object.assign(node.style, { left: `${x}px`, top: `${y}px` });
+    bottom = Math.max(bottom, y + topics[id].height);
+  }
+  for (const edge of edges) {
+    const { from, to } = edge.dataset;
+    const inside = from in places && to in places;
+    edge.style.display = inside ? "" : "none";
+    if (inside) edge.setAttribute("d", curve(from, to));
+  }
+  const eras = [...new Set(Object.keys(places).map((id) => topics[id].era))];
+  const columns = new Map(Object.keys(places).map((id) => [topics[id].era, places[id][0] - size.edge]));
+  for (const label of canvas.querySelectorAll(".era")) {
+    label.hidden = !columns.has(label.textContent);
+    if (!label.hidden) label.style.left = `${columns.get(label.textContent)}px`;
+  }
+  Object.assign(canvas.style, { width: `${size.column * eras.length}px`, height: `${bottom + 16}px` });
+  for (const [side, value] of [["width", size.column * eras.length], ["height", bottom + 16]]) {
+    canvas.querySelector("svg").setAttribute(side, value);
+  }
+}
+
+// What is asked at a stop, on hover and on focus
+function showHint(id) {
+  const topic = topics[id];
+  const state = topic.page ? (topic.verdict ?? "not measured yet") : "not written yet";
+  hint.replaceChildren(
+    make("b", { textContent: topic.question ?? topic.title }),
+    make("span", { textContent: [topic.year, state, id === nextStop() ? "start here" : ""].filter(Boolean).join(" · ") }),
+  );
+  const [x, y] = places[id];
+  hint.hidden = false;
+  const above = y > hint.offsetHeight + 52;
+  const left = Math.min(x, canvas.offsetWidth - hint.offsetWidth - 4);
+  Object.assign(hint.style, { left: `${left}px`, top: `${above ? y - hint.offsetHeight - 6 : y + topic.height + 6}px` });
+}
+
+for (const event of ["pointerover", "focusin"]) {
+  map.addEventListener(event, ({ target }) => {
+    const node = target.closest(".node");
+    if (node) showHint(node.dataset.id);
+  });
+}
+for (const event of ["pointerout", "focusout"]) map.addEventListener(event, () => (hint.hidden = true));
+
 // Selecting a topic -----------------------------------------------------------------------------------------------------
 
 let selected = null;
@@ -55,13 +133,16 @@ let selected = null;
 function select(id, { scroll = false } = {}) {
   selected = id in topics ? id : null;
   const needed = selected ? before(selected) : new Set();
+  if (selected && !(selected in places)) view([1, 2, 3].find((number) => selected in views[number]));
+  const start = nextStop();
   map.classList.toggle("focused", selected !== null);
   for (const [name, node] of nodes) {
     node.classList.toggle("selected", name === selected);
     node.classList.toggle("needed", needed.has(name));
     node.classList.toggle("known", known.has(name));
     node.classList.toggle("needs-it", selected !== null && topics[name].needs.includes(selected));
-    node.tabIndex = name === (selected ?? order[0]) ? 0 : -1;
+    node.classList.toggle("next", name === start);
+    node.tabIndex = name === (selected ?? start ?? Object.keys(places)[0]) ? 0 : -1;
   }
   for (const edge of edges) {
     const { from, to } = edge.dataset;
@@ -70,9 +151,19 @@ function select(id, { scroll = false } = {}) {
     edge.classList.toggle("onward", from === selected);
   }
   tell();
+  tellStart(start);
   if (selected && scroll) {
     nodes.get(selected).scrollIntoView({ block: "nearest", inline: "center" });
   }
+}
+
+// Where to begin, or to go on
+function tellStart(id) {
+  const line = document.querySelector(".start");
+  line.hidden = id === undefined;
+  if (line.hidden) return;
+  const link = make("a", { href: topics[id].page, textContent: topics[id].title });
+  line.replaceChildren(known.size ? "Go on here: " : "Start here: ", link);
 }
 
 function tell() {
@@ -82,8 +173,10 @@ function tell() {
   const steps = pathTo(selected);
   const route = make("ol");
   for (const id of steps) {
-    const words = topics[id].page && id !== selected ? make("a", { href: `#${id}`, textContent: topics[id].title }) : topics[id].title;
-    route.append(make("li", { className: id === selected ? "here" : "" }, words));
+    const words = id === selected ? topics[id].title : make("a", { href: `#${id}`, textContent: topics[id].title });
+    const stop = make("li", { className: id === selected ? "here" : "" }, words);
+    if (!topics[id].page) stop.append(make("small", { className: "soft", textContent: " not written yet" }));
+    route.append(stop);
   }
   const read = steps.reduce((sum, id) => sum + topics[id].read, 0);
   const run = steps.reduce((sum, id) => sum + topics[id].run, 0);
@@ -139,13 +232,11 @@ map.addEventListener("click", (event) => {
 
 // Arrow keys: up and down a column, left and right to the nearest node of the next -------------------------------------
 
-const places = new Map(order.map((id) => [id, [Number(nodes.get(id).dataset.x), Number(nodes.get(id).dataset.y)]]));
-
 function neighbour(id, key) {
-  const [x, y] = places.get(id);
+  const [x, y] = places[id];
   let best = null;
   let least = Infinity;
-  for (const [name, [a, b]] of places) {
+  for (const [name, [a, b]] of Object.entries(places)) {
     const across = a - x;
     const down = b - y;
     let away = Infinity;
@@ -213,8 +304,9 @@ addEventListener("keydown", (event) => {
     event.preventDefault();
   }
 });
-document.getElementById("tier").addEventListener("change", (event) => {
-  map.dataset.tier = event.target.value;
+tier.addEventListener("change", () => {
+  view(Number(tier.value));
+  select(selected in places ? selected : "");
 });
 
 ask.form.hidden = false;
@@ -223,4 +315,5 @@ if (question) {
   ask.value = question;
   answer();
 }
+view(1);
 select(decodeURIComponent(location.hash.slice(1)), { scroll: true });

@@ -14,7 +14,7 @@ from underhood.curriculum.pages import graph, story
 from underhood.curriculum.pages.interactive import FIGURES
 from underhood.curriculum.pages.prose import html, inline
 from underhood.curriculum.pages.reference import reference, reference_names
-from underhood.curriculum.topics import ERAS, TIERS, topics
+from underhood.curriculum.topics import ERAS, topics
 from underhood.ui.theme import page_renderer, script_data
 
 _render = page_renderer(Path(__file__).parent, prose=html, inline=inline)
@@ -94,7 +94,8 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
         "built": index.covering(),
         "verdicts": verdicts,
         "counts": {verdict: count for verdict, count in counts.items() if count},
-        "tiers": TIERS,
+        "first": graph.first_stop(),
         "hues": story.HUES,
+        "shown_verdicts": [verdict for verdict in VERDICTS if counts.get(verdict)],
         "facts": script_data(graph.facts(verdicts)),
     }

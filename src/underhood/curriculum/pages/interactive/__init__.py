@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+SYMMETRY_SEED = 6
+"""A start from which the net of 1986 finds the symmetry; many others do not."""
+LETTERS = 40_000
+"""Of the text that the generator imitates."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interactive:
@@ -31,7 +36,28 @@ class Interactive:
         return None if maker is None else maker()
 
 
-DATA: dict[str, Callable[[], Any]] = {}
+def symmetry_start() -> dict[str, Any]:
+    """Weights of the net of 1986 before training, drawn as the milestone draws them."""
+    import numpy as np
+
+    rng = np.random.default_rng(SYMMETRY_SEED)
+    hidden, output = (rng.uniform(-0.3, 0.3, shape) for shape in ((7, 2), 3))
+    return {"hidden": hidden.tolist(), "output": output.tolist()}
+
+
+def letters_to_imitate() -> dict[str, Any]:
+    """Letters of Python's own documentation, for Shannon's approximations."""
+    from pydoc_data.topics import topics
+
+    from underhood.data.letters import plain
+
+    return {"text": plain("\n".join(topics[name] for name in sorted(topics)))[:LETTERS]}
+
+
+DATA: dict[str, Callable[[], Any]] = {
+    "symmetry": symmetry_start,
+    "generator": letters_to_imitate,
+}
 """Makers of the data that some scripts need, by script."""
 
 FIGURES: dict[str, Interactive] = {

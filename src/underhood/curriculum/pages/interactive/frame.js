@@ -116,7 +116,7 @@ function interactive(build) {
       return figure.appendChild(element(tag, properties));
     },
 
-    // A drawing of the figure's width and of `height` pixels. What it shows is in the readings too.
+    // A drawing of the figure's width and of `height` pixels. Its content is in the readings too.
     drawing({ height = 280, label = null } = {}) {
       controls = null;
       const svg = figure.appendChild(svgElement("svg", { class: "drawing" }));
