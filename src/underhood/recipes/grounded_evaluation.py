@@ -122,8 +122,9 @@ def showcase(
     candidates = [each for each in questions if each.kind == SHOWCASE] or [
         each for each in questions if each.kind == "sentence"
     ][: 4 * SHOWN]
+    candidates = [each for each in candidates if not _is_plain_chat(retriever, each.prompt)]
     prompts = [each.prompt for each in candidates]
-    answers = answer_grounded(model, tokenizer, retriever, prompts, quote=None, template=template)
+    answers = answer_grounded(model, tokenizer, retriever, prompts, quote=None, template=template) if prompts else []
     shown = []
     for question, answer in zip(candidates, answers, strict=True):
         prepared = retriever.prepare([{"role": "user", "content": question.prompt}])
@@ -152,9 +153,17 @@ def refused_example(
     """A question about an invented name that the model refuses, with the refusal; None if it refuses none of a few."""
     candidates = [each.prompt for each in questions if each.kind == "invented"][: 2 * SHOWN]
     well_put = [prompt for prompt in candidates if prompt[0].isupper() and prompt.endswith("?")]
-    candidates = [*well_put, *(prompt for prompt in candidates if prompt not in well_put)]
+    ordered = [*well_put, *(prompt for prompt in candidates if prompt not in well_put)]
+    candidates = [prompt for prompt in ordered if not _is_plain_chat(retriever, prompt)]
+    if not candidates:
+        return None
     answers = answer_grounded(model, tokenizer, retriever, candidates, quote=None, template=template)
     for prompt, answer in zip(candidates, answers, strict=True):
         if is_refusal(answer.text):
             return {"question": prompt, "answer": answer.text}
     return None
+
+
+def _is_plain_chat(retriever: Retriever, prompt: str) -> bool:
+    """Whether a chat would put the question to the model as it is, with no word about passages."""
+    return retriever.prepare([{"role": "user", "content": prompt}]).messages[-1]["content"] == prompt
