@@ -17,6 +17,7 @@ from typing import Any
 
 from underhood.core.errors import UserError
 from underhood.text.split import PATTERNS
+from underhood.text.tokenizer_json import BYTE_LEVEL
 
 Json = dict[str, Any]
 
@@ -146,12 +147,11 @@ def pre_tokenizer(name: object, where: str) -> PreTokenizer:
 
 def split_steps(rule: PreTokenizer) -> Json:
     """The rule as the ``pre_tokenizer`` of a ``tokenizer.json``."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     cuts = [
         {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
         for expression in rule.expressions
     ]
-    return {"type": "Sequence", "pretokenizers": [*cuts, byte_level]}
+    return {"type": "Sequence", "pretokenizers": [*cuts, BYTE_LEVEL]}
 
 
 def pre_of(data: Json) -> str | None:

@@ -21,10 +21,9 @@ from underhood.text.normalize import SPACE
 from underhood.text.sentencepiece import SentencePieceTokenizer
 from underhood.text.sentencepiece_model import Kind, SentencePieceModel, VocabularyPiece
 from underhood.text.settings import AddedToken, TokenizerSettings
-from underhood.text.tokenizer_json import from_tokenizer_json
+from underhood.text.tokenizer_json import AddedEntry, byte_level_json, from_tokenizer_json
 
 Metadata = Mapping[str, Any]
-Json = dict[str, Any]
 GGUFTokenizer = BytePairTokenizer | HuggingFaceTokenizer | SentencePieceTokenizer
 
 MODEL_KEY = "tokenizer.ggml.model"
@@ -88,39 +87,22 @@ def gguf_tokenizer(metadata: Metadata, where: str) -> tuple[GGUFTokenizer, Token
 def _byte_level(metadata: Metadata, where: str) -> tuple[BytePairTokenizer | HuggingFaceTokenizer, TokenizerSettings]:
     rule = pre_tokenizer(metadata.get("tokenizer.ggml.pre"), where)
     vocabulary = _vocabulary(metadata, where)
-    special, unused = set(vocabulary.special), TokenType.UNUSED
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    special = set(vocabulary.special)
+    known = list(enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)))
     added = [
-        {"id": id, "content": token} | flags | {"special": id in special}
-        for id, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
+        AddedEntry(id, token, special=id in special)
+        for id, (token, kind) in known
         if id in special or kind is TokenType.USER_DEFINED
     ]
-    known = zip(vocabulary.tokens, vocabulary.types, strict=True)
-    data: Json = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": split_steps(rule),
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": rule.ignore_merges,
-            "vocab": {token: id for id, (token, kind) in enumerate(known) if kind is not unused},
-            "merges": _strings(metadata, "tokenizer.ggml.merges", where),
-        },
-    }
+    data = byte_level_json(
+        vocab={token: id for id, (token, kind) in known if kind is not TokenType.UNUSED},
+        merges=_strings(metadata, "tokenizer.ggml.merges", where),
+        added=added,
+        pre_tokenizer=split_steps(rule),
+        ignore_merges=rule.ignore_merges,
+    )
     settings = _settings(metadata, vocabulary, where, add_bos=rule.add_bos)
-    if all(token["special"] for token in added):
+    if all(token.special for token in added):
         try:
             return BytePairTokenizer(from_tokenizer_json(data, where)), settings
         except UserError:

@@ -6,13 +6,29 @@ point in that space, and only that point is read back: a step that we would have
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from underhood.core.errors import UserError
 from underhood.text.split import PATTERNS
 from underhood.text.vocabulary import Vocabulary, spell, unspell
 
 Json = dict[str, Any]
+
+BYTE_LEVEL: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+"""The step between text and GPT-2's byte alphabet, as the last pre-tokeniser and as the decoder."""
+
+
+class AddedEntry(NamedTuple):
+    """An entry of ``added_tokens``, which text is split at before all else."""
+
+    id: int
+    content: str
+    special: bool
+
+    def as_json(self) -> Json:
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        return {"id": self.id, "content": self.content} | flags | {"special": self.special}
 
 
 class OtherKind(UserError):
@@ -21,29 +37,51 @@ class OtherKind(UserError):
 
 def to_tokenizer_json(vocabulary: Vocabulary) -> Json:
     """The vocabulary as the content of a ``tokenizer.json``."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     cut = {
         "type": "Split",
         "pattern": {"Regex": PATTERNS[vocabulary.pattern]},
         "behavior": "Isolated",
         "invert": False,
     }
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     special = sorted(vocabulary.special.items(), key=lambda item: item[1])
     tokens = {spell(token): id for token, id in vocabulary.ids.items()}
     # Readers give added tokens that the model does not know the next free ids; that is right only behind the model's.
     behind = not special or special[0][1] == len(tokens)
     if not behind:
         tokens |= dict(special)
+    return byte_level_json(
+        vocab=dict(sorted(tokens.items(), key=lambda item: item[1])),
+        # "left right" in one string: what every version of every reader understands.
+        merges=[f"{spell(left)} {spell(right)}" for left, right in vocabulary.merges],
+        added=[AddedEntry(id, name, special=True) for name, id in special],
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [cut, BYTE_LEVEL]},
+    )
+
+
+def byte_level_json(
+    *,
+    vocab: Mapping[str, int],
+    merges: Sequence[str],
+    added: Iterable[AddedEntry],
+    pre_tokenizer: Json,
+    ignore_merges: bool = False,
+) -> Json:
+    """The content of a ``tokenizer.json`` with a byte-level BPE.
+
+    Args:
+        vocab, merges: tokens in GPT-2's byte alphabet; a merge is two of them with a space between.
+        pre_tokenizer: splits text into words and ends in `BYTE_LEVEL`.
+        ignore_merges: a word that is a token is not built up by merges.
+    """
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id, "content": name} | flags for name, id in special],
+        "added_tokens": [entry.as_json() for entry in added],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, byte_level]},
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
-        "decoder": byte_level,
+        "decoder": BYTE_LEVEL,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -52,10 +90,9 @@ def to_tokenizer_json(vocabulary: Vocabulary) -> Json:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": dict(sorted(tokens.items(), key=lambda item: item[1])),
-            # "left right" in one string: what every version of every reader understands.
-            "merges": [f"{spell(left)} {spell(right)}" for left, right in vocabulary.merges],
+            "ignore_merges": ignore_merges,
+            "vocab": dict(vocab),
+            "merges": list(merges),
         },
     }
 
