@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from underhood.kernels.block_linear import BLOCK_BYTES, BlockEmbedding, BlockKind, BlockLinear, joinable
-from underhood.kernels.block_matmul import CHUNK_VECTORS, TILE_VECTORS
+from underhood.kernels.block_matmul import CHUNK_VECTORS, TILE_VECTORS, widen_rows
 from underhood.kernels.block_rounding import to_blocks
 from underhood.kernels.block_simd import BLOCK, PANEL, float16_to_float32
 
@@ -119,6 +119,16 @@ def test_embedding_looks_up_rows(kind: BlockKind) -> None:
     expected = F.embedding(tokens, torch.from_numpy(dequantized(kind, rows)))
     assert torch.equal(BlockEmbedding(BlockLinear.from_blocks(rows, kind))(tokens), expected)
     assert torch.equal(BlockEmbedding(BlockLinear.from_blocks(rows, kind), scale=3.0)(tokens), expected * 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_lookup_gives_the_dequantized_rows(kind: BlockKind) -> None:
+    rows, ids = random_blocks(kind, 40, 96), np.array([3, 39, 3, 0, 17, 16])
+    weights = BlockLinear.from_blocks(rows, kind).block_weights()
+    x_NI = np.empty((len(ids), 96), dtype=np.float32)
+    widen_rows(weights.codes_PBX, weights.scale_PBR, weights.offset_PBR, ids, np.float32(3.0), x_NI)
+    # A product and a sum may be rounded together.
+    np.testing.assert_allclose(x_NI, dequantized(kind, rows)[ids] * 3, rtol=1e-6, atol=1e-6)
 
 
 def test_bits_survive_a_change_of_the_model_s_type() -> None:

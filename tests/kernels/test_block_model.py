@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.optimize import compiled_decoder, optimize_for_inference, select_path
+from underhood.kernels import cpu_decoder
 from underhood.kernels.block_linear import BlockEmbedding, BlockKind, BlockLinear, StackedBlocks
 from underhood.kernels.block_surgery import BlockRows, takes_blocks, use_blocks
 from underhood.kernels.fused_layers import FusedAttention, FusedGatedMLP
@@ -103,6 +104,16 @@ def test_packed_model_matches_the_dequantised_one(name: str, kind_of: KindOf) ->
             assert float((logits_TV - expected_TV).std()) < 1e-3 * float(expected_TV.std())
     for run in (token_by_token, compiled):
         assert float((run(optimized, ids) - expected_TV).std()) < 1e-3 * float(expected_TV.std())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_branches_give_what_their_kernels_give_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, ids = small(name), [3, 1, 4, 1, 5, 9, 2, 6]
+    pack(packed, alike)
+    optimized = optimize_for_inference(packed)
+    whole_TV = compiled(optimized, ids)
+    monkeypatch.setattr(cpu_decoder, "branch_of", lambda *_: None)
+    torch.testing.assert_close(whole_TV, compiled(optimized, ids), rtol=1e-5, atol=1e-6)
 
 
 def test_experts_take_blocks_and_the_router_stays() -> None:

@@ -25,7 +25,8 @@ from underhood.infer.optimize import compiled_decoder, optimize_for_inference
 from underhood.infer.paged_cache import PagedCache, Span
 from underhood.infer.session import Session
 from underhood.kernels import elementwise, jit, paged_attention
-from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX, CpuDecoder
+from underhood.kernels.cpu_decoder import CpuDecoder
+from underhood.kernels.decode_layers import DECODE_BATCH_MAX
 from underhood.models.decoder import Decoder
 from underhood.nn.feedforward import ACTIVATIONS
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
-from underhood.kernels.cpu_decoder import DECODE_BATCH_MAX, CpuDecoder, UnsupportedModule
+from underhood.kernels.cpu_decoder import CpuDecoder
+from underhood.kernels.decode_layers import DECODE_BATCH_MAX, UnsupportedModule
 from underhood.kernels.fused_layers import fuse as fuse_layers
 from underhood.kernels.jit import HAS_NUMBA, uses_kernels, warn_without_numba
 from underhood.kernels.small_batch_linear import use_small_batch_linears

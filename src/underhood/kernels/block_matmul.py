@@ -59,7 +59,7 @@ def multiply_blocks(
     if not (fits and x_NI.flags.c_contiguous and y_NO.flags.c_contiguous):
         raise ValueError(f"cannot multiply {x_NI.shape} with {weights.outputs} rows of {blocks} blocks: {y_NO.shape}")
     order = pair_order(weights.codes_PBX.dtype == np.uint8)
-    run_parallel(_panels, *weights, x_NI, order, _NO_BIAS if bias_O is None else bias_O, y_NO, first)
+    run_parallel(multiply_panels, *weights, x_NI, order, _NO_BIAS if bias_O is None else bias_O, y_NO, first)
 
 
 @lru_cache(maxsize=2)
@@ -88,8 +88,35 @@ def interleave(words_OBW: Any, first: int, units_PBURW: Any) -> None:
                         units_PBURW[p, b, u, r, w] = words_OBW[p * PANEL + r, b, first + u * size + w]
 
 
+@kernel
+def widen_rows(codes_PBX: Any, scale_PBR: Any, offset_PBR: Any, ids_N: Any, factor: Any, x_NI: Any) -> None:
+    """``x = factor · W[ids]``, from the arrays of `BlockWeights`."""
+    nibbles, offsets = codes_PBX.shape[2] == PANEL * BLOCK // 2, offset_PBR.shape[0] > 0
+    for n in range(len(ids_N)):
+        p, r = ids_N[n] // PANEL, ids_N[n] % PANEL
+        for b in range(scale_PBR.shape[1]):
+            scale = _float16(scale_PBR[p, b, r])
+            shift = np.float32(-8.0) if nibbles and not offsets else np.float32(0.0)
+            offset = _float16(np.uint16(offset_PBR[p, b, r])) if offsets else np.float32(0.0)
+            for i in range(BLOCK):
+                if nibbles:
+                    byte = codes_PBX[p, b, i % 16 // 4 * 4 * PANEL + 4 * r + i % 4]
+                    code = np.float32(byte & 15 if i < 16 else byte >> 4)
+                else:
+                    code = np.float32(codes_PBX[p, b, i // 2 * 2 * PANEL + 2 * r + i % 2])
+                x_NI[n, b * BLOCK + i] = ((code + shift) * scale + offset) * factor
+
+
+@inline_kernel
+def _float16(bits: Any) -> Any:
+    """A finite float16 as float32: its exponent has a bias of 15, there it has 127."""
+    magnitude = np.uint32((np.uint32(bits) & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32)
+    number = magnitude * np.float32(2.0**112)
+    return -number if bits & 0x8000 else number
+
+
 @parallel_kernel
-def _panels(
+def multiply_panels(
     parts: int,
     codes: Any,
     scale: Any,
@@ -101,6 +128,7 @@ def _panels(
     y_NO: Any,
     start: int,
 ) -> None:
+    """`multiply_blocks`, with the order of `pair_order` and an empty bias for none; `start` is its `first`."""
     (count, inputs), (panels, blocks) = x_NI.shape, scale.shape[:2]
     rounded_NI, factor_N = np.empty((count, inputs), dtype=np.int16), np.empty(count, dtype=np.float32)
     sums_NB = np.empty((count, blocks), dtype=np.float32)

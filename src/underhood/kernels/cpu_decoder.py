@@ -1,8 +1,9 @@
 """Forward pass of a decoder over few tokens on a CPU, as compiled kernels: what decoding is made of.
 
 It computes what the model's own forward pass computes. That one serves any number of tokens, gradients and every
-device, and allocates each intermediate result. Here all results stay in one workspace, so almost no time passes between
-two matrix products (`kernels.elementwise`), and each product takes as long as reading its weights (`kernels.matmul`).
+device, and allocates each intermediate result. Here a layer is two compiled calls (`kernels.decode_branches`), so
+almost no time passes between two matrix products, and each takes as long as reading its weights (`kernels.matmul`).
+Layers that these calls do not know go kernel by kernel, over one workspace.
 """
 
 from __future__ import annotations
@@ -18,27 +19,26 @@ from torch import Tensor, nn
 from underhood.kernels import elementwise, jit
 from underhood.kernels.adaptive_threads import AdaptiveThreads
 from underhood.kernels.block_linear import BlockEmbedding
+from underhood.kernels.block_matmul import widen_rows
+from underhood.kernels.decode_branches import attention_branch, mlp_branch
+from underhood.kernels.decode_layers import (
+    Buffer,
+    DecodeLinear,
+    DecodeNorm,
+    UnsupportedModule,
+    Workspace,
+    branch_of,
+    norm_arguments,
+)
 from underhood.kernels.elementwise import array
-from underhood.kernels.fused_layers import FinalRMSNorm, FusedAttention, FusedGatedMLP, UnitRMSNorm, scale_of
-from underhood.kernels.matmul import Weights, multiply
-from underhood.kernels.paged_attention import BlockTable, Memory, paged_attention
-from underhood.kernels.small_batch_linear import MATMUL_BATCH_MAX, SmallBatchLinear
-from underhood.kernels.weight_only_linear import Product, WeightOnlyLinear
+from underhood.kernels.fused_layers import FusedAttention, FusedGatedMLP
+from underhood.kernels.paged_attention import BlockTable, Memory, fits_one_thread, paged_attention, score_arguments
 from underhood.nn.block import Block
 from underhood.nn.feedforward import MLP
 from underhood.nn.forward_context import ForwardContext
-from underhood.nn.norm import RMSNorm
 from underhood.nn.rope import RotarySpec
-from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
-
-DECODE_BATCH_MAX = 64
-"""Largest batch of tokens for which these kernels are faster than a tensor library's."""
 
 _NONE = np.empty(0, dtype=np.float32)
-
-
-class UnsupportedModule(Exception):
-    """A module of the model has no compiled kernel; the model's own forward pass has to do."""
 
 
 class PagedCacheLike(Protocol):
@@ -77,8 +77,8 @@ class CpuDecoder:
         learned = model.position_embed
         self._positions_CD = None if learned is None else learned.weight.detach().numpy()
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
-        self._norm = _Norm(model.norm)
-        self._unembed = _Linear(model.unembed)
+        self._norm = DecodeNorm(model.norm)
+        self._unembed = DecodeLinear(model.unembed)
         self._width = model.embed.embedding_dim
         self._threads = AdaptiveThreads()
         self._workspaces: dict[int, Workspace] = {}
@@ -107,49 +107,21 @@ class CpuDecoder:
         normed = self._norm(x, workspace.buffer("normed", self._width))
         if rows is not None:
             some_ND = normed.tensor[[*rows]]
-            normed = _Buffer(some_ND, some_ND.numpy())
+            normed = Buffer(some_ND, some_ND.numpy())
         scores_NV = torch.empty(len(normed.tensor), self._unembed.outputs)
-        self._unembed.into(normed, _Buffer(scores_NV, scores_NV.numpy()))
+        self._unembed.into(normed, Buffer(scores_NV, scores_NV.numpy()))
         return scores_NV
 
 
-class _Buffer(NamedTuple):
-    """The same memory as tensor and as array; converting one to the other would take longer than most kernels."""
-
-    tensor: Tensor
-    array: np.ndarray
-
-
-def _lookup(embed: Any) -> Callable[[Sequence[int], _Buffer], None]:
+def _lookup(embed: Any) -> Callable[[Sequence[int], Buffer], None]:
     """Writes the vectors of tokens."""
     if isinstance(embed, BlockEmbedding):
-
-        def widen(tokens: Sequence[int], x: _Buffer) -> None:
-            x.tensor.copy_(embed(torch.tensor(tokens)))
-
-        return widen
+        weights, factor = embed.table.block_weights(), np.float32(embed.scale)
+        return lambda tokens, x: widen_rows(*weights[:3], np.array(tokens), factor, x.array)
     if embed.weight.device.type != "cpu" or embed.weight.dtype != torch.float32:
         raise UnsupportedModule("weights that are not in float32 on a CPU")
     table_VD, scale = embed.weight.detach().numpy(), np.float32(getattr(embed, "scale", 1.0))
     return lambda tokens, x: elementwise.gather_rows(table_VD, np.array(tokens), scale, x.array)
-
-
-class Workspace:
-    """Preallocated memory for the results of a pass over `count` tokens."""
-
-    def __init__(self, count: int, memory: dict[tuple[str, int], Tensor]):
-        self.count, self._memory = count, memory
-        self._buffers: dict[tuple[str, int], _Buffer] = {}
-
-    def buffer(self, name: str, width: int) -> _Buffer:
-        key = (name, width)
-        known = self._buffers.get(key)
-        if known is None:
-            if key not in self._memory:
-                self._memory[key] = torch.empty(DECODE_BATCH_MAX * width)
-            tensor = self._memory[key][: self.count * width].view(self.count, width)
-            known = self._buffers[key] = _Buffer(tensor, array(tensor))
-        return known
 
 
 class _PassContext:
@@ -159,12 +131,21 @@ class _PassContext:
         self.cache = cache
         self._positions_N1 = np.array(positions, dtype=np.float32)[:, None]
         self._places: dict[int | None, BlockTable] = {}
+        self._block_tables: dict[tuple[int | None, int], tuple[tuple[np.ndarray, ...], bool]] = {}
         self._angles: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def places(self, window: int | None) -> BlockTable:
         if window not in self._places:
             self._places[window] = self.cache.places(window)
         return self._places[window]
+
+    def block_table(self, window: int | None, heads: int, head_dim: int) -> tuple[tuple[np.ndarray, ...], bool]:
+        """`places` as a plain tuple, and whether one thread computes the attention."""
+        key = (window, heads * head_dim)
+        if key not in self._block_tables:
+            places = self.places(window)
+            self._block_tables[key] = tuple(places), fits_one_thread(places, heads, head_dim)
+        return self._block_tables[key]
 
     def angles(self, frequencies: "_Frequencies") -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines (N, R)."""
@@ -183,22 +164,24 @@ class _Layer:
         usual = kind is Block and [sublayer.name for sublayer in block.sublayers] == ["mixer", "feedforward"]
         if not usual or not isinstance(block.mixer, FusedAttention) or _has_stream_norm(block):
             raise UnsupportedModule(kind.__name__)
-        self.mixer_norm, self.feed_norm = _Norm(block.mixer_norm), _Norm(block.feedforward_norm)
-        self.mixer_post = None if block.mixer_post_norm is None else _Norm(block.mixer_post_norm)
-        self.feed_post = None if block.feedforward_post_norm is None else _Norm(block.feedforward_post_norm)
+        self.mixer_norm, self.feed_norm = DecodeNorm(block.mixer_norm), DecodeNorm(block.feedforward_norm)
+        self.mixer_post = None if block.mixer_post_norm is None else DecodeNorm(block.mixer_post_norm)
+        self.feed_post = None if block.feedforward_post_norm is None else DecodeNorm(block.feedforward_post_norm)
         self.mixer = _Attention(number, block.mixer)
         feed = block.feedforward
         known = isinstance(feed, (FusedGatedMLP, MLP))
         self.feed = _FeedForward(feed) if known else _UnfusedFeedForward(feed, self.mixer.qkv.inputs)
 
-    def __call__(self, x: _Buffer, workspace: Workspace, ctx: _PassContext) -> None:
-        normed = self.mixer_norm(x, workspace.buffer("normed", self.mixer.qkv.inputs))
-        self._add(self.mixer(normed, workspace, ctx), self.mixer_post, x)
-        normed = self.feed_norm(x, workspace.buffer("normed", self.feed.inputs))
-        self._add(self.feed(normed, workspace), self.feed_post, x)
+    def __call__(self, x: Buffer, workspace: Workspace, ctx: _PassContext) -> None:
+        if not self.mixer.add_branch(x, self.mixer_norm, self.mixer_post, ctx):
+            normed = self.mixer_norm(x, workspace.buffer("normed", self.mixer.qkv.inputs))
+            self._add(self.mixer(normed, workspace, ctx), self.mixer_post, x)
+        if not self.feed.add_branch(x, self.feed_norm, self.feed_post):
+            normed = self.feed_norm(x, workspace.buffer("normed", self.feed.inputs))
+            self._add(self.feed(normed, workspace), self.feed_post, x)
 
     @staticmethod
-    def _add(branch_ND: np.ndarray, norm: "_Norm | None", x: _Buffer) -> None:
+    def _add(branch_ND: np.ndarray, norm: DecodeNorm | None, x: Buffer) -> None:
         if norm is not None:
             norm.apply(branch_ND, branch_ND)
         elementwise.add_rows(branch_ND, x.array)
@@ -213,12 +196,22 @@ class _FeedForward:
 
     def __init__(self, feed: FusedGatedMLP | MLP):
         self.gated = isinstance(feed, FusedGatedMLP)
-        self.up = _Linear(feed.gate_up if isinstance(feed, FusedGatedMLP) else feed.up)
-        self.down = _Linear(feed.down)
+        self.up = DecodeLinear(feed.gate_up if isinstance(feed, FusedGatedMLP) else feed.up)
+        self.down = DecodeLinear(feed.down)
         self.activation = elementwise.ACTIVATIONS[feed.spec.activation]
         self.inputs = self.up.inputs
+        self.branch = branch_of(self.up, self.down)
 
-    def __call__(self, normed: _Buffer, workspace: Workspace) -> np.ndarray:
+    def add_branch(self, x: Buffer, norm: DecodeNorm, post: DecodeNorm | None) -> bool:
+        """Norm, MLP and addition to x as one kernel; False where they have to be several."""
+        if self.branch is None or len(x.array) > self.branch.batch_max:
+            return False
+        up, down = self.branch.layers
+        activation = (self.gated, *self.activation)
+        jit.run_parallel(mlp_branch, x.array, norm.arguments, up, activation, down, norm_arguments(post))
+        return True
+
+    def __call__(self, normed: Buffer, workspace: Workspace) -> np.ndarray:
         hidden = workspace.buffer("hidden", self.down.inputs)
         elementwise.activate(self.up(normed, workspace), self.gated, *self.activation, hidden.array)
         return self.down(hidden, workspace)
@@ -230,7 +223,11 @@ class _UnfusedFeedForward:
     def __init__(self, feed: nn.Module, inputs: int):
         self.feed, self.inputs = feed, inputs
 
-    def __call__(self, normed: _Buffer, workspace: Workspace) -> np.ndarray:
+    def add_branch(self, *_: Any) -> bool:
+        """False: there is no kernel."""
+        return False
+
+    def __call__(self, normed: Buffer, workspace: Workspace) -> np.ndarray:
         alone = ForwardContext(torch.zeros(1, workspace.count, dtype=torch.long), None, None)
         return array(self.feed(normed.tensor[None], alone)[0])
 
@@ -240,15 +237,41 @@ class _Attention:
 
     def __init__(self, number: int, attention: FusedAttention):
         self.number, self.spec = number, attention.spec
-        self.qkv, self.output = _Linear(attention.qkv), _Linear(attention.output)
+        self.qkv, self.output = DecodeLinear(attention.qkv), DecodeLinear(attention.output)
         self.heads, self.groups, self.head_dim = attention.spec.heads, attention.spec.groups, attention.head_dim
         norm = attention.head_norm()
         if norm is None:
             raise UnsupportedModule(type(attention.query_norm).__name__)
         self.norm = norm
         self.frequencies = _frequencies(attention.spec.rotary, attention.head_dim)
+        self.branch = branch_of(self.qkv, self.output)
+        self.scores = score_arguments(self.spec.scale, self.spec.softcap, self.head_dim)
 
-    def __call__(self, normed: _Buffer, workspace: Workspace, ctx: _PassContext) -> np.ndarray:
+    def add_branch(self, x: Buffer, norm: DecodeNorm, post: DecodeNorm | None, ctx: _PassContext) -> bool:
+        """Norm, attention and addition to x as one kernel; False where they have to be several."""
+        if self.branch is None or len(x.array) > self.branch.batch_max:
+            return False
+        qkv, output = self.branch.layers
+        keys, values = ctx.cache.memory(self.number)
+        block_table, alone = ctx.block_table(self.spec.window, self.heads, self.head_dim)
+        jit.run_parallel(
+            attention_branch,
+            x.array,
+            norm.arguments,
+            qkv,
+            (self.heads, self.groups, self.head_dim),
+            tuple(self.norm),
+            ctx.angles(self.frequencies),
+            (*keys, *values),
+            block_table,
+            self.scores,
+            alone,
+            output,
+            norm_arguments(post),
+        )
+        return True
+
+    def __call__(self, normed: Buffer, workspace: Workspace, ctx: _PassContext) -> np.ndarray:
         qkv_NX = self.qkv(normed, workspace)
         rotated = workspace.buffer("rotated", qkv_NX.shape[1]).array
         heads, groups, head_dim = self.heads, self.groups, self.head_dim
@@ -282,64 +305,3 @@ def _frequencies(rotary: RotarySpec | None, width: int) -> _Frequencies:
         return _Frequencies(_NONE, np.float32(1.0))
     amplitude = 1.0 if rotary.scaling is None else rotary.scaling.amplitude
     return _Frequencies(rotary.frequencies(width, torch.device("cpu")).numpy(), np.float32(amplitude))
-
-
-class _Norm:
-    """RMSNorm, LayerNorm or no norm."""
-
-    def __init__(self, norm: nn.Module):
-        self.centre, self.scale_D, self.shift_D, eps = False, _NONE, _NONE, 0.0
-        self.idle = isinstance(norm, nn.Identity)
-        if isinstance(norm, (UnitRMSNorm, FinalRMSNorm)):
-            eps = norm.eps
-            self.scale_D = norm.scale.numpy() if isinstance(norm, FinalRMSNorm) else _NONE
-        elif isinstance(norm, (RMSNorm, ZeroCenteredRMSNorm)):
-            scale_D, eps = scale_of(norm), norm.spec.eps
-            self.scale_D = _NONE if scale_D is None else scale_D.numpy()
-        elif isinstance(norm, nn.LayerNorm):
-            self.centre, eps = True, norm.eps
-            self.scale_D = norm.weight.detach().float().numpy()
-            self.shift_D = _NONE if norm.bias is None else norm.bias.detach().float().numpy()
-        elif not self.idle:
-            raise UnsupportedModule(type(norm).__name__)
-        self.eps = np.float32(eps)
-
-    def __call__(self, x: _Buffer, y: _Buffer) -> _Buffer:
-        self.apply(x.array, y.array)
-        return y
-
-    def apply(self, x_ND: np.ndarray, y_ND: np.ndarray) -> None:
-        if self.idle:
-            elementwise.copy(x_ND, y_ND)
-        else:
-            elementwise.normalize(x_ND, self.centre, self.scale_D, self.shift_D, self.eps, y_ND)
-
-
-class _Linear:
-    """A linear layer, quantised or not."""
-
-    def __init__(self, layer: nn.Module):
-        self.layer = layer
-        self.inputs, self.outputs = int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
-        self.product: Product | None = None
-        self.batch_max = 0
-        if isinstance(layer, WeightOnlyLinear):
-            self.product, self.batch_max = layer.product(), DECODE_BATCH_MAX
-        elif type(layer) in (SmallBatchLinear, nn.Linear) and jit.runs_compiled(weight_OI := layer.weight.detach()):  # type: ignore[operator]
-            self.product, self.batch_max = _float_product(weight_OI, layer.bias), MATMUL_BATCH_MAX  # type: ignore[arg-type]
-
-    def __call__(self, x: _Buffer, workspace: Workspace) -> np.ndarray:
-        y = workspace.buffer("product", self.outputs)
-        self.into(x, y)
-        return y.array
-
-    def into(self, x: _Buffer, y: _Buffer) -> None:
-        if self.product is not None and len(x.array) <= self.batch_max:
-            self.product(x.array, y.array)
-        else:
-            y.tensor.copy_(self.layer(x.tensor))
-
-
-def _float_product(weight_OI: Tensor, bias: Tensor | None) -> Product:
-    weights, bias_O = Weights(weight_OI.contiguous().numpy()), None if bias is None else bias.detach().numpy()
-    return lambda x_NI, y_NO: multiply(weights, x_NI, bias_O, y_NO)

@@ -75,14 +75,15 @@ def multiply(weights: Weights, x_NI: np.ndarray, bias_O: np.ndarray | None, y_NO
     if not (fits and y_NO.shape == (count, outputs) and x_NI.flags.c_contiguous and y_NO.flags.c_contiguous):
         raise ValueError(f"cannot multiply {x_NI.shape} with codes {weights.codes.shape} into {y_NO.shape}")
     if count <= DOT_BATCH_MAX or outputs < ROWS:
-        by = _floats_by_rows if floats else _codes_by_rows
+        by = floats_by_rows if floats else _codes_by_rows
     else:
-        by = _floats_by_tiles if floats else _codes_by_tiles
+        by = floats_by_tiles if floats else _codes_by_tiles
     run_parallel(by, *weights, x_NI, _NO_BIAS if bias_O is None else bias_O, y_NO)
 
 
 @parallel_kernel
-def _floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+def floats_by_rows(parts: int, codes: Any, scale: Any, _: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+    """`multiply` for few vectors or few rows, with floats."""
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     whole = inputs - inputs % LANES
     for chunk in prange(parts):
@@ -127,7 +128,8 @@ def _rows(first: int, end: int, codes: Any, scale: Any, x_NX: Any, length: int, 
 
 
 @parallel_kernel
-def _floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+def floats_by_tiles(parts: int, codes: Any, _: Any, __: Any, x_NI: Any, bias_O: Any, y_NO: Any) -> None:
+    """`multiply` for more vectors, with floats."""
     (count, outputs), inputs = y_NO.shape, codes.shape[1]
     tiles, blocks = -(-count // LANES), -(-outputs // ROWS)
     x_TIC = _columns(x_NI)

@@ -89,23 +89,32 @@ def paged_attention(
         softcap: presses scores softly into ±cap, or None.
     """
     (_, heads, width), groups = y_NHK.shape, qkv[1].shape[1]
-    factor, limit = np.float32(width**-0.5 if scale is None else scale), np.float32(softcap or 0.0)
-    work = block_table.seen * heads * width
-    arguments = (y_NHK, *qkv, *keys, *values, *block_table, factor, limit)
-    if work < SERIAL_WORK_MAX:
-        _attend(0, groups, *arguments)
+    arguments = (y_NHK, *qkv, *keys, *values, *block_table, *score_arguments(scale, softcap, width))
+    if fits_one_thread(block_table, heads, width):
+        attend(0, groups, *arguments)
     else:
-        run_parallel(_attend_in_parts, groups, *arguments)
+        run_parallel(attend_in_parts, groups, *arguments)
+
+
+def score_arguments(scale: float | None, softcap: float | None, width: int) -> tuple[np.float32, np.float32]:
+    """What the kernels multiply scores by, and their softcap or 0; see `paged_attention`."""
+    return np.float32(width**-0.5 if scale is None else scale), np.float32(softcap or 0.0)
+
+
+def fits_one_thread(block_table: BlockTable, heads: int, width: int) -> bool:
+    """Whether there is too little attention to compute to share it out among threads."""
+    return block_table.seen * heads * width < SERIAL_WORK_MAX
 
 
 @parallel_kernel
-def _attend_in_parts(parts: int, groups: int, *arguments: Any) -> None:
+def attend_in_parts(parts: int, groups: int, *arguments: Any) -> None:
+    """`attend` for all groups, on all threads."""
     for chunk in prange(parts):
-        _attend(groups * chunk // parts, groups * (chunk + 1) // parts, *arguments)
+        attend(groups * chunk // parts, groups * (chunk + 1) // parts, *arguments)
 
 
 @kernel
-def _attend(
+def attend(
     first_group: int,
     end_group: int,
     y_NHK: Any,
@@ -122,6 +131,7 @@ def _attend(
     factor: Any,
     cap: Any,
 ) -> None:
+    """`paged_attention` of some groups of heads; a `cap` of 0 is none."""
     texts, heads, width = q_NHK.shape
     per_group = heads // k_NGK.shape[1]
     most_keys = 0
