@@ -29,8 +29,8 @@ SHARES = {
     "how-to": 0.08,
     "sentence": 0.60,
     "unanswered": 0.12,
-    "talk": 0.26,
-    "text": 0.06,
+    "talk": 0.24,
+    "text": 0.08,
 }
 """Mixture of the training data: shares of the draws. Kinds that a text does not give are left out; the others share
 their part.
