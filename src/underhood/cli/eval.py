@@ -27,8 +27,8 @@ class Args(ModelOptions):
     byte on plain text, which compares models of different tokenizers.
     """
 
-    run: Positional[Path]
-    """Folder of the run, or of one checkpoint in it; or any model."""
+    run: Positional[Path | None] = None
+    """Folder of the run, or of one checkpoint in it; or any model. The newest run here if left out."""
 
     text: str | None = None
     """Text for bits per byte: a file, a folder or a data set; for a model not built here the default corpus's held-out
@@ -63,11 +63,14 @@ class Args(ModelOptions):
 
 
 def run(args: Args) -> int:
+    from underhood.cli.newest_run import run_or_newest
+
+    model = run_or_newest(args.run)
     if args.tasks is not None:
         from underhood.cli.score import score_tasks
 
         return score_tasks(
-            args.run,
+            model,
             args.tasks,
             stage=args.stage,
             task_data=args.task_data,
@@ -77,11 +80,11 @@ def run(args: Args) -> int:
         )
     if args.task_data or args.limit is not None or args.shots is not None:
         raise UserError("--task-data, --limit and --shots are for test sets", fix="Name the sets with --tasks")
-    if args.text is not None or not _built_here(args.run):
+    if args.text is not None or not _built_here(model):
         from underhood.cli.text_bits import measure_text
 
         return measure_text(
-            args.run,
+            model,
             args.text,
             text_field=args.text_field,
             stage=args.stage,
@@ -97,7 +100,7 @@ def run(args: Args) -> int:
     from underhood.recipes.stage_jobs import locate
     from underhood.ui.terminal import console
 
-    path, checkpoint = locate(args.run)
+    path, checkpoint = locate(model)
     opened = Run.open(path, write=checkpoint is None)
     out = console(sys.stderr if args.json else None)
     with StageProgress(opened.log, out):
@@ -105,7 +108,7 @@ def run(args: Args) -> int:
     if args.stage is not None:
         results = only(results, args.stage, path)
     if args.json:
-        print(json.dumps({"run": str(args.run)} | results.to_json()))
+        print(json.dumps({"run": str(model)} | results.to_json()))
     else:
         print_table(results, out)
     return 0

@@ -16,17 +16,18 @@ class Args:
     run gets one too, which says what is missing.
     """
 
-    run: Positional[Path]
-    """Folder of the run, e.g. runs/pydocs."""
+    run: Positional[Path | None] = None
+    """Folder of the run, e.g. runs/pydocs; the newest run here if left out."""
 
     open: bool = False
     """Opens the page in the browser."""
 
 
 def run(args: Args) -> int:
+    from underhood.cli.newest_run import run_or_newest
     from underhood.recipes.report.page import write_report
 
-    page = write_report(args.run)
+    page = write_report(run_or_newest(args.run, model=False))
     print(page)
     if args.open:
         import webbrowser

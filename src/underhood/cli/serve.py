@@ -11,7 +11,6 @@ from typing import Literal
 from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.cli.retrieval_options import RetrievalOptions, check_contradiction, nothing_to_quote
-from underhood.core.errors import UserError
 
 KEY = "UNDERHOOD_API_KEY"
 
@@ -25,8 +24,8 @@ class Args(ModelOptions, RetrievalOptions):
     can reach the server; Ctrl-C lets answers finish and ends it.
     """
 
-    model: Positional[tuple[str, ...]]
-    """Runs, Hugging Face folders or hf:OWNER/NAME."""
+    model: Positional[tuple[str, ...]] = ()
+    """Runs, Hugging Face folders or hf:OWNER/NAME; the newest run here if left out."""
 
     port: int = 8000
     """Where to listen; 0 takes any free port."""
@@ -74,11 +73,10 @@ class Args(ModelOptions, RetrievalOptions):
 
 
 def run(args: Args) -> int:
-    if not args.model:
-        raise UserError("there is nothing to serve", fix="Name a MODEL, e.g. underhood serve runs/pydocs")
     check_contradiction(args)
     if args.no_retrieve and args.quote:
         raise nothing_to_quote()
+    from underhood.cli.newest_run import run_or_newest
     from underhood.core.user_folder import user_folder
     from underhood.infer.drafts import DRAFT_TOKENS
     from underhood.infer.engine_spec import EngineSpec
@@ -89,7 +87,8 @@ def run(args: Args) -> int:
     from underhood.web.server import listen, serve
     from underhood.web.settings import ServeSettings
 
-    first = fetch(args.model[0])
+    models = args.model or (str(run_or_newest(None)),)
+    first = fetch(models[0])
     own = (first / "checkpoints").is_dir()
     settings = ServeSettings(
         host=args.host,
@@ -110,7 +109,7 @@ def run(args: Args) -> int:
         draft_tokens=DRAFT_TOKENS if args.speculative else 0,
     )
     registry = ModelRegistry.open(
-        args.model,
+        models,
         stage=args.stage,
         quantize=args.quantize,
         spec=spec,
