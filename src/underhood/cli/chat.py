@@ -21,8 +21,8 @@ class Args(ModelOptions, RetrievalOptions, SamplingOptions):
     turn and only the answers are printed. With an index, answers come from its documents and cite them as [1].
     """
 
-    run: Positional[Path]
-    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
+    run: Positional[Path | None] = None
+    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it; the newest run here if left out."""
 
     stage: str | None = None
     """Which of the run's models; the last one if left out."""
@@ -36,8 +36,10 @@ class Args(ModelOptions, RetrievalOptions, SamplingOptions):
 
 def run(args: Args) -> int:
     from underhood.cli.model_loading import open_for_writing
+    from underhood.cli.newest_run import run_or_newest
 
-    chat = Chat(open_for_writing(args.run, args.stage), args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
+    loaded = open_for_writing(run_or_newest(args.run), args.stage)
+    chat = Chat(loaded, args, interactive=sys.stdin.isatty() and sys.stdout.isatty())
     chat.greet()
     for line in chat.lines():
         if not chat.turn(line):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from underhood.cli.retrieval_options import open_documents
 from underhood.core.errors import UserError, nearest
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from underhood.cli.chat_loop import Chat
     from underhood.infer.chat import ChatSession, Prepare
     from underhood.infer.load import LoadedModel
-    from underhood.infer.sample import SamplingSpec
 
 HELP = """\
   /reset              begins a new conversation
@@ -41,7 +40,8 @@ SETTINGS: dict[str, type] = {
     "repetition_penalty": float,
     "max_tokens": int,
 }
-MAY_BE_OFF = ("top_k", "top_p", "min_p", "seed")
+MAY_BE_OFF: dict[str, float | None] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": None}
+"""Settings that may be off, and the value that this is."""
 OFF = "off"
 
 
@@ -122,7 +122,7 @@ def retrieve(chat: Chat, words: str) -> None:
 def change_setting(chat: Chat, words: str) -> None:
     if not words:
         for known in SETTINGS:
-            value = sampling_of(chat.settings).temperature if known == "temperature" else getattr(chat.settings, known)
+            value = getattr(chat.settings if known == "max_tokens" else chat.sampling, known)
             print(f"  {_shown(known):<18} {OFF if value is None else value}")
         return
     given, _, word = words.partition(" ")
@@ -134,7 +134,7 @@ def change_setting(chat: Chat, words: str) -> None:
             f"there is no setting {given!r}", fix=f"Did you mean {_shown(near)}?" if near else f"There are {known}"
         )
     try:
-        value = None if word == OFF and name in MAY_BE_OFF else SETTINGS[name](word)
+        value = MAY_BE_OFF[name] if word == OFF and name in MAY_BE_OFF else SETTINGS[name](word)
     except ValueError as error:
         kind = "a whole number" if SETTINGS[name] is int else "a number"
         off = f" or {OFF}" if name in MAY_BE_OFF else ""
@@ -155,7 +155,7 @@ def save(chat: Chat, file: str) -> None:
         write_text(path, "\n\n".join(f"**{turn['role']}:** {turn['content']}" for turn in messages) + "\n")
     else:
         facts = {"run": str(chat.loaded.run), "stage": chat.loaded.stage}
-        facts |= {"sampling": asdict(sampling_of(chat.settings)), "messages": messages}
+        facts |= {"sampling": asdict(chat.sampling), "messages": messages}
         write_text(path, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
     chat.notice(f"Saved to {path}.")
 
@@ -174,20 +174,12 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
 
 def check(settings: Args) -> Args:
     """The settings, unless the sampler would refuse them (a `UserError`)."""
-    sampling_of(settings)
+    from underhood.infer.sample import SamplingSpec
+
+    settings.sampling(SamplingSpec())
     if settings.max_tokens < 1:
         raise UserError("max-tokens is out of range", expected="a whole number from 1 up", got=str(settings.max_tokens))
     return settings
-
-
-def sampling_of(settings: Args) -> SamplingSpec:
-    """How an answer without documents is drawn."""
-    from underhood.infer.sample import SamplingSpec
-
-    names = {field.name for field in fields(settings)} & {field.name for field in fields(SamplingSpec)}
-    given: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    given["temperature"] = settings.temperature_or()
-    return SamplingSpec(**given)
 
 
 def _shown(name: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from underhood.cli.chat_commands import COMMANDS, check, sampling_of, talk_with
+from underhood.cli.chat_commands import COMMANDS, check, talk_with
 from underhood.cli.retrieval_options import open_documents
 from underhood.core.errors import UserError, nearest
 from underhood.core.text_files import read_line
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from underhood.cli.chat import Args
     from underhood.infer.chat import PreparedPrompt
     from underhood.infer.load import LoadedModel
+    from underhood.infer.sample import SamplingSpec
     from underhood.retrieve.retriever import Retrieved, Retriever
     from underhood.text.chat import Message
 
@@ -41,6 +42,11 @@ class Chat:
         self.retrieved: Retrieved | None = None
         self.talk = talk_with(loaded, settings.system, prepare=self.prepare)
         self.texts: list[tuple[str, str]] = []
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How an answer without documents is drawn."""
+        return self.settings.sampling(self.loaded.default_sampling(answers=True))
 
     def greet(self) -> None:
         if self.interactive:
@@ -107,7 +113,7 @@ class Chat:
             return PlainPrompt(messages)
         self.retrieved = self.retriever.prepare(messages, quote=self.settings.quote)
         if self.retrieved.hits and self.settings.temperature is None:
-            return replace(self.retrieved, sampling=replace(sampling_of(self.settings), temperature=0.0))
+            return replace(self.retrieved, sampling=replace(self.sampling, temperature=0.0))
         return self.retrieved
 
     def answer(self, text: str) -> None:
@@ -139,7 +145,7 @@ class Chat:
             )
 
     def _pieces(self, text: str) -> Iterator[str]:
-        settings, sampling = self.settings, sampling_of(self.settings)
+        settings, sampling = self.settings, self.sampling
         if self.loaded.chats:
             return self.talk.reply(text, max_new_tokens=settings.max_tokens, sampling=sampling, stop=settings.stop)
         pieces = self.loaded.write(

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 class Args(ModelOptions, RetrievalOptions, SamplingOptions):
     """Continues a prompt with the model of a run and prints what it wrote, nothing else.
 
-    Without PROMPT it reads standard input; an empty prompt begins a new text. With --retrieve the prompt is a question
+    Without PROMPT it reads standard input; an empty prompt begins a new text. Without RUN the newest run here writes;
+    a single argument with a space in it is then the prompt. With --retrieve the prompt is a question
     for a chat model, and the answer comes from documents.
     """
 
-    run: Positional[Path]
-    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it."""
+    run: Positional[Path | None] = None
+    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it; the newest run here if left out."""
 
     prompt: Positional[str | None] = None
     """The text to continue, or the question to answer."""
@@ -68,22 +69,21 @@ def run(args: Args) -> int:
     from underhood.cli.answers import answer_request, retrieval_report
     from underhood.cli.generate_io import GeneratedText, read_grammar, read_stdin
     from underhood.cli.model_loading import open_for_writing
+    from underhood.cli.newest_run import run_or_newest
     from underhood.infer.drafts import Drafter, DraftModel, NgramDrafter
     from underhood.infer.opening import open_draft
     from underhood.infer.sample import SamplingSpec
     from underhood.infer.session import Session
 
-    prompt = read_stdin() if args.prompt is None else args.prompt
-    sampling = SamplingSpec(
-        temperature=args.temperature_or(),
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        seed=args.seed,
-        repetition_penalty=args.repetition_penalty,
-    )
+    named, prompt = args.run, args.prompt
+    if named is not None and prompt is None and " " in str(named) and not named.exists():
+        named, prompt = None, str(named)
+    path = run_or_newest(named)
+    prompt = read_stdin() if prompt is None else prompt
+    args.sampling(SamplingSpec())  # a mistake should not cost the reading of a model
     grammar = read_grammar(args.regex, args.schema)
-    loaded = open_for_writing(args.run, args.stage)
+    loaded = open_for_writing(path, args.stage)
+    sampling = args.sampling(loaded.default_sampling(answers=False))
     draft: Drafter | None = None
     if args.speculative == "ngram":
         draft = NgramDrafter()
@@ -123,7 +123,7 @@ def run(args: Args) -> int:
         print("\n---\n".join(text.text for text in written))
         return 0
     report = {
-        "run": str(args.run),
+        "run": str(path),
         "stage": loaded.stage,
         "prompt": prompt,
         "max_tokens": args.max_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,6 +20,7 @@ from underhood.infer.adapter_folder import adapter_base, is_adapter, merge_adapt
 from underhood.infer.arguments import check_count, check_messages, check_path, check_text, check_texts
 from underhood.infer.cache import device_of
 from underhood.infer.chat import ChatSession, PlainPrompt, Prepare
+from underhood.infer.default_sampling import default_sampling, named_sampling
 from underhood.infer.fetch import fetch
 from underhood.infer.generate import Completion, generate
 from underhood.infer.grammar import Grammar
@@ -46,9 +48,6 @@ PUBLISHED = "published"
 
 IMPORTED = "imported.json"
 """Says where the model of a run came from, in the run of a published one; see `infer.importing`."""
-
-DEFAULT_SAMPLING = SamplingSpec(temperature=0.7, min_p=0.05)
-"""How text is drawn where nothing else is said: lively, but without the long tail that derails a small model."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,6 +138,24 @@ class LoadedModel:
         """Whether it has been trained on conversations."""
         return self.template is not None
 
+    @cached_property
+    def named_sampling(self) -> dict[str, Any]:
+        """How text is drawn by the files that came with the model; empty where they don't say.
+
+        Raises:
+            UserError: its ``generation_config.json`` is damaged.
+        """
+        return named_sampling(self.run)
+
+    def default_sampling(self, *, answers: bool) -> SamplingSpec:
+        """How its text is drawn where nothing else is said: as its files name it, else by its size.
+
+        Args:
+            answers: for answers in a conversation; otherwise for text that goes on.
+        """
+        parameters = parameter_count(self.model)
+        return default_sampling(parameters, answers=answers and self.chats, named=self.named_sampling)
+
     @property
     def stop_ids(self) -> list[int]:
         """The tokens that end a text: end of text, and end of turn."""
@@ -168,7 +185,7 @@ class LoadedModel:
         *,
         max_tokens: int = 128,
         batch_size: int = 64,
-        sampling: SamplingSpec = DEFAULT_SAMPLING,
+        sampling: SamplingSpec | None = None,
     ) -> list[Completion]:
         """Continues many texts at once; see `generate`."""
         check_texts(texts)
@@ -178,7 +195,7 @@ class LoadedModel:
             self.model,
             prompts,
             max_new_tokens=max_tokens,
-            sampling=sampling,
+            sampling=sampling or self.default_sampling(answers=False),
             stop_ids=self.stop_ids,
             batch_size=batch_size,
         )
@@ -192,7 +209,9 @@ class LoadedModel:
             UserError: an unknown or impossible sampling value, or a text longer than the context.
         """
         check_text(text)
-        [completion] = self.complete([text], max_tokens=max_tokens, sampling=sampling_from(DEFAULT_SAMPLING, sampling))
+        [completion] = self.complete(
+            [text], max_tokens=max_tokens, sampling=sampling_from(self.default_sampling(answers=False), sampling)
+        )
         written = zip(completion.ids, completion.logprobs, strict=True)
         tokens = [WrittenToken(id=token, logprob=logprob) for token, logprob in written]
         return WrittenText.of(self.tokenizer, self.tokenizer.decode(completion.ids), tokens)
@@ -201,7 +220,9 @@ class LoadedModel:
         """The same text as `generate` gives, in pieces, as it is written."""
         check_text(text)
         check_count(max_tokens, "max_tokens")
-        tokens = self.stream_tokens(text, max_tokens=max_tokens, sampling=sampling_from(DEFAULT_SAMPLING, sampling))
+        tokens = self.stream_tokens(
+            text, max_tokens=max_tokens, sampling=sampling_from(self.default_sampling(answers=False), sampling)
+        )
         return decode_stream(self.tokenizer, (token.id for token in tokens))
 
     def stream_tokens(
@@ -209,12 +230,15 @@ class LoadedModel:
         text: str,
         *,
         max_tokens: int = 128,
-        sampling: SamplingSpec = DEFAULT_SAMPLING,
+        sampling: SamplingSpec | None = None,
         session: Session | None = None,
     ) -> Iterator[WrittenToken]:
         """Continues a text token by token, in a session that may have read its beginning before."""
         return (session or Session(self.model)).stream(
-            self.prompt_ids(text), max_new_tokens=max_tokens, sampling=sampling, stop_ids=self.stop_ids
+            self.prompt_ids(text),
+            max_new_tokens=max_tokens,
+            sampling=sampling or self.default_sampling(answers=False),
+            stop_ids=self.stop_ids,
         )
 
     def write(
@@ -222,7 +246,7 @@ class LoadedModel:
         text: str,
         *,
         max_tokens: int = 128,
-        sampling: SamplingSpec = DEFAULT_SAMPLING,
+        sampling: SamplingSpec | None = None,
         stop: Sequence[str] = (),
         grammar: Grammar | None = None,
         session: Session | None = None,
@@ -236,7 +260,7 @@ class LoadedModel:
         request = Request(
             prompt=self.prompt_ids(text),
             max_new_tokens=max_tokens,
-            sampling=sampling,
+            sampling=sampling or self.default_sampling(answers=False),
             stop_ids=frozenset(self.stop_ids),
             stop=tuple(stop),
             grammar=grammar,
@@ -266,7 +290,7 @@ class LoadedModel:
         check_count(max_tokens, "max_tokens")
         talk = self.conversation(system, prepare=prepare)
         talk.messages += messages[:-1]
-        chosen = sampling_from(DEFAULT_SAMPLING, sampling)
+        chosen = sampling_from(self.default_sampling(answers=True), sampling)
         answer = "".join(talk.reply(messages[-1]["content"], max_new_tokens=max_tokens, sampling=chosen))
         return WrittenText.of(self.tokenizer, answer, talk.written)
 

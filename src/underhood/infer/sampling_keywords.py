@@ -12,7 +12,10 @@ from underhood.infer.sample import SamplingSpec
 
 
 class SamplingKeywords(TypedDict, total=False):
-    """The fields of `SamplingSpec` as keyword arguments; what is left out comes from `DEFAULT_SAMPLING`."""
+    """The fields of `SamplingSpec` as keyword arguments; what is left out is the model's default.
+
+    See `infer.default_sampling`.
+    """
 
     temperature: float
     top_k: int | None

@@ -10,7 +10,6 @@ from typing import Any
 from underhood.core.errors import UserError
 from underhood.infer.grammar import Grammar
 from underhood.infer.json_schema import closed_schema
-from underhood.infer.load import DEFAULT_SAMPLING
 from underhood.infer.request import Request
 from underhood.infer.sample import SamplingSpec
 from underhood.retrieve.retriever import Retrieved
@@ -90,7 +89,7 @@ def ask_chat(body: ChatRequest, served: Served, settings: ServeSettings) -> Chat
             stop_ids=frozenset(served.loaded.stop_ids),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=grammar,
-            **_shared(body, served, settings, sampling_with(retrieved)),
+            **_shared(body, served, settings, sampling_with(retrieved, served.loaded)),
         ),
         tools,
         messages,
@@ -219,7 +218,7 @@ def check_length(served: Served, ids: Sequence[int], param: str) -> None:
         raise invalid(f"Token ids end at {served.loaded.spec.vocab_size - 1}.", param)
 
 
-def sampling_of(body: GenerationBody, default: SamplingSpec = DEFAULT_SAMPLING) -> SamplingSpec:
+def sampling_of(body: GenerationBody, default: SamplingSpec) -> SamplingSpec:
     """How a request's text is drawn: by `default` where it names none of the fields that cut the distribution."""
     named = {name: getattr(body, name) for name in ("temperature", "top_p", "top_k", "min_p")}
     given = {name: value for name, value in named.items() if value is not None}
@@ -236,7 +235,7 @@ def sampling_of(body: GenerationBody, default: SamplingSpec = DEFAULT_SAMPLING) 
 
 
 def _shared(
-    body: GenerationBody, served: Served, settings: ServeSettings, sampling: SamplingSpec = DEFAULT_SAMPLING
+    body: GenerationBody, served: Served, settings: ServeSettings, sampling: SamplingSpec | None = None
 ) -> dict[str, Any]:
     if (body.n or 1) > settings.max_choices:
         raise invalid(f"n is at most {settings.max_choices} here.", "n")
@@ -245,7 +244,7 @@ def _shared(
         raise invalid(f"Token ids end at {last}.", "logit_bias")
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     return {
-        "sampling": sampling_of(body, sampling),
+        "sampling": sampling_of(body, sampling or served.loaded.default_sampling(answers=False)),
         "stop": tuple(stop),
         "n": body.n or 1,
         "cache_salt": body.cache_salt or "",

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from underhood.core.errors import UserError
-from underhood.infer.load import DEFAULT_SAMPLING
+from underhood.infer.load import LoadedModel
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.retrieve.highlight import matched_spans
 from underhood.retrieve.passages import Passage
@@ -60,10 +60,10 @@ def retrieve(
         raise ApiError(400, str(error), param="retrieve") from error
 
 
-def sampling_with(retrieved: Retrieved | None) -> SamplingSpec:
+def sampling_with(retrieved: Retrieved | None, loaded: LoadedModel) -> SamplingSpec:
     """How an answer is drawn unless a request says otherwise: from passages greedily, like everywhere in Underhood."""
     if retrieved is None or not retrieved.hits:
-        return DEFAULT_SAMPLING
+        return loaded.default_sampling(answers=True)
     return retrieved.sampling or GREEDY
 
 

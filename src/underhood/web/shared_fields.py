@@ -48,8 +48,8 @@ class StreamOptions(Body):
 class GenerationBody(Body):
     """What chat and plain completions share.
 
-    Where a request names none of `temperature`, `top_p`, `top_k` and `min_p`, text is drawn as everywhere in Underhood
-    (`infer.load.DEFAULT_SAMPLING`); where it names one, only those that it names count.
+    Where a request names none of `temperature`, `top_p`, `top_k` and `min_p`, text is drawn as the model's files name
+    it, else by the model's size (`infer.default_sampling`); where it names one, only those that it names count.
     """
 
     model: str = Field(max_length=512)

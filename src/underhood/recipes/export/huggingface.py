@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.infer.load import DEFAULT_SAMPLING, IMPORTED, LoadedModel
+from underhood.infer.default_sampling import FIELDS
+from underhood.infer.load import IMPORTED, LoadedModel
+from underhood.infer.sample import PURE_SAMPLING
 from underhood.infer.tokenizer_files import TOKENIZER_GGUF, MissingTokenizer, copy_tokenizer_files
 from underhood.models.decoder import Decoder
 from underhood.models.gguf_reader import is_gguf
@@ -153,9 +155,11 @@ def generation_config(loaded: LoadedModel) -> dict[str, Any]:
     """How text is drawn where nothing else is said: as Underhood itself draws it, up to any token that ends a text."""
     ids: dict[str, Any] = {key: id for key, id in special_ids(loaded).items() if id is not None}
     stops = {"eos_token_id": loaded.stop_ids} if loaded.stop_ids else {}
-    return (
-        ids | stops | {"do_sample": True, "temperature": DEFAULT_SAMPLING.temperature, "min_p": DEFAULT_SAMPLING.min_p}
-    )
+    sampling = loaded.default_sampling(answers=True)
+    if sampling.greedy:
+        return ids | stops | {"do_sample": False}
+    named = {name: value for name in FIELDS if (value := getattr(sampling, name)) != getattr(PURE_SAMPLING, name)}
+    return ids | stops | {"do_sample": True} | named
 
 
 def _write_voice(folder: Path, loaded: LoadedModel) -> None:
