@@ -43,9 +43,9 @@ def test_plain_progress_has_no_control_codes_and_few_lines():
     assert text.splitlines() == [
         "data      source pydocs",
         "data      done in 3.2 s · documents 670 · bytes 2,310,482",
-        "pretrain    5%  loss 2.500  41.2k tok/s  63% of peak",
-        "pretrain   55%  loss 2.500  41.2k tok/s  63% of peak  0:09 left",
-        "pretrain  100%  loss 2.500  41.2k tok/s  63% of peak  0:00 left",
+        "pretrain    5%  train 2.500 nats/token  41.2k tok/s  63% of peak",
+        "pretrain   55%  train 2.500 nats/token  41.2k tok/s  63% of peak  0:09 left",
+        "pretrain  100%  train 2.500 nats/token  41.2k tok/s  63% of peak  0:00 left",
         "pretrain  step 3 made no update: the loss was not finite",
     ]
 
@@ -65,7 +65,7 @@ def test_terminal_redraws_one_line_that_ends_readable():
 
 def test_terminal_redraws_at_most_ten_times_a_second():
     fast = follow(FakeTerminal(), steps=1000, seconds_per_step=0.001)
-    assert fast.count("loss 2.500") <= 20
+    assert fast.count("train 2.500") <= 20
 
 
 def count(stream: io.StringIO, *, seconds: float) -> str:
@@ -107,10 +107,36 @@ def test_step_line_of_everything_fits_80_columns_and_narrows_from_the_least_need
         "utilisation": 0.63,
     }
     whole = step_line("pretrain", event, 725.0)
-    assert whole == "pretrain  100%  loss 4.000  2.10 bits/byte  41.2k tok/s  63% of peak  12:05 left"
-    assert len(whole) == 80
-    assert step_line("pretrain", event, 725.0, 60) == "pretrain  100%  loss 4.000  2.10 bits/byte  12:05 left"
+    assert whole == "pretrain  100%  train 2.10 bits/byte  41.2k tok/s  63% of peak  12:05 left"
+    assert step_line("pretrain", event, 725.0, 62) == "pretrain  100%  train 2.10 bits/byte  41.2k tok/s  12:05 left"
+    both = step_line("pretrain", event, 725.0, 80, {"loss": 4.2, "bits_per_byte": 2.25})
+    assert both == "pretrain  100%  train 2.10 · held out 2.25 bits/byte  41.2k tok/s  12:05 left"
+    assert len(both) <= 80
+    answers = step_line("sft", {"step": 1, "steps": 4, "loss": 1.5}, None, 80, {"loss": 1.75, "answer_accuracy": 0.5})
+    assert answers == "sft        25%  train 1.500 · held out 1.750 nats/token"
     assert step_line("pretrain", event, 3840.0, 10) == "pretrain  100%  1 h 04 left"
+
+
+def test_samples_are_told_in_two_lines_after_their_prompt_and_held_out_loss_in_the_stages_line():
+    stream = io.StringIO()
+    log = RunLog(None)
+    with StageProgress(log, console(stream), every=0.0):
+        log.event("pretrain", "sample", step=0, share=0.0, prompt="os.path.join(a)\n", text="\x00\n" + 60 * "word ")
+        log.event("pretrain", "eval", step=1, loss=3.0, bits_per_byte=1.5)
+        log.event("pretrain", "step", step=1, steps=2, loss=2.0, bits_per_byte=1.0)
+        log.event("pretrain", "sample", step=2, share=1.0, prompt="os.path.join(a)\n", text="Join.")
+        log.event("pretrain", "best", step=1, last_step=2, loss=3.0, last_loss=3.5)
+        log.event("pretrain", "end", seconds=1.0, tokens=9, loss=2.0)
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert lines[0] == "pretrain  after “os.path.join(a)” it writes"
+    assert lines[1].startswith("   0%     · ⏎ word")
+    assert lines[2].startswith("          word")
+    assert lines[2].endswith("…")
+    assert "train 1.00 · held out 1.50 bits/byte" in lines[3]
+    assert lines[4] == " 100%     Join."
+    assert lines[5].startswith("pretrain  kept the weights of step 1, the best on held-out text (loss 3.000; 3.500 at")
+    assert lines[-1] == "pretrain  done in 1 s · 9 tokens · train 2.000 · held out 3.000 nats/token"
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_events_of_a_build_are_told_in_words():
@@ -135,7 +161,7 @@ def test_events_of_a_build_are_told_in_words():
         "done in 4 s · 4,096 tokens of 3.35 bytes on average · the text is 640 k of them to train on, 55.3 k held out",
         "done in 5 s · 3.34 M parameters. 150 s are left for training.",
         "1,200 steps, about 1 min 05 s",
-        "done in 1 min 01 s · 1.20 M tokens · loss 2.500",
+        "done in 1 min 01 s · 1.20 M tokens · train 2.500",
         "base: bits per byte 1.7 · x 0.61",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,20 @@ def measured(event: Mapping[str, Any]) -> str:
     return f"step {event['step']:,} · {facts_of(event)}" if "step" in event else facts_of(event)
 
 
+SAMPLE_LINES = 2
+"""Lines of a sample that the terminal shows."""
+
+
+def sample_lines(event: Mapping[str, Any], width: int) -> list[str]:
+    """What a model wrote during its training, line breaks as ⏎, cut to `SAMPLE_LINES` lines."""
+    text = "".join(c if c.isprintable() else "·" for c in str(event["text"]).strip().replace("\n", " ⏎ "))
+    lines = textwrap.wrap(" ".join(text.split()), width) or ["(nothing)"]
+    if len(lines) > SAMPLE_LINES:
+        lines = lines[:SAMPLE_LINES]
+        lines[-1] = f"{lines[-1][: width - 1].rstrip()}…"
+    return lines
+
+
 def facts_of(event: Mapping[str, Any]) -> str:
     """The free-form keys of any event: ``documents 670 · bytes 2,310,482``."""
     hidden = {"time", "stage", "kind", "seconds", "step"}
@@ -73,7 +88,7 @@ def _plan(event: Mapping[str, Any]) -> str:
 
 
 def _training(event: Mapping[str, Any]) -> str:
-    loss = "" if event["loss"] is None else f" · loss {event['loss']:.3f}"
+    loss = "" if event["loss"] is None else f" · train {event['loss']:.3f}"
     return f"{count(event['tokens'], ' ')} tokens{loss}"
 
 

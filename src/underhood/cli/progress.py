@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from underhood.cli.event_text import beginning, ending, measured
+from underhood.cli.event_text import beginning, ending, measured, sample_lines
 from underhood.core.runlog import RunLog
+from underhood.recipes.stages.display import best_weights
 from underhood.recipes.stages.registry import find_stage
 from underhood.ui import formatting
 from underhood.ui.terminal import WIDTH
 
 STAGE_WIDTH = 10
+_BITS = ("bits_per_byte", "bits/byte", 2)
 
 
 def stage_style(stage: str) -> str:
@@ -82,6 +84,8 @@ class StageProgress:
         self._lines: dict[str, Text] = {}
         self._first: dict[str, tuple[float, int]] = {}
         self._shown: dict[str, float] = {}
+        self._held_out: dict[str, Mapping[str, Any]] = {}
+        self._prompted: set[str] = set()
         self._live = None if self.plain else Live(console=out, auto_refresh=False, transient=True)
 
     def __enter__(self) -> StageProgress:
@@ -107,10 +111,18 @@ class StageProgress:
             self._say(stage, beginning(event), style="bold")
         elif kind == "end":
             self._lines.pop(stage, None)
-            self._say(stage, ending(event))
+            held_out = self._held_out.pop(stage, {}).get("loss")
+            words = "" if held_out is None else f" · held out {held_out:.3f} nats/token"
+            self._say(stage, ending(event) + words)
             self._redraw()
+        elif kind == "eval" and "step" in event and find_stage(stage) is not None:
+            self._held_out[stage] = event
         elif kind == "eval":
             self._say(stage, measured(event))
+        elif kind == "sample":
+            self._sample(stage, event)
+        elif kind == "best":
+            self._say(stage, best_weights(event))
         elif kind == "note":
             self._say(stage, str(event["text"]))
         elif kind == "skip":
@@ -124,7 +136,8 @@ class StageProgress:
         left = event.get("seconds_left")
         if left is None and step > first_step:
             left = (now - first_time) / (step - first_step) * (steps - step)
-        self._lines[stage] = Text(step_line(stage, event, left, self.out.width), style=stage_style(stage))
+        line = step_line(stage, event, left, self.out.width, self._held_out.get(stage))
+        self._lines[stage] = Text(line, style=stage_style(stage))
         if now - self._shown.get(stage, float("-inf")) < self.every and step < steps:
             return
         self._shown[stage] = now
@@ -151,6 +164,15 @@ class StageProgress:
             self.out.print(self._lines.pop(work), soft_wrap=True)
         self._redraw()
 
+    def _sample(self, stage: str, event: Mapping[str, Any]) -> None:
+        """What the model wrote, in one or two lines; its prompt once, before the first."""
+        if stage not in self._prompted:
+            self._prompted.add(stage)
+            self._say(stage, f"after “{' '.join(str(event['prompt']).split())}” it writes")
+        first, *more = sample_lines(event, self.out.width - STAGE_WIDTH)
+        for label, line in ((f"{event['share']:5.0%}", first), *(("", line) for line in more)):
+            self.out.print(Text(f"{label:<{STAGE_WIDTH}}", style="dim") + Text(line), soft_wrap=True)
+
     def _redraw(self) -> None:
         if self._live is not None:
             self._live.update(Text("\n").join(self._lines.values()), refresh=True)
@@ -162,13 +184,24 @@ class StageProgress:
             self.out.print((name + Text(line)) if line else name, soft_wrap=True)
 
 
-def step_line(stage: str, event: Mapping[str, Any], seconds_left: float | None, width: int = WIDTH) -> str:
-    """The progress of one stage in one line; where it does not fit, the least needed figures are left out."""
+def step_line(
+    stage: str,
+    event: Mapping[str, Any],
+    seconds_left: float | None,
+    width: int = WIDTH,
+    held_out: Mapping[str, Any] | None = None,
+) -> str:
+    """The progress of one stage in one line; where it does not fit, the least needed figures are left out.
+
+    Args:
+        held_out: the last measurement on held-out data.
+    """
     parts: list[tuple[int, str]] = [(0, f"{event['step'] / max(event['steps'], 1):4.0%}")]  # (what goes first, text)
-    if event.get("loss") is not None:
-        parts.append((1, f"loss {event['loss']:.3f}"))
-    if event.get("bits_per_byte") is not None:
-        parts.append((2, f"{event['bits_per_byte']:.2f} bits/byte"))
+    name, unit, digits = ("loss", "nats/token", 3) if event.get("bits_per_byte") is None else _BITS
+    if event.get(name) is not None:
+        train = f"train {event[name]:.{digits}f}"
+        other = None if held_out is None else held_out.get(name)
+        parts.append((1, f"{train} {unit}" if other is None else f"{train} · held out {other:.{digits}f} {unit}"))
     if event.get("tokens_per_second") is not None:
         parts.append((3, f"{formatting.count(event['tokens_per_second'], '')} tok/s"))
     if event.get("utilisation") is not None:

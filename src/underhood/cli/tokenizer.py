@@ -38,8 +38,8 @@ class Args:
     text_field: str | None = None
     """The field or column that holds the text in JSON lines, CSV, TSV or Parquet."""
 
-    vocab_size: int = BuildSpec.vocab_size
-    """Tokens, special ones included."""
+    vocab_size: int | None = BuildSpec.vocab_size
+    """Tokens, special ones included; by the amount of text if left out, up to 2,048."""
 
     held_out: float = BuildSpec.held_out
     """Share of the bytes that a run never trains on."""
@@ -82,11 +82,12 @@ def to_file(args: Args, out: Console) -> dict[str, Any]:
     from underhood.data.clean import clean
     from underhood.data.sources import load_corpus
     from underhood.text.bpe import train_bpe
+    from underhood.train.text_amount import fitting_vocabulary
 
     corpus, _ = clean(load_corpus(args.data, text_field=args.text_field))
     out.print(f"Learning from {len(corpus):,} documents, {corpus.bytes:,} bytes.")
     texts = [document.text for document in corpus.documents]
-    tokenizer = train_bpe(texts, vocab_size=args.vocab_size)
+    tokenizer = train_bpe(texts, vocab_size=args.vocab_size or fitting_vocabulary(corpus.bytes))
     tokens = sum(map(len, tokenizer.encode_batch(texts)))
     tokenizer.save(args.out)
     return {

@@ -8,7 +8,9 @@ kind      keys
 ========  ============================================================================================
 start     what the stage is about to do (free-form facts)
 step      step, steps, loss (nats per token), tokens, lr, grad_norm, tokens_per_second, and what a loss adds
-eval      step, and one key per measured quantity
+eval      step, and one key per measured quantity; in a training stage they are of held-out data
+sample    step, share (of the stage, 0 to 1), prompt, text: what the model wrote then
+best      step, loss (held out) of the weights that were kept; last_step, last_loss of those that were not
 save      step, path (relative to the run folder)
 schedule  step, steps (how many there will be, as decided after `step`), decay_step (where the learning rate falls)
 skip      step, reason (a step without update: the loss was not finite)

@@ -7,9 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from underhood.core.checkpoint import newest
+from underhood.core.checkpoint import MANIFEST, STEP_NAME, newest
 from underhood.core.errors import UserError, nearest
 from underhood.infer.model_table import named_models
+
+SNAPSHOTS = "snapshots"
+"""Folder of a run with small checkpoints, of weights alone, that show how a model came to be."""
+
+CHECKPOINT_FOLDERS = (SNAPSHOTS, "checkpoints")
+"""Where a run's checkpoints are; what a later one holds counts before an earlier one."""
 
 SURELY_MEANT = 0.8
 """Likeness (difflib's ratio) from which a name of the model table is offered before the runs that there are."""
@@ -34,6 +40,16 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
         return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def steps_on_disk(run: Path, model: str) -> dict[int, Path]:
+    """The checkpoints of a run's model by step, snapshots among them."""
+    return {
+        int(match[1]): path
+        for kind in CHECKPOINT_FOLDERS
+        for path in (run / kind / model).glob("step-*")
+        if (match := STEP_NAME.fullmatch(path.name)) and (path / MANIFEST).is_file()
+    }
 
 
 def find_stage(folder: Path, stage: str | None) -> tuple[str, Path]:

@@ -22,6 +22,7 @@ from underhood.retrieve.collect import corpus_passages
 from underhood.retrieve.documentation import documentation_passages
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
 from underhood.text.bpe import train_bpe
+from underhood.train.text_amount import fitting_vocabulary
 
 ALWAYS_TRAINED = ("module builtins", "module os.path")
 """Documents of pydocs that a newcomer's first questions are about."""
@@ -51,8 +52,9 @@ def prepare_data(run: Run) -> None:
     if start_model is not None or run.tokenizer_file.exists():
         tokenizer = run.tokenizer
     else:
-        run.log.event("tokenizer", "start", vocab_size=spec.vocab_size)
-        tokenizer = train_bpe((document.text for document in train.documents), vocab_size=spec.vocab_size)
+        vocab_size = spec.vocab_size or fitting_vocabulary(train.bytes)
+        run.log.event("tokenizer", "start", vocab_size=vocab_size)
+        tokenizer = train_bpe((document.text for document in train.documents), vocab_size=vocab_size)
         tokenizer.save(run.tokenizer_file)
     tokenizer_seconds = time.perf_counter() - started
     for split, chosen in (("train", train), ("held_out", held_out)):

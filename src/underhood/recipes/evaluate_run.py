@@ -13,7 +13,7 @@ from underhood.evals.table import ResultsTable
 from underhood.models.base import BuiltModel
 from underhood.recipes.evaluation import REWARD_BETA, EvalSize, Evaluated, baselines, evaluate
 from underhood.recipes.grounded_evaluation import refused_example, showcase
-from underhood.recipes.preparation import Clock, Prepared, prepare
+from underhood.recipes.preparation import Clock, Prepared, prepare, run_retriever
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_jobs import load_model, planned_stages
@@ -21,8 +21,6 @@ from underhood.recipes.stages.registry import Stage, all_stages, stage_of_model
 from underhood.recipes.start_model import BEFORE, before_stage, lineage_of
 from underhood.recipes.summary import samples_side_by_side
 from underhood.recipes.tuning_plan import tuning_eval_size
-from underhood.retrieve.retriever import Retriever
-from underhood.retrieve.template import TAUGHT, TUNED
 
 
 def evaluate_run(run: Run, *, restart: bool = False) -> ResultsTable:
@@ -89,7 +87,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}
         run.log.event("eval", "eval", model=stage.model, **figures)
-        retriever = _retriever(run.spec, prepared)
+        retriever = run_retriever(run.spec, prepared)
         if stage is stages[-1] and stage.chats and retriever is not None:
             inputs = (model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
             examples, refused = showcase(*inputs), refused_example(*inputs)
@@ -124,13 +122,7 @@ def _evaluate(
             seed=spec.seed,
             beta=getattr(spec.stage_settings(stage), "beta", REWARD_BETA),
             reference=reference,
-            retriever=_retriever(spec, prepared),
+            retriever=run_retriever(spec, prepared),
             template=prepared.template,
             device=device.torch,
         )
-
-
-def _retriever(spec: BuildSpec, prepared: Prepared) -> Retriever | None:
-    """The search behind the questions that are answered from passages, if the data has such questions."""
-    template = TAUGHT if spec.from_ is None else TUNED
-    return None if prepared.index is None else Retriever(prepared.index, template, tokenizer=prepared.tokenizer)

@@ -14,7 +14,7 @@ from underhood.data.pack import EvaluationWindows
 from underhood.data.preferences import Pair
 from underhood.data.questions import Question
 from underhood.data.shards import TokenShards
-from underhood.evals.compression import compressors_bits_per_byte
+from underhood.evals.compression import compressors_bits_per_byte, compressors_bytes
 from underhood.evals.generation import GeneratedAnswer, evaluate_answers, evaluate_refusals
 from underhood.evals.intervals import wilson
 from underhood.evals.multiple_choice import ChoiceReport, encode_chat_choices, encode_choices, score_choices
@@ -29,6 +29,9 @@ from underhood.recipes.stages.registry import Stage
 from underhood.recipes.training_data import END, SEEN, UNSEEN, ReferenceAnswer, StageData, chosen
 from underhood.retrieve.retriever import Retriever
 from underhood.text.chat import CHATML, Template
+
+UNPRIMED = "bz2 on its own"
+"""The compressor as people use it: on the held-out text alone."""
 
 BITS, ENDS = "bits per byte", "answers that end"
 NGRAM_ORDER = 5
@@ -119,6 +122,10 @@ def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -
         Measurement(name=name, value=value, unit="bits/byte", higher_is_better=False, n=len(held_out))
         for name, value in compressors_bits_per_byte(*texts).items()
     ]
+    alone = 8 * compressors_bytes("\0".join(texts[1]).encode())["bz2"] / max(held_out.bytes, 1)
+    measurements.append(
+        Measurement(name=UNPRIMED, value=alone, unit="bits/byte", higher_is_better=False, n=len(held_out))
+    )
     model = NGramSpec(order=NGRAM_ORDER, vocab_size=tokenizer.vocab_size).build()
     start = train.eot_id  # what the windows of `EvaluationWindows` open a document with
     model.fit(np.concatenate([[start], train.document(n)]) for n in range(len(train)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -25,9 +26,12 @@ from underhood.recipes.training import optimizer_spec
 from underhood.recipes.training_data import StageData, read_stage_data
 from underhood.recipes.tuning_plan import plan_tuning
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
+from underhood.retrieve.retriever import Retriever
+from underhood.retrieve.template import TAUGHT, TUNED
 from underhood.text.chat import CHATML, Template
 from underhood.train.hardware import Hardware, measure_hardware
 from underhood.train.plan import Plan, StageRequest, check_overrides, make_plan
+from underhood.train.text_amount import MOST_TOKENS, fitting_dropout, most_passes
 
 BASELINE_SECONDS_PER_BYTE = 3.5e-6
 REPORT_SECONDS = 2.0
@@ -45,6 +49,12 @@ class Prepared:
     template: Template
     plan: Plan
     hardware: Hardware
+
+
+def run_retriever(spec: BuildSpec, prepared: Prepared) -> Retriever | None:
+    """The search behind the questions that are answered from passages, if the data has such questions."""
+    template = TAUGHT if spec.from_ is None else TUNED
+    return None if prepared.index is None else Retriever(prepared.index, template, tokenizer=prepared.tokenizer)
 
 
 class Clock:
@@ -74,7 +84,7 @@ def prepare(run: Run, clock: Clock) -> Prepared:
         torch.set_num_threads(spec.threads)
     try:
         choose_device(spec.device)
-        check_overrides(spec.overrides, spec.vocab_size)
+        check_overrides(spec.overrides, spec.vocab_size or MOST_TOKENS)
         prepare_data(run)
         data = read_stage_data(run.path / "data")
         documents, held_out = run.open_shards("train"), run.open_shards("held_out")
@@ -160,6 +170,9 @@ def plan_training(
                 tokens=size.tokens,
                 row_tokens=size.row_tokens,
                 epochs=stage.epochs,
+                unique_tokens=documents.tokens if stage.starts_from is None else math.inf,
+                passes=most_passes(documents.bytes) if stage.starts_from is None else math.inf,
+                dropout=fitting_dropout(documents.bytes) if stage.starts_from is None else 0.0,
                 cost=stage.cost,
                 steps=spec.stage_settings(stage).steps,
             )

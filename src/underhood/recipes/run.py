@@ -20,6 +20,7 @@ from underhood.core.runlog import RunLog
 from underhood.core.toml import read_toml, toml_text
 from underhood.data.shards import TokenShards
 from underhood.infer.load import IMPORTED
+from underhood.infer.stages import SNAPSHOTS
 from underhood.infer.tokenizer_files import BESIDE
 from underhood.recipes.published_run import refuse_published
 from underhood.recipes.spec import BuildSpec
@@ -203,6 +204,10 @@ class Run:
     def checkpoints(self, model: str) -> Path:
         return self.path / "checkpoints" / model
 
+    def snapshots(self, model: str) -> Path:
+        """Weights of a model at steps of its training, small and without optimiser (see `recipes.film`)."""
+        return self.path / SNAPSHOTS / model
+
     def adapter_training(self, model: str) -> Path:
         """Checkpoints of the adapters that make a model, from which their training goes on."""
         return self.path / "training" / model
@@ -224,6 +229,7 @@ class Run:
         for model in reversed(models):
             shutil.rmtree(self.checkpoints(model), ignore_errors=True)
             shutil.rmtree(self.adapter_training(model), ignore_errors=True)
+            shutil.rmtree(self.snapshots(model), ignore_errors=True)
 
     # What is decided or found out once and needed by a resumed run: small JSON files in the folder.
 

@@ -28,7 +28,7 @@ class BuildSpec(PlanOverrides):
         minutes: how long the whole job may take.
         seed: seed of everything that is random.
         held_out: share of the bytes that is never trained on.
-        vocab_size: tokens, special ones included.
+        vocab_size: tokens, special ones included; by the amount of text if left out, up to 2,048.
         device: where to compute: cpu, cuda, cuda:1, mps; if left out, the fastest there is.
         dtype: the format of matrix products; if left out, bfloat16 where that is faster.
         threads: CPU threads; if left out, PyTorch decides.
@@ -52,7 +52,7 @@ class BuildSpec(PlanOverrides):
     minutes: float = 5.0
     seed: int = 0
     held_out: float = 0.08
-    vocab_size: int = 2048
+    vocab_size: int | None = None
     device: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     threads: int | None = None
@@ -66,7 +66,7 @@ class BuildSpec(PlanOverrides):
     def __post_init__(self):
         if not self.minutes > 0:
             raise ValueError(f"minutes must be positive, got {self.minutes}")
-        if self.vocab_size < 300:
+        if self.vocab_size is not None and self.vocab_size < 300:
             raise ValueError(
                 f"vocab_size must be at least 300 (256 bytes, specials, some merges), got {self.vocab_size}"
             )

@@ -15,7 +15,8 @@ from underhood.models.base import BuiltModel
 from underhood.models.restore import restore
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.feedback import learn_from_feedback
-from underhood.recipes.preparation import Clock, Prepared, prepare
+from underhood.recipes.film import Film, planned_snapshots, question_prompt, text_prompt
+from underhood.recipes.preparation import Clock, Prepared, prepare, run_retriever
 from underhood.recipes.published_run import refuse_published
 from underhood.recipes.run import Run, differences
 from underhood.recipes.spec import BuildSpec
@@ -234,6 +235,7 @@ def train_in_run(
         model=model.to(device.torch),
         data=prepared.data,
         documents=prepared.documents,
+        held_out=prepared.held_out,
         settings=settings,
         tokenizer=prepared.tokenizer,
         plan=planned,
@@ -252,9 +254,33 @@ def train_in_run(
     }
     folder = run.checkpoints(stage.model) if lora is None else run.adapter_training(stage.model)
     made = {"checkpoints": folder, "state": state, "parallel": parallel, "lora": lora}
-    train_stage(stage, inputs, spec, prepared.hardware, log=run.log, **made)
+    sharded = parallel == "fsdp" and rank_and_size()[1] > 1  # one process alone can't ask its part of a model
+    film = None if sharded else _film(run, stage, inputs, prepared, state, lora is None)
+    train_stage(stage, inputs, spec, prepared.hardware, log=run.log, film=film, **made)
     if lora is not None:
         on_first_rank(lambda: fold_adapters(run, stage, model, spec.from_ or ""))
+
+
+def _film(run: Run, stage: Stage, inputs: StageInputs, prepared: Prepared, state: dict[str, Any], whole: bool) -> Film:
+    """Samples of the stage as events, and snapshots if `whole` checkpoints are kept; only the first process writes."""
+    plan, tokenizer = inputs.plan, prepared.tokenizer
+    if stage.chats:
+        prompt = question_prompt(prepared.data, run_retriever(run.spec, prepared), tokenizer, prepared.template)
+    else:
+        prompt = text_prompt(prepared.held_out, tokenizer)
+    steps = planned_snapshots(
+        inputs.model, plan.steps, plan.seconds, fresh=source_model(run.spec, prepared.plan, stage) is None
+    )
+    return Film(
+        inputs.model,
+        stage.name,
+        tokenizer,
+        run.log,
+        prompt=prompt,
+        seconds=plan.seconds,
+        snapshots=(run.snapshots(stage.model), steps) if whole and rank_and_size()[0] == 0 else None,
+        facts=state,
+    )
 
 
 def few_steps_warning(run: Run, stage: Stage) -> str | None:

@@ -18,15 +18,24 @@ from underhood.core.device import Device
 from underhood.core.protocols import CountedModel
 from underhood.core.runlog import RunLog
 from underhood.nn.lora import LoRASpec
+from underhood.recipes.film import Film
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, StageInputs, get_stage
 from underhood.train.distributed import DataParallel, on_first_rank, rank_and_size, shard_model
+from underhood.train.dropout import ResidualDropout
 from underhood.train.hardware import Hardware
+from underhood.train.held_out import HeldOut
 from underhood.train.loop import FitResult, FitSpec, Objective, fit
 from underhood.train.optim import AdamWSpec, MuonAdamWSpec, OptimizerSpec
 from underhood.train.plan import StagePlan, training_flops
 from underhood.train.schedule import ScheduleSpec
 from underhood.train.stopping import Interrupted
+
+HELD_OUT_COST = 0.008
+"""Share of a stage's time for its held-out loss; a forward pass takes a third of a training step."""
+
+LEAST_HELD_OUT, MOST_HELD_OUT = 512, 32_768
+"""Tokens of held-out data in one measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +65,14 @@ class Trainer:
     peak_flops: float = 0.0
     parallel: DataParallel = "ddp"
 
-    def train(self, model: nn.Module, objective: Objective) -> FitResult:
+    def train(
+        self, model: nn.Module, objective: Objective, held_out: HeldOut | None = None, film: Film | None = None
+    ) -> FitResult:
         """Trains `model` in place; with several processes its parameters are sharded if `parallel` says so.
+
+        Args:
+            held_out: measured now and then.
+            film: watches the training.
 
         Raises:
             Interrupted: the user stopped it; a checkpoint has been written.
@@ -77,6 +92,8 @@ class Trainer:
             device=self.device,
             checkpoints=self.checkpoints,
             state=dict(self.state or {}),
+            held_out=held_out,
+            watch=film,
             flops_per_token=self.flops_per_token,
             peak_flops=self.peak_flops,
         )
@@ -93,10 +110,12 @@ def train_stage(
     state: Mapping[str, Any],
     parallel: DataParallel = "ddp",
     lora: LoRASpec | None = None,
+    film: Film | None = None,
 ) -> FitResult:
     """Trains the model of `inputs` as its stage says.
 
     Args:
+        film: watches the training.
         lora: the adapters that the model has got: only they learn, and checkpoints hold nothing else.
         state: facts for every checkpoint.
         parallel: how several processes share the work (see `train.distributed`).
@@ -108,10 +127,14 @@ def train_stage(
     if isinstance(model, CountedModel):
         return _count(stage, inputs, model, log, checkpoints, state)
     objective = stage.objective(inputs)
+    rate = getattr(inputs.settings, "dropout", None)
+    dropout = ResidualDropout(plan.dropout if rate is None else rate, inputs.seed)
+    objective = replace(objective, batches=dropout.batches(objective.batches))
     if spec.compile and stage.full_rows:
         compiled, loss_fn = torch.compile(model, dynamic=False), objective.loss_fn
         objective = replace(objective, loss_fn=lambda _, batch: loss_fn(compiled, batch))
-    left = max(plan.seconds - (time.perf_counter() - started), plan.seconds / 4)  # a reference's scores took time
+    seconds = plan.allowed or plan.seconds
+    left = max(seconds - (time.perf_counter() - started), seconds / 4)  # a reference's scores took time
     trainer = Trainer(
         name=stage.name,
         optimizer=stage_optimizer(spec, inputs, lora),
@@ -134,11 +157,27 @@ def train_stage(
         peak_flops=hardware.flops if stage.full_rows else 0.0,
         parallel=parallel,
     )
-    result = trainer.train(model, objective)
+    held_out = held_out_sample(stage, inputs, keep_best=spec.from_ is None)
+    with dropout.applied(model):
+        result = trainer.train(model, objective, held_out, film)
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
     if result.stopped:
         raise Interrupted(stage.name, result.last_step)
     return result
+
+
+def held_out_sample(stage: Stage, inputs: StageInputs, *, keep_best: bool) -> HeldOut | None:
+    """What the stage's held-out loss is measured on: as much as `HELD_OUT_COST` allows.
+
+    Args:
+        keep_best: keep the best weights, if the stage's held-out loss is what the stage is for.
+    """
+    count = HeldOut.evaluations + 1
+    tokens = int(3 * HELD_OUT_COST * inputs.plan.tokens / count)
+    held_out = stage.held_out(inputs, max(LEAST_HELD_OUT, min(tokens, MOST_HELD_OUT)))
+    if held_out is None:
+        return None
+    return replace(held_out, keep_best=keep_best and stage.keep_best and rank_and_size()[1] == 1)
 
 
 def _count(

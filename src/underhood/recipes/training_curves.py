@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from underhood.core.errors import UserError, nearest
 from underhood.recipes.report.curves import curves
-from underhood.recipes.report.run_reader import RecordedRun, read_run, steps_of
+from underhood.recipes.report.run_reader import RecordedRun, logged_once, read_run, steps_of
 from underhood.recipes.stages.display import trained_stages
 from underhood.ui import notebook
 
@@ -115,7 +115,7 @@ def read_training_curves(path: Path) -> TrainingCurves:
     run = read_run(path)
     stages = {}
     for stage in trained_stages():
-        steps, evaluations = steps_of(run, stage), run.of(stage, "eval")
+        steps, evaluations = steps_of(run, stage), logged_once(run.of(stage, "eval"))
         if steps:
             stages[stage] = StageCurves(
                 stage, _column(steps, "step"), _arrays(steps), _column(evaluations, "step"), _arrays(evaluations)

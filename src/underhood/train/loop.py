@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,11 +21,12 @@ from underhood.core.device import Device
 from underhood.core.errors import UserError
 from underhood.core.runlog import RunLog
 from underhood.train import distributed
+from underhood.train.held_out import HeldOut
 from underhood.train.optim import scale_lr
 from underhood.train.schedule import ScheduleSpec
 from underhood.train.step_budget import StepBudget, recorded_totals
 from underhood.train.stopping import Interrupted, stop_requested
-from underhood.train.training_state import load_training_state, save_training_state
+from underhood.train.training_state import TrainingState, load_training_state, save_training_state, saved_tensors
 
 
 class TrainingBatch(Protocol):
@@ -139,6 +141,8 @@ def fit(
     checkpoints: Path | None = None,
     state: dict[str, Any] | None = None,
     on_step: Callable[[int], None] | None = None,
+    held_out: HeldOut | None = None,
+    watch: Callable[[int, float], None] | None = None,
     flops_per_token: float = 0.0,
     peak_flops: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
@@ -158,7 +162,10 @@ def fit(
         device: where batches go and in which number format losses are computed; None leaves both alone.
         checkpoints: the folder for this stage's checkpoints; None keeps nothing.
         state: facts to store with every checkpoint (spec, stage, tokenizer digest).
-        on_step: called after every update with the number of updates made (evaluation, samples).
+        on_step: called after every update with the number of updates made.
+        held_out: measured now and then; with ``keep_best`` the training ends with the best weights.
+        watch: called at the start and after every update with the updates made and the share of the training that is
+            over (samples, snapshots).
         flops_per_token, peak_flops: for the logged share of the measured hardware limit; 0 leaves it out.
         clock: seconds; for the time budget and for what is logged.
 
@@ -187,6 +194,15 @@ def fit(
             path = save_training_state(model, optimizer, checkpoints, now, facts, spec)
             log.event(stage, "save", step=now.step, path=path.name)
 
+    def tensors() -> dict[str, Tensor]:
+        return saved_tensors(model, spec.trained_only)
+
+    keep_best = held_out is not None and held_out.keep_best
+    if keep_best and now.best.history and now.best.tensors is None:  # the model has its best weights now
+        now.best.tensors = {name: tensor.clone() for name, tensor in tensors().items()}
+    over = budget.share(first)
+    if watch is not None:
+        watch(first, over)
     model.train()
     with stop_requested() as stop, distributed.peers_alive(stage, checkpoints):
         while now.step < budget.steps:
@@ -253,10 +269,24 @@ def fit(
                     **dict(zip(metric_sums, means, strict=True)),
                     **({"epoch": epoch_of(now.step)} if epoch_of else {}),
                 )
+            over, before = budget.share(now.step), over
+            finished = now.step >= budget.steps
+            if held_out is not None and (finished or held_out.due(now.step, before, over)):
+                measured = held_out.measure(model, device)
+                log.event(stage, "eval", step=now.step, **measured)
+                if keep_best:
+                    now.best.add(now.step, measured["loss"], tensors)
+                    if now.best.overdue and not finished and spec.seconds is not None:
+                        budget.end(now.step)
+                        log.event(stage, "schedule", step=now.step, steps=now.step, decay_step=budget.decay_step)
+                        finished = True
+            if watch is not None:
+                watch(now.step, 1.0 if finished else over)
             if on_step is not None:
                 on_step(now.step)
                 stop_signals = distributed.sums([float(stop.is_set())])[0]
-            finished = now.step >= budget.steps
+            if finished:
+                _take_best(model, now, tensors(), stage, log)
             if finished or stop_signals or (spec.save_every and now.step % spec.save_every == 0):
                 save()
             if stop_signals and not finished:
@@ -273,6 +303,18 @@ def fit(
         last_step=now.step,
         stopped=stop.is_set(),
     )
+
+
+def _take_best(model: nn.Module, now: TrainingState, own: dict[str, Tensor], stage: str, log: RunLog) -> None:
+    """Puts the weights of the lowest held-out loss into the model, if later ones were worse."""
+    best = now.best
+    if best.tensors is None or best.step >= now.step:
+        return
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(best.tensors[name])
+    log.event(stage, "best", step=best.step, last_step=now.step, loss=best.loss, last_loss=best.history[-1][1])
+    best.tensors = None
 
 
 _NO_AUTOCAST = Device().autocast()

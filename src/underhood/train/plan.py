@@ -89,6 +89,8 @@ class StageRequest:
         tokens: of its data, each read once; infinite if it never runs out.
         row_tokens: tokens of an example that gets a row of its own; None packs rows of the model's context.
         epochs: how often the data is read at most. Time that is left goes to a stage whose data is infinite.
+        unique_tokens: of a text that is read again and again; passes: how often at most (see `train.text_amount`).
+        dropout: where it is read half as often or more.
         cost: time per token, as a multiple of a pretraining step's.
         steps: fixed by the user; None for the planner to decide.
     """
@@ -98,6 +100,9 @@ class StageRequest:
     tokens: float = math.inf
     row_tokens: int | None = None
     epochs: float = math.inf
+    unique_tokens: float = math.inf
+    passes: float = math.inf
+    dropout: float = 0.0
     cost: float = 1.0
     steps: int | None = None
 
@@ -114,6 +119,9 @@ class StagePlan:
         seconds: what that should take; unless `fixed`, what it may take.
         fixed: the user chose the number of steps. Otherwise it follows the clock (see `train.step_budget`).
         max_steps: the most that the data is worth on a faster machine; None for no limit.
+        passes: how often its text is read at most, where that is what ends the stage.
+        allowed: seconds that it may take where its data ends it sooner; None for `seconds`.
+        dropout: residual dropout (see `train.dropout`).
     """
 
     stage: str
@@ -123,6 +131,9 @@ class StagePlan:
     seconds: float
     fixed: bool = False
     max_steps: int | None = None
+    passes: float | None = None
+    allowed: float | None = None
+    dropout: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -159,7 +170,9 @@ def training_flops(spec: ModelSpec) -> float:
     return 3.0 * spec.flops_per_token
 
 
-def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_size: int) -> ModelSize:
+def choose_size(
+    seconds: float, speed_of: Callable[[ModelSize], float], vocab_size: int, most_tokens: float = math.inf
+) -> ModelSize:
     """The largest rung whose parameters see enough tokens in `seconds` of pretraining.
 
     A timed step of one rung tells how many operations per second training reaches here; by that the largest rung
@@ -169,13 +182,15 @@ def choose_size(seconds: float, speed_of: Callable[[ModelSize], float], vocab_si
 
     Args:
         speed_of: tokens per second of a training step of a rung.
+        most_tokens: that the text is worth, however much time there is.
     """
     flops = [training_flops(size.spec(vocab_size)) for size in SIZES]
     timed: dict[int, float] = {}
     rung = FIRST_SIZE
     while rung not in timed:
         timed[rung] = seconds * speed_of(SIZES[rung]) * flops[rung]  # operations within reach
-        fits = [timed.get(i, timed[rung]) >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(SIZES))]
+        operations = [min(timed.get(i, timed[rung]), most_tokens * flops[i]) for i in range(len(SIZES))]
+        fits = [operations[i] >= TOKENS_PER_PARAMETER * flops[i] ** 2 / 6 for i in range(len(SIZES))]
         rung = max((i for i, fit in enumerate(fits) if fit), default=0)
     return SIZES[rung]
 
@@ -245,7 +260,8 @@ def make_plan(
         first = 0.8 * seconds * stages[0].share / total
         size = SIZES[FIRST_SIZE]
         if None in (overrides.d_model, overrides.layers, overrides.context_length, overrides.batch_size):
-            size = choose_size(first, lambda size: speed_of(size, probe_seconds / 3), vocab_size)
+            worth = stages[0].passes * stages[0].unique_tokens
+            size = choose_size(first, lambda size: speed_of(size, probe_seconds / 3), vocab_size, worth)
         size = _with_overrides(size, overrides)
         spec = size.spec(vocab_size)
         speed = speed_of(size, probe_seconds)
@@ -281,8 +297,10 @@ def plan_stage(
         row_tokens = request.row_tokens
         rows = max(1, min(int(request.tokens) // row_tokens, batch_size * context_length // row_tokens))
     per_step = rows * row_tokens * request.cost / speed
-    most = request.epochs * request.tokens / (rows * row_tokens)
+    worth = request.passes * request.unique_tokens
+    most = min(request.epochs * request.tokens, worth) / (rows * row_tokens)
     fixed = request.steps is not None
+    small = not fixed and worth < math.inf and most == worth / (rows * row_tokens) and most <= seconds / per_step
     fitting = request.steps or max(1, round(min(seconds / per_step, most)))
     return StagePlan(
         stage=request.stage,
@@ -292,6 +310,9 @@ def plan_stage(
         seconds=fitting * per_step,
         fixed=fixed,
         max_steps=None if fixed or math.isinf(most) else max(1, round(most)),
+        passes=request.passes if small else None,
+        allowed=seconds if small else None,
+        dropout=request.dropout if 2 * fitting * rows * row_tokens >= worth else 0.0,
     )
 
 
@@ -336,9 +357,15 @@ def _reason(
     seconds: float, hardware: Hardware, size: ModelSize, spec: ModelSpec, speed: float, first: StagePlan
 ) -> str:
     flops = training_flops(spec)
+    small = ""
+    if first.passes is not None:
+        small = (
+            f" The text is small, so a model of fitting size reads it {first.passes:.1f} times at most"
+            f"{f', with dropout {first.dropout:g}' if first.dropout else ''}: more would be learnt by heart."
+        )
     return (
         f"{seconds:.0f} s are left for training. A {size.layers}-layer model of width {size.d_model} trains at "
         f"{speed:,.0f} tokens/s here ({100 * speed * flops / hardware.flops:.0f} % of the measured "
         f"{hardware.flops / 1e9:.0f} GFLOP/s), so {first.stage} gets {first.steps} steps or "
-        f"{first.tokens:,} tokens."
+        f"{first.tokens:,} tokens.{small}"
     )

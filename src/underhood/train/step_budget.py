@@ -72,6 +72,14 @@ class StepBudget:
     def _planned(self) -> int:
         return self.totals[0][1]
 
+    def share(self, step: int) -> float:
+        """How much of the training is over after `step` updates, from 0 to 1; later decisions don't change it."""
+        return min(self._position(step) / self._planned, 1.0)
+
+    def end(self, step: int) -> None:
+        """Decides that `step` is the last."""
+        self._decide(step, step)
+
     def lr_factor(self, step: int) -> float:
         """By what every learning rate is multiplied in update number `step` (from 0)."""
         return self.schedule.lr_factor(self._position(step), self._planned)

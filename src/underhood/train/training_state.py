@@ -24,6 +24,7 @@ from underhood.core.checkpoint import (
 )
 from underhood.core.errors import UserError
 from underhood.train.distributed import rank_and_size
+from underhood.train.held_out import BestWeights
 from underhood.train.optim import load_optimizer_tensors, optimizer_tensors
 
 
@@ -37,6 +38,7 @@ class TrainingState:
         seconds: time spent training, in all processes that were started one after another.
         smoothed: exponential average of the loss in nats; NaN before the first update.
         totals: decisions about the number of steps (see `train.step_budget`).
+        best: the held-out loss so far, and the weights that it was lowest with (see `train.held_out`).
     """
 
     step: int = 0
@@ -44,6 +46,7 @@ class TrainingState:
     seconds: float = 0.0
     smoothed: float = math.nan
     totals: list[tuple[int, int]] = field(default_factory=list)
+    best: BestWeights = field(default_factory=BestWeights)
 
 
 class Kept(Protocol):
@@ -66,10 +69,13 @@ def save_training_state(
     """
     saved = {"step": now.step, "tokens": now.tokens, "seconds": now.seconds, "totals": now.totals}
     saved["smoothed"] = None if math.isnan(now.smoothed) else now.smoothed
+    saved["held_out"] = now.best.history
     groups = {
-        "model": _saved_tensors(model, spec.trained_only),
+        "model": saved_tensors(model, spec.trained_only),
         "optimizer": optimizer_tensors(model, optimizer),
     }
+    if now.best.tensors is not None and now.best.step < now.step:
+        groups["best"] = dict(now.best.tensors)
     if rank_and_size()[1] == 1:
         return write_checkpoint(folder, now.step, groups, dict(facts) | saved, keep=spec.keep)
     from underhood.train.sharded_checkpoint import write_sharded_checkpoint  # slow to import
@@ -92,12 +98,12 @@ def load_training_state(
     if rank_and_size()[1] > 1:
         from underhood.train.sharded_checkpoint import read_sharded_checkpoint  # slow to import
 
-        read_sharded_checkpoint(checkpoint, model, optimizer, _saved_tensors(model, trained_only))
+        read_sharded_checkpoint(checkpoint, model, optimizer, saved_tensors(model, trained_only))
     else:
         tensors = checkpoint.tensors("model")
         with torch.no_grad():
             if trained_only:  # the frozen rest is whatever the model holds
-                if odd := tensors.keys() ^ _saved_tensors(model, True).keys():
+                if odd := tensors.keys() ^ saved_tensors(model, True).keys():
                     raise UserError(
                         f"{path} does not belong to what is trained here", got=f"difference at {min(odd)!r}"
                     )
@@ -106,16 +112,20 @@ def load_training_state(
         load_optimizer_tensors(model, optimizer, checkpoint.tensors("optimizer"))
     state = checkpoint.state
     smoothed = state.get("smoothed")
+    history = [(step, loss) for step, loss in state.get("held_out", [])]
+    best = checkpoint.tensors("best") if (path / "best.safetensors").exists() else None
     return TrainingState(
         step=checkpoint.step,
         tokens=int(state.get("tokens", 0)),
         seconds=float(state.get("seconds", 0.0)),
         smoothed=math.nan if smoothed is None else float(smoothed),
         totals=[(step, total) for step, total in state.get("totals", [])],
+        best=BestWeights(history, best),
     )
 
 
-def _saved_tensors(model: nn.Module, trained_only: bool) -> dict[str, Tensor]:
+def saved_tensors(model: nn.Module, trained_only: bool) -> dict[str, Tensor]:
+    """What a checkpoint holds of the model: all of it, or the parameters that learn."""
     tensors = module_tensors(model)
     if not trained_only:
         return tensors

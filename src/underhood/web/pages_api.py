@@ -15,11 +15,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError
-from underhood.infer.load import DEFAULT_SAMPLING
 from underhood.infer.sample import GREEDY, SamplingSpec
-from underhood.infer.stages import stages_of
+from underhood.infer.stages import stages_of, steps_on_disk
 from underhood.models.base import parameter_count
 from underhood.recipes.stages.display import model_hue, page_data, stage_css
 from underhood.ui.theme import asset
@@ -181,10 +179,10 @@ def pages_router(pages: Pages) -> APIRouter:
         models = stages_of(folder)
         if query.stage not in models:
             raise UserError(f"there is no model {query.stage!r} in {name}", expected=" or ".join(models))
-        path = folder / "checkpoints" / query.stage / f"step-{query.step:08d}"
-        if not STEP_NAME.fullmatch(path.name) or not path.is_dir():
+        path = steps_on_disk(folder, query.stage).get(query.step)
+        if path is None:
             raise UserError(
-                f"the checkpoint of step {query.step} is gone", fix="Of every stage only the newest are kept"
+                f"the checkpoint of step {query.step} is gone", fix="Of every stage only some are kept; reload the page"
             )
         return pages.samples.answer(
             path, query.prompt, max_tokens=query.max_tokens, temperature=query.temperature, seed=query.seed
@@ -217,7 +215,7 @@ def card(model: Served) -> dict[str, Any]:
         "context": model.context_length,
         "parameters": parameter_count(loaded.model),
         "documents": _documents(model),
-        "sampling": _in_force(DEFAULT_SAMPLING),
+        "sampling": _in_force(loaded.default_sampling(answers=True)),
     }
 
 

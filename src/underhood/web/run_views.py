@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from underhood.core.checkpoint import STEP_NAME
 from underhood.core.errors import UserError, nearest
+from underhood.infer.stages import CHECKPOINT_FOLDERS, SNAPSHOTS, steps_on_disk
 from underhood.recipes.report.reproduce_commands import resume
 from underhood.recipes.report.results import panels
 from underhood.recipes.report.run_reader import RecordedRun, read_run
@@ -185,27 +185,23 @@ def settings(run: RecordedRun) -> dict[str, Any]:
 
 
 def checkpoints(folder: Path) -> list[dict[str, Any]]:
-    """The checkpoints on disk in order of training: of every stage the newest two or so are kept."""
+    """What is on disk of every stage in order of training: its snapshots, and the newest two or so checkpoints."""
     entries = []
-    known = folder / "checkpoints"
-    stages = [path for path in known.iterdir() if path.is_dir()] if known.is_dir() else []
     order = [stage.model for stage in all_stages()]
-    for stage in sorted(stages, key=lambda path: (order.index(path.name) if path.name in order else -1, path.name)):
-        steps = sorted(
-            (int(match[1]), path)
-            for path in stage.iterdir()
-            if (match := STEP_NAME.fullmatch(path.name)) and (path / "manifest.json").is_file()
-        )
-        for number, (step, path) in enumerate(steps):
+    names = {path.name for kind in CHECKPOINT_FOLDERS for path in (folder / kind).glob("*") if path.is_dir()}
+    for name in sorted(names, key=lambda name: (order.index(name) if name in order else -1, name)):
+        paths = steps_on_disk(folder, name)
+        for step, path in sorted(paths.items()):
             weights = path / "model.safetensors"
             entries.append(
                 {
-                    "stage": stage.name,
-                    "hue": model_hue(stage.name),
+                    "stage": name,
+                    "hue": model_hue(name),
                     "step": step,
                     "name": path.name,
                     "bytes": weights.stat().st_size if weights.is_file() else None,
-                    "newest": number == len(steps) - 1,
+                    "snapshot": path.parents[1].name == SNAPSHOTS,
+                    "newest": step == max(paths) and path.parents[1].name != SNAPSHOTS,
                 }
             )
     return entries

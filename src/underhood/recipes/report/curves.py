@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from underhood.recipes.report.run_reader import Event, RecordedRun, steps_of
+from underhood.recipes.report.run_reader import Event, RecordedRun, logged_once, steps_of
 from underhood.recipes.stages.display import title_of
 from underhood.recipes.stages.registry import find_stage, get_stage
 from underhood.ui.curves import Curve, smoothed_curve, turn_of
@@ -65,7 +65,7 @@ def _curve(run: RecordedRun, stage: str, key: str, events: Sequence[Event]) -> C
         key,
         [int(event["step"]) for event in logged],
         [float(event[key]) for event in logged],
-        evals=run.of(stage, "eval"),
+        evals=logged_once(run.of(stage, "eval")),
         rates=([event["step"] for event in rated], [event["lr_factor"] for event in rated]) if rated else None,
         tokens=counts if len(counts) == len(logged) else None,
         planned=run.stages[stage].steps,

@@ -31,7 +31,8 @@ METRIC_LABELS = (
         "bits-per-byte",
         r"bits.per.byte|\bbpb\b",
         "How well does it predict text it has never seen?",
-        "Bits per byte on held-out documents; lower is better. The baselines were given the same training text.",
+        "Bits per byte on held-out documents; lower is better. The baselines were given the same training text, unless "
+        "they stand on their own.",
         "bits per byte",
     ),
     MetricLabel(

@@ -16,12 +16,14 @@ from underhood.core.files import write_text
 from underhood.recipes.report import conclusions
 from underhood.recipes.report.anatomy import PARTS, Anatomy, anatomy
 from underhood.recipes.report.curves import curves
+from underhood.recipes.report.film import film_strips
 from underhood.recipes.report.pipeline import GLYPH_HEIGHT, GLYPH_WIDTH, NODE, ROW, WIDE, pipeline, stage_flops
 from underhood.recipes.report.reproduce_commands import commands, machine, resume
 from underhood.recipes.report.results import panels
 from underhood.recipes.report.run_reader import RecordedRun, read_run
 from underhood.recipes.report.tokens import MOST, chips
 from underhood.recipes.stages.display import (
+    best_weights,
     hue_of,
     job_stages,
     marks,
@@ -53,6 +55,7 @@ KINDS = {
 SECTIONS = (  # anchor, label, and the fact without which the section is left out
     ("pipeline", "Pipeline", None),
     ("curves", "Curves", "curves"),
+    ("film", "Film", "film"),
     ("results", "Results", "panels"),
     ("answers", "Answers", "groups"),
     ("tokens", "Tokens", "chips"),
@@ -106,6 +109,7 @@ def _context(run: RecordedRun) -> dict[str, Any]:
         "size": {"wide": WIDE, "node": NODE, "glyph": GLYPH_WIDTH, "glyph_height": GLYPH_HEIGHT, "row": ROW},
         "costs": _costs(run, body),
         "curves": [curve for stage in trained_stages() for curve in drawn[stage]],
+        "film": film_strips(run),
         "curve_labels": {stage: title_of(stage) for stage in drawn},
         "marks": marks(),
         "hue_of": hue_of,
@@ -239,6 +243,7 @@ def _notes(run: RecordedRun) -> list[str]:
         for event in run.events
         if event.get("kind") == "note" and event.get("text") and event.get("stage")
     ]
+    notes += [f"{event['stage']}: {best_weights(event)}" for event in run.events if event.get("kind") == "best"]
     for name in trained_stages():
         if skipped := len(run.of(name, "skip")):
             notes.append(f"{name}: {skipped} step{'s' if skipped > 1 else ''} without update (loss not finite)")

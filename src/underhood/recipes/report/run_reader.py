@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -87,13 +87,18 @@ def read_run(path: Path) -> RecordedRun:
 
 
 def steps_of(run: RecordedRun, stage: str) -> list[Event]:
-    """The `step` events of a stage, each step once and rising.
+    """The `step` events of a stage, each step once and rising."""
+    return logged_once(run.of(stage, "step"))
+
+
+def logged_once(events: Sequence[Event]) -> list[Event]:
+    """Events of one kind, each step once and rising.
 
     A run that was killed and resumed, or a stage that was run again, logs steps twice: the later ones count, and
     whatever the earlier attempt logged at or beyond them is dropped.
     """
     kept: list[Event] = []
-    for event in run.of(stage, "step"):
+    for event in events:
         if not isinstance(event.get("step"), int):
             continue
         while kept and kept[-1]["step"] >= event["step"]:

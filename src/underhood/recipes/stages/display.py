@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from underhood.recipes.stages.registry import all_stages, find_model, find_stage
@@ -64,6 +65,14 @@ def model_title(model: str) -> str:
     """A model where there is little room: ``Base``."""
     record = find_model(model)
     return record.model_title if record else OTHER_MODELS.get(model, model)
+
+
+def best_weights(event: Mapping[str, Any]) -> str:
+    """Which weights were kept where the last ones were not the best."""
+    return (
+        f"kept the weights of step {event['step']:,}, the best on held-out text (loss {event['loss']:.3f}; "
+        f"{event['last_loss']:.3f} at step {event['last_step']:,})"
+    )
 
 
 def marks() -> dict[str, str]:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from underhood.core.protocols import ModelSpec
     from underhood.data.batch import Batch
+    from underhood.data.shards import TokenShards
     from underhood.models.base import BuiltModel
-    from underhood.train.loop import Objective
+    from underhood.train.held_out import HeldOut
+    from underhood.train.loop import LossFn, Objective
 
 EMBED_STD = 0.1
 """Of fresh embeddings: with the large learning rates of a short run they must not start as near-equal vectors."""
@@ -25,10 +27,17 @@ class PretrainSettings(StageSettings):
     """Settings of pretraining.
 
     Attributes:
+        dropout: share of what each sublayer adds that is left out at random; by the amount of text if left out.
         copying: if off, it begins without two heads that copy from the context (see `models.copying`).
     """
 
+    dropout: float | None = None
     copying: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share from 0 up to 1, got {self.dropout}")
 
 
 def initialize_model(spec: ModelSpec, settings: PretrainSettings, seed: int) -> BuiltModel:
@@ -45,17 +54,37 @@ def pretrain_objective(inputs: StageInputs) -> Objective:
     """Next-token loss on packed documents; logs bits per byte too."""
     from underhood.data.pack import PackedBatches
     from underhood.train.loop import Objective
-    from underhood.train.loss import next_token_loss_sum
 
     documents, plan = inputs.documents, inputs.plan
+    batches = PackedBatches(documents, batch_size=plan.batch_size, context_length=plan.context_length, seed=inputs.seed)
+    return Objective(batches, _loss_of(documents))
+
+
+def pretrain_held_out(inputs: StageInputs, tokens: int) -> HeldOut | None:
+    """Rows of held-out text, cut as training rows are and spread evenly over all of it."""
+    from underhood.data.pack import PackedBatches
+    from underhood.train.held_out import HeldOut
+
+    documents, plan = inputs.held_out, inputs.plan
+    if documents is None or not documents.tokens:
+        return None
+    rows = PackedBatches(documents, batch_size=1, context_length=plan.context_length, seed=0, shuffle=False)
+    count = max(1, min(rows.rows_per_epoch, round(tokens / plan.context_length)))
+    batches = [rows(number * rows.rows_per_epoch // count) for number in range(count)]
+    return HeldOut(batches=batches, loss_fn=_loss_of(documents))
+
+
+def _loss_of(documents: TokenShards) -> LossFn:
+    """The summed loss of next tokens; bits per byte by the tokens that these documents have per byte."""
+    from underhood.train.loss import next_token_loss_sum
+
     bits_per_byte = documents.tokens / (documents.bytes * math.log(2))  # from nats per token
 
     def loss_fn(model: BuiltModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         loss, _ = next_token_loss_sum(model, batch)
         return loss, {"bits_per_byte": float(loss.detach()) * bits_per_byte}
 
-    batches = PackedBatches(documents, batch_size=plan.batch_size, context_length=plan.context_length, seed=inputs.seed)
-    return Objective(batches, loss_fn)
+    return loss_fn
 
 
 STAGE = Stage(
@@ -84,9 +113,11 @@ STAGE = Stage(
     improves=("bits per byte",),
     curves=("bits_per_byte", "loss"),
     first_curves=1,
+    keep_best=True,
     log_scale=True,
     settings=PretrainSettings,
     initialize=initialize_model,
     data_size=lambda data, tokenizer: DataSize(),
     objective=pretrain_objective,
+    held_out=pretrain_held_out,
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from underhood.models.base import BuiltModel
     from underhood.recipes.training_data import StageData
     from underhood.text.chat import Template
+    from underhood.train.held_out import HeldOut
     from underhood.train.loop import Objective
     from underhood.train.plan import StagePlan
 
@@ -54,7 +55,7 @@ class StageInputs:
     Attributes:
         model: on its device: fresh, or as the stage before left it. It is trained in place.
         data: conversations and preference pairs made from the text.
-        documents: the training text as token shards.
+        documents: the training text as token shards; held_out: the text that is never trained on.
         settings: an instance of the stage's `settings`.
         plan: steps, batch size and context length.
         template: how conversations of the model that the run starts from are written; None for a fresh one: ChatML.
@@ -69,6 +70,7 @@ class StageInputs:
     device: Device
     seed: int
     template: Template | None = None
+    held_out: TokenShards | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +112,12 @@ class Stage:
         takes_feedback: whether people's opinions on answers can be mixed into its data.
         improves: the measurements that it must improve.
         curves: what the report draws of its log; first_curves: how many of them the page shows at once.
+        keep_best: whether its model is to have the weights with the lowest held-out loss.
         log_scale: whether its curves fall by so much that they are drawn on a logarithmic scale.
         settings: the class of its settings.
         data_size: how much data there is for it.
         objective: its micro-batches and their loss, as `train.loop.fit` wants them.
+        held_out: about so many tokens of data that it is never trained on, and their loss; None where there is none.
         initialize: makes the fresh model where `starts_from` is None.
     """
 
@@ -135,6 +139,7 @@ class Stage:
     data_size: Callable[[StageData, Tokenizer], DataSize]
     settings: type[StageSettings] = StageSettings
     initialize: Callable[[ModelSpec, Any, int], BuiltModel] | None = None
+    held_out: Callable[[StageInputs, int], HeldOut | None] = lambda inputs, tokens: None
     mark: str = CIRCLE
     epochs: float = math.inf
     cost: float = 1.0
@@ -146,6 +151,7 @@ class Stage:
     improves: tuple[str, ...] = ()
     curves: tuple[str, ...] = ("loss",)
     first_curves: int = 2
+    keep_best: bool = False
     log_scale: bool = False
 
     @property

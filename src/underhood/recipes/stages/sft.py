@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, Stag
 if TYPE_CHECKING:
     from underhood.core.protocols import Tokenizer
     from underhood.recipes.training_data import StageData
+    from underhood.train.held_out import HeldOut
     from underhood.train.loop import Objective
 
 
@@ -58,6 +60,30 @@ def sft_objective(inputs: StageInputs) -> Objective:
     return Objective(batches, loss_fn)
 
 
+def sft_held_out(inputs: StageInputs, tokens: int) -> HeldOut | None:
+    """Answers about held-out texts: the better ones of the preference pairs that are never trained on."""
+    from underhood.align.sft import SFTLoss
+    from underhood.data.render import ChatBatches
+    from underhood.recipes.training_data import render_pairs
+    from underhood.text.chat import CHATML, Rendered
+    from underhood.train.held_out import HeldOut
+
+    context = inputs.plan.context_length
+    pairs = render_pairs(
+        inputs.tokenizer, inputs.data.held_out_pairs, context_length=context, template=inputs.template or CHATML
+    )
+    drawn = random.Random(inputs.seed).sample(pairs, len(pairs))
+    answers: list[Rendered] = []
+    for (ids, mask), _ in drawn:
+        if answers and sum(len(answer.ids) for answer in answers) + len(ids) > tokens:
+            break
+        answers.append(Rendered(ids, mask))
+    if not answers:
+        return None
+    batches = ChatBatches(answers, batch_size=1, context_length=context, seed=inputs.seed)
+    return HeldOut(batches=[batches(number) for number in range(batches.rows_per_epoch)], loss_fn=SFTLoss())
+
+
 STAGE = Stage(
     name="sft",
     model="sft",
@@ -88,4 +114,5 @@ STAGE = Stage(
     settings=SFTSettings,
     data_size=conversation_tokens,
     objective=sft_objective,
+    held_out=sft_held_out,
 )

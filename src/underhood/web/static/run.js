@@ -150,7 +150,7 @@ export function runPage(root, { path, query }) {
 function checkpointTable(rows) {
   return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, rows.map((checkpoint) => h("tr", {}, h("th", { scope: "row" }, stageName(modelTitle(checkpoint.stage), checkpoint.hue)),
-      h("td", { class: "number" }, whole(checkpoint.step)), h("td", { class: "number nowrap" }, checkpoint.bytes ? size(checkpoint.bytes) : ""), h("td", {}, h("code", {}, `checkpoints/${checkpoint.stage}/${checkpoint.name}`)))))));
+      h("td", { class: "number" }, whole(checkpoint.step)), h("td", { class: "number nowrap" }, checkpoint.bytes ? size(checkpoint.bytes) : ""), h("td", {}, h("code", {}, `${checkpoint.snapshot ? "snapshots" : "checkpoints"}/${checkpoint.stage}/${checkpoint.name}`)))))));
 }
 
 function resultTable(panels) {
