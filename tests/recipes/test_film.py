@@ -99,18 +99,17 @@ def test_film_takes_fewer_samples_where_they_would_cost_too_much():
     log.listeners.append(events.append)
     tokenizer = train_bpe(["abc"], vocab_size=260)
     prompt = FilmPrompt("a", (1, 2), (), GREEDY)
-    film = Film(small_model(), "test", tokenizer, log, prompt=prompt, seconds=250.0, clock=slow)
+    film = Film(small_model(), "test", tokenizer, log, prompt=prompt, seconds=200.0, clock=slow)
     for step in range(101):
         film(step, step / 100)
-    assert [event["step"] for event in events] == [0, 34, 67, 100]  # 1.2 % of 250 s: three more
+    assert [event["step"] for event in events] == [0, 34, 67, 100]  # 1.5 % of 200 s: three more
 
 
 def test_build_films_every_stage_and_its_snapshots_load_like_checkpoints(tiny_run: Path):
     samples = [event for event in read_events(tiny_run / "events.jsonl") if event["kind"] == "sample"]
     for stage in STAGES:
         own = [event for event in samples if event["stage"] == stage]
-        assert (own[0]["share"], own[-1]["share"]) == (0.0, 1.0)
-        assert len({event["prompt"] for event in own}) == 1
+        assert [event["share"] for event in own] == [1.0], "a stage of seconds is sampled at its end"
     assert [strip.stage for strip in film_strips(read_run(tiny_run))] == list(STAGES)
     evaluations = [event for event in read_events(tiny_run / "events.jsonl") if event["kind"] == "eval"]
     assert all("bits_per_byte" in event for event in evaluations if event["stage"] == "pretrain")

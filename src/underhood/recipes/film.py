@@ -31,11 +31,14 @@ from underhood.text.chat import Template
 SAMPLES = 7
 """Samples of a stage beside the one before its first step: about one every 15 %."""
 
-SAMPLE_TOKENS = 40
+SAMPLE_TOKENS = 36
 """Tokens of a sample at most."""
 
-SAMPLE_COST = 0.012
+SAMPLE_COST = 0.015
 """Share of a stage's planned time that samples may take; where they would take more, there are fewer."""
+
+SHORT_STAGE = 10.0
+"""Seconds of planned time below which a stage has one sample, at its end."""
 
 SNAPSHOT_BYTES = 256_000_000
 """Disk that a stage's snapshots may take; larger models have fewer of them, or none."""
@@ -136,10 +139,11 @@ class Film:
     def __call__(self, step: int, share: float) -> None:
         begun = self._share is None
         before, self._share = self._share or 0.0, share
-        if self.prompt is not None and (begun or share >= 1 or self._due(before, share)):
+        short = self.seconds < SHORT_STAGE
+        if self.prompt is not None and (share >= 1 or (not short and (begun or self._due(before, share)))):
             started = self.clock()
             self._sample(self.prompt, step, share)
-            if begun:  # by what the first one took
+            if begun:  # how many more, by what the first one took
                 affordable = int(SAMPLE_COST * self.seconds / max(self.clock() - started, 1e-9))
                 self.samples = max(1, min(SAMPLES, affordable))
         if self.snapshots is not None and share < 1 and step in self.snapshots[1]:
