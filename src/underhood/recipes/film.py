@@ -180,5 +180,5 @@ class Film:
 def planned_snapshots(model: torch.nn.Module, steps: int, seconds: float, *, fresh: bool) -> list[int]:
     """The steps after which a stage keeps a snapshot: six or so for a fresh model, three for a later stage."""
     count = (6 if fresh else 3) if seconds >= LONG_STAGE else (3 if fresh else 1)
-    affordable = SNAPSHOT_BYTES // (2 * parameter_count(model))
+    affordable = SNAPSHOT_BYTES // max(2 * parameter_count(model), 1)
     return snapshot_steps(steps, count, fresh=fresh)[: int(affordable)]
