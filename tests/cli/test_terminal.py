@@ -134,7 +134,8 @@ def test_samples_are_told_in_two_lines_after_their_prompt_and_held_out_loss_in_t
     assert lines[2].endswith("…")
     assert "train 1.00 · held out 1.50 bits/byte" in lines[3]
     assert lines[4] == " 100%     Join."
-    assert lines[5].startswith("pretrain  kept the weights of step 1, the best on held-out text (loss 3.000; 3.500 at")
+    assert lines[5] == "pretrain  kept the weights of step 1, the best on held-out text (loss 3.000;"
+    assert lines[6] == "          3.500 at step 2)"
     assert lines[-1] == "pretrain  done in 1 s · 9 tokens · train 2.000 · held out 3.000 nats/token"
     assert all(len(line) <= 80 for line in lines)
 

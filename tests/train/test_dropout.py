@@ -12,6 +12,7 @@ import torch
 from small_training import counting_batch, digest, small_model, train
 from torch import nn
 
+from underhood.models.decoder import Decoder
 from underhood.train.dropout import ResidualDropout
 from underhood.train.held_out import HeldOut
 from underhood.train.loop import FitSpec, fit
@@ -20,8 +21,18 @@ from underhood.train.optim import MuonAdamWSpec
 from underhood.train.stopping import Interrupted
 
 
+def lively_model() -> Decoder:
+    """A model whose sublayers all add something: fresh ones begin with zeros."""
+    model = small_model()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return model.train()
+
+
 def test_dropout_leaves_out_its_share_of_each_sublayer_and_keeps_the_mean():
-    model = small_model().train()
+    model = lively_model()
     block: Any = model.blocks[0]
     seen: list[torch.Tensor] = []
     dropout = ResidualDropout(0.25, seed=3)
@@ -42,7 +53,7 @@ def test_dropout_leaves_out_its_share_of_each_sublayer_and_keeps_the_mean():
 
 
 def test_dropout_is_a_function_of_seed_and_batch_and_leaves_no_trace():
-    model = small_model().train()
+    model = lively_model()
     tokens = counting_batch(0).tokens
     plain = model(tokens)
     dropout = ResidualDropout(0.3, seed=1)
