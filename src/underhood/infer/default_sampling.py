@@ -28,6 +28,9 @@ GREEDY_ANSWERS_BELOW = 1_000_000_000
 GENERATION_CONFIG = "generation_config.json"
 
 FIELDS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+GGUF_PREFIX, GGUF_HEADER = b"general.sampling.", 1 << 24
+"""How the keys begin, and the bytes of a file that hold its metadata."""
+
 GGUF_KEYS = {
     "general.sampling.temp": "temperature",
     "general.sampling.top_k": "top_k",
@@ -62,6 +65,9 @@ def named_sampling(location: Path) -> dict[str, Any]:
     """
     if is_gguf(location) or (location / TOKENIZER_GGUF).exists():
         file = location if is_gguf(location) else location / TOKENIZER_GGUF
+        with file.open("rb") as opened:
+            if GGUF_PREFIX not in opened.read(GGUF_HEADER):  # parsing the vocabulary would take half a second
+                return {}
         metadata = read_metadata(file)
         return _checked({name: metadata[key] for key, name in GGUF_KEYS.items() if key in metadata}, file)
     file = location / GENERATION_CONFIG
