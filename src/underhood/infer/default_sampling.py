@@ -28,8 +28,8 @@ GREEDY_ANSWERS_BELOW = 1_000_000_000
 GENERATION_CONFIG = "generation_config.json"
 
 FIELDS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-GGUF_PREFIX, GGUF_HEADER = b"general.sampling.", 1 << 24
-"""How the keys begin, and the bytes of a file that hold its metadata."""
+GGUF_PREFIX, GGUF_HEADER = b"general.sampling.", 1 << 20
+"""How the keys begin, and the bytes of a file that hold its general keys, which come first."""
 
 GGUF_KEYS = {
     "general.sampling.temp": "temperature",
