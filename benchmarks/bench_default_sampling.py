@@ -1,4 +1,4 @@
-"""How the temperature decides whether small models answer rightly: the evidence for their default sampling.
+"""Right answers of small models by temperature: the evidence for their default sampling.
 
 Run it with ``python benchmarks/bench_default_sampling.py runs/pydocs --model smollm2``. It prints a table and one JSON
 line. Three things are counted at each temperature, always with ``min_p`` 0.05:
@@ -64,8 +64,8 @@ def facts(model: LoadedModel, temperature: float, draws: int) -> float:
 def passages(run: Path, model: LoadedModel, temperature: float, questions: int) -> float:
     """Share of right answers from the passages that are found."""
     assert model.template is not None
-    asked = [each for each in read_stage_data(run / "data").grounded if each.kind == "describe"]
-    picked = chosen(asked, questions, 0)
+    described = [each for each in read_stage_data(run / "data").grounded if each.kind == "describe"]
+    picked = chosen(described, questions, 0)
     retriever = Retriever(PassageIndex.load(run / RUN_INDEX), TAUGHT, tokenizer=model.tokenizer)
     prompts: list[Sequence[int]] = []
     for question in picked:

@@ -1,4 +1,4 @@
-"""What an amount of text is worth: fixed points, monotony, and the plan of a small text."""
+"""Vocabulary, passes and dropout by the amount of text: fixed points, monotony, and the plan of a small text."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_amounts_that_were_measured_and_the_documentation_keeps_its_vocabulary()
 
 
 @given(AMOUNTS, AMOUNTS)
-def test_more_text_never_has_a_smaller_vocabulary_fewer_passes_or_more_dropout(one: int, other: int):
-    less, more = sorted((one, other))
+def test_more_text_never_has_a_smaller_vocabulary_fewer_passes_or_more_dropout(first: int, second: int):
+    less, more = sorted((first, second))
     assert fitting_vocabulary(less) <= fitting_vocabulary(more)
     assert most_passes(less) <= most_passes(more)
     assert fitting_dropout(less) >= fitting_dropout(more)

@@ -1,4 +1,4 @@
-"""What an amount of text is worth: vocabulary, passes and dropout of a pretraining.
+"""Vocabulary, passes and dropout of a pretraining by the amount of text.
 
 A text of some ten kilobytes is learnt by heart within minutes while prediction of other text gets worse. The numbers
 were measured on 80 kB of prose, by held-out loss (``docs/build.md``), and for 2.4 MB of documentation; what is between

@@ -1,4 +1,4 @@
-"""What the model wrote while it learned: the samples of each stage's log, in order."""
+"""Film of a training: what the model wrote while it learned, the samples of each stage's log in order."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ METRIC_LABELS = (
         r"bits.per.byte|\bbpb\b",
         "How well does it predict text it has never seen?",
         "Bits per byte on held-out documents; lower is better. The baselines were given the same training text, unless "
-        "they stand on their own.",
+        "named “on its own”.",
         "bits per byte",
     ),
     MetricLabel(
