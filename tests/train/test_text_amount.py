@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from underhood.core.device import Device
 from underhood.train.hardware import Hardware
 from underhood.train.optim import MuonAdamWSpec
-from underhood.train.plan import SIZES, Plan, StageRequest, choose_size, make_plan, plan_stage
+from underhood.train.plan import LEAST_UPDATES, SIZES, Plan, StageRequest, choose_size, make_plan, plan_stage
 from underhood.train.plan_overrides import PlanOverrides
 from underhood.train.text_amount import fitting_dropout, fitting_vocabulary, most_passes
 
@@ -52,12 +52,19 @@ def test_plan_of_a_small_text_ends_with_its_passes_and_says_so(monkeypatch):
     plan = small_plan(monkeypatch, 40_000)
     first = plan.stages[0]
     assert first.tokens <= 6.0 * 40_000 + first.batch_size * first.context_length
-    assert (first.max_steps, first.dropout, first.passes) == (first.steps, 0.2, 6.0)
+    assert (first.max_steps, first.dropout) == (first.steps, 0.2)
+    assert first.passes == first.tokens / 40_000
     assert first.allowed is not None
     assert first.allowed > 2 * first.seconds
     assert plan.model.d_model == SIZES[0].d_model
     assert "The text is small" in plan.reason
-    assert "6.0 times at most, with dropout 0.2" in plan.reason
+    assert "only 6.0 times, with dropout 0.2" in plan.reason
+
+
+def test_plan_of_a_tiny_text_has_steps_enough_to_learn_something(monkeypatch):
+    first = small_plan(monkeypatch, 1_500).stages[0]
+    assert first.steps == first.max_steps == LEAST_UPDATES
+    assert first.passes == first.tokens / 1_500
 
 
 def test_plan_of_a_large_text_is_as_if_nothing_were_known_of_its_amount(monkeypatch):

@@ -75,6 +75,9 @@ shared server cores 0.78 to 1.3 was measured in five-minute runs."""
 LEAST_STEPS = 10
 """Steps planned at least: a machine that was busy when it was timed may be faster soon, and the clock decides then."""
 
+LEAST_UPDATES = 60
+"""Steps that any text is worth: a few kilobytes fill a batch or two, and a model needs more steps than that."""
+
 LEAST_TRAINING = 0.25
 """Share of the remaining time that training always gets, even when evaluation will then overrun the budget."""
 
@@ -119,7 +122,7 @@ class StagePlan:
         seconds: what that should take; unless `fixed`, what it may take.
         fixed: the user chose the number of steps. Otherwise it follows the clock (see `train.step_budget`).
         max_steps: the most that the data is worth on a faster machine; None for no limit.
-        passes: how often its text is read at most, where that is what ends the stage.
+        passes: how often its text is read, where that is what ends the stage.
         allowed: seconds that it may take where its data ends it sooner; None for `seconds`.
         dropout: residual dropout (see `train.dropout`).
     """
@@ -297,7 +300,7 @@ def plan_stage(
         row_tokens = request.row_tokens
         rows = max(1, min(int(request.tokens) // row_tokens, batch_size * context_length // row_tokens))
     per_step = rows * row_tokens * request.cost / speed
-    worth = request.passes * request.unique_tokens
+    worth = max(request.passes * request.unique_tokens, LEAST_UPDATES * rows * row_tokens)
     most = min(request.epochs * request.tokens, worth) / (rows * row_tokens)
     fixed = request.steps is not None
     small = not fixed and worth < math.inf and most == worth / (rows * row_tokens) and most <= seconds / per_step
@@ -310,7 +313,7 @@ def plan_stage(
         seconds=fitting * per_step,
         fixed=fixed,
         max_steps=None if fixed or math.isinf(most) else max(1, round(most)),
-        passes=request.passes if small else None,
+        passes=fitting * rows * row_tokens / request.unique_tokens if small else None,
         allowed=seconds if small else None,
         dropout=request.dropout if 2 * fitting * rows * row_tokens >= worth else 0.0,
     )
@@ -360,7 +363,7 @@ def _reason(
     small = ""
     if first.passes is not None:
         small = (
-            f" The text is small, so a model of fitting size reads it {first.passes:.1f} times at most"
+            f" The text is small, so a model of fitting size reads it only {first.passes:.1f} times"
             f"{f', with dropout {first.dropout:g}' if first.dropout else ''}: more would be learnt by heart."
         )
     return (

@@ -33,7 +33,7 @@ def fitting_vocabulary(text_bytes: int) -> int:
 
 def most_passes(text_bytes: float) -> float:
     """How often a text is read at most: 6 times for 80 kB, 12 for four times as much, which also has a larger model."""
-    return PASSES * max(text_bytes / SMALL_TEXT, 0.25) ** GROWTH
+    return PASSES * max(text_bytes / SMALL_TEXT, 1.0) ** GROWTH
 
 
 def fitting_dropout(text_bytes: float) -> float:
