@@ -58,7 +58,7 @@ def test_plan_of_a_small_text_ends_with_its_passes_and_says_so(monkeypatch):
     assert first.allowed > 2 * first.seconds
     assert plan.model.d_model == SIZES[0].d_model
     assert "The text is small" in plan.reason
-    assert "only 6.0 times, with dropout 0.2" in plan.reason
+    assert "reads it 6.0 times, with dropout 0.2" in plan.reason
 
 
 def test_plan_of_a_tiny_text_has_steps_enough_to_learn_something(monkeypatch):

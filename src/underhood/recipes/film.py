@@ -153,7 +153,8 @@ class Film:
         return int(share * self.samples) > int(before * self.samples)
 
     def _sample(self, prompt: FilmPrompt, step: int, share: float) -> None:
-        limit = (self.model.context_length or 1 << 20) - SAMPLE_TOKENS
+        context = self.model.context_length or 1 << 20
+        limit = max(context - SAMPLE_TOKENS, context // 2, 1)
         try:
             [written] = generate(
                 self.model,

@@ -363,7 +363,7 @@ def _reason(
     small = ""
     if first.passes is not None:
         small = (
-            f" The text is small, so a model of fitting size reads it only {first.passes:.1f} times"
+            f" The text is small, so a model of fitting size reads it {first.passes:.1f} times"
             f"{f', with dropout {first.dropout:g}' if first.dropout else ''}: more would be learnt by heart."
         )
     return (
