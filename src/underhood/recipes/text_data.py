@@ -41,7 +41,7 @@ ENOUGH, ROUNDS = 1200, 5
 SHOWCASED = 24
 """Questions that a finished model is tried on, to show a newcomer three that it answers."""
 
-_WELL_PUT = re.compile(r"(?!What is an? [A-Z])[A-Z]")
+_WELL_PUT = re.compile(r"(?!What is an? [A-Z]|.* it\?)[A-Z]")
 
 INVENTED = 60
 """Questions about invented names that the evaluation may draw from."""
@@ -143,13 +143,14 @@ def _asked_later(unseen: Sequence[Example], everything: Sequence[FactPassage], s
     ]
     titled = [passage for passage in everything if passage.title]
     drawn = chance(seed, "showcase").sample(titled, min(4 * SHOWCASED, len(titled)))
-    unique: dict[str, ReferenceAnswer] = {}
+    by_title: dict[str, list[ReferenceAnswer]] = {}
     for example in fact_examples(drawn, lambda _: (), seed=seed + 2, by_words=False):
         question = example.question.partition("\n\n")[0]
         well_put = _WELL_PUT.match(question) and question.endswith("?") and len(question.split()) > 2
-        if example.kind == SENTENCE and well_put and example.function not in unique:
-            unique[example.function] = ReferenceAnswer(question, example.answer, SHOWCASE)
-    return [*{each.prompt: each for each in evaluated}.values(), *list(unique.values())[:SHOWCASED]]
+        if example.kind == SENTENCE and well_put:
+            by_title.setdefault(example.function, []).append(ReferenceAnswer(question, example.answer, SHOWCASE))
+    shown = [chance(seed, "shown", title).choice(questions) for title, questions in by_title.items()]
+    return [*{each.prompt: each for each in evaluated}.values(), *shown[:SHOWCASED]]
 
 
 def _passage(example: Example) -> str:
