@@ -13,6 +13,7 @@ often its first sentence, or the sentence that shares most words with the questi
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -84,11 +85,13 @@ def holds(text: str, accepted: Sequence[str]) -> bool:
 def main() -> None:
     options = options_from_command_line(Options)
     results: dict[str, list[float]] = {}
+    built_at: set[str] = set()
     for seed in range(options.seeds):
         for folder in FOLDERS:
             run = options.out / f"{folder}-{seed}"
             if not (run / "summary.json").exists():
                 build(run, folder, seed, options)
+            built_at.add(str(json.loads((run / "summary.json").read_text(encoding="utf-8"))["commit"]))
             for name, value in measure(run, folder, show=options.show).items():
                 results.setdefault(f"{folder}: {name}", []).append(round(value, 3))
     for name, values in results.items():
@@ -107,7 +110,8 @@ def main() -> None:
             f"{folder}: {goal['value']:.1f} of 10 ({'at least' if goal['holds'] else 'MISSED: at least'} {RIGHT_MIN})"
         )
     facts = machine("torch", "numpy")
-    print_json("own_data", results, **facts, minutes=options.minutes, steps=list(options.steps), goals=goals)
+    facts |= {"built_at": sorted(built_at), "minutes": options.minutes, "steps": list(options.steps)}
+    print_json("own_data", results, **facts, goals=goals)
 
 
 def build(run: Path, folder: str, seed: int, options: Options) -> None:
