@@ -64,7 +64,7 @@ interactive((kit) => {
       return span;
     }));
     const width = drawing.clear();
-    drawing.add("text", { x: 0, y: 12 }, "The interval before the last letter, divided among the letters that could come:");
+    drawing.add("text", { x: 0, y: 12 }, "Before the last letter, by probability:");
     const last = ALPHABET.indexOf(letters[costs.length - 1]);
     let left = 0;
     chance.forEach((share, letter) => {

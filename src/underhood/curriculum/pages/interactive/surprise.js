@@ -34,7 +34,7 @@ interactive((kit) => {
         drawing.add("text", { x: x + column * 0.17, y: 174 - tall, "text-anchor": "middle", class: "strong" }, `${name} ${inWords(chance, 2)}`);
       }
       drawing.add("text", { x: left + column * 0.37, y: 202, "text-anchor": "middle", class: "strong" }, kind);
-      drawing.add("text", { x: left + column * 0.37, y: 222, "text-anchor": "middle" }, `a surprise of ${inWords(bits(q[at]), 2)} bits`);
+      drawing.add("text", { x: left + column * 0.37, y: 222, "text-anchor": "middle" }, `${width < 480 ? "" : "a surprise of "}${inWords(bits(q[at]), 2)} bits`);
     });
     drawing.add("path", { class: "axis", d: `M0 180H${width}` });
   };
