@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ SYMMETRY_SEED = 6
 """A start from which the net of 1986 finds the symmetry; many others do not."""
 LETTERS = 40_000
 """Of the text that the generator imitates."""
+LENET_FILE = Path(__file__).with_name("lenet.json")
+"""Written by `train_lenet`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +57,15 @@ def letters_to_imitate() -> dict[str, Any]:
     return {"text": plain("\n".join(topics[name] for name in sorted(topics)))[:LETTERS]}
 
 
+def lenet_weights() -> dict[str, Any]:
+    """Errors of the trained LeNet, and for each parameter its bytes (base64) and the scale that multiplies them."""
+    return json.loads(LENET_FILE.read_text(encoding="utf-8"))
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "generator": letters_to_imitate,
+    "lenet": lenet_weights,
 }
 """Makers of the data that some scripts need, by script."""
 
