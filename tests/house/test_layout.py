@@ -116,8 +116,8 @@ def imported(*folders: str) -> dict[str, str]:
     ("folders", "extras"),
     [
         (["src"], ["classify", "harness", "compress", "pdf"]),
-        (["src", "tests"], ["test"]),
-        (["src", "tests", "benchmarks"], ["test", "peers"]),
+        (["src", "tests", "tools"], ["test"]),
+        (["src", "tests", "tools", "benchmarks"], ["test", "peers"]),
     ],
     ids=["product", "tests", "benchmarks"],
 )

@@ -24,6 +24,7 @@ FOLDERS = [
     *(file.parent for file in sorted(PACKAGE.glob("*/__init__.py"))),
     *(folder for folder in sorted((REPOSITORY / "tests").iterdir()) if any(folder.glob("*.py"))),
     REPOSITORY / "benchmarks",
+    REPOSITORY / "tools",
 ]
 SCRIPTS = sorted(PACKAGE.rglob("*.js"))
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

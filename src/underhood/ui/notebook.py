@@ -38,6 +38,9 @@ _STYLE = """
   vertical-align: top; font-variant-numeric: tabular-nums; }
 .underhood th { color: var(--uh-soft); font-weight: 400; }
 .underhood td.number { text-align: right; }
+.underhood th.up { writing-mode: vertical-rl; padding: 2px; }
+.underhood td.heat { background: color-mix(in srgb, var(--uh-scale-4) var(--full), var(--uh-ground)); padding: 2px;
+  min-width: 1.75rem; text-align: center; }
 .underhood .rail { width: 10rem; }
 .underhood .rail i { display: block; height: 10px; margin-top: 6px; background: var(--uh-accent); border-radius: 2px; }
 .underhood svg { width: 100%; height: 8rem; border-left: 1px solid var(--uh-hairline); overflow: visible;
@@ -109,6 +112,17 @@ def data_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup
     head = Markup("").join(Markup("<th>{}</th>").format(name) for name in heads)
     body = (Markup("<tr>{}</tr>").format(Markup("").join(map(_cell, row))) for row in rows)
     return Markup("<table><tr>{}</tr>{}</table>").format(head, Markup("").join(body))
+
+
+def heat_table(rows: Sequence[str], columns: Sequence[str], shares_RC: Sequence[Sequence[float]]) -> Markup:
+    """Shares from 0 to 1 as a table: in percent, each cell as full of colour as its share; zero stays empty."""
+    head = Markup("").join(Markup('<th class="up">{}</th>').format(name) for name in columns)
+    lines = []
+    for name, shares in zip(rows, shares_RC, strict=True):
+        cells = (Markup('<td class="heat" style="--full:{:.0f}%">{}</td>').format(100 * s, round(100 * s) or "")
+                 for s in shares)  # fmt: skip
+        lines.append(Markup("<tr><th>{}</th>{}</tr>").format(name, Markup("").join(cells)))
+    return Markup("<table><tr><th></th>{}</tr>{}</table>").format(head, Markup("").join(lines))
 
 
 def bar(share: float) -> Markup:

@@ -1,0 +1,157 @@
+"""README: followed word for word in a fresh clone, re-made by its script, and true in what it counts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from fresh_clone import follow, fresh_clone, start_and_stop
+
+import make_readme
+from needs import REPOSITORY, smollm2_gguf
+from tinyrun import TINY
+from tinytext import write_notes
+from underhood.ui import formatting
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SCREEN = 85
+"""Lines of a first screen, up to the rule above the reference."""
+LINES = re.compile(r"^```(bash|console|python)\n(.*?)^```$|^\| \d+ \| `([^`]+)` \|", re.MULTILINE | re.DOTALL)
+
+
+def steps(page: str) -> list[tuple[str, str]]:
+    """What a page says to do, in order: ("shell", command) of blocks, transcripts and tables, ("python", program)."""
+    todo = []
+    for kind, body, in_table in LINES.findall(page):
+        if kind == "python":
+            todo.append(("python", body))
+        elif kind == "console":
+            todo += [("shell", line[2:]) for line in body.splitlines() if line.startswith("$ ")]
+        else:
+            lines = (in_table or body).splitlines()
+            todo += [("shell", command) for line in lines if (command := without_comment(line))]
+    return todo
+
+
+def without_comment(line: str) -> str:
+    return line.strip() if "|" in line else shlex.join(shlex.split(line, comments=True))
+
+
+def test_steps_are_read_in_the_order_of_the_page():
+    page = (
+        "```bash\nmake run   # builds\n```\n| 1 | `a b` | c |\n```console\n$ d | e\nprinted\n```\n```python\nf()\n```\n"
+    )
+    assert steps(page) == [("shell", "make run"), ("shell", "a b"), ("shell", "d | e"), ("python", "f()\n")]
+
+
+def shortened(command: str) -> str:
+    """The command, but a build with the options that make it take seconds."""
+    if command.startswith("underhood build --data"):
+        return f"{command} {shlex.join(TINY)}"
+    return command
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fresh_clone(tmp_path_factory.mktemp("clone") / "underhood")
+    write_notes(folder / "notes")  # the reader's own
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_readme_followed_word_for_word_in_a_fresh_clone(clone: Path):
+    smollm2_gguf()
+    # `make run` and `make test` take these from the environment: a build of seconds, and the tests of one folder.
+    variables = {"make run": shlex.join(TINY), "make test": "tests/grad"}
+    done = set()
+    for kind, words in steps(README):
+        if kind == "shell" and words in variables and words in done:
+            continue  # the first of the ten steps is the first command
+        done.add(words)
+        if kind == "python":
+            follow(f"python -c {shlex.quote(words)}", clone)
+        elif words.startswith("underhood serve"):
+            start_and_stop(words, clone)
+        elif words in variables:
+            follow(words, clone, MINUTES="0.3", ARGS=variables[words], JOBS="1")
+        else:
+            follow(shortened(words), clone)
+    assert {"make run", "make test"} <= done
+    check_that_the_script_makes_readme_anew(clone)
+
+
+def check_that_the_script_makes_readme_anew(clone: Path) -> None:
+    """In a folder of its own, with the clone's run: the same commands with new outputs, and the run's own numbers."""
+    other = clone / "other"
+    shutil.copytree(clone / "runs" / "pydocs", other / "runs" / "pydocs")
+    page, picture = other / "README.md", other / "pipeline.svg"
+    shutil.copy(clone / "README.md", page)
+    follow(f"python tools/make_readme.py --folder {other} --page {page} --picture {picture}", clone)
+    made = page.read_text(encoding="utf-8")
+    assert steps(made) == steps(README)
+    assert "[1] os.path.join · module os.path" in made
+    summary = json.loads((other / "runs" / "pydocs" / "summary.json").read_text(encoding="utf-8"))
+    assert f"{formatting.duration(summary['seconds'])} taken" in made
+    assert "<svg " in picture.read_text(encoding="utf-8")
+
+
+def test_readme_counts_the_topics_that_are_built():
+    counts = make_readme.count_topics(make_readme.shell_in(REPOSITORY))
+    match = make_readme.TOPICS.search(README)
+    assert match is not None
+    assert tuple(map(int, re.findall(r"\d+", match[0]))) == counts
+
+
+def test_readme_shows_its_idea_on_one_screen():
+    first, reference = README.split("\n---\n")
+    assert first.count("\n") <= SCREEN
+    assert "## Ten steps" in first
+    assert "## Text of your own" in reference
+
+
+def test_transcripts_hold_an_answer_with_its_source():
+    [block] = [block for block in make_readme.CONSOLE.findall(README) if "os.path.join" in block]
+    question, answer, source = block.splitlines()[:3]
+    assert question.startswith("$ ")
+    assert answer.endswith("[1]")
+    assert source.startswith("[1] os.path.join")
+
+
+def test_compress_transcript_shows_the_model_first():
+    """The rows are sorted by size, so the claim that the model makes the text smallest is the order of the names."""
+    [block] = [block for block in make_readme.CONSOLE.findall(README) if "underhood compress" in block]
+    rows = re.findall(r"^(\S.*?) +[\d,]+ +(\d\.\d{3}) +[\d.]+%", block, re.MULTILINE)
+    assert rows[0][0].startswith("pydocs (base)")
+    assert {"gzip", "bzip2", "xz"} <= {name for name, _ in rows}
+    assert sorted(rows, key=lambda row: float(row[1])) == rows
+
+
+def test_measured_table_says_what_the_summary_holds():
+    measurement = {"bits per byte": 1.5, "right answers, quoting": 0.9, "right parameters, quoting": 0.8}
+    measurement |= {"refuses invented names, quoting": 0.7, "right answers, closed book": 0.01}
+    stages = [
+        {"stage": stage, "measurements": [{"name": name, "value": value} for name, value in measurement.items()]}
+        for stage in ("base", "dpo")
+    ]
+    summary = {
+        "machine": {"cores": 2, "cpu": "Some CPU"},
+        "minutes": 5.0,
+        "seconds": 301.0,
+        "peak_memory_gb": 0.83,
+        "parameters": 1_115_392,
+        "results": {"stages": stages, "baselines": [{"name": "xz", "value": 1.87}]},
+    }
+    table = make_readme.measured_table(summary, 41_000_000, 3_000_000_000)
+    for words in ("5 min", "0.8 GB", "90 %", "80 %", "70 %", "1 %", "1.50 bits", "1.87", "Some CPU"):
+        assert words in table.replace(formatting.NBSP, " "), words
+
+
+def test_transcript_is_made_by_its_commands_alone():
+    printed = {"echo a": "a", "cat \\\n  b": "two\nlines"}
+    block = "$ echo a\nold\n$ cat \\\n  b\n"
+    assert make_readme.transcript(block, printed.__getitem__) == "$ echo a\na\n$ cat \\\n  b\ntwo\nlines\n"
