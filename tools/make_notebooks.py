@@ -20,10 +20,13 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode, v4
+from traitlets.config import Config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = REPOSITORY / "docs" / "notebooks"
 CELL = re.compile(r"^# %%(?: \[(markdown|bash)\])?\n", re.MULTILINE)
+LOCAL = Config(KernelManager={"transport": "ipc" if os.name == "posix" else "tcp"})
+"""The kernel is spoken to through files rather than ports, where the system has that."""
 TIMEOUT = 3600
 """Seconds that a cell may take."""
 
@@ -78,6 +81,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
             kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,
+            config=LOCAL,
             resources={"metadata": {"path": str(folder)}},
         )
         client.execute(env=os.environ | changes)

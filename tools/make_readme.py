@@ -44,10 +44,15 @@ def shell_in(folder: Path) -> Shell:
 
     def run(command: str) -> str:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command], cwd=folder, env=environment, text=True, capture_output=True
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # as a terminal shows both
         )
         if done.returncode:
-            raise RuntimeError(f"{command}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{command}\n{done.stdout}")
         return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
 
     return run
@@ -88,7 +93,7 @@ def measured_table(summary: dict[str, Any], run_bytes: int, environment_bytes: i
         }.items()
     }
     rows = {
-        "Time": f"{summary['minutes']:g} minutes asked for, {formatting.duration(summary['seconds'])} taken; "
+        "Time": f"{formatting.duration(summary['seconds'])} where {summary['minutes']:g} minutes are asked for; "
         "installing takes a few minutes before the first build",
         "Hardware": f"any computer; here {machine['cores']} CPU cores ({machine['cpu']}), no GPU",
         "Memory": f"{summary['peak_memory_gb']:.1f} GB",
@@ -97,8 +102,8 @@ def measured_table(summary: dict[str, Any], run_bytes: int, environment_bytes: i
         "Model": f"{formatting.count(summary['parameters'])} parameters; "
         f"{value(summary, 'base', 'bits per byte'):.2f} bits per byte of unseen documentation "
         f"(xz, which has read the same text: {xz:.2f})",
-        "It can": f"say what a function does and name its source ({share['right']} right), list parameters "
-        f"({share['parameters']}), refuse functions that do not exist ({share['refuses']})",
+        "It can": f"look up what a function does and name the source ({share['right']} right), list its "
+        f"parameters ({share['parameters']}), say that there is no such function ({share['refuses']})",
         "It can't": f"answer from memory ({share['memory']} right), reason, or talk about anything else; "
         "[a real model](#a-real-model) does that",
     }

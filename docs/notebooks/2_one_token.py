@@ -99,7 +99,8 @@ print("The largest difference from the model's own weights is", f"{(by_hand_HTT 
 
 # %% [markdown]
 # One row per token that looks, one column per token that is looked at, in percent. Heads differ: the loop finds, for
-# each block, the head that looks most at the token just before.
+# each block, the head that looks most at the token just before. The first picture is a head of the last block, the
+# second the head that looks back most of all.
 
 
 # %%
@@ -112,7 +113,7 @@ for block in range(decoder.spec.layers):
     weights_HTT = seen[block, "mixer.weights"].flatten(0, 1)
     before_H = weights_HTT.diagonal(-1, dim1=-2, dim2=-1).mean(-1)
     print(f"block {block}: head {before_H.argmax()} gives {before_H.max():.0%} to the token before")
-attention(BLOCK, 0)
+attention(decoder.spec.layers - 1, 0)
 
 # %%
 looks_back = max(

@@ -96,7 +96,7 @@ def check_that_the_script_makes_readme_anew(clone: Path) -> None:
     assert steps(made) == steps(README)
     assert "[1] os.path.join · module os.path" in made
     summary = json.loads((other / "runs" / "pydocs" / "summary.json").read_text(encoding="utf-8"))
-    assert f"{formatting.duration(summary['seconds'])} taken" in made
+    assert f"{formatting.duration(summary['seconds'])} where" in made
     assert "<svg " in picture.read_text(encoding="utf-8")
 
 
@@ -127,7 +127,7 @@ def test_compress_transcript_shows_the_model_first():
     [block] = [block for block in make_readme.CONSOLE.findall(README) if "underhood compress" in block]
     rows = re.findall(r"^(\S.*?) +[\d,]+ +(\d\.\d{3}) +[\d.]+%", block, re.MULTILINE)
     assert rows[0][0].startswith("pydocs (base)")
-    assert {"gzip", "bzip2", "xz"} <= {name for name, _ in rows}
+    assert {"gzip", "bz2", "xz"} <= {name for name, _ in rows}
     assert sorted(rows, key=lambda row: float(row[1])) == rows
 
 
