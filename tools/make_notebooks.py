@@ -25,8 +25,8 @@ from traitlets.config import Config
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = REPOSITORY / "docs" / "notebooks"
 CELL = re.compile(r"^# %%(?: \[(markdown|bash)\])?\n", re.MULTILINE)
-LOCAL = Config(KernelManager={"transport": "ipc" if os.name == "posix" else "tcp"})
-"""The kernel is spoken to through files rather than ports, where the system has that."""
+ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})
+"""What is said to the kernel goes over local ports that other users of the machine may listen to."""
 TIMEOUT = 3600
 """Seconds that a cell may take."""
 
@@ -81,7 +81,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
             kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,
-            config=LOCAL,
+            config=ENCRYPTED,
             resources={"metadata": {"path": str(folder)}},
         )
         client.execute(env=os.environ | changes)
