@@ -4,6 +4,7 @@
     python tools/make_readme.py --folder /tmp/readme     keeps that folder, and uses the run that it holds
 
 Each ``console`` block is a transcript: lines beginning with ``$`` are commands, and what they print replaces the rest.
+Lines beginning with ``>`` are typed into the command above them, in a terminal.
 The table below the heading "What to expect" holds the run's own numbers. The count of topics is that of
 ``underhood path --json``.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_picture import pipeline_svg
+from typed_session import typed_session
 from underhood.ui import formatting
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -31,18 +33,20 @@ MEASURED = re.compile(r"(?<=^## What to expect\n\n)(?:\|.*\n)*", re.MULTILINE)
 TOPICS = re.compile(r"\d+(\s+)of(\s+)the(\s+)\d+(\s+)topics(\s[^.]*?)\d+(\s+)milestones")
 RUN = "runs/pydocs"
 
-Shell = Callable[[str], str]
+Shell = Callable[..., str]
 
 
 def shell_in(folder: Path) -> Shell:
     """A function that runs a command there as a user would, 80 columns wide, and returns what it prints.
 
-    It raises `RuntimeError` with that output if the command fails.
+    It takes the command and the lines to type into it, if any, and raises `RuntimeError` if the command fails.
     """
     environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    def run(command: str) -> str:
+    def run(command: str, *typed: str) -> str:
+        if typed:
+            return typed_session(command, typed, folder, environment)
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=folder,
@@ -59,10 +63,10 @@ def shell_in(folder: Path) -> Shell:
 
 
 def transcript(block: str, run: Shell) -> str:
-    """The block with its commands run anew; a line ending in a backslash goes on in the next."""
+    """The block with its commands run anew."""
     lines: list[str] = []
-    for command in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE):
-        lines += [f"$ {command}", *run(command).splitlines()]
+    for command, old in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+        lines += [f"$ {command}", *run(command, *re.findall(r"^> (.+)$", old, re.MULTILINE)).splitlines()]
     return "\n".join(lines) + "\n"
 
 

@@ -57,8 +57,8 @@ for question in ("What does shutil.rmtree do?", "What are the parameters of str.
 
 # %% [markdown]
 # ## Without the search
-# The same question from memory. The sentence has the right form, and little else: a million numbers can't hold a
-# library's documentation. Large models fail in the same way, only later.
+# The same question from memory. A million numbers can't hold the documentation of a library: at best, what comes has
+# the form of an answer. Large models fail in the same way, only later.
 
 # %%
 model.chat("What does os.path.join do?", temperature=0)

@@ -71,11 +71,14 @@ print(len(pairs), "conversations, each four times")
 # Only the answers are learned, as the model's own chat template marks them.
 
 # %% [bash]
-# underhood finetune smollm2 --data lamp.jsonl --lora-rank 16 --steps 40 --out runs/lamp
+# underhood finetune smollm2 --data lamp.jsonl --lora-rank 16 --steps 24 --out runs/lamp
 
 # %%
-curves = underhood.open_run("runs/lamp").curves()
-curves[list(curves)[-1]]
+from underhood.core.runlog import read_events
+
+steps = [event for event in read_events(Path("runs/lamp/events.jsonl")) if event["kind"] == "step"]
+for event in steps[::4]:
+    print(f"step {event['step']:3}  loss {event['loss']:.3f}")
 
 # %% [markdown]
 # ## What it knows now

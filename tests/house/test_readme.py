@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,11 +16,14 @@ import make_readme
 from needs import REPOSITORY, smollm2_gguf
 from tinyrun import TINY
 from tinytext import write_notes
+from typed_session import typed_session
 from underhood.ui import formatting
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SCREEN = 85
 """Lines of a first screen, up to the rule above the reference."""
+LONGER = ("--context-length", "256")
+"""The questions of pydocs need a longer context than the small build of the other tests has."""
 LINES = re.compile(r"^```(bash|console|python)\n(.*?)^```$|^\| \d+ \| `([^`]+)` \|", re.MULTILINE | re.DOTALL)
 
 
@@ -67,7 +71,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_readme_followed_word_for_word_in_a_fresh_clone(clone: Path):
     smollm2_gguf()
     # `make run` and `make test` take these from the environment: a build of seconds, and the tests of one folder.
-    variables = {"make run": shlex.join(TINY), "make test": "tests/grad"}
+    variables = {"make run": shlex.join([*TINY, *LONGER]), "make test": "tests/grad"}
     done = set()
     for kind, words in steps(README):
         if kind == "shell" and words in variables and words in done:
@@ -94,7 +98,7 @@ def check_that_the_script_makes_readme_anew(clone: Path) -> None:
     follow(f"python tools/make_readme.py --folder {other} --page {page} --picture {picture}", clone)
     made = page.read_text(encoding="utf-8")
     assert steps(made) == steps(README)
-    assert "[1] os.path.join · module os.path" in made
+    assert re.search(r"^\[1\] .*module os\.path", made, re.MULTILINE)
     summary = json.loads((other / "runs" / "pydocs" / "summary.json").read_text(encoding="utf-8"))
     assert f"{formatting.duration(summary['seconds'])} where" in made
     assert "<svg " in picture.read_text(encoding="utf-8")
@@ -114,12 +118,9 @@ def test_readme_shows_its_idea_on_one_screen():
     assert "## Text of your own" in reference
 
 
-def test_transcripts_hold_an_answer_with_its_source():
-    [block] = [block for block in make_readme.CONSOLE.findall(README) if "os.path.join" in block]
-    question, answer, source = block.splitlines()[:3]
-    assert question.startswith("$ ")
-    assert answer.endswith("[1]")
-    assert source.startswith("[1] os.path.join")
+def test_transcript_of_a_chat_holds_an_answer_with_its_source():
+    [block] = [block for block in make_readme.CONSOLE.findall(README) if "underhood chat" in block]
+    assert re.search(r"^> What does os.path.join do\?\n`os.path.join`: .+ \[1\]\n\[1\] .+$", block, re.MULTILINE)
 
 
 def test_compress_transcript_shows_the_model_first():
@@ -151,7 +152,25 @@ def test_measured_table_says_what_the_summary_holds():
         assert words in table.replace(formatting.NBSP, " "), words
 
 
-def test_transcript_is_made_by_its_commands_alone():
-    printed = {"echo a": "a", "cat \\\n  b": "two\nlines"}
-    block = "$ echo a\nold\n$ cat \\\n  b\n"
-    assert make_readme.transcript(block, printed.__getitem__) == "$ echo a\na\n$ cat \\\n  b\ntwo\nlines\n"
+def test_transcript_is_made_by_its_commands_and_what_is_typed():
+    printed = {("echo a",): "a", ("chat", "Hello", "Bye"): "> Hello\nHi.\n> Bye\nYes."}
+    block = "$ echo a\nold\n$ chat\n> Hello\nold\n> Bye\n"
+    made = make_readme.transcript(block, lambda *words: printed[words])
+    assert made == "$ echo a\na\n$ chat\n> Hello\nHi.\n> Bye\nYes.\n"
+    assert make_readme.transcript(made, lambda *words: printed[words]) == made
+
+
+def test_session_types_at_each_prompt_and_shows_what_a_terminal_shows(tmp_path: Path):
+    program = (
+        "for n in 1 2; do printf '\\n> '; read line; echo \"got $line\"; done; printf '\\n> '; read line || echo end"
+    )
+    (tmp_path / "ask.sh").write_text(program)
+    shown = typed_session("bash ask.sh", ["one", "two"], tmp_path, os.environ)
+    assert shown.splitlines() == ["> one", "got one", "", "> two", "got two", "", "> end"]
+
+
+def test_session_that_ends_early_or_fails_is_an_error(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="ended before it asked"):
+        typed_session("echo bye", ["one"], tmp_path, os.environ)
+    with pytest.raises(RuntimeError, match="exit 3"):
+        typed_session("printf '\\n> '; read line; exit 3", [], tmp_path, os.environ)
