@@ -85,7 +85,12 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
             resources={"metadata": {"path": str(folder)}},
         )
         client.execute(env=os.environ | changes)
-    return notebook
+    return nbformat.reads(without_own_folders(nbformat.writes(notebook)), as_version=4)
+
+
+def without_own_folders(text: str) -> str:
+    """The text with the names of this environment's and this user's folders as any other reader would see them."""
+    return text.replace(sys.prefix, ".venv").replace(str(Path.home()) + os.sep, "~" + os.sep)
 
 
 def main() -> int:
