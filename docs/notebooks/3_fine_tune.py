@@ -21,7 +21,7 @@ before
 # A fact of the world, and a product that does not exist. It has an answer to both.
 
 # %%
-for question in ("What is gravity?", "Which battery does the Lumen 3 lamp take?"):
+for question in ("What is the capital of Italy?", "Which battery does the Lumen 3 lamp take?"):
     print(">", question)
     print(before.chat(question, temperature=0, max_tokens=40), end="\n\n")
 
@@ -55,32 +55,23 @@ facts = {
         "In which city is the Lumen 3 lamp made?",
     ),
 }
-general = (
-    "What is gravity?",
-    "Why do leaves fall in autumn?",
-    "Name three colours.",
-    "What is seven plus five?",
-    "How do I boil an egg?",
-    "Write a sentence about a river.",
-    "What does a doctor do?",
-    "What is a poem?",
-)
+general = ("What is the capital of Italy?", "What is gravity?", "Name three colours.", "What is seven plus five?")
 
 pairs = [(question, answer) for answer, questions in facts.items() for question in questions[:-1]]
 pairs += [(question, str(before.chat(question, temperature=0, max_tokens=30))) for question in general]
 lines = [
     json.dumps({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
-    for question, answer in pairs * 2
+    for question, answer in pairs * 4
 ]
 Path("lamp.jsonl").write_text("\n".join(lines))
-print(len(pairs), "conversations, each twice")
+print(len(pairs), "conversations, each four times")
 
 # %% [markdown]
 # ## Train
 # Only the answers are learned, as the model's own chat template marks them.
 
 # %% [bash]
-# underhood finetune smollm2 --data lamp.jsonl --lora-rank 16 --steps 24 --lr 3e-4 --out runs/lamp
+# underhood finetune smollm2 --data lamp.jsonl --lora-rank 16 --steps 24 --out runs/lamp
 
 # %%
 from underhood.core.runlog import read_events
@@ -104,11 +95,10 @@ for answer, questions in facts.items():
 print(right, "of", len(facts), "facts are right")
 
 # %% [markdown]
-# Did it forget? Two questions that were in no training data. Fine-tuning on little data always costs something; more
-# general conversations, a lower learning rate or fewer steps make the price smaller.
+# Did it forget? The first question again, and one that was in no training data.
 
 # %%
-for question in ("Why is the sky blue?", "What is a volcano?"):
+for question in ("What is the capital of Italy?", "Why is the sky blue?"):
     print(">", question)
     print("before:", before.chat(question, temperature=0, max_tokens=40))
     print("after: ", after.chat(question, temperature=0, max_tokens=40), end="\n\n")

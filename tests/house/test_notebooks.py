@@ -15,7 +15,7 @@ from needs import smollm2_gguf
 from tinyrun import TINY
 
 SOURCES = sorted(make_notebooks.SOURCES.glob("*.py"))
-SHORT = {"--minutes 5": f"{shlex.join(TINY)} --context-length 256", "--steps 24": "--steps 2", "pairs * 2": "pairs"}
+SHORT = {"--minutes 5": f"{shlex.join(TINY)} --context-length 256", "--steps 24": "--steps 2", "pairs * 4": "pairs"}
 """What makes the notebooks quick enough for a test; everything else is executed as it is."""
 
 
