@@ -94,7 +94,7 @@ def without_own_folders(text: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5, help="how long the first notebook builds")
     parser.add_argument("--folder", type=Path, help="where the notebooks run; a new temporary folder if left out")
     parser.add_argument("--out", type=Path, default=SOURCES, help="where the .ipynb files go")

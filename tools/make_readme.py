@@ -133,7 +133,7 @@ def remade(page: str, folder: Path, run: Shell) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5, help="how long to build, where there is no run yet")
     parser.add_argument("--folder", type=Path, help="where the commands run; a temporary folder if left out")
     parser.add_argument("--page", type=Path, default=REPOSITORY / "README.md", help="the page to write anew")

@@ -51,7 +51,7 @@ answer
 
 # %%
 talk = model.conversation(prepare=retriever.prepare)
-for question in ("What does shutil.rmtree do?", "What are the parameters of str.split?"):
+for question in ("How do I delete a directory tree?", "what does textwrap.dedent do"):
     print(">", question)
     print("".join(talk.reply(question)), end="\n\n")
 
