@@ -90,7 +90,7 @@ def test_notebooks_executed_anew_show_what_the_committed_ones_show(tmp_path: Pat
     smollm2_gguf()
     keys = {
         "1_build_and_talk": [r"log [\d,]+ = \d\.\d\d", r"> How do I delete a directory tree\?\n.", r"--- base"],
-        "2_one_token": [r"largest difference .* \d\.\de-\d\d", r"block 0: head \d", r"after block 0"],
+        "2_one_token": [r"largest difference .* \d\.\de[+-]\d\d", r"block 0: head \d", r"after block 0"],
         "3_fine_tune": [r"\d of 3 facts", r"before:", r"adapter_model\.safetensors"],
     }
     assert [file.stem for file in SOURCES] == list(keys)
