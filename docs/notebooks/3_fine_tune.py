@@ -95,8 +95,8 @@ for answer, questions in facts.items():
 print(right, "of", len(facts), "facts are right")
 
 # %% [markdown]
-# Did it forget? The first question again, and one that was in no training data: learning a few conversations by heart has
-# its price. More general conversations, fewer steps or a lower learning rate make it smaller, and the facts less
+# Did it forget? The first question again, and one that was in no training data: learning a few conversations by heart
+# has its price. More general conversations, fewer steps or a lower learning rate make it smaller, and the facts less
 # sure.
 
 # %%
