@@ -99,9 +99,10 @@ def check_that_the_script_makes_readme_anew(clone: Path) -> None:
     follow(f"python tools/make_readme.py --folder {other} --page {page} --picture {picture}", clone)
     made = page.read_text(encoding="utf-8")
     assert steps(made) == steps(README)
-    assert re.search(r"^\[1\] .*module os\.path", made, re.MULTILINE)
     summary = json.loads((other / "runs" / "pydocs" / "summary.json").read_text(encoding="utf-8"))
     assert f"{formatting.duration(summary['seconds'])} where" in made
+    assert f"The dpo model of runs/pydocs, {summary['parameters']:,} parameters." in made
+    assert made.count("\n> What does os.path.join do?\n") == 1
     assert "<svg " in picture.read_text(encoding="utf-8")
 
 
