@@ -55,6 +55,7 @@ VERBS: dict[str, dict[str, str]] = {
         "play": "Shannon's guessing game: you against the models.",
     },
     "Look around": {
+        "inspect": "Shows what a model computes on its way to the next token.",
         "report": "Writes a run's report again.",
         "version": "Versions of Underhood and of the libraries it uses.",
     },

@@ -96,7 +96,7 @@ REHEARSED = (
     "Describe a sunset in two sentences.",
     "What is 12 + 30?",
     "What is 9 times 6?",
-    "What is half of 90?",
+    "How much is half of 90?",
     "What is 100 minus 37?",
     "How much is 15 percent of 200?",
     "Is 17 a prime number?",

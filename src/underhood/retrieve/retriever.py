@@ -216,7 +216,7 @@ def is_about(hit: Hit) -> bool:
     """Whether a passage is about what was asked: its title has a word of the question, or its text has several.
 
     A question of one or two words is covered by any passage that happens to use them ("What is an apple?"). Numbers
-    are no subject: "What is 7 times 8?" is not about ``encode_7or8bit``.
+    do not count: "What is 7 times 8?" is not about ``encode_7or8bit``.
     """
     words = [word for word in hit.matched if not word.isdecimal()]
     title = set(terms(hit.passage.title))

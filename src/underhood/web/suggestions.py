@@ -51,9 +51,9 @@ def suggestions(loaded: LoadedModel, summary: Mapping[str, Any]) -> list[dict[st
         return [_prompt(text, CONTINUED) for text in openings] or [_prompt(text, "to continue") for text in OPENINGS]
     examples: Sequence[Mapping[str, Any]] = summary.get("examples") or ()
     checked = [str(example["question"]) for example in examples]
-    asked = [sample for sample in summary.get("samples") or () if _is_question(sample)]
-    checked += [str(sample["prompt"]) for sample in asked if _answered(sample, loaded.stage)]
-    others = [str(sample["prompt"]) for sample in asked]
+    questions_seen = [sample for sample in summary.get("samples") or () if _is_question(sample)]
+    checked += [str(sample["prompt"]) for sample in questions_seen if _answered(sample, loaded.stage)]
+    others = [str(sample["prompt"]) for sample in questions_seen]
     questions = [*sorted(dict.fromkeys(checked), key=_rank), *sorted(set(others) - set(checked), key=_rank)]
     prompts = [_prompt(question, CHECKED if question in checked else "") for question in questions[:SHOWN]]
     return (prompts or [_prompt(question, "") for question in GENERAL]) + [_invented(summary)]

@@ -1,0 +1,84 @@
+"""``underhood inspect``: what a model computes on its way from a prompt to the next token."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from underhood.cli.model_options import ModelOptions
+from underhood.cli.options import Positional
+from underhood.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(ModelOptions):
+    """Shows what a model computes on its way from a prompt to the next token.
+
+    --view lens: what each layer would predict, were it the last one.
+    --view attention: which tokens the heads of a layer take from.
+    --view parts: what every layer adds to the score of the likeliest token.
+    --view patch: which token at which layer tells this prompt from another
+    (--against), by putting that one's values into this one's run.
+    """
+
+    model: Positional[Path]
+    """A run, or any model with attention: a folder, a GGUF file, a name."""
+
+    prompt: Positional[str]
+    """The text that the model reads."""
+
+    view: str = "lens"
+    """lens, attention, parts or patch."""
+
+    stage: str | None = None
+    """Which of the run's models; the last one if left out."""
+
+    position: int = -1
+    """Token of the prompt after which to look, from 0; -1 is the last one."""
+
+    layer: int = 0
+    """With --view attention: the layer, from 0."""
+
+    answer: str | None = None
+    """With --view parts and patch: the token whose score is followed; the likeliest one if left out."""
+
+    other: str | None = None
+    """The token whose score is subtracted; with --view patch the likeliest one of this prompt, if left out."""
+
+    against: str | None = None
+    """With --view patch: the other prompt, of as many tokens."""
+
+    top: int = 5
+    """How many tokens are listed in each row, or how many parts."""
+
+    json: bool = False
+    """Prints one JSON object with all numbers."""
+
+
+def run(args: Args) -> int:
+    from underhood.cli.inspect_views import VIEWS, ViewOptions
+
+    if args.view not in VIEWS:
+        raise UserError(f"underhood inspect has no view {args.view!r}", expected=", ".join(VIEWS))
+    if args.top < 1:
+        raise UserError("--top is out of range", expected="a whole number from 1 up", got=str(args.top))
+    from underhood.infer.load import load
+    from underhood.ui.terminal import console
+
+    options = ViewOptions(
+        prompt=args.prompt,
+        position=args.position,
+        layer=args.layer,
+        answer=args.answer,
+        other=args.other,
+        against=args.against,
+        top=args.top,
+    )
+    loaded = load(args.model, args.stage)
+    values, show = VIEWS[args.view](loaded, options)
+    if args.json:
+        print(json.dumps(values, ensure_ascii=False))
+    else:
+        show(console())
+    return 0

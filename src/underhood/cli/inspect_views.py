@@ -1,0 +1,185 @@
+"""The views of ``underhood inspect``: numbers for JSON, and tables of them for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from underhood.core.errors import UserError
+from underhood.infer.load import LoadedModel
+from underhood.inspect.contributions import SITES, contributions
+from underhood.inspect.lens import logit_lens, read_out
+from underhood.inspect.patching import patch_residual
+from underhood.inspect.trace import Trace, pieces_of, trace
+from underhood.ui.terminal import table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """The options of a view; see `cli.inspect.Args`."""
+
+    prompt: str
+    position: int
+    layer: int
+    answer: str | None
+    other: str | None
+    against: str | None
+    top: int
+
+
+View = tuple[dict[str, Any], Callable[[Console], None]]
+"""The numbers, and a function that prints them."""
+
+
+def _lens(loaded: LoadedModel, args: ViewOptions) -> View:
+    recorded = trace(loaded, args.prompt)
+    lens = logit_lens(loaded, recorded, positions=[args.position], k=args.top)
+    layers = [
+        {
+            "layer": layer,
+            "rank": int(lens.ranks[layer, 0]),
+            "bits": float(lens.entropy[layer, 0]),
+            "tokens": lens.row(layer),
+        }
+        for layer in range(len(lens.ids))
+    ]
+
+    def show(out: Console) -> None:
+        _heading(out, recorded, args.position)
+        final = lens.row(-1)[0][0]
+        out.print(f"What it would say before each layer, and at which rank {final} is then:")
+        out.print()
+        rows = []
+        for layer, row in enumerate(layers):
+            name = f"{layer}" if layer < len(layers) - 1 else "end"
+            words = "  ".join(f"{piece} {share:.2f}" for piece, share in row["tokens"])
+            rows.append([name, f"{row['rank']:,}", words])
+        out.print(table(["layer", "rank", "likeliest"], rows))
+
+    return {"pieces": recorded.pieces, "layers": layers}, show
+
+
+def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
+    recorded = trace(loaded, args.prompt, [f"query.{args.layer}", f"key.{args.layer}"])
+    pattern_HTT = recorded.pattern(args.layer)
+    position = _position(recorded, args.position)
+    row_HT = pattern_HTT[:, position]
+
+    def show(out: Console) -> None:
+        _heading(out, recorded, args.position)
+        out.print(f"Where the heads of layer {args.layer} look from there, the largest weights first:")
+        out.print()
+        rows = []
+        for head, weights_T in enumerate(row_HT):
+            top = weights_T.topk(min(args.top, position + 1))
+            words = [
+                f"{recorded.pieces[token]} {weight:.2f}"
+                for weight, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+                if weight >= 0.005
+            ]
+            rows.append([str(head), "  ".join(words)])
+        out.print(table(["head", "tokens"], rows))
+
+    return {"pieces": recorded.pieces, "layer": args.layer, "weights": row_HT.tolist()}, show
+
+
+def _parts(loaded: LoadedModel, args: ViewOptions) -> View:
+    recorded = trace(loaded, args.prompt, SITES)
+    position = _position(recorded, args.position)
+    token = _token(loaded, args.answer, "--answer") if args.answer else _likeliest(loaded, recorded, position)
+    against = _token(loaded, args.other, "--other") if args.other else None
+    parts = contributions(loaded, recorded, token, against=against, position=position)
+
+    def show(out: Console) -> None:
+        _heading(out, recorded, args.position)
+        names = pieces_of(loaded, [token if against is None else against, token])
+        what = names[1] if against is None else f"{names[1]} minus that of {names[0]}"
+        out.print(f"The score of {what} is {parts.score:.2f}. What adds most to it, or takes away:")
+        out.print()
+        rows = [[name, f"{value:+.2f}"] for name, value in parts.largest(max(args.top, 10))]
+        out.print(table(["part", "adds"], rows))
+        out.print()
+        out.print(f"All {len(parts.names)} parts together miss the score by {abs(parts.error):.1g}.", style="dim")
+
+    values = dict(zip(parts.names, parts.values.tolist(), strict=True))
+    return {"pieces": recorded.pieces, "score": parts.score, "constant": parts.constant, "parts": values}, show
+
+
+def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
+    if args.against is None:
+        raise UserError("--view patch compares two prompts", fix="Give the other one with --against")
+    ends = [trace(loaded, prompt) for prompt in (args.against, args.prompt)]
+    likeliest = [_likeliest(loaded, each, len(each.ids) - 1) for each in ends]
+    answer = _token(loaded, args.answer, "--answer") if args.answer else likeliest[0]
+    other = _token(loaded, args.other, "--other") if args.other else likeliest[1]
+    if answer == other:
+        raise UserError(
+            f"both prompts go on with {pieces_of(loaded, [answer])[0]!r}",
+            fix="Name two tokens with --answer and --other",
+        )
+    sweep = patch_residual(loaded, args.against, args.prompt, answer=answer, other=other)
+
+    def show(out: Console) -> None:
+        first, second = pieces_of(loaded, [answer, other])
+        out.print(
+            f"Score of {first} minus that of {second}: {sweep.target:.2f} here, {sweep.source:.2f} after --against."
+        )
+        out.print("Share of the way that one token's value from there makes here, the largest of each layer:")
+        out.print()
+        rows = []
+        for layer, shares_T in enumerate(sweep.restored):
+            top = shares_T.topk(min(3, len(shares_T)))
+            words = "  ".join(
+                f"{sweep.pieces[token]} {share:.2f}"
+                for share, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+            )
+            rows.append([str(layer) if layer < len(sweep.restored) - 1 else "end", words])
+        out.print(table(["layer", "tokens"], rows))
+
+    return {
+        "pieces": sweep.pieces,
+        "source": sweep.source,
+        "target": sweep.target,
+        "differences": sweep.differences.tolist(),
+    }, show
+
+
+def _heading(out: Console, recorded: Trace, position: int) -> None:
+    shown = _position(recorded, position)
+    out.print(f"{len(recorded.ids)} tokens; after token {shown}, {recorded.pieces[shown]}", style="bold")
+
+
+def _position(recorded: Trace, position: int) -> int:
+    count = len(recorded.ids)
+    if not -count <= position < count:
+        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
+    return position % count
+
+
+def _likeliest(loaded: LoadedModel, recorded: Trace, position: int) -> int:
+
+    layers = len(loaded.decoder.blocks)
+    return int(read_out(loaded.decoder, recorded[f"residual.{layers}"][position]).argmax())
+
+
+def _token(loaded: LoadedModel, text: str, option: str) -> int:
+    ids = loaded.tokenizer.encode(text)
+    if len(ids) != 1:
+        raise UserError(
+            f"{option} {text!r} is {len(ids)} tokens",
+            expected="one token, most often with the blank before it",
+            fix=f"Try {' ' + text!r}" if len(loaded.tokenizer.encode(" " + text)) == 1 else "",
+        )
+    return ids[0]
+
+
+VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
+    "lens": _lens,
+    "attention": _attention,
+    "parts": _parts,
+    "patch": _patch,
+}
+"""By the name of ``--view``."""

@@ -1,0 +1,102 @@
+"""The logit lens: what each layer would predict if the layers after it were left out (nostalgebraist 2020).
+
+The residual stream before a layer goes through the model's final norm and unembedding. The norm's statistics are those
+of that residual stream, not of the last one: the lens asks what the model would say here, not what a part adds to what
+it says at the end (`inspect.contributions` does that, with the last one's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from underhood.core.errors import UserError
+from underhood.infer.cache import device_of
+from underhood.infer.load import LoadedModel
+from underhood.inspect.trace import Trace, pieces_of
+from underhood.models.decoder import Decoder
+
+
+@dataclass(frozen=True, repr=False)
+class Lens:
+    """The likeliest next tokens by layer and position.
+
+    Attributes:
+        trace: of the prompt.
+        positions: the P tokens after which was looked; numbers in the prompt.
+        ids: the k likeliest ids of every layer's stream, (L + 1, P, k).
+        probabilities: theirs.
+        pieces: the ids as text, by id.
+        ranks: of the token that the whole model finds likeliest, (L + 1, P), from 1.
+        entropy: of each prediction in bits, (L + 1, P).
+    """
+
+    trace: Trace
+    positions: tuple[int, ...]
+    ids: Int[Tensor, "L P k"]
+    probabilities: Float[Tensor, "L P k"]
+    pieces: dict[int, str]
+    ranks: Int[Tensor, "L P"]
+    entropy: Float[Tensor, "L P"]
+
+    def row(self, layer: int, position: int = -1) -> list[tuple[str, float]]:
+        """The likeliest tokens of one layer's stream with their probabilities."""
+        ids, shares = self.ids[layer, position].tolist(), self.probabilities[layer, position].tolist()
+        return [(self.pieces[id], share) for id, share in zip(ids, shares, strict=True)]
+
+    def __repr__(self) -> str:
+        return f"<logit lens of {len(self.trace.ids)} tokens: {len(self.ids)} residual streams × {len(self.positions)}>"
+
+
+@torch.no_grad()
+def logit_lens(loaded: LoadedModel, trace: Trace, *, positions: Sequence[int] | None = None, k: int = 5) -> Lens:
+    """Reads every layer's residual stream through the final norm and the unembedding.
+
+    Args:
+        trace: with ``residual`` of every layer.
+        positions: tokens after which to look; negative ones from the end; None means all.
+        k: tokens that are kept of each.
+
+    Raises:
+        UserError: a position that the prompt has not.
+    """
+    model, count = loaded.decoder, len(trace.ids)
+    wanted = range(count) if positions is None else positions
+    if outside := [position for position in wanted if not -count <= position < count]:
+        raise UserError(f"the prompt has no token {outside[0]}", expected=f"0 to {count - 1}, or -1 for the last")
+    chosen = [position % count for position in wanted]
+    streams_LPD = trace.layers("residual")[:, chosen]
+    final_P: Tensor | None = None
+    ids, shares, ranks, entropies = [], [], [], []
+    for stream_PD in streams_LPD.flip(0):  # from the last one, whose likeliest token the ranks are of
+        logprobs_PV = read_out(model, stream_PD).log_softmax(dim=-1)
+        top = logprobs_PV.topk(min(k, logprobs_PV.shape[-1]), dim=-1)
+        final_P = top.indices[:, 0] if final_P is None else final_P
+        own_P1 = logprobs_PV.gather(1, final_P[:, None])
+        ids.append(top.indices)
+        shares.append(top.values.exp())
+        ranks.append((logprobs_PV > own_P1).sum(dim=-1) + 1)
+        entropies.append(-(logprobs_PV.exp() * logprobs_PV).sum(dim=-1) / torch.log(torch.tensor(2.0)))
+    ids_LPk = torch.stack(ids[::-1])
+    known = sorted(set(ids_LPk.flatten().tolist()))
+    return Lens(
+        trace=trace,
+        positions=tuple(chosen),
+        ids=ids_LPk,
+        probabilities=torch.stack(shares[::-1]),
+        pieces=dict(zip(known, pieces_of(loaded, known), strict=True)),
+        ranks=torch.stack(ranks[::-1]),
+        entropy=torch.stack(entropies[::-1]),
+    )
+
+
+def read_out(model: Decoder, stream: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
+    """The scores that the model's end gives for a residual stream, in fp32; ids without a token get −∞."""
+    logits = model.unembed(model.norm(stream.to(device_of(model)))).float()
+    if model.token_count is not None:
+        logits[..., model.token_count :] = -torch.inf
+    return logits.cpu()

@@ -1,0 +1,73 @@
+"""The command ``underhood inspect`` on a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_run import make_run
+
+from underhood.cli.main import main
+from underhood.infer.load import load
+
+PROMPT = "The list is a"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--view", "lens"],
+        ["--view", "attention", "--layer", "1"],
+        ["--view", "parts"],
+        ["--view", "patch", "--against", "The cafe is a", "--answer", "a", "--other", "e"],
+    ],
+)
+def test_every_view_fits_into_80_columns(words: list[str], run: Path, capsys: pytest.CaptureFixture[str]):
+    prompt = PROMPT if "patch" not in words else same_length(run)
+    assert main(["inspect", str(run), prompt, *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 4
+    assert max(map(len, lines)) <= 80
+
+
+def same_length(run: Path) -> str:
+    """A prompt of as many tokens as the other one."""
+    loaded = load(run)
+    wanted = len(loaded.prompt_ids("The cafe is a"))
+    prompt = "The list is a"
+    while len(loaded.prompt_ids(prompt)) < wanted:
+        prompt += " a"
+    assert len(loaded.prompt_ids(prompt)) == wanted
+    return prompt
+
+
+def test_json_has_the_model_s_own_numbers(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", str(run), PROMPT, "--json"]) == 0
+    last = json.loads(capsys.readouterr().out)["layers"][-1]
+    expected = load(run).next(PROMPT, k=5)
+    assert [share for _, share in last["tokens"]] == pytest.approx([token.probability for token in expected], abs=1e-4)
+    assert [piece for piece, _ in last["tokens"]] == [token.piece for token in expected]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--view", "soul"], "expected lens, attention, parts, patch"),
+        (["--view", "patch"], "Give the other one with --against"),
+        (["--position", "99"], "has no token 99"),
+        (["--view", "attention", "--layer", "9"], "no site 'query.9'"),
+        (["--view", "parts", "--answer", "two tokens at least"], "expected one token"),
+        (["--top", "0"], "--top is out of range"),
+    ],
+)
+def test_mistakes_end_with_one_sentence(words: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", str(run), PROMPT, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
