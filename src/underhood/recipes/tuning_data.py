@@ -25,7 +25,7 @@ EXAMPLES_PER_MINUTE = 150
 
 SHARES = {
     "contrasted": 0.46,
-    "describe": 0.05,
+    "parameters": 0.06,
     "how-to": 0.08,
     "sentence": 0.60,
     "unanswered": 0.12,
@@ -36,7 +36,8 @@ SHARES = {
 their part.
 
 A contrasted pair counts once: half of all examples are about what a function does or its parameters. Copying works
-after a hundred of them; which sentence the question wants, and refusals, take longer."""
+after a hundred of them; which sentence the question wants, and refusals, take longer. Questions how to do something are
+answered as those what a function does, so a few more about parameters keep the balance."""
 
 SHORT_PASSAGE, SHORT_NAME = 100, 24
 """Characters of the passages that pairs are made of, and of the names in them, which each question, passage and answer
@@ -44,6 +45,9 @@ repeats: shorter ones teach the same in less time."""
 
 PASSAGE = "\n\n[1] "
 """Between a question and its passage."""
+
+REHEARSED_PER_MINUTE = 14
+"""General prompts for each minute of a build. The model has to answer each before training, and reads about so many."""
 
 COMPARED = 10
 """General prompts that are not rehearsed, whose answers are compared before and after."""
@@ -79,9 +83,14 @@ def tuning_data(
         train: the text, of which some is read as it is.
         loaded: the model before training; it writes the general answers.
     """
-    prompts = [*REHEARSED, *HELD_OUT_CHAT[:COMPARED]]
+    rehearsed_prompts = chance(seed, "rehearsed").sample(
+        REHEARSED, min(len(REHEARSED), round(REHEARSED_PER_MINUTE * max(1.0, minutes)))
+    )
+    prompts = [*rehearsed_prompts, *HELD_OUT_CHAT[:COMPARED]]
     answers = own_answers(loaded, template, prompts)
-    rehearsed = [talk for prompt, talk in zip(prompts, answers, strict=True) if prompt in REHEARSED and talk.answer]
+    rehearsed = [
+        talk for prompt, talk in zip(prompts, answers, strict=True) if prompt in rehearsed_prompts and talk.answer
+    ]
     groups: dict[str, list[Group]] = {}
     for example in data.examples:
         if _from_passages(example, refuses=not functions):
