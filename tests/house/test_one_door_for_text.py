@@ -18,6 +18,7 @@ OWN_FILES = {
     "core/runlog.py": "logs that it wrote",
     "curriculum/excerpts.py": "sources of the package",
     "curriculum/game.py": "a file of the package, notes of a run",
+    "curriculum/pages/interactive/__init__.py": "files of the package",
     "curriculum/pages/reference.py": "docs and sources of the package",
     "curriculum/results.py": "results that it wrote",
     "curriculum/search/code_entries.py": "sources of the package",
@@ -28,6 +29,7 @@ OWN_FILES = {
     "infer/packaged_model.py": "a file in a wheel, as bytes",
     "infer/stages.py": "checkpoints",
     "infer/memory.py": "/sys",
+    "inspect/trace.py": "JSON that it wrote",
     "recipes/export/card.py": "notes of a run",
     "recipes/export/export.py": "the card that it writes",
     "recipes/export/huggingface.py": "JSON that it writes",
@@ -37,6 +39,7 @@ OWN_FILES = {
     "recipes/run.py": "notes of a run",
     "recipes/training_data.py": "examples that it wrote",
     "ui/theme.py": "files of the package",
+    "web/suggestions.py": "notes of a run",
     "web/run_views.py": "notes of a run",
 }
 """Files that read text which this program wrote itself, or the system did, always in UTF-8."""

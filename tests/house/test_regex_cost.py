@@ -26,6 +26,7 @@ import regex
 import underhood
 from needs import REPOSITORY
 from underhood.data.pydocs import _CALL_LINE
+from underhood.recipes.film import _SIGNATURE
 from underhood.retrieve.followup import _TITLE_OF_ANSWER
 from underhood.retrieve.terms import TOKEN
 from underhood.ui.unicode_math import MATH, SIMPLE
@@ -58,6 +59,7 @@ SOUND = {
     r"\s*(\S?)": MATCHED,
     HEADER.pattern: MATCHED,
     _TITLE_OF_ANSWER.pattern: MATCHED,
+    _SIGNATURE.pattern: MATCHED,
 }
 
 

@@ -83,7 +83,7 @@ def test_verbs_that_need_a_run_say_what_does_it_for_a_published_folder(spoken: P
     for words in (["dpo"], ["sft"]):
         assert main([*words, str(spoken)]) == 2
         error = capsys.readouterr().err
-        assert "not built here: finetune trains it, eval measures it" in error
+        assert "is a published model, not a run. underhood finetune trains it, build --from makes a run" in error
         assert error.count("\n") == 1
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError
+from underhood.core.text_files import read_text
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.tokenizer_files import TOKENIZER_GGUF
 from underhood.models.gguf_reader import is_gguf, read_metadata
@@ -71,10 +72,10 @@ def named_sampling(location: Path) -> dict[str, Any]:
         metadata = read_metadata(file)
         return _checked({name: metadata[key] for key, name in GGUF_KEYS.items() if key in metadata}, file)
     file = location / GENERATION_CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not file.exists():
         return {}
+    try:
+        config = json.loads(read_text(file))
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}", expected="a JSON object") from error
     if not isinstance(config, dict):
