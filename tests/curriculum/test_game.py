@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from needs import chromium
 from underhood.curriculum.game import GUESSED, KNOWN, STEM, game, played
 from underhood.curriculum.pages.site import page as page_of
 from underhood.data.letters import ALPHABET
@@ -43,14 +42,6 @@ def test_game_on_the_page_is_whole_and_its_players_know_what_they_do():
     every = np.array([[guess for item in content["passages"] for guess in item["guesses"][who]] for who in (0, 1)])
     assert (every.mean(axis=1) < 2.5).all()  # in any order it would be 14
     assert ((every == 1).mean(axis=1) > 0.5).all()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from newcomer_questions import HELD_OUT, TUNED_ON
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from needs import chromium
 from underhood.curriculum import results
 from underhood.curriculum.index import covering, find
 from underhood.curriculum.pages import graph
@@ -28,14 +27,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results.save(measured, reproduce(find("p1913_markov"), "smoke", seeds=2))
     write_site(folder, [measured])
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
