@@ -27,6 +27,20 @@ def test_a_rehearsed_example_has_a_reference_for_every_token_after_the_first():
     torch.testing.assert_close(reference_MD, built.hidden_states(torch.tensor([HELD.ids[:-1]]))[0].detach())
 
 
+def test_a_beginning_that_all_share_is_rehearsed_once_and_rows_read_together_are_as_read_alone():
+    built = model()
+    other = Rendered([2, 7, 3, 3], [False, False, True, True])  # begins as HELD, two tokens long
+    changed, reference_MD = remember(built, [HELD, other], [True, True])
+    size = built.vocab_size
+    targets = changed[1].targets
+    assert targets is not None
+    assert changed[0].targets == [IGNORE, *range(size, size + 5)]
+    assert targets[:3] == [IGNORE] * 3  # what follows the first two tokens is held in the other text already
+    assert len(reference_MD) == 5 + 1
+    alone_TD = built.hidden_states(torch.tensor([other.ids[:-1]]))[0].detach()
+    torch.testing.assert_close(reference_MD[targets[3] - size], alone_TD[2])
+
+
 def test_loss_before_training_is_that_of_the_answers_alone():
     built = model()
     changed, reference_MD = remember(built, [TAUGHT, HELD], [False, True])

@@ -26,40 +26,77 @@ from underhood.train.chunked import unembedded_loss
 from underhood.train.loss import SplitModel
 
 
-@torch.no_grad()
+ROWS = 16
+"""Sequences that are read side by side."""
+
+
 def remember(
     model: TrainableModel, examples: Sequence[Rendered], rehearsed: Sequence[bool]
 ) -> tuple[list[Rendered], Float[Tensor, "M D"]]:
     """The examples with references in place of the targets of those that are rehearsed, and the reference states.
 
-    Every token of a rehearsed example is a target, after the first. Its target is the size of the vocabulary plus the
-    row of the hidden state, in the second result, from which the model predicted it.
+    Every token of a rehearsed example is a target, after the first; a beginning that all of them share counts once. A
+    target is the size of the vocabulary plus the row of the hidden state, in the second result, from which the model
+    predicted it.
 
     Args:
         model: as it is before training.
         rehearsed: which examples.
     """
     assert isinstance(model, SplitModel), "rehearsal needs a model whose unembedding can be taken apart"
+    kept = [wanted and len(example.ids) > 1 for example, wanted in zip(examples, rehearsed, strict=True)]
+    distinct = list(dict.fromkeys(tuple(each.ids) for each, wanted in zip(examples, kept, strict=True) if wanted))
+    shared = shared_beginning(distinct)
+    states = states_of(model, [ids[:-1] for ids in distinct])
+    first_of: dict[tuple[int, ...], int] = {}
+    rows: list[Tensor] = []
+    count = 0
+    for ids, hidden_TD in zip(distinct, states, strict=True):
+        start = shared if first_of else 0
+        first_of[ids] = count - start
+        rows.append(hidden_TD[start:])
+        count += len(hidden_TD) - start
+    changed = []
+    for example, wanted in zip(examples, kept, strict=True):
+        if wanted:
+            ids = tuple(example.ids)
+            start = 0 if ids == distinct[0] else shared
+            first = model.vocab_size + first_of[ids]
+            targets = [*[IGNORE] * (start + 1), *range(first + start, first + len(ids) - 1)]
+            example = replace(example, mask=[at > start for at in range(len(ids))], targets=targets)
+        changed.append(example)
+    return changed, torch.cat(rows) if rows else torch.zeros(0, 1)
+
+
+def shared_beginning(rows: Sequence[tuple[int, ...]]) -> int:
+    """How many predictions all rows share, because the tokens up to there are the same (a system message, say)."""
+    if len(rows) < 2:
+        return 0
+    first, last = min(rows), max(rows)
+    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return min(same, min(len(row) for row in rows) - 2)
+
+
+@torch.no_grad()
+def states_of(model: TrainableModel, rows: Sequence[Sequence[int]]) -> list[Float[Tensor, "T D"]]:
+    """The hidden states before the unembedding of each row of ids, as float32 on the CPU.
+
+    Rows of like length are read together; what is behind a row's end changes nothing before it.
+    """
+    assert isinstance(model, SplitModel)
     training, device = model.training, device_of(model)
     model.train(False)
-    states: list[Tensor] = []
-    first_of: dict[tuple[int, ...], int] = {}
-    changed: list[Rendered] = []
-    count = 0
-    for example, wanted in zip(examples, rehearsed, strict=True):
-        if not wanted or len(example.ids) < 2:
-            changed.append(example)
-            continue
-        ids = tuple(example.ids)
-        if ids not in first_of:
-            hidden_1TD = model.hidden_states(torch.tensor([ids[:-1]], device=device))
-            states.append(hidden_1TD[0].float().cpu())
-            first_of[ids], count = count, count + len(ids) - 1
-        first = model.vocab_size + first_of[ids]
-        targets = [IGNORE, *range(first, first + len(ids) - 1)]
-        changed.append(replace(example, mask=[False] + [True] * (len(ids) - 1), targets=targets))
+    states: list[Tensor] = [torch.empty(0)] * len(rows)
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    for start in range(0, len(order), ROWS):
+        numbers = order[start : start + ROWS]
+        longest = len(rows[numbers[-1]])
+        tokens_BT = torch.tensor([[*rows[number], *[0] * (longest - len(rows[number]))] for number in numbers])
+        hidden_BTD = model.hidden_states(tokens_BT.to(device)).float().cpu()
+        for number, hidden_TD in zip(numbers, hidden_BTD, strict=True):
+            states[number] = hidden_TD[: len(rows[number])].clone()
     model.train(training)
-    return changed, torch.cat(states) if states else torch.zeros(0, 1)
+    return states
 
 
 class RehearsalLoss:

@@ -37,6 +37,9 @@ HELD_OUT_COST = 0.008
 LEAST_HELD_OUT, MOST_HELD_OUT = 512, 32_768
 """Tokens of held-out data in one measurement."""
 
+FEWEST_EVALUATIONS = 4
+"""Measurements of a stage that reads so little that each of them is dear: a large model that is tuned for minutes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
@@ -172,12 +175,13 @@ def held_out_sample(stage: Stage, inputs: StageInputs, *, keep_best: bool) -> He
     Args:
         keep_best: keep the best weights, if the stage's held-out loss is what the stage is for.
     """
-    count = HeldOut.evaluations + 1
-    tokens = int(3 * HELD_OUT_COST * inputs.plan.tokens / count)
+    affordable = int(3 * HELD_OUT_COST * inputs.plan.tokens)
+    evaluations = max(FEWEST_EVALUATIONS, min(HeldOut.evaluations, affordable // LEAST_HELD_OUT - 1))
+    tokens = affordable // (evaluations + 1)
     held_out = stage.held_out(inputs, max(LEAST_HELD_OUT, min(tokens, MOST_HELD_OUT)))
     if held_out is None:
         return None
-    return replace(held_out, keep_best=keep_best and stage.keep_best and rank_and_size()[1] == 1)
+    return replace(held_out, evaluations=evaluations, keep_best=keep_best and stage.keep_best and rank_and_size()[1] == 1)
 
 
 def _count(
