@@ -102,9 +102,38 @@ def test_a_sweep_begins_and_ends_where_it_must(loaded: LoadedModel):
     assert torch.allclose(same.differences, torch.full_like(same.differences, same.target), atol=1e-5)
 
 
+def test_traces_are_patched_without_being_run_again(loaded: LoadedModel):
+    passes = []
+    handle = loaded.decoder.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        ends = [trace(loaded, prompt) for prompt in (OTHER, IDS)]
+        recorded = len(passes)
+        sweep = patch_residual(loaded, *ends, answer=40, other=7)
+        assert (recorded, len(passes)) == (2, 2)
+        again = patch_residual(loaded, OTHER, IDS, answer=40, other=7)
+        assert len(passes) == 4
+    finally:
+        handle.remove()
+    assert torch.equal(sweep.differences, again.differences)
+    assert (sweep.source, sweep.target) == (again.source, again.target)
+
+
+def test_patching_the_other_way_swaps_the_ends(loaded: LoadedModel):
+    there = patch_residual(loaded, OTHER, IDS, answer=40, other=7)
+    back = patch_residual(loaded, IDS, OTHER, answer=40, other=7)
+    assert (back.source, back.target) == (there.target, there.source)
+    # The prompts differ in token 3 alone: taking it from the other prompt makes that prompt.
+    assert back.differences[0, 3] == pytest.approx(there.target, abs=1e-4)
+    assert there.differences[0, 3] == pytest.approx(there.source, abs=1e-4)
+    # In between the two directions are two experiments, not one with the sign changed.
+    assert not torch.allclose(back.restored[1], there.restored[1], atol=1e-3)
+
+
 def test_prompts_of_different_length_are_refused(loaded: LoadedModel):
     with pytest.raises(UserError, match="equally many"):
         patch_residual(loaded, IDS[:-1], IDS, answer=1, other=2)
+    with pytest.raises(UserError, match="11 and 12 tokens"):
+        patch_residual(loaded, trace(loaded, IDS[:-1]), IDS, answer=1, other=2)
 
 
 def test_positions_that_are_not_there_are_refused(loaded: LoadedModel, tmp_path: Path):

@@ -120,7 +120,7 @@ def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
             f"both prompts go on with {pieces_of(loaded, [answer])[0]!r}",
             fix="Name two tokens with --answer and --other",
         )
-    sweep = patch_residual(loaded, args.against, args.prompt, answer=answer, other=other)
+    sweep = patch_residual(loaded, *ends, answer=answer, other=other)
 
     def show(out: Console) -> None:
         first, second = pieces_of(loaded, [answer, other])

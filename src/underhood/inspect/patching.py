@@ -18,7 +18,7 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
-from underhood.inspect.trace import prompt_tokens, trace
+from underhood.inspect.trace import Trace, prompt_tokens, trace
 from underhood.models.decoder import Decoder
 from underhood.nn.forward_context import ForwardContext
 
@@ -54,28 +54,33 @@ class PatchSweep:
 
 @torch.no_grad()
 def patch_residual(
-    loaded: LoadedModel, source: str | Sequence[int], target: str | Sequence[int], *, answer: int, other: int
+    loaded: LoadedModel,
+    source: str | Sequence[int] | Trace,
+    target: str | Sequence[int] | Trace,
+    *,
+    answer: int,
+    other: int,
 ) -> PatchSweep:
     """Patches the residual stream of `target` with that of `source`, every layer and token by itself.
 
     Args:
-        source, target: prompts of equally many tokens.
+        source, target: prompts of equally many tokens, or traces of them with ``residual`` of every layer, which are
+            then not run again.
         answer, other: ids; the difference of their scores after the last token is what is measured.
 
     Raises:
         UserError: the prompts differ in length.
     """
     model = loaded.decoder
-    ids = prompt_tokens(loaded, target)
-    if len(prompt_tokens(loaded, source)) != len(ids):
+    lengths = [len(end.ids if isinstance(end, Trace) else prompt_tokens(loaded, end)) for end in (source, target)]
+    if lengths[0] != lengths[1]:
         raise UserError(
-            f"the prompts have {len(prompt_tokens(loaded, source))} and {len(ids)} tokens",
+            f"the prompts have {lengths[0]} and {lengths[1]} tokens",
             expected="equally many, so that each token has its counterpart",
         )
-    clean = trace(loaded, source)
-    corrupted = trace(loaded, target)
+    clean, corrupted = (end if isinstance(end, Trace) else trace(loaded, end) for end in (source, target))
     device = device_of(model)
-    layers, count = len(model.blocks), len(ids)
+    layers, count = len(model.blocks), lengths[1]
     differences = torch.empty(layers + 1, count)
     for layer in range(layers + 1):
         from_TD, into_TD = (each[f"residual.{layer}"].to(device) for each in (clean, corrupted))
