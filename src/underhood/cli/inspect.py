@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from underhood.cli.model_options import ModelOptions
@@ -57,7 +57,8 @@ class Args(ModelOptions):
 
 
 def run(args: Args) -> int:
-    from underhood.cli.inspect_views import VIEWS, ViewOptions
+    from underhood.cli.inspect_options import ViewOptions
+    from underhood.cli.inspect_views import VIEWS
 
     if args.view not in VIEWS:
         raise UserError(f"underhood inspect has no view {args.view!r}", expected=", ".join(VIEWS))
@@ -66,15 +67,7 @@ def run(args: Args) -> int:
     from underhood.infer.load import load
     from underhood.ui.terminal import console
 
-    options = ViewOptions(
-        prompt=args.prompt,
-        position=args.position,
-        layer=args.layer,
-        answer=args.answer,
-        other=args.other,
-        against=args.against,
-        top=args.top,
-    )
+    options = ViewOptions(**{field.name: getattr(args, field.name) for field in fields(ViewOptions)})
     loaded = load(args.model, args.stage)
     values, show = VIEWS[args.view](loaded, options)
     if args.json:

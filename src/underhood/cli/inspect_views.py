@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 
+from underhood.cli.inspect_options import View, ViewOptions, position_in, print_heading, token_id
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.contributions import SITES, contributions
-from underhood.inspect.lens import logit_lens, read_out
+from underhood.inspect.lens import logit_lens
 from underhood.inspect.patching import patch_residual
-from underhood.inspect.trace import Trace, pieces_of, trace
+from underhood.inspect.trace import pieces_of, trace
 from underhood.ui.terminal import table
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewOptions:
-    """The options of a view; see `cli.inspect.Args`."""
-
-    prompt: str
-    position: int
-    layer: int
-    answer: str | None
-    other: str | None
-    against: str | None
-    top: int
-
-
-View = tuple[dict[str, Any], Callable[[Console], None]]
-"""The numbers, and a function that prints them."""
 
 
 def _lens(loaded: LoadedModel, args: ViewOptions) -> View:
@@ -48,7 +30,7 @@ def _lens(loaded: LoadedModel, args: ViewOptions) -> View:
     ]
 
     def show(out: Console) -> None:
-        _heading(out, recorded, args.position)
+        print_heading(out, recorded, args.position)
         final = lens.row(-1)[0][0]
         out.print(f"What it would say before each layer, and at which rank {final} is then:")
         out.print()
@@ -65,11 +47,11 @@ def _lens(loaded: LoadedModel, args: ViewOptions) -> View:
 def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
     recorded = trace(loaded, args.prompt, [f"query.{args.layer}", f"key.{args.layer}"])
     pattern_HTT = recorded.pattern(args.layer)
-    position = _position(recorded, args.position)
+    position = position_in(recorded, args.position)
     row_HT = pattern_HTT[:, position]
 
     def show(out: Console) -> None:
-        _heading(out, recorded, args.position)
+        print_heading(out, recorded, args.position)
         out.print(f"Where the heads of layer {args.layer} look from there, the largest weights first:")
         out.print()
         rows = []
@@ -88,13 +70,13 @@ def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
 
 def _parts(loaded: LoadedModel, args: ViewOptions) -> View:
     recorded = trace(loaded, args.prompt, SITES)
-    position = _position(recorded, args.position)
-    token = _token(loaded, args.answer, "--answer") if args.answer else _likeliest(loaded, recorded, position)
-    against = _token(loaded, args.other, "--other") if args.other else None
+    position = position_in(recorded, args.position)
+    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliesttoken_id(loaded, recorded, position)
+    against = token_id(loaded, args.other, "--other") if args.other else None
     parts = contributions(loaded, recorded, token, against=against, position=position)
 
     def show(out: Console) -> None:
-        _heading(out, recorded, args.position)
+        print_heading(out, recorded, args.position)
         names = pieces_of(loaded, [token if against is None else against, token])
         what = names[1] if against is None else f"{names[1]} minus that of {names[0]}"
         out.print(f"The score of {what} is {parts.score:.2f}. What adds most to it, or takes away:")
@@ -112,9 +94,9 @@ def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
     if args.against is None:
         raise UserError("--view patch compares two prompts", fix="Give the other one with --against")
     ends = [trace(loaded, prompt) for prompt in (args.against, args.prompt)]
-    likeliest = [_likeliest(loaded, each, len(each.ids) - 1) for each in ends]
-    answer = _token(loaded, args.answer, "--answer") if args.answer else likeliest[0]
-    other = _token(loaded, args.other, "--other") if args.other else likeliest[1]
+    likeliest = [likeliesttoken_id(loaded, each, len(each.ids) - 1) for each in ends]
+    answer = token_id(loaded, args.answer, "--answer") if args.answer else likeliest[0]
+    other = token_id(loaded, args.other, "--other") if args.other else likeliest[1]
     if answer == other:
         raise UserError(
             f"both prompts go on with {pieces_of(loaded, [answer])[0]!r}",
@@ -145,35 +127,6 @@ def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
         "target": sweep.target,
         "differences": sweep.differences.tolist(),
     }, show
-
-
-def _heading(out: Console, recorded: Trace, position: int) -> None:
-    shown = _position(recorded, position)
-    out.print(f"{len(recorded.ids)} tokens; after token {shown}, {recorded.pieces[shown]}", style="bold")
-
-
-def _position(recorded: Trace, position: int) -> int:
-    count = len(recorded.ids)
-    if not -count <= position < count:
-        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
-    return position % count
-
-
-def _likeliest(loaded: LoadedModel, recorded: Trace, position: int) -> int:
-
-    layers = len(loaded.decoder.blocks)
-    return int(read_out(loaded.decoder, recorded[f"residual.{layers}"][position]).argmax())
-
-
-def _token(loaded: LoadedModel, text: str, option: str) -> int:
-    ids = loaded.tokenizer.encode(text)
-    if len(ids) != 1:
-        raise UserError(
-            f"{option} {text!r} is {len(ids)} tokens",
-            expected="one token, most often with the blank before it",
-            fix=f"Try {' ' + text!r}" if len(loaded.tokenizer.encode(" " + text)) == 1 else "",
-        )
-    return ids[0]
 
 
 VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {

@@ -1,0 +1,71 @@
+"""Options, result type and helpers that the views of ``underhood inspect`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from underhood.core.errors import UserError
+from underhood.infer.load import LoadedModel
+from underhood.inspect.lens import read_out
+from underhood.inspect.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """The options of a view; see `cli.inspect.Args`."""
+
+    prompt: str
+    position: int
+    layer: int
+    answer: str | None
+    other: str | None
+    against: str | None
+    top: int
+
+
+View = tuple[dict[str, Any], Callable[[Console], None]]
+"""The numbers, and a function that prints them."""
+
+
+def print_heading(out: Console, recorded: Trace, position: int) -> None:
+    """The length of the prompt, and the token after which is looked."""
+    shown = position_in(recorded, position)
+    out.print(f"{len(recorded.ids)} tokens; after token {shown}, {recorded.pieces[shown]}", style="bold")
+
+
+def position_in(recorded: Trace, position: int) -> int:
+    """A position of the prompt, counted from its start.
+
+    Raises:
+        UserError: the prompt is shorter.
+    """
+    count = len(recorded.ids)
+    if not -count <= position < count:
+        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
+    return position % count
+
+
+def likeliesttoken_id(loaded: LoadedModel, recorded: Trace, position: int) -> int:
+    """The id that the model finds likeliest after a position; the trace has ``residual`` of every layer."""
+    layers = len(loaded.decoder.blocks)
+    return int(read_out(loaded.decoder, recorded[f"residual.{layers}"][position]).argmax())
+
+
+def token_id(loaded: LoadedModel, text: str, option: str) -> int:
+    """The id of a token that an option names.
+
+    Raises:
+        UserError: the text is more than one token, or none.
+    """
+    ids = loaded.tokenizer.encode(text)
+    if len(ids) != 1:
+        raise UserError(
+            f"{option} {text!r} is {len(ids)} tokens",
+            expected="one token, most often with the blank before it",
+            fix=f"Try {' ' + text!r}" if len(loaded.tokenizer.encode(" " + text)) == 1 else "",
+        )
+    return ids[0]
