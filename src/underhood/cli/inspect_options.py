@@ -49,7 +49,7 @@ def position_in(recorded: Trace, position: int) -> int:
     return position % count
 
 
-def likeliesttoken_id(loaded: LoadedModel, recorded: Trace, position: int) -> int:
+def likeliest_token(loaded: LoadedModel, recorded: Trace, position: int) -> int:
     """The id that the model finds likeliest after a position; the trace has ``residual`` of every layer."""
     layers = len(loaded.decoder.blocks)
     return int(read_out(loaded.decoder, recorded[f"residual.{layers}"][position]).argmax())

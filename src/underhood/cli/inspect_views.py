@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
-from underhood.cli.inspect_options import View, ViewOptions, position_in, print_heading, token_id
+from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.contributions import SITES, contributions
@@ -71,7 +71,7 @@ def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
 def _parts(loaded: LoadedModel, args: ViewOptions) -> View:
     recorded = trace(loaded, args.prompt, SITES)
     position = position_in(recorded, args.position)
-    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliesttoken_id(loaded, recorded, position)
+    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
     against = token_id(loaded, args.other, "--other") if args.other else None
     parts = contributions(loaded, recorded, token, against=against, position=position)
 
@@ -94,7 +94,7 @@ def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
     if args.against is None:
         raise UserError("--view patch compares two prompts", fix="Give the other one with --against")
     ends = [trace(loaded, prompt) for prompt in (args.against, args.prompt)]
-    likeliest = [likeliesttoken_id(loaded, each, len(each.ids) - 1) for each in ends]
+    likeliest = [likeliest_token(loaded, each, len(each.ids) - 1) for each in ends]
     answer = token_id(loaded, args.answer, "--answer") if args.answer else likeliest[0]
     other = token_id(loaded, args.other, "--other") if args.other else likeliest[1]
     if answer == other:
