@@ -125,8 +125,6 @@ def test_patching_the_other_way_swaps_the_ends(loaded: LoadedModel):
     # The prompts differ in token 3 alone: taking it from the other prompt makes that prompt.
     assert back.differences[0, 3] == pytest.approx(there.target, abs=1e-4)
     assert there.differences[0, 3] == pytest.approx(there.source, abs=1e-4)
-    # In between the two directions are two experiments, not one with the sign changed.
-    assert not torch.allclose(back.restored[1], there.restored[1], atol=1e-3)
 
 
 def test_prompts_of_different_length_are_refused(loaded: LoadedModel):
