@@ -25,7 +25,6 @@ from underhood.text.chat import Rendered
 from underhood.train.chunked import unembedded_loss
 from underhood.train.loss import SplitModel
 
-
 ROWS = 16
 """Sequences that are read side by side."""
 

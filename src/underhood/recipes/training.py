@@ -181,7 +181,9 @@ def held_out_sample(stage: Stage, inputs: StageInputs, *, keep_best: bool) -> He
     held_out = stage.held_out(inputs, max(LEAST_HELD_OUT, min(tokens, MOST_HELD_OUT)))
     if held_out is None:
         return None
-    return replace(held_out, evaluations=evaluations, keep_best=keep_best and stage.keep_best and rank_and_size()[1] == 1)
+    return replace(
+        held_out, evaluations=evaluations, keep_best=keep_best and stage.keep_best and rank_and_size()[1] == 1
+    )
 
 
 def _count(
