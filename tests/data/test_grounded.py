@@ -123,7 +123,7 @@ def test_passages_of_functions_are_short_and_say_all_parameters(functions):
     complete = [text.endswith(parameters_sentence(function.parameters)) for function, text in known]
     assert sum(complete) / len(complete) > 0.99
     assert function_text("Joins.", ("a", "*p")) == "Joins. Parameters: `a` and `*p`."
-    assert function_text("Joins.", ()) == "Joins. It takes no parameters."
+    assert function_text("Joins.", ()) == "Joins. Parameters: none."
     assert function_text("Joins.", None) == "Joins."
     assert answer_from("os.path.join", "Joins.") == "`os.path.join`: Joins. [1]"
 

@@ -67,10 +67,14 @@ def answer_from(title: str, sentence: str, number: int = 1) -> str:
 
 
 def parameters_sentence(parameters: Sequence[str]) -> str:
-    """A sentence that lists parameters, e.g. "Parameters: `a` and `*p`."."""
+    """A sentence that lists parameters, e.g. "Parameters: `a` and `*p`.", or "Parameters: none.".
+
+    It always begins alike: models that were taught another sentence for functions without parameters gave the summary
+    of those instead.
+    """
     quoted = [f"`{parameter}`" for parameter in parameters]
     if not quoted:
-        return "It takes no parameters."
+        return "Parameters: none."
     listed = quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1]
     return f"Parameters: {listed}."
 
