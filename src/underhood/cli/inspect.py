@@ -20,6 +20,10 @@ class Args(ModelOptions):
     --view parts: what every layer adds to the score of the likeliest token.
     --view patch: which token at which layer tells this prompt from another
     (--against), by putting that one's values into this one's run.
+    --compare STAGE: what another stage or model does otherwise, and what in it
+    accounts for that; with --view patch, its values put into this one's run.
+    --through: the view at every checkpoint that a run has kept of its training;
+    lens, attention, parts, or loss (the surprise at each token).
     """
 
     model: Positional[Path]
@@ -29,10 +33,10 @@ class Args(ModelOptions):
     """The text that the model reads."""
 
     view: str = "lens"
-    """lens, attention, parts or patch."""
+    """lens, attention, parts, patch or compare; with --through also loss."""
 
     stage: str | None = None
-    """Which of the run's models; the last one if left out."""
+    """Which of the run's models; the last one if left out, and with --through all of them."""
 
     position: int = -1
     """Token of the prompt after which to look, from 0; -1 is the last one."""
@@ -49,6 +53,12 @@ class Args(ModelOptions):
     against: str | None = None
     """With --view patch: the other prompt, of as many tokens."""
 
+    compare: str | None = None
+    """A stage of the run, or another model of the same shape, to compare with."""
+
+    through: bool = False
+    """Shows the view at every checkpoint of the run's training."""
+
     top: int = 5
     """How many tokens are listed in each row, or how many parts."""
 
@@ -58,10 +68,14 @@ class Args(ModelOptions):
 
 def run(args: Args) -> int:
     from underhood.cli.inspect_options import ViewOptions
+    from underhood.cli.inspect_training_views import THROUGH_VIEWS
     from underhood.cli.inspect_views import VIEWS
 
-    if args.view not in VIEWS:
-        raise UserError(f"underhood inspect has no view {args.view!r}", expected=", ".join(VIEWS))
+    views = THROUGH_VIEWS if args.through else VIEWS
+    name = "compare" if args.compare is not None and args.view == "lens" and not args.through else args.view
+    if name not in views:
+        over = " --through" if args.through else ""
+        raise UserError(f"underhood inspect{over} has no view {name!r}", expected=", ".join(views))
     if args.top < 1:
         raise UserError("--top is out of range", expected="a whole number from 1 up", got=str(args.top))
     from underhood.infer.load import load
@@ -69,7 +83,7 @@ def run(args: Args) -> int:
 
     options = ViewOptions(**{field.name: getattr(args, field.name) for field in fields(ViewOptions)})
     loaded = load(args.model, args.stage)
-    values, show = VIEWS[args.view](loaded, options)
+    values, show = views[name](loaded, options)
     if args.json:
         print(json.dumps(values, ensure_ascii=False))
     else:

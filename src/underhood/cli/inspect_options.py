@@ -25,6 +25,8 @@ class ViewOptions:
     other: str | None
     against: str | None
     top: int
+    stage: str | None = None
+    compare: str | None = None
 
 
 View = tuple[dict[str, Any], Callable[[Console], None]]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
+from underhood.cli.inspect_training_views import compared, stage_patch
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.contributions import SITES, contributions
@@ -91,8 +92,13 @@ def _parts(loaded: LoadedModel, args: ViewOptions) -> View:
 
 
 def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
+    if args.compare is not None:
+        return stage_patch(loaded, args)
     if args.against is None:
-        raise UserError("--view patch compares two prompts", fix="Give the other one with --against")
+        raise UserError(
+            "--view patch compares two prompts, or two models",
+            fix="Give the other one with --against or --compare",
+        )
     ends = [trace(loaded, prompt) for prompt in (args.against, args.prompt)]
     likeliest = [likeliest_token(loaded, each, len(each.ids) - 1) for each in ends]
     answer = token_id(loaded, args.answer, "--answer") if args.answer else likeliest[0]
@@ -134,5 +140,6 @@ VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
     "attention": _attention,
     "parts": _parts,
     "patch": _patch,
+    "compare": compared,
 }
 """By the name of ``--view``."""
