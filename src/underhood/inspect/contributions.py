@@ -8,6 +8,7 @@ own, the addends would not add up.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from underhood.models.decoder import Decoder
 from underhood.nn.norm import RMSNorm
 from underhood.nn.softcap import SoftcappedLinear
 from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
+from underhood.ui import notebook
 
 SITES = ("residual", "mixer", "feedforward")
 """What a trace must have of every layer."""
@@ -53,6 +55,17 @@ class Contributions:
         """The parts that add or take away most, the largest first."""
         order = self.values.abs().argsort(descending=True)[:count].tolist()
         return [(self.names[number], float(self.values[number])) for number in order]
+
+    def _repr_html_(self) -> str:
+        by_name = dict(zip(self.names, self.values.tolist(), strict=True))
+        layers = sorted({int(name.partition(".")[2]) for name in self.names if "." in name})
+        kinds = list(dict.fromkeys(name.partition(".")[0] for name in self.names if "." in name))
+        adds = [[by_name.get(f"{kind}.{layer}", math.nan) for kind in kinds] for layer in layers]
+        facts = {"Score": f"{self.score:.2f}", "Embedding adds": f"{by_name['embedding']:+.2f}"}
+        return notebook.framed(
+            notebook.facts_table(f"What adds to the score after token {self.position}", facts),
+            notebook.signed_heat_table([f"layer {layer}" for layer in layers], kinds, adds),
+        )
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {value:+.2f}" for name, value in self.largest(4))

@@ -19,6 +19,7 @@ from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
 from underhood.inspect.trace import Trace, pieces_of
 from underhood.models.decoder import Decoder
+from underhood.ui import notebook
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +48,15 @@ class Lens:
         """The likeliest tokens of one layer's stream with their probabilities."""
         ids, shares = self.ids[layer, position].tolist(), self.probabilities[layer, position].tolist()
         return [(self.pieces[id], share) for id, share in zip(ids, shares, strict=True)]
+
+    def _repr_html_(self) -> str:
+        names = [*map(str, range(len(self.ids) - 1)), "end"]
+        words = [[self.pieces[id] for id in ids] for ids in self.ids[:, :, 0].tolist()]
+        columns = [self.trace.pieces[position] for position in self.positions]
+        return notebook.framed(
+            notebook.facts_table("Logit lens: the likeliest next token before each layer", {"Model": self.trace.name}),
+            notebook.heat_table(names, columns, self.probabilities[:, :, 0].tolist(), words),
+        )
 
     def __repr__(self) -> str:
         return f"<logit lens of {len(self.trace.ids)} tokens: {len(self.ids)} residual streams × {len(self.positions)}>"

@@ -21,6 +21,7 @@ from underhood.infer.load import LoadedModel
 from underhood.inspect.trace import Trace, prompt_tokens, trace
 from underhood.models.decoder import Decoder
 from underhood.nn.forward_context import ForwardContext
+from underhood.ui import notebook
 
 ROWS = 16
 """Patched prompts of a batch."""
@@ -47,6 +48,14 @@ class PatchSweep:
     def restored(self) -> Float[Tensor, "L T"]:
         """Share of the way from the target's difference to the source's: 0 as without, 1 as if nothing else counted."""
         return (self.differences - self.target) / (self.source - self.target)
+
+    def _repr_html_(self) -> str:
+        names = [*map(str, range(len(self.differences) - 1)), "end"]
+        facts = {"Difference of the two scores": f"{self.target:.2f} as it is, {self.source:.2f} in the source"}
+        return notebook.framed(
+            notebook.facts_table("Residual stream patched: share of the way to the source", facts),
+            notebook.signed_heat_table(names, self.pieces, self.restored.tolist()),
+        )
 
     def __repr__(self) -> str:
         return f"<patch sweep: {len(self.differences)} residual streams × {len(self.pieces)} tokens>"

@@ -24,6 +24,7 @@ from underhood.inspect.patching import ROWS, PatchSweep, run_from
 from underhood.inspect.sites import sites_of
 from underhood.inspect.trace import Trace
 from underhood.models.decoder import Decoder
+from underhood.ui import notebook
 
 SITES = ("residual", "mixer", "feedforward")
 """What the traces must have of every layer."""
@@ -87,6 +88,13 @@ class PartPatches:
         """The parts that bring back most, with their shares."""
         order = self.restored.argsort(descending=True)[:count].tolist()
         return [(self.names[number], float(self.restored[number])) for number in order]
+
+    def _repr_html_(self) -> str:
+        facts = {"Difference of the log-probabilities": f"{self.target:.2f} as it is, {self.source:.2f} in the source"}
+        return notebook.framed(
+            notebook.facts_table("Parts patched: share of the way to the source", facts),
+            notebook.signed_heat_table(self.names, ["share"], self.restored[:, None].tolist()),
+        )
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {share:.2f}" for name, share in self.largest(4))

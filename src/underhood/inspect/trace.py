@@ -30,6 +30,7 @@ from underhood.models.decoder import Decoder
 from underhood.nn.attention import Attention, AttentionSpec
 from underhood.nn.forward_context import ForwardContext, MaskRule
 from underhood.nn.softcap import apply_softcap
+from underhood.ui import notebook
 from underhood.ui.visible_bytes import visible
 
 LIMIT_MB = 2_000
@@ -66,9 +67,23 @@ class Trace:
         return self.values[site]
 
     def __repr__(self) -> str:
-        size = sum(value.numel() * value.element_size() for value in self.values.values()) / 1e6
+        size = sum(map(_bytes, self.values.values())) / 1e6
         kinds = ", ".join(dict.fromkeys(site.partition(".")[0] for site in self.values))
         return f"<trace of {len(self.ids)} tokens in {self.name}: {kinds}; {size:.1f} MB>"
+
+    def _repr_html_(self) -> str:
+        kinds: dict[str, list[Tensor]] = {}
+        for site, value in self.values.items():
+            kinds.setdefault(site.partition(".")[0], []).append(value)
+        rows = [
+            (kind, len(values), " × ".join(map(str, values[0].shape)), f"{sum(map(_bytes, values)) / 1e6:.1f} MB")
+            for kind, values in kinds.items()
+        ]
+        return notebook.framed(
+            notebook.facts_table(f"Trace of {len(self.ids)} tokens", {"Model": self.name}),
+            notebook.token_strip((id, piece.encode(), None) for id, piece in zip(self.ids, self.pieces, strict=True)),
+            notebook.data_table(["recorded", "layers", "shape", "size"], rows),
+        )
 
     def layers(self, kind: str) -> Float[Tensor, "L ..."]:
         """The values of a kind, layer by layer, as one tensor."""
@@ -242,6 +257,10 @@ def _width(model: Decoder, site: str, hook: Hookable) -> int:
         assert isinstance(mixer, Attention)
         return mixer.head_dim * (mixer.spec.heads if kind == "query" else mixer.spec.groups)
     return model.spec.d_model
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
 
 
 def _layer_of(site: str) -> int:

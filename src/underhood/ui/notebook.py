@@ -20,7 +20,8 @@ from underhood.ui.visible_bytes import visible
 PROBABILITY_BOUNDS = (0.01, 0.1, 0.5, 0.9)
 """Borders between the five colours of a token, as on the chat page; below the first it is underlined too."""
 
-_USED = ("ground", "ink", "soft", "hairline", "hurt", "accent", "track", *(f"scale-{level}" for level in range(5)))
+_SCALE = tuple(f"scale-{level}" for level in range(5))
+_USED = ("ground", "ink", "soft", "hairline", "hurt", "accent", "track", "part-mixer", *_SCALE)
 _STYLE = """
 .underhood { color-scheme: light dark; VARIABLES
   background: var(--uh-ground); color: var(--uh-ink); padding: 0.5rem 0.75rem; border: 1px solid var(--uh-hairline);
@@ -40,7 +41,9 @@ _STYLE = """
 .underhood td.number { text-align: right; }
 .underhood th.up { writing-mode: vertical-rl; padding: 2px; }
 .underhood td.heat { background: color-mix(in srgb, var(--uh-scale-4) var(--full), var(--uh-ground)); padding: 2px;
-  min-width: 1.75rem; text-align: center; }
+  min-width: 1.75rem; text-align: center; white-space: nowrap; }
+.underhood td.heat.negative { background: color-mix(in srgb, var(--uh-part-mixer) var(--full), var(--uh-ground)); }
+.underhood .wide { overflow-x: auto; }
 .underhood .rail { width: 10rem; }
 .underhood .rail i { display: block; height: 10px; margin-top: 6px; background: var(--uh-accent); border-radius: 2px; }
 .underhood svg { width: 100%; height: 8rem; border-left: 1px solid var(--uh-hairline); overflow: visible;
@@ -114,15 +117,45 @@ def data_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup
     return Markup("<table><tr>{}</tr>{}</table>").format(head, Markup("").join(body))
 
 
-def heat_table(rows: Sequence[str], columns: Sequence[str], shares_RC: Sequence[Sequence[float]]) -> Markup:
-    """Shares from 0 to 1 as a table: in percent, each cell as full of colour as its share; zero stays empty."""
+def heat_table(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    shares_RC: Sequence[Sequence[float]],
+    texts_RC: Sequence[Sequence[str]] | None = None,
+) -> Markup:
+    """Shares from −1 to 1 as a table, each cell as full of colour as its share; negative ones have another colour.
+
+    Args:
+        texts_RC: what the cells say; None means the share in percent, and nothing for zero. A share that is not a
+            number has no colour.
+    """
     head = Markup("").join(Markup('<th class="up">{}</th>').format(name) for name in columns)
     lines = []
-    for name, shares in zip(rows, shares_RC, strict=True):
-        cells = (Markup('<td class="heat" style="--full:{:.0f}%">{}</td>').format(100 * s, round(100 * s) or "")
-                 for s in shares)  # fmt: skip
-        lines.append(Markup("<tr><th>{}</th>{}</tr>").format(name, Markup("").join(cells)))
-    return Markup("<table><tr><th></th>{}</tr>{}</table>").format(head, Markup("").join(lines))
+    for number, (name, shares) in enumerate(zip(rows, shares_RC, strict=True)):
+        texts = [_percent(share) for share in shares] if texts_RC is None else texts_RC[number]
+        cells = Markup("").join(map(_heat_cell, shares, texts))
+        lines.append(Markup("<tr><th>{}</th>{}</tr>").format(name, cells))
+    return Markup('<div class="wide"><table><tr><th></th>{}</tr>{}</table></div>').format(head, Markup("").join(lines))
+
+
+def signed_heat_table(
+    rows: Sequence[str], columns: Sequence[str], values_RC: Sequence[Sequence[float]], digits: int = 2
+) -> Markup:
+    """Numbers of either sign as a table; the largest one is full of colour, and each cell says its number."""
+    sizes = [abs(value) for values in values_RC for value in values if math.isfinite(value)]
+    largest = max(sizes, default=0.0) or 1.0
+    texts = [[f"{value:.{digits}f}" if math.isfinite(value) else "" for value in values] for values in values_RC]
+    return heat_table(rows, columns, [[value / largest for value in values] for values in values_RC], texts)
+
+
+def _heat_cell(share: float, text: object) -> Markup:
+    full = min(abs(share), 1.0) if math.isfinite(share) else 0.0
+    kind = "heat negative" if share < 0 else "heat"
+    return Markup('<td class="{}" style="--full:{:.0f}%">{}</td>').format(kind, 100 * full, text)
+
+
+def _percent(share: float) -> object:
+    return (round(100 * share) or "") if math.isfinite(share) else ""
 
 
 def bar(share: float) -> Markup:
