@@ -28,9 +28,8 @@ def test_lens_takes_the_norm_statistics_of_each_layer_s_own_stream(loaded: Loade
         stream_TD, last_TD = recorded[f"residual.{layer}"], recorded["residual.2"]
         own_TV = model.unembed(model.norm(stream_TD)).softmax(dim=-1)
         bias = getattr(model.norm, "bias", None)
-        frozen_TD = torch.stack(
-            [frozen_norm(model.norm, each[None].double(), last.double())[0] for each, last in zip(stream_TD, last_TD)]
-        ).float()
+        pairs = zip(stream_TD.double(), last_TD.double(), strict=True)
+        frozen_TD = torch.cat([frozen_norm(model.norm, stream_D[None], last_D) for stream_D, last_D in pairs]).float()
         frozen_TV = model.unembed(frozen_TD if bias is None else frozen_TD + bias).softmax(dim=-1)
         assert torch.allclose(lens.probabilities[layer], own_TV.sort(dim=-1, descending=True).values, atol=1e-6)
         assert not torch.allclose(own_TV, frozen_TV, atol=1e-3)  # the mistake: statistics of the last stream

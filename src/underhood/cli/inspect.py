@@ -35,6 +35,9 @@ class Args(ModelOptions):
     view: str = "lens"
     """lens, attention, parts, patch or compare; with --through also loss."""
 
+    chat: bool = False
+    """Reads the prompt as a question, in the model's chat template."""
+
     stage: str | None = None
     """Which of the run's models; the last one if left out, and with --through all of them."""
 
@@ -67,7 +70,7 @@ class Args(ModelOptions):
 
 
 def run(args: Args) -> int:
-    from underhood.cli.inspect_options import ViewOptions
+    from underhood.cli.inspect_options import ViewOptions, chat_prompt
     from underhood.cli.inspect_training_views import THROUGH_VIEWS
     from underhood.cli.inspect_views import VIEWS
 
@@ -81,8 +84,12 @@ def run(args: Args) -> int:
     from underhood.infer.load import load
     from underhood.ui.terminal import console
 
-    options = ViewOptions(**{field.name: getattr(args, field.name) for field in fields(ViewOptions)})
     loaded = load(args.model, args.stage)
+    given = {field.name: getattr(args, field.name) for field in fields(ViewOptions)}
+    if args.chat:
+        texts = {name: given[name] for name in ("prompt", "against") if given[name] is not None}
+        given |= {name: chat_prompt(loaded, text) for name, text in texts.items()}
+    options = ViewOptions(**given)
     values, show = views[name](loaded, options)
     if args.json:
         print(json.dumps(values, ensure_ascii=False))

@@ -18,12 +18,12 @@ from underhood.inspect.trace import Trace
 class ViewOptions:
     """The options of a view; see `cli.inspect.Args`."""
 
-    prompt: str
+    prompt: str | list[int]
     position: int
     layer: int
     answer: str | None
     other: str | None
-    against: str | None
+    against: str | list[int] | None
     top: int
     stage: str | None = None
     compare: str | None = None
@@ -31,6 +31,20 @@ class ViewOptions:
 
 View = tuple[dict[str, Any], Callable[[Console], None]]
 """The numbers, and a function that prints them."""
+
+
+def chat_prompt(loaded: LoadedModel, question: str) -> list[int]:
+    """A question as the model reads it in a conversation, up to where its answer begins.
+
+    Raises:
+        UserError: the model has not learnt to chat.
+    """
+    if loaded.template is None:
+        raise UserError(f"the {loaded.stage} model has not learnt to chat", fix="Leave out --chat")
+    question_ids = loaded.template.render(
+        loaded.tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True
+    )
+    return question_ids.ids
 
 
 def print_heading(out: Console, recorded: Trace, position: int) -> None:

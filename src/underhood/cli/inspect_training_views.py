@@ -240,7 +240,7 @@ def _two_runs(loaded: LoadedModel, args: ViewOptions) -> tuple[ModelRun, ModelRu
         ModelRun(model, trace(model, prompt, SITES))
         for model, prompt in ((other, args.against or args.prompt), (loaded, args.prompt))
     ]
-    if args.against is None and runs[0].trace.ids != runs[1].trace.ids:
+    if args.against is None and runs[0].trace.pieces != runs[1].trace.pieces:
         raise UserError(
             f"{args.compare} cuts the prompt into other tokens, so its layers have other positions",
             expected="a model with the same tokenizer",
