@@ -41,10 +41,10 @@ def chat_prompt(loaded: LoadedModel, question: str) -> list[int]:
     """
     if loaded.template is None:
         raise UserError(f"the {loaded.stage} model has not learnt to chat", fix="Leave out --chat")
-    question_ids = loaded.template.render(
+    rendered = loaded.template.render(
         loaded.tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True
     )
-    return question_ids.ids
+    return rendered.ids
 
 
 def print_heading(out: Console, recorded: Trace, position: int) -> None:
