@@ -25,7 +25,7 @@ def test_lens_takes_the_norm_statistics_of_each_layer_s_own_stream(loaded: Loade
     recorded, model = trace(loaded, IDS), loaded.decoder
     lens = logit_lens(loaded, recorded, k=model.vocab_size)
     for layer in range(2):
-        stream_TD, last_TD = recorded[f"residual.{layer}"], recorded["residual.2"]
+        stream_TD, last_TD = recorded[f"residual.{layer}"], recorded[f"residual.{len(model.blocks)}"]
         own_TV = model.unembed(model.norm(stream_TD)).softmax(dim=-1)
         bias = getattr(model.norm, "bias", None)
         pairs = zip(stream_TD.double(), last_TD.double(), strict=True)
@@ -39,7 +39,7 @@ def test_lens_takes_the_norm_statistics_of_each_layer_s_own_stream(loaded: Loade
 def test_parts_of_a_score_take_the_scale_of_the_last_stream(loaded: LoadedModel):
     recorded, model = trace(loaded, IDS, SITES), loaded.decoder
     parts = contributions(loaded, recorded, 40, position=5)
-    last_D = recorded["residual.2"][5].double()
+    last_D = recorded[f"residual.{len(model.blocks)}"][5].double()
     assert abs(parts.error) < 1e-5 * max(1.0, abs(parts.score))
     # Twice as large a part adds twice as much, as long as the scale is held; with its own scale it would add the same.
     added_D = recorded["mixer.1"][5].double()

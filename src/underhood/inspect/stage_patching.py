@@ -24,6 +24,7 @@ from underhood.inspect.patching import ROWS, PatchSweep, run_from
 from underhood.inspect.sites import sites_of
 from underhood.inspect.trace import Trace
 from underhood.models.decoder import Decoder
+from underhood.nn.block import Block
 from underhood.ui import notebook
 
 SITES = ("residual", "mixer", "feedforward")
@@ -263,9 +264,11 @@ def run_on(model: Decoder, layer: int, stream_BTD: Float[Tensor, "B T D"]) -> Fl
 def _with_mixer(model: Decoder, layer: int, recorded: Trace, added_TD: Tensor) -> Tensor:
     """Scores where a layer's mixer adds something else."""
     hookable = sites_of(model)[f"mixer.{layer}"]
-    handle = hookable.module.register_forward_hook(
-        lambda _module, _inputs, output: added_TD[None, -output.shape[1] :].to(output)  # the last layer's gives one row
-    )
+
+    def replaced(_module: Any, _inputs: Any, output: Any) -> Any:
+        return added_TD[None, -output.shape[1] :].to(output)  # the last layer works out the last token alone
+
+    handle = hookable.module.register_forward_hook(replaced)
     try:
         return run_on(model, layer, recorded[f"residual.{layer}"][None])
     finally:
@@ -295,7 +298,9 @@ def _part_of(name: str, model: Decoder) -> str:
     """The part whose weights have this name: ``blocks.3.mixer_norm.weight`` belongs to ``mixer.3``."""
     if name.startswith("blocks."):
         _, layer, module = name.split(".")[:3]
-        kinds = sorted((s.name for s in model.blocks[int(layer)].sublayers), key=len, reverse=True)
+        block = model.blocks[int(layer)]
+        assert isinstance(block, Block)
+        kinds = sorted((sublayer.name for sublayer in block.sublayers), key=len, reverse=True)
         return f"{next(kind for kind in kinds if module.startswith(kind))}.{layer}"
     if name.startswith(("embed.", "position_embed.")):
         return "embedding"
