@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from small_lora import model, stirred
 
-from underhood.align.rehearsal import RehearsalLoss, remember
+from underhood.align.rehearsal import ANSWER_WEIGHT, READ_WEIGHT, RehearsalLoss, rehearsal_weights, remember
 from underhood.align.sft import SFTLoss
 from underhood.data.batch import IGNORE
 from underhood.data.render import padded
@@ -41,6 +41,14 @@ def test_a_beginning_that_all_share_is_rehearsed_once_and_rows_read_together_are
     torch.testing.assert_close(reference_MD[targets[3] - size], alone_TD[2])
 
 
+def test_answers_weigh_more_than_what_is_read():
+    built = model()
+    text = Rendered([5, 5, 6], [True] * 3)
+    changed, reference_MD = remember(built, [TAUGHT, HELD, text], [False, True, True])
+    weights_M = rehearsal_weights([TAUGHT, HELD, text], changed, built.vocab_size, len(reference_MD))
+    assert weights_M.tolist() == [READ_WEIGHT] * 2 + [ANSWER_WEIGHT] * 3 + [READ_WEIGHT] * 2
+
+
 def test_loss_before_training_is_that_of_the_answers_alone():
     built = model()
     changed, reference_MD = remember(built, [TAUGHT, HELD], [False, True])
@@ -61,7 +69,7 @@ def test_divergence_matches_its_definition_after_the_model_has_changed():
     changed, reference_MD = remember(built, [HELD], [True])
     LoRASpec(rank=4).apply(built)
     stirred(built)
-    loss, _ = RehearsalLoss(reference_MD, weight=0.5)(built, padded(changed))
+    loss, _ = RehearsalLoss(reference_MD, torch.full((5,), 0.5))(built, padded(changed))
     now_TV = built(torch.tensor([HELD.ids[:-1]]))[0].softmax(-1)
     expected = 0.5 * (before_TV * (before_TV.log() - now_TV.log())).sum()
     assert float(expected.detach()) > 0.01

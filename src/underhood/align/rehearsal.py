@@ -28,14 +28,17 @@ from underhood.train.loss import SplitModel
 ROWS = 16
 """Sequences that are read side by side."""
 
+READ_WEIGHT, ANSWER_WEIGHT = 0.25, 2.0
+"""Weights of the divergence where a text is read, and where it is answered: what must not change is what is said."""
+
 
 def remember(
     model: TrainableModel, examples: Sequence[Rendered], rehearsed: Sequence[bool]
 ) -> tuple[list[Rendered], Float[Tensor, "M D"]]:
     """The examples with references in place of the targets of those that are rehearsed, and the reference states.
 
-    Every token of a rehearsed example is a target, after the first; a beginning that all of them share counts once. A
-    target is the size of the vocabulary plus the row of the hidden state, in the second result, from which the model
+    Every token of a rehearsed example is a target, after the first; a beginning that an earlier one has counts once.
+    A target is the size of the vocabulary plus the row of the hidden state, in the second result, from which the model
     predicted it.
 
     Args:
@@ -45,35 +48,25 @@ def remember(
     assert isinstance(model, SplitModel), "rehearsal needs a model whose unembedding can be taken apart"
     kept = [wanted and len(example.ids) > 1 for example, wanted in zip(examples, rehearsed, strict=True)]
     distinct = list(dict.fromkeys(tuple(each.ids) for each, wanted in zip(examples, kept, strict=True) if wanted))
-    shared = shared_beginning(distinct)
     states = states_of(model, [ids[:-1] for ids in distinct])
-    first_of: dict[tuple[int, ...], int] = {}
+    row_of: dict[tuple[int, ...], int] = {}  # by all that is read before the prediction
+    new_of: dict[tuple[int, ...], list[int]] = {}
     rows: list[Tensor] = []
-    count = 0
     for ids, hidden_TD in zip(distinct, states, strict=True):
-        start = shared if first_of else 0
-        first_of[ids] = count - start
-        rows.append(hidden_TD[start:])
-        count += len(hidden_TD) - start
+        new_of[ids] = [at for at in range(len(hidden_TD)) if ids[: at + 1] not in row_of]
+        for at in new_of[ids]:
+            row_of[ids[: at + 1]] = len(row_of)
+        rows.append(hidden_TD[new_of[ids]])
     changed = []
     for example, wanted in zip(examples, kept, strict=True):
         if wanted:
             ids = tuple(example.ids)
-            start = 0 if ids == distinct[0] else shared
-            first = model.vocab_size + first_of[ids]
-            targets = [*[IGNORE] * (start + 1), *range(first + start, first + len(ids) - 1)]
-            example = replace(example, mask=[at > start for at in range(len(ids))], targets=targets)
+            targets = [IGNORE] * len(ids)
+            for at in new_of[ids]:
+                targets[at + 1] = model.vocab_size + row_of[ids[: at + 1]]
+            example = replace(example, mask=[target != IGNORE for target in targets], targets=targets)
         changed.append(example)
     return changed, torch.cat(rows) if rows else torch.zeros(0, 1)
-
-
-def shared_beginning(rows: Sequence[tuple[int, ...]]) -> int:
-    """How many predictions all rows share, because the tokens up to there are the same (a system message, say)."""
-    if len(rows) < 2:
-        return 0
-    first, last = min(rows), max(rows)
-    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(same, min(len(row) for row in rows) - 2)
 
 
 @torch.no_grad()
@@ -98,6 +91,26 @@ def states_of(model: TrainableModel, rows: Sequence[Sequence[int]]) -> list[Floa
     return states
 
 
+def rehearsal_weights(
+    before: Sequence[Rendered], after: Sequence[Rendered], vocab_size: int, count: int
+) -> Float[Tensor, "M"]:
+    """The weight of each reference's divergence: `ANSWER_WEIGHT` where the model answers, `READ_WEIGHT` elsewhere.
+
+    A text without a question is read, not answered.
+
+    Args:
+        before, after: the examples as `remember` got and gave them.
+        count: of the references.
+    """
+    weights_M = torch.full((count,), READ_WEIGHT)
+    for example, changed in zip(before, after, strict=True):
+        if changed.targets is not None and not all(example.mask):
+            for said, target in zip(example.mask, changed.targets, strict=True):
+                if said and target >= vocab_size:
+                    weights_M[target - vocab_size] = ANSWER_WEIGHT
+    return weights_M
+
+
 class RehearsalLoss:
     """`LossFn` of fine-tuning with rehearsal: cross-entropy of answers, and divergence where a target is a reference.
 
@@ -106,11 +119,12 @@ class RehearsalLoss:
 
     Args:
         reference_MD: the hidden states that `remember` gave.
-        weight: of the divergence.
+        weights_M: of each one's divergence; None means 1.
     """
 
-    def __init__(self, reference_MD: Float[Tensor, "M D"], *, weight: float = 1.0):
-        self.reference_MD, self.weight = reference_MD, weight
+    def __init__(self, reference_MD: Float[Tensor, "M D"], weights_M: Float[Tensor, "M"] | None = None):
+        self.reference_MD = reference_MD
+        self.weights_M = torch.ones(len(reference_MD)) if weights_M is None else weights_M
 
     def __call__(self, model: TrainableModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(model, SplitModel)
@@ -126,6 +140,8 @@ class RehearsalLoss:
             with torch.no_grad():
                 before_NV = unembed(reference_ND).float().log_softmax(dim=-1)
             now_NV = unembed(hidden_BTD[held_BT]).float().log_softmax(dim=-1)
-            loss = loss + self.weight * F.kl_div(now_NV, before_NV, log_target=True, reduction="sum")
+            weights_N = self.weights_M[rows_N].to(now_NV)
+            divergence_N = F.kl_div(now_NV, before_NV, log_target=True, reduction="none").sum(dim=-1)
+            loss = loss + (weights_N * divergence_N).sum()
             right += int((now_NV.argmax(dim=-1) == before_NV.argmax(dim=-1)).sum())
         return loss, {"answer_accuracy": right}

@@ -46,7 +46,7 @@ repeats: shorter ones teach the same in less time."""
 PASSAGE = "\n\n[1] "
 """Between a question and its passage."""
 
-REHEARSED_PER_MINUTE = 10
+REHEARSED_PER_MINUTE = 14
 """General prompts for each minute of a build. The model has to answer each before training, and reads about so many."""
 
 COMPARED = 10

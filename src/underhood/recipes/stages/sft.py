@@ -36,7 +36,7 @@ def conversation_tokens(data: StageData, tokenizer: Tokenizer) -> DataSize:
 
 def sft_objective(inputs: StageInputs) -> Objective:
     """The loss of the answers' tokens."""
-    from underhood.align.rehearsal import RehearsalLoss, remember
+    from underhood.align.rehearsal import RehearsalLoss, rehearsal_weights, remember
     from underhood.align.sft import SFTLoss
     from underhood.data.render import ChatBatches
     from underhood.recipes.training_data import REHEARSED_KINDS, render_examples
@@ -48,8 +48,9 @@ def sft_objective(inputs: StageInputs) -> Objective:
     if inputs.template is not None:
         rehearsed = [example.kind in REHEARSED_KINDS for example in inputs.data.examples]
         with inputs.device.autocast():
-            examples, reference_MD = remember(inputs.model, examples, rehearsed)
-        loss_fn = RehearsalLoss(reference_MD)
+            changed, reference_MD = remember(inputs.model, examples, rehearsed)
+        weights_M = rehearsal_weights(examples, changed, inputs.model.vocab_size, len(reference_MD))
+        examples, loss_fn = changed, RehearsalLoss(reference_MD, weights_M)
     batches = ChatBatches(
         examples,
         batch_size=plan.batch_size,
