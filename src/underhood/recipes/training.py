@@ -176,7 +176,9 @@ def held_out_sample(stage: Stage, inputs: StageInputs, *, keep_best: bool) -> He
         keep_best: keep the best weights, if the stage's held-out loss is what the stage is for.
     """
     affordable = int(3 * HELD_OUT_COST * inputs.plan.tokens)
-    evaluations = max(FEWEST_EVALUATIONS, min(HeldOut.evaluations, affordable // LEAST_HELD_OUT - 1))
+    evaluations = HeldOut.evaluations  # the best weights are found only where it is measured
+    if not keep_best:
+        evaluations = max(FEWEST_EVALUATIONS, min(evaluations, affordable // LEAST_HELD_OUT - 1))
     tokens = affordable // (evaluations + 1)
     held_out = stage.held_out(inputs, max(LEAST_HELD_OUT, min(tokens, MOST_HELD_OUT)))
     if held_out is None:
