@@ -71,9 +71,8 @@ def read_top(
         )
     hidden_ND = model.norm(stream.to(device_of(model)))
     limit = model.vocab_size if model.token_count is None else model.token_count
-    if followed is not None:
-        followed = followed.to(hidden_ND.device)
-        followed_N1 = _scores_of(model, hidden_ND, followed)[:, None]
+    followed = None if followed is None else followed.to(hidden_ND.device)
+    followed_N1 = None if followed is None else _scores_of(model, hidden_ND, followed)[:, None]
     count = len(hidden_ND)
     highest_N = hidden_ND.new_full((count,), -torch.inf, dtype=torch.float32)
     total_N, weighted_N, above_N = (torch.zeros_like(highest_N) for _ in range(3))
@@ -83,7 +82,7 @@ def read_top(
         values, ids = torch.cat([best[0], values_Nk], dim=1), torch.cat([best[1], indices_Nk + start], dim=1)
         kept_Nk, order_Nk = values.topk(min(k, values.shape[1]), dim=1)
         best = kept_Nk, ids.gather(1, order_Nk)
-        if followed is not None:
+        if followed is not None and followed_N1 is not None:
             inside_N = ((followed >= start) & (followed < start + scores_NV.shape[1])).nonzero()[:, 0]
             scores_NV[inside_N, followed[inside_N] - start] = followed_N1[inside_N, 0]  # equal, but for rounding
             above_N += torch.gt(scores_NV, followed_N1, out=torch.empty_like(scores_NV)).sum(dim=1)
