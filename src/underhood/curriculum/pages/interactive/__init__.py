@@ -15,6 +15,8 @@ LETTERS = 40_000
 """Of the text that the generator imitates."""
 LENET_FILE = Path(__file__).with_name("lenet.json")
 """Written by `train_lenet`."""
+DIGITS_FILE = Path(__file__).with_name("digits.json")
+"""Written by `train_digits`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,16 @@ def lenet_weights() -> dict[str, Any]:
     return json.loads(LENET_FILE.read_text(encoding="utf-8"))
 
 
+def digits_net() -> dict[str, Any]:
+    """The net 64-16-16-10: its accuracy, weights by layer (biases last), and ten pictures with levels from 0 to 16."""
+    return json.loads(DIGITS_FILE.read_text(encoding="utf-8"))
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "generator": letters_to_imitate,
     "lenet": lenet_weights,
+    "digits": digits_net,
 }
 """Makers of the data that some scripts need, by script."""
 

@@ -1,0 +1,1 @@
+"""Milestone: Sixteen and sixteen units read digits."""

@@ -1,0 +1,1 @@
+"""Milestone: What a softmax over few dimensions cannot say."""
