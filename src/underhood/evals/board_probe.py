@@ -20,23 +20,6 @@ from underhood.models.decoder import Decoder
 EMPTY, OWN, OTHER = 0, 1, 2
 
 
-@torch.no_grad()
-def residual_streams(model: Decoder, tokens_NT: Int[Tensor, "N T"]) -> Float[Tensor, "L N T D"]:
-    """The residual stream after each layer, for many sequences."""
-    streams: list[Tensor] = []
-    handles = [
-        block.register_forward_hook(lambda _module, _inputs, output: streams.append(output)) for block in model.blocks
-    ]
-    try:
-        for chunk in tokens_NT.split(256):
-            model(chunk)
-    finally:
-        for handle in handles:
-            handle.remove()
-    layers = len(model.blocks)
-    return torch.stack([torch.cat(streams[layer::layers]) for layer in range(layers)])
-
-
 def fit_probe(
     x_MD: Float[Tensor, "M D"], states_MC: Int[Tensor, "M C"], *, epochs: int, seed: int, batch: int = 1024
 ) -> Float[Tensor, "C 3 D+1"]:

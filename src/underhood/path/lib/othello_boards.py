@@ -11,8 +11,9 @@ from torch import Tensor
 
 from underhood.data.batch import IGNORE
 from underhood.data.othello import Games, bit, cells, legal_moves
-from underhood.evals.board_probe import flip_push, pushed, residual_streams
+from underhood.evals.board_probe import flip_push, pushed
 from underhood.models.decoder import Decoder
+from underhood.path.lib.residual_streams import residual_streams
 
 
 def inputs_and_targets(games: Games) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,7 @@ def legal_share(model: Decoder, games: Games) -> float:
 def streams(model: Decoder, games: Games) -> list[Tensor]:
     """The residual stream after each layer at every move that was made, (M, D)."""
     tokens_GT, _ = inputs_and_targets(games)
-    after_LGTD = residual_streams(model, tokens_GT)[:, :, 1:]
+    after_LGTD = residual_streams(model, tokens_GT)[1:, :, 1:]
     return list(after_LGTD[:, torch.from_numpy(games.played[:, :-1])])
 
 

@@ -1,7 +1,7 @@
 """Weights of the trained net 64-16-16-10 for the page on which one changes a digit, and ten pictures to begin with.
 
-``python -m underhood.curriculum.pages.interactive.train_digits`` trains the net of the milestone p2017_digits and writes
-``digits.json`` beside this file: its weights with three decimals, and one picture of each digit that it has not seen.
+``python -m underhood.curriculum.pages.interactive.train_digits`` trains the net of the milestone p2017_digits and
+writes ``digits.json`` beside this file: weights with three decimals, and one unseen picture of each digit.
 """
 
 from __future__ import annotations
