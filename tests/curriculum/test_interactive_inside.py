@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from interactive_page import Opener
 
-from underhood.curriculum.pages.interactive import digits_net
+from underhood.curriculum.pages.interactive import digits_net, othello_game
+from underhood.data.othello import after_passes, bit, cells, play, start
 from underhood.models.decoder import DecoderSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -111,3 +112,19 @@ def test_copy_rule_attends_and_bets_as_in_python(figure: Opener, agree: int, at:
     assert actual["chance"] == pytest.approx(chance(at))
     assert actual["right"] == pytest.approx(np.mean([chance(end) for end in range(1, len(text))]))
     assert actual["bet"] == sum(bool(after(end)) for end in range(1, len(text)))
+
+
+def test_othello_board_and_what_the_probe_misreads_are_counted_as_in_python(figure: Opener):
+    game, actual = othello_game(), figure("p2022_othello")
+    own, other = start(game["size"])
+    for turn, move in enumerate(game["moves"], start=1):
+        own, other, legal = after_passes(*play(own, other, bit(np.array([move])), game["size"]), game["size"])
+        if turn not in (1, 8, 15, 22, len(game["moves"])):
+            continue
+        actual.set(turn=turn)
+        states = cells(own, game["size"])[0] + 2 * cells(other, game["size"])[0]
+        read, moves = np.array(game["read"][turn - 1]), np.flatnonzero(cells(legal, game["size"])[0])
+        assert actual["discs"] == (states > 0).sum()
+        assert actual["wrong"] == ((states > 0) & (read != states)).sum()
+        assert actual["legal"] == len(moves)
+        assert actual["named"] == len(set(moves) & set(game["ranked"][turn - 1][: len(moves)]))

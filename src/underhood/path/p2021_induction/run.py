@@ -26,18 +26,12 @@ from underhood.train.optim import MuonAdamWSpec
 
 VOCABULARY, LENGTH, PERIODS, TEST_PERIOD = 64, 64, (8, 32), 32
 WIDTH, HEADS, BATCH = 128, 4, 16
-LEARNT = 1.0
-"""Nats in the second half below which the copying counts as learnt."""
+LEARNT = 1.0  # nats on the second reading below which the copying counts as learnt
 
 
 @dataclass
 class Course:
-    """A model and what was measured at steps of its training.
-
-    Attributes:
-        first, second: mean loss over the first and the second time that the block is read, in nats.
-        score: the best prefix-matching score in the last layer.
-    """
+    """A model, and by steps its loss over a block's first and second reading (nats) and its best head's score."""
 
     model: Decoder
     steps: list[int] = field(default_factory=list)
