@@ -40,7 +40,8 @@ def run(trial: Trial) -> None:
         if trial.wants("neighbour"):
             theirs, same = scikit_learns(weights, seen, new, seed)
             trial.measure("neighbour", ours - theirs)
-            trial.oracle("MLPClassifier with our weights names the same digits", same == 1, f"{same:.2%} of them")
+            if not trial.oracles:
+                trial.oracle("MLPClassifier with our weights names the same digits", same == 1, f"{same:.2%} of them")
     if not trial.is_ablation:
         show(trial, weights, new, np.array(curves))
 
