@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,13 +17,14 @@ SEQUENCES = 256
 @torch.no_grad()
 def residual_streams(model: Decoder, tokens_NT: Int[Tensor, "N T"]) -> Float[Tensor, "L1 N T D"]:
     """The residual stream before each of the L layers, and after the last one (before the final norm)."""
-    layers = len(model.blocks)
-    streams: list[list[Tensor]] = [[] for _ in range(layers + 1)]
-    hooked = [*model.blocks, model.norm]
-    handles = [
-        module.register_forward_pre_hook(lambda _module, inputs, layer=layer: streams[layer].append(inputs[0]))
-        for layer, module in enumerate(hooked)
-    ]
+    streams: list[list[Tensor]] = [[] for _ in range(len(model.blocks) + 1)]
+    handles = []
+    for module, kept in zip([*model.blocks, model.norm], streams, strict=True):
+
+        def keep(_module: Any, inputs: Any, kept: list[Tensor] = kept) -> None:
+            kept.append(inputs[0])
+
+        handles.append(module.register_forward_pre_hook(keep))
     try:
         for chunk in tokens_NT.split(SEQUENCES):
             model(chunk)

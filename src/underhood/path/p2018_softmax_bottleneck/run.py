@@ -38,8 +38,7 @@ def run(trial: Trial) -> None:
         if trial.wants("equal_size"):
             same_size(trial, seed)
     if losses and not trial.is_ablation:
-        middle = [float(np.mean(losses[d])) for d in losses]
-        low, high = ([float(end(losses[d])) for d in losses] for end in (min, max))
+        middle, low, high = (tuple(float(end(values)) for values in losses.values()) for end in (np.mean, min, max))
         trial.plot(
             title="A floor that training cannot pass, until the dimensions are as many as the target's",
             x="dimensions of the hidden vector",

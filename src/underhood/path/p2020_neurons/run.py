@@ -50,8 +50,8 @@ def run(trial: Trial) -> None:
         untrained = most_informative(neuron_factors(units(fresh, windows), FACTORS, seeds=(0,)), kinds, seed)
         trial.measure("training", best.bits / untrained.bits)
         counted["untrained"].append(untrained.bits)
-    if not trial.is_ablation:
-        show(trial, factors, kinds, counted)
+        if seed == trial.seeds[-1]:
+            show(trial, factors, kinds, counted)
 
 
 def texts() -> tuple[list[str], list[str], list[str], list[str]]:
@@ -111,7 +111,9 @@ def show(trial: Trial, factors: NeuronFactors, kinds: list[str], counted: dict[s
         y="mean strength",
         kind="bars",
         names=tuple(str(factor + 1) for factor in places),
-        series=[Series(name, places, mean.tolist()) for name, mean in zip(("code", "prose"), means, strict=True)],
+        series=[
+            Series(name, places, tuple(mean.tolist())) for name, mean in zip(("code", "prose"), means, strict=True)
+        ],
     )
     trial.plot(
         title="What the best group says about the kind of a token",
@@ -119,7 +121,7 @@ def show(trial: Trial, factors: NeuronFactors, kinds: list[str], counted: dict[s
         y="bits of 1",
         kind="bars",
         names=tuple(counted),
-        series=(Series("mean over seeds", (0, 1), [float(np.mean(bits)) for bits in counted.values()]),),
+        series=(Series("mean over seeds", (0, 1), tuple(float(np.mean(bits)) for bits in counted.values())),),
     )
     chosen = []
     for factor in places:

@@ -63,8 +63,8 @@ def run(trial: Trial) -> None:
                     trial.measure("share", share)
         if trial.wants("complete"):
             trial.measure("complete", incompleteness(loaded, test))
-    if not trial.is_ablation:
-        show(trial, shares, as_loaded(model), test)
+        if seed == trial.seeds[-1] and not trial.is_ablation:
+            show(trial, shares, loaded, test)
 
 
 def train(trial: Trial, seed: int) -> Decoder:
@@ -112,7 +112,7 @@ def incompleteness(loaded: LoadedModel, test: Recall) -> float:
 
 
 def show(trial: Trial, shares: dict[str, list[float]], loaded: LoadedModel, test: Recall) -> None:
-    measured = [float(np.mean(each)) for each in shares.values()]
+    measured = tuple(float(np.mean(each)) for each in shares.values())
     trial.plot(
         title="How much of the attribution is on the mark and the marked letter",
         x="method",

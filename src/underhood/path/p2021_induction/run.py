@@ -47,7 +47,7 @@ def run(trial: Trial) -> None:
     courses: dict[str, list[Course]] = {}
     for seed in trial.each_seed():
         test_NT = repeated_blocks(
-            64, LENGTH, VOCABULARY, (TEST_PERIOD,) * 2, torch.Generator().manual_seed(10**6 + seed)
+            64, LENGTH, VOCABULARY, (TEST_PERIOD, TEST_PERIOD), torch.Generator().manual_seed(10**6 + seed)
         )
         two = train(trial, 1 if trial.ablated("second_layer") else 2, seed, test_NT)
         courses.setdefault("two layers", []).append(two)
@@ -142,7 +142,7 @@ def show(trial: Trial, courses: dict[str, list[Course]]) -> None:
         series = []
         for name, runs in courses.items():
             table = np.array([getattr(course, values) for course in runs])
-            series.append(Series(name, runs[0].steps, table.mean(axis=0), table.min(axis=0), table.max(axis=0)))
+            series.append(Series(name, tuple(runs[0].steps), table.mean(axis=0), table.min(axis=0), table.max(axis=0)))
         trial.plot(title=title, x="steps", y=y, series=series)
     first = courses["two layers"][0].model
     block = repeated_blocks(1, 24, VOCABULARY, (12, 12), torch.Generator().manual_seed(0))

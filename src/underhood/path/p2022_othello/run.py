@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,8 +50,8 @@ def run(trial: Trial) -> None:
             best = int(np.argmin(errors))
             trial.measure("control", control_error(trial, model, best, probing, judged, seed) - min(errors))
             intervene(trial, model, probes, probing, judged, rng)
-    if not trial.is_ablation:
-        show(trial, curves, untrained, size, probes[int(np.argmin(curves[-1]))], streams(model, judged), judged)
+            if seed == trial.seeds[-1]:
+                show(trial, curves, untrained, probes[best], streams(model, judged)[best], judged)
 
 
 def new_model(size: int, seed: int) -> Decoder:
@@ -73,18 +75,22 @@ def train(trial: Trial, size: int, seed: int) -> Decoder:
         return model.eval()
     steps, batch = trial.by_scale(smoke=(500, 128), report=(900, 128))
     optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.01).build(model)
-    rng = np.random.default_rng(seed)
-    for step in range(steps):
-        if step % 100 == 0:
-            tokens_GT, targets_GT = inputs_and_targets(random_games(100 * batch, rng, size))
-        at = slice(step % 100 * batch, (step % 100 + 1) * batch)
-        loss = cross_entropy(model(tokens_GT[at]).flatten(0, 1), targets_GT[at].flatten())
+    for step, (tokens_BT, targets_BT) in enumerate(batches(size, steps, batch, seed)):
+        loss = cross_entropy(model(tokens_BT).flatten(0, 1), targets_BT.flatten())
         optimizer.zero_grad()
         loss.backward()
         scale_lr(optimizer, min(1.0, 2 * (1 - step / steps)))
         optimizer.step()
         trial.progress(step / steps, "training")
     return model.eval()
+
+
+def batches(size: int, steps: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random games as tokens and targets; a hundred batches are played at once, which is faster."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, steps, 100):
+        tokens_GT, targets_GT = inputs_and_targets(random_games(min(100, steps - start) * batch, rng, size))
+        yield from zip(tokens_GT.split(batch), targets_GT.split(batch), strict=True)
 
 
 def fit(trial: Trial, x_MD: Tensor, games: Games, seed: int) -> Tensor:
@@ -118,24 +124,23 @@ def show(
     trial: Trial,
     curves: list[list[float]],
     untrained: list[list[float]],
-    size: int,
     probe: Tensor,
-    x_LMD: list[Tensor],
+    x_MD: Tensor,
     judged: Games,
 ) -> None:
     layers = tuple(range(1, len(curves[0]) + 1))
     series = []
     for name, errors in (("trained", np.array(curves)), ("untrained", np.array(untrained))):
         series.append(Series(name, layers, errors.mean(axis=0), errors.min(axis=0), errors.max(axis=0)))
-    trial.plot(title="How many discs a linear probe reads wrongly", x="after layer", y="share of discs", series=series)
-    right = read_board(probe, x_LMD[int(np.argmin(curves[-1]))]) == states(judged)
-    discs = states(judged) > 0
-    share = ((right & discs).sum(dim=0) / discs.sum(dim=0)).reshape(size, size)
+    title = "How many discs a linear probe reads wrongly"
+    trial.plot(title=title, x="after layer", y="share of discs", series=series)
+    right, discs = read_board(probe, x_MD) == states(judged), states(judged) > 0
+    share = ((right & discs).sum(dim=0) / discs.sum(dim=0)).reshape(judged.size, judged.size)
     trial.figure(
         Heat(
             title="The share of discs read rightly, cell by cell",
             values=tuple(map(tuple, share.tolist())),
-            rows=tuple(str(row + 1) for row in range(size)),
-            columns=tuple("abcdefgh"[:size]),
+            rows=tuple(str(row + 1) for row in range(judged.size)),
+            columns=tuple("abcdefgh"[: judged.size]),
         )
     )

@@ -57,7 +57,7 @@ def run(trial: Trial) -> None:
     trial.measure("matrices", sum(count for count, _ in counts.values()))
     in_mlps = sum(count * size for name, (count, size) in counts.items() if name.startswith("MLP"))
     trial.measure("mlp_share", in_mlps / total)
-    trial.measure("right_angles", 90 - math.degrees(math.acos(welch_bound(10_000, 100))))
+    trial.measure("right_angles", welch_angle(10_000, 100))
     features: list[int] = []
     for seed in trial.each_seed():
         if trial.wants("facts", "strangers", "surgery"):
@@ -92,9 +92,9 @@ def matrices(spec: DecoderSpec) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def welch_bound(vectors: int, dimensions: int) -> float:
-    """The least that the largest |cos| of so many directions can be (Welch 1974)."""
-    return math.sqrt((vectors - dimensions) / (dimensions * (vectors - 1)))
+def welch_angle(vectors: int, dimensions: int) -> float:
+    """Degrees by which some pair of so many directions must miss a right angle (Welch 1974)."""
+    return math.degrees(math.asin(math.sqrt((vectors - dimensions) / (dimensions * (vectors - 1)))))
 
 
 def by_hand(trial: Trial, seed: int) -> None:
@@ -138,14 +138,12 @@ def show(trial: Trial, counts: dict[str, tuple[int, int]], total: int) -> None:
         rows=[*rows, ("all", f"{sum(count for count, _ in counts.values()):,}", "", f"{total:,}", "100.0%")],
         note="Biases, norms and positions are not counted; the real GPT-3 shares embedding and unembedding.",
     )
-    widths = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 12_288)
-    for vectors in (10_000,):
-        bound = [90 - math.degrees(math.acos(welch_bound(vectors, d))) if d < vectors else 0.0 for d in widths]
-        trial.plot(
-            title=f"How far from right angles some pair of {vectors:,} directions must be",
-            x="dimensions",
-            y="degrees",
-            log_x=True,
-            series=(Series("Welch's bound", widths, bound),),
-            levels=((1.0, "the video's animation: 1°, in 100 dimensions"),),
-        )
+    widths = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 9000)
+    trial.plot(
+        title="How far from right angles some pair of 10,000 directions must be",
+        x="dimensions",
+        y="degrees",
+        log_x=True,
+        series=(Series("Welch's bound", widths, tuple(welch_angle(10_000, d) for d in widths)),),
+        levels=((1.0, "the video's animation: 1°, in 100 dimensions"),),
+    )
