@@ -1,1 +1,0 @@
-"""Milestone: Neurons sorted into a few groups."""

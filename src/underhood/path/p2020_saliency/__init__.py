@@ -1,1 +1,0 @@
-"""Milestone: Which token was it?"""
