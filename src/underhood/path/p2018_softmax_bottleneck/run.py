@@ -21,7 +21,7 @@ from underhood.models.softmax_factors import (
 )
 
 CONTEXTS, WORDS, TRUE_RANK = 200, 100, 32
-WIDTHS = (2, 4, 8, 16, 24, 32, 40)
+WIDTHS = (2, 4, 8, 16, 24, 32)
 FOUR = ("king", "queen", "man", "woman")
 SAME_SIZE = {"softmax": 16, "mixture of four": 13}
 """Dimensions at which both have as many weights, or the mixture fewer."""
@@ -56,7 +56,7 @@ def ranks(trial: Trial, seed: int) -> dict[int, float]:
     needed = (TRUE_RANK // 2, TRUE_RANK)
     for d in trial.each(needed if trial.is_ablation or trial.scale == "smoke" else WIDTHS, "width"):
         wide = WORDS if trial.ablated("bottleneck") else d
-        steps = trial.by_scale(smoke=400, report=1200)
+        steps = trial.by_scale(smoke=300, report=400)
         start = factor_weights(CONTEXTS, WORDS, wide, seed=seed)
         weights = fitted(softmax_factors, start, target, steps=steps, tell=trial.progress)
         log_probs = softmax_factors(weights)
@@ -101,7 +101,7 @@ def wrong_share(log_probs: Tensor) -> float:
 def same_size(trial: Trial, seed: int) -> None:
     """A softmax and a mixture with as many weights, on targets of full rank."""
     target = distributions(seed, WORDS)
-    steps = trial.by_scale(smoke=300, report=1200)
+    steps = trial.by_scale(smoke=200, report=400)
     starts: dict[str, Weights] = {
         name: factor_weights(CONTEXTS, WORDS, d, seed=seed, parts=4 if name != "softmax" else 0)
         for name, d in SAME_SIZE.items()

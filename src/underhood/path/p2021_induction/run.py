@@ -25,7 +25,7 @@ from underhood.train.cross_entropy import cross_entropy
 from underhood.train.optim import MuonAdamWSpec
 
 VOCABULARY, LENGTH, PERIODS, TEST_PERIOD = 64, 64, (8, 32), 32
-WIDTH, HEADS, BATCH = 128, 4, 16
+WIDTH, HEADS, BATCH = 64, 2, 16
 LEARNT = 1.0  # nats on the second reading below which the copying counts as learnt
 
 
@@ -79,7 +79,7 @@ def train(trial: Trial, layers: int, seed: int, test_NT: Tensor, *, copying: boo
         begin_copying(model, seed=seed, embed_std=0.02)
     optimizer = MuonAdamWSpec(matrix_lr=0.01, lr=0.01).build(model)
     course, steps = Course(model), trial.by_scale(smoke=400, report=800)
-    every = steps // 40
+    every = steps // 25
     for step in range(steps + 1):
         if step % every == 0:
             watch(course, step, test_NT)
