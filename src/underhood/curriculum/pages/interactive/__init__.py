@@ -17,8 +17,6 @@ LENET_FILE = Path(__file__).with_name("lenet.json")
 """Written by `train_lenet`."""
 DIGITS_FILE = Path(__file__).with_name("digits.json")
 """Written by `train_digits`."""
-OTHELLO_FILE = Path(__file__).with_name("othello.json")
-"""Written by `train_othello`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +69,11 @@ def digits_net() -> dict[str, Any]:
     return json.loads(DIGITS_FILE.read_text(encoding="utf-8"))
 
 
-def othello_game() -> dict[str, Any]:
-    """A game, the states of all cells as a probe reads them after each move, and the model's likeliest moves then."""
-    return json.loads(OTHELLO_FILE.read_text(encoding="utf-8"))
-
-
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "generator": letters_to_imitate,
     "lenet": lenet_weights,
     "digits": digits_net,
-    "othello": othello_game,
 }
 """Makers of the data that some scripts need, by script."""
 

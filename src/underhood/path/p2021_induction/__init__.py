@@ -1,1 +1,0 @@
-"""Milestone: Two heads in a row copy from the context."""

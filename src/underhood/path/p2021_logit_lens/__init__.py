@@ -1,1 +1,0 @@
-"""Milestone: Reading a model before it has finished."""

@@ -1,1 +1,0 @@
-"""Milestone: A board inside a model that has only read moves."""
