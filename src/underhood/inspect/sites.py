@@ -71,6 +71,11 @@ def _attention(name: str, rotated: str | None = None) -> Callable[[Block], Hooka
     return locate
 
 
+def _heads(block: Block) -> Hookable | None:
+    mixer = block._modules.get("mixer")
+    return Hookable(mixer.output, "input") if isinstance(mixer, Attention) else None
+
+
 def _hidden_units(block: Block) -> Hookable | None:
     down = getattr(block._modules.get("feedforward"), "down", None)
     return Hookable(down, "input") if isinstance(down, nn.Module) else None
@@ -93,6 +98,7 @@ KINDS: Mapping[str, SiteKind] = {
     "query": SiteKind("H T K", "queries, as they are compared", _attention("query", "query_rotary")),
     "key": SiteKind("G T K", "keys, as they are compared", _attention("key", "key_rotary")),
     "value": SiteKind("G T K", "values", _attention("value")),
+    "heads": SiteKind("H T K", "what each head reads, before the output projection", _heads),
     "units": SiteKind("T F", "the hidden units of the feed-forward", _hidden_units),
     "router": SiteKind("T E", "scores of the experts", _router),
     "logits": SiteKind("T V", "scores of the next token", lambda _: None),
@@ -147,7 +153,7 @@ def of_one_prompt(site: str, value: Tensor, model: Decoder) -> Tensor:
     if kind == "router":  # the experts' input has lost its batch already
         return value
     value = value[0]
-    if kind in ("query", "key", "value") and value.ndim == 2:  # (T, H K): no rotation has parted the heads
+    if kind in ("query", "key", "value", "heads") and value.ndim == 2:  # (T, H K): the heads side by side
         mixer = model.blocks[int(layer)].mixer
         assert isinstance(mixer, Attention)
         value = value.unflatten(-1, (-1, mixer.head_dim)).transpose(0, 1)
