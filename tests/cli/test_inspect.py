@@ -26,6 +26,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["--view", "attention", "--layer", "1"],
         ["--view", "parts"],
         ["--view", "patch", "--against", "The cafe is a", "--answer", "a", "--other", "e"],
+        ["--view", "attribution"],
+        ["--view", "attribution", "--answer", "a", "--other", "e", "--position", "2"],
+        ["--view", "ablate", "--ablation", "mean"],
+        ["--view", "steer", "--toward", "The list", "--against", "A cafe", "--layer", "1", "--strength", "3"],
     ],
 )
 def test_every_view_fits_into_80_columns(words: list[str], run: Path, capsys: pytest.CaptureFixture[str]):
@@ -58,12 +62,16 @@ def test_json_has_the_model_s_own_numbers(run: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--view", "soul"], "expected lens, attention, parts, patch"),
+        (["--view", "soul"], "expected lens, attention, parts, patch, attribution, ablate, steer"),
         (["--view", "patch"], "Give the other one with --against"),
         (["--position", "99"], "has no token 99"),
         (["--view", "attention", "--layer", "9"], "no site 'query.9'"),
         (["--view", "parts", "--answer", "two tokens at least"], "expected one token"),
         (["--top", "0"], "--top is out of range"),
+        (["--view", "ablate", "--ablation", "half"], "no ablation 'half'; expected zero or mean"),
+        (["--view", "steer", "--toward", "a"], "--view steer needs two texts"),
+        (["--view", "steer", "--toward", "a", "--against", "b", "--layer", "7"], "no site 'residual.7'"),
+        (["--view", "attribution", "--replacement", "several tokens"], "--replacement 'several tokens' is"),
     ],
 )
 def test_mistakes_end_with_one_sentence(words: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]):
@@ -71,3 +79,27 @@ def test_mistakes_end_with_one_sentence(words: list[str], message: str, run: Pat
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_json_of_attribution_has_methods_and_curves(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", str(run), PROMPT, "--view", "attribution", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert len(values["methods"]) == 4
+    for method in values["methods"]:
+        assert len(method["values"]) == len(values["pieces"]) == len(method["deletion"]) - 1
+        assert method["deletion"][0] == pytest.approx(values["score"], abs=1e-4)
+
+
+def test_json_of_ablation_has_every_head(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", str(run), PROMPT, "--view", "ablate", "--json", "--top", "3"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [len(row) for row in values["heads"]] == [2, 2]
+    assert len(values["neurons"]) == 3
+
+
+def test_json_of_steering_has_the_plain_text_too(run: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--view", "steer", "--toward", "The list", "--against", "A cafe", "--strength", "9", "--json"]
+    assert main(["inspect", str(run), PROMPT, *words]) == 0
+    texts = json.loads(capsys.readouterr().out)["texts"]
+    assert list(texts) == ["0.0", "9.0", "-9.0"]
+    assert texts["0.0"] != texts["9.0"]

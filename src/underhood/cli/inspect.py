@@ -24,6 +24,9 @@ class Args(ModelOptions):
     accounts for that; with --view patch, its values put into this one's run.
     --through: the view at every checkpoint that a run has kept of its training;
     lens, attention, parts, or loss (the surprise at each token).
+    --view attribution: what each token of the prompt counts for the score.
+    --view ablate: which heads and neurons the score needs.
+    --view steer: the text, led toward --toward and away from --against.
     """
 
     model: Positional[Path]
@@ -33,7 +36,7 @@ class Args(ModelOptions):
     """The text that the model reads."""
 
     view: str = "lens"
-    """lens, attention, parts, patch or compare; with --through also loss."""
+    """lens, attention, parts, patch, compare, attribution, ablate or steer; with --through also loss."""
 
     chat: bool = False
     """Reads the prompt as a question, in the model's chat template."""
@@ -44,17 +47,17 @@ class Args(ModelOptions):
     position: int = -1
     """Token of the prompt after which to look, from 0; -1 is the last one."""
 
-    layer: int = 0
-    """With --view attention: the layer, from 0."""
+    layer: int | None = None
+    """With --view attention and steer: the layer, from 0; the first, and to steer the middle one, if left out."""
 
     answer: str | None = None
-    """With --view parts and patch: the token whose score is followed; the likeliest one if left out."""
+    """The token whose score is followed; the likeliest one if left out."""
 
     other: str | None = None
     """The token whose score is subtracted; with --view patch the likeliest one of this prompt, if left out."""
 
     against: str | None = None
-    """With --view patch: the other prompt, of as many tokens."""
+    """With --view patch: the other prompt, of as many tokens; with --view steer the text to lead away from."""
 
     compare: str | None = None
     """A stage of the run, or another model of the same shape, to compare with."""
@@ -64,6 +67,18 @@ class Args(ModelOptions):
 
     top: int = 5
     """How many tokens are listed in each row, or how many parts."""
+
+    replacement: str | None = None
+    """With --view attribution: the token put in place of others; a blank if left out."""
+
+    ablation: str = "zero"
+    """With --view ablate: zero, or mean, which keeps what all tokens have alike."""
+
+    toward: str | None = None
+    """With --view steer: the text to lead to."""
+
+    strength: float = 1.0
+    """With --view steer: how many times the vector is added."""
 
     json: bool = False
     """Prints one JSON object with all numbers."""
@@ -87,7 +102,7 @@ def run(args: Args) -> int:
     loaded = load(args.model, args.stage)
     given = {field.name: getattr(args, field.name) for field in fields(ViewOptions)}
     if args.chat:
-        texts = {name: given[name] for name in ("prompt", "against") if given[name] is not None}
+        texts = {name: given[name] for name in ("prompt", "against", "toward") if given[name] is not None}
         given |= {name: chat_prompt(loaded, text) for name, text in texts.items()}
     options = ViewOptions(**given)
     values, show = views[name](loaded, options)

@@ -20,13 +20,17 @@ class ViewOptions:
 
     prompt: str | list[int]
     position: int
-    layer: int
+    layer: int | None
     answer: str | None
     other: str | None
     against: str | list[int] | None
     top: int
     stage: str | None = None
     compare: str | None = None
+    replacement: str | None = None
+    ablation: str = "zero"
+    toward: str | list[int] | None = None
+    strength: float = 1.0
 
 
 View = tuple[dict[str, Any], Callable[[Console], None]]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
+from underhood.cli.inspect_attribution_views import ablation_view, attribution_view, steering_view
 from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
 from underhood.cli.inspect_training_views import compared, stage_patch
 from underhood.core.errors import UserError
@@ -46,14 +47,15 @@ def _lens(loaded: LoadedModel, args: ViewOptions) -> View:
 
 
 def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
-    recorded = trace(loaded, args.prompt, [f"query.{args.layer}", f"key.{args.layer}"])
-    pattern_HTT = recorded.pattern(args.layer)
+    layer = args.layer or 0
+    recorded = trace(loaded, args.prompt, [f"query.{layer}", f"key.{layer}"])
+    pattern_HTT = recorded.pattern(layer)
     position = position_in(recorded, args.position)
     row_HT = pattern_HTT[:, position]
 
     def show(out: Console) -> None:
         print_heading(out, recorded, args.position)
-        out.print(f"Where the heads of layer {args.layer} look from there, the largest weights first:")
+        out.print(f"Where the heads of layer {layer} look from there, the largest weights first:")
         out.print()
         rows = []
         for head, weights_T in enumerate(row_HT):
@@ -66,7 +68,7 @@ def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
             rows.append([str(head), "  ".join(words)])
         out.print(table(["head", "tokens"], rows))
 
-    return {"pieces": recorded.pieces, "layer": args.layer, "weights": row_HT.tolist()}, show
+    return {"pieces": recorded.pieces, "layer": layer, "weights": row_HT.tolist()}, show
 
 
 def _parts(loaded: LoadedModel, args: ViewOptions) -> View:
@@ -141,5 +143,8 @@ VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
     "parts": _parts,
     "patch": _patch,
     "compare": compared,
+    "attribution": attribution_view,
+    "ablate": ablation_view,
+    "steer": steering_view,
 }
 """By the name of ``--view``."""

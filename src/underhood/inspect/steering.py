@@ -17,15 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.infer.arguments import check_count, check_text
+from underhood.infer.arguments import check_count
+from underhood.infer.generate import generate
 from underhood.infer.load import LoadedModel
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.inspect.interventions import changing
 from underhood.inspect.sites import chosen_sites
-from underhood.inspect.trace import trace
+from underhood.inspect.trace import prompt_tokens, trace
 from underhood.ui import notebook
 
-Prompts = str | Sequence[str]
+Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,8 +60,8 @@ class SteeringVector:
 
 def steering_vector(
     loaded: LoadedModel,
-    positive: Prompts,
-    negative: Prompts,
+    positive: str | Sequence[Prompt],
+    negative: str | Sequence[Prompt],
     *,
     layer: int,
     tokens: Literal["last", "all"] = "last",
@@ -68,6 +69,7 @@ def steering_vector(
     """The mean residual stream of some prompts minus that of others.
 
     Args:
+        positive, negative: a text, or several prompts (texts or token ids).
         layer: before which; the number of layers means after the last.
         tokens: takes the stream after each prompt's last token, or the mean over all but the first, which opens texts.
 
@@ -84,12 +86,12 @@ def steering_vector(
     for prompts in sets:
         vectors = []
         for prompt in prompts:
-            check_text(prompt, "prompt")
             stream_TD = trace(loaded, prompt, [site])[site].float()
             vectors.append(stream_TD[-1] if tokens == "last" or len(stream_TD) == 1 else stream_TD[1:].mean(dim=0))
             norms.append(float(stream_TD[-1].norm()))
         means.append(torch.stack(vectors).mean(dim=0))
-    return SteeringVector(layer, means[0] - means[1], *sets, stream_norm=sum(norms) / len(norms))
+    texts = [tuple(_text(loaded, prompt) for prompt in prompts) for prompts in sets]
+    return SteeringVector(layer, means[0] - means[1], texts[0], texts[1], stream_norm=sum(norms) / len(norms))
 
 
 @contextmanager
@@ -145,23 +147,27 @@ class SteeredTexts:
 
 def steer(
     loaded: LoadedModel,
-    prompt: str,
+    prompt: Prompt,
     vector: SteeringVector,
     *,
     strengths: Sequence[float] = (0.0, 1.0),
     max_tokens: int = 40,
     sampling: SamplingSpec = GREEDY,
 ) -> SteeredTexts:
-    """Continues a prompt once for each strength.
+    """Continues a prompt, a text or token ids, once for each strength.
 
     Raises:
         UserError: as `steered` and `infer.generate`.
     """
-    check_text(prompt, "prompt")
     check_count(max_tokens, "max_tokens", 1)
-    texts = []
+    options = {"max_new_tokens": max_tokens, "sampling": sampling, "stop_ids": loaded.stop_ids}
+    ids, texts = prompt_tokens(loaded, prompt), []
     for strength in strengths:
         with steered(loaded, vector, strength):
-            [completion] = loaded.complete([prompt], max_tokens=max_tokens, sampling=sampling)
+            [completion] = generate(loaded.decoder, [ids], **options)
         texts.append(loaded.tokenizer.decode(completion.ids))
-    return SteeredTexts(prompt, vector, tuple(strengths), tuple(texts))
+    return SteeredTexts(_text(loaded, prompt), vector, tuple(strengths), tuple(texts))
+
+
+def _text(loaded: LoadedModel, prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else loaded.tokenizer.decode(list(prompt))
