@@ -86,7 +86,7 @@ def test_json_of_attribution_has_methods_and_curves(run: Path, capsys: pytest.Ca
     values = json.loads(capsys.readouterr().out)
     assert len(values["methods"]) == 4
     for method in values["methods"]:
-        assert len(method["values"]) == len(values["pieces"]) == len(method["deletion"]) - 1
+        assert len(method["values"]) == len(values["pieces"]) == method["counts"][-1]
         assert method["deletion"][0] == pytest.approx(values["score"], abs=1e-4)
 
 

@@ -21,13 +21,19 @@ ROWS_MAX = 40
 """Tokens that a table lists; of longer prompts those that count most."""
 
 
+ORDERS = 10
+"""Random orders beside a deletion curve."""
+
+
 def attribution_view(loaded: LoadedModel, args: ViewOptions) -> View:
     """Gradient × input, integrated gradients and occlusion of the prompt's tokens, with deletion curves."""
     recorded, target, words = _target(loaded, args)
     replacement = None if args.replacement is None else token_id(loaded, args.replacement, "--replacement")
     results = attribute(loaded, recorded.ids, target, replacement=replacement, baseline="mean")
-    curves = deletion_curves(loaded, results, replacement=replacement)
-    raised = deletion_curves(loaded, results, replacement=replacement, insertion=True)
+    curves, raised = (
+        deletion_curves(loaded, results, replacement=replacement, insertion=back, orders=ORDERS)
+        for back in (False, True)
+    )
 
     def show(out: Console) -> None:
         print_heading(out, recorded, args.position)
@@ -138,6 +144,7 @@ def _method(result: Attribution, curve: DeletionCurve, back: DeletionCurve) -> d
         "values": result.values.tolist(),
         "baseline": result.baseline,
         "completeness_error": result.error,
+        "counts": curve.counts,
         "deletion": curve.scores.tolist(),
         "deletion_area": curve.area,
         "deletion_area_random": curve.random_area,

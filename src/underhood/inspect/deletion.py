@@ -17,10 +17,12 @@ from underhood.core.errors import UserError
 from underhood.infer.arguments import check_count
 from underhood.infer.load import LoadedModel
 from underhood.inspect.attribution import Attribution
-from underhood.inspect.target import Target, check_tokens, neutral_token, score_prompts
+from underhood.inspect.target import check_tokens, neutral_token, score_prompts
 from underhood.inspect.trace import pieces_of
-from underhood.models.decoder import Decoder
 from underhood.ui import notebook
+
+POINTS = 16
+"""Steps of a curve: in longer prompts several tokens are replaced at once."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,35 +33,40 @@ class DeletionCurve:
         method: of the attribution.
         insertion: begins with all tokens replaced and puts them back.
         replacement: the token that replaces others, as text.
-        scores: the target after 0, 1, … T tokens.
-        random: the same for random orders, (N, T + 1).
+        counts: numbers of tokens, from 0 to T: all, or `POINTS` steps of longer prompts.
+        scores: the target after so many tokens.
+        random: the same for N random orders.
     """
 
     method: str
     insertion: bool
     replacement: str
-    scores: Float[Tensor, "T1"]
-    random: Float[Tensor, "N T1"]
+    counts: tuple[int, ...]
+    scores: Float[Tensor, "C"]
+    random: Float[Tensor, "N C"]
 
     @property
     def area(self) -> float:
         """Mean height of the curve (trapezoidal rule), in the target's units: small is good for deletion."""
-        return float(_area(self.scores))
+        return float(self._area(self.scores))
 
     @property
     def random_area(self) -> float:
         """Mean over the random orders."""
-        return float(_area(self.random).mean())
+        return float(self._area(self.random).mean())
 
     @property
     def random_deviation(self) -> float:
         """Standard deviation of the random orders' areas."""
-        return float(_area(self.random).std())
+        return float(self._area(self.random).std())
 
     @property
     def gain(self) -> float:
         """How much better than random the order is, in the target's units: positive is better."""
         return self.area - self.random_area if self.insertion else self.random_area - self.area
+
+    def _area(self, scores: Tensor) -> Tensor:
+        return torch.trapezoid(scores.double(), torch.tensor(self.counts).double(), dim=-1) / self.counts[-1]
 
     def __repr__(self) -> str:
         kind = "insertion" if self.insertion else "deletion"
@@ -69,8 +76,8 @@ class DeletionCurve:
         heads = ["tokens", "score", "random orders"]
         rows = [
             (count, f"{score:.3f}", f"{mean:.3f}")
-            for count, (score, mean) in enumerate(
-                zip(self.scores.tolist(), self.random.mean(dim=0).tolist(), strict=True)
+            for count, score, mean in zip(
+                self.counts, self.scores.tolist(), self.random.mean(dim=0).tolist(), strict=True
             )
         ]
         title = f"{'Insertion' if self.insertion else 'Deletion'}: {self.method}"
@@ -122,26 +129,16 @@ def deletion_curves(
     generator = torch.Generator().manual_seed(seed)
     ranked = [each.values.argsort(descending=True) for each in attributions]
     ranked += [torch.randperm(len(first.ids), generator=generator) for _ in range(orders)]
-    curves = _curves(loaded.decoder, first.ids, first.target, torch.stack(ranked), replacement, insertion)
-    word, count = pieces_of(loaded, [replacement])[0], len(attributions)
+    length, methods = len(first.ids), len(attributions)
+    counts = torch.linspace(0, length, min(POINTS, length) + 1).round().long()
+    rank_NT = torch.stack(ranked).argsort(dim=-1)  # when each token's turn comes
+    done_NCT = rank_NT[:, None] < counts[:, None]
+    replaced_NCT = ~done_NCT if insertion else done_NCT
+    prompts_NCT = torch.where(replaced_NCT, torch.tensor(replacement), torch.tensor(first.ids))
+    unique_MT, where = prompts_NCT.flatten(0, 1).unique(dim=0, return_inverse=True)
+    scores_NC = score_prompts(loaded.decoder, unique_MT, first.target)[where].view(len(ranked), len(counts))
+    word = pieces_of(loaded, [replacement])[0]
     return tuple(
-        DeletionCurve(each.method, insertion, word, scores, curves[count:])
-        for each, scores in zip(attributions, curves[:count], strict=True)
+        DeletionCurve(each.method, insertion, word, tuple(counts.tolist()), scores_C, scores_NC[methods:])
+        for each, scores_C in zip(attributions, scores_NC[:methods], strict=True)
     )
-
-
-def _curves(
-    model: Decoder, ids: Sequence[int], target: Target, ranked_NT: Tensor, replacement: int, insertion: bool
-) -> Float[Tensor, "N T1"]:
-    """Scores of each order after 0 … T tokens."""
-    rank_NT = ranked_NT.argsort(dim=-1)  # when each token's turn comes
-    turn = torch.arange(len(ids) + 1)[:, None]
-    done_NST = rank_NT[:, None] < turn
-    replaced_NST = ~done_NST if insertion else done_NST
-    prompts_NST = torch.where(replaced_NST, torch.tensor(replacement), torch.tensor(ids))
-    unique_MT, where_N = prompts_NST.flatten(0, 1).unique(dim=0, return_inverse=True)
-    return score_prompts(model, unique_MT, target)[where_N].unflatten(0, done_NST.shape[:2])
-
-
-def _area(scores: Tensor) -> Tensor:
-    return torch.trapezoid(scores.double(), dim=-1) / (scores.shape[-1] - 1)

@@ -91,7 +91,9 @@ def gradients(
     start = model.embed.register_forward_hook(lambda _module, _inputs, output: output.detach().requires_grad_())
     try:
         with torch.enable_grad(), recording(hookable, reached.__setitem__):
-            logits_V = model(torch.tensor([ids], device=device_of(model)))[0, -1].float()
+            hidden_1TD = model.hidden_states(torch.tensor([ids], device=device_of(model)))
+            scored = hidden_1TD if "logits" in hookable else hidden_1TD[:, -1:]  # one token's scores cost less
+            logits_V = model.unembed(scored)[0, -1].float()
             score = target.of(logits_V[None, : known_tokens(model)])[0]
             slopes = torch.autograd.grad(score, [reached[site] for site in hookable], allow_unused=True)
     finally:
