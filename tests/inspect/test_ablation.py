@@ -77,8 +77,10 @@ def test_a_mean_takes_away_what_varies(loaded: LoadedModel):
     expected = after(loaded.decoder)[40]
     handle.remove()
     assert float(result.logits[1]) == pytest.approx(float(expected), abs=1e-5)
-    same = ablate(loaded, [IDS[0]] * 3, AblatedHead(0, 1, "mean"), [40], reference=[[IDS[0]]])
-    assert float(same.logit_changes.abs()) < 1e-4  # tokens that read only their like lose nothing with the mean
+    same = ablate(loaded, IDS[:1], AblatedHead(0, 1, "mean"), [40])
+    assert float(same.logit_changes.abs()) < 1e-5  # nothing varies in a single token
+    other = ablate(loaded, IDS[:1], AblatedHead(0, 1, "mean"), [40], reference=[IDS])
+    assert float(other.logit_changes.abs()) > 1e-5
 
 
 def test_a_masked_edge_is_attention_without_it(loaded: LoadedModel):
@@ -158,8 +160,8 @@ def test_masking_the_cause_s_edge_breaks_recall_and_another_does_not(tmp_path: P
             ablate(loaded, ids, MaskedEdge(0, 0, last, key), [value, other]).logits[1]
             for key in (cause, (cause + 1) % last)
         )
-        assert float(filler[0] - filler[1]) > 1
-        assert float(without[0] - without[1]) < 0.5
+        assert float(filler[0] - filler[1]) > 5
+        assert float(without[0] - without[1]) < 0.3 * float(filler[0] - filler[1])
 
 
 def test_ablations_leave_no_hook(mistral: LoadedModel):

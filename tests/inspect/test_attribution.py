@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from underhood.inspect.attribution import (
     steps_per_batch,
 )
 from underhood.inspect.deletion import deletion_curve, deletion_curves
+from underhood.inspect.sites import sites_of
 from underhood.inspect.target import Target
 
 TARGET = Target(token=40, against=7)
@@ -82,7 +84,9 @@ def test_gradient_times_input_matches_captum(loaded: LoadedModel):
 
 
 def test_integrated_gradients_are_complete(loaded: LoadedModel):
-    fine = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=64)
+    if "router.0" in sites_of(loaded.decoder):
+        pytest.skip("a router jumps from expert to expert, and a path over a jump is not the sum of its slopes")
+    fine = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=128)
     assert fine.error is not None
     assert fine.baseline_score is not None
     change = abs(fine.score - fine.baseline_score)
@@ -145,6 +149,7 @@ def test_a_position_cuts_what_comes_after(loaded: LoadedModel):
 
 
 def hits(attributions: list[Attribution], causes: list[int]) -> float:
+    """How often the cause counts most, of the tokens before the last, whose own embedding is part of every answer."""
     right = [int(each.values.abs()[:-1].argmax()) == cause for each, cause in zip(attributions, causes, strict=True)]
     return sum(right) / len(right)
 
@@ -192,11 +197,13 @@ def test_curves_are_separate_passes_and_random_orders_are_worse(tmp_path: Path):
     without = [0 if token == cause else id for token, id in enumerate(ids)]
     logits_V = loaded.decoder(torch.tensor([without]))[0, -1]
     assert curve.scores[1] == pytest.approx(float(logits_V[value] - logits_V[other]), abs=1e-4)
-    assert curve.gain > 2 * curve.random_deviation
+    alone = [replace(curve, scores=scores).area for scores in curve.random]
+    assert curve.area <= min(alone)
+    assert curve.random_area == pytest.approx(sum(alone) / len(alone))
     back = deletion_curve(loaded, exact, replacement=0, insertion=True)
     assert back.scores[-1] == pytest.approx(exact.score, abs=1e-5)
     assert back.scores[0] == pytest.approx(float(curve.scores[-1]), abs=1e-5)
-    assert back.gain > 2 * back.random_deviation
+    assert back.area >= max(replace(back, scores=scores).area for scores in back.random)
     assert curve.area == pytest.approx(float((curve.scores[1:] + curve.scores[:-1]).mean() / 2), abs=1e-5)
 
 

