@@ -84,12 +84,13 @@ def test_gradient_times_input_matches_captum(loaded: LoadedModel):
 
 
 def test_integrated_gradients_are_complete(loaded: LoadedModel):
-    if "router.0" in sites_of(loaded.decoder):
-        pytest.skip("a router jumps from expert to expert, and a path over a jump is not the sum of its slopes")
     fine = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=128)
     assert fine.error is not None
     assert fine.baseline_score is not None
     change = abs(fine.score - fine.baseline_score)
+    if "router.0" in sites_of(loaded.decoder):  # it jumps from expert to expert: slopes do not add up over a jump
+        assert abs(fine.error) > 0.1
+        return
     assert abs(fine.error) < 1e-3 * max(change, 1.0)
     coarse = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=1, rule="left")
     assert coarse.error is not None

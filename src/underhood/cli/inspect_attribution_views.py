@@ -81,7 +81,7 @@ def ablation_view(loaded: LoadedModel, args: ViewOptions) -> View:
         out.print("The same for single neurons, and what one backward pass estimates:")
         out.print()
         columns = (neurons.layers, neurons.units, neurons.changes.tolist(), neurons.estimates.tolist())
-        rows = [[*place, f"{exact:+.2f}", f"{guess:+.2f}"] for *place, exact, guess in zip(*columns, strict=True)]
+        rows = [[*owner, f"{exact:+.2f}", f"{guess:+.2f}"] for *owner, exact, guess in zip(*columns, strict=True)]
         out.print(table(["layer", "neuron", "change", "estimate"], rows))
 
     values = {"pieces": recorded.pieces, "target": words, "score": grid.score, "mode": mode}

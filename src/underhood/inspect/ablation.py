@@ -60,7 +60,7 @@ Ablated = AblatedHead | AblatedUnit | MaskedEdge
 
 
 @dataclass(frozen=True, repr=False)
-class Ablation:
+class AblatedScores:
     """Scores of chosen tokens with and without what was ablated.
 
     Attributes:
@@ -108,7 +108,7 @@ def ablate(
     *,
     position: int = -1,
     reference: Sequence[str | Sequence[int]] = (),
-) -> Ablation:
+) -> AblatedScores:
     """Scores of chosen tokens after a position while heads, neurons or edges are ablated, all at once.
 
     Args:
@@ -135,7 +135,7 @@ def ablate(
     logits_2V = torch.cat([intact_1V, ablated_1V]).cpu()
     chosen = list(tokens)
     logprobs_2N = logits_2V.log_softmax(dim=-1)[:, chosen]
-    return Ablation(every, tuple(chosen), pieces_of(loaded, chosen), logits_2V[:, chosen], logprobs_2N)
+    return AblatedScores(every, tuple(chosen), pieces_of(loaded, chosen), logits_2V[:, chosen], logprobs_2N)
 
 
 def means_of(loaded: LoadedModel, reference: Sequence[str | Sequence[int]], sites: Sequence[str]) -> dict[str, Tensor]:

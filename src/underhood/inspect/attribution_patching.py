@@ -39,7 +39,7 @@ class SitePatches:
     Attributes:
         kind: of the site.
         layers: L of them, those that have the site.
-        columns: what is patched in each: the target's tokens, or heads.
+        columns: the target's tokens, or heads, that are patched one by one.
         differences: score of `answer` minus that of `other` at the end, (L, T) or (L, H).
         source: the difference in the run that values are taken from.
         target: the difference in the run that gets them.
