@@ -59,16 +59,17 @@ def through_lens(loaded: LoadedModel, args: ViewOptions) -> View:
 
 def through_attention(loaded: LoadedModel, args: ViewOptions) -> View:
     """The heads of a layer: how much each takes, at every checkpoint, from the token that it ends up with."""
-    recorded = trace(loaded, args.prompt, [f"query.{args.layer}", f"key.{args.layer}"])
+    layer = args.layer or 0
+    recorded = trace(loaded, args.prompt, [f"query.{layer}", f"key.{layer}"])
     position = position_in(recorded, args.position)
-    heads = len(recorded[f"query.{args.layer}"])
-    history = _history(loaded, args, pattern_view([(args.layer, head) for head in range(heads)]))
+    heads = len(recorded[f"query.{layer}"])
+    history = _history(loaded, args, pattern_view([(layer, head) for head in range(heads)]))
     weights_CHT = torch.stack([pattern_HTT[:, position] for pattern_HTT in history.values])
     favourite_H = weights_CHT[-1].argmax(dim=-1).tolist()
 
     def show(out: Console) -> None:
         _training_heading(out, recorded, args, history)
-        out.print(f"How much each head of layer {args.layer} takes from the token that it takes most from in the end:")
+        out.print(f"How much each head of layer {layer} takes from the token that it takes most from in the end:")
         out.print()
         rows = []
         for head, token in enumerate(favourite_H):
