@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from underhood.cli.claims import MARKS
 from underhood.cli.main import main
 from underhood.curriculum.topics import topics
 
@@ -60,6 +61,21 @@ def test_views_say_the_same_as_text_and_as_json(words, capsys):
     assert json.loads(capsys.readouterr().out)
     assert "\x1b" not in text
     assert "NotImplemented" not in text
+
+
+def test_recomputed_statements_have_the_verdicts_of_claims(capsys):
+    assert run("path", "check", "--json") == 0
+    statements = json.loads(capsys.readouterr().out)
+    verdicts = {(statement["paper"], statement["what"]): statement["verdict"] for statement in statements}
+    assert verdicts["Shannon 1951", "bits per word of that model"] == "source's misprint"
+    assert verdicts["Bengio et al. 2003", "% by which the net is better on Brown"] == "exact"  # 312 / 252 is 1.238
+    assert set(verdicts.values()) == {"exact", "source's misprint"} <= set(MARKS)
+    assert run("path", "check") == 0
+    text = capsys.readouterr().out
+    assert "agree" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for verdict, mark in MARKS.items():
+        assert text.count(f"  {mark} {verdict}: ") == list(verdicts.values()).count(verdict)
 
 
 @pytest.mark.parametrize(

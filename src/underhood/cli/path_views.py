@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import shorten
+from textwrap import shorten, wrap
 from typing import Any
 
 from rich.text import Text
@@ -197,7 +197,7 @@ def check() -> View:
             "printed": statement.printed,
             "from": statement.from_,
             "recomputed": statement.recomputed,
-            "agrees": statement.agrees,
+            "verdict": statement.verdict,
             "evidence": statement.evidence,
         }
         for statement in CHECKS
@@ -209,12 +209,11 @@ def check() -> View:
             out.print(f"{statement.paper}, {statement.where}", style="bold", end="  ")
             built = index.covering().get(statement.topic)
             out.print(statement.topic if built is None else built.stem, style="dim")
-            word = "agrees" if statement.agrees else "does not agree"
-            out.print(
-                f"  prints {exact(statement.printed)} {statement.what}; "
-                f"{statement.from_}: {exact(statement.recomputed)}, {word}."
-            )
-        wrong = sum(not statement.agrees for statement in CHECKS)
+            out.print(f"  {MARKS[statement.verdict]} {statement.verdict}: {statement.what}")
+            again = f"printed {statement.printed:,g}, recomputed {exact(statement.recomputed)} ({statement.from_})"
+            for line in wrap(again, out.width - 4, break_on_hyphens=False):
+                out.print(f"    {line}", style="dim")
+        wrong = sum(statement.verdict == "source's misprint" for statement in CHECKS)
         out.print()
         out.print(f"{wrong} of {len(CHECKS)} statements contradict what the same source prints elsewhere.")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from underhood.core.milestone import Evidence
+from underhood.core.verdicts import Estimate, ExactRule, Verdict, explained, judge
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Check:
         return self.again()
 
     @property
-    def agrees(self) -> bool:
-        return abs(self.recomputed - self.printed) <= self.within
+    def verdict(self) -> Verdict:
+        """``"exact"``, or ``"source's misprint"``, as a milestone's claim of the same kind is judged."""
+        again = self.recomputed
+        return explained(judge(ExactRule(self.printed, self.within), Estimate((again,), again)), "source's misprint")
 
 
 def zipf_entropy(constant: float = 0.1) -> tuple[int, float]:
