@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from export_run import export_run
 from tinyrun import underhood
+from underhood.cli.main import main
 from underhood.cli.newest_run import last_event, run_or_newest
 from underhood.core.checkpoint import write_checkpoint
 from underhood.core.errors import UserError
@@ -61,7 +63,7 @@ def test_without_any_run_the_error_says_how_to_make_one(here: Path):
     assert "underhood build" in str(caught.value)
 
 
-@pytest.mark.parametrize("command", ["chat", "serve", "report", "eval", "generate"])
+@pytest.mark.parametrize("command", ["chat", "serve", "report", "eval", "generate", "export"])
 def test_commands_without_a_run_fail_with_that_error(here: Path, command: str):
     done = underhood(command, cwd=here)
     assert done.returncode == 2
@@ -78,3 +80,16 @@ def test_generate_takes_the_newest_run(tiny_run: Path, here: Path):
     assert alone.returncode == 0, alone.stderr
     assert "runs/tiny, the only run here" in alone.stderr
     assert again.stdout == named.stdout
+
+
+def test_export_takes_the_newest_run_and_writes_into_it(tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str]):
+    make_run(here / "runs" / "old", 1000.0)
+    run = export_run(here / "runs" / "new")
+    (run / "events.jsonl").write_text('{"time": 2000.0}\n', encoding="utf-8")
+    assert main(["export", "--dtype", "float16"]) == 0
+    shown = capsys.readouterr()
+    assert "runs/new, the newest of 2 runs here\n" in shown.err
+    made = Path(shown.out.strip())
+    assert made.is_relative_to("runs/new/export")
+    assert (made / "model.safetensors").exists()
+    assert not (here / "runs" / "old" / "export").exists()

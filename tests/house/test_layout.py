@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 from needs import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "src" / "underhood").rglob("*.py"))
+SCRIPTS = sorted((REPOSITORY / "src" / "underhood").rglob("*.js"))
+OPENINGS = {".py": '"""', ".js": "//"}
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -39,11 +41,11 @@ def test_packages_load_nothing_heavy():
     assert "numpy" in importable("numpy").stderr
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(REPOSITORY / "src")))
+@pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=lambda file: str(file.relative_to(REPOSITORY / "src")))
 def test_file_is_short_and_says_what_it_is(file):
     text = file.read_text(encoding="utf-8")
     assert text.count("\n") <= 400, "split it: a file is one idea"
-    assert text.lstrip().startswith('"""'), "a file begins by saying what it is for"
+    assert text.lstrip().startswith(OPENINGS[file.suffix]), "a file begins by saying what it is for"
 
 
 def test_import_contract_names_every_floor_that_exists():

@@ -19,8 +19,8 @@ class Args(ModelOptions):
     llama.cpp. Both come with a model card, written from what the run recorded.
     """
 
-    run: Positional[Path]
-    """Folder of the run, e.g. runs/NAME, or of one checkpoint in it; or any model."""
+    run: Positional[Path | None] = None
+    """Folder of the run, of one checkpoint in it, or any model; the newest run here if left out."""
 
     format: Literal["hf", "gguf"] = "hf"
     """Whose form to write."""
@@ -39,14 +39,15 @@ class Args(ModelOptions):
 
 
 def run(args: Args) -> int:
+    from underhood.cli.newest_run import run_or_newest
     from underhood.cli.progress import StageProgress
     from underhood.core.runlog import RunLog
     from underhood.recipes.export.export import export
     from underhood.ui.terminal import console
 
-    log = RunLog(None)
+    model, log = run_or_newest(args.run), RunLog(None)
     wanted = {"dtype": args.dtype, "stage": args.stage, "out": args.out, "replace": args.replace}
     with StageProgress(log, console(sys.stderr)):
-        made = export(args.run, args.format, **wanted, log=log)
+        made = export(model, args.format, **wanted, log=log)
     print(made.path)
     return 0

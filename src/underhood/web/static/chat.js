@@ -2,16 +2,17 @@
 
 import { ask } from "./api.js";
 import { AnswerView } from "./answer.js";
+import { Answers } from "./answers.js";
 import { settingsIn, withSettings } from "./controls.js";
 import { markDifferences } from "./differ.js";
-import { h, icon, say } from "./dom.js";
+import { h, icon } from "./dom.js";
 import { frame, noteBelow } from "./frame.js";
 import { questionView } from "./question.js";
 import { go, note } from "./state.js";
 import * as store from "./store.js";
 import * as talks from "./talk.js";
 import { welcome } from "./welcome.js";
-import { fillAnswer, inForce, textOf } from "./write.js";
+import { inForce } from "./write.js";
 
 export function chat(root, address) {
   return new Chat(root, address);
@@ -25,7 +26,7 @@ class Chat {
     this.settings = {};
     this.marked = true; // two answers' differences
     this.talk = talks.newTalk();
-    this.running = new Map(); // answer id → { controller, view }
+    this.answers = new Answers(this);
     this.views = new Map(); // answer id → AnswerView
     this.ready = this.#open(address);
   }
@@ -72,7 +73,7 @@ class Chat {
     this.#note();
     this.panel.rebuild();
     this.picker.draw();
-    this.#draw();
+    this.draw();
     await this.list.refresh(this.talk.id);
     this.field.focus({ preventScroll: true });
   }
@@ -131,7 +132,7 @@ class Chat {
       onMarks: () => {
         this.marked = !this.marked;
         this.#note();
-        this.#draw();
+        this.draw();
       },
     }));
   }
@@ -155,7 +156,7 @@ class Chat {
     this.#note({ push: true });
     this.picker.draw();
     this.panel.rebuild();
-    this.#draw();
+    this.draw();
   }
 
   // What the models on show can answer from, or null.
@@ -170,7 +171,7 @@ class Chat {
 
   // Drawing ------------------------------------------------------------------------------------------------------
 
-  #draw() {
+  draw() {
     this.views.clear();
     this.root.classList.toggle("two-lanes", this.lanes.b !== null);
     this.marks.hidden = this.lanes.b === null;
@@ -178,7 +179,7 @@ class Chat {
     const turns = talks.path(this.talk);
     this.turns.replaceChildren(...(turns.length ? turns.map((turn) => this.#turn(turn)) : [welcome(this.card("a"), this.lanes, this.settings.retrieve ?? this.card("a").documents?.on, this.missing, (prompt) => this.send(prompt))]));
     this.#drawNote();
-    this.#drawSender();
+    this.drawSender();
   }
 
   #drawNote() {
@@ -200,20 +201,20 @@ class Chat {
     const answer = talks.chosen(turn, lane);
     if (!answer) {
       return h("div", { class: "answer unasked" }, h("p", { class: "soft" }, `${this.lanes[lane]} was not asked this. `,
-        h("button", { type: "button", class: "link", onclick: () => this.#write(turn, lane) }, "Ask it")));
+        h("button", { type: "button", class: "link", onclick: () => this.answers.write(turn, lane) }, "Ask it")));
     }
-    const running = this.running.get(answer.id);
+    const running = this.answers.running.get(answer.id);
     const view = new AnswerView({
       answer, cards: this.cards, all: turn.answers[lane], live: Boolean(running),
       card: this.cards.find((card) => card.id === answer.model),
       asks: (chats) => talks.asksFor(this.talk, lane, turn, chats),
       named: this.lanes.b !== null || answer.model !== this.lanes.a,
       acts: {
-        again: () => this.#again(turn, lane),
-        choose: (other) => this.#choose(turn, lane, other),
-        edit: (text) => this.#edit(turn, lane, answer, text),
-        rate: (value) => this.#rate(turn, lane, answer, value),
-        goOn: (from) => this.#goOn(turn, lane, answer, from),
+        again: () => this.answers.again(turn, lane),
+        choose: (other) => this.answers.choose(turn, lane, other),
+        edit: (text) => this.answers.edit(turn, lane, answer, text),
+        rate: (value) => this.answers.rate(turn, lane, answer, value),
+        goOn: (from) => this.answers.goOn(turn, lane, answer, from),
       },
     });
     this.views.set(answer.id, view);
@@ -221,8 +222,8 @@ class Chat {
     return view.element;
   }
 
-  #drawSender() {
-    const busy = this.running.size > 0;
+  drawSender() {
+    const { busy } = this;
     this.sender.replaceChildren(icon(busy ? "stop" : "send"));
     this.sender.setAttribute("aria-label", busy ? "Stop" : "Send");
     this.sender.title = busy ? "Stop (Esc)" : "Send (Enter)";
@@ -238,7 +239,7 @@ class Chat {
   #fieldKey(event) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
-      if (!this.running.size) this.send();
+      if (!this.busy) this.send();
     } else if (event.key === "ArrowUp" && !this.field.value) {
       const last = [...this.turns.querySelectorAll('[aria-label="Edit the question"]')].at(-1);
       if (last) {
@@ -250,7 +251,7 @@ class Chat {
 
   key(event) {
     const last = (label) => [...this.turns.querySelectorAll(`[aria-label="${label}"]`)].at(-1)?.click();
-    if (event.key === "Escape" && this.running.size) this.stopAll();
+    if (event.key === "Escape" && this.busy) this.stopAll();
     else if (event.key === "Escape" && this.root.classList.contains("list-open")) this.toggleList();
     else if (event.key === "Escape" && !this.settingsBox.hidden) this.toggleSettings();
     else if (event.key === "Escape") return false;
@@ -278,13 +279,17 @@ class Chat {
     go(this.addressOf(talk));
   }
 
+  get busy() {
+    return this.answers.running.size > 0;
+  }
+
   stopAll() {
-    for (const { controller } of this.running.values()) controller.abort();
+    this.answers.stopAll();
   }
 
   // Sends what is in the field (or `given`, or as another version of `instead`).
   async send(given = null, instead = null) {
-    if (this.running.size) {
+    if (this.busy) {
       this.stopAll();
       return;
     }
@@ -298,115 +303,18 @@ class Chat {
     const first = Object.keys(this.talk.turns).length === 0;
     const turn = talks.addTurn(this.talk, text, instead);
     this.#note({ push: first });
-    await Promise.all(this.active.map((lane) => this.#write(turn, lane)));
+    await Promise.all(this.active.map((lane) => this.answers.write(turn, lane)));
   }
 
   #showTurn(turn) {
     talks.show(this.talk, turn);
-    this.#keep();
-    this.#draw();
+    this.keep();
+    this.draw();
   }
 
-  #choose(turn, lane, answer) {
-    turn.chosen[lane] = answer.id;
-    this.#keep();
-    this.#draw();
-  }
-
-  #edit(turn, lane, answer, text) {
-    this.#feedback(turn, lane, answer, { edit: text });
-    talks.addAnswer(this.talk, turn, lane, { model: answer.model, text, edited: true, finish: "stop", sources: answer.sources });
-    this.#keep();
-    this.#draw();
-  }
-
-  async #rate(turn, lane, answer, value) {
-    const before = answer.rating;
-    answer.rating = value;
-    this.views.get(answer.id)?.update();
-    if (!(await this.#feedback(turn, lane, answer, { rating: value }))) answer.rating = before;
-    this.views.get(answer.id)?.update();
-    this.#keep();
-  }
-
-  async #feedback(turn, lane, answer, facts) {
-    const asks = talks.asksFor(this.talk, lane, turn, true);
-    try {
-      await ask("/v1/feedback", { body: { model: answer.model, messages: asks.messages, answer: answer.text, ...facts } });
-      say("Noted, thank you");
-      return true;
-    } catch (error) {
-      this.composer.querySelector(".composer-note").textContent = `The feedback was not kept: ${error.message}`;
-      return false;
-    }
-  }
-
-  #keep() {
+  // Stores the conversation as it is now.
+  keep() {
     this.talk.updated = Date.now() / 1000;
     return store.put(this.talk).then(() => this.list.refresh(this.talk.id));
-  }
-
-  // Both of two models are asked again, so that their draws stay alike.
-  async #again(turn, lane) {
-    turn.seed = null;
-    await Promise.all((this.lanes.b ? this.active : [lane]).map((each) => this.#write(turn, each)));
-  }
-
-  #write(turn, lane) {
-    const card = this.card(lane);
-    return this.#stream(turn, lane, card, talks.asksFor(this.talk, lane, turn, card.chats), {});
-  }
-
-  // Goes on behind an answer: from one of its tokens with another in its place, or at its end.
-  async #goOn(turn, lane, answer, from) {
-    const card = this.cards.find((model) => model.id === answer.model);
-    let { scored, at, alternative } = from ?? {};
-    try {
-      scored ??= await this.views.get(answer.id).scores(card);
-    } catch (error) {
-      answer.error = error.message;
-      this.#draw();
-      return;
-    }
-    const kept = [...scored.tokens.slice(0, at ?? scored.tokens.length), ...(alternative ? [alternative] : [])].filter((token) => !token.special);
-    const start = { text: textOf(kept.map(({ hex }) => hex)), pieces: kept.map(({ hex, logprob }) => [hex, logprob]), prefix: kept.length, sources: answer.sources };
-    if (alternative?.special) {
-      talks.addAnswer(this.talk, turn, lane, { model: answer.model, ...start, finish: "stop" });
-      this.#keep();
-      this.#draw();
-      return;
-    }
-    await this.#stream(turn, lane, card, { ids: [...scored.prompt_ids, ...kept.map((token) => token.id)] }, start);
-  }
-
-  async #stream(turn, lane, card, asks, start) {
-    const { talk } = this;
-    const compared = this.lanes.b !== null;
-    const settings = { ...this.settings };
-    if (compared && (settings.temperature ?? 0) > 0) settings.seed ??= turn.seed ??= Math.floor(Math.random() * 1_000_000);
-    const answer = talks.addAnswer(talk, turn, lane, { model: card.id, settings, ...start });
-    const run = { controller: new AbortController(), view: null };
-    this.running.set(answer.id, run);
-    this.#draw();
-    this.turns.lastElementChild?.scrollIntoView({ block: "end" });
-    let drawn = false;
-    const draw = () => {
-      drawn = false;
-      const bottom = document.documentElement.scrollHeight - innerHeight - scrollY < 120;
-      run.view?.update();
-      if (bottom) scrollTo(0, document.documentElement.scrollHeight);
-    };
-    await fillAnswer(answer, card, asks, settings, run.controller.signal, () => {
-      if (!drawn) requestAnimationFrame(draw);
-      drawn = true;
-    }, compared);
-    this.running.delete(answer.id);
-    if (run.view) run.view.live = false;
-    run.view?.update();
-    this.#drawSender();
-    say(answer.error ?? `${card.id} has answered`);
-    talk.updated = Date.now() / 1000;
-    await store.put(talk);
-    await this.list.refresh(this.talk.id);
   }
 }
