@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from underhood.data.instruct import NOT_THERE
 from underhood.infer.load import load
-from underhood.web.suggestions import CHECKED, CONTINUED, GENERAL, INVENTED, OPENINGS, suggestions, summary_of
+from underhood.retrieve.passages import Passage
+from underhood.web.suggestions import (
+    CHECKED,
+    CONTINUED,
+    GENERAL,
+    INVENTED,
+    INVENTED_QUESTIONS,
+    OPENINGS,
+    REFUSED,
+    suggestions,
+    summary_of,
+)
 
 
 @dataclass
@@ -27,8 +40,11 @@ class FakeModel:
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
 
 
-def prompts(chats: bool, summary: dict[str, Any], run: Path = Path("none")) -> list[tuple[str, str]]:
-    made = suggestions(FakeModel(chats, run), summary)  # pyright: ignore[reportArgumentType]
+def prompts(
+    chats: bool, summary: dict[str, Any], run: Path = Path("none"), texts: tuple[str, ...] = ()
+) -> list[tuple[str, str]]:
+    passages = [Passage("", text, "notes.md") for text in texts]
+    made = suggestions(FakeModel(chats, run), summary, passages)  # pyright: ignore[reportArgumentType]
     return [(suggestion["prompt"], suggestion["note"]) for suggestion in made]
 
 
@@ -37,12 +53,13 @@ def test_suggestions_of_a_build_are_its_checked_questions_the_best_known_first()
         {"question": f"What does {name} do?", "answer": "", "title": name}
         for name in ("zlib.adler32", "textwrap.dedent", "os.path.join", "math.sqrt")
     ]
-    made = prompts(True, {"examples": examples, "corpus": {"name": "pydocs"}})
+    refused = {"question": "What does textwrap.listdir do?", "answer": "", "model": "sft"}
+    made = prompts(True, {"examples": examples, "refused": refused, "corpus": {"name": "pydocs"}})
     assert made == [
         ("What does math.sqrt do?", CHECKED),
         ("What does os.path.join do?", CHECKED),
         ("What does textwrap.dedent do?", CHECKED),
-        ("What does math.fizzroot do?", INVENTED),
+        ("What does textwrap.listdir do?", REFUSED),
     ]
 
 
@@ -53,14 +70,43 @@ def test_suggestions_from_samples_are_called_checked_only_where_this_model_was_r
     samples = [
         sample("What does math.sqrt do?", "Wrong."),
         sample("What is a tide?", "Right. "),
-        sample("What does os.zap do?", "Right.", "refusal"),
+        sample("What does os.zap do?", "Right.", "passages-invented"),
+        sample("What does os.zop do?", "Right.", "refusal"),
     ]
     made = prompts(True, {"samples": samples, "corpus": {"name": "notes"}})
     assert made == [
         ("What is a tide?", CHECKED),
         ("What does math.sqrt do?", ""),
-        ("What is a glimmerfax?", INVENTED),
     ]
+
+
+def test_invented_name_is_one_that_this_model_refused_and_that_no_document_has() -> None:
+    def sample(prompt: str, answers: dict[str, str]) -> dict[str, Any]:
+        texts = {stage: {"text": text} for stage, text in answers.items()}
+        return {"prompt": prompt, "kind": "passages-invented", "expected": NOT_THERE, "answers": texts}
+
+    summary = {
+        "refused": {"question": "Where is the Hedgebarrow?", "answer": NOT_THERE, "model": "dpo"},
+        "samples": [
+            sample("What is a rakelock?", {"sft": "`Rake`: 12 €. [1]", "dpo": NOT_THERE}),
+            sample("Who made the glovebin?", {"sft": NOT_THERE, "dpo": NOT_THERE}),
+            sample("What is mulchfern?", {"sft": NOT_THERE, "dpo": NOT_THERE}),
+        ],
+    }
+    # That of the build belongs to another stage, and the first sample this stage answered.
+    assert prompts(True, summary)[-1] == ("Who made the glovebin?", REFUSED)
+    # Documents that know the name, in any case or inside another word, rule it out.
+    assert prompts(True, summary, texts=("The GloveBins stand there.",))[-1] == ("What is mulchfern?", REFUSED)
+    every = ("glovebin", "mulchfern")
+    assert REFUSED not in {note for _, note in prompts(True, summary, texts=every)}
+
+
+def test_invented_name_for_a_published_model_is_in_none_of_its_documents_nor_in_python() -> None:
+    for number, question in enumerate(INVENTED_QUESTIONS):
+        texts = tuple(INVENTED_QUESTIONS[:number])
+        assert prompts(True, {}, texts=texts)[-1] == (question, INVENTED)
+    assert not hasattr(math, "fizzroot")
+    assert not hasattr(str, "twistcase")
 
 
 def test_suggestions_of_a_published_model_are_general_and_of_one_that_does_not_chat_texts_to_continue() -> None:

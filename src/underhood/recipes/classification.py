@@ -34,14 +34,14 @@ from underhood.infer.load import LoadedModel, load
 from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
 from underhood.recipes.finetune import default_rate
-from underhood.recipes.finetune_spec import ClassifySpec
+from underhood.recipes.finetune_spec import CLASSIFY_FILE, ClassifySpec
 from underhood.recipes.training import Trainer
 from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
 from underhood.train.loop import FitSpec, Objective
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
 
-SETTINGS, STAGE = "classify.toml", "classify"
+STAGE = "classify"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Classified:
 
 def classify_model(spec: ClassifySpec, out: Path) -> tuple[RunLog, Callable[[], Classified]]:
     """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, SETTINGS)
+    folder = claim_folder(spec, out, CLASSIFY_FILE)
 
     def work() -> Classified:
         with folder.discarded_if_untrained():

@@ -91,6 +91,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         if stage is stages[-1] and stage.chats and retriever is not None:
             inputs = (model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
             examples, refused = showcase(*inputs), refused_example(*inputs)
+            refused = None if refused is None else refused | {"model": stage.model}
     table = ResultsTable.of(results, baseline, lineage=lineage)
     seconds = time.perf_counter() - started
     shown = samples_side_by_side(prepared.data, samples)

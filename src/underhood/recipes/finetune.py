@@ -34,7 +34,7 @@ from underhood.models.decoder import Decoder
 from underhood.models.hub_weights import Progress
 from underhood.nn.lora import LoRASpec, fold
 from underhood.nn.qlora_linear import quantize_linears
-from underhood.recipes.finetune_spec import FinetuneSpec
+from underhood.recipes.finetune_spec import FINETUNE_FILE, FinetuneSpec
 from underhood.recipes.published_run import no_template_fix
 from underhood.recipes.stages.sft import STAGE as SFT
 from underhood.recipes.training import Trainer
@@ -49,7 +49,6 @@ from underhood.train.schedule import ScheduleSpec
 SCORED = 200
 """Held-out conversations of each kind that are scored, before and after: more say little and take minutes."""
 
-SETTINGS = "finetune.toml"
 STAGE = SFT.name
 
 
@@ -90,7 +89,7 @@ def finetune_model(spec: FinetuneSpec, out: Path) -> tuple[RunLog, Callable[[], 
 
     The two are apart so that whoever shows progress can listen before anything happens.
     """
-    folder = claim_folder(spec, out, SETTINGS)
+    folder = claim_folder(spec, out, FINETUNE_FILE)
 
     def work() -> Finetuned:
         with folder.discarded_if_untrained():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, Self
 
@@ -128,3 +129,12 @@ class ClassifySpec(TrainingSettings):
             raise ValueError(f"test is a share between 0 and 1, got {self.test}")
         if not self.epochs > 0 or self.batch < 1:
             raise ValueError(f"epochs and batch must be positive, got {self.epochs} and {self.batch}")
+
+
+FINETUNE_FILE, CLASSIFY_FILE = "finetune.toml", "classify.toml"
+
+SETTINGS_FILES: Mapping[str, type[FinetuneSpec] | type[ClassifySpec]] = {
+    FINETUNE_FILE: FinetuneSpec,
+    CLASSIFY_FILE: ClassifySpec,
+}
+"""The file of a run that holds such settings, and their class."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from underhood.core.protocols import Tokenizer
 from underhood.data.instruct import is_refusal
@@ -13,6 +14,7 @@ from underhood.evals.table import Measurement, measurement
 from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
 from underhood.recipes.training_data import SHOWCASE, ReferenceAnswer, chosen
+from underhood.retrieve.absence import absent_words
 from underhood.retrieve.retriever import Retriever
 from underhood.text.chat import CHATML, Template
 
@@ -150,8 +152,12 @@ def refused_example(
     questions: Sequence[ReferenceAnswer],
     template: Template = CHATML,
 ) -> dict[str, str] | None:
-    """A question about an invented name that the model refuses, with the refusal; None if it refuses none of a few."""
-    candidates = [each.prompt for each in questions if each.kind == "invented"][: 2 * SHOWN]
+    """A question about an invented name that the model refuses, with the refusal; None if it refuses none of a few.
+
+    A word of the question is nowhere in the index, so that refusing is right whatever the search finds.
+    """
+    invented = (each.prompt for each in questions if each.kind == "invented")
+    candidates = list(islice((text for text in invented if absent_words(text, retriever.index.passages)), 2 * SHOWN))
     well_put = [prompt for prompt in candidates if prompt[0].isupper() and prompt.endswith("?")]
     ordered = [*well_put, *(prompt for prompt in candidates if prompt not in well_put)]
     candidates = [prompt for prompt in ordered if not _is_plain_chat(retriever, prompt)]

@@ -1,4 +1,7 @@
-"""Published models where a run is wanted: recognised by file, folder or name, and refused with what does take them."""
+"""Other models where a run of a build is wanted: recognised, and refused with what does take them.
+
+They are published models (a file, a folder or a name) and runs of ``underhood finetune`` and ``classify``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from underhood.core.errors import UserError
 from underhood.infer.fetch import is_on_hub
 from underhood.infer.model_table import locate_named
 from underhood.models.gguf_reader import is_gguf
+from underhood.recipes.finetune_spec import SETTINGS_FILES
 
 
 def names_published(path: Path) -> bool:
@@ -33,6 +37,21 @@ def refuse_published(path: Path) -> None:
     raise UserError(
         f"{path} is a published model, not a run",
         fix="underhood finetune trains it, build --from makes a run of it, import --check says what it is",
+    )
+
+
+def is_finetuned(path: Path) -> bool:
+    """Whether a folder is a run of ``underhood finetune`` or ``classify``."""
+    return any((path / name).is_file() for name in SETTINGS_FILES) and not (path / "run.toml").exists()
+
+
+def refuse_finetuned(path: Path) -> None:
+    """Raises a UserError where a path is such a run, whose one training has no stages to repeat or to measure."""
+    if not is_finetuned(path):
+        return
+    raise UserError(
+        f"{path} holds a fine-tuned model, not a run with stages",
+        fix="underhood finetune trains it further, build --from makes a run of it, eval --text measures it",
     )
 
 

@@ -22,7 +22,7 @@ from underhood.data.shards import TokenShards
 from underhood.infer.load import IMPORTED
 from underhood.infer.stages import SNAPSHOTS
 from underhood.infer.tokenizer_files import BESIDE
-from underhood.recipes.published_run import refuse_published
+from underhood.recipes.published_run import refuse_finetuned, refuse_published
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import Stage, all_stages
 from underhood.recipes.training_data import END
@@ -117,6 +117,7 @@ class Run:
         """
         file = path / "run.toml"
         if not file.exists():
+            refuse_finetuned(path)
             refuse_published(path)
             raise UserError(
                 f"there is no run in {path}", expected="a folder that underhood build made", fix=_others(path)

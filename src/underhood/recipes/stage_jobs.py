@@ -17,7 +17,7 @@ from underhood.recipes.corpus import prepare_data
 from underhood.recipes.feedback import learn_from_feedback
 from underhood.recipes.film import Film, planned_snapshots, question_prompt, text_prompt
 from underhood.recipes.preparation import Clock, Prepared, prepare, run_retriever
-from underhood.recipes.published_run import refuse_published
+from underhood.recipes.published_run import refuse_finetuned, refuse_published
 from underhood.recipes.run import Run, differences
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_models import fold_adapters, lora_of
@@ -85,6 +85,7 @@ def open_or_create(path: Path, wanted: BuildSpec, *, restart: bool) -> Run:
         UserError: the run was made by other settings, and they can't be changed, or not without `restart`.
     """
     if not (path / "run.toml").exists():
+        refuse_finetuned(path)
         refuse_published(path)
         return Run.create(path, wanted)
     run = Run.open(path)

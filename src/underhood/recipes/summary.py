@@ -21,14 +21,12 @@ from underhood.models.base import parameter_count
 from underhood.recipes.run import Run
 from underhood.recipes.stage_jobs import few_steps_warning, planned_stages
 from underhood.recipes.stages.display import job_stages
-from underhood.recipes.training_data import StageData
+from underhood.recipes.training_data import GROUNDED, StageData
 from underhood.train.hardware import Hardware
 from underhood.train.plan import Plan
 
 LIBRARIES = ("torch", "numpy", "safetensors", "tiktoken", "tokenizers", "pyarrow")
 SHOWN_PER_KIND = 4
-GROUNDED = "passages-"
-"""Before the kind of a question that was answered from passages."""
 
 
 def write_summary(run: Run, plan: Plan, hardware: Hardware, *, command: str, seconds: float) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def about_text(corpus: Corpus, train: Corpus, held_out: Corpus, index: PassageIn
         generic_pairs(held_out, seed=seed)[:MOST_HELD_OUT],
         questions,
         answers,
-        _asked_later(unseen_facts, [*passages[SEEN], *passages[UNSEEN]], seed),
+        _asked_later(unseen_facts, [passage for group in passages.values() for passage in group], seed),
         {example.question: _passage(example) for example in (*texts, *unseen_texts)},
         ABOUT_TEXT,
     )

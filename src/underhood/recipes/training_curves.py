@@ -114,7 +114,8 @@ def read_training_curves(path: Path) -> TrainingCurves:
     """
     run = read_run(path)
     stages = {}
-    for stage in trained_stages():
+    logged = [str(event.get("stage")) for event in run.events if event.get("kind") == "step"]
+    for stage in dict.fromkeys((*trained_stages(), *logged)):
         steps, evaluations = steps_of(run, stage), logged_once(run.of(stage, "eval"))
         if steps:
             stages[stage] = StageCurves(

@@ -104,6 +104,9 @@ REHEARSED_KINDS = ("talk", UNFINISHED, TEXT)
 SHOWCASE = "showcase"
 """Kind of the questions that a newcomer is shown first, where the model answers them rightly."""
 
+GROUNDED = "passages-"
+"""Before the kind of a question that was answered from passages, in a run's summary."""
+
 FIRST_QUESTIONS = (
     ("What does os.path.join do?", "os.path.join", True),
     ("How do I delete a directory tree?", "shutil.rmtree", True),

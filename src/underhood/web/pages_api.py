@@ -141,8 +141,11 @@ def pages_router(pages: Pages) -> APIRouter:
 
     @router.get("/ui/suggestions")
     def prompts(model: str) -> dict[str, Any]:
-        loaded = pages.models.find(model).loaded
-        return {"suggestions": suggestions(loaded, summary_of(loaded.run))}
+        served = pages.models.find(model)
+        documents = served.documents
+        searched = None if documents is None or documents.default is None else documents.retrievers[documents.default]
+        passages = () if searched is None else searched.index.passages
+        return {"suggestions": suggestions(served.loaded, summary_of(served.loaded.run), passages)}
 
     @router.post("/ui/tokens")
     def tokens(query: TokensAsked) -> dict[str, Any]:

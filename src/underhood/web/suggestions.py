@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from underhood.core.errors import UserError
+from underhood.data.instruct import is_refusal
 from underhood.data.shards import TokenShards
 from underhood.infer.load import LoadedModel
+from underhood.recipes.training_data import GROUNDED
+from underhood.retrieve.absence import absent_words
+from underhood.retrieve.passages import Passage
 
 SHOWN = 3
 """Questions beside the invented one."""
@@ -28,23 +33,36 @@ GENERAL = (
     "Name three colours of the rainbow.",
 )
 OPENINGS = ("Once upon a time", "The most important thing about", "In the morning, the")
-INVENTED_FUNCTION = "What does math.fizzroot do?"
-INVENTED_TERM = "What is a glimmerfax?"
+INVENTED_QUESTIONS = (
+    "What does math.fizzroot do?",
+    "What does str.twistcase do?",
+    "What is a glimmerfax?",
+    "Who wrote The Quorbling Lighthouse?",
+)
+"""For models whose evaluation had no such questions; one is taken whose name the documents do not have."""
+
+INVENTED_KIND = f"{GROUNDED}invented"
+"""Kind of the recorded answers about invented names, put from passages."""
 
 CHECKED = "checked when it was built"
 CONTINUED = "from held-out text, to continue"
 INVENTED = "invented: should be refused"
+REFUSED = "invented: refused when it was built"
 
 
-def suggestions(loaded: LoadedModel, summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def suggestions(
+    loaded: LoadedModel, summary: Mapping[str, Any], passages: Sequence[Passage] = ()
+) -> list[dict[str, str]]:
     """Prompts for a model, each with ``note``, what one should know of it ("" if nothing).
 
     A chat model gets questions that it answered right when its build checked it, the best known names first, then
-    those that its evaluation asked; one that others published gets general ones. A model that does not chat gets the
-    beginnings of texts that it has not read.
+    those that its evaluation asked; one that others published gets general ones. The last question has an invented
+    name that no document has; of a built model it is one that the model refused in its evaluation, or there is none.
+    A model that does not chat gets the beginnings of texts that it has not read.
 
     Args:
         summary: the run's ``summary.json``; empty for a published model.
+        passages: the documents that the model answers from.
     """
     if not loaded.chats:
         openings = _held_out_openings(loaded) if summary else []
@@ -56,7 +74,8 @@ def suggestions(loaded: LoadedModel, summary: Mapping[str, Any]) -> list[dict[st
     others = [str(sample["prompt"]) for sample in questions_seen]
     questions = [*sorted(dict.fromkeys(checked), key=_rank), *sorted(set(others) - set(checked), key=_rank)]
     prompts = [_prompt(question, CHECKED if question in checked else "") for question in questions[:SHOWN]]
-    return (prompts or [_prompt(question, "") for question in GENERAL]) + [_invented(summary)]
+    invented = _refused(loaded.stage, summary, passages) if summary else _never_asked(passages)
+    return (prompts or [_prompt(question, "") for question in GENERAL]) + invented
 
 
 def summary_of(run: Path) -> dict[str, Any]:
@@ -87,12 +106,26 @@ def _answered(sample: Mapping[str, Any], model: str) -> bool:
 
 def _is_question(sample: Mapping[str, Any]) -> bool:
     """Whether a recorded sample asks about something real, so that its answer can be judged."""
-    return bool(sample.get("prompt")) and "refus" not in str(sample.get("kind", ""))
+    kind = str(sample.get("kind", ""))
+    return bool(sample.get("prompt")) and "refus" not in kind and "invented" not in kind
 
 
-def _invented(summary: Mapping[str, Any]) -> dict[str, str]:
-    corpus = str((summary.get("corpus") or {}).get("name", ""))
-    return _prompt(INVENTED_FUNCTION if "pydocs" in corpus or not summary else INVENTED_TERM, INVENTED)
+def _refused(model: str, summary: Mapping[str, Any], passages: Sequence[Passage]) -> list[dict[str, str]]:
+    """A question about an invented name that this model refused in its run's evaluation, as it would in a chat."""
+    example = summary.get("refused") or {}
+    questions = [str(example["question"])] if example.get("model") == model else []
+    for sample in summary.get("samples") or ():
+        answer = (sample.get("answers") or {}).get(model) or {}
+        if sample.get("kind") == INVENTED_KIND and is_refusal(str(answer.get("text", ""))):
+            questions.append(str(sample["prompt"]))
+    checked = (question for question in questions if not passages or absent_words(question, passages))
+    return [_prompt(question, REFUSED) for question in islice(checked, 1)]
+
+
+def _never_asked(passages: Sequence[Passage]) -> list[dict[str, str]]:
+    """An invented name for a model that was not built here; nobody knows how it answers."""
+    checked = (question for question in INVENTED_QUESTIONS if absent_words(question, passages))
+    return [_prompt(question, INVENTED) for question in islice(checked, 1)]
 
 
 def _held_out_openings(loaded: LoadedModel) -> list[str]:

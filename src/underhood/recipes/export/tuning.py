@@ -14,8 +14,7 @@ from typing import Any
 from underhood.core.config import from_json
 from underhood.core.errors import UserError
 from underhood.core.toml import read_toml
-from underhood.recipes.finetune import SETTINGS
-from underhood.recipes.finetune_spec import FinetuneSpec
+from underhood.recipes.finetune_spec import FINETUNE_FILE, FinetuneSpec
 from underhood.recipes.stages.sft import STAGE as SFT
 
 
@@ -94,7 +93,7 @@ def read_tuning(run: Path) -> Tuning | None:
     Raises:
         UserError: one of its files is damaged.
     """
-    settings = run / SETTINGS
+    settings = run / FINETUNE_FILE
     if not settings.exists():
         return None
     spec = from_json(FinetuneSpec, read_toml(settings), where=str(settings))

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from underhood.recipes.report.run_reader import Event, RecordedRun, logged_once, steps_of
 from underhood.recipes.stages.display import title_of
-from underhood.recipes.stages.registry import find_stage, get_stage
+from underhood.recipes.stages.registry import find_stage
 from underhood.ui.curves import Curve, smoothed_curve, turn_of
 
 
 def curves(run: RecordedRun, stage: str) -> list[Curve]:
     """All curves of one training stage, the most telling first; empty where nothing was logged."""
     events = steps_of(run, stage)
-    record = get_stage(stage)
-    keys = [key for key in record.curves if len(_logged(events, key)) >= 2][: record.first_curves]
+    record = find_stage(stage)  # none for a training outside of a build, such as that of a classifier
+    wanted, most = (record.curves, record.first_curves) if record else (("loss",), 1)
+    keys = [key for key in wanted if len(_logged(events, key)) >= 2][:most]
     return [_curve(run, stage, key, events) for key in keys]
 
 
@@ -68,5 +69,5 @@ def _curve(run: RecordedRun, stage: str, key: str, events: Sequence[Event]) -> C
         evals=logged_once(run.of(stage, "eval")),
         rates=([event["step"] for event in rated], [event["lr_factor"] for event in rated]) if rated else None,
         tokens=counts if len(counts) == len(logged) else None,
-        planned=run.stages[stage].steps,
+        planned=run.stages[stage].steps if stage in run.stages else None,
     )

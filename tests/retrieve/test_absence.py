@@ -1,0 +1,33 @@
+"""Absent words: a question can be refused for a word that no passage has anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from underhood.retrieve.absence import absent_words
+from underhood.retrieve.passages import Passage
+
+PASSAGES = [
+    Passage("Prices > Barrow", "The wheelbarrow costs 12 €.", "shop.md"),
+    Passage("os.listdir", "Return a list of the files in a folder.", "module os", search_text="ENTRIES"),
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "absent"),
+    [
+        ("How much does the barrow cost?", []),
+        ("How much does the Rakebarrow cost?", ["Rakebarrow"]),
+        ("What does os.listdir do?", []),
+        ("what does textwrap.listdir do", ["textwrap.listdir"]),
+        ("Where are the entries?", []),
+        ("What is a fez?", []),  # three letters are too few to tell
+        ("Is the WHEELBARROW a pushcart?", ["pushcart"]),
+    ],
+)
+def test_absent_words_are_those_of_no_title_text_or_search_text(question: str, absent: list[str]) -> None:
+    assert absent_words(question, PASSAGES) == absent
+
+
+def test_every_content_word_is_absent_from_no_passages() -> None:
+    assert absent_words("How much does the barrow cost?", []) == ["barrow", "cost"]
