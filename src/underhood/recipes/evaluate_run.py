@@ -83,6 +83,10 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         reference = pair_scores.get(lineage[stage.model][-1]) if lineage[stage.model] else None
         model = load_model(run, stage.model)
         evaluated, pair_scores[stage.model] = _evaluate(model, stage, prepared, run.spec, reference)
+        if evaluated.left_out:
+            short = f"the {stage.model} model's context of {model.context_length:,} tokens"
+            text = f"{evaluated.left_out:,} questions do not fit into {short} and are left out"
+            run.log.event("eval", "note", text=text)
         results.append(evaluated.results)
         samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}

@@ -17,13 +17,14 @@ from underhood.data.shards import TokenShards
 from underhood.evals.compression import compressors_bits_per_byte, compressors_bytes
 from underhood.evals.generation import GeneratedAnswer, evaluate_answers, evaluate_refusals
 from underhood.evals.intervals import wilson
-from underhood.evals.multiple_choice import ChoiceReport, encode_chat_choices, encode_choices, score_choices
+from underhood.evals.multiple_choice import ChoiceItem, ChoiceReport, encode_chat_choices, encode_choices, score_choices
 from underhood.evals.perplexity import held_out_loss
 from underhood.evals.preference import PairLogProbs, PreferenceItem, compare_with_reference, score_pairs
 from underhood.evals.table import Measurement, StageResults, measurement
 from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
 from underhood.models.ngram import NGramSpec
+from underhood.recipes.context_fit import LEAST_ROOM, UNBOUNDED, fitting_prompts, prompt_limit
 from underhood.recipes.grounded_evaluation import MAX_TOKENS, evaluate_grounded
 from underhood.recipes.stages.registry import Stage
 from underhood.recipes.training_data import END, SEEN, UNSEEN, ReferenceAnswer, StageData, chosen
@@ -103,10 +104,11 @@ class EvalSize:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What one model scored, and what it wrote."""
+    """What one model scored, what it wrote, and how many questions its context is too short for."""
 
     results: StageResults
     samples: dict[str, GeneratedAnswer]
+    left_out: int = 0
 
 
 def baselines(train: TokenShards, held_out: TokenShards, tokenizer: Tokenizer) -> list[Measurement]:
@@ -161,13 +163,24 @@ def evaluate(
     """
     plain = not stage.chats
     measurements = [_bits_per_byte(held_out, model, device, tokenizer, size.held_out_tokens)]
+    left_out = 0
     for split, questions in data.questions.items():
         selected = chosen(questions, size.questions, seed)
         report = _chosen_over_prior(model, tokenizer, selected, data, None if plain else template, device)
+        left_out += len(selected) - (0 if report is None else len(report.answers))
+        if report is None:
+            continue
         credit = report.credit("raw")
         measurements.append(
             measurement(f"multiple choice, {split}", report.accuracy("raw"), chance=report.chance, numerators=credit)
         )
+    if not plain:
+        context = model.context_length
+        answers = fitting_prompts(data.answers, tokenizer, template, prompt_limit(context, size.answer_tokens))
+        limit = prompt_limit(context, size.grounded_tokens)
+        grounded_questions = fitting_prompts(data.grounded, tokenizer, template, limit, passages=True)
+        left_out += len(data.answers) - len(answers) + len(data.grounded) - len(grounded_questions)
+        data = replace(data, answers=answers, grounded=grounded_questions)
     plain_prompts = data.plain if plain else None
     writer = _writer(model, tokenizer, plain_prompts, template, held_out.eot_id, size.answer_tokens)
     samples, written = _written(writer, data, size, seed, plain)
@@ -187,13 +200,13 @@ def evaluate(
         measurements += grounded
     scores = None
     if data.held_out_pairs and not plain:
-        limit = model.context_length or 1 << 20
+        limit = model.context_length or UNBOUNDED
         items = _preferences(tokenizer, chosen(data.held_out_pairs, size.pairs, seed), template)
         items = [item for item in items if len(item.prompt) + max(map(len, (item.chosen, item.rejected))) <= limit]
         if items:
             scores = score_pairs(model, items, device=device)
             measurements += _preference_measurements(scores, reference, beta)
-    return Evaluated(StageResults(stage=stage.model, measurements=tuple(measurements)), samples), scores
+    return Evaluated(StageResults(stage=stage.model, measurements=tuple(measurements)), samples, left_out), scores
 
 
 def _bits_per_byte(
@@ -241,23 +254,27 @@ def _chosen_over_prior(
     data: StageData,
     template: Template | None,
     device: Any,
-) -> ChoiceReport:
-    """Choices scored by what the question adds to them: the same choices after a neutral question are the prior."""
+) -> ChoiceReport | None:
+    """Choices scored by what the question adds to them: the same choices after a neutral question are the prior.
+
+    Questions of which a choice is longer than the context are left out; None if none is left.
+    """
     neutral = [replace(question, prompt=data.neutral[0]) for question in selected]
-    reports = [
-        score_choices(
-            model,
-            _choices(tokenizer, questions, data.plain | dict([data.neutral]), template),
-            device=device,
-        )
-        for questions in (selected, neutral)
+    plain = data.plain | dict([data.neutral])
+    groups = [_choices(tokenizer, questions, plain, template) for questions in (selected, neutral)]
+    limit = model.context_length or UNBOUNDED
+    fitting = [
+        pair for pair in zip(*groups, strict=True) if max(len(ids) for item in pair for ids in item.choices) <= limit
     ]
+    if not fitting:
+        return None
+    reports = [score_choices(model, items, device=device) for items in zip(*fitting, strict=True)]
     return reports[0].over(reports[1])
 
 
 def _choices(
     tokenizer: Tokenizer, questions: Sequence[Any], plain: dict[str, str], template: Template | None
-) -> list[Any]:
+) -> list[ChoiceItem]:
     if template is None:
         bare = [type(q)(plain[q.prompt], q.choices, q.answer, q.function) for q in questions]
         return encode_choices(tokenizer, bare, opening=[tokenizer.special[END]])
@@ -286,7 +303,7 @@ def _writer(
             ids = [_opened(tokenizer, prompt, template) for prompt in prompts]
         else:
             ids = [[eot_id, *tokenizer.encode(plain.get(prompt, prompt))] for prompt in prompts]
-        limit = (model.context_length or 1 << 20) - 8
+        limit = prompt_limit(model.context_length, LEAST_ROOM)
         done = generate(model, [piece[-limit:] for piece in ids], max_new_tokens=max_tokens, stop_ids=stop)
         return [
             GeneratedAnswer(tokenizer.decode(completion.ids).strip(), completion.finish == "stop")
@@ -313,6 +330,8 @@ def _written(
         return samples, measurements
     ended: list[float] = []
     for kind in (kind for kind in picked if kind != "invented"):
+        if not picked[kind]:
+            continue
         prompts = [answer.prompt for answer in picked[kind]]
         report = evaluate_answers(write, prompts, [answer.expected or "" for answer in picked[kind]])
         samples |= dict(zip(prompts, report.answers, strict=True))
@@ -322,7 +341,7 @@ def _written(
         measurements.append(
             measurement(f"ROUGE-L of answers, {kind}", report.rouge_l, unit="", numerators=report.rouge_l_N)
         )
-    if "invented" in picked:
+    if "invented" in picked and SEEN in picked:
         invented = [answer.prompt for answer in picked["invented"]]
         real = [answer.prompt for answer in picked[SEEN]]
         report = evaluate_refusals(

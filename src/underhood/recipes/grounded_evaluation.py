@@ -13,12 +13,14 @@ from underhood.evals.intervals import wilson
 from underhood.evals.table import Measurement, measurement
 from underhood.infer.generate import generate
 from underhood.models.base import BuiltModel
+from underhood.recipes.context_fit import LEAST_ROOM, prompt_limit
 from underhood.recipes.training_data import SHOWCASE, ReferenceAnswer, chosen
 from underhood.retrieve.absence import absent_words
 from underhood.retrieve.retriever import Retriever
 from underhood.text.chat import CHATML, Template
 
 MAX_TOKENS = 128
+
 MODES = {"retrieval": False, "quoting": True}
 """Name of each way of decoding in the results, and whether it is held to quotations."""
 
@@ -50,7 +52,7 @@ def answer_grounded(
     """Answers each question from the passages that are found for it, greedily."""
     prepared = [retriever.prepare([{"role": "user", "content": question}], quote=quote) for question in questions]
     ids = [template.render(tokenizer, each.messages, add_generation_prompt=True).ids for each in prepared]
-    limit = (model.context_length or 1 << 20) - 8
+    limit = prompt_limit(model.context_length, LEAST_ROOM)
     done = generate(
         model,
         [prompt[-limit:] for prompt in ids],

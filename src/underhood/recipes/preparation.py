@@ -16,6 +16,7 @@ from underhood.core.protocols import Tokenizer
 from underhood.data.pack import EvaluationWindows
 from underhood.data.shards import TokenShards
 from underhood.models.base import parameter_count
+from underhood.recipes.context_fit import fitting_data
 from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.run import Run
@@ -26,7 +27,7 @@ from underhood.recipes.training import optimizer_spec
 from underhood.recipes.training_data import StageData, read_stage_data
 from underhood.recipes.tuning_plan import plan_tuning
 from underhood.retrieve.index import RUN_INDEX, PassageIndex
-from underhood.retrieve.retriever import Retriever
+from underhood.retrieve.retriever import Retriever, marker_tokens
 from underhood.retrieve.template import TAUGHT, TUNED
 from underhood.text.chat import CHATML, Template
 from underhood.train.hardware import Hardware, measure_hardware
@@ -52,9 +53,19 @@ class Prepared:
 
 
 def run_retriever(spec: BuildSpec, prepared: Prepared) -> Retriever | None:
-    """The search behind the questions that are answered from passages, if the data has such questions."""
-    template = TAUGHT if spec.from_ is None else TUNED
-    return None if prepared.index is None else Retriever(prepared.index, template, tokenizer=prepared.tokenizer)
+    """The search behind the questions that are answered from passages, if the data has such questions.
+
+    As in a chat, passages are cut to what the model's context has room for.
+    """
+    if prepared.index is None:
+        return None
+    return Retriever(
+        prepared.index,
+        TAUGHT if spec.from_ is None else TUNED,
+        tokenizer=prepared.tokenizer,
+        context_length=prepared.plan.model.context_length,
+        markers=marker_tokens(prepared.template, prepared.tokenizer),
+    )
 
 
 class Clock:
@@ -103,6 +114,10 @@ def prepare(run: Run, clock: Clock) -> Prepared:
             with torch.device("meta"):
                 parameters = parameter_count(plan.model.build())
             facts = {"reason": plan.reason, "parameters": parameters, "model": to_json(plan.model, tagged=True)}
+            chats = [stage for stage in all_stages() if stage.chats and plan.find(stage.name) is not None]
+            if data.examples and not chats and spec.from_ is None:
+                short = f"no conversation fits into a context of {plan.model.context_length} tokens"
+                run.log.event("plan", "note", text=f"{short}, so the model only learns to go on with text")
             run.log.event("plan", "end", seconds=time.perf_counter() - started, **facts)
     except UserError:
         if run.made is not None:
@@ -160,6 +175,8 @@ def plan_training(
     """
     started = time.perf_counter()
     hardware = measure_hardware(choose_device(spec.device), dtype=spec.dtype)
+    if spec.overrides.context_length is not None:  # chosen by the user, perhaps too short for conversations
+        data = fitting_data(data, tokenizer, spec.overrides.context_length)
     requests = []
     for stage in all_stages():
         size = stage.data_size(data, tokenizer)

@@ -17,6 +17,7 @@ from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.device import Device
 from underhood.core.protocols import CountedModel
 from underhood.core.runlog import RunLog
+from underhood.data.render import ChatBatches
 from underhood.nn.lora import LoRASpec
 from underhood.recipes.film import Film
 from underhood.recipes.spec import BuildSpec
@@ -130,6 +131,9 @@ def train_stage(
     if isinstance(model, CountedModel):
         return _count(stage, inputs, model, log, checkpoints, state)
     objective = stage.objective(inputs)
+    if isinstance(objective.batches, ChatBatches) and objective.batches.dropped:
+        longer = f"{objective.batches.dropped:,} conversations are longer than {plan.context_length:,} tokens"
+        log.event(stage.name, "note", text=f"{longer} and are left out")
     rate = getattr(inputs.settings, "dropout", None)
     dropout = ResidualDropout(plan.dropout if rate is None else rate, inputs.seed)
     objective = replace(objective, batches=dropout.batches(objective.batches))

@@ -24,7 +24,7 @@ from underhood.retrieve.quote import missing_name, quote_grammar, speller
 from underhood.retrieve.sentences import sentence_spans
 from underhood.retrieve.template import RetrievalTemplate, template_for
 from underhood.retrieve.terms import terms
-from underhood.text.chat import Message
+from underhood.text.chat import Message, Template
 
 SEARCHED = 8
 """Passages that are looked at for each that a model gets."""
@@ -289,11 +289,16 @@ def retriever_for(loaded: LoadedModel, index: PassageIndex) -> Retriever:
             f"the {loaded.stage} model has not learnt to chat, so it can't answer from documents",
             fix="Name a chat model, or leave out the index",
         )
-    empty_turn = loaded.template.render(loaded.tokenizer, [{"role": "user", "content": ""}], add_generation_prompt=True)
     return Retriever(
         index,
         template_for(loaded.retrieval),
         tokenizer=loaded.tokenizer,
         context_length=loaded.spec.context_length,
-        markers=2 * len(empty_turn.ids),  # the same again for a system message
+        markers=marker_tokens(loaded.template, loaded.tokenizer),
     )
+
+
+def marker_tokens(template: Template, tokenizer: Tokenizer) -> int:
+    """Tokens that a chat template puts around a question and its answer, and as many for a system message."""
+    empty_turn = template.render(tokenizer, [{"role": "user", "content": ""}], add_generation_prompt=True)
+    return 2 * len(empty_turn.ids)
