@@ -1,4 +1,4 @@
-"""Contexts too short for questions with passages, or for any conversation: left out, counted and said, never an error."""
+"""Contexts too short for passages, or for any conversation: what does not fit is left out and counted, no error."""
 
 from __future__ import annotations
 
