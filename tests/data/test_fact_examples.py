@@ -42,7 +42,7 @@ def all_questions(title: str, sentence: str, *, first: bool = True) -> set[str]:
         ("Shop > Borea lamp", "Price eur: 64.50.", "how much does the borea lamp cost"),
         ("Shop > Borea lamp", "Material: steel.", "what is the borea lamp made of"),
         ("Shop > Borea lamp", "Made in: Spain.", "where is the borea lamp made"),
-        ("Shop > Borea lamp", "Stock: 12.", "how many borea lamp are in stock"),
+        ("Shop > Borea lamp", "Stock: 12.", "how many borea lamps are in stock"),
         ("Oslo", "Mayor: Anne Lind.", "who is the mayor of oslo"),
         ("Oslo", "Founded: 1048.", "when was oslo founded"),
         ("Oslo", "Colour of the flag: blue.", "what is the colour of the flag of oslo"),

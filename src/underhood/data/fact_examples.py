@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from underhood.data.fact_questions import questions_about
-from underhood.data.grounded import Search, answer_from, question_by_words, shown_as, with_passages
+from underhood.data.fact_questions import is_field, question_by_words, questions_about
+from underhood.data.grounded import Search, answer_from, shown_as, with_passages
 from underhood.data.instruct import NOT_THERE, Example, chance, conversation
 from underhood.data.small_talk import elsewhere
 
@@ -55,7 +55,8 @@ def fact_examples(
             if not SHORTEST <= len(sentence) <= LONGEST:
                 continue
             questions = list(questions_about(passage.title, sentence, pick, first=position == 0, keywords=by_words))
-            if by_words and (words := question_by_words(sentence, pick)) is not None:
+            asks = by_words and not is_field(passage.title, sentence)
+            if asks and (words := question_by_words(sentence, pick)) is not None:
                 questions.append(words)
             for question in dict.fromkeys(questions):
                 if not _LETTER.search(question):

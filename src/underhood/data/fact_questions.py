@@ -11,85 +11,9 @@ import random
 import re
 from collections.abc import Iterator
 
+from underhood.data.fact_forms import field_questions, heading_question, label_of
 from underhood.data.question_forms import as_typed
-
-LONGEST_LABEL = 5
-"""Words of a field's label at most."""
-
-FIELD_FORMS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        r"price|costs?\b|fee|deposit|rent|rate\b",
-        (
-            *("How much does {the} cost?", "How much is {the}?", "What does {the} cost?", "price of {the}"),
-            "What is the price of {the}?",
-        ),
-    ),
-    (
-        r"material|made of|fabric|ingredient|contains",
-        ("What is {the} made of?", "What material is {the}?", "What material is {the} made of?", "What is in {the}?"),
-    ),
-    (
-        r"made in|origin|country|from\b",
-        (
-            *("Where is {the} made?", "Where does {the} come from?", "In which country is {the} made?"),
-            "Which country is {the} from?",
-        ),
-    ),
-    (
-        r"place|location|address|room|where|city|venue",
-        ("Where is {the}?", "Where can I find {the}?", "Where is that, {the}?"),
-    ),
-    (
-        r"stock|quantity|amount|number|count|inhabitants|population|pieces",
-        ("How many {name} are there?", "How many {name} are in {label}?", "How many of {the} are left?"),
-    ),
-    (
-        r"years|days|weeks|months|hours|minutes",
-        ("How many {label} does {the} keep?", "How many {label} is it for {the}?", "How long does {the} last?"),
-    ),
-    (
-        r"warranty|duration|length|time\b|guarantee",
-        ("How long is the {label} of {the}?", "How long does the {label} of {the} last?", "How long is {the}?"),
-    ),
-    (
-        r"date|day\b|when|founded|born|year\b|opening|start|released",
-        ("When is {the}?", "When was {the}?", "When was {the} {label}?", "What is the date of {the}?"),
-    ),
-    (
-        r"person|author|contact|responsible|manager|owner|mayor|leader|chair|supplier|who|director|teacher|name",
-        ("Who is the {label} of {the}?", "Who looks after {the}?", "Who is responsible for {the}?", "Who does {name}?"),
-    ),
-    (
-        r"telephone|phone|mail",
-        ("What is the number for {the}?", "How do I reach {the}?", "Whom do I call about {the}?"),
-    ),
-    (
-        r"category|type|kind|group|class|genre|language",
-        ("Which {label} is {the} in?", "What {label} is {the}?", "Which {label} does {the} belong to?"),
-    ),
-    (
-        r"meaning|description|cause|definition|answer|summary|purpose|use",
-        ("What is {name}?", "What does {name} mean?", "What is {name} for?", "What does {name} do?"),
-    ),
-    (
-        r"remedy|solution|fix|treatment",
-        ("How do I fix {name}?", "What helps against {name}?", "What to do about {name}?"),
-    ),
-)
-"""Patterns of labels, and how people ask for such a field; ``{the}`` is the record's name, often with an article."""
-
-ANY_FIELD = (
-    *("What is the {label} of {the}?", "{label} of {the}", "{name} {label}", "Which {label} does {the} have?"),
-    *("What {label} has {the}?", "Tell me the {label} of {the}", "the {label} of {the}?"),
-)
-DEFINED = (
-    *("What is {name}?", "What does {name} mean?", "What is {a}?", "{name}?", "what is {name}", "Explain {name}"),
-    *("Tell me about {name}", "What does {name} do?", "What is meant by {name}?", "What is the meaning of {name}?"),
-)
-ABOUT_HEADING = (
-    *("What about {name}?", "What does it say about {name}?", "Tell me about {name}", "{name}?", "What is {name}?"),
-    *("How does {name} work?", "What should I know about {name}?", "How is it with {name}?", "How do I do {name}?"),
-)
+from underhood.data.sentence_parts import PREPOSITIONS, VERBS, Clause, asked_about, base_form, clause_of, words_between
 
 _FIELD = re.compile(r"(?P<label>[^\W\d_][^:.!?\n]{0,40}): (?P<value>\S.*)", re.DOTALL)
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
@@ -108,7 +32,16 @@ _COUNT = re.compile(
 _PLACE = re.compile(
     r"\b(?:in|at|on|under|beside|behind|below|near|from|to) (?:a|an|the|our) (?:[a-z]+ ){0,2}?[a-z]{3,}"
 )
-_POINTERS = frozenset(("it", "there", "this", "that", "they", "he", "she", "if it"))
+_POINTERS = frozenset("it there this that they he she we you these those one nobody anybody everybody".split())  # noqa: SIM905
+_NO_DEFINITION = frozenset("due open closed ready free full empty on in at under not only never also then done".split())  # noqa: SIM905
+_PARTICIPLES = frozenset("drawn given held kept lent made sent taken".split())  # noqa: SIM905
+_ADVERBS = frozenset("again away back clean each every off once only out twice up".split())  # noqa: SIM905
+_NO_PLACES = frozenset(
+    """
+    middle end beginning start morning evening week day year month time rest way case same first last whole
+    """.split()  # noqa: SIM905
+)
+_TIME_UNITS = frozenset("second minute hour day week month year night".split())  # noqa: SIM905
 _SMALL = frozenset(
     """
     a an and are as at be been but by can for from had has have he her his if in is it its may more most no not of off
@@ -131,82 +64,146 @@ def questions_about(
     name = title.rpartition(" > ")[2]
     sentence = sentence[2:].strip() if sentence[:2] in ("- ", "* ", "+ ", "• ") else sentence
     field = _FIELD.fullmatch(sentence)
-    if field and name and len(field["label"].split()) <= LONGEST_LABEL:
-        yield from _about_field(name, field["label"], pick)
+    if field and name and (label := label_of(field["label"])):
+        yield from field_questions(name, label, pick)
         return
+    clause = clause_of(sentence)
     if name.endswith("?") and first:
         yield as_typed(name, pick)
     elif name and first:
-        yield as_typed(
-            pick.choice(DEFINED if len(name.split()) < 4 else ABOUT_HEADING).format_map(_forms(name, pick)), pick
-        )
-    yield from _about_subject(sentence, pick)
+        yield heading_question(name, sentence, _defines(name, sentence, clause), pick)
+    yield from _about_subject(sentence, clause, pick)
     if keywords:
-        yield from _by_keywords(name, sentence, pick)
+        yield from _by_keywords(name, sentence, clause, pick)
 
 
-def _about_field(name: str, label: str, pick: random.Random) -> Iterator[str]:
-    forms = _forms(name, pick) | {"label": label[:1].lower() + label[1:]}
-    for pattern, questions in FIELD_FORMS:
-        if re.search(rf"\b(?:{pattern})", label, re.IGNORECASE):
-            yield from (as_typed(question.format_map(forms), pick) for question in pick.sample(questions, 2))
-    yield as_typed(pick.choice(ANY_FIELD).format_map(forms), pick)
+def _defines(name: str, sentence: str, clause: Clause | None) -> bool:
+    """Whether a sentence says what a name is: "Compost is rotted waste", or below "Reef" just "A file that …"."""
+    opening = sentence.split()[0] if sentence else ""
+    if clause is None or not clause.states:
+        return opening in ("A", "An") or opening[:1].islower()
+    subject, named = clause.subject.casefold().split()[-1], name.casefold().split()[-1]
+    return is_a(clause) and (subject == named or subject.rstrip("s") == named.rstrip("s"))
 
 
-def _forms(name: str, pick: random.Random) -> dict[str, str]:
-    """The name as it is, with "the" and with "a", sometimes in lower case."""
-    written = name if pick.random() < 0.7 or name.isupper() or not name.isascii() else name[:1].lower() + name[1:]
-    named = len(name.split()) < 2 or pick.random() < 0.3
-    article = "an" if written[:1].lower() in "aeiou" else "a"
-    return {"name": written, "the": written if named else f"the {written}", "a": f"{article} {written}"}
+def is_a(clause: Clause) -> bool:
+    """Whether "X is Y" says what X is, not how or where it is or what is done with it."""
+    words = clause.rest.casefold().split()
+    if not clause.states or not words or words[0] in _NO_DEFINITION:
+        return False
+    participle = words[0].endswith("ed") or words[0] in _PARTICIPLES
+    after = words[1] if len(words) > 1 else ""
+    done = participle and (not after.isalpha() or after in PREPOSITIONS or after in _ADVERBS or after.endswith("ly"))
+    return not done or words[:2] == ["made", "of"] or words[:1] == ["called"] or words[:2] == ["used", "for"]
 
 
-def _about_subject(sentence: str, pick: random.Random) -> Iterator[str]:
+def _about_subject(sentence: str, clause: Clause | None, pick: random.Random) -> Iterator[str]:
     predicate = _done_by_a_person(sentence)
     if predicate:
         yield as_typed(f"Who {_words_up_to(predicate, 7)}?", pick)
-    defined = None if predicate else _definition(sentence)
-    if defined and defined[0].casefold() not in _POINTERS:
-        subject = _without_article(defined[0], pick)
-        who = re.match(r"[A-Z]\w+ [A-Z]\w+$", subject) is not None
-        yield as_typed(f"{'Who' if who else 'What'} {defined[1]} {subject}?", pick)
+    elif clause is not None and is_a(clause) and clause.subject.split()[-1].casefold() not in _POINTERS:
+        who = re.match(r"[A-Z]\w+ [A-Z]\w+$", clause.subject) is not None
+        yield as_typed(f"{'Who' if who else 'What'} {clause.verb} {asked_about(clause.subject, pick)}?", pick)
 
 
-def _by_keywords(name: str, sentence: str, pick: random.Random) -> Iterator[str]:
-    answered = [
+def _by_keywords(name: str, sentence: str, clause: Clause | None, pick: random.Random) -> Iterator[str]:
+    """Questions for what a sentence names: how often, how much, when, where, how many."""
+    taken: list[tuple[int, int]] = []
+    asked: list[str] = []
+    for pattern, words in (
         (_OFTEN, ("How often", "How often", "When")),
-        (_MONEY, ("How much", "How much", "What")),
-        (_WHEN, ("When", "When", "In which month", "On which day", "What time")),
-        (_PLACE, ("Where", "Where", "In which place")),
-    ]
-    for pattern, words in answered:
-        match = pattern.search(sentence)
-        if match:
-            yield as_typed(
-                _asked(pick.choice(words), name, sentence[: match.start()] + sentence[match.end() :], pick), pick
-            )
+        (_MONEY, ("How much",)),
+        (_WHEN, ("When",)),
+        (_PLACE, ("Where",)),
+    ):
+        matches = list(pattern.finditer(sentence))
+        if pattern is _PLACE:
+            matches = [match for match in matches if match[0].split()[-1] not in _NO_PLACES]
+        spans = [match.span() for match in matches]
+        free = [(start, end) for start, end in spans if all(end <= other or rest <= start for other, rest in taken)]
+        if free:
+            taken += spans
+            asked.append(_asked(pick.choice(words), name, sentence, free[0], clause, pick))
     count = _COUNT.search(sentence)
-    if count:
-        rest = sentence[: count.start()] + sentence[count.end() :]
-        word = pick.choice((f"How many {count['unit']}", f"How many {count['unit']}", "How much", "How long"))
-        yield as_typed(_asked(word, name, rest, pick), pick)
+    if count and clause is not None and all(count.end() <= start or end <= count.start() for start, end in taken):
+        unit = count["unit"]
+        word = "How long" if unit.rstrip("s") in _TIME_UNITS else f"How many {unit}"
+        asked.append(_asked(word, name, sentence, count.span(), clause, pick))
+    yield from (as_typed(question, pick) for question in asked if question)
 
 
-def _asked(word: str, name: str, rest: str, pick: random.Random) -> str:
-    """A question word with the subject that the rest of the sentence has, or words of it in their order."""
-    defined = _definition(rest)
-    if defined and pick.random() < 0.5:
-        subject, verb, predicate = defined
-        more = " ".join(predicate.rstrip(".").split()[: pick.randint(0, 2)])
-        return f"{word} {verb} {_without_article(subject, pick)} {more}".rstrip() + "?"
+def _asked(
+    word: str, name: str, sentence: str, answer: tuple[int, int], clause: Clause | None, pick: random.Random
+) -> str:
+    """A question word with the sentence's own subject and verb, or with words of it as people type them into a search.
+
+    "" where there are too few words.
+
+    Args:
+        answer: where in the sentence the answer is.
+    """
+    start, end = answer
+    verb_at = 0 if clause is None else len(clause.subject) + 1 + len(clause.verb)
+    between = sentence[verb_at:start]
+    told = clause is not None and start >= verb_at and not re.search("[,;:]", between)
+    counted = word.startswith("How many") or word == "How long"
+    if counted and words_between(between) and not (clause and clause.states):
+        return ""  # what is counted is not what the verb is about
+    if clause is not None and told and clause.subject.split()[-1].casefold() not in _POINTERS and pick.random() < 0.85:
+        subject, more = asked_about(clause.subject, pick), words_between(between)
+        if clause.states:
+            return f"{word} {clause.verb} {subject} {more}".rstrip() + "?"
+        return f"{word} does {subject} {base_form(clause.verb)} {more}".rstrip() + "?"
+    if counted:
+        return ""
+    rest = sentence[:start] + " " + sentence[end:]
     words = [text.strip(".,;:!?()[]\"'`*_") for text in rest.split()]
     telling = [text for text in words if text.casefold() not in _SMALL and len(text) > 2]
-    kept = sorted(pick.sample(range(len(telling)), min(len(telling), pick.randint(1, 3))))
-    words = [telling[number] for number in kept]
-    if name and pick.random() < 0.4:
-        words.insert(0, name)
-    verb = pick.choice(("is", "does", "do", "are", "is the", "does the", "do I", "can I"))
-    return f"{word} {verb} {' '.join(words)}?"
+    if len(telling) < 2:
+        return ""
+    kept = sorted(pick.sample(range(len(telling)), min(len(telling), pick.randint(2, 3))))
+    named = [name] if name and pick.random() < 0.5 else []
+    return " ".join([word, *named, *(telling[number] for number in kept)])
+
+
+ABOUT_WORDS = ("What about {words}?", "What does it say about {words}?", "Tell me about {words}", "Explain {words}")
+"""Questions about two words that are side by side in a sentence; others are typed as they are, as into a search."""
+
+SHORT_WORDS = 4
+"""Letters below which a word of a sentence is not asked about."""
+
+_EMPTY_WORDS = frozenset(
+    """
+    after against also because been before between both cannot could does each even every everything from have into
+    less many more most much never only other over same should some such than that their them then there these they this
+    those through under until usually very were what when where which while whoever will with without would your
+    """.split()  # noqa: SIM905
+)
+
+
+def question_by_words(sentence: str, pick: random.Random) -> str | None:
+    """A question that names two to four words of a sentence in their order; None for a sentence of few words."""
+    words = [word.strip(".,;:!?()[]\"'`*_") for word in sentence.split()]
+    telling = [n for n, word in enumerate(words) if len(word) >= SHORT_WORDS and word.casefold() not in _EMPTY_WORDS]
+    if len(telling) < 3:
+        return None
+    pairs = [n for n in telling if n + 1 in telling and not any(map(_is_verbal, words[n : n + 2]))]
+    if pairs and pick.random() < 0.25:
+        first = pick.choice(pairs)
+        return as_typed(pick.choice(ABOUT_WORDS).format(words=" ".join(words[first : first + 2])), pick)
+    drawn = sorted(pick.sample(telling, min(len(telling), pick.randint(2, 4))))
+    return as_typed(" ".join(words[number] for number in drawn) + pick.choice(("", "?")), pick)
+
+
+def _is_verbal(word: str) -> bool:
+    """Whether a word can't be in a noun phrase: a frequent verb, an adverb."""
+    return word in VERBS or word.endswith("ly")
+
+
+def is_field(title: str, sentence: str) -> bool:
+    """Whether a sentence below a title is a field with its value: "Price: 12 €."."""
+    field = _FIELD.fullmatch(sentence)
+    return bool(field and title and label_of(field["label"]))
 
 
 def _done_by_a_person(sentence: str) -> str:
@@ -214,23 +211,8 @@ def _done_by_a_person(sentence: str) -> str:
     first, _, rest = sentence.partition(" ")
     second, _, predicate = rest.partition(" ")
     named = first[:1].isupper() and second[:1].isupper() and f"{first}{second}".replace("-", "").isalpha()
+    named = named and first.casefold() not in PREPOSITIONS and predicate.split(" ")[0] not in ("and", "or", "of")
     return predicate if named and predicate[:1].islower() else ""
-
-
-def _definition(sentence: str) -> tuple[str, str, str] | None:
-    """Subject, verb and predicate of "X is Y" where X has at most six words."""
-    words = sentence.split()
-    at = next((number for number, word in enumerate(words[:7]) if word in ("is", "are", "was", "were")), 0)
-    if not at or at + 1 == len(words) or any(word[-1] in ",;:" for word in words[:at]):
-        return None
-    return " ".join(words[:at]), words[at], " ".join(words[at + 1 :])
-
-
-def _without_article(subject: str, pick: random.Random) -> str:
-    article, _, rest = subject.partition(" ")
-    if article in ("The", "A", "An", "Our", "My", "Its") and rest:
-        return rest if pick.random() < 0.3 else f"{article.lower() if article != 'Our' else 'the'} {rest}"
-    return subject if pick.random() < 0.6 else subject[:1].lower() + subject[1:]
 
 
 def _words_up_to(text: str, most: int) -> str:

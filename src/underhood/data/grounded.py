@@ -167,21 +167,3 @@ def _unanswered(functions: Sequence[DocumentedFunction], search: Search, seed: i
 
 def _unanswered_by(question: str, shown: Sequence[str], refusal: str, name: str = "") -> Example:
     return Example(conversation(with_passages(question, shown), refusal), "unanswered", name or question)
-
-
-ABOUT_SENTENCE = (
-    *("What about {words}?", "What does it say about {words}?", "{words}", "{words}?", "Tell me about {words}"),
-    *("How is it with {words}?", "What do you know about {words}?", "Explain {words}", "Where is {words} mentioned?"),
-)
-_SHORT_WORDS = 4
-"""Letters below which a word of a sentence is not asked about."""
-
-
-def question_by_words(sentence: str, pick: random.Random) -> str | None:
-    """A question that names two to four words of a sentence in their order; None for a sentence of few words."""
-    words = [word.strip(".,;:!?()[]\"'`*_") for word in sentence.split()]
-    telling = [number for number, word in enumerate(words) if len(word) >= _SHORT_WORDS]
-    if len(telling) < 3:
-        return None
-    drawn = sorted(pick.sample(telling, min(len(telling), pick.randint(2, 4))))
-    return as_typed(pick.choice(ABOUT_SENTENCE).format(words=" ".join(words[number] for number in drawn)), pick)
