@@ -27,13 +27,13 @@ _AUXILIARIES = ("is", "are", "was", "were")
 VERBS = frozenset(
     """
     arrives asks attracts begins belongs blocks blooms boils burns buys carries changes checks closes comes consists
-    contains controls cools copies costs counts covers creates cuts dates delivers depends drains draws drinks drives
-    eats ends explains falls feeds fills finds fits flowers flows follows freezes gets gives goes grows hangs happens
-    has heats helps holds includes keeps kills lasts learns leaves lends lets lies lists lives loads looks maintains
-    makes marks measures meets melts moves needs occurs offers opens pays plays prepares prevents prints produces
-    protects provides pumps rains reaches reads receives removes repairs replaces requires rests returns ripens
-    runs saves sells sends serves shows sits sleeps smells sows speaks spreads stands starts stays stops stores supports takes teaches
-    tells touches turns uses waits washes wears weighs works writes
+    contains controls cools copies costs counts covers creates cuts dates delivers depends drains draws drinks
+    drives eats ends explains falls feeds fills finds fits flowers flows follows freezes gets gives goes grows hangs
+    happens has heats helps holds includes keeps kills lasts learns leaves lends lets lies lists lives loads looks
+    maintains makes marks measures meets melts moves needs occurs offers opens pays plays prepares prevents prints
+    produces protects provides pumps rains reaches reads receives removes repairs replaces requires rests returns
+    ripens runs saves sells sends serves shows sits sleeps smells sows speaks spreads stands starts stays stops
+    stores supports takes teaches tells touches turns uses waits washes wears weighs works writes
     """.split()  # noqa: SIM905
 )
 _IRREGULAR = {"has": "have", "goes": "go", "does": "do"}
