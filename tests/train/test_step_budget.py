@@ -70,6 +70,15 @@ def test_a_fixed_number_of_steps_stays_fixed_and_misses_the_time():
     assert machine.now == pytest.approx(2 * SECONDS, rel=0.05)
 
 
+def test_the_share_that_a_watcher_gets_is_one_after_the_last_step_only():
+    """Also where the clock puts the last step off at the very end, because a few steps were quick."""
+    machine = SimulatedMachine(lambda now: steady(now) * (0.05 if now > 0.97 * SECONDS else 1.0))
+    watched: list[tuple[int, float]] = []
+    _, result = train_on(machine, SFT, watch=lambda step, share: watched.append((step, share)))
+    assert [step for step, share in watched if share >= 1] == [result.steps]
+    assert [share for _, share in watched] == sorted(share for _, share in watched)
+
+
 def test_a_steady_machine_follows_the_planned_schedule_to_the_letter():
     machine = SimulatedMachine(steady)
     clocked, _ = train_on(machine, PRETRAIN)

@@ -63,6 +63,10 @@ class LossFn(Protocol[B_contra]):
     def __call__(self, model: Any, batch: B_contra, /) -> tuple[Tensor, dict[str, float]]: ...
 
 
+UNFINISHED = 1 - 1e-9
+"""The largest share of a training that goes on: its last step may be put off when the share is 1 already."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """What training minimises: a loss on micro-batches, which are a pure function of their number.
@@ -165,7 +169,7 @@ def fit(
         on_step: called after every update with the number of updates made.
         held_out: measured now and then; with ``keep_best`` the training ends with the best weights.
         watch: called at the start and after every update with the updates made and the share of the training that is
-            over (samples, snapshots).
+            over, which is 1 after the last update only (samples, snapshots).
         flops_per_token, peak_flops: for the logged share of the measured hardware limit; 0 leaves it out.
         clock: seconds; for the time budget and for what is logged.
 
@@ -281,7 +285,7 @@ def fit(
                         log.event(stage, "schedule", step=now.step, steps=now.step, decay_step=budget.decay_step)
                         finished = True
             if watch is not None:
-                watch(now.step, 1.0 if finished else over)
+                watch(now.step, 1.0 if finished else min(over, UNFINISHED))
             if on_step is not None:
                 on_step(now.step)
                 stop_signals = distributed.sums([float(stop.is_set())])[0]
