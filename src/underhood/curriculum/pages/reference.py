@@ -69,6 +69,7 @@ def document(text: str, *, glossary: bool = False) -> Markup:
                 if child.type == "link_open":
                     child.attrSet("href", own_link(str(child.attrGet("href"))))
     rendered = parser.renderer.render(tokens, parser.options, {})
+    rendered = rendered.replace("<pre>", '<pre tabindex="0">').replace("<th></th>", "<td></td>")
     framed = rendered.replace("<table>", '<div class="scroll" tabindex="0"><table class="grid">')
     return Markup(framed.replace("</table>", "</table></div>"))
 

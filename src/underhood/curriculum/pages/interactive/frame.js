@@ -41,6 +41,12 @@ function interactive(build) {
   const line = () => figure.appendChild(element("div", { className: "controls" }));
   let controls = null;
   const control = (...children) => (controls ??= line()).append(...children);
+  const buttons = () => {
+    const last = controls?.lastElementChild;
+    if (last?.className === "buttons") return last;
+    control(element("div", { className: "buttons" }));
+    return controls.lastElementChild;
+  };
 
   const kit = {
     // A slider. `values` lists its positions, or `min`, `max` and `step` do; `words` tells a value to the reader.
@@ -90,7 +96,7 @@ function interactive(build) {
         action();
         changed();
       });
-      control(button);
+      buttons().append(button);
       return button;
     },
 
@@ -140,7 +146,9 @@ function interactive(build) {
           return svg.appendChild(svgElement(tag, attributes, text));
         },
         chart(options) {
-          return chart(this, { width: this.clear(), height, ...options });
+          const width = this.clear();
+          const tall = options.square ? Math.min(height, width - SIDES + ENDS) : height;
+          return chart(this, { width: this.clear(tall), height: tall, ...options });
         },
       };
     },
@@ -168,9 +176,13 @@ function ticks(low, high, count) {
   return marks;
 }
 
+const MARGIN = { left: 52, right: 14, top: 22, bottom: 38 };
+const SIDES = MARGIN.left + MARGIN.right;
+const ENDS = MARGIN.top + MARGIN.bottom;
+
 // Axes with scales: `x` and `y` are the ends, `log` says which are logarithmic.
 function chart(drawing, { width, height, x, y, log = "", titles = ["", ""], square = false }) {
-  const margin = { left: 52, right: 14, top: 22, bottom: 38 };
+  const margin = { ...MARGIN };
   if (square) {
     const side = Math.min(width - margin.left - margin.right, height - margin.top - margin.bottom);
     margin.right = width - margin.left - side;
@@ -195,7 +207,9 @@ function chart(drawing, { width, height, x, y, log = "", titles = ["", ""], squa
     drawing.add("text", { x: margin.left - 8, y: toY(value) + 4, "text-anchor": "end" }, inWords(value));
   }
   for (const value of marks(x, log.includes("x"), Math.min(6, Math.floor(width / 90)))) {
-    drawing.add("text", { x: toX(value), y: bottom + 17, "text-anchor": "middle" }, inWords(value));
+    const words = inWords(value);
+    const atEnd = toX(value) + 4 * words.length > width;
+    drawing.add("text", { x: atEnd ? width : toX(value), y: bottom + 17, "text-anchor": atEnd ? "end" : "middle" }, words);
   }
   drawing.add("path", { class: "axis", d: `M${margin.left} ${bottom}H${right}` });
   drawing.add("text", { x: right, y: bottom + 33, "text-anchor": "end" }, titles[0]);

@@ -4,7 +4,7 @@ interactive((kit) => {
   const cube = (x) => x * x * x;
   const step = kit.slider({
     name: "power", label: "Step h", values: Array.from({ length: 65 }, (_, at) => at / 4 - 16), value: -1,
-    words: (power) => `10^${inWords(power)}`,
+    words: (power) => inWords(10 ** power, 2),
   });
   const point = kit.slider({ name: "x", label: "at x", min: 0.5, max: 1.5, step: 0.1, value: 1 });
   const set = kit.readings({

@@ -152,22 +152,23 @@ interactive((kit, data) => {
     set("output", outputs[order[0]]);
     set("second", order[1], `${order[1]} with ${inWords(outputs[order[1]])}`);
     board.svg.dataset.picture = [...picture].join(",");
-    const width = board.clear();
+    const beside = board.clear() - 300 > 60;
+    const width = board.clear(beside ? 264 : 264 + 10 * 18);
     board.add("rect", { class: "box", x: 0, y: 4, width: 256, height: 256 });
     pixels(board, ink, SIDE, 0, 4, 16, 0);
     board.add("rect", { class: "hollow hue-0", "fill-opacity": 0, x: cursor[0] * 16, y: 4 + cursor[1] * 16, width: 16, height: 16, opacity: 0.5 });
-    const room = width - 300;
-    if (room > 60) {
-      outputs.forEach((output, digit) => {
-        const y = 8 + 25 * digit;
-        const share = Math.max(0, Math.min(1, (output + 1) / 2));
-        board.add("text", { x: 276, y: y + 14, class: "strong" }, String(digit));
-        board.add("rect", { class: "box", x: 292, y, width: room, height: 18 });
-        board.add("rect", { class: `fill hue-${digit === order[0] ? 0 : 6}`, x: 292, y, width: room * share, height: 18 });
-      });
-    }
+    const left = beside ? 292 : 16;
+    const room = beside ? width - 300 : Math.min(240, width - 16);
+    outputs.forEach((output, digit) => {
+      const [y, tall] = beside ? [8 + 25 * digit, 18] : [270 + 17 * digit, 12];
+      const share = Math.max(0, Math.min(1, (output + 1) / 2));
+      board.add("text", { x: left - 16, y: y + tall - (beside ? 4 : 2), class: "strong" }, String(digit));
+      board.add("rect", { class: "box", x: left, y, width: room, height: tall });
+      board.add("rect", { class: `fill hue-${digit === order[0] ? 0 : 6}`, x: left, y, width: room * share, height: tall });
+    });
     const columns = 6;
     const cell = Math.min(8, Math.floor((inside.clear() - 30) / (columns * 8.8)));
+    inside.clear(24 + 2 * cell * 8.6);
     inside.add("text", { x: 0, y: 12 }, "Its twelve first maps: where each feature is");
     first.forEach((map, number) => {
       const [left, top] = [(number % columns) * cell * 8.8, 20 + Math.floor(number / columns) * cell * 8.6];

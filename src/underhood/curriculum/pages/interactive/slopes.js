@@ -30,7 +30,7 @@ interactive((kit) => {
       axes.line(Array.from({ length: 161 }, (_, at) => [at / 10 - 8, SLOPES[name](at / 10 - 8)]), 1 - hue);
       axes.dot(z.value, SLOPES[name](z.value), 1 - hue, 6);
     }
-    axes.words(-7.8, -0.07, "squared error", { class: "hue-text hue-1" });
-    axes.words(-7.8, -0.9, "cross-entropy", { class: "hue-text hue-0" });
+    axes.words(-7.8, -0.24, "squared error", { class: "hue-text hue-1" });
+    axes.words(0.6, -0.62, "cross-entropy", { class: "hue-text hue-0" });
   };
 });

@@ -64,11 +64,13 @@ interactive((kit) => {
     const words = Object.fromEntries(TAPE.map(([name, operation]) => [name, `${name} = ${operation}`]));
     for (const [name, [x, y]] of Object.entries(centre)) {
       drawing.add("rect", { class: `box${name === current ? " now" : ""}`, x: x - size / 2, y: y - 22, width: size, height: 44, rx: 5 });
-      drawing.add("text", { x, y: y - 9, "text-anchor": "middle", class: "strong" }, words[name] ?? name);
-      drawing.add("text", { x, y: y + 5, "text-anchor": "middle", class: "ink" }, values[name] === undefined ? "" : inWords(values[name]));
-      if (adjoints[name] !== undefined) {
-        drawing.add("text", { x, y: y + 18, "text-anchor": "middle", class: "hue-text hue-1" }, `∂L ${inWords(adjoints[name])}`);
-      }
+      const lines = [[words[name] ?? name, "strong"]];
+      if (values[name] !== undefined) lines.push([inWords(values[name]), "ink"]);
+      if (adjoints[name] !== undefined) lines.push([`∂L ${inWords(adjoints[name])}`, "hue-text hue-1"]);
+      lines.forEach(([text, look], line) => {
+        const baseline = y + 4 + 13 * (line - (lines.length - 1) / 2);
+        drawing.add("text", { x, y: baseline, "text-anchor": "middle", class: `${look} in-box` }, text);
+      });
     }
   };
 });
