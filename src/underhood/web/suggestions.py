@@ -118,6 +118,7 @@ def _refused(model: str, summary: Mapping[str, Any], passages: Sequence[Passage]
         answer = (sample.get("answers") or {}).get(model) or {}
         if sample.get("kind") == INVENTED_KIND and is_refusal(str(answer.get("text", ""))):
             questions.append(str(sample["prompt"]))
+    questions.sort(key=lambda question: not (question[:1].isupper() and question.endswith("?")))  # well put ones first
     checked = (question for question in questions if not passages or absent_words(question, passages))
     return [_prompt(question, REFUSED) for question in islice(checked, 1)]
 

@@ -69,7 +69,7 @@ export function compareRuns(root, { query }) {
   function drawResults(rows) {
     const both = rows.filter((row) => row.hue !== "baseline");
     const cell = (row) => h("td", { class: "number nowrap" }, row ? [row.text, row.interval ? h("small", { class: "soft" }, ` ${row.interval}`) : ""] : h("span", { class: "soft" }, "–"));
-    results.replaceChildren(both.length ? scrolling("Results", h("table", { class: "grid" }, headOf("Measured", ["Model"]), h("tbody", {}, both.map((row) =>
+    results.replaceChildren(both.length ? scrolling("Table of results", h("table", { class: "grid" }, headOf("Measured", ["Model"]), h("tbody", {}, both.map((row) =>
       h("tr", {}, h("th", { scope: "row", class: "plain-head" }, row.question, h("span", { class: "small soft" }, ` ${row.better}`)), h("td", {}, stageName(row.name, row.hue)), cell(row.a), cell(row.b)))))) : h("p", { class: "soft" }, "Nothing has been measured in either."));
   }
 

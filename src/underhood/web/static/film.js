@@ -4,7 +4,8 @@
 import { h, iconButton, stageName } from "./dom.js";
 import { duration, whole } from "./numbers.js";
 
-// A film called `name`. `show` takes [{ title, hue, step, seconds, body }] in order; bodies may be filled in later.
+// A film called `name`. `show` takes [{ title, hue, step, seconds, body }] in order; bodies may be filled in later. A
+// title is left out where all frames would have the same.
 // Frames whose body is the one shown before keep their element, so that what is read stays where it is.
 export function film(name) {
   const strip = h("ol", { class: "film-strip", tabindex: "0", "aria-label": `${name}. Arrow keys go from frame to frame`, onkeydown: keys, onscroll: follow });
@@ -30,7 +31,7 @@ export function film(name) {
     at = index;
     [...strip.children].forEach((frame, number) => (number === at ? frame.setAttribute("aria-current", "step") : frame.removeAttribute("aria-current")));
     scrubber.value = at;
-    scrubber.setAttribute("aria-valuetext", frames[at] ? `${frames[at].title}, ${momentOf(frames[at])}` : "");
+    scrubber.setAttribute("aria-valuetext", frames[at] ? [frames[at].title, momentOf(frames[at])].filter(Boolean).join(", ") : "");
     count.textContent = frames.length ? `${at + 1} of ${frames.length}` : "";
     before.disabled = at === 0;
     next.disabled = at >= frames.length - 1;
@@ -55,7 +56,7 @@ export function film(name) {
     const elements = given.map((frame) => {
       const index = bodies.indexOf(frame.body);
       return index >= 0 ? strip.children[index] : h("li", { class: `frame ${frame.hue}` },
-        h("header", {}, stageName(frame.title, frame.hue), h("span", { class: "soft" }, momentOf(frame))), frame.body);
+        h("header", {}, frame.title ? stageName(frame.title, frame.hue) : null, h("span", { class: "soft" }, momentOf(frame))), frame.body);
     });
     const grown = frames.length > 0 && given.length > frames.length;
     frames = given;

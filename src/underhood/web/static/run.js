@@ -148,14 +148,14 @@ export function runPage(root, { path, query }) {
 }
 
 function checkpointTable(rows) {
-  return scrolling("Checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((title) => h("th", { scope: "col" }, title)))),
+  return scrolling("Table of checkpoints", h("table", { class: "grid" }, h("thead", {}, h("tr", {}, ["Model", "Step", "Weights", "Folder"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, rows.map((checkpoint) => h("tr", {}, h("th", { scope: "row" }, stageName(modelTitle(checkpoint.stage), checkpoint.hue)),
       h("td", { class: "number" }, whole(checkpoint.step)), h("td", { class: "number nowrap" }, checkpoint.bytes ? size(checkpoint.bytes) : ""), h("td", {}, h("code", {}, `${checkpoint.snapshot ? "snapshots" : "checkpoints"}/${checkpoint.stage}/${checkpoint.name}`)))))));
 }
 
 function resultTable(panels) {
   const models = [...new Map(panels.flatMap((panel) => panel.rows.filter((row) => row.hue !== "baseline").map((row) => [row.name, row.hue])))];
-  return scrolling("Results", h("table", { class: "grid" },
+  return scrolling("Table of results", h("table", { class: "grid" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Measured"), models.map(([name, hue]) => h("th", { scope: "col" }, stageName(name, hue))), h("th", { scope: "col" }, "Beside it"))),
     h("tbody", {}, panels.map((panel) => h("tr", {}, h("th", { scope: "row", class: "plain-head" }, panel.question, h("span", { class: "small soft" }, ` ${panel.better}`)),
       models.map(([name]) => {

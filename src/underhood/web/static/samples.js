@@ -69,7 +69,7 @@ export function samplesPart(name, query) {
       strip.show(frames.map((frame) => {
         const key = `${frame.step} ${frame.text}`;
         if (!bodies.has(key)) bodies.set(key, h("div", { class: "frame-body" }, h("p", { class: "text" }, frame.text || "(nothing)")));
-        return { ...frame, title: label, hue, body: bodies.get(key) };
+        return { ...frame, title: "", hue, body: bodies.get(key) };
       }));
     }
   }
