@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from export_run import export_run
 
+from recipes.export_run import export_run
 from tinyrun import underhood
 from underhood.cli.main import main
 from underhood.cli.newest_run import last_event, run_or_newest

@@ -85,7 +85,7 @@ def test_what_the_refusal_names_takes_a_fine_tuned_model(
         main(["finetune", tuned, "--data", str(folder / "chat.jsonl"), "--steps", "1", "--out", str(tmp_path / "more")])
         == 0
     )
-    assert underhood.open_run(tmp_path / "more").spec.model == tuned
+    assert FinetunedRun.open(tmp_path / "more").spec.model == tuned
     assert main(["report", tuned]) == 0
     assert (folder / "tuned" / "report.html").exists()
     assert main(["export", tuned, "--out", str(tmp_path / "exported")]) == 0

@@ -8,8 +8,13 @@ from underhood.retrieve.absence import absent_words
 from underhood.retrieve.passages import Passage
 
 PASSAGES = [
-    Passage("Prices > Barrow", "The wheelbarrow costs 12 €.", "shop.md"),
-    Passage("os.listdir", "Return a list of the files in a folder.", "module os", search_text="ENTRIES"),
+    Passage(title="Prices > Barrow", text="The wheelbarrow costs 12 €.", source="shop.md"),
+    Passage(
+        title="os.listdir",
+        text="Return a list of the files in a folder.",
+        source="module os",
+        search_text="ENTRIES",
+    ),
 ]
 
 

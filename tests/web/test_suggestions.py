@@ -43,7 +43,7 @@ class FakeModel:
 def prompts(
     chats: bool, summary: dict[str, Any], run: Path = Path("none"), texts: tuple[str, ...] = ()
 ) -> list[tuple[str, str]]:
-    passages = [Passage("", text, "notes.md") for text in texts]
+    passages = [Passage(title="", text=text, source="notes.md") for text in texts]
     made = suggestions(FakeModel(chats, run), summary, passages)  # pyright: ignore[reportArgumentType]
     return [(suggestion["prompt"], suggestion["note"]) for suggestion in made]
 
