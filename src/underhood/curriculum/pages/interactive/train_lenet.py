@@ -1,8 +1,8 @@
 """Weights of a trained LeNet for the page on which one draws digits, as bytes with one scale per layer.
 
 ``python -m underhood.curriculum.pages.interactive.train_lenet MNIST`` trains the network of 1989 on as many pictures
-as the paper had (7,291), in 23 passes of plain stochastic gradient descent like the paper, and writes ``lenet.json``
-beside this file. Pictures are shifted by up to a pixel, because a reader does not draw in the middle.
+as the paper had (7,291) and writes ``lenet.json`` beside this file. Pictures are shifted by up to a pixel, because a
+reader does not draw in the middle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from underhood.curriculum.pages.interactive import LENET_FILE
 
-PICTURES = 7291
+PICTURES, PASSES, BATCH, LR = 7291, 9, 16, 0.003
 
 
 def main(folder: Path) -> None:
@@ -25,13 +25,12 @@ def main(folder: Path) -> None:
     from underhood.core.files import write_text
     from underhood.data.digits import framed, mnist
     from underhood.models.lenet import LeNet
-    from underhood.path.p1989_lenet.run import AS_IN_1989
     from underhood.train.image_trainer import ImageTrainer, error
 
     train, test = mnist(folder)
     chosen = np.random.default_rng(0).permutation(len(train))[:PICTURES]
     torch.manual_seed(0)
-    trainer = ImageTrainer(**AS_IN_1989, squared=True, shifts=True)
+    trainer = ImageTrainer(passes=PASSES, batch=BATCH, lr=LR, adam=True, squared=True, shifts=True)
     net = trainer(LeNet(), framed(train.at(chosen), 16))
     unseen = framed(test.at(slice(0, 2007)), 16)
     before = error(net, *unseen)
