@@ -85,8 +85,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         evaluated, pair_scores[stage.model] = _evaluate(model, stage, prepared, run.spec, reference)
         if evaluated.left_out:
             short = f"the {stage.model} model's context of {model.context_length:,} tokens"
-            text = f"{evaluated.left_out:,} questions do not fit into {short} and are left out"
-            run.log.event("eval", "note", text=text)
+            run.log.event("eval", "note", text=f"questions left out, too long for {short}: {evaluated.left_out:,}")
         results.append(evaluated.results)
         samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}

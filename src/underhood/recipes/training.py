@@ -132,8 +132,8 @@ def train_stage(
         return _count(stage, inputs, model, log, checkpoints, state)
     objective = stage.objective(inputs)
     if isinstance(objective.batches, ChatBatches) and objective.batches.dropped:
-        longer = f"{objective.batches.dropped:,} conversations are longer than {plan.context_length:,} tokens"
-        log.event(stage.name, "note", text=f"{longer} and are left out")
+        text = f"conversations left out, longer than {plan.context_length:,} tokens: {objective.batches.dropped:,}"
+        log.event(stage.name, "note", text=text)
     rate = getattr(inputs.settings, "dropout", None)
     dropout = ResidualDropout(plan.dropout if rate is None else rate, inputs.seed)
     objective = replace(objective, batches=dropout.batches(objective.batches))
