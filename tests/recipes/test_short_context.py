@@ -47,10 +47,8 @@ def test_build_with_a_context_too_short_for_most_passages_is_finished_and_says_s
     too_long = sum(length > 97 for length in lengths)  # the last token is never read
     assert 0 < too_long < len(lengths)
     said = notes_of(short)
-    assert f"{too_long:,} conversations are longer than 96 tokens and are left out" in said
-    assert [
-        text for text in said if text.endswith("do not fit into the sft model's context of 96 tokens and are left out")
-    ]
+    assert f"conversations left out, longer than 96 tokens: {too_long:,}" in said
+    assert any(text.startswith("questions left out, too long for the sft model's context of 96") for text in said)
     table = json.loads((short.path / "results.json").read_text())["table"]
     assert [stage["stage"] for stage in table["stages"]] == ["base", "sft", "dpo"]
 

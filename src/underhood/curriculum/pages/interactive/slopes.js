@@ -1,7 +1,7 @@
 // How hard a wrong unit is pulled: the slope of squared error and of cross-entropy at the unit's input z, target 1.
 
 interactive((kit) => {
-  const z = kit.slider({ name: "z", label: "Input z of the unit (it should say 1)", min: -8, max: 8, step: 0.1, value: -4 });
+  const z = kit.slider({ name: "z", label: "Input z (it should say 1)", min: -8, max: 8, step: 0.1, value: -4 });
   const set = kit.readings({ output: "its answer", squared: "slope of ½ (a − 1)²", entropy: "slope of −ln a", steps_squared: "steps until 0.9, squared error", steps_entropy: "with cross-entropy" });
   const drawing = kit.drawing({ height: 280 });
   const sigmoid = (value) => 1 / (1 + Math.exp(-value));
