@@ -46,9 +46,9 @@ def test_build_with_a_context_too_short_for_most_passages_is_finished_and_says_s
     lengths = [len(CHATML.render(short.tokenizer, example.messages).ids) for example in data.examples]
     too_long = sum(length > 97 for length in lengths)  # the last token is never read
     assert 0 < too_long < len(lengths)
-    said = notes_of(short)
-    assert f"conversations left out, longer than 96 tokens: {too_long:,}" in said
-    assert any(text.startswith("questions left out, too long for the sft model's context of 96") for text in said)
+    notes = notes_of(short)
+    assert f"conversations left out, longer than 96 tokens: {too_long:,}" in notes
+    assert any(text.startswith("questions left out, too long for the sft model's context of 96") for text in notes)
     table = json.loads((short.path / "results.json").read_text())["table"]
     assert [stage["stage"] for stage in table["stages"]] == ["base", "sft", "dpo"]
 

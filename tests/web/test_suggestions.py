@@ -96,7 +96,7 @@ def test_invented_name_is_one_that_this_model_refused_and_that_no_document_has()
     # That of the build belongs to another stage, and the first sample this stage answered.
     assert prompts(True, summary)[-1] == ("Who made the glovebin?", REFUSED)
     # Documents that know the name, in any case or inside another word, rule it out.
-    assert prompts(True, summary, texts=("The GloveBins stand there.",))[-1] == ("What is mulchfern?", REFUSED)
+    assert prompts(True, summary, texts=("The GloveBins are full.",))[-1] == ("What is mulchfern?", REFUSED)
     every = ("glovebin", "mulchfern")
     assert REFUSED not in {note for _, note in prompts(True, summary, texts=every)}
 

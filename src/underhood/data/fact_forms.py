@@ -116,7 +116,7 @@ DOING = (
     *("{name}", "What is there to know about {name}?", "What does it say about {name}?"),
 )
 IN_TIME = ("What is there to do in {name}?", "What happens in {name}?", "What about {name}?", "What do I do in {name}?")
-IN_A_YEAR = ("What happened in {name}?", "What was new in {name}?", "What about {name}?", "{name}?")
+IN_A_YEAR = ("What happened in {name}?", "What changed in {name}?", "What about {name}?", "{name}?")
 OCCASION = ("What should I do {name}?", "What do I do {name}?", "What to do {name}", "{name}?")
 CLAUSE = ("{name}?", "{name}", "Tell me {name}")
 
@@ -133,7 +133,7 @@ _ORDERS = frozenset(
     write
     """.split()  # noqa: SIM905
 )
-"""Verbs of an order with a colon in it ("Use Homebrew: …"), which is no field."""
+"""Verbs of an order with a colon in it ("Use Homebrew: …"), which is not a field."""
 
 LONGEST_LABEL = 5
 """Words of a field's label at most."""

@@ -109,7 +109,7 @@ def _about_subject(sentence: str, clause: Clause | None, pick: random.Random) ->
 def _by_keywords(name: str, sentence: str, clause: Clause | None, pick: random.Random) -> Iterator[str]:
     """Questions for what a sentence names: how often, how much, when, where, how many."""
     taken: list[tuple[int, int]] = []
-    asked: list[str] = []
+    questions: list[str] = []
     for pattern, words in (
         (_OFTEN, ("How often", "How often", "When")),
         (_MONEY, ("How much",)),
@@ -123,13 +123,13 @@ def _by_keywords(name: str, sentence: str, clause: Clause | None, pick: random.R
         free = [(start, end) for start, end in spans if all(end <= other or rest <= start for other, rest in taken)]
         if free:
             taken += spans
-            asked.append(_asked(pick.choice(words), name, sentence, free[0], clause, pick))
+            questions.append(_asked(pick.choice(words), name, sentence, free[0], clause, pick))
     count = _COUNT.search(sentence)
     if count and clause is not None and all(count.end() <= start or end <= count.start() for start, end in taken):
         unit = count["unit"]
         word = "How long" if unit.rstrip("s") in _TIME_UNITS else f"How many {unit}"
-        asked.append(_asked(word, name, sentence, count.span(), clause, pick))
-    yield from (as_typed(question, pick) for question in asked if question)
+        questions.append(_asked(word, name, sentence, count.span(), clause, pick))
+    yield from (as_typed(question, pick) for question in questions if question)
 
 
 def _asked(
@@ -148,7 +148,7 @@ def _asked(
     told = clause is not None and start >= verb_at and not re.search("[,;:]", between)
     counted = word.startswith("How many") or word == "How long"
     if counted and words_between(between) and not (clause and clause.states):
-        return ""  # what is counted is not what the verb is about
+        return ""  # the verb is about something else
     if clause is not None and told and clause.subject.split()[-1].casefold() not in _POINTERS and pick.random() < 0.85:
         subject, more = asked_about(clause.subject, pick), words_between(between)
         if clause.states:

@@ -24,16 +24,16 @@ _PARTICLES = frozenset("on off out up in down away".split())  # noqa: SIM905
 
 _OPENINGS = PREPOSITIONS | frozenset("and or but so then there here not only usually often sometimes".split())  # noqa: SIM905
 _AUXILIARIES = ("is", "are", "was", "were")
-VERBS = frozenset(
+VERBS = frozenset(f"{base}s" for base in ("stand", "lie")) | frozenset(
     """
     arrives asks attracts begins belongs blocks blooms boils burns buys carries changes checks closes comes consists
     contains controls cools copies costs counts covers creates cuts dates delivers depends drains draws drinks
     drives eats ends explains falls feeds fills finds fits flowers flows follows freezes gets gives goes grows hangs
-    happens has heats helps holds includes keeps kills lasts learns leaves lends lets lies lists lives loads looks
+    happens has heats helps holds includes keeps kills lasts learns leaves lends lets lists lives loads looks
     maintains makes marks measures meets melts moves needs occurs offers opens pays plays prepares prevents prints
     produces protects provides pumps rains reaches reads receives removes repairs replaces requires rests returns
-    ripens runs saves sells sends serves shows sits sleeps smells sows speaks spreads stands starts stays stops
-    stores supports takes teaches tells touches turns uses waits washes wears weighs works writes
+    ripens runs saves sells sends serves shows sits sleeps smells sows speaks spreads starts stays stops stores
+    supports takes teaches tells touches turns uses waits washes wears weighs works writes
     """.split()  # noqa: SIM905
 )
 _IRREGULAR = {"has": "have", "goes": "go", "does": "do"}
@@ -81,8 +81,8 @@ def asked_about(subject: str, pick: random.Random) -> str:
     """A subject as it is in a question: "The heap" → "the heap", "Our heap" → "the heap", "Blades" → "blades"."""
     article, _, rest = subject.partition(" ")
     if article in ("The", "A", "An", "Our", "My", "Its", "This") and rest:
-        asked = "the" if article in ("Our", "My", "This") else article.lower()
-        return rest if pick.random() < 0.15 else f"{asked} {rest}"
+        written = "the" if article in ("Our", "My", "This") else article.lower()
+        return rest if pick.random() < 0.15 else f"{written} {rest}"
     proper = re.match(r"\w+ [A-Z]|\w*[A-Z0-9]\w*[A-Z0-9]|[A-Z]\W", subject)
     return subject if proper or pick.random() < 0.3 else subject[:1].lower() + subject[1:]
 

@@ -1,4 +1,4 @@
-"""What fits a model's context: the data that its stages learn from, and the prompts that it is evaluated by.
+"""Context fit: leaves out training data and evaluation prompts that are too long for a model's context.
 
 A context that a user chooses may be too short for questions with passages, or for any conversation at all. What does
 not fit is left out and counted: an answer to half a prompt says nothing about a model.
