@@ -24,7 +24,7 @@ _PARTICLES = frozenset("on off out up in down away".split())  # noqa: SIM905
 
 _OPENINGS = PREPOSITIONS | frozenset("and or but so then there here not only usually often sometimes".split())  # noqa: SIM905
 _AUXILIARIES = ("is", "are", "was", "were")
-VERBS = frozenset(f"{base}s" for base in ("stand", "lie")) | frozenset(
+VERBS = frozenset(
     """
     arrives asks attracts begins belongs blocks blooms boils burns buys carries changes checks closes comes consists
     contains controls cools copies costs counts covers creates cuts dates delivers depends drains draws drinks
