@@ -133,11 +133,13 @@ def test_layers_are_compared_with_each_other_and_with_another_model(loaded: Load
     text = "".join(chr(0x100 + (7 * n + n * n) % 90 + 3) for n in range(300))
     streams_LND = stream_values(loaded, [text], tokens=250)
     assert streams_LND.shape[1] == 250
-    for measure in ("cka", "svcca"):
+    for measure in ("cka", "unbiased_cka", "svcca"):
         alone = layer_similarity(streams_LND, measure=measure)
         assert torch.allclose(alone.values.diagonal(), torch.ones(len(streams_LND)).to(alone.values))
         assert torch.allclose(alone.values, alone.values.T)
         assert alone.values.min() < 0.99
+    between = layer_similarity(streams_LND, measure="svcca").values[0, 2]
+    assert between == pytest.approx(svcca(streams_LND[0], streams_LND[2]))
     other, _ = opened("llama2", tmp_path)
     between = layer_similarity(streams_LND, stream_values(other, [text], tokens=250))
     assert between.values.shape == (len(streams_LND), 3)

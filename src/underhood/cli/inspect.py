@@ -27,6 +27,14 @@ class Args(ModelOptions):
     --view attribution: what each token of the prompt counts for the score.
     --view ablate: which heads and neurons the score needs.
     --view steer: the text, led toward --toward and away from --against.
+    --view words: rank and probability of chosen words (--words) by layer.
+    --view path: how the layers move a token, in two dimensions.
+    --view similarity: how alike the layers are, or those of --compare.
+    --view factors: groups of feed-forward units that are on together.
+    --view induction: which heads repeat what came before.
+    --view experts: which experts a mixture of experts uses.
+    --view tuned: the lens with a translator for each layer, trained on --text.
+    --view features: what a sparse autoencoder, trained on --text, finds.
     """
 
     model: Positional[Path]
@@ -36,7 +44,7 @@ class Args(ModelOptions):
     """The text that the model reads."""
 
     view: str = "lens"
-    """lens, attention, parts, patch, compare, attribution, ablate or steer; with --through also loss."""
+    """Which of the views above; with --through also loss."""
 
     chat: bool = False
     """Reads the prompt as a question, in the model's chat template."""
@@ -48,7 +56,8 @@ class Args(ModelOptions):
     """Token of the prompt after which to look, from 0; -1 is the last one."""
 
     layer: int | None = None
-    """With --view attention and steer: the layer, from 0; the first, and to steer the middle one, if left out."""
+    """The layer, from 0, that attention, factors, features and steer look at; the first, and to steer the middle
+    one, if left out."""
 
     answer: str | None = None
     """The token whose score is followed; the likeliest one if left out."""
@@ -57,13 +66,23 @@ class Args(ModelOptions):
     """The token whose score is subtracted; with --view patch the likeliest one of this prompt, if left out."""
 
     against: str | None = None
-    """With --view patch: the other prompt, of as many tokens; with --view steer the text to lead away from."""
+    """With --view patch: the other prompt, of as many tokens; with --view path any other; with --view steer
+    the text to lead away from."""
 
     compare: str | None = None
     """A stage of the run, or another model of the same shape, to compare with."""
 
     through: bool = False
     """Shows the view at every checkpoint of the run's training."""
+
+    words: tuple[str, ...] = ()
+    """With --view words: what to follow, each one token (most often ' word'); the likeliest if left out."""
+
+    text: str | None = None
+    """A file, a folder or a data set for similarity, experts, tuned and features; pydocs if left out."""
+
+    trained: Path | None = None
+    """With --view tuned and features: the trained lens or autoencoder; made and kept there if it is missing."""
 
     top: int = 5
     """How many tokens are listed in each row, or how many parts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.lens import read_out
 from underhood.inspect.trace import Trace
+from underhood.inspect.word_ranks import single_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,9 @@ class ViewOptions:
     ablation: str = "zero"
     toward: str | list[int] | None = None
     strength: float = 1.0
+    words: tuple[str, ...] = ()
+    text: str | None = None
+    trained: Path | None = None
 
 
 View = tuple[dict[str, Any], Callable[[Console], None]]
@@ -81,11 +86,4 @@ def token_id(loaded: LoadedModel, text: str, option: str) -> int:
     Raises:
         UserError: the text is more than one token, or none.
     """
-    ids = loaded.tokenizer.encode(text)
-    if len(ids) != 1:
-        raise UserError(
-            f"{option} {text!r} is {len(ids)} tokens",
-            expected="one token, most often with the blank before it",
-            fix=f"Try {' ' + text!r}" if len(loaded.tokenizer.encode(" " + text)) == 1 else "",
-        )
-    return ids[0]
+    return single_token(loaded, text, f"{option} ")

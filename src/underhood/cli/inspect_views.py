@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
+from underhood.cli import inspect_representation_views, inspect_trained_views
 from underhood.cli.inspect_attribution_views import ablation_view, attribution_view, steering_view
 from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
 from underhood.cli.inspect_training_views import compared, stage_patch
@@ -146,5 +147,7 @@ VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
     "attribution": attribution_view,
     "ablate": ablation_view,
     "steer": steering_view,
+    **inspect_representation_views.VIEWS,
+    **inspect_trained_views.VIEWS,
 }
 """By the name of ``--view``."""

@@ -35,7 +35,7 @@ class InductionScores:
         previous: to the token before, (A, H).
         duplicate: to the earlier occurrence itself, (A, H).
         first_loss: cross-entropy in nats of the first half.
-        second_loss: of the second half, which is known from the first.
+        second_loss: of the second half but its first token; the others can be known from the first half.
     """
 
     layers: tuple[int, ...]
@@ -99,7 +99,7 @@ def induction_scores(loaded: LoadedModel, *, length: int = 50, count: int = 4, s
     return InductionScores(
         layers=layers,
         first_loss=float(loss_BT[:, : opening + length - 1].mean()),
-        second_loss=float(loss_BT[:, opening + length - 1 :].mean()),
+        second_loss=float(loss_BT[:, opening + length :].mean()),
         **{name: total / len(sequences) for name, total in sums.items()},
     )
 

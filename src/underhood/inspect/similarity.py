@@ -21,7 +21,7 @@ from underhood.inspect.corpus_values import WINDOW, corpus_values, token_windows
 from underhood.inspect.trace import Trace
 from underhood.ui import notebook
 
-Measure = Literal["cka", "svcca"]
+Measure = Literal["cka", "unbiased_cka", "svcca"]
 VARIANCE_KEPT = 0.99
 """Share of the variance that SVCCA keeps of each cloud, as in the paper."""
 
@@ -31,7 +31,7 @@ class LayerSimilarity:
     """Similarity of each residual stream of one model with each of another, or of itself.
 
     Attributes:
-        measure: ``"cka"`` or ``"svcca"``.
+        measure: ``cka``, ``unbiased_cka`` or ``svcca``.
         values: (L + 1, M + 1), from 0 to 1 (unbiased CKA may fall a little below 0).
         tokens: how many they are measured on.
     """
@@ -73,11 +73,13 @@ def layer_similarity(
     if streams[0].shape[1] != streams[1].shape[1] or not same_ids:
         raise UserError("the two are of different tokens", expected="the same tokens in both models")
     streams = [each.double() for each in streams]
-    if measure == "cka":
-        grams = [[_centred_gram(x_ND) for x_ND in each] for each in streams]
-        values = [[_hsic_ratio(k_NN, l_NN) for l_NN in grams[1]] for k_NN in grams[0]]
+    if measure == "svcca":
+        prepared = [[_directions(x_ND, VARIANCE_KEPT) for x_ND in each] for each in streams]
+        values = [[_mean_correlation(first_NP, second_NQ) for second_NQ in prepared[1]] for first_NP in prepared[0]]
     else:
-        values = [[svcca(x_ND, y_NE) for y_NE in streams[1]] for x_ND in streams[0]]
+        alignment = _alignment if measure == "cka" else _unbiased_alignment
+        prepared = [[_gram(x_ND) for x_ND in each] for each in streams]
+        values = [[alignment(k_NN, l_NN) for l_NN in prepared[1]] for k_NN in prepared[0]]
     return LayerSimilarity(measure, torch.tensor(values), streams[0].shape[1])
 
 
@@ -101,12 +103,8 @@ def linear_cka(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, unbias
 
     Source: Kornblith et al. 2019, eqs 4 and 5.
     """
-    if not unbiased:
-        return _hsic_ratio(_centred_gram(x_ND.double()), _centred_gram(y_NE.double()))
-    if len(x_ND) < 4:
-        raise UserError("unbiased CKA needs at least 4 tokens", got=str(len(x_ND)))
-    k_NN, l_NN = (each.double() @ each.double().T for each in (x_ND, y_NE))
-    return _unbiased_hsic(k_NN, l_NN) / (_unbiased_hsic(k_NN, k_NN) * _unbiased_hsic(l_NN, l_NN)) ** 0.5
+    alignment = _unbiased_alignment if unbiased else _alignment
+    return alignment(_gram(x_ND.double()), _gram(y_NE.double()))
 
 
 def svcca(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, variance: float = VARIANCE_KEPT) -> float:
@@ -117,15 +115,7 @@ def svcca(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, variance: f
     Raises:
         UserError: there are no more tokens than directions; correlations are then 1 whatever the values are.
     """
-    kept = [_largest_directions(each.double(), variance) for each in (x_ND, y_NE)]
-    directions = sum(each.shape[1] for each in kept)
-    if len(x_ND) <= directions:
-        raise UserError(
-            f"{len(x_ND)} tokens are too few for SVCCA of {directions} directions",
-            expected="more tokens than directions, better ten times as many",
-            fix="Give a longer text, or use CKA",
-        )
-    return float(canonical_correlations(*kept).mean())
+    return _mean_correlation(*(_directions(each.double(), variance) for each in (x_ND, y_NE)))
 
 
 def canonical_correlations(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"]) -> Float[Tensor, "C"]:
@@ -137,14 +127,21 @@ def canonical_correlations(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"
     return torch.linalg.svdvals(bases[0].T @ bases[1]).clamp(max=1.0)
 
 
-def _centred_gram(x_ND: Tensor) -> Tensor:
+def _gram(x_ND: Tensor) -> Tensor:
     x_ND = x_ND - x_ND.mean(dim=0)
     return x_ND @ x_ND.T
 
 
-def _hsic_ratio(k_NN: Tensor, l_NN: Tensor) -> float:
+def _alignment(k_NN: Tensor, l_NN: Tensor) -> float:
     norms = k_NN.norm() * l_NN.norm()
     return float((k_NN * l_NN).sum() / norms) if norms > 0 else 0.0
+
+
+def _unbiased_alignment(k_NN: Tensor, l_NN: Tensor) -> float:
+    if len(k_NN) < 4:
+        raise UserError("unbiased CKA needs at least 4 tokens", got=str(len(k_NN)))
+    norms = _unbiased_hsic(k_NN, k_NN) * _unbiased_hsic(l_NN, l_NN)
+    return _unbiased_hsic(k_NN, l_NN) / norms**0.5 if norms > 0 else 0.0
 
 
 def _unbiased_hsic(k_NN: Tensor, l_NN: Tensor) -> float:
@@ -154,11 +151,22 @@ def _unbiased_hsic(k_NN: Tensor, l_NN: Tensor) -> float:
     return float((product - 2 / (n - 2) * (k_NN.sum(dim=0) @ l_NN.sum(dim=0))) / (n * (n - 3)))
 
 
-def _largest_directions(x_ND: Tensor, variance: float) -> Tensor:
+def _directions(x_ND: Tensor, variance: float) -> Tensor:
+    """An orthonormal basis, over the tokens, of the directions that hold this share of the variance: (N, P)."""
     left, sizes, _ = torch.linalg.svd(x_ND - x_ND.mean(dim=0), full_matrices=False)
     shares = sizes.square().cumsum(0) / sizes.square().sum().clamp(min=1e-30)
-    count = int((shares < variance).sum()) + 1
-    return left[:, :count] * sizes[:count]
+    return left[:, : int((shares < variance).sum()) + 1]
+
+
+def _mean_correlation(first_NP: Tensor, second_NQ: Tensor) -> float:
+    tokens, directions = len(first_NP), first_NP.shape[1] + second_NQ.shape[1]
+    if tokens <= directions:
+        raise UserError(
+            f"{tokens} tokens are too few for SVCCA of {directions} directions",
+            expected="more tokens than directions, better ten times as many",
+            fix="Give a longer text, or use CKA",
+        )
+    return float(torch.linalg.svdvals(first_NP.T @ second_NQ).clamp(max=1.0).mean())
 
 
 def _first_tokens(windows: Sequence[list[int]], tokens: int) -> list[list[int]]:

@@ -50,7 +50,8 @@ class TunedLens:
         """The stream before a layer in the last layer's terms; unchanged where the layer has no translator."""
         if layer not in self.matrices:
             return stream
-        return stream + stream @ self.matrices[layer].T + self.biases[layer]
+        moved = stream.float() @ self.matrices[layer].T + self.biases[layer]
+        return (stream + moved).to(stream.dtype)
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file, which `load_tuned_lens` opens."""
@@ -124,7 +125,7 @@ def train_tuned_lens(
         optimizer.zero_grad()
         for layer, translator in zip(chosen, translators, strict=True):  # one after the other: V scores are large
             loss = _divergence(final_NV, _logprobs(loaded, translator(streams[f"residual.{layer}"][rows]))).mean()
-            loss.backward()
+            loss.backward(inputs=[translator.A, translator.b])
             total += float(loss.detach())
         optimizer.step()
         decay.step()
@@ -195,7 +196,7 @@ class _Translator:
 
 
 def _logprobs(loaded: LoadedModel, stream_ND: Tensor) -> Tensor:
-    return read_out(loaded.decoder, stream_ND).log_softmax(dim=-1)
+    return read_out(loaded.decoder, stream_ND.to(loaded.decoder.unembed.weight.dtype)).log_softmax(dim=-1)
 
 
 def _divergence(final_NV: Tensor, lens_NV: Tensor) -> Tensor:

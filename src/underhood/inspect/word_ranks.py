@@ -95,8 +95,11 @@ def word_ranks(
     return WordRanks(position % count, ids, pieces_of(loaded, ids), torch.stack(ranks), torch.stack(shares))
 
 
-def single_token(loaded: LoadedModel, text: str) -> int:
+def single_token(loaded: LoadedModel, text: str, name: str = "") -> int:
     """The id of a text that is one token.
+
+    Args:
+        name: how errors call the text, such as the option that gave it.
 
     Raises:
         UserError: it is several; it says whether a blank before it would mend that.
@@ -106,7 +109,7 @@ def single_token(loaded: LoadedModel, text: str) -> int:
         return ids[0]
     blank = len(loaded.tokenizer.encode(" " + text)) == 1
     raise UserError(
-        f"{text!r} is {len(ids)} tokens",
+        f"{name}{text!r} is {len(ids)} tokens",
         expected="one token, most often with the blank before it",
         fix=f"Try {' ' + text!r}" if blank else "",
     )
