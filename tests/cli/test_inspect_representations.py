@@ -106,7 +106,7 @@ def test_json_has_the_library_s_numbers(run: Path, text: Path, capsys: pytest.Ca
     assert torch.allclose(torch.tensor(values(["--view", "path"], run, capsys)["points"]), paths.points, atol=1e-4)
     scores = induction_scores(loaded, length=values(["--view", "induction"], run, capsys)["length"])
     assert values(["--view", "induction"], run, capsys)["induction"] == scores.induction.tolist()
-    beside = ["--view", "similarity", "--beside", str(run), "--text", str(text)]
+    beside = ["--view", "similarity", "--compare", str(run), "--text", str(text)]
     streams = stream_values(loaded, [text.read_text(encoding="utf-8")])
     assert values(beside, run, capsys)["values"][0][1] == pytest.approx(linear_cka(streams[0], streams[1]), abs=1e-6)
 

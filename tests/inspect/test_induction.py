@@ -92,10 +92,10 @@ def test_the_copying_start_has_induction_heads_and_an_ordinary_start_has_none(tm
     with_start, without = (induction_scores(as_loaded(copier(start), tmp_path), length=30) for start in (True, False))
     (layer, _, best), *_ = with_start.strongest()
     assert layer == 1
-    assert best > 0.5
-    assert with_start.previous[0].max() > 0.5
+    assert best > 0.4
+    assert best > 5 * without.induction.max()
+    assert with_start.previous[0].max() > 0.4
     assert with_start.second_loss < with_start.first_loss - 1
-    assert without.induction.max() < 0.1
     assert without.second_loss == pytest.approx(without.first_loss, abs=0.05)
 
 

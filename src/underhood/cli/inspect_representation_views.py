@@ -122,7 +122,7 @@ def _factors(loaded: LoadedModel, args: ViewOptions) -> View:
     def show(out: Console) -> None:
         out.print(f"{count} groups of units of layer {layer} that are on together, the largest first.", style="bold")
         out.print(
-            f"They explain {factors.explained:.0%}. same: cosine with the groups of other seeds; kind: bits about the "
+            f"They explain {factors.explained:.0%}. same: correlation with the groups of other seeds; kind: bits about the "
             "kind of token, and by chance."
         )
         out.print()
@@ -178,6 +178,7 @@ def _induction(loaded: LoadedModel, args: ViewOptions) -> View:
 
 
 def _experts(loaded: LoadedModel, args: ViewOptions) -> View:
+    expert_layers(loaded.decoder)  # the error for a model without experts, before its sites are asked for
     if args.text:
         usage = expert_usage_over(loaded, corpus_texts(args, SIMILARITY_TOKENS * 8))
     else:

@@ -32,7 +32,7 @@ class NeuronFactors:
         strengths: of each factor at each token, (T, K); 1 is the factor's largest.
         units: weight of each unit in each factor, (K, F), all layers' units one after the other.
         names: (layer, unit) of each column of `units`.
-        agreement: cosine of each factor with its counterpart, the mean over the other seeds, (K,).
+        agreement: correlation of each factor with its counterpart, the mean over the other seeds, (K,).
         explained: share of the sum of squares that all factors together account for.
     """
 
@@ -115,9 +115,9 @@ def neuron_factors(
 
 
 def seed_agreement(runs: Sequence[Factorisation]) -> Float[Tensor, "K"]:
-    """Mean cosine of each factor of the first run with its counterparts in the others; ones for a single run."""
-    cosines = [match_factors(runs[0].factors, run.factors)[1] for run in runs[1:]]
-    return torch.stack(cosines).mean(dim=0) if cosines else torch.ones(len(runs[0].factors))
+    """Mean correlation of each factor of the first run with its counterparts in the others; ones for a single run."""
+    correlations = [match_factors(runs[0].factors, run.factors)[1] for run in runs[1:]]
+    return torch.stack(correlations).mean(dim=0) if correlations else torch.ones(len(runs[0].factors))
 
 
 def factor_information(
@@ -172,7 +172,7 @@ def token_kind(piece: str) -> str:
 def _levels(strengths_T: Tensor) -> Tensor:
     """Thirds of the tokens by strength; equal strengths are on the same level."""
     borders = torch.quantile(strengths_T.float(), torch.linspace(0, 1, LEVELS + 1)[1:-1])
-    return torch.bucketize(strengths_T.float(), borders.unique())
+    return torch.bucketize(strengths_T.float().contiguous(), borders.unique())
 
 
 def _as_list(kinds: Sequence[str] | Tensor) -> list[object]:

@@ -51,7 +51,7 @@ def factorise(
     """Factors of a non-negative matrix.
 
     Each column of W, and each row of H, is set in turn to its least-squares optimum with all others held, clipped at 0.
-    No update can raise the error.
+    No such update can raise the error.
 
     Args:
         count: K.
@@ -83,13 +83,14 @@ def factorise(
 def match_factors(
     first_KF: Float[Tensor, "K F"], second_KF: Float[Tensor, "K F"]
 ) -> tuple[list[int], Float[Tensor, "K"]]:
-    """For each factor of the first its counterpart in the second, and their cosine.
+    """For each factor of the first its counterpart in the second, and how far the two correlate.
 
-    Counterparts are the pairing with the largest sum of cosines (the Hungarian method, Kuhn 1955).
+    Counterparts are the pairing with the largest sum of correlations (the Hungarian method, Kuhn 1955). Cosines would
+    not do: without negative entries even unrelated factors have large ones.
     """
-    cosines_KK = _unit_rows(first_KF) @ _unit_rows(second_KF).T
-    _, partners = linear_sum_assignment(cosines_KK.numpy(), maximize=True)
-    return [int(partner) for partner in partners], cosines_KK[range(len(first_KF)), partners]
+    correlations_KK = _standardised(first_KF) @ _standardised(second_KF).T
+    _, partners = linear_sum_assignment(correlations_KK.numpy(), maximize=True)
+    return [int(partner) for partner in partners], correlations_KK[range(len(first_KF)), partners]
 
 
 def _random_start(x_NF: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -100,12 +101,20 @@ def _random_start(x_NF: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _update_columns(w_NK: Tensor, xh_NK: Tensor, hh_KK: Tensor) -> None:
-    """Sets each column of W in turn to its optimum, given ``X Hᵀ`` and ``H Hᵀ``; in place."""
+    """Sets each column of W in turn to its optimum, given ``X Hᵀ`` and ``H Hᵀ``; in place.
+
+    A column of zeros would never change again. It gets a tiny value instead, from which the next updates can make it
+    fit what is left over.
+    """
+    tiny = 1e-6 * float(w_NK.mean()) + SMALL
     for factor in range(w_NK.shape[1]):
-        if hh_KK[factor, factor] > SMALL:
+        if hh_KK[factor, factor] > 0:
             change_N = (xh_NK[:, factor] - w_NK @ hh_KK[:, factor]) / hh_KK[factor, factor]
             w_NK[:, factor] = (w_NK[:, factor] + change_N).clamp(min=0)
+        if not bool(w_NK[:, factor].any()):
+            w_NK[:, factor] = tiny
 
 
-def _unit_rows(x_KF: Tensor) -> Tensor:
+def _standardised(x_KF: Tensor) -> Tensor:
+    x_KF = x_KF - x_KF.mean(dim=1, keepdim=True)
     return x_KF / x_KF.norm(dim=1, keepdim=True).clamp(min=SMALL)

@@ -107,7 +107,10 @@ def single_token(loaded: LoadedModel, text: str, name: str = "") -> int:
     ids = loaded.tokenizer.encode(text)
     if len(ids) == 1:
         return ids[0]
-    blank = len(loaded.tokenizer.encode(" " + text)) == 1
+    try:
+        blank = len(loaded.tokenizer.encode(" " + text)) == 1
+    except UserError:  # a tokenizer of characters without the blank
+        blank = False
     raise UserError(
         f"{name}{text!r} is {len(ids)} tokens",
         expected="one token, most often with the blank before it",
