@@ -104,22 +104,17 @@ def test_strengths_come_from_the_units_of_the_trace(tmp_path: Path):
     assert neuron_factors(recorded, 3, layers=[1]).units.shape == (3, recorded["units.1"].shape[1])
 
 
-def test_agreement_of_seeds_is_high_for_planted_factors_only(tmp_path: Path):
+def test_agreement_of_seeds_shows_when_one_ends_elsewhere(tmp_path: Path):
     loaded, _ = opened("gpt2", tmp_path)
-    recorded = trace(loaded, IDS, ["units.0"])
     planted = torch.zeros(12, 40)
     for token in range(12):
         planted[token, 10 * (token % 3) : 10 * (token % 3) + 10] = 1.0 + token % 3
-    noise = uniform(12, 40).float()
-    agreements = []
-    for values in (planted, noise):
-        same_prompt = replace(recorded, values={"units.0": values})
-        agreements.append(neuron_factors(same_prompt, 3, seeds=(0, 2, 4)).agreement.mean())
-    assert agreements[0] > 0.999
-    # Seed 1 ends where two factors share a group, another minimum, which the agreement shows.
-    same_prompt = replace(recorded, values={"units.0": planted})
-    assert neuron_factors(same_prompt, 3, seeds=(0, 1)).agreement.min() < 0.6
-    assert agreements[1] < 0.95
+    recorded = replace(trace(loaded, IDS, ["units.0"]), values={"units.0": planted})
+    assert neuron_factors(recorded, 3, seeds=(0, 2, 4)).agreement.min() > 0.999
+    # Seed 1 ends in another minimum, where two factors share a group of units.
+    other = neuron_factors(recorded, 3, seeds=(1, 0))
+    assert other.agreement.min() < 0.6
+    assert other.explained > 0.999  # the better of the two is kept
 
 
 def test_kinds_of_tokens():

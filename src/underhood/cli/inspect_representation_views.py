@@ -122,8 +122,8 @@ def _factors(loaded: LoadedModel, args: ViewOptions) -> View:
     def show(out: Console) -> None:
         out.print(f"{count} groups of units of layer {layer} that are on together, the largest first.", style="bold")
         out.print(
-            f"They explain {factors.explained:.0%}. same: correlation with the groups of other seeds; kind: bits about the "
-            "kind of token, and by chance."
+            f"They explain {factors.explained:.0%}. same: correlation with the groups of other seeds; "
+            "kind: bits about the kind of token, and by chance."
         )
         out.print()
         rows = []
