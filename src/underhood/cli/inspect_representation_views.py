@@ -13,7 +13,7 @@ from underhood.cli.inspect_training_views import other_model
 from underhood.core.errors import UserError
 from underhood.core.figures import Plot, Series
 from underhood.infer.load import LoadedModel
-from underhood.inspect.experts import expert_usage, expert_usage_over
+from underhood.inspect.experts import expert_layers, expert_usage, expert_usage_over
 from underhood.inspect.factors import factor_information, neuron_factors, token_kind
 from underhood.inspect.induction import induction_scores
 from underhood.inspect.lens import logit_lens
@@ -66,7 +66,7 @@ def _path(loaded: LoadedModel, args: ViewOptions) -> View:
         lines = []
         for number, points in enumerate(paths.points):
             name = f"{paths.pieces[number]} of {''.join(recorded[number].pieces)}"[:60]
-            lines.append(Series(name, points[:, 0].tolist(), points[:, 1].tolist()))
+            lines.append(Series(name, tuple(points[:, 0].tolist()), tuple(points[:, 1].tolist())))
         x, y = (f"component {number + 1}, {share:.0%} of the variance" for number, share in enumerate(paths.explained))
         chart(out, Plot(title="Residual streams from the embedding to the end", x=x, y=y, series=tuple(lines)))
         out.print()
@@ -87,9 +87,9 @@ def _path(loaded: LoadedModel, args: ViewOptions) -> View:
 def _similarity(loaded: LoadedModel, args: ViewOptions) -> View:
     texts = corpus_texts(args, SIMILARITY_TOKENS * 8)
     models = [loaded, *([other_model(loaded, args.compare)] if args.compare else [])]
-    streams = [stream_values(model, texts, tokens=SIMILARITY_TOKENS) for model in models]
     if args.compare and loaded.tokenizer.encode(texts[0]) != models[1].tokenizer.encode(texts[0]):
         raise UserError(f"{args.compare} has another tokenizer", expected="a model that reads the same tokens")
+    streams = [stream_values(model, texts, tokens=SIMILARITY_TOKENS) for model in models]
     similarity = layer_similarity(*streams)
 
     def show(out: Console) -> None:
