@@ -62,7 +62,7 @@ def test_json_has_the_model_s_own_numbers(run: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--view", "soul"], "expected lens, attention, parts, patch, words"),
+        (["--view", "soul"], "expected lens, attention, parts, patch, compare"),
         (["--view", "patch"], "Give the other one with --against"),
         (["--position", "99"], "has no token 99"),
         (["--view", "attention", "--layer", "9"], "no site 'query.9'"),
