@@ -168,7 +168,7 @@ def test_swapped_weights_are_those_of_a_model_made_of_both(runs: tuple[ModelRun,
             module.load_state_dict(first.model.blocks[0].get_submodule(name).state_dict())
     measured = float(swapped.differences[swapped.names.index("mixer.0")])
     assert measured == pytest.approx(difference(as_loaded(mixed, second.loaded.run)), abs=1e-5)
-    assert {"end", "embedding"} <= set(swapped.names)
+    assert {"unembedding", "embedding"} <= set(swapped.names)
 
 
 def test_both_directions_begin_and_end_where_they_must(runs: tuple[ModelRun, ModelRun]):
@@ -265,10 +265,11 @@ def test_two_prompts_are_compared_like_two_models(loaded: LoadedModel):
     first, second = run_of(loaded, other), run_of(loaded)
     assert float(compare(first, second).relative[0].count_nonzero()) == 1
     changes = find_changes(first, second)
-    tokens = {share.name.partition(" ")[0]: share.patched for share in changes.tokens}
+    tokens = {share.name.split(" ")[1]: share.patched for share in changes.tokens}
     assert tokens["2"] == pytest.approx(0.0, abs=1e-4)  # before the token that differs, nothing does
     embedding = next(share for share in changes.parts if share.name == "embedding")
     assert embedding.patched == pytest.approx(1.0, abs=1e-4)
+    assert embedding.weights is None  # both runs have the same
 
 
 def test_results_show_themselves(runs: tuple[ModelRun, ModelRun]):

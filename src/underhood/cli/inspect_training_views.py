@@ -14,7 +14,7 @@ from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, po
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.stages import stages_of
-from underhood.inspect.comparison import ChangeShare, compare, find_changes
+from underhood.inspect.comparison import NATS_PER_BIT, ChangeShare, compare, find_changes
 from underhood.inspect.contributions import SITES as CONTRIBUTION_SITES
 from underhood.inspect.contributions import Contributions, contributions
 from underhood.inspect.lens import logit_lens
@@ -25,7 +25,6 @@ from underhood.inspect.training_views import lens_view, loss_view, pattern_view,
 from underhood.ui.sparkline import sparkline
 from underhood.ui.terminal import table
 
-NATS_PER_BIT = math.log(2)
 LEAST_SHOWN = 10
 """Rows of a list of parts or tokens that are shown if --top asks for fewer."""
 
@@ -43,8 +42,8 @@ def through_lens(loaded: LoadedModel, args: ViewOptions) -> View:
 
     def show(out: Console) -> None:
         _training_heading(out, recorded, args, history)
-        out.print(f"The likeliest next tokens, and the rank of {piece} before each layer and at the end")
-        out.print("(a full bar is rank 1):")
+        out.print(f"The likeliest next tokens; the rank of {piece} at the end, and as bars before")
+        out.print("each layer and at the end, where a full bar is rank 1:")
         out.print()
         rows = []
         for checkpoint, (at_checkpoint, rank_L) in history:
@@ -75,8 +74,9 @@ def through_attention(loaded: LoadedModel, args: ViewOptions) -> View:
         for head, token in enumerate(favourite_H):
             weights = weights_CHT[:, head, token].tolist()
             ends = [f"{weights[0]:.2f}", f"{weights[-1]:.2f}"]
-            rows.append([str(head), f"{token} {recorded.pieces[token]}", ends[0], sparkline(weights, 0, 1), ends[1]])
-        out.print(table(["head", "token", "first", "checkpoints", "last"], rows))
+            words = [str(head), str(token), recorded.pieces[token]]
+            rows.append([*words, ends[0], sparkline(weights, 0, 1), ends[1]])
+        out.print(table(["head", "", "token", "first", "checkpoints", "last"], rows))
 
     return _facts(history, [{"weights": weights_HT.tolist()} for weights_HT in weights_CHT]), show
 
@@ -101,7 +101,8 @@ def through_parts(loaded: LoadedModel, args: ViewOptions) -> View:
         piece = pieces_of(loaded, [token])[0]
         out.print(f"What each part adds to the score of {piece}, those that changed most first:")
         out.print()
-        out.print(_curves("part", [(names[number], values_CN[:, number].tolist()) for number in changed]))
+        curves = [((names[number],), values_CN[:, number].tolist()) for number in changed]
+        out.print(_curves(("part",), curves, sign="+"))
 
     scores = [
         {"score": at_checkpoint.score, "parts": dict(zip(names, at_checkpoint.values.tolist(), strict=True))}
@@ -124,8 +125,8 @@ def through_loss(loaded: LoadedModel, args: ViewOptions) -> View:
         means = bits_CT.mean(dim=1).tolist()
         out.print(f"Surprise at each token in bits; {means[0]:.2f} on average at first, {means[-1]:.2f} at last:")
         out.print()
-        curves = [(f"{token + 1} {recorded.pieces[token + 1]}", bits_CT[:, token].tolist()) for token in changed]
-        out.print(_curves("token", curves))
+        curves = [((str(token + 1), recorded.pieces[token + 1]), bits_CT[:, token].tolist()) for token in changed]
+        out.print(_curves(("", "token"), curves))
 
     return _facts(history, [{"bits": bits_T.tolist()} for bits_T in bits_CT]), show
 
@@ -135,17 +136,22 @@ def compared(loaded: LoadedModel, args: ViewOptions) -> View:
     first, second = _two_runs(loaded, args)
     beside, changes = compare(first, second), find_changes(first, second, position=args.position, **_ends(loaded, args))
     lenses = [logit_lens(run.loaded, run.trace, k=1) for run in (first, second)]
+    farthest = float(beside.relative.max())
 
     def show(out: Console) -> None:
-        out.print(f"{beside.names[0]}\nbeside {beside.names[1]}", style="bold")
+        if first.loaded is second.loaded:
+            out.print(f"{beside.names[0]}: the prompt of --against (first) beside this one", style="bold")
+        else:
+            out.print(f"{beside.names[0]} (first)\nbeside {beside.names[1]}", style="bold")
         out.print()
-        out.print("After each token: how far the predictions diverge, the likeliest ones, and how far the residual")
-        out.print("streams are apart before each layer and at the end (a full bar: as long as the first one is):")
+        out.print("After each token: divergence of the predictions, the likeliest ones, and as bars")
+        out.print("how far the residual streams are apart before each layer and at the end, where a")
+        out.print(f"full bar is {100 * farthest:.0f} % of the first one's length:")
         out.print()
         rows = []
         for token, piece in enumerate(beside.pieces):
             words = [f"{word[:12]} {share:.2f}" for word, share in (lens.row(-1, token)[0] for lens in lenses)]
-            bars = sparkline(beside.relative[:, token].tolist(), 0, 1)
+            bars = sparkline(beside.relative[:, token].tolist(), 0, farthest)
             rows.append([str(token), piece[:12], f"{float(beside.final_kl[token]):.2f}", *words, bars])
         out.print(table(["", "token", "bits", "first", "second", "layers"], rows))
         out.print()
@@ -161,7 +167,7 @@ def compared(loaded: LoadedModel, args: ViewOptions) -> View:
             out.print(line)
         for title, shares in (("layer", changes.layers), ("part", changes.parts), ("token", changes.tokens)):
             out.print()
-            out.print(table([title, "direct", "patched", "weights"], map(_share_row, shares[: args.top])))
+            out.print(_share_table(title, shares[: args.top]))
 
     values = {
         "names": beside.names,
@@ -191,7 +197,7 @@ def stage_patch(loaded: LoadedModel, args: ViewOptions) -> View:
         for layer, shares_T in enumerate(sweep.restored):
             top = shares_T.topk(min(3, len(shares_T)))
             words = "  ".join(
-                f"{token} {sweep.pieces[token][:12]} {share:.2f}"
+                f"{sweep.pieces[token][:12]} {share:.2f}"
                 for share, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
             )
             rows.append([str(layer) if layer < len(sweep.restored) - 1 else "end", words])
@@ -275,18 +281,29 @@ def _facts(history: ThroughTraining[Any], values: Sequence[dict[str, Any]]) -> d
     return {"pieces": history.pieces, "checkpoints": checkpoints}
 
 
-def _curves(name: str, curves: Sequence[tuple[str, Sequence[float]]]) -> Any:
+def _curves(names: Sequence[str], curves: Sequence[tuple[Sequence[str], Sequence[float]]], *, sign: str = "") -> Any:
     """Named curves over the checkpoints, all on one scale."""
     flat = [value for _, values in curves for value in values]
     rows = [
-        [label, f"{values[0]:+.2f}", sparkline(values, min(flat), max(flat)), f"{values[-1]:+.2f}"]
-        for label, values in curves
+        [*labels, f"{values[0]:{sign}.2f}", sparkline(values, min(flat), max(flat)), f"{values[-1]:{sign}.2f}"]
+        for labels, values in curves
     ]
-    return table([name, "first", "checkpoints", "last"], rows)
+    return table([*names, "first", "checkpoints", "last"], rows)
 
 
-def _share_row(share: ChangeShare) -> list[str]:
-    return [share.name, *("" if x is None else f"{x:+.2f}" for x in (share.direct, share.patched, share.weights))]
+def _share_table(title: str, shares: Sequence[ChangeShare]) -> Any:
+    """Shares of a change; a column that says nothing of any of them is left out."""
+    columns = {
+        "direct": [share.direct for share in shares],
+        "patched": [share.patched for share in shares],
+        "weights": [share.weights for share in shares],
+    }
+    kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    rows = [
+        [share.name, *("" if values[row] is None else f"{values[row]:+.2f}" for values in kept.values())]
+        for row, share in enumerate(shares)
+    ]
+    return table([title, *kept], rows)
 
 
 THROUGH_VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {

@@ -8,6 +8,7 @@ works through later ones; the second is the check of the first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,9 @@ from underhood.inspect.stage_patching import (
 from underhood.inspect.trace import pieces_of
 from underhood.ui import notebook
 
-NATS_PER_BIT = 0.6931471805599453
+NATS_PER_BIT = math.log(2)
+Shares = dict[str, float]
+"""Shares of a change, by the names of parts."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,10 +81,10 @@ class ChangeShare:
     """What a layer, part or token accounts for, as a share of the change between two runs; 1 is all of it.
 
     Attributes:
-        name: ``layer 3``, ``mixer.3``, or the token.
+        name: ``layer 3``, ``mixer.3``, ``token 3 ·is``; ``unembedding`` has the final norm too.
         direct: by what it adds to the two tokens' scores itself; None where that is not defined.
         patched: by putting the first run's values in its place.
-        weights: by putting the first model's weights in its place; None where it has none.
+        weights: by putting the first model's weights in its place; None where it has none, or both runs have one model.
     """
 
     name: str
@@ -199,7 +202,8 @@ def find_changes(
             "the two runs say the same there, so there is no change to explain",
             fix="Choose another position, or two other tokens",
         )
-    patched, swapped = patch_parts(first, second, **ends), swap_weights(first, second, **ends)
+    patched = patch_parts(first, second, **ends)
+    swapped = None if first.model is second.model else swap_weights(first, second, **ends)
     direct = _direct_changes(first, second, joined.target - joined.source, **ends)
     by_token = patch_tokens(first, second, **ends)
     pieces = pieces_of(second.loaded, list(ends.values()))
@@ -213,7 +217,7 @@ def find_changes(
         parts=_ranked(_part_shares(patched, swapped, direct)),
         tokens=_ranked(
             [
-                ChangeShare(f"{name} {second.trace.pieces[int(name)]}", None, share, None)
+                ChangeShare(f"token {name} {second.trace.pieces[int(name)]}", None, share, None)
                 for name, share in zip(by_token.names, by_token.restored.tolist(), strict=True)
             ]
         ),
@@ -228,23 +232,23 @@ def _gained_and_lost(first: ModelRun, second: ModelRun) -> tuple[int, int]:
     return int((after_V.exp() * gain_V).argmax()), int((before_V.exp() * -gain_V).argmax())
 
 
-def _direct_changes(
-    first: ModelRun, second: ModelRun, change: float, *, answer: int, other: int
-) -> dict[str, float] | None:
+def _direct_changes(first: ModelRun, second: ModelRun, change: float, *, answer: int, other: int) -> Shares | None:
     """The share of each part in the change of the score, before any soft cap; None where scores are not sums."""
     try:
         before, after = (contributions(run.loaded, run.trace, answer, against=other) for run in (first, second))
     except UserError:  # post-norm
         return None
     shares = ((after.values - before.values) / change).tolist()
-    return dict(zip(after.names, shares, strict=True)) | {"end": (after.constant - before.constant) / change}
+    return dict(zip(after.names, shares, strict=True)) | {"unembedding": (after.constant - before.constant) / change}
 
 
-def _layer_shares(joined: PartPatches, swapped: PartPatches, direct: dict[str, float] | None) -> list[ChangeShare]:
+def _layer_shares(
+    joined: PartPatches, swapped: PartPatches | None, direct: dict[str, float] | None
+) -> list[ChangeShare]:
     """Each layer's share is what the join after it brings back more than the join before it."""
-    weights = dict(zip(swapped.names, swapped.restored.tolist(), strict=True))
+    weights = _by_name(swapped)
     kept = [0.0, *joined.restored.tolist(), 1.0]
-    names = ["embedding", *(f"layer {layer}" for layer in range(len(joined.names) - 1)), "end"]
+    names = ["embedding", *(f"layer {layer}" for layer in range(len(joined.names) - 1)), "unembedding"]
     own = [None if direct is None else _of_layer(direct, name) for name in names]
     return [
         ChangeShare(name, share, kept[number + 1] - kept[number], weights.get(name))
@@ -252,19 +256,25 @@ def _layer_shares(joined: PartPatches, swapped: PartPatches, direct: dict[str, f
     ]
 
 
-def _of_layer(direct: dict[str, float], name: str) -> float:
+def _of_layer(direct: Shares, name: str) -> float:
     if not name.startswith("layer "):
         return direct[name]
     layer = name.removeprefix("layer ")
     return sum(share for part_name, share in direct.items() if part_name.partition(".")[2] == layer)
 
 
-def _part_shares(patched: PartPatches, swapped: PartPatches, direct: dict[str, float] | None) -> list[ChangeShare]:
-    weights = dict(zip(swapped.names, swapped.restored.tolist(), strict=True))
+def _part_shares(
+    patched: PartPatches, swapped: PartPatches | None, direct: dict[str, float] | None
+) -> list[ChangeShare]:
+    weights = _by_name(swapped)
     return [
         ChangeShare(name, None if direct is None else direct[name], share, weights.get(name))
         for name, share in zip(patched.names, patched.restored.tolist(), strict=True)
     ]
+
+
+def _by_name(patches: PartPatches | None) -> Shares:
+    return {} if patches is None else dict(zip(patches.names, patches.restored.tolist(), strict=True))
 
 
 def _ranked(shares: list[ChangeShare]) -> tuple[ChangeShare, ...]:
@@ -277,7 +287,7 @@ def _logprobs(run: ModelRun, stream: Tensor) -> Tensor:
 
 def _name(run: ModelRun) -> str:
     loaded = run.loaded
-    return f"{loaded.stage} of {loaded.run} at step {loaded.step:,}" if loaded.step else str(loaded.run)
+    return f"{loaded.stage} of {loaded.run} at step {loaded.step:,}" if loaded.step else loaded.run.name
 
 
 def _row(share: ChangeShare) -> list[str]:

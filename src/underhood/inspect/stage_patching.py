@@ -304,4 +304,4 @@ def _part_of(name: str, model: Decoder) -> str:
         return f"{next(kind for kind in kinds if module.startswith(kind))}.{layer}"
     if name.startswith(("embed.", "position_embed.")):
         return "embedding"
-    return "end"
+    return "unembedding"
