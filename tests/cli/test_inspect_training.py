@@ -36,6 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["--through", "--view", "attention", "--layer", "1"],
         ["--through", "--view", "parts", "--other", "e"],
         ["--through", "--view", "loss", "--stage", "base"],
+        ["--through", "--view", "induction"],
         ["--compare", "base"],
         ["--compare", "base", "--view", "patch"],
         ["--compare", "sft", "--position", "2", "--answer", "a", "--other", "e"],
@@ -92,7 +93,7 @@ def test_a_snapshot_is_something_to_compare_with(run: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--through", "--view", "patch"], "expected lens, attention, parts, loss"),
+        (["--through", "--view", "patch"], "expected lens, attention, parts, loss, induction"),
         (["--through", "--stage", "sft"], "one checkpoint"),
         (["--compare", "bsae"], "Did you mean base?"),
         (["--compare", "dpo"], "say the same"),

@@ -14,15 +14,19 @@ from underhood.core.checkpoint import module_tensors, newest, read_checkpoint, w
 from underhood.core.config import to_json
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
+from underhood.inspect.induction import induction_scores
 from underhood.inspect.lens import logit_lens
+from underhood.inspect.probes import probe_layers
 from underhood.inspect.through_training import TraceView, checkpoint_models, saved_models, through_training
 from underhood.inspect.trace import Trace, trace
 from underhood.inspect.training_views import (
+    induction_view,
     lens_view,
     logits_view,
     loss_view,
     pattern_view,
     probability_view,
+    probe_view,
     rank_view,
 )
 from underhood.models.decoder import Decoder
@@ -119,6 +123,19 @@ def test_ready_made_views_say_what_the_views_of_one_model_say(run: Path):
     assert torch.allclose(last(loss_view()), expected, atol=1e-5)  # type: ignore[arg-type]
     wanted = logits_TV[2].log_softmax(dim=-1)[[5, 9]]
     assert torch.allclose(last(probability_view([5, 9], position=2)), wanted, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_induction_and_probes_are_those_of_each_checkpoint(run: Path):
+    scores = through_training(run, PROMPT, induction_view(length=8), stages=["dpo"])
+    alone = induction_scores(underhood.load(run), length=8)
+    assert torch.equal(scores.values[-1].induction, alone.induction)
+    assert not torch.equal(scores.values[0].induction, alone.induction)
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randint(0, 200, (20, 12), generator=generator).tolist()
+    labels = [[id % 2 for id in window] for window in windows]
+    probes = through_training(run, PROMPT, probe_view(windows, labels, sites=["residual.1"]), stages=["dpo"])
+    [expected] = probe_layers(underhood.load(run), windows, labels, sites=["residual.1"])
+    assert probes.values[-1][0].accuracy == expected.accuracy
 
 
 def test_any_function_is_a_view(run: Path):

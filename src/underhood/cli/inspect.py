@@ -23,7 +23,7 @@ class Args(ModelOptions):
     --compare STAGE: what another stage or model does otherwise, and what in it
     accounts for that; with --view patch, its values put into this one's run.
     --through: the view at every checkpoint that a run has kept of its training;
-    lens, attention, parts, or loss (the surprise at each token).
+    lens, attention, parts, induction, or loss (the surprise at each token).
     --view attribution: what each token of the prompt counts for the score.
     --view ablate: which heads and neurons the score needs.
     --view steer: the text, led toward --toward and away from --against.

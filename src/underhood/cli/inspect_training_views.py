@@ -21,7 +21,7 @@ from underhood.inspect.lens import logit_lens
 from underhood.inspect.stage_patching import SITES, ModelRun, patch_stage_residual
 from underhood.inspect.through_training import ThroughTraining, TraceView, through_training
 from underhood.inspect.trace import Trace, pieces_of, trace
-from underhood.inspect.training_views import lens_view, loss_view, pattern_view, rank_view
+from underhood.inspect.training_views import induction_view, lens_view, loss_view, pattern_view, rank_view
 from underhood.ui.sparkline import sparkline
 from underhood.ui.terminal import table
 
@@ -129,6 +129,36 @@ def through_loss(loaded: LoadedModel, args: ViewOptions) -> View:
         out.print(_curves(("", "token"), curves))
 
     return _facts(history, [{"bits": bits_T.tolist()} for bits_T in bits_CT]), show
+
+
+def through_induction(loaded: LoadedModel, args: ViewOptions) -> View:
+    """Heads becoming induction heads: their scores on repeated random tokens, checkpoint by checkpoint."""
+    history = _history(loaded, args, induction_view())
+    last = history.values[-1]
+    strongest = last.strongest(count=max(args.top, LEAST_SHOWN))
+
+    def show(out: Console) -> None:
+        out.print(f"{len(history)} checkpoints, {history.labels[0]} to {history.labels[-1]}", style="bold")
+        out.print("How much each head takes from the token after the earlier occurrence of its own,")
+        out.print("in random tokens that are read twice; the strongest heads at the end:")
+        out.print()
+        curves = [
+            (
+                (str(layer), str(head)),
+                [float(each.induction[last.layers.index(layer), head]) for each in history.values],
+            )
+            for layer, head, _ in strongest
+        ]
+        out.print(_curves(("layer", "head"), curves))
+        out.print()
+        gains = [each.first_loss - each.second_loss for each in history.values]
+        out.print(f"Repetition saves {gains[0]:.2f} nats per token at first, and {gains[-1]:.2f} at last.")
+
+    values = [
+        {"induction": each.induction.tolist(), "first_loss": each.first_loss, "second_loss": each.second_loss}
+        for each in history.values
+    ]
+    return _facts(history, values) | {"layers": last.layers}, show
 
 
 def compared(loaded: LoadedModel, args: ViewOptions) -> View:
@@ -311,5 +341,6 @@ THROUGH_VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
     "attention": through_attention,
     "parts": through_parts,
     "loss": through_loss,
+    "induction": through_induction,
 }
 """By the name of ``--view``, with ``--through``."""

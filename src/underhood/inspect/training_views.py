@@ -9,7 +9,9 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
+from underhood.inspect.induction import InductionScores, induction_scores
 from underhood.inspect.lens import Lens, logit_lens, read_out
+from underhood.inspect.probes import ProbeResult, probe_layers
 from underhood.inspect.through_training import TraceView
 from underhood.inspect.trace import Trace
 
@@ -68,6 +70,31 @@ def pattern_view(heads: Sequence[tuple[int, int]]) -> TraceView[Tensor]:
     layers = sorted({layer for layer, _ in heads})
     sites = tuple(f"{kind}.{layer}" for layer in layers for kind in ("query", "key"))
     return TraceView(sites, lambda _, trace: torch.cat([trace.pattern(layer, [head]) for layer, head in heads]))
+
+
+def induction_view(*, length: int = 50, seed: int = 0) -> TraceView[InductionScores]:
+    """The induction scores of all heads; the prompt plays no part. See `inspect.induction.induction_scores`.
+
+    Args:
+        length: random tokens that are repeated; fewer where the context is too short for them.
+    """
+
+    def scores(loaded: LoadedModel, _: Trace) -> InductionScores:
+        room = (loaded.decoder.context_length - len(loaded.prompt_ids(""))) // 2
+        return induction_scores(loaded, length=min(length, room), seed=seed)
+
+    return TraceView((), scores)
+
+
+def probe_view(
+    windows: Sequence[Sequence[int]], labels: Sequence[Sequence[int | None]], *, sites: Sequence[str] = ("residual",)
+) -> TraceView[list[ProbeResult]]:
+    """The accuracy of linear probes, trained anew at every checkpoint; the prompt plays no part.
+
+    Args:
+        windows, labels, sites: see `inspect.probes.probe_layers`.
+    """
+    return TraceView((), lambda loaded, _: list(probe_layers(loaded, windows, labels, sites=sites)))
 
 
 def logits_view() -> TraceView[Tensor]:
