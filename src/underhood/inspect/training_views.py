@@ -91,10 +91,12 @@ def probe_view(
 ) -> TraceView[list[ProbeResult]]:
     """The accuracy of linear probes, trained anew at every checkpoint; the prompt plays no part.
 
+    The first checkpoint of a build is untrained: it is the arm that the others are compared with.
+
     Args:
         windows, labels, sites: see `inspect.probes.probe_layers`.
     """
-    return TraceView((), lambda loaded, _: list(probe_layers(loaded, windows, labels, sites=sites)))
+    return TraceView((), lambda loaded, _: probe_layers(loaded, windows, labels, sites=sites, untrained=False))
 
 
 def logits_view() -> TraceView[Tensor]:
