@@ -240,7 +240,7 @@ def test_soft_capped_scores_are_not_shift_invariant(tmp_path: Path):
     raw_V = torch.linspace(-cap, cap, 120)
     before, after = ((cap * ((raw_V + shift) / cap).tanh()).log_softmax(dim=-1) for shift in (0.0, 5.0))
     assert float(divergence(after, before)) > 0.01  # without a cap it would be 0
-    # So what is followed is log-probabilities, which the cap has bent, and not the scores that parts add up to.
+    # So log-probabilities are followed, which the cap has bent, and not the scores that parts add up to.
     loaded.decoder.unembed.weight.data *= 200
     runs = run_of(loaded), run_of(changed(loaded, lambda name: name.startswith(("embed", "unembed"))))
     changes = find_changes(*runs)

@@ -1,4 +1,4 @@
-"""What traces and views show in a notebook: escaped, with their own numbers, without a request."""
+"""Notebook displays of traces and views: escaped, with their own numbers, without a request."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ def checkpoint_models(
 ) -> Iterator[tuple[SavedModel, LoadedModel]]:
     """Each checkpoint of a run with its model.
 
-    Checkpoints of the same shape share one module, whose weights the next one overwrites: what is kept of a model must
-    be computed before the next one is asked for.
+    Checkpoints of the same shape share one module, whose weights the next one overwrites: compute all that you
+    keep of a model before you ask for the next one.
 
     Args:
         stages: as for `saved_models`.
@@ -179,7 +179,7 @@ def through_training(
 
     Args:
         prompt: a text, or token ids.
-        view: what is wanted of a model and its trace of the prompt. It may keep numbers, but not the model, whose
+        view: a function of a model and its trace of the prompt. It may keep numbers, but not the model, whose
             weights change (see `checkpoint_models`).
         sites: that are traced; None means those of a `TraceView`, and ``residual`` for any other function.
         stages: names of the models that are wanted, e.g. ``["base"]``; None means all.
