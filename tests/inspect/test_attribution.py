@@ -107,6 +107,14 @@ def test_a_baseline_is_stated_and_used(baseline: Any, loaded: LoadedModel):
     assert {"zero": "zero", "mean": "mean"}.get(baseline, "id 3") in result.baseline
 
 
+def test_a_held_token_counts_for_nothing_and_starts_as_it_is(loaded: LoadedModel):
+    result = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=2, held=[0, 4])
+    start_TD = loaded.decoder.embed(torch.tensor([IDS[0], 9, 9, 9, IDS[4], *[9] * 7]))
+    assert result.baseline_score == pytest.approx(float(from_embeddings(loaded)(start_TD[None])[0]), abs=1e-5)
+    assert result.values[[0, 4]].tolist() == [0.0, 0.0]
+    assert result.baseline.endswith("held")
+
+
 def test_batches_of_steps_change_nothing(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     whole = integrated_gradients(llama, IDS, TARGET, steps=7)
     assert steps_per_batch(llama.decoder, len(IDS)) >= 7
@@ -159,7 +167,7 @@ def test_every_method_hits_a_planted_cause_and_random_does_not(tmp_path: Path):
     loaded, prompts = recall_model(tmp_path), recall_prompts(40)
     causes = [cause for _, cause, _, _ in prompts]
     results = [
-        attribute(loaded, ids, Target(token=value, against=other), steps=8, replacement=0)
+        attribute(loaded, ids, Target(token=value, against=other), steps=8, held=(), replacement=0)
         for ids, _, value, other in prompts
     ]
     for method in range(4):
@@ -233,6 +241,7 @@ def test_quadratures_integrate_what_they_must(steps: int):
         (lambda model: integrated_gradients(model, IDS, TARGET, rule="simpson"), "no quadrature 'simpson'"),
         (lambda model: integrated_gradients(model, IDS, TARGET, baseline="noise"), "no baseline 'noise'"),
         (lambda model: integrated_gradients(model, IDS, TARGET, baseline=500), "no token 500"),
+        (lambda model: integrated_gradients(model, IDS, TARGET, held=[12]), "a held position is out of range"),
         (lambda model: occlusion(model, IDS, TARGET, replacement=-1), "no token -1"),
         (lambda model: deletion_curve(model, occlusion(model, IDS, TARGET), orders=1), "orders is out of range"),
     ],

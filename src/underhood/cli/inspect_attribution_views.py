@@ -29,7 +29,7 @@ def attribution_view(loaded: LoadedModel, args: ViewOptions) -> View:
     """Gradient × input, integrated gradients and occlusion of the prompt's tokens, with deletion curves."""
     recorded, target, words = _target(loaded, args)
     replacement = None if args.replacement is None else token_id(loaded, args.replacement, "--replacement")
-    results = attribute(loaded, recorded.ids, target, replacement=replacement, baseline="mean")
+    results = attribute(loaded, recorded.ids, target, replacement=replacement)
     curves, raised = (
         deletion_curves(loaded, results, replacement=replacement, insertion=back, orders=ORDERS)
         for back in (False, True)
@@ -42,8 +42,10 @@ def attribution_view(loaded: LoadedModel, args: ViewOptions) -> View:
         heads = ["token", "gradient × input", "signed", "integrated", "occlusion"]
         out.print(table(heads, _token_rows(results)))
         out.print()
-        out.print(f"Mean {words} while tokens are replaced by {curves[0].replacement}, the first-ranked first")
-        out.print("(deletion: low is good), or put back (insertion: high is good):")
+        out.print(
+            f"Its mean while {curves[0].replacement} replaces the tokens, the highest first (deletion, low is good),"
+        )
+        out.print("and while they are put back (insertion, high is good):")
         out.print()
         rows = [[curve.method, curve.area, back.area] for curve, back in zip(curves, raised, strict=True)]
         rows.append(["random orders", curves[0].random_area, raised[0].random_area])
@@ -119,7 +121,7 @@ def _target(loaded: LoadedModel, args: ViewOptions) -> tuple[Trace, Target, str]
     position = position_in(recorded, args.position)
     token = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
     against = token_id(loaded, args.other, "--other") if args.other else None
-    target = Target(token=token, against=against, position=position)
+    target = Target(token=token, against=against, position=position, logprob=True)  # a logit alone may shift with all
     return recorded, target, target.named(pieces_of(loaded, [token, token if against is None else against]))
 
 

@@ -131,6 +131,7 @@ def integrated_gradients(
     baseline: Baseline = "zero",
     steps: int = 32,
     rule: Quadrature = "gauss-legendre",
+    held: Sequence[int] = (),
 ) -> Attribution:
     """Integrated gradients over the straight path from a baseline embedding to each token's (Sundararajan et al. 2017).
 
@@ -141,16 +142,23 @@ def integrated_gradients(
         baseline: the zero vector, the mean of the vocabulary's embeddings, or a token's id.
         steps: points at which the gradient is taken.
         rule: quadrature of the integral.
+        held: positions whose embeddings stay as they are. Many models make the first token an attention sink with a
+            residual stream a hundred times as long as the others' (Sun et al. 2024, "Massive activations"). Where a
+            path takes that token away, the score jumps, and no number of steps is enough: `Attribution.error` tells.
 
     Raises:
-        UserError: steps or rule out of range; or as `gradients`.
+        UserError: steps, rule or a held position out of range; or as `gradients`.
     """
     model, ids = loaded.decoder, explained_prompt(loaded, prompt, target)
     require_differentiable(model)
     nodes, weights = quadrature(rule, steps)
     embedded_TD, positions = _embedded(model, ids)
     vector_D, words = _baseline(loaded, baseline)
-    difference_TD = embedded_TD - vector_D
+    start_TD = vector_D.repeat(len(ids), 1)
+    for position in held:
+        check_count(position, "a held position", 0, len(ids) - 1)
+        start_TD[position] = embedded_TD[position]
+    difference_TD = embedded_TD - start_TD
     mean_TD = torch.zeros_like(difference_TD)
     size = steps_per_batch(model, len(ids))
     for start in range(0, steps, size):
@@ -158,17 +166,20 @@ def integrated_gradients(
             torch.tensor(each[start : start + size], dtype=mean_TD.dtype, device=mean_TD.device)
             for each in (nodes, weights)
         )
-        path_BTD = vector_D + alpha_B11[:, None, None] * difference_TD
+        path_BTD = start_TD + alpha_B11[:, None, None] * difference_TD
         slope_BTD, _ = _slopes(model, path_BTD, positions, target)
         mean_TD += torch.einsum("b,btd->td", weight_B, slope_BTD)
     with torch.no_grad():
-        ends_2TD = torch.stack([vector_D.expand_as(embedded_TD), embedded_TD]) + positions
+        ends_2TD = torch.stack([start_TD, embedded_TD]) + positions
         baseline_score, score = target.of(logits_from(model, 0, ends_2TD)).tolist()
+    pieces = pieces_of(loaded, ids)
+    if held:
+        words += f", with {', '.join(pieces[position] for position in held)} held"
     return Attribution(
         method="integrated gradients",
         target=target,
         ids=tuple(ids),
-        pieces=pieces_of(loaded, ids),
+        pieces=pieces,
         values=(mean_TD * difference_TD).sum(dim=-1).cpu(),
         score=score,
         baseline=words,
@@ -210,15 +221,22 @@ def attribute(
     prompt: str | Sequence[int],
     target: Target,
     *,
-    baseline: Baseline = "zero",
-    steps: int = 32,
+    baseline: Baseline = "mean",
+    steps: int = 64,
+    held: Sequence[int] = (0,),
     replacement: int | None = None,
 ) -> tuple[Attribution, ...]:
-    """All methods for one target: gradient × input (norm, signed), integrated gradients, occlusion."""
+    """All methods for one target: gradient × input (norm, signed), integrated gradients, occlusion.
+
+    Args:
+        baseline, steps, held: of integrated gradients; the first token is held unless it is the only one.
+        replacement: of occlusion.
+    """
+    held = held if len(explained_prompt(loaded, prompt, target)) > 1 else ()
     return (
         gradient_times_input(loaded, prompt, target),
         gradient_times_input(loaded, prompt, target, norm=False),
-        integrated_gradients(loaded, prompt, target, baseline=baseline, steps=steps),
+        integrated_gradients(loaded, prompt, target, baseline=baseline, steps=steps, held=held),
         occlusion(loaded, prompt, target, replacement=replacement),
     )
 

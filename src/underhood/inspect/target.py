@@ -53,8 +53,9 @@ class Target:
         Args:
             pieces: the token as text, and the other one.
         """
-        kind = "log-probability" if self.logprob else "logit"
-        return f"{kind} of {pieces[0]}" + ("" if self.against is None else f" minus that of {pieces[1]}")
+        if self.against is not None:
+            return f"logit of {pieces[0]} minus that of {pieces[1]}"
+        return f"{'log-probability' if self.logprob else 'logit'} of {pieces[0]}"
 
 
 def explained_prompt(loaded: LoadedModel, prompt: str | Sequence[int], target: Target) -> list[int]:
