@@ -20,8 +20,8 @@ SHARP = 10.0
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Which person plays which sport, and the directions that stand for names and sports.
+class SportFacts:
+    """Which person plays which sport, and the directions of names and sports.
 
     Attributes:
         first, last: directions of the names.
@@ -47,7 +47,7 @@ class Facts:
         return every[torch.tensor([tuple(person) not in known for person in every.tolist()])]
 
 
-def random_facts(facts: int, *, names: int, sports: int, dimensions: int, seed: int) -> Facts:
+def random_facts(facts: int, *, names: int, sports: int, dimensions: int, seed: int) -> SportFacts:
     """People with names and sports at random; all directions have length 1."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(2 * names + sports, dimensions, generator=generator)
@@ -55,11 +55,11 @@ def random_facts(facts: int, *, names: int, sports: int, dimensions: int, seed: 
     first, last, sport = directions.split([names, names, sports])
     chosen = torch.randperm(names * names, generator=generator)[:facts]
     answers = torch.randint(sports, (facts,), generator=generator)
-    return Facts(first, last, sport, torch.stack([chosen // names, chosen % names], dim=1), answers)
+    return SportFacts(first, last, sport, torch.stack([chosen // names, chosen % names], dim=1), answers)
 
 
 @torch.no_grad()
-def written_store(facts: Facts, *, threshold: bool = True) -> MLP:
+def written_store(facts: SportFacts, *, threshold: bool = True) -> MLP:
     """An MLP with one neuron for each fact, its weights written by hand; without `threshold` the biases are 0."""
     width = facts.first.shape[1]
     mlp = MLPSpec(d_ff=len(facts.people), activation="relu").build(width)
@@ -70,7 +70,7 @@ def written_store(facts: Facts, *, threshold: bool = True) -> MLP:
     return mlp
 
 
-def trained_store(facts: Facts, neurons: int, *, steps: int, seed: int) -> MLP:
+def trained_store(facts: SportFacts, neurons: int, *, steps: int, seed: int) -> MLP:
     """An MLP that learns the facts by gradient descent (Adam, cross-entropy over the sports)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -91,13 +91,13 @@ def written(mlp: MLP, x_MD: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
 
 
 @torch.no_grad()
-def scores(mlp: MLP, facts: Facts, people: Int[Tensor, "M 2"]) -> Float[Tensor, "M S"]:
+def scores(mlp: MLP, facts: SportFacts, people: Int[Tensor, "M 2"]) -> Float[Tensor, "M S"]:
     """How much of each sport's direction the MLP writes for these people."""
     return written(mlp, facts.vectors(people)) @ facts.sports.T
 
 
 @torch.no_grad()
-def scores_without_each(mlp: MLP, facts: Facts) -> Float[Tensor, "U F S"]:
+def scores_without_each(mlp: MLP, facts: SportFacts) -> Float[Tensor, "U F S"]:
     """The scores of every fact when neuron u is silent, for each of U neurons."""
     units_FU = mlp.up(facts.vectors(facts.people)).relu()
     each_US = mlp.down.weight.T @ facts.sports.T

@@ -12,7 +12,7 @@ interactive((kit) => {
   const drawing = kit.drawing({ height: 300 });
 
   function softmax(direction) {
-    const [x, y] = [Math.cos, Math.sin].map((part) => length.value * part((direction * Math.PI) / 180));
+    const [x, y] = [Math.cos, Math.sin].map((wave) => length.value * wave((direction * Math.PI) / 180));
     const scores = WORDS.map(([, right, up]) => Math.exp(x * right + y * up));
     const sum = scores.reduce((total, score) => total + score, 0);
     return scores.map((score) => score / sum);
@@ -25,7 +25,7 @@ interactive((kit) => {
     set("wrong", chances[1] + chances[2]);
     set("law", (chances[0] * chances[3]) / (chances[1] * chances[2]));
     const width = drawing.clear();
-    const at = (x, y) => [width / 2 + x * Math.min(150, width / 2 - 90), 150 - 95 * y];
+    const at = (x, y) => [width / 2 + x * Math.min(150, width / 2 - 96), 150 - 95 * y];
     const corners = [WORDS[0], WORDS[1], WORDS[3], WORDS[2]].map(([, x, y]) => at(x, y).join(" "));
     drawing.add("path", { class: "rule", d: `M${corners.join("L")}Z` });
     WORDS.forEach(([word, x, y], number) => {
@@ -35,7 +35,7 @@ interactive((kit) => {
       drawing.add("text", { x: left + 42 * x, y: top + 4, "text-anchor": x > 0 ? "start" : "end", class: "strong" }, word);
     });
     const arrow = (direction, share, hue) => {
-      const [x, y] = [Math.cos, Math.sin].map((part) => (length.value / 6) * part((direction * Math.PI) / 180));
+      const [x, y] = [Math.cos, Math.sin].map((wave) => (length.value / 6) * wave((direction * Math.PI) / 180));
       if (share > 0) drawing.add("path", { class: `curve-line hue-${hue}`, d: `M${at(0, 0).join(" ")}L${at(x, y).join(" ")}`, opacity: 0.3 + 0.7 * share });
     };
     arrow(angle.value, 1 - second.value, 2);

@@ -24,13 +24,13 @@ interactive((kit) => {
     set("matrices", matrices, matrices.toLocaleString("en"));
     set("mlp", (8 * L * D * D) / total, `${inWords((800 * L * D * D) / total)} %`);
     set("bytes", (2 * total) / 1e9);
-    const room = drawing.clear() - 260;
+    const room = drawing.clear() - 270;
     kinds.forEach(([name, count, size], row) => {
       const y = 6 + 28 * row;
       const share = (count * size) / total;
-      drawing.add("text", { x: 86, y: y + 14, "text-anchor": "end", class: "strong" }, name);
-      drawing.add("rect", { class: `fill hue-${name.startsWith("MLP") ? 0 : name.endsWith("embedding") ? 6 : 1}`, x: 94, y, width: Math.max(1, 3 * room * share), height: 19 });
-      drawing.add("text", { x: 102 + Math.max(1, 3 * room * share), y: y + 14 }, `${count.toLocaleString("en")} × ${size.toLocaleString("en")}`);
+      drawing.add("text", { x: 96, y: y + 14, "text-anchor": "end", class: "strong" }, name);
+      drawing.add("rect", { class: `fill hue-${name.startsWith("MLP") ? 0 : name.endsWith("embedding") ? 6 : 1}`, x: 104, y, width: Math.max(1, 3 * room * share), height: 19 });
+      drawing.add("text", { x: 112 + Math.max(1, 3 * room * share), y: y + 14 }, `${count.toLocaleString("en")} × ${size.toLocaleString("en")}`);
     });
   };
 });

@@ -1,0 +1,1 @@
+"""Milestone: Which token was it?"""
