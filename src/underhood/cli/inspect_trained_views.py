@@ -24,8 +24,11 @@ from underhood.inspect.trace import trace
 from underhood.inspect.tuned_lens import TunedLens, load_tuned_lens, train_tuned_lens, tuned_lens
 from underhood.ui.terminal import console, table
 
-TRAINING_CHARACTERS = 120_000
-EXAMPLE_CHARACTERS = 30_000
+LENS_CHARACTERS, LENS_STEPS, LENS_BATCH = 40_000, 120, 64
+"""For some minutes with SmolLM2: each step works out the scores of the whole vocabulary for every layer."""
+
+AUTOENCODER_CHARACTERS = 120_000
+EXAMPLE_CHARACTERS = 16_000
 FEATURES_PER_DIMENSION, FEATURES_MAX = 4, 2048
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -113,9 +116,12 @@ def _tuned_lens_of(loaded: LoadedModel, args: ViewOptions) -> TunedLens:
     file = _trained_file(args, "a tuned lens")
     if file.exists():
         return load_tuned_lens(file, loaded)
-    steps = 250
     lens = train_tuned_lens(
-        loaded, corpus_texts(args, TRAINING_CHARACTERS), steps=steps, progress=_telling("tuned lens", steps)
+        loaded,
+        corpus_texts(args, LENS_CHARACTERS),
+        steps=LENS_STEPS,
+        batch_size=LENS_BATCH,
+        progress=_telling("tuned lens", LENS_STEPS),
     )
     lens.save(file)
     return lens
@@ -133,7 +139,7 @@ def _autoencoder_of(loaded: LoadedModel, args: ViewOptions) -> SparseAutoencoder
     training = AutoencoderTraining(features=features, k=max(4, min(32, width // 24)), steps=1500, batch_size=256)
     autoencoder = train_on_site(
         loaded,
-        corpus_texts(args, TRAINING_CHARACTERS),
+        corpus_texts(args, AUTOENCODER_CHARACTERS),
         f"residual.{args.layer or 0}",
         training,
         progress=_telling("sparse autoencoder", training.steps),
