@@ -1,4 +1,4 @@
-"""Induction scores of heads that are built to look at one place, and of the copying start."""
+"""Induction scores of heads that are built to look at a single token, and of the copying start."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def test_scores_are_read_from_transformers_attentions(family: str, tmp_path: Pat
         done = peer(sequences, output_attentions=True, use_cache=False)
     layers = [weights_BHTT.mean(dim=0) for weights_BHTT in done.attentions]
     for layer, weights_HTT in enumerate(layers):
-        expected = sum(weights_HTT[:, place, place - 5] for place in range(6, 12)) / 6
+        expected = sum(weights_HTT[:, token, token - 5] for token in range(6, 12)) / 6
         assert torch.allclose(scores.induction[layer], expected, atol=1e-4)
     logprobs_BTV = done.logits.log_softmax(dim=-1)
-    loss = -sum(logprobs_BTV[row, place, sequences[row, place + 1]] for row in range(2) for place in range(6, 11)) / 10
+    loss = -sum(logprobs_BTV[row, token, sequences[row, token + 1]] for row in range(2) for token in range(6, 11)) / 10
     assert scores.second_loss == pytest.approx(float(loss), abs=1e-4)
 
 

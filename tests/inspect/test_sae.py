@@ -129,8 +129,8 @@ def test_examples_are_the_strongest_tokens_of_different_windows(loaded: LoadedMo
         )
         expected = [strength for strength in by_window[:3] if strength > 0]
         assert [example.strength for example in of_feature.examples] == pytest.approx(expected)
-    place = int(torch.where(chosen == examples[0].feature, strengths, 0.0).amax(dim=1).argmax())
-    raw = loaded.tokenizer.decode_bytes([int(values.ids[place])]).decode("utf-8", "replace")
+    token = int(torch.where(chosen == examples[0].feature, strengths, 0.0).amax(dim=1).argmax())
+    raw = loaded.tokenizer.decode_bytes([int(values.ids[token])]).decode("utf-8", "replace")
     assert examples[0].examples[0].token.replace("·", " ") == raw
 
 

@@ -1,6 +1,6 @@
 """Views of ``underhood inspect`` that need training first: the tuned lens, and features of a sparse autoencoder.
 
-What was trained is kept in the file that ``--trained`` names, and read from there the next time.
+The result is kept in the file that ``--trained`` names, and read from there the next time.
 """
 
 from __future__ import annotations

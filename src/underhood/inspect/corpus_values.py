@@ -56,7 +56,7 @@ def token_windows(
 ) -> list[list[int]]:
     """The texts as windows of at most `length` tokens.
 
-    A text's first window is opened as in the model's training; what is left of a text is kept from two tokens up.
+    A text's first window is opened as in the model's training; the rest of a text is kept if it has two tokens or more.
 
     Args:
         count: the most windows that are wanted; None means all.

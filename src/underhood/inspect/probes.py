@@ -179,7 +179,7 @@ def probe_layers(
 
 @torch.no_grad()
 def untrained_like(loaded: LoadedModel, *, seed: int = 0) -> LoadedModel:
-    """The same model with the entries of every weight in random order: its scales remain, what it learnt is gone.
+    """The same model with the entries of every weight in random order: its scales remain, its knowledge is gone.
 
     A freshly initialised model would not do: here the matrices that write to the residual stream begin at zero.
     """

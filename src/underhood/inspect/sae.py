@@ -1,6 +1,6 @@
 """Sparse autoencoder with TopK activation: activations as sums of a few of many features (Gao et al. 2024).
 
-A layer has more features than dimensions, so that a single unit stands for several. The autoencoder writes each
+A layer has more features than dimensions, so that a single unit has to serve several. The autoencoder writes each
 activation with k of M directions. Its inputs are centred and scaled to a mean square of 1 for each dimension, so that
 the same settings do for every layer; the decoder's directions have length 1, so that a feature's strength is its size.
 """

@@ -1,6 +1,6 @@
 """Maximally activating examples: where in a corpus a feature of a sparse autoencoder is strongest.
 
-A feature is a direction; what it means is read from the tokens on which it is strong, with their context (Bricken et
+A feature is a direction; its meaning is read from the tokens on which it is strong, with their context (Bricken et
 al. 2023). Its density, the share of all tokens that use it, tells a rare feature from one that is always on.
 """
 
@@ -93,8 +93,8 @@ def feature_examples(
     results = []
     for number in features:
         strength_N = torch.where(chosen_Nk == number, strengths_Nk, 0.0).amax(dim=1)
-        places = _strongest_of_windows(strength_N, values, count)
-        shown = [_example(loaded, windows, values, place, float(strength_N[place]), context) for place in places]
+        tokens = _strongest_of_windows(strength_N, values, count)
+        shown = [_example(loaded, windows, values, token, float(strength_N[token]), context) for token in tokens]
         results.append(FeatureExamples(number, float(density_M[number]), tuple(shown)))
     return results
 
@@ -109,27 +109,27 @@ def corpus_features(autoencoder: SparseAutoencoder, values: CorpusValues) -> tup
 
 def _strongest_of_windows(strength_N: Tensor, values: CorpusValues, count: int) -> list[int]:
     """The strongest tokens, one of each window, so that a single text does not fill the list."""
-    places: list[int] = []
+    tokens: list[int] = []
     seen: set[int] = set()
-    for place in strength_N.argsort(descending=True).tolist():
-        if strength_N[place] <= 0 or len(places) == count:
+    for token in strength_N.argsort(descending=True).tolist():
+        if strength_N[token] <= 0 or len(tokens) == count:
             break
-        window = int(values.windows[place])
+        window = int(values.windows[token])
         if window not in seen:
             seen.add(window)
-            places.append(place)
-    return places
+            tokens.append(token)
+    return tokens
 
 
 def _example(
     loaded: LoadedModel,
     windows: Sequence[Sequence[int]],
     values: CorpusValues,
-    place: int,
+    token: int,
     strength: float,
     context: int,
 ) -> FeatureExample:
-    window, position = windows[int(values.windows[place])], int(values.positions[place])
+    window, position = windows[int(values.windows[token])], int(values.positions[token])
     pieces = pieces_of(loaded, window[max(0, position - context) : position + context + 1])
     middle = min(position, context)
     return FeatureExample("".join(pieces[:middle]), pieces[middle], "".join(pieces[middle + 1 :]), strength)
