@@ -19,7 +19,7 @@ from tiny_run import make_run
 
 from needs import REPOSITORY
 from underhood.ui import formatting
-from underhood.web.pages_api import POLICY, SHARED
+from underhood.web.page_files import POLICY, SHARED
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
 PLACES = {

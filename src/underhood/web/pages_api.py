@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -20,27 +19,14 @@ from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.stages import stages_of, steps_on_disk
 from underhood.models.base import parameter_count
 from underhood.recipes.stages.display import model_hue, page_data, stage_css
-from underhood.ui.theme import asset
 from underhood.web.checkpoint_samples import CheckpointSamples
-from underhood.web.errors import ApiError
+from underhood.web.page_files import HEADERS, STATIC, TYPES, page_file, static_router
 from underhood.web.registry import ModelRegistry, Served
 from underhood.web.retrieval import retrieve
 from underhood.web.run_views import Runs
 from underhood.web.suggestions import suggestions, summary_of
 from underhood.web.token_view import MOST_TOP, answer_ids, ids_by_bytes, prompt_of, score
 
-STATIC = Path(__file__).parent / "static"
-SHARED = ("tokens.css", "base.css", "theme.js")
-"""Files of the theme that every page uses."""
-
-TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 REPORT_HEADERS = HEADERS | {"Content-Security-Policy": "sandbox allow-scripts allow-downloads"}
 """A report holds its own policy; the sandbox takes its origin away, so that it could not even ask this server."""
 
@@ -113,19 +99,12 @@ def pages_router(pages: Pages) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     def page() -> Response:
-        return _file(STATIC / "index.html")
+        return page_file(STATIC / "index.html")
 
     for page_path in PLACES:
         router.add_api_route(page_path, page, methods=["GET"])
 
-    @router.get("/static/{path:path}")
-    def static(path: str) -> Response:
-        if path in SHARED:
-            return Response(asset(path), media_type=TYPES[Path(path).suffix], headers=HEADERS)
-        file = (STATIC / path).resolve()
-        if not file.is_relative_to(STATIC.resolve()) or not file.is_file() or file.suffix not in TYPES:
-            raise ApiError(404, f"There is no file {path}.")
-        return _file(file)
+    router.include_router(static_router())
 
     @router.get("/ui/stages")
     def stages() -> dict[str, Any]:
@@ -244,7 +223,3 @@ def _bytes_of(pieces: Sequence[str] | None) -> list[bytes] | None:
         return None if pieces is None else [bytes.fromhex(piece) for piece in pieces]
     except ValueError as error:
         raise UserError("pieces must be bytes in hexadecimal", got=str(error)) from error
-
-
-def _file(file: Path) -> Response:
-    return Response(file.read_bytes(), media_type=f"{TYPES[file.suffix]}; charset=utf-8", headers=HEADERS)

@@ -32,6 +32,11 @@ export async function ask(path, options) {
   return (await request(path, options)).json();
 }
 
+// An answer that is not text.
+export async function askBytes(path, body) {
+  return (await request(path, { body })).arrayBuffer();
+}
+
 // The events of a stream, each parsed; ends with the stream or `[DONE]`.
 export async function* stream(path, body, signal) {
   const response = await request(path, { body, signal });

@@ -1,0 +1,72 @@
+"""Routes of the page that looks into a model, and an application that serves nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from underhood.web import errors
+from underhood.web.inside.subjects import InsideModels
+from underhood.web.inside.views import view
+from underhood.web.page_files import HEADERS, STATIC, page_file, static_router
+from underhood.web.request_normalization import NormalizeRequests
+from underhood.web.security import Gate
+from underhood.web.settings import ServeSettings
+
+PAGE = "/inside"
+MOST_TEXT = 200_000
+
+
+class ViewRequest(BaseModel):
+    """A view of a model with a prompt."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model: str = Field(max_length=400)
+    prompt: str = Field(max_length=MOST_TEXT)
+    view: str = Field(max_length=40)
+    params: dict[str, int | float | str] = Field(default_factory=dict, max_length=20)
+
+
+def inside_router(models: InsideModels, prompt: str) -> APIRouter:
+    """The page, what it starts with, and its views; one is worked out at a time."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(PAGE)
+    def page() -> Response:
+        return page_file(STATIC / "inside.html")
+
+    @router.get("/ui/inside/start")
+    def start() -> dict[str, Any]:
+        return start_facts(models, prompt)
+
+    @router.post("/ui/inside/view")
+    def answer(body: ViewRequest) -> Response:
+        with models.lock:
+            payload = view(models.subject(body.model, body.prompt), body.view, body.params)
+        return Response(payload.to_bytes(), media_type="application/octet-stream", headers=HEADERS)
+
+    return router
+
+
+def start_facts(models: InsideModels, prompt: str) -> dict[str, Any]:
+    """What a page begins with: the models to choose from, the first one, the prompt."""
+    listed = [{"id": choice.id, "stage": choice.stage, "step": choice.step} for choice in models.choices.values()]
+    return {"models": listed, "first": models.first, "prompt": prompt}
+
+
+def create_inside_app(models: InsideModels, prompt: str, settings: ServeSettings) -> FastAPI:
+    """The page alone, behind the same gate as the server's."""
+    app = FastAPI(title="Underhood", docs_url=None, redoc_url=None, openapi_url=None)
+    errors.install(app)
+    app.include_router(inside_router(models, prompt))
+    app.include_router(static_router())
+
+    @app.get("/", include_in_schema=False)
+    def root() -> Response:
+        return Response(status_code=303, headers=HEADERS | {"Location": PAGE})
+
+    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(NormalizeRequests)
+    return app

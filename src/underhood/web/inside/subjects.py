@@ -1,0 +1,194 @@
+"""Subjects of the page: a model (a stage, a checkpoint, another model) with a prompt, opened when it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from underhood.core.errors import UserError
+from underhood.infer.fetch import fetch, model_title
+from underhood.infer.load import LoadedModel, load
+from underhood.infer.stages import stages_of, steps_on_disk
+from underhood.inspect.sites import sites_of
+from underhood.inspect.trace import Trace, prompt_tokens, trace
+from underhood.models.decoder import Decoder
+
+MODELS_KEPT = 3
+SUBJECTS_KEPT = 6
+TRACED = ("residual", "mixer", "feedforward", "query", "key")
+"""What the panels read, recorded in a single pass."""
+
+Key, Value = TypeVar("Key"), TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model that the page can show.
+
+    Attributes:
+        id: in addresses: a stage, a stage with a step (``base@100``), or a model's name.
+        stage: that it is of.
+        step: of training; None for a model of others.
+        path, wanted: what `load` takes.
+    """
+
+    id: str
+    stage: str
+    step: int | None
+    path: Path
+    wanted: str | None = None
+
+
+@dataclass(eq=False)
+class Subject:
+    """A model with a prompt: what every view is of."""
+
+    loaded: LoadedModel
+    choice: ModelChoice
+    prompt: str
+
+    @property
+    def model(self) -> Decoder:
+        return self.loaded.decoder
+
+    @cached_property
+    def ids(self) -> list[int]:
+        """The prompt's tokens.
+
+        Raises:
+            UserError: there are none, or more than the context has.
+        """
+        return prompt_tokens(self.loaded, self.prompt)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """Residual streams, what is added to them, queries and keys."""
+        kinds = {site.partition(".")[0] for site in sites_of(self.model)}
+        return trace(self.loaded, self.ids, [kind for kind in TRACED if kind in kinds])
+
+    @property
+    def attending(self) -> list[int]:
+        """Layers whose attention can be shown."""
+        return [layer for layer in sorted(self.trace.attention) if f"query.{layer}" in self.trace.values]
+
+    def at(self, position: int) -> int:
+        """A position in the prompt, counted from the beginning.
+
+        Raises:
+            UserError: the prompt has none such.
+        """
+        count = len(self.ids)
+        if not -count <= position < count:
+            raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
+        return position % count
+
+
+@dataclass
+class InsideModels:
+    """The models that one page can show; the last few are kept in memory.
+
+    Args:
+        choices: what there is, in order of training, by id.
+        first: the one that is shown first.
+    """
+
+    choices: dict[str, ModelChoice]
+    first: str
+    _models: OrderedDict[str, LoadedModel] = field(default_factory=OrderedDict)
+    _subjects: OrderedDict[tuple[str, str], Subject] = field(default_factory=OrderedDict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @classmethod
+    def open(cls, name: str | Path, stage: str | None = None, beside: Sequence[str | Path] = ()) -> "InsideModels":
+        """All stages and checkpoints of a run, or a published model; `stage` is shown first, else the last one.
+
+        Args:
+            beside: further models to compare it with.
+
+        Raises:
+            UserError: there is no such model.
+        """
+        own = model_choices(name, stage)
+        choices = {choice.id: choice for choice in own}
+        first = shown_first(own, stage)
+        for other in beside:
+            title = model_title(other, fetch(other))
+            for choice in model_choices(other, None):
+                id = title if choice.step is None else f"{title}:{choice.id}"
+                choices.setdefault(id, ModelChoice(id, choice.stage, choice.step, choice.path, choice.wanted))
+        models = cls(choices, first)
+        models.model(first)
+        return models
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, id: str) -> "InsideModels":
+        """A model that is open already."""
+        return cls({id: ModelChoice(id, loaded.stage, None, loaded.path)}, id, OrderedDict([(id, loaded)]))
+
+    def model(self, id: str) -> LoadedModel:
+        """A model by its id.
+
+        Raises:
+            UserError: there is none such, or it is not a decoder.
+        """
+        if id not in self.choices:
+            raise UserError(f"there is no model {id!r} here", expected=" or ".join(self.choices))
+        with self.lock:
+            choice = self.choices[id]
+            return _kept(self._models, id, MODELS_KEPT, lambda: _decoder(load(choice.path, choice.wanted)))
+
+    def subject(self, id: str, prompt: str) -> Subject:
+        """A model with a prompt."""
+        loaded = self.model(id)
+        with self.lock:
+            return _kept(
+                self._subjects, (id, prompt), SUBJECTS_KEPT, lambda: Subject(loaded, self.choices[id], prompt)
+            )
+
+
+def model_choices(name: str | Path, stage: str | None) -> list[ModelChoice]:
+    """A run's stages with all their checkpoints, in order of training; of a published model the one that it is."""
+    folder = fetch(name)
+    if (folder / "state.json").exists():  # a single checkpoint in a run
+        folder = folder.parents[2]
+    stages = stages_of(folder)
+    if not stages:
+        return [ModelChoice(model_title(name, folder), "published", None, folder, stage)]
+    choices = []
+    for each in stages:
+        steps = sorted(steps_on_disk(folder, each).items())
+        for step, path in steps:
+            last = step == steps[-1][0]
+            id = each if last else f"{each}@{step}"
+            choices.append(ModelChoice(id, each, step, folder if last else path, each if last else None))
+    return choices
+
+
+def shown_first(choices: Sequence[ModelChoice], stage: str | None) -> str:
+    """The id of a stage's last checkpoint, or of the last stage's."""
+    ids = [choice.id for choice in choices]
+    if stage is None or choices[0].step is None:
+        return ids[-1]
+    if stage not in ids:
+        raise UserError(f"there is no {stage} model", expected=" or ".join(id for id in ids if "@" not in id))
+    return stage
+
+
+def _decoder(loaded: LoadedModel) -> LoadedModel:
+    assert loaded.decoder is not None  # `decoder` explains what else it is
+    return loaded
+
+
+def _kept(kept: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
+    """A value that was made before, or a new one in place of the one unused for longest."""
+    if key not in kept:
+        kept[key] = make()
+        while len(kept) > most:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
