@@ -15,6 +15,9 @@ from underhood.core.errors import UserError
 class Args(ModelOptions):
     """Shows what a model computes on its way from a prompt to the next token.
 
+    Opens a page in the browser, served by this machine alone; --html FILE
+    writes the page into one file, and --view prints a view instead:
+
     --view lens: what each layer would predict, were it the last one.
     --view attention: which tokens the heads of a layer take from.
     --view parts: what every layer adds to the score of the likeliest token.
@@ -43,8 +46,20 @@ class Args(ModelOptions):
     prompt: Positional[str]
     """The text that the model reads."""
 
-    view: str = "lens"
-    """Which of the views above; with --through also loss."""
+    view: str | None = None
+    """Which of the views above; with --through also loss. Opens the page if left out."""
+
+    html: Path | None = None
+    """Writes the page into this file, which needs neither a server nor a network."""
+
+    beside: tuple[str, ...] = ()
+    """On the page: further models to compare with."""
+
+    port: int = 0
+    """Where the page is served; 0 takes any free port."""
+
+    no_browser: bool = False
+    """Prints the page's address without opening it."""
 
     chat: bool = False
     """Reads the prompt as a question, in the model's chat template."""
@@ -108,13 +123,21 @@ def run(args: Args) -> int:
     from underhood.cli.inspect_training_views import THROUGH_VIEWS
     from underhood.cli.inspect_views import VIEWS
 
+    printed = args.view is not None or args.json or args.through or args.compare is not None
+    view = args.view or "lens"
     views = THROUGH_VIEWS if args.through else VIEWS
-    name = "compare" if args.compare is not None and args.view == "lens" and not args.through else args.view
+    name = "compare" if args.compare is not None and view == "lens" and not args.through else view
     if name not in views:
         over = " --through" if args.through else ""
         raise UserError(f"underhood inspect{over} has no view {name!r}", expected=", ".join(views))
+    if printed and args.html is not None:
+        raise UserError("--html writes the page, which has all views", fix="Leave out --view, --compare and --through")
+    if args.chat and not printed:
+        raise UserError("the page takes no --chat", fix="Name a --view to print")
     if args.top < 1:
         raise UserError("--top is out of range", expected="a whole number from 1 up", got=str(args.top))
+    if not printed:
+        return page(args)
     from underhood.infer.load import load
     from underhood.ui.terminal import console
 
@@ -129,4 +152,24 @@ def run(args: Args) -> int:
         print(json.dumps(values, ensure_ascii=False))
     else:
         show(console())
+    return 0
+
+
+def page(args: Args) -> int:
+    """Writes or serves the page."""
+    from underhood.cli.inspect_page import serve_page, write_page
+    from underhood.web.inside.subjects import InsideModels
+
+    models = InsideModels.open(args.model, args.stage, args.beside)
+    if args.html is not None:
+        write_page(args.html, models, args.prompt, args.against)
+    else:
+        serve_page(
+            models,
+            args.prompt,
+            position=args.position,
+            layer=args.layer,
+            port=args.port,
+            browser=not args.no_browser,
+        )
     return 0

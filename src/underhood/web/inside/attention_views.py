@@ -1,4 +1,4 @@
-"""Panels of attention: all heads in a few numbers, the patterns of a layer, one head, and why a weight is what it is."""
+"""Panels of attention: all heads in a few numbers, a layer's patterns, one head, and why a weight is what it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from underhood.core.errors import UserError
+from underhood.inspect.trace import trace
+from underhood.nn.moe import MixtureOfExperts
 from underhood.nn.softcap import apply_softcap
 from underhood.web.inside.packing import Payload, exact, half, shares, whole
 from underhood.web.inside.subjects import Subject
@@ -62,10 +64,10 @@ def row(subject: Subject, *, layer: int, position: int) -> Payload:
 
 def why(subject: Subject, *, layer: int, head: int, position: int, key: int = -1) -> Payload:
     """Query times key, dimension by dimension, for the tokens that a head weighs most, and for token `key`."""
-    trace, at = subject.trace, subject.at(position)
-    weights_T = trace.pattern(layer, [head])[0, at]
-    spec = trace.attention[layer]
-    q_K, k_TK = trace[f"query.{layer}"][head, at].float(), trace[f"key.{layer}"].float()
+    recorded, at = subject.trace, subject.at(position)
+    weights_T = recorded.pattern(layer, [head])[0, at]
+    spec = recorded.attention[layer]
+    q_K, k_TK = recorded[f"query.{layer}"][head, at].float(), recorded[f"key.{layer}"].float()
     k_TK = k_TK[head // (spec.heads // spec.groups)]
     chosen = weights_T.topk(min(KEYS_EXPLAINED, len(weights_T))).indices.tolist()
     if key >= 0 and subject.at(key) not in chosen:
@@ -83,15 +85,14 @@ def why(subject: Subject, *, layer: int, head: int, position: int, key: int = -1
 
 def experts(subject: Subject) -> Payload:
     """Which experts each token of the prompt used in each layer, and the router's probabilities."""
-    from underhood.inspect.trace import trace
-
-    routed = [layer for layer, block in enumerate(subject.model.blocks) if hasattr(block.feedforward, "router")]
-    if not routed:
+    layers = {layer: getattr(block, "feedforward", None) for layer, block in enumerate(subject.model.blocks)}
+    mixtures = {layer: module for layer, module in layers.items() if isinstance(module, MixtureOfExperts)}
+    if not mixtures:
         raise UserError("this model has no experts")
+    routed = list(mixtures)
     recorded = trace(subject.loaded, subject.ids, ["router"])
     scores_LTE = torch.stack([recorded[f"router.{layer}"].float() for layer in routed])
-    active = subject.model.blocks[routed[0]].feedforward.spec.experts_per_token
-    chosen_LTA = scores_LTE.topk(active, dim=-1).indices
+    chosen_LTA = scores_LTE.topk(mixtures[routed[0]].spec.experts_per_token, dim=-1).indices
     return Payload({"layers": routed}, {"shares": half(scores_LTE.softmax(dim=-1)), "chosen": whole(chosen_LTA)})
 
 

@@ -57,7 +57,7 @@ def _start(tokenizer: Any, text: str) -> tuple[Words, Ranks]:
         vocabulary = tokenizer.vocabulary
         ranks = {(spell(left), spell(right)): rank for rank, (left, right) in enumerate(vocabulary.merges)}
         return [list(spell(piece.encode())) for piece in split(text, vocabulary.pattern)], ranks
-    content = tokenizer.content if isinstance(tokenizer, HuggingFaceTokenizer) else {}
+    content: dict[str, Any] = tokenizer.content() if isinstance(tokenizer, HuggingFaceTokenizer) else {}
     model = content.get("model", {})
     if model.get("type") == "BPE" and not model.get("byte_fallback") and content.get("pre_tokenizer"):
         from tokenizers import Tokenizer
@@ -65,9 +65,9 @@ def _start(tokenizer: Any, text: str) -> tuple[Words, Ranks]:
         library = Tokenizer.from_str(json.dumps(content))
         if library.pre_tokenizer is not None:
             words = [list(piece) for piece, _ in library.pre_tokenizer.pre_tokenize_str(text)]
-            pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+            pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
             if all(symbol in CHARACTER_TO_BYTE for word in words for symbol in word):
-                return words, {pair: rank for rank, pair in enumerate(pairs)}
+                return words, {(left, right): rank for rank, (left, right) in enumerate(pairs)}
     raise UserError("this model's tokenizer has no list of merges of bytes", expected="a byte-level BPE tokenizer")
 
 
@@ -75,7 +75,7 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
     """A word with every occurrence of a pair joined, from the left."""
     joined: list[str] = []
     for symbol in word:
-        if joined and joined[-1] is not None and (joined[-1], symbol) == pair:
+        if joined and (joined[-1], symbol) == pair:
             joined[-1] += symbol
         else:
             joined.append(symbol)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError, nearest
 from underhood.infer.cache import device_of
-from underhood.inspect.trace import recording
 from underhood.inspect.sites import Hookable
+from underhood.inspect.trace import recording
 from underhood.nn.attention import Attention, Rotary
-from underhood.nn.feedforward import ACTIVATIONS, GatedMLP
+from underhood.nn.feedforward import ACTIVATIONS, MLP, GatedMLP
 from underhood.nn.norm import RMSNorm
 from underhood.nn.softcap import SoftcappedLinear
 from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
@@ -189,6 +189,7 @@ def _unit(subject: Subject, operation: Operation, x_TN: Tensor, y_TN: Tensor, at
     """A hidden unit: the activation of what the gate says, times what is let through."""
     stem = operation.name.rpartition(".")[0]
     layer = subject.model.get_submodule(stem)
+    assert isinstance(layer, MLP | GatedMLP)
     x = x_TN[at, index]
     active = float(ACTIVATIONS[layer.spec.activation](x))
     words = [["gate" if isinstance(layer, GatedMLP) else "up", float(x)], [f"{layer.spec.activation} of it", active]]

@@ -53,9 +53,7 @@ def token_named(subject: Subject, text: str) -> int:
     """
     ids = subject.loaded.tokenizer.encode(text)
     if len(ids) != 1:
-        raise UserError(
-            f"{text!r} is {len(ids)} tokens", expected="one token, most often with the blank before it"
-        )
+        raise UserError(f"{text!r} is {len(ids)} tokens", expected="one token, most often with the blank before it")
     return ids[0]
 
 

@@ -23,7 +23,8 @@ SUBJECTS_KEPT = 6
 TRACED = ("residual", "mixer", "feedforward", "query", "key")
 """What the panels read, recorded in a single pass."""
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,7 @@ class InsideModels:
         """A model with a prompt."""
         loaded = self.model(id)
         with self.lock:
-            return _kept(
-                self._subjects, (id, prompt), SUBJECTS_KEPT, lambda: Subject(loaded, self.choices[id], prompt)
-            )
+            return _kept(self._subjects, (id, prompt), SUBJECTS_KEPT, lambda: Subject(loaded, self.choices[id], prompt))
 
 
 def model_choices(name: str | Path, stage: str | None) -> list[ModelChoice]:
