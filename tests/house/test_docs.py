@@ -9,7 +9,8 @@ The rules, so that nobody has to guess why a page passes:
   runs ``make run``, ``make test`` and ``make test-slow`` for real.
 - ``underhood build`` is not repeated for every page: the shared small build (see tinyrun.py) takes the place of its
   result, and its options must parse. A folder ``notes`` with a small text is there for whatever reads it.
-- ``underhood serve`` runs until the page ends; what follows finds it answering.
+- ``underhood serve``, and ``underhood inspect`` where it serves a page, run until the page of the docs ends; what
+  follows finds them answering.
 - A command that reads what is typed (``chat``) gets one question and then the end of its input.
 - Fenced ``python`` blocks run in the same folder, each in its own process, so that each can be pasted alone.
 - Other fences (``text``, ``bat``, ``toml``) are shown, not run; the ``bat`` lines must name what the Makefile does.
@@ -80,6 +81,12 @@ def take_the_place_of_a_build(command: str, request: pytest.FixtureRequest, fold
         shutil.copytree(request.getfixturevalue("tiny_run"), out)
 
 
+def opens_a_page(command: str) -> bool:
+    """Whether it is ``underhood inspect`` without a view to print or a file to write."""
+    words = shlex.split(command)
+    return words[:2] == ["underhood", "inspect"] and not {"--view", "--json", "--html"} & set(words)
+
+
 def serve_until_the_page_ends(command: str, request: pytest.FixtureRequest, folder: Path) -> None:
     """Starts the server and waits until it says where it answers."""
     words = [str(BIN / "underhood"), *shlex.split(command)[1:]]
@@ -108,7 +115,7 @@ def test_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.Fixt
                 check_make(command)
             elif command.startswith("underhood build"):
                 take_the_place_of_a_build(command, request, tmp_path)
-            elif command.startswith("underhood serve"):
+            elif command.startswith("underhood serve") or opens_a_page(command):
                 serve_until_the_page_ends(command, request, tmp_path)
             else:
                 shell = ["bash", "-o", "pipefail", "-c", command]

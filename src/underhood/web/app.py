@@ -13,6 +13,8 @@ from underhood.data.feedback import FeedbackStore
 from underhood.web import errors
 from underhood.web.chat import chat_router
 from underhood.web.completions import completions_router
+from underhood.web.inside.routes import FIRST_PROMPT, inside_router
+from underhood.web.inside.subjects import InsideModels
 from underhood.web.metrics import Metered, Metrics
 from underhood.web.pages_api import Pages, pages_router
 from underhood.web.path_pages import path_router
@@ -68,6 +70,8 @@ def create_app(registry: ModelRegistry, settings: ServeSettings | None = None) -
     if store is not None:
         app.include_router(feedback_router(registry, store, recent, metrics))
     app.include_router(path_router())
+    runs = list(dict.fromkeys(model.loaded.run for model in registry.served))
+    app.include_router(inside_router(InsideModels.of_runs(runs), FIRST_PROMPT, places=True))
     app.include_router(pages_router(Pages(registry, Runs(_places(registry, settings)))))
     # The last one added sees a request first.
     app.add_middleware(Gate, settings=settings)

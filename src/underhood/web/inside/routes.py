@@ -17,6 +17,8 @@ from underhood.web.settings import ServeSettings
 
 PAGE = "/inside"
 MOST_TEXT = 200_000
+FIRST_PROMPT = "The list is"
+"""Shown where a server is asked for the page without a prompt."""
 
 
 class ViewRequest(BaseModel):
@@ -29,8 +31,12 @@ class ViewRequest(BaseModel):
     params: dict[str, int | float | str] = Field(default_factory=dict, max_length=20)
 
 
-def inside_router(models: InsideModels, prompt: str) -> APIRouter:
-    """The page, what it starts with, and its views; one is worked out at a time."""
+def inside_router(models: InsideModels, prompt: str, *, places: bool = False) -> APIRouter:
+    """The page, what it starts with, and its views; one is worked out at a time.
+
+    Args:
+        places: the server has the other pages too, and the bar leads to them.
+    """
     router = APIRouter(include_in_schema=False)
 
     @router.get(PAGE)
@@ -39,7 +45,7 @@ def inside_router(models: InsideModels, prompt: str) -> APIRouter:
 
     @router.get("/ui/inside/start")
     def start() -> dict[str, Any]:
-        return start_facts(models, prompt)
+        return start_facts(models, prompt) | {"places": places}
 
     @router.post("/ui/inside/view")
     def answer(body: ViewRequest) -> Response:

@@ -127,6 +127,19 @@ class InsideModels:
         return models
 
     @classmethod
+    def of_runs(cls, runs: Sequence[Path]) -> "InsideModels":
+        """What several runs and published models have; each is opened when it is first looked into."""
+        choices: dict[str, ModelChoice] = {}
+        first = ""
+        for run in runs:
+            title = model_title(run, run)
+            for choice in model_choices(run, None):
+                id = choice.id if choice.step is None or len(runs) == 1 else f"{title}:{choice.id}"
+                choices.setdefault(id, ModelChoice(id, choice.stage, choice.step, choice.path, choice.wanted))
+            first = first or next(reversed(choices))
+        return cls(choices, first)
+
+    @classmethod
     def of(cls, loaded: LoadedModel, id: str) -> "InsideModels":
         """A model that is open already."""
         return cls({id: ModelChoice(id, loaded.stage, None, loaded.path)}, id, OrderedDict([(id, loaded)]))

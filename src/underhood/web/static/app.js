@@ -13,6 +13,7 @@ document.documentElement.classList.add("js");
 const PLACES = [
   { key: "c", name: "Chat", address: "/", is: (path) => path === "/", open: chat },
   { key: "r", name: "Runs", address: "/runs", is: (path) => path === "/runs", open: runsPage },
+  { key: "i", name: "Inside", address: "/inside", is: () => false }, // has a document of its own
   { key: "p", name: "Path", address: "/path/", is: () => false }, // has pages of its own
   { name: null, is: (path) => /^\/runs\/[^/]+$/.test(path), open: runPage, under: "Runs" },
   { name: null, is: (path) => path === "/compare", open: compareRuns, under: "Runs" },
@@ -42,7 +43,7 @@ function move() {
 // Keys -----------------------------------------------------------------------------------------------------------
 
 const KEYS = [
-  ["g c, g r, g p", "Chat, Runs, Path"],
+  ["g c, g r, g i, g p", "Chat, Runs, Inside, Path"],
   ["/", "Search the conversations or runs"],
   ["Enter", "Send; Shift+Enter makes a new line"],
   ["Esc", "Stop the answer"],

@@ -22,7 +22,7 @@ export function note(query, { push = false } = {}) {
 }
 
 // Whether an address is a document of its own that this script does not draw.
-const elsewhere = (path) => path.startsWith("/path/") || path.startsWith("/ui/");
+const elsewhere = (path) => path === "/inside" || path.startsWith("/path/") || path.startsWith("/ui/");
 
 export function start(move) {
   onMove = move;

@@ -74,7 +74,8 @@ async function open({ keep = false } = {}) {
   for (const panel of mounted) panel.end();
   const context = { source, overview: first, line, models: source.start.models };
   mounted = PANELS.map((panel) => mount(panels, { ...panel, open: (given) => panel.open({ ...given, subject: () => subject, overview: () => overview }) }, context));
-  nav.replaceChildren(...PANELS.map(({ id, title }) => h("a", { href: `#panel-${id}`, onclick: (event) => {
+  const places = source.start.places ? [["Chat", "/"], ["Runs", "/runs"], ["Path", "/path/"]].map(([name, address]) => h("a", { href: address, class: "place" }, name)) : [];
+  nav.replaceChildren(...places, ...PANELS.map(({ id, title }) => h("a", { href: `#panel-${id}`, onclick: (event) => {
     event.preventDefault();
     document.getElementById(`panel-${id}`).scrollIntoView();
   } }, title)));
