@@ -247,7 +247,15 @@ def test_patching_restores_what_python_says(browser: Browser, served: Inside, lo
         assert told[:2] == pytest.approx([sweep.target, sweep.source], abs=0.01)
         layer, token = 0, next(at for at, id in enumerate(subject.ids) if id != other.ids[at])
         page = visit.page
-        page.goto(f"{served.url}/inside#{page.url.partition('#')[2]}&token={token}&layer={layer}")
+        page.evaluate(
+            """([token, layer]) => {
+              const state = new URLSearchParams(location.hash.slice(1));
+              state.set("token", token);
+              state.set("layer", layer);
+              location.hash = state;
+            }""",
+            [token, layer],
+        )
         wait_for_text(page, "#panel-patching .heat-read", f"Layer {layer}, ")
         words = reading(section)
         assert float(re.findall(r"([−\d.]+)\s%", words)[0].replace("−", "-")) == pytest.approx(

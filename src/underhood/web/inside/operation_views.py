@@ -89,14 +89,10 @@ def _of(subject: Subject, name: str, side: Any) -> Tensor:
 
     with torch.no_grad(), recording({name: Hookable(subject.model.get_submodule(name), side)}, keep):
         subject.model(torch.tensor([subject.ids], device=device_of(subject.model)))
-    return flat(kept[0], len(subject.ids)).float()
-
-
-def flat(value: Tensor, tokens: int) -> Tensor:
-    """A value of one prompt as a matrix of its tokens; the heads of a token after one another."""
-    if value.ndim == 4:  # (1, H, T, K)
-        return value[0].transpose(0, 1).flatten(1)
-    return value.reshape(tokens, -1)
+    value = kept[0]
+    if isinstance(subject.model.get_submodule(name), Rotary):  # (1, H, T, K)
+        value = value.transpose(1, 2)
+    return value.reshape(len(subject.ids), -1).float()
 
 
 def examples(subject: Subject, operation: Operation, x_TN: Tensor, y_TN: Tensor, at: int) -> list[dict[str, Any]]:
@@ -120,16 +116,8 @@ def _example(
         raw = float(module.weight[subject.ids[at], index])
         return {"value": value, "words": [["row", subject.ids[at]], ["column", index], ["weight", raw]]}
     x = float(x_TN[at, index]) if x_TN.shape[1] > index else 0.0
-    if isinstance(module, RMSNorm | ZeroCenteredRMSNorm):
-        size = float((x_TN[at].double().square().mean() + module.spec.eps).sqrt())
-        gain = float(module.weight[index]) + isinstance(module, ZeroCenteredRMSNorm)
-        return {"value": value, "words": [["x", x], ["√(mean(x²) + ε)", size], ["g", gain]], "sum": x / size * gain}
-    if isinstance(module, nn.LayerNorm):
-        row = x_TN[at].double()
-        mean, size = float(row.mean()), float((row.var(correction=0) + module.eps).sqrt())
-        gain, bias = float(module.weight[index]), 0.0 if module.bias is None else float(module.bias[index])
-        words = [["x", x], ["mean", mean], ["√(var + ε)", size], ["g", gain], ["b", bias]]
-        return {"value": value, "words": words, "sum": (x - mean) / size * gain + bias}
+    if isinstance(module, RMSNorm | ZeroCenteredRMSNorm | nn.LayerNorm):
+        return {"value": value} | _normalised(module, x_TN[at], index)
     if isinstance(module, Rotary):
         return {"value": value, "words": [["before", x], ["position", at]]}
     if isinstance(module, nn.Identity) and operation.layer is not None:
@@ -137,6 +125,21 @@ def _example(
         if added is not None:
             return {"value": value, "words": [["before", value - added], ["added", added]], "sum": value}
     return {"value": value, "words": [["x", x]]}
+
+
+def _normalised(module: RMSNorm | ZeroCenteredRMSNorm | nn.LayerNorm, x_N: Tensor, index: int) -> dict[str, Any]:
+    """A number of a norm: of the whole stream, or of the head that it is in."""
+    width = len(module.weight)
+    start = index - index % width
+    row, own, x = x_N[start : start + width].double(), index - start, float(x_N[index])
+    if isinstance(module, nn.LayerNorm):
+        mean, size = float(row.mean()), float((row.var(correction=0) + module.eps).sqrt())
+        gain, bias = float(module.weight[own]), 0.0 if module.bias is None else float(module.bias[own])
+        words = [["x", x], ["mean", mean], ["√(var + ε)", size], ["g", gain], ["b", bias]]
+        return {"words": words, "sum": (x - mean) / size * gain + bias}
+    size = float((row.square().mean() + module.spec.eps).sqrt())
+    gain = float(module.weight[own]) + isinstance(module, ZeroCenteredRMSNorm)
+    return {"words": [["x", x], ["√(mean(x²) + ε)", size], ["g", gain]], "sum": x / size * gain}
 
 
 def _dot(module: nn.Linear | SoftcappedLinear, x_N: Tensor, index: int, value: float) -> dict[str, Any]:

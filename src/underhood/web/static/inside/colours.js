@@ -12,6 +12,9 @@ const STEPS = 255;
 const listeners = new Set();
 const tables = new Map();
 
+const EVEN = 0.179; // the luminance on which black and white are read equally well (WCAG 2)
+const luminance = (rgb) => rgb.map((value) => (value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, value, channel) => sum + value * [0.2126, 0.7152, 0.0722][channel], 0);
 const parsed = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 
 export function isDark() {
@@ -27,8 +30,7 @@ function table(name, stops) {
       const at = (index / STEPS) * (corners.length - 1);
       const left = Math.min(Math.floor(at), corners.length - 2);
       const rgb = corners[left].map((value, channel) => Math.round(value + (at - left) * (corners[left + 1][channel] - value)));
-      const bright = 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2];
-      return { fill: `rgb(${rgb.join(" ")})`, ink: bright > 120 ? "#141416" : "#ffffff" };
+      return { fill: `rgb(${rgb.join(" ")})`, ink: luminance(rgb) > EVEN ? "#000000" : "#ffffff" };
     }));
   }
   return tables.get(name);

@@ -5,7 +5,7 @@ import { decimal, whole } from "../numbers.js";
 
 export function lineChart(title, unit) {
   const read = h("p", { class: "read" });
-  const area = h("div", { class: "area", role: "slider", tabindex: "0", "aria-valuemin": 0, "aria-label": title });
+  const area = h("div", { class: "area", role: "slider", tabindex: "0", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-label": title });
   const [yAxis, xAxis] = ["y", "x"].map((name) => h("div", { class: name, "aria-hidden": "true" }));
   const element = h("figure", { class: "curve plain chart" }, read, h("div", { class: "plot" }, yAxis, area, h("div", { class: "end" }), xAxis));
   let settings = {};

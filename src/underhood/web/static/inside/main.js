@@ -12,7 +12,7 @@ import { lensPanel } from "./lens_panel.js";
 import { mount } from "./panels.js";
 import { partsPanel } from "./parts_panel.js";
 import { patchPanel } from "./patch_panel.js";
-import { onSelect, readAddress, select, selected, startSelection, step } from "./selection.js";
+import { forgetSelected, onSelect, readAddress, select, selected, startSelection, step } from "./selection.js";
 import { NotHere, openSource } from "./source.js";
 import { stepper, tokenLine } from "./strip.js";
 import { tokensPanel } from "./tokens_panel.js";
@@ -108,7 +108,7 @@ function go(text) {
   const query = new URLSearchParams(location.search);
   query.set("prompt", text);
   history.pushState(null, "", `${location.pathname}?${query}`);
-  select({ token: undefined, key: undefined, extra: "" });
+  forgetSelected("token", "key", "extra");
   open().catch(wrong);
 }
 

@@ -1,7 +1,7 @@
 // The one selection that all panels share, kept in the address: a link shows what its sender saw.
 
 const NUMBERS = ["token", "layer", "head", "key"];
-const TEXTS = ["model", "beside", "against", "operation", "answer", "other", "extra"];
+const TEXTS = ["model", "beside", "against", "operation", "answer", "other", "words", "extra"];
 const listeners = new Set();
 let bounds = { token: 1, layer: 1, head: 1, key: 1 };
 let now = {};
@@ -27,12 +27,17 @@ export const selected = () => now;
 // Says how many tokens, layers and heads there are, and what is selected where the address says nothing.
 export function startSelection(sizes, defaults) {
   bounds = sizes;
-  now = { ...defaults, ...now };
+  for (const [name, value] of Object.entries(defaults)) now[name] ??= value;
   for (const name of NUMBERS) now[name] = clamp(name, now[name]);
 }
 
 export function readAddress() {
   now = read();
+}
+
+// Forgets parts of the selection that another prompt has not; panels are not told, for they are made anew.
+export function forgetSelected(...names) {
+  for (const name of names) delete now[name];
 }
 
 // Changes the selection; every panel is told what changed. A key token belongs to the token that looks at it.
@@ -58,7 +63,7 @@ export function step(name, by) {
 
 addEventListener("hashchange", () => {
   const before = now;
-  now = { ...now, ...read() };
+  now = { ...Object.fromEntries(NUMBERS.map((name) => [name, before[name]])), ...read() };
   for (const name of NUMBERS) now[name] = clamp(name, now[name]);
   const changed = new Set([...NUMBERS, ...TEXTS].filter((name) => before[name] !== now[name]));
   if (changed.size) for (const listener of [...listeners]) listener(changed);

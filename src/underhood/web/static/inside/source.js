@@ -38,7 +38,7 @@ function fileSource(file) {
 
   async function answer(subject, view, params) {
     const packed = file.views[`${subjects.get(subjectKey(subject))}&${requestKey(view, params)}`];
-    if (packed === undefined) throw new NotHere(`${file.left_out} Not in this file. ${file.again}`.trim());
+    if (packed === undefined) throw new NotHere(file.again);
     const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
     const opened = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return decode(await new Response(opened).arrayBuffer());
