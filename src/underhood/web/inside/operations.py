@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from underhood.infer.cache import device_of
 from underhood.models.decoder import Decoder
-from underhood.nn.attention import Attention, Rotary
+from underhood.nn.attention import Attention, AttentionWeights, Rotary
 from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import MLP, GatedMLP
 from underhood.nn.moe import Choice
@@ -110,7 +110,9 @@ def operations_of(model: Decoder) -> list[Operation]:
         leaf = not any(module.children())
         unused_norm = isinstance(module, nn.Identity) and not name.endswith("_residual")
         expert = ".experts." in name
-        if name and leaf and not unused_norm and not expert and not isinstance(module, nn.ParameterList):
+        # A hook on the weights would make attention write them out, in place of the fused kernel.
+        silent = unused_norm or expert or isinstance(module, nn.ParameterList | AttentionWeights)
+        if name and leaf and not silent:
             watch(name, module)
     try:
         model(torch.zeros(1, 1, dtype=torch.long, device=device_of(model)))

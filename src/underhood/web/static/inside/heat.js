@@ -5,12 +5,13 @@ import { h } from "../dom.js";
 import { onTheme } from "./colours.js";
 
 const TEXT_ROOM = 30;
+const FLAT = 44; // wide enough for a token's name
 
 // options: { name, rows, columns, rowName(r), columnName(c), paint(r, c) → { fill, ink }, text(r, c), read(r, c),
 // selected() → { row, column }, onPick(row, column), width, height, most, head, top }
 export function heatMap(options) {
   const { name, rowName, columnName, paint, text = null, read, selected = () => ({}), onPick = null } = options;
-  const { width, height, head = 52, top = 60, most = 420 } = options;
+  const { width, height, head = 52, most = 420 } = options;
   let { rows, columns } = options;
   const canvas = h("canvas", { "aria-hidden": "true" });
   const sizer = h("div", { class: "heat-sizer" }, canvas);
@@ -19,6 +20,7 @@ export function heatMap(options) {
   const element = h("div", { class: "heat-view" }, box, reading);
   let over = null;
   let cell = width;
+  let top = options.top ?? 60; // room for the names of columns: less where they fit in flat
   let ready = false;
 
   const here = () => ({ row: 0, column: 0, ...Object.fromEntries(Object.entries(selected()).filter(([, at]) => at !== undefined)) });
@@ -35,6 +37,7 @@ export function heatMap(options) {
     const room = box.clientWidth;
     cell = options.fit ? Math.max(width, Math.floor((room - head) / Math.max(columns, 1))) : width;
     if (options.fit) cell = Math.min(cell, options.widest ?? 96);
+    top = Math.min(options.top ?? 60, cell > FLAT ? 24 : Infinity);
     const fullWidth = head + columns * cell;
     const fullHeight = top + rows * height;
     sizer.style.width = `${fullWidth}px`;
@@ -109,7 +112,7 @@ export function heatMap(options) {
     pen.rect(head, 0, wide - head, top);
     pen.clip();
     const everyColumn = Math.max(1, Math.ceil(14 / cell));
-    const flat = cell > 44;
+    const flat = cell > FLAT;
     for (let each = firstColumn; each < lastColumn; each++) {
       if (each % everyColumn && each !== column) continue;
       pen.fillStyle = each === column ? ink : soft;

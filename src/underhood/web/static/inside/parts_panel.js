@@ -51,6 +51,6 @@ export function tokenFields(...fields) {
   return h("form", { class: "fields", onsubmit: (event) => {
     event.preventDefault();
     select(Object.fromEntries(new FormData(event.target)));
-  } }, fields.map(([name, label]) => h("label", { class: "field-inline" }, `${label} `, h("input", { type: "text", name, value: selected()[name] ?? "", placeholder: "the likeliest", size: 12 }))),
+  } }, fields.map(([name, label]) => h("label", { class: "field-inline" }, `${label} `, h("input", { type: "text", name, value: selected()[name] ?? "", placeholder: name === "answer" ? "the likeliest" : "nothing", size: 12 }))),
   h("button", { class: "quiet", type: "submit" }, "Show"));
 }
