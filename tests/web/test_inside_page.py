@@ -31,9 +31,8 @@ from underhood.web.server import Server, address, listen
 from underhood.web.settings import ServeSettings
 
 PROMPT = "The first note is about a list of items."
-OTHER = "The first note is about a line of items."
 SERIOUS = ("serious", "critical")
-NUMBER = r"[−-]?[\d,]+(?:\.\d+)?(?:e[+-]?\d+)?"
+NUMBER = r"[−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 
 
 def numbers(text: str) -> list[float]:
@@ -85,6 +84,13 @@ def subject(served: Inside) -> Subject:
 
 
 @pytest.fixture(scope="module")
+def other_prompt(loaded: LoadedModel, subject: Subject) -> str:
+    """A prompt of as many tokens that differs from the first one in a letter."""
+    changed = (PROMPT[:at] + letter + PROMPT[at + 1 :] for at in range(4, len(PROMPT)) for letter in "xzqk")
+    return next(text for text in changed if len(loaded.prompt_ids(text)) == len(subject.ids))
+
+
+@pytest.fixture(scope="module")
 def file(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("file") / "inside.html"
     write_file(path, InsideModels.open(tiny_run), PROMPT, against=None)
@@ -127,7 +133,7 @@ def test_lens_reads_what_the_python_lens_does(visit: Visit, loaded: LoadedModel,
     assert words.startswith(f"Layer {layer}, after {subject.trace.pieces[last]}:")
     shown = re.findall(r"([\d.]+)\s%", words)
     expected = [100 * float(share) for share in lens.probabilities[layer, last]]
-    assert [float(share) for share in shown] == pytest.approx(expected, rel=0.06, abs=0.01)
+    assert [float(share) for share in shown] == pytest.approx(expected, rel=0.06, abs=0.06)
     assert numbers(words)[-1] == int(lens.ranks[layer, last])
     box = section.locator(".heat")
     box.focus()
@@ -182,14 +188,14 @@ def test_walk_shows_the_modules_output_and_sums_that_make_it(visit: Visit, loade
     page = visit.page
     section = panel(page, "walk")
     last = len(subject.ids) - 1
-    outputs: list[torch.Tensor] = []
+    outputs: list[Any] = []
     module = loaded.decoder.get_submodule("blocks.0.feedforward.down")
     handle = module.register_forward_hook(lambda _m, _i, output: outputs.append(output))
     with torch.no_grad():
         loaded.decoder(torch.tensor([subject.ids]))
     handle.remove()
     section.get_by_role("button", name=re.compile("^down")).click()
-    page.wait_for_function("document.querySelector('#panel-walk dl').textContent.includes('feedforward.down')")
+    page.wait_for_function("() => document.querySelector('#panel-walk dl').textContent.includes('feedforward.down')")
     page.wait_for_selector("#panel-walk .worked li")
     row_D = outputs[0][0, last]
     for item in section.locator(".worked li").all():
@@ -208,7 +214,7 @@ def test_tokens_have_their_probabilities_and_merges(visit: Visit, loaded: Loaded
         shares_TV = loaded.decoder(torch.tensor([subject.ids]))[0].softmax(dim=-1)
     expected = [100 * float(shares_TV[at, id]) for at, id in enumerate(subject.ids[1:])]
     shown = [float(re.findall(r"([\d.]+)\s%", label)[-1]) for label in labels]
-    assert shown == pytest.approx(expected, rel=0.06, abs=0.02)
+    assert shown == pytest.approx(expected, rel=0.06, abs=0.06)
     slider = section.get_by_label("Merges")
     pieces = section.locator(".merging .token")
     assert pieces.count() == len(loaded.tokenizer.encode(PROMPT))
@@ -230,13 +236,13 @@ def test_page_is_quiet_after_all_panels(visit: Visit):
     assert visit.quiet, (visit.complaints, visit.foreign)
 
 
-def test_patching_restores_what_python_says(browser: Browser, served: Inside, loaded: LoadedModel, subject: Subject):
+def test_patching_restores_what_python_says(
+    browser: Browser, served: Inside, loaded: LoadedModel, subject: Subject, other_prompt: str
+):
     with Visit(browser, served.url, "/inside") as visit:
-        other = served.models.subject(served.models.first, OTHER)
-        if len(other.ids) != len(subject.ids):
-            pytest.fail(f"{len(other.ids)} and {len(subject.ids)} tokens")
+        other = served.models.subject(served.models.first, other_prompt)
         section = panel(visit.page, "patching")
-        section.get_by_label("Other prompt").fill(OTHER)
+        section.get_by_label("Other prompt").fill(other_prompt)
         section.get_by_label("Answer to the other prompt").fill("a")
         section.get_by_label("Answer to this prompt").fill("e")
         section.get_by_role("button", name="Patch").click()
@@ -275,14 +281,14 @@ def test_stages_are_compared_and_scrubbed(browser: Browser, served: Inside, tiny
         slider = panel(visit.page, "training").get_by_label("Checkpoint")
         ids = list(served.models.choices)
         slider.fill("0")
-        visit.page.wait_for_function(f"location.hash.includes('model={quote(ids[0])}')")
-        visit.page.wait_for_function(f"document.querySelector('#model').value === '{ids[0]}'")
+        visit.page.wait_for_function(f"() => location.hash.includes('model={quote(ids[0])}')")
+        visit.page.wait_for_function(f"() => document.querySelector('#model').value === '{ids[0]}'")
         chart = section.page.locator("#panel-training .area")
         wait_for_text(visit.page, "#panel-training .read", f"{ids[0]}: ")
         first = served.models.model(ids[0])
         share = first.next(PROMPT, k=1)[0].probability
         text = chart.get_attribute("aria-valuetext") or ""
-        assert float(re.findall(r"([\d.]+)\s%", text)[0]) == pytest.approx(100 * share, rel=0.06)
+        assert float(re.findall(r"([\d.]+)\s%", text)[0]) == pytest.approx(100 * share, rel=0.06, abs=0.06)
         assert visit.quiet, (visit.complaints, visit.foreign)
 
 
@@ -291,7 +297,7 @@ def test_generation_draws_and_branches(browser: Browser, served: Inside, loaded:
         section = panel(visit.page, "generation")
         section.get_by_label("Temperature").fill("0.5")
         section.get_by_label("Top-k").fill("5")
-        visit.page.wait_for_function("document.querySelectorAll('.next .number')[5].textContent.includes('<')")
+        visit.page.wait_for_function("() => document.querySelectorAll('.next .number')[5].textContent.includes('<')")
         with torch.no_grad():
             logits_V = loaded.decoder(torch.tensor([subject.ids]))[0, -1]
         drawn_V = distribution(logits_V[None], SamplingSpec(temperature=0.5, top_k=5))[0]
@@ -299,7 +305,7 @@ def test_generation_draws_and_branches(browser: Browser, served: Inside, loaded:
         shown = [numbers(text)[0] for text in section.locator(".next .number").all_inner_texts()[:5]]
         assert shown == pytest.approx(expected, rel=0.06, abs=0.6)
         section.locator(".next button").nth(2).click()
-        visit.page.wait_for_function("location.hash.includes('extra=')")
+        visit.page.wait_for_function("() => location.hash.includes('extra=')")
         chosen = int(logits_V.topk(3).indices[2])
         assert f"extra={chosen}" in visit.page.url
         section.get_by_role("button", name="Write 16 tokens").click()
@@ -309,7 +315,7 @@ def test_generation_draws_and_branches(browser: Browser, served: Inside, loaded:
         section.locator(".written .strip .token").nth(1).click()
         other = visit.page.locator(".alternatives button:not(:disabled)").first
         other.click()
-        visit.page.wait_for_function("location.hash.split('extra=')[1].split('%2C').length === 2")
+        visit.page.wait_for_function("() => location.hash.split('extra=')[1].split('%2C').length === 2")
         assert visit.quiet, (visit.complaints, visit.foreign)
 
 
@@ -331,17 +337,17 @@ def test_selection_survives_a_reload_and_moves_by_keys(browser: Browser, served:
         assert "token=3" in page.url
         page.get_by_role("textbox", name="Prompt", exact=True).fill("A list")
         page.get_by_role("button", name="Look inside").click()
-        page.wait_for_function("location.search.includes('prompt=A+list')")
-        page.wait_for_function("document.querySelectorAll('.chip').length < 8")
+        page.wait_for_function("() => location.search.includes('prompt=A+list')")
+        page.wait_for_function("() => document.querySelectorAll('.chip').length < 8")
         page.go_back()
-        page.wait_for_function("document.querySelectorAll('.chip').length > 8")
+        page.wait_for_function("() => document.querySelectorAll('.chip').length > 8")
         assert visit.quiet, (visit.complaints, visit.foreign)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (800, "light"), (360, "light"), (360, "dark")])
-def test_page_is_accessible_and_fits(browser: Browser, served: Inside, width: int, scheme: Any):
+def test_page_is_accessible_and_fits(browser: Browser, served: Inside, other_prompt: str, width: int, scheme: Any):
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme, "bypass_csp": True}
-    with Visit(browser, served.url, f"/inside#beside=base&against={quote(OTHER)}", **options) as visit:
+    with Visit(browser, served.url, f"/inside#beside=base&against={quote(other_prompt)}", **options) as visit:
         visit.page.locator(".chip.here").wait_for()
         for section in visit.page.locator(".panel").all():
             section.scroll_into_view_if_needed()
@@ -371,7 +377,7 @@ def test_page_shows_models_of_every_kind(browser: Browser, name: str, tmp_path: 
                 section = panel(visit.page, "attention")
                 assert "Layer 2 does not attend: its mixer is ShortConvolution" in section.inner_text()
                 visit.page.get_by_label("Tokens of the prompt", exact=True).press("ArrowDown")
-                section.get_by_text("Layer 1, head 0").wait_for()
+                section.get_by_role("heading", name="Layer 1, head 0").wait_for()
             assert visit.page.locator(".panel .trouble:not([hidden])").count() == 0
             assert visit.quiet, (visit.complaints, visit.foreign)
     finally:

@@ -33,8 +33,8 @@ OTHER = PROMPT[:3] + chr(0x100 + 77) + PROMPT[4:]
 LAST = len(IDS) - 1
 
 
-def read(subject: Subject, name: str, **given: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    return decoded(view(subject, name, given).to_bytes())
+def read(subject: Subject, view_name: str, **given: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    return decoded(view(subject, view_name, given).to_bytes())
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -124,7 +124,7 @@ def test_every_operation_is_the_modules_own_and_its_sums_come_out(subject: Subje
     assert names[0] == "embed"
     assert names[-1] == "unembed"
     assert len(set(names)) == len(names)
-    outputs: dict[str, torch.Tensor] = {}
+    outputs: dict[str, Any] = {}
     modules = dict(subject.model.named_modules())
     handles = [
         modules[name].register_forward_hook(lambda _m, _i, output, name=name: outputs.setdefault(name, output))
@@ -259,9 +259,7 @@ def test_server_has_every_stage_and_answers_what_python_does(client: TestClient,
         ({"params": {"layer": 1}}, "has no 'layer'"),
         ({"view": "parts"}, "needs 'position'"),
         ({"view": "parts", "params": {"position": "1"}}, "position is not int"),
-        ({"view": "parts", "params": {"position": 99}}, "no token 99"),
         ({"model": "rlhf"}, "base or sft or dpo"),
-        ({"prompt": "list " * 200}, "at most 96"),
     ],
 )
 def test_mistakes_of_a_request_are_explained(changed: dict[str, Any], message: str, client: TestClient):
@@ -269,6 +267,21 @@ def test_mistakes_of_a_request_are_explained(changed: dict[str, Any], message: s
     answer = client.post("/ui/inside/view", json=asked)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"view": "parts", "params": {"position": 99}}, "no token 99"),
+        ({"prompt": "list " * 200}, "at most 96"),
+        ({"view": "experts"}, "no experts"),
+    ],
+)
+def test_views_that_do_not_apply_say_why(changed: dict[str, Any], message: str, client: TestClient):
+    asked = {"model": "sft", "prompt": "The list", "view": "lens", "params": {}} | changed
+    answer = client.post("/ui/inside/view", json=asked)
+    assert answer.status_code == 200
+    assert message in decoded(answer.content)[0]["refused"]
 
 
 def test_other_hosts_and_pages_are_kept_out(client: TestClient):

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from underhood.core.errors import UserError
 from underhood.core.files import write_text
 from underhood.ui.theme import asset, content_security_policy, script_data
 from underhood.web.inside.bundle import bundle
 from underhood.web.inside.operations import operations_of
 from underhood.web.inside.routes import start_facts
 from underhood.web.inside.subjects import InsideModels, Subject
-from underhood.web.inside.views import request_key, view
+from underhood.web.inside.views import answer, request_key
 from underhood.web.page_files import SHARED, STATIC
 
 LIMIT = 3_000_000
@@ -42,7 +41,7 @@ class HeldViews:
     left_out: int = 0
 
     def add(self, subject: Subject, request: Request) -> None:
-        """Works a view out and keeps it if there is room; one that does not apply to the model is passed over."""
+        """Works a view out and keeps it if there is room, or the reason why it does not apply."""
         own = {"model": subject.choice.id, "prompt": subject.prompt}
         if own not in self.subjects:
             self.subjects.append(own)
@@ -52,11 +51,7 @@ class HeldViews:
         if self.room < 0:
             self.left_out += 1
             return
-        try:
-            payload = view(subject, *request)
-        except UserError:
-            return
-        packed = base64.b64encode(zlib.compress(payload.to_bytes(), 9)).decode()
+        packed = base64.b64encode(zlib.compress(answer(subject, *request).to_bytes(), 9)).decode()
         size = len(packed) + len(key.encode()) + 6
         if size > self.room:
             self.left_out += 1

@@ -103,6 +103,11 @@ class Payload:
     facts: Mapping[str, Any]
     arrays: Mapping[str, PackedArray] = field(default_factory=dict)
 
+    @classmethod
+    def refusal(cls, message: str) -> "Payload":
+        """What a view says instead of its numbers where it does not apply."""
+        return cls({"refused": message})
+
     def to_bytes(self) -> bytes:
         """Head and arrays in one piece."""
         described, offset = {}, 0

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from underhood.web import errors
 from underhood.web.inside.subjects import InsideModels
-from underhood.web.inside.views import view
+from underhood.web.inside.views import answer
 from underhood.web.page_files import HEADERS, STATIC, page_file, static_router
 from underhood.web.request_normalization import NormalizeRequests
 from underhood.web.security import Gate
@@ -48,9 +48,9 @@ def inside_router(models: InsideModels, prompt: str, *, places: bool = False) ->
         return start_facts(models, prompt) | {"places": places}
 
     @router.post("/ui/inside/view")
-    def answer(body: ViewRequest) -> Response:
+    def read(body: ViewRequest) -> Response:
         with models.lock:
-            payload = view(models.subject(body.model, body.prompt), body.view, body.params)
+            payload = answer(models.subject(body.model, body.prompt), body.view, body.params)
         return Response(payload.to_bytes(), media_type="application/octet-stream", headers=HEADERS)
 
     return router

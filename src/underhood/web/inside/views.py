@@ -37,8 +37,30 @@ def view(subject: Subject, name: str, given: Mapping[str, Any]) -> Payload:
     """A view's payload.
 
     Raises:
-        UserError: there is no such view or parameter, one is missing or of another type, or the view does not apply to
-            this model.
+        UserError: as `checked`, or the view does not apply to this model or prompt.
+    """
+    parameters = checked(name, given)
+    return VIEWS[name](subject, **parameters)
+
+
+def answer(subject: Subject, name: str, given: Mapping[str, Any]) -> Payload:
+    """A view's payload, or the reason why it does not apply.
+
+    Raises:
+        UserError: as `checked`.
+    """
+    parameters = checked(name, given)
+    try:
+        return VIEWS[name](subject, **parameters)
+    except UserError as error:
+        return Payload.refusal(str(error))
+
+
+def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a view.
+
+    Raises:
+        UserError: there is no such view or parameter, or one is missing or of another type.
     """
     if name not in VIEWS:
         near = nearest(name, [*VIEWS])
@@ -51,7 +73,7 @@ def view(subject: Subject, name: str, given: Mapping[str, Any]) -> Payload:
     missing = [key for key, each in known.items() if each.default is inspect.Parameter.empty and key not in given]
     if missing:
         raise UserError(f"the view {name} needs {missing[0]!r}")
-    return function(subject, **{key: _as(types[key], key, value) for key, value in given.items()})
+    return {key: _as(types[key], key, value) for key, value in given.items()}
 
 
 def _as(wanted: type, name: str, value: Any) -> Any:

@@ -1,7 +1,7 @@
 // Where the numbers come from: a server that works them out when asked, or the file that holds them. Panels see no
 // difference but `live`.
 
-import { ask, askBytes } from "../api.js";
+import { Refused, ask, askBytes } from "../api.js";
 import { decode } from "./payload.js";
 
 const AT_ONCE = 2;
@@ -9,6 +9,13 @@ const KEPT = 300;
 
 // What the file does not hold.
 export class NotHere extends Error {}
+
+// A payload; what a view says instead where it does not apply is thrown.
+function opened(bytes) {
+  const payload = decode(bytes);
+  if (payload.facts.refused) throw new Refused(200, payload.facts.refused);
+  return payload;
+}
 
 export const requestKey = (view, params) => [view, ...Object.keys(params).sort().map((name) => `${name}=${params[name]}`)].join("&");
 const subjectKey = ({ model, prompt }) => `${model}\n${prompt}`;
@@ -40,8 +47,8 @@ function fileSource(file) {
     const packed = file.views[`${subjects.get(subjectKey(subject))}&${requestKey(view, params)}`];
     if (packed === undefined) throw new NotHere(file.again);
     const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
-    const opened = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return decode(await new Response(opened).arrayBuffer());
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return opened(await new Response(stream).arrayBuffer());
   }
 
   return { live: false, start: file.start, view: remembering(answer) };
@@ -56,7 +63,7 @@ async function serverSource() {
     if (running >= AT_ONCE || !waiting.length) return;
     running += 1;
     const { subject, view, params, resolve, reject } = waiting.shift();
-    askBytes("/ui/inside/view", { ...subject, view, params }).then((bytes) => resolve(decode(bytes))).catch(reject).finally(() => {
+    askBytes("/ui/inside/view", { ...subject, view, params }).then((bytes) => resolve(opened(bytes))).catch(reject).finally(() => {
       running -= 1;
       next();
     });
