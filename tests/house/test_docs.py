@@ -84,7 +84,8 @@ def take_the_place_of_a_build(command: str, request: pytest.FixtureRequest, fold
 def opens_a_page(command: str) -> bool:
     """Whether it is ``underhood inspect`` without a view to print or a file to write."""
     words = shlex.split(command)
-    return words[:2] == ["underhood", "inspect"] and not {"--view", "--json", "--html"} & set(words)
+    printed = {"--view", "--json", "--html", "--through", "--compare"}
+    return words[:2] == ["underhood", "inspect"] and not printed & set(words)
 
 
 def serve_until_the_page_ends(command: str, request: pytest.FixtureRequest, folder: Path) -> None:

@@ -20,7 +20,9 @@ def write_page(path: Path, models: InsideModels, prompt: str, against: str | Non
     print(f"{path}  {size(written)}; opens in any browser, without a network")
 
 
-def serve_page(models: InsideModels, prompt: str, *, position: int, layer: int | None, port: int, browser: bool) -> None:
+def serve_page(
+    models: InsideModels, prompt: str, *, position: int, layer: int | None, port: int, browser: bool
+) -> None:
     """Serves the page until Ctrl-C; opens it in the browser where a person is at a terminal.
 
     Raises:
@@ -31,7 +33,7 @@ def serve_page(models: InsideModels, prompt: str, *, position: int, layer: int |
     listening = listen(settings)
 
     def started(url: str) -> None:
-        address = f"{url}{PAGE}#{urlencode({'token': token} | ({'layer': layer} if layer else {}))}"
+        address = f"{url}{PAGE}#{urlencode({'token': token} | ({} if layer is None else {'layer': layer}))}"
         print(f"Page: {address}    Ctrl-C ends it.", flush=True)
         if browser and sys.stdout.isatty():
             import webbrowser

@@ -119,7 +119,8 @@ def requests_first(subject: Subject) -> Iterator[Request]:
     yield from requests_beside(subject)
     for name in ("operations", "checks", "merges", "heads", "experts"):
         yield name, {}
-    yield "parts", {"position": last}
+    for name in ("parts", "attribution", "ablation"):
+        yield name, {"position": last}
     for layer in subject.attending:
         yield "row", {"layer": layer, "position": last}
 

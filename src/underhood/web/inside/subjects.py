@@ -47,11 +47,12 @@ class ModelChoice:
 
 @dataclass(eq=False)
 class Subject:
-    """A model with a prompt: what every view is of."""
+    """A model with a prompt: what every view is of; and the models that it can be compared with."""
 
     loaded: LoadedModel
     choice: ModelChoice
     prompt: str
+    others: InsideModels | None = None
 
     @property
     def model(self) -> Decoder:
@@ -160,7 +161,9 @@ class InsideModels:
         """A model with a prompt."""
         loaded = self.model(id)
         with self.lock:
-            return _kept(self._subjects, (id, prompt), SUBJECTS_KEPT, lambda: Subject(loaded, self.choices[id], prompt))
+            return _kept(
+                self._subjects, (id, prompt), SUBJECTS_KEPT, lambda: Subject(loaded, self.choices[id], prompt, self)
+            )
 
 
 def model_choices(name: str | Path, stage: str | None) -> list[ModelChoice]:

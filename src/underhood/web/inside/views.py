@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from underhood.core.errors import UserError, nearest
-from underhood.web.inside import attention_views, merge_views, operation_views, stream_views, token_views
+from underhood.web.inside import (
+    attention_views,
+    comparison_views,
+    explanation_views,
+    merge_views,
+    operation_views,
+    stream_views,
+    token_views,
+)
 from underhood.web.inside.packing import Payload
 from underhood.web.inside.subjects import Subject
 
@@ -27,6 +35,9 @@ VIEWS: Mapping[str, Callable[..., Payload]] = {
     "row": attention_views.row,
     "why": attention_views.why,
     "experts": attention_views.experts,
+    "attribution": explanation_views.attribution,
+    "ablation": explanation_views.ablation,
+    "difference": comparison_views.difference,
     "operations": operation_views.operations,
     "operation": operation_views.operation,
 }

@@ -1,12 +1,15 @@
 // Comparison: the same prompt in another model, stage or checkpoint, or another prompt in the same one: lenses side by
 // side on one scale, and what the two find likeliest at the end.
 
+import { Refused } from "../api.js";
 import { h } from "../dom.js";
 import { chance, decimal } from "../numbers.js";
 import { magnitude } from "./colours.js";
 import { heatMap } from "./heat.js";
 import { lensOf } from "./lens_panel.js";
+import { pick } from "./payload.js";
 import { select, selected } from "./selection.js";
+import { NotHere } from "./source.js";
 
 export const comparePanel = {
   id: "compare",
@@ -23,7 +26,8 @@ export const comparePanel = {
     choice.addEventListener("change", () => select({ beside: choice.value }, { push: true }));
     const told = h("p", { class: "formula" });
     const sides = h("div", { class: "two-sides" });
-    const element = h("div", {}, form, told, sides);
+    const apart = h("div", {});
+    const element = h("div", {}, form, told, sides, apart);
 
     async function update(current) {
       const { beside, against, token } = selected();
@@ -32,6 +36,7 @@ export const comparePanel = {
       const own = subject();
       if (!(beside && beside !== own.model) && !against) {
         sides.replaceChildren();
+        apart.replaceChildren();
         told.textContent = models.length > 1 ? "Nothing beside it yet." : "This is the only model here. Give another prompt, or start with --beside MODEL.";
         return;
       }
@@ -54,11 +59,39 @@ export const comparePanel = {
         if (!current()) return;
         map.update();
       }
+      await showDifference(current, own, other, views[0].facts);
+    }
+
+    // How far the two are apart, where layers and tokens have their counterparts.
+    async function showDifference(current, own, other, { layers, tokens }) {
+      try {
+        const { arrays } = await source.view(own, "difference", { beside: other.model, ...(other.prompt === own.prompt ? {} : { against: other.prompt }) });
+        if (!current()) return;
+        const map = differenceMap(arrays, layers, tokens);
+        apart.replaceChildren(h("h3", { class: "below" }, "How far they are apart"), map.element);
+        map.update();
+      } catch (error) {
+        if (!(error instanceof Refused || error instanceof NotHere)) throw error;
+        if (current()) apart.replaceChildren(h("p", { class: "soft small" }, error.message));
+      }
     }
 
     return { element, update };
   },
 };
+
+function differenceMap({ divergence, cosine }, layers, tokens) {
+  const largest = Math.max(...divergence.data) || 1;
+  const at = (array, row, column) => pick(array, layers - row)[column];
+  return heatMap({
+    name: "Divergence of the two lenses", rows: layers + 1, columns: tokens.length, width: 14, height: 14, fit: true, most: 520, head: 36, top: 60,
+    rowName: (row) => (row ? String(layers - row) : "end"), columnName: (column) => tokens[column].shown,
+    paint: (row, column) => magnitude(at(divergence, row, column) / largest),
+    read: (row, column) => `Layer ${row ? layers - row : "end"}, after ${tokens[column].shown}: lenses ${decimal(at(divergence, row, column), 2)} bits apart, cosine of the streams ${decimal(at(cosine, row, column), 3)}`,
+    selected: () => ({ row: layers - Math.min(selected().layer, layers), column: Math.min(selected().token, tokens.length - 1) }),
+    onPick: (row, column) => select({ token: column, layer: Math.min(layers - row, layers - 1) }),
+  });
+}
 
 function lensMap(lens, { layers, tokens }, name) {
   const cell = (row, column) => lens.at(layers - row, column);

@@ -3,7 +3,9 @@
 import { Refused } from "../api.js";
 import { h, typing } from "../dom.js";
 import { chance, whole } from "../numbers.js";
+import { ablationPanel } from "./ablation_panel.js";
 import { attentionPanel } from "./attention_panel.js";
+import { attributionPanel } from "./attribution_panel.js";
 import { checksPanel } from "./checks_panel.js";
 import { comparePanel } from "./compare_panel.js";
 import { expertsPanel } from "./experts_panel.js";
@@ -19,7 +21,7 @@ import { tokensPanel } from "./tokens_panel.js";
 import { trainingPanel } from "./training_panel.js";
 import { walkPanel } from "./walk_panel.js";
 
-const PANELS = [tokensPanel, walkPanel, lensPanel, attentionPanel, expertsPanel, partsPanel, patchPanel, comparePanel, trainingPanel, generationPanel, checksPanel];
+const PANELS = [tokensPanel, walkPanel, lensPanel, attentionPanel, expertsPanel, partsPanel, attributionPanel, ablationPanel, patchPanel, comparePanel, trainingPanel, generationPanel, checksPanel];
 
 document.documentElement.classList.add("js");
 const main = document.getElementById("main");
