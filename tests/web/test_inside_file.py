@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from inside_payload import PROMPT
+from tiny_run import make_run
 from traced import as_loaded
 
 from underhood.models.decoder import qwen3_shaped
@@ -47,9 +48,8 @@ def test_file_leaves_out_the_last_views_where_there_is_no_room(tmp_path: Path):
 
 
 def test_file_asks_for_nothing_outside_itself(tmp_path: Path):
-    spec = qwen3_shaped(vocab_size=120, context_length=64, d_model=16, layers=1, heads=2, d_ff=16)
-    models = InsideModels.of(as_loaded(spec.initialize(seed=0).eval(), tmp_path), "small")
-    text = render_file(models, "ĀāĂ</script><img src=x>")
+    models = InsideModels.open(make_run(tmp_path / "tiny"))
+    text = render_file(models, "a list</script><img src=x>")
     assert "</script><img" not in text
     assert not re.findall(r'(?:src|href)="(?!#)[^"$]', text.partition('id="payload"')[0])
     assert "default-src 'none'" in text

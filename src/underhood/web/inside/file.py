@@ -13,7 +13,7 @@ from typing import Any
 from underhood.core.files import write_text
 from underhood.ui.theme import asset, content_security_policy, script_data
 from underhood.web.inside.bundle import bundle
-from underhood.web.inside.operations import operations_of
+from underhood.web.inside.operation_values import listed_operations
 from underhood.web.inside.routes import start_facts
 from underhood.web.inside.subjects import InsideModels, Subject
 from underhood.web.inside.views import answer, request_key
@@ -139,7 +139,7 @@ def requests_last(subject: Subject) -> Iterator[Request]:
     for layer in reversed(subject.attending):
         for head in range(subject.trace.attention[layer].heads):
             yield "why", {"layer": layer, "head": head, "position": last}
-    for operation in operations_of(subject.model):
+    for operation in listed_operations(subject):
         yield "operation", {"name": operation.name, "position": last, "rows": "one"}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from underhood.core.errors import UserError
 from underhood.infer.fetch import fetch, model_title
@@ -20,7 +20,7 @@ from underhood.models.decoder import Decoder
 
 MODELS_KEPT = 3
 SUBJECTS_KEPT = 6
-TRACED = ("residual", "mixer", "feedforward", "query", "key")
+TRACED = ("residual", "mixer", "feedforward", "query", "key", "value")
 """What the panels read, recorded in a single pass."""
 
 Key = TypeVar("Key")
@@ -47,12 +47,17 @@ class ModelChoice:
 
 @dataclass(eq=False)
 class Subject:
-    """A model with a prompt: what every view is of; and the models that it can be compared with."""
+    """A model with a prompt: what every view is of; and the models that it can be compared with.
+
+    Attributes:
+        memory: what views keep of their work.
+    """
 
     loaded: LoadedModel
     choice: ModelChoice
     prompt: str
     others: InsideModels | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Decoder:
