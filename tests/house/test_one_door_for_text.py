@@ -40,6 +40,8 @@ OWN_FILES = {
     "recipes/training_data.py": "examples that it wrote",
     "ui/theme.py": "files of the package",
     "web/suggestions.py": "notes of a run",
+    "web/inside/bundle.py": "scripts of the package",
+    "web/inside/file.py": "files of the package",
     "web/run_views.py": "notes of a run",
 }
 """Files that read text which this program wrote itself, or the system did, always in UTF-8."""

@@ -20,8 +20,10 @@ KEYS_EXPLAINED = 8
 
 
 def heads(subject: Subject) -> Payload:
-    """Of every head, over the prompt's tokens: the mean weight on the token before, on itself and on the first one,
-    and how many tokens it looks at (two to the power of the weights' entropy).
+    """Four numbers of every head, as means over the prompt's tokens.
+
+    The weight on the token before, on itself and on the first one, and how many tokens it looks at: two to the power of
+    the weights' entropy.
     """
     layers = subject.attending
     most = max((subject.trace.attention[layer].heads for layer in layers), default=0)

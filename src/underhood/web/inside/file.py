@@ -105,7 +105,7 @@ def write_file(path: Path, models: InsideModels, prompt: str, *, against: str | 
 
 
 def requests_beside(subject: Subject) -> Iterator[Request]:
-    """What is shown of another stage, checkpoint or prompt."""
+    """The views of another stage, checkpoint or prompt."""
     count = len(subject.ids)
     yield "overview", {}
     yield "outcome", {}

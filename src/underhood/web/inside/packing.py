@@ -63,7 +63,7 @@ def whole(values: Tensor) -> PackedArray:
 
 
 def shares(values: Tensor, *, triangle: bool = False) -> PackedArray:
-    """Numbers from 0 to 1 in a byte each, with an error of at most 0.002 near 1 and far less near 0.
+    """Numbers from 0 to 1 in a byte each, with an error of at most 0.004 near 1 and far less near 0.
 
     Args:
         triangle: leaves out what is above the diagonal of the last two axes.

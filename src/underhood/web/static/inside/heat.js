@@ -1,4 +1,4 @@
-// The heat map: crisp cells on a canvas that is as large as what is seen of it, headers that stay, a cross-hair that is
+// The heat map: crisp cells on a canvas as large as the screen shows of it, headers that stay, a cross-hair that is
 // read out; a click or the arrow keys select. Thousands of rows cost no more than those on the screen.
 
 import { h } from "../dom.js";

@@ -35,7 +35,7 @@ export function readAddress() {
   now = read();
 }
 
-// Forgets parts of the selection that another prompt has not; panels are not told, for they are made anew.
+// Forgets parts of the selection that another prompt has not; panels are made anew and need not be told.
 export function forgetSelected(...names) {
   for (const name of names) delete now[name];
 }
