@@ -242,7 +242,7 @@ def test_patching_restores_what_python_says(
     with Visit(browser, served.url, "/inside") as visit:
         other = served.models.subject(served.models.first, other_prompt)
         section = panel(visit.page, "patching")
-        section.get_by_label("Other prompt").fill(other_prompt)
+        section.get_by_label("Other prompt", exact=True).fill(other_prompt)
         section.get_by_label("Answer to the other prompt").fill("a")
         section.get_by_label("Answer to this prompt").fill("e")
         section.get_by_role("button", name="Patch").click()
