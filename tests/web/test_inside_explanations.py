@@ -1,4 +1,4 @@
-"""Payloads of the page's views of attribution, ablation and differences, beside the views in Python."""
+"""Payloads of the page's views of attribution, ablation, ranks, factors, paths, induction and differences."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from underhood.inspect.ablation_grid import head_grid
 from underhood.inspect.attribution import attribute
 from underhood.inspect.comparison import compare
 from underhood.inspect.deletion import deletion_curves
+from underhood.inspect.factors import neuron_factors
+from underhood.inspect.induction import induction_scores
 from underhood.inspect.stage_patching import ModelRun
 from underhood.inspect.target import Target
+from underhood.inspect.trace import trace
+from underhood.inspect.trajectory import token_paths
+from underhood.inspect.word_ranks import word_ranks
 from underhood.web.inside.subjects import InsideModels, Subject
 from underhood.web.inside.views import view
 
@@ -52,6 +57,41 @@ def test_ablation_is_the_grid_of_python(subject: Subject):
     assert facts["score"] == pytest.approx(expected.score, abs=1e-5)
     layer, head, change = expected.largest(1)[0]
     assert facts["largest"][0] == pytest.approx({"layer": layer, "head": head, "change": change}, abs=1e-5)
+
+
+def test_ranks_paths_and_similarity_are_those_of_python(subject: Subject):
+    words = [chr(0x100 + 40), chr(0x100 + 7)]
+    expected = word_ranks(subject.loaded, subject.trace, words, position=5)
+    facts, arrays = read(subject, "ranks", position=5, words="|".join(words))
+    assert facts["pieces"] == list(expected.pieces)
+    assert arrays["ranks"].tolist() == expected.ranks.tolist()
+    facts, arrays = read(subject, "paths")
+    assert np.allclose(arrays["points"], token_paths(subject.trace).points, atol=1e-5)
+    values = read(subject, "similarity")[1]["values"]
+    assert np.allclose(np.diag(values), 1, atol=1e-3)
+    assert np.allclose(values, values.T, atol=1e-3)
+
+
+def test_factors_are_those_of_python_where_there_are_hidden_units(subject: Subject):
+    units = [site for site in trace(subject.loaded, subject.ids, ["residual"]).values if site.startswith("units.")]
+    assert not units
+    if type(subject.model.blocks[0].feedforward).__name__ == "MixtureOfExperts":
+        with pytest.raises(UserError, match="experts"):
+            read(subject, "factors")
+        return
+    expected = neuron_factors(trace(subject.loaded, subject.ids, ["units"]), 4)
+    facts, arrays = read(subject, "factors", count=4)
+    assert np.allclose(arrays["strengths"], expected.strengths, atol=1e-3)
+    assert facts["explained"] == pytest.approx(expected.explained, abs=1e-6)
+    assert facts["units"][0][0] == list(expected.top_units(0, 1)[0])
+
+
+def test_induction_scores_are_those_of_python(subject: Subject):
+    expected = induction_scores(subject.loaded, length=50)
+    facts, arrays = read(subject, "induction")
+    assert np.allclose(arrays["induction"], expected.induction, atol=1e-3)
+    assert facts["layers"] == list(expected.layers)
+    assert facts["second_loss"] == pytest.approx(expected.second_loss, abs=1e-5)
 
 
 def test_difference_of_two_stages_is_that_of_python(tmp_path: Path):

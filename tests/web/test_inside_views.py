@@ -170,6 +170,7 @@ def test_page_views_answer_or_say_why_not(subject: Subject):
         "operation": {"name": "embed", "position": 0, "rows": "one"},
         "attribution": {"position": 4},
         "ablation": {"position": 4},
+        "ranks": {"position": 4},
         "difference": {"beside": "model", "against": OTHER},
         "generation": {"write": 3, "temperature": 0.7},
     }
@@ -180,7 +181,9 @@ def test_page_views_answer_or_say_why_not(subject: Subject):
         except UserError:
             lacking.add(name)
     attends_first = 0 in subject.attending
-    assert lacking - {"experts", "merges"} == (set() if attends_first else {"patterns", "head", "row", "why"})
+    assert lacking - {"experts", "factors", "merges"} == (
+        set() if attends_first else {"patterns", "head", "row", "why"}
+    )
     assert ("experts" in lacking) == (type(subject.model.blocks[0].feedforward).__name__ != "MixtureOfExperts")
 
 

@@ -25,6 +25,9 @@ LIMIT = 3_000_000
 LENS_CHUNK = 32
 """Positions of a lens that the page asks for together (`lens_panel.js`)."""
 
+FACTORS = 6
+"""Factors that the page begins with (`factors_panel.js`)."""
+
 KEPT_BACK = 20_000
 """Bytes for the names of what is in the file."""
 
@@ -117,10 +120,11 @@ def requests_first(subject: Subject) -> Iterator[Request]:
     """What everything else needs, and what is seen first: the views of the last token."""
     last = len(subject.ids) - 1
     yield from requests_beside(subject)
-    for name in ("operations", "checks", "merges", "heads", "experts"):
+    for name in ("operations", "checks", "merges", "heads", "experts", "induction", "paths", "similarity"):
         yield name, {}
-    for name in ("parts", "attribution", "ablation"):
+    for name in ("parts", "attribution", "ablation", "ranks"):
         yield name, {"position": last}
+    yield "factors", {"count": max(2, min(FACTORS, last))}
     for layer in subject.attending:
         yield "row", {"layer": layer, "position": last}
 

@@ -13,6 +13,7 @@ from underhood.web.inside import (
     explanation_views,
     merge_views,
     operation_views,
+    representation_views,
     stream_views,
     token_views,
 )
@@ -38,6 +39,11 @@ VIEWS: Mapping[str, Callable[..., Payload]] = {
     "attribution": explanation_views.attribution,
     "ablation": explanation_views.ablation,
     "difference": comparison_views.difference,
+    "ranks": representation_views.ranks,
+    "factors": representation_views.factors,
+    "paths": representation_views.paths,
+    "similarity": representation_views.similarity,
+    "induction": representation_views.induction,
     "operations": operation_views.operations,
     "operation": operation_views.operation,
 }

@@ -9,11 +9,15 @@ import { attributionPanel } from "./attribution_panel.js";
 import { checksPanel } from "./checks_panel.js";
 import { comparePanel } from "./compare_panel.js";
 import { expertsPanel } from "./experts_panel.js";
+import { factorsPanel } from "./factors_panel.js";
 import { generationPanel } from "./generation_panel.js";
+import { inductionPanel } from "./induction_panel.js";
 import { lensPanel } from "./lens_panel.js";
 import { mount } from "./panels.js";
 import { partsPanel } from "./parts_panel.js";
+import { pathsPanel } from "./paths_panel.js";
 import { patchPanel } from "./patch_panel.js";
+import { ranksPanel } from "./ranks_panel.js";
 import { forgetSelected, onSelect, readAddress, select, selected, startSelection, step } from "./selection.js";
 import { NotHere, openSource } from "./source.js";
 import { stepper, tokenLine } from "./strip.js";
@@ -21,7 +25,10 @@ import { tokensPanel } from "./tokens_panel.js";
 import { trainingPanel } from "./training_panel.js";
 import { walkPanel } from "./walk_panel.js";
 
-const PANELS = [tokensPanel, walkPanel, lensPanel, attentionPanel, expertsPanel, partsPanel, attributionPanel, ablationPanel, patchPanel, comparePanel, trainingPanel, generationPanel, checksPanel];
+const PANELS = [
+  tokensPanel, walkPanel, lensPanel, ranksPanel, attentionPanel, inductionPanel, expertsPanel, partsPanel, attributionPanel, ablationPanel, patchPanel,
+  factorsPanel, pathsPanel, comparePanel, trainingPanel, generationPanel, checksPanel,
+];
 
 document.documentElement.classList.add("js");
 const main = document.getElementById("main");
