@@ -196,6 +196,17 @@ def test_a_model_without_attention_has_the_other_views(tmp_path: Path):
     assert read(subject, "lens")[1]["ids"].shape == (3, len(IDS), 5)
 
 
+def test_questions_are_read_in_the_chat_template(run: Path):
+    models = InsideModels.open(run, chat=True)
+    subject = models.subject("dpo", "What is a list?")
+    loaded = models.model("dpo")
+    assert loaded.template is not None
+    messages = [{"role": "user", "content": "What is a list?"}]
+    assert subject.ids == loaded.template.render(loaded.tokenizer, messages, add_generation_prompt=True).ids
+    with pytest.raises(UserError, match="has not learnt to chat"):
+        _ = models.subject("base", "What is a list?").ids
+
+
 def test_generation_is_the_sampler_s_distribution_and_goes_on_from_other_tokens(run: Path):
     loaded = load(run)
     subject = subject_of(loaded, "The list")

@@ -132,8 +132,6 @@ def run(args: Args) -> int:
         raise UserError(f"underhood inspect{over} has no view {name!r}", expected=", ".join(views))
     if printed and args.html is not None:
         raise UserError("--html writes the page, which has all views", fix="Leave out --view, --compare and --through")
-    if args.chat and not printed:
-        raise UserError("the page takes no --chat", fix="Name a --view to print")
     if args.top < 1:
         raise UserError("--top is out of range", expected="a whole number from 1 up", got=str(args.top))
     if not printed:
@@ -160,7 +158,7 @@ def page(args: Args) -> int:
     from underhood.cli.inspect_page import serve_page, write_page
     from underhood.web.inside.subjects import InsideModels
 
-    models = InsideModels.open(args.model, args.stage, args.beside)
+    models = InsideModels.open(args.model, args.stage, args.beside, chat=args.chat)
     if args.html is not None:
         write_page(args.html, models, args.prompt, args.against)
     else:

@@ -76,7 +76,7 @@ def parts(subject: Subject, *, position: int, answer: str = "", other: str = "")
 
 def patch(subject: Subject, *, against: str, answer: str = "", other: str = "") -> Payload:
     """Patches this prompt's residual stream with another prompt's, each layer and token by itself."""
-    source = Subject(subject.loaded, subject.choice, against)
+    source = subject.with_prompt(against)
     ends = [likeliest(each, len(each.ids) - 1) for each in (source, subject)]
     first = token_named(subject, answer) if answer else ends[0]
     second = token_named(subject, other) if other else ends[1]

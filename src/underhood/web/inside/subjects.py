@@ -17,6 +17,7 @@ from underhood.infer.stages import stages_of, steps_on_disk
 from underhood.inspect.sites import sites_of
 from underhood.inspect.trace import Trace, prompt_tokens, trace
 from underhood.models.decoder import Decoder
+from underhood.web.token_view import prompt_of
 
 MODELS_KEPT = 3
 SUBJECTS_KEPT = 6
@@ -50,6 +51,7 @@ class Subject:
     """A model with a prompt: what every view is of; and the models that it can be compared with.
 
     Attributes:
+        chat: the prompt is a question, read in the model's chat template.
         memory: what views keep of their work.
     """
 
@@ -57,6 +59,7 @@ class Subject:
     choice: ModelChoice
     prompt: str
     others: InsideModels | None = None
+    chat: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,9 +71,15 @@ class Subject:
         """The prompt's tokens.
 
         Raises:
-            UserError: there are none, or more than the context has.
+            UserError: there are none, or more than the context has; or the model has not learnt to chat.
         """
-        return prompt_tokens(self.loaded, self.prompt)
+        if not self.chat:
+            return prompt_tokens(self.loaded, self.prompt)
+        return prompt_tokens(self.loaded, prompt_of(self.loaded, [{"role": "user", "content": self.prompt}], None))
+
+    def with_prompt(self, prompt: str) -> "Subject":
+        """The same model with another prompt."""
+        return Subject(self.loaded, self.choice, prompt, self.others, self.chat)
 
     @cached_property
     def trace(self) -> Trace:
@@ -102,16 +111,20 @@ class InsideModels:
     Args:
         choices: what there is, in order of training, by id.
         first: the one that is shown first.
+        chat: prompts are questions, read in the models' chat templates.
     """
 
     choices: dict[str, ModelChoice]
     first: str
+    chat: bool = False
     _models: OrderedDict[str, LoadedModel] = field(default_factory=OrderedDict)
     _subjects: OrderedDict[tuple[str, str], Subject] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
-    def open(cls, name: str | Path, stage: str | None = None, beside: Sequence[str | Path] = ()) -> "InsideModels":
+    def open(
+        cls, name: str | Path, stage: str | None = None, beside: Sequence[str | Path] = (), *, chat: bool = False
+    ) -> "InsideModels":
         """All stages and checkpoints of a run, or a published model; `stage` is shown first, else the last one.
 
         Args:
@@ -128,7 +141,7 @@ class InsideModels:
             for choice in model_choices(other, None):
                 id = title if choice.step is None else f"{title}:{choice.id}"
                 choices.setdefault(id, ModelChoice(id, choice.stage, choice.step, choice.path, choice.wanted))
-        models = cls(choices, first)
+        models = cls(choices, first, chat)
         models.model(first)
         return models
 
@@ -148,7 +161,7 @@ class InsideModels:
     @classmethod
     def of(cls, loaded: LoadedModel, id: str) -> "InsideModels":
         """A model that is open already."""
-        return cls({id: ModelChoice(id, loaded.stage, None, loaded.path)}, id, OrderedDict([(id, loaded)]))
+        return cls({id: ModelChoice(id, loaded.stage, None, loaded.path)}, id, _models=OrderedDict([(id, loaded)]))
 
     def model(self, id: str) -> LoadedModel:
         """A model by its id.
@@ -167,7 +180,10 @@ class InsideModels:
         loaded = self.model(id)
         with self.lock:
             return _kept(
-                self._subjects, (id, prompt), SUBJECTS_KEPT, lambda: Subject(loaded, self.choices[id], prompt, self)
+                self._subjects,
+                (id, prompt),
+                SUBJECTS_KEPT,
+                lambda: Subject(loaded, self.choices[id], prompt, self, self.chat),
             )
 
 

@@ -12,6 +12,7 @@ from underhood.infer.cache import device_of
 from underhood.infer.generate import generate
 from underhood.infer.sample import SamplingSpec, distribution
 from underhood.inspect.lens import read_out
+from underhood.inspect.sites import sites_of
 from underhood.web.inside.packing import Payload, half, whole
 from underhood.web.inside.subjects import Subject
 from underhood.web.token_view import score, token_facts
@@ -41,6 +42,7 @@ def overview(subject: Subject) -> Payload:
         "windows": [specs[layer].window if layer in specs else None for layer in range(len(mixers))],
         "softcap": next((spec.softcap for spec in specs.values()), None),
         "experts": any(hasattr(getattr(block, "feedforward", None), "router") for block in model.blocks),
+        "units": any(site.startswith("units.") for site in sites_of(model)),
         "tokens": rows,
         "next": next_tokens(subject, ids, SamplingSpec()),
     }

@@ -14,7 +14,7 @@ export const factorsPanel = {
   title: "Factors of neurons",
   words: "The feed-forwards' hidden units over the prompt, factorised without negative numbers (NMF): groups of units that are on together. A factor that other random starts do not find again (agreement below about 0.9) means little.",
   needs: ["token", "model"],
-  lacks: (overview) => (overview.tokens.length < 3 ? "The prompt is too short to be factorised." : null),
+  lacks: ({ tokens, units }) => (!units ? "This model has no hidden units that every token passes: its feed-forwards are experts." : tokens.length < 3 ? "The prompt is too short to be factorised." : null),
   open({ source, subject, overview }) {
     const { tokens } = overview();
     let view = null;
