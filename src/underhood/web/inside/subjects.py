@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from underhood.core.errors import UserError
 from underhood.infer.fetch import fetch, model_title
 from underhood.infer.load import LoadedModel, load
-from underhood.infer.stages import stages_of, steps_on_disk
+from underhood.infer.stages import find_stage, stages_of, steps_on_disk
 from underhood.inspect.sites import sites_of
 from underhood.inspect.trace import Trace, prompt_tokens, trace
 from underhood.models.decoder import Decoder
@@ -194,6 +194,8 @@ def model_choices(name: str | Path, stage: str | None) -> list[ModelChoice]:
         folder = folder.parents[2]
     stages = stages_of(folder)
     if not stages:
+        if not folder.exists():
+            find_stage(folder, stage)  # says what there is
         return [ModelChoice(model_title(name, folder), "published", None, folder, stage)]
     choices = []
     for each in stages:
