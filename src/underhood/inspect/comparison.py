@@ -68,9 +68,10 @@ class TraceComparison:
     def _repr_html_(self) -> str:
         rows = [*map(str, range(len(self.relative) - 1)), "end"]
         largest = float(self.lens_kl.max()) or 1.0
+        percents = [[f"{100 * share:.0f}" for share in shares] for shares in self.relative.tolist()]  # may pass 100
         return notebook.framed(
             notebook.facts_table("Residual streams: length of the difference, in percent", {}),
-            notebook.heat_table(rows, self.pieces, self.relative.clamp(max=1).tolist()),
+            notebook.heat_table(rows, self.pieces, self.relative.clamp(max=1).tolist(), percents),
             notebook.facts_table(f"Logit lens: divergence in percent of the largest, {largest:.2f} bits", {}),
             notebook.heat_table(rows, self.pieces, (self.lens_kl / largest).tolist()),
         )
