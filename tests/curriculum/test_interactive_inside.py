@@ -92,3 +92,22 @@ def test_four_words_share_what_softmax_gives_them(figure: Opener, angle, length,
         assert actual["law"] == pytest.approx(1)
     else:
         assert actual["wrong"] < 0.01
+
+
+@pytest.mark.parametrize(("agree", "at"), [(1, 20), (2, 33), (3, 48)])
+def test_copy_rule_attends_and_bets_as_in_python(figure: Opener, agree: int, at: int):
+    text = "the cat sat on the mat and the rat sat on the hat"
+    actual = figure("p2021_induction").set(text=text, agree=agree, at=at)
+
+    def after(end: int) -> list[int]:
+        if end < agree:
+            return []
+        return [begin for begin in range(agree, end) if text[begin - agree : begin] == text[end - agree : end]]
+
+    def chance(end: int) -> float:
+        return float(np.mean([text[begin] == text[end] for begin in after(end)])) if after(end) else 0.0
+
+    assert actual["matches"] == len(after(at))
+    assert actual["chance"] == pytest.approx(chance(at))
+    assert actual["right"] == pytest.approx(np.mean([chance(end) for end in range(1, len(text))]))
+    assert actual["bet"] == sum(bool(after(end)) for end in range(1, len(text)))

@@ -1,0 +1,1 @@
+"""Milestone: Two heads in a row copy from the context."""
