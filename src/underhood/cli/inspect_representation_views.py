@@ -212,9 +212,7 @@ def _shade_grid(out: Console, values: torch.Tensor) -> None:
     for layer, row in enumerate(values[:, : 76 // wide].tolist()):
         cells = (SHADES[min(max(int(value * len(SHADES)), 0), len(SHADES) - 1)] * wide for value in row)
         out.print(f"{layer:>2} " + "".join(cells))
-    out.print(
-        f"   {SHADES[0]!r} below 0.2, {SHADES[1]} 0.2, {SHADES[2]} 0.4, {SHADES[3]} 0.6, {SHADES[4]} 0.8 and more"
-    )
+    out.print(f"   blank below 0.2, {SHADES[1]} to 0.4, {SHADES[2]} to 0.6, {SHADES[3]} to 0.8, {SHADES[4]} above")
 
 
 VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {

@@ -15,9 +15,9 @@ from underhood.cli.inspect_options import View, ViewOptions, position_in, print_
 from underhood.cli.inspect_texts import corpus_texts
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import corpus_values, token_windows
+from underhood.inspect.corpus_values import SKIPPED, corpus_values, token_windows
 from underhood.inspect.lens import logit_lens
-from underhood.inspect.sae import SKIPPED, SparseAutoencoder, load_autoencoder, spliced_loss
+from underhood.inspect.sae import SparseAutoencoder, load_autoencoder, spliced_loss
 from underhood.inspect.sae_examples import feature_examples
 from underhood.inspect.sae_training import AutoencoderTraining, train_on_site
 from underhood.inspect.trace import trace

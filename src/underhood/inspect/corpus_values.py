@@ -23,6 +23,9 @@ from underhood.inspect.trace import LIMIT_MB, expected_mb, recording
 WINDOW = 128
 """Tokens of a window, unless the context is shorter."""
 
+SKIPPED = 1
+"""Tokens at a window's start that are left alone: attention rests on the first one, whose stream is unlike others."""
+
 TOKENS_PER_BATCH = 2048
 PER_HEAD = ("query", "key", "value")
 """Kinds of sites that have several vectors for a token."""

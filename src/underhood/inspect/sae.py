@@ -23,12 +23,9 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import WINDOW, equal_batches, token_windows
+from underhood.inspect.corpus_values import SKIPPED, WINDOW, equal_batches, token_windows
 from underhood.inspect.sites import chosen_sites
 from underhood.models.decoder import Decoder
-
-SKIPPED = 1
-"""Tokens at a window's start that are left alone: attention rests on the first one, whose stream is unlike others."""
 
 TENSORS = ("encoder", "threshold", "decoder", "centre", "mean")
 

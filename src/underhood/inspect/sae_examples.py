@@ -14,8 +14,8 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import WINDOW, CorpusValues, corpus_values, token_windows
-from underhood.inspect.sae import SKIPPED, SparseAutoencoder
+from underhood.inspect.corpus_values import SKIPPED, WINDOW, CorpusValues, corpus_values, token_windows
+from underhood.inspect.sae import SparseAutoencoder
 from underhood.inspect.trace import pieces_of
 from underhood.ui import notebook
 

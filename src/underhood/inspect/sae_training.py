@@ -15,8 +15,8 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import PER_HEAD, WINDOW, corpus_values, token_windows
-from underhood.inspect.sae import SKIPPED, SparseAutoencoder, decoded, top_features
+from underhood.inspect.corpus_values import PER_HEAD, SKIPPED, WINDOW, corpus_values, token_windows
+from underhood.inspect.sae import SparseAutoencoder, decoded, top_features
 
 
 @dataclass(frozen=True, kw_only=True)

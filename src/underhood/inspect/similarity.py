@@ -7,6 +7,7 @@ variance; SVCCA looks for directions of the two that correlate, among those that
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import WINDOW, corpus_values, token_windows
+from underhood.inspect.corpus_values import SKIPPED, WINDOW, corpus_values, token_windows
 from underhood.inspect.trace import Trace
 from underhood.ui import notebook
 
@@ -86,10 +87,18 @@ def layer_similarity(
 def stream_values(
     loaded: LoadedModel, texts: Sequence[str], *, tokens: int = 1000, window: int = WINDOW
 ) -> Float[Tensor, "L N D"]:
-    """The residual streams of every layer for the first tokens of some texts."""
-    windows = token_windows(loaded, texts, length=window, count=-(-tokens // 2))
-    values = corpus_values(loaded, _first_tokens(windows, tokens), ["residual"])
-    return torch.stack([values[f"residual.{layer}"] for layer in range(len(loaded.decoder.blocks) + 1)])
+    """The residual streams of every layer for the first tokens of some texts, first tokens of windows left out.
+
+    Those few have streams so large in some layers of most models that a similarity would be of them alone.
+    """
+    windows = token_windows(loaded, texts, length=window)
+    kept = itertools.accumulate(len(each) - SKIPPED for each in windows)
+    windows = windows[: sum(count < tokens for count in kept) + 1]
+    values = corpus_values(loaded, windows, ["residual"])
+    later_N = values.positions >= SKIPPED
+    return torch.stack(
+        [values[f"residual.{layer}"][later_N][:tokens] for layer in range(len(loaded.decoder.blocks) + 1)]
+    )
 
 
 def linear_cka(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, unbiased: bool = False) -> float:
@@ -167,13 +176,3 @@ def _mean_correlation(first_NP: Tensor, second_NQ: Tensor) -> float:
             fix="Give a longer text, or use CKA",
         )
     return float(torch.linalg.svdvals(first_NP.T @ second_NQ).clamp(max=1.0).mean())
-
-
-def _first_tokens(windows: Sequence[list[int]], tokens: int) -> list[list[int]]:
-    kept: list[list[int]] = []
-    for window in windows:
-        if tokens <= 0:
-            break
-        kept.append(window[:tokens])
-        tokens -= len(window)
-    return kept
