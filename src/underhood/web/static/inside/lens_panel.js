@@ -47,7 +47,7 @@ export const lensPanel = {
     let of = null;
     const map = heatMap({
       name: "Likeliest next token by layer and position",
-      rows: layers + 1, columns: tokens.length, width: 72, height: 20, fit: true, most: 700,
+      rows: layers + 1, columns: tokens.length, width: 72, height: 20, fit: true, widest: 144, most: 700,
       rowName: (row) => layerName(layers - row, layers),
       columnName: (column) => tokens[column].shown,
       paint: (row, column) => (lens?.at(layers - row, column) ? magnitude(lens.at(layers - row, column).tokens[0].share) : null),

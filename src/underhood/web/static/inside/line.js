@@ -34,7 +34,10 @@ export function lineChart(title, unit) {
     area.replaceChildren(
       s("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" },
         series.map((line, index) => s("path", { class: `line series-${index}`, d: path(line) }))),
-      ...(options.names ?? []).map((words, index) => h("span", { class: `label series-label series-${index}`, style: { top: `calc(${up(series[index].at(-1))}% - 0.6rem)` } }, words)),
+      ...(options.names ?? []).map((words, index) => {
+        const at = clearest(series, index, up);
+        return words && h("span", { class: `label series-label series-${index}`, style: { top: `calc(${up(series[index][at])}% - 0.6rem)`, right: `${Math.min(100 - left(at), 80)}%` } }, words);
+      }).filter(Boolean),
       cursor, dot);
     const ticks = low === high ? [low] : options.log ? powers(low, high) : [low, (low + high) / 2, high];
     const word = (value) => (Math.abs(value) >= 100 || Number.isInteger(value) ? whole(value) : decimal(value, 2));
@@ -75,6 +78,12 @@ export function lineChart(title, unit) {
     settings.onPick?.(at);
   });
   return { element, update };
+}
+
+// Where a series is farthest from the others: its name is read best there.
+function clearest(series, own, up) {
+  const gap = (index) => Math.min(...series.filter((_, other) => other !== own).map((line) => Math.abs(up(line[index]) - up(series[own][index]))));
+  return series[own].reduce((best, _, index) => (gap(index) >= gap(best) ? index : best), 0);
 }
 
 // Powers of ten between two numbers, with the ends where there are none.

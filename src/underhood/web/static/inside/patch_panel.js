@@ -18,7 +18,7 @@ export const patchPanel = {
     let shares = null;
     let pieces = null;
     const map = heatMap({
-      name: "What each patched value restores", rows: layers + 1, columns: tokens.length, width: 14, height: 14, fit: true, widest: 56, most: 560, head: 40, top: 84,
+      name: "What each patched value restores", rows: layers + 1, columns: tokens.length, width: 14, height: 14, fit: true, widest: 128, most: 560, head: 40, top: 84,
       rowName: (row) => (row === 0 ? "end" : String(layers - row)),
       columnName: (column) => (pieces && pieces[0][column] !== pieces[1][column] ? `${pieces[1][column]}→${pieces[0][column]}` : tokens[column].shown),
       paint: (row, column) => (shares ? signed(pick(shares, layers - row)[column]) : null),
