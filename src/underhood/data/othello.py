@@ -36,6 +36,10 @@ class Games:
     def __len__(self) -> int:
         return len(self.moves)
 
+    def at(self, which: slice) -> Games:
+        """Some of the games."""
+        return Games(self.size, *(each[which] for each in (self.moves, self.own, self.other, self.legal)))
+
     @property
     def played(self) -> NDArray[np.bool_]:
         """Which moves were made, (G, T)."""

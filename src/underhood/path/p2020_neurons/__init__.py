@@ -1,0 +1,1 @@
+"""Milestone: Neurons sorted into a few groups."""
