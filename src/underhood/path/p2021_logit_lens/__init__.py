@@ -1,0 +1,1 @@
+"""Milestone: Reading a model before it has finished."""

@@ -1,0 +1,1 @@
+"""Milestone: A board inside a model that has only read moves."""
