@@ -105,8 +105,8 @@ def rehearsal_weights(
     weights_M = torch.full((count,), READ_WEIGHT)
     for example, changed in zip(before, after, strict=True):
         if changed.targets is not None and not all(example.mask):
-            for said, target in zip(example.mask, changed.targets, strict=True):
-                if said and target >= vocab_size:
+            for answered, target in zip(example.mask, changed.targets, strict=True):
+                if answered and target >= vocab_size:
                     weights_M[target - vocab_size] = ANSWER_WEIGHT
     return weights_M
 

@@ -1,8 +1,8 @@
-"""Reading out a residual stream: what the model's end says about it, without keeping the scores of a whole vocabulary.
+"""Reading out a residual stream: the next-token distribution that the model's end gives it, without all its scores.
 
 The scores of many streams over a large vocabulary are hundreds of megabytes. They are worked out a slice of the
-vocabulary at a time, and only what is asked of them is kept: the likeliest tokens, the normaliser and the entropy (by
-the running maximum of Milakov and Gimelshein 2018), and how many tokens are likelier than a given one.
+vocabulary at a time, and a few numbers are kept: the likeliest tokens, the normaliser and the entropy (by the running
+maximum of Milakov and Gimelshein 2018), and how many tokens are likelier than a given one.
 """
 
 from __future__ import annotations
