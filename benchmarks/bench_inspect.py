@@ -6,10 +6,11 @@ forward pass of ours (all scores, no hooks) or to the peer's time for the same t
 - lens: the five likeliest tokens of every residual stream, after the last token and after all;
 - trace: the prompt's residual streams;
 - patch sweep: every residual stream and token by itself, the score of two tokens;
-- integrated gradients: 32 steps, of the embeddings.
+- integrated gradients: 32 steps, of the embeddings;
+- twenty checkpoints: the lens of one prompt at every saved checkpoint of a run, per twenty.
 
     pip install --no-deps transformer-lens captum; pip install einops fancy-einsum "typeguard<5"
-    python benchmarks/bench_inspect.py [--rounds 5] [--threads 2] [--tokens 128] [--quick]
+    python benchmarks/bench_inspect.py [--rounds 5] [--threads 2] [--tokens 128] [--run runs/pydocs] [--quick]
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from underhood.inspect.attribution import integrated_gradients
 from underhood.inspect.lens import logit_lens
 from underhood.inspect.patching import patch_residual
 from underhood.inspect.target import Target
+from underhood.inspect.through_training import through_training
 from underhood.inspect.trace import trace
+from underhood.inspect.training_views import lens_view
 from underhood.models.decoder import Decoder
 from underhood.models.hub_weights import load_decoder
 from underhood.text.characters import CharacterTokenizer
@@ -55,6 +58,7 @@ LIMITS = {
     "patch sweep / TransformerLens": 1 / 3,
     "patch sweep, largest difference": 1e-5,
     "integrated gradients / captum": 1.0,
+    "twenty checkpoints, seconds": 10.0,
 }
 """What is promised, at most."""
 
@@ -75,6 +79,9 @@ class Options:
     sweep_tokens: int = 32
     """Length of the prompts of the patch sweep, which runs the peer's model once for each layer and token."""
 
+    run: Path | None = None
+    """A run of `underhood build`, whose checkpoints are scrubbed; left out, that is not measured."""
+
     quick: bool = False
     """A model of two layers and one round: does it run at all."""
 
@@ -90,7 +97,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         results = measure(options, Path(name))
-    for what, limit in LIMITS.items():
+    limits = {what: limit for what, limit in LIMITS.items() if what in results}
+    for what, limit in limits.items():
         print(f"{what:<44}{results[what]:>12.3g}  (limit {limit:.3g}){'' if results[what] <= limit else '  MISSED'}")
     print_json(
         "inspect", results, **machine("torch", "transformers", "transformer-lens", "captum"), threads=options.threads
@@ -158,8 +166,21 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
     }
     timed["gradients"] = _shown("integrated gradients", compare(attributions, min(rounds, 3)))
     results["integrated gradients / captum"] = _ratio(timed["gradients"], "ours", "captum")
+    if options.run is not None:
+        counts: list[int] = []
+        timed["scrub"] = _shown(
+            "checkpoints", compare({"ours": lambda: counts.append(scrub(options.run))}, 1, warm_up=0)
+        )
+        results["checkpoints"] = counts[-1]
+        results["twenty checkpoints, seconds"] = round(timed["scrub"]["ours"].median / counts[-1] * 20, 2)
     results["seconds"] = {name: {side: each.as_json() for side, each in sides.items()} for name, sides in timed.items()}
     return results
+
+
+def scrub(run: Path) -> int:
+    """The lens of a prompt at every saved checkpoint of a run; how many there are."""
+    text = 'def read(path):\n    """Return the text of a file.'
+    return len(through_training(run, text, lens_view([-1], k=K)).checkpoints)
 
 
 def extra_megabytes(loaded: LoadedModel, ids: list[int]) -> float:
