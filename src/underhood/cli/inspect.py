@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from underhood.cli.model_options import ModelOptions
@@ -119,7 +119,7 @@ class Args(ModelOptions):
 
 
 def run(args: Args) -> int:
-    from underhood.cli.inspect_options import ViewOptions, chat_prompt
+    from underhood.cli.inspect_options import view_options
     from underhood.cli.inspect_training_views import THROUGH_VIEWS
     from underhood.cli.inspect_views import VIEWS
 
@@ -135,39 +135,16 @@ def run(args: Args) -> int:
     if args.top < 1:
         raise UserError("--top is out of range", expected="a whole number from 1 up", got=str(args.top))
     if not printed:
-        return page(args)
+        from underhood.cli.inspect_page import show_page
+
+        return show_page(args)
     from underhood.infer.load import load
     from underhood.ui.terminal import console
 
     loaded = load(args.model, args.stage)
-    given = {field.name: getattr(args, field.name) for field in fields(ViewOptions)}
-    if args.chat:
-        texts = {name: given[name] for name in ("prompt", "against", "toward") if given[name] is not None}
-        given |= {name: chat_prompt(loaded, text) for name, text in texts.items()}
-    options = ViewOptions(**given)
-    values, show = views[name](loaded, options)
+    values, show = views[name](loaded, view_options(args, loaded))
     if args.json:
         print(json.dumps(values, ensure_ascii=False))
     else:
         show(console())
-    return 0
-
-
-def page(args: Args) -> int:
-    """Writes or serves the page."""
-    from underhood.cli.inspect_page import serve_page, write_page
-    from underhood.web.inside.subjects import InsideModels
-
-    models = InsideModels.open(args.model, args.stage, args.beside, chat=args.chat)
-    if args.html is not None:
-        write_page(args.html, models, args.prompt, args.against)
-    else:
-        serve_page(
-            models,
-            args.prompt,
-            position=args.position,
-            layer=args.layer,
-            port=args.port,
-            browser=not args.no_browser,
-        )
     return 0

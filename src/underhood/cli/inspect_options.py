@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,19 @@ class ViewOptions:
 
 View = tuple[dict[str, Any], Callable[[Console], None]]
 """The numbers, and a function that prints them."""
+
+
+def view_options(args: Any, loaded: LoadedModel) -> ViewOptions:
+    """The options of a view from those of the command, its texts as questions if they are to be.
+
+    Args:
+        args: `cli.inspect.Args`.
+    """
+    given = {field.name: getattr(args, field.name) for field in fields(ViewOptions)}
+    if args.chat:
+        texts = {name: given[name] for name in ("prompt", "against", "toward") if given[name] is not None}
+        given |= {name: chat_prompt(loaded, text) for name, text in texts.items()}
+    return ViewOptions(**given)
 
 
 def chat_prompt(loaded: LoadedModel, question: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from underhood.ui.formatting import size
@@ -12,6 +13,18 @@ from underhood.web.inside.routes import PAGE, create_inside_app
 from underhood.web.inside.subjects import InsideModels
 from underhood.web.server import listen, serve
 from underhood.web.settings import ServeSettings
+
+
+def show_page(args: Any) -> int:
+    """Writes or serves the page of `cli.inspect.Args`."""
+    models = InsideModels.open(args.model, args.stage, args.beside, chat=args.chat)
+    if args.html is not None:
+        write_page(args.html, models, args.prompt, args.against)
+    else:
+        serve_page(
+            models, args.prompt, position=args.position, layer=args.layer, port=args.port, browser=not args.no_browser
+        )
+    return 0
 
 
 def write_page(path: Path, models: InsideModels, prompt: str, against: str | None) -> None:

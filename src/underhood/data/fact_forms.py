@@ -96,11 +96,13 @@ ANY_FIELD = (
     *("What is the {label} of {the}?", "What's the {label} of {the}?", "{label} of {the}", "{name} {label}"),
     *("Which {label} does {the} have?", "What {label} does {the} have?", "Tell me the {label} of {the}"),
 )
-NOT_OWNED = re.compile(
-    r"person|contact|responsible|who|stock|pieces|years|days|weeks|months|hours|minutes|founded|born|released|opened|built|invented"
-    r"|.* (?:in|from|of|by|at|to|for|on)"
+NOT_OWNED = frozenset(
+    "person contact responsible who stock pieces years days weeks months hours minutes founded born released opened built "
+    "invented".split()
 )
-"""Labels of which nobody says "the … of it"."""
+"""Labels of which nobody says "the … of it"; nor of those that end in a preposition."""
+
+PREPOSITIONS = frozenset("in from of by at to for on".split())
 
 DEFINED = (
     *("What is {name}?", "What does {name} mean?", "What is {a}?", "{name}?", "What's {name}?", "Explain {name}"),
@@ -159,7 +161,8 @@ def field_questions(name: str, label: str, pick: random.Random) -> Iterator[str]
     for pattern, questions in FIELD_FORMS:
         if re.search(rf"\b(?:{pattern})", label, re.IGNORECASE):
             yield from (as_typed(question.format_map(forms), pick) for question in pick.sample(questions, 2))
-    if not NOT_OWNED.fullmatch(label.casefold()):
+    first, _, last = label.casefold().rpartition(" ")
+    if label.casefold() not in NOT_OWNED and not (first and last in PREPOSITIONS):
         yield as_typed(pick.choice(ANY_FIELD).format_map(forms), pick)
 
 
