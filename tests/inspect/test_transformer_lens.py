@@ -8,6 +8,7 @@ import pytest
 import torch
 from traced import IDS, opened
 
+import needs
 from underhood.infer.load import LoadedModel
 from underhood.inspect.contributions import SITES, contributions
 from underhood.inspect.lens import logit_lens
@@ -20,9 +21,8 @@ ANSWER, OTHER = 5, 11
 @pytest.fixture(scope="module", params=["gpt2", "llama2"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Any]:
     """One of our models, and transformers' in TransformerLens."""
-    pytest.importorskip("transformer_lens", reason="needs transformer-lens (pip install underhood[test])")
+    lens = needs.transformer_lens()
     from tokenizers import Tokenizer, models
-    from transformer_lens import TransformerBridge
     from transformers import PreTrainedTokenizerFast
 
     loaded, peer = opened(request.param, tmp_path_factory.mktemp(request.param))
@@ -30,7 +30,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")), eos_token="b", pad_token="b"
     )
-    bridge = TransformerBridge.boot_transformers(request.param, hf_model=peer.eval(), tokenizer=tokenizer, device="cpu")
+    bridge = lens.TransformerBridge.boot_transformers(
+        request.param, hf_model=peer.eval(), tokenizer=tokenizer, device="cpu"
+    )
     return loaded, bridge.eval()
 
 
@@ -62,14 +64,12 @@ def test_the_parts_of_a_score(pair: tuple[LoadedModel, Any]):
 
 
 def test_a_patch_sweep(pair: tuple[LoadedModel, Any]):
-    from transformer_lens.patching import get_act_patch_resid_pre
-
     loaded, bridge = pair
     source = [*IDS[:5], 77, *IDS[6:]]
     ours = patch_residual(loaded, source, IDS, answer=ANSWER, other=OTHER).differences
     with torch.no_grad():
         _, clean = bridge.run_with_cache(torch.tensor([source]))
-        theirs = get_act_patch_resid_pre(
+        theirs = needs.transformer_lens().patching.get_act_patch_resid_pre(
             bridge, torch.tensor([IDS]), clean, lambda logits: logits[0, -1, ANSWER] - logits[0, -1, OTHER]
         )
     torch.testing.assert_close(ours[: len(theirs)], theirs, rtol=1e-4, atol=1e-5)

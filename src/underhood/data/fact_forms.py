@@ -97,12 +97,14 @@ ANY_FIELD = (
     *("Which {label} does {the} have?", "What {label} does {the} have?", "Tell me the {label} of {the}"),
 )
 NOT_OWNED = frozenset(
-    "person contact responsible who stock pieces years days weeks months hours minutes founded born released opened built "
-    "invented".split()
+    [
+        *("person", "contact", "responsible", "who", "stock", "pieces", "years", "days", "weeks", "months", "hours"),
+        *("minutes", "founded", "born", "released", "opened", "built", "invented"),
+    ]
 )
-"""Labels of which nobody says "the … of it"; nor of those that end in a preposition."""
+"""Labels of which nobody says "the … of it"; nor of those that end in one of `BEHIND`."""
 
-PREPOSITIONS = frozenset("in from of by at to for on".split())
+BEHIND = frozenset(["in", "from", "of", "by", "at", "to", "for", "on"])
 
 DEFINED = (
     *("What is {name}?", "What does {name} mean?", "What is {a}?", "{name}?", "What's {name}?", "Explain {name}"),
@@ -162,7 +164,7 @@ def field_questions(name: str, label: str, pick: random.Random) -> Iterator[str]
         if re.search(rf"\b(?:{pattern})", label, re.IGNORECASE):
             yield from (as_typed(question.format_map(forms), pick) for question in pick.sample(questions, 2))
     first, _, last = label.casefold().rpartition(" ")
-    if label.casefold() not in NOT_OWNED and not (first and last in PREPOSITIONS):
+    if label.casefold() not in NOT_OWNED and not (first and last in BEHIND):
         yield as_typed(pick.choice(ANY_FIELD).format_map(forms), pick)
 
 
