@@ -38,7 +38,7 @@ class Games:
 
     def at(self, which: slice) -> Games:
         """Some of the games."""
-        return Games(self.size, *(each[which] for each in (self.moves, self.own, self.other, self.legal)))
+        return Games(self.size, self.moves[which], self.own[which], self.other[which], self.legal[which])
 
     @property
     def played(self) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ FACTOR_LAYERS = 8
 def ranks(subject: Subject, *, position: int, words: str = "") -> Payload:
     """Ranks of words through the layers after a position; the words are separated by bars: `` cat| dog``."""
     at = subject.at(position)
-    chosen: list[str | int] = [word for word in words.split("|") if word][:WORDS_MAX]
+    chosen: list[str | int] = [*[word for word in words.split("|") if word][:WORDS_MAX]]
     if not chosen:
         from underhood.web.inside.stream_views import likeliest
 
