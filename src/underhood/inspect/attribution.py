@@ -39,8 +39,9 @@ from underhood.ui import notebook
 Quadrature = Literal["gauss-legendre", "middle", "left", "right", "trapezoid"]
 Baseline = Literal["zero", "mean"] | int
 
-ACTIVATION_MB = 200
-"""Memory that the activations of one batch of steps may take: beyond a few hundred tokens a batch gains no speed."""
+ACTIVATION_MB = 800
+"""Memory that the activations of one batch of steps may take: of GPT-2 with 128 tokens nine steps, a sixth faster than
+two, and no slower than seventeen."""
 
 
 @dataclass(frozen=True, repr=False)
