@@ -141,33 +141,42 @@ class Film:
         before, self._share = self._share or 0.0, share
         short = self.seconds < SHORT_STAGE
         if self.prompt is not None and (share >= 1 or (not short and (begun or self._due(before, share)))):
-            started = self.clock()
-            self._sample(self.prompt, step, share)
+            if begun:  # the very first token takes what later ones do not
+                self._write(self.prompt, 1)
+            seconds = self._sample(self.prompt, step, share)
             if begun:  # how many more, by what the first one took
-                affordable = int(SAMPLE_COST * self.seconds / max(self.clock() - started, 1e-9))
-                self.samples = max(1, min(SAMPLES, affordable))
+                self.samples = max(1, min(SAMPLES, int(SAMPLE_COST * self.seconds / max(seconds, 1e-9))))
         if self.snapshots is not None and share < 1 and step in self.snapshots[1]:
             self._snapshot(self.snapshots[0], step)
 
     def _due(self, before: float, share: float) -> bool:
         return int(share * self.samples) > int(before * self.samples)
 
-    def _sample(self, prompt: FilmPrompt, step: int, share: float) -> None:
+    def _sample(self, prompt: FilmPrompt, step: int, share: float) -> float:
+        """Takes a sample; returns the seconds that it took."""
+        started = self.clock()
+        ids = self._write(prompt, SAMPLE_TOKENS)
+        seconds = self.clock() - started
+        if ids is not None:
+            facts = {"share": round(share, 4), "prompt": prompt.text, "text": self.tokenizer.decode(ids)}
+            self.log.event(self.stage, "sample", step=step, **facts, seconds=round(seconds, 4))
+        return seconds
+
+    def _write(self, prompt: FilmPrompt, tokens: int) -> Sequence[int] | None:
         context = self.model.context_length or 1 << 20
         limit = max(context - SAMPLE_TOKENS, context // 2, 1)
         try:
             [written] = generate(
                 self.model,
                 [prompt.ids[-limit:]],
-                max_new_tokens=SAMPLE_TOKENS,
+                max_new_tokens=tokens,
                 sampling=prompt.sampling,
                 stop_ids=prompt.stop_ids,
             )
         except UserError:  # a context too short for any prompt
             self.prompt = None
-            return
-        text = self.tokenizer.decode(written.ids)
-        self.log.event(self.stage, "sample", step=step, share=round(share, 4), prompt=prompt.text, text=text)
+            return None
+        return written.ids
 
     def _snapshot(self, folder: Path, step: int) -> None:
         tensors = {

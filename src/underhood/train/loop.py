@@ -276,8 +276,9 @@ def fit(
             over, before = budget.share(now.step), over
             finished = now.step >= budget.steps
             if held_out is not None and (finished or held_out.due(now.step, before, over)):
+                before_measuring = clock()
                 measured = held_out.measure(model, device)
-                log.event(stage, "eval", step=now.step, **measured)
+                log.event(stage, "eval", step=now.step, **measured, seconds=round(clock() - before_measuring, 4))
                 if keep_best:
                     now.best.add(now.step, measured["loss"], tensors)
                     if now.best.overdue and not finished and spec.seconds is not None:
