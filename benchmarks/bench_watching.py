@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import print_json
-
 from underhood.core.runlog import read_events
 
 
