@@ -16,20 +16,22 @@ from underhood.cli.inspect_texts import corpus_texts
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.corpus_values import SKIPPED, corpus_values, token_windows
+from underhood.inspect.default_training import (
+    AUTOENCODER_CHARACTERS,
+    AUTOENCODER_STEPS,
+    EXAMPLE_CHARACTERS,
+    LENS_CHARACTERS,
+    LENS_STEPS,
+    default_autoencoder,
+    default_tuned_lens,
+)
 from underhood.inspect.lens import logit_lens
 from underhood.inspect.sae import SparseAutoencoder, load_autoencoder, spliced_loss
 from underhood.inspect.sae_examples import feature_examples
-from underhood.inspect.sae_training import AutoencoderTraining, train_on_site
 from underhood.inspect.trace import trace
-from underhood.inspect.tuned_lens import TunedLens, load_tuned_lens, train_tuned_lens, tuned_lens
+from underhood.inspect.tuned_lens import TunedLens, load_tuned_lens, tuned_lens
 from underhood.ui.terminal import console, table
 
-LENS_CHARACTERS, LENS_STEPS, LENS_BATCH = 40_000, 120, 64
-"""For some minutes with SmolLM2: each step works out the scores of the whole vocabulary for every layer."""
-
-AUTOENCODER_CHARACTERS = 120_000
-EXAMPLE_CHARACTERS = 16_000
-FEATURES_PER_DIMENSION, FEATURES_MAX = 4, 2048
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -116,13 +118,7 @@ def _tuned_lens_of(loaded: LoadedModel, args: ViewOptions) -> TunedLens:
     file = _trained_file(args, "a tuned lens")
     if file.exists():
         return load_tuned_lens(file, loaded)
-    lens = train_tuned_lens(
-        loaded,
-        corpus_texts(args, LENS_CHARACTERS),
-        steps=LENS_STEPS,
-        batch_size=LENS_BATCH,
-        progress=_telling("tuned lens", LENS_STEPS),
-    )
+    lens = default_tuned_lens(loaded, corpus_texts(args, LENS_CHARACTERS), _telling("tuned lens", LENS_STEPS))
     lens.save(file)
     return lens
 
@@ -134,15 +130,11 @@ def _autoencoder_of(loaded: LoadedModel, args: ViewOptions) -> SparseAutoencoder
         if autoencoder.decoder.shape[1] != loaded.decoder.spec.d_model:
             raise UserError(f"{file} was made for another model", expected=f"width {loaded.decoder.spec.d_model}")
         return autoencoder
-    width = loaded.decoder.spec.d_model
-    features = min(FEATURES_PER_DIMENSION * width, max(FEATURES_MAX, width))
-    training = AutoencoderTraining(features=features, k=max(4, min(32, width // 24)), steps=1500, batch_size=256)
-    autoencoder = train_on_site(
+    autoencoder = default_autoencoder(
         loaded,
         corpus_texts(args, AUTOENCODER_CHARACTERS),
-        f"residual.{args.layer or 0}",
-        training,
-        progress=_telling("sparse autoencoder", training.steps),
+        args.layer or 0,
+        _telling("sparse autoencoder", AUTOENCODER_STEPS),
     )
     autoencoder.save(file)
     return autoencoder

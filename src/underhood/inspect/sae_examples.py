@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from underhood.core.errors import UserError
@@ -59,6 +60,81 @@ class FeatureExamples:
         )
 
 
+@dataclass(frozen=True, repr=False)
+class CorpusFeatures:
+    """The features of every token of a corpus.
+
+    Attributes:
+        autoencoder: whose features they are.
+        windows: token ids of the corpus.
+        values: the activations.
+        strengths: of the features in use, (N, k); skipped tokens have strength 0.
+        chosen: which features, (N, k).
+        density: share of the tokens that use each feature, (M,).
+    """
+
+    autoencoder: SparseAutoencoder
+    windows: Sequence[Sequence[int]]
+    values: CorpusValues
+    strengths: Float[Tensor, "N k"]
+    chosen: Int[Tensor, "N k"]
+    density: Float[Tensor, "M"]
+
+    def strength(self, feature: int) -> Float[Tensor, "N"]:
+        """How strong a feature is on every token."""
+        return torch.where(self.chosen == feature, self.strengths, 0.0).amax(dim=1)
+
+    def strongest(self, feature: int, count: int) -> list[int]:
+        """The tokens on which a feature is strongest, one of each window: a single text does not fill the list."""
+        strength_N = self.strength(feature)
+        tokens: list[int] = []
+        seen: set[int] = set()
+        for token in strength_N.argsort(descending=True).tolist():
+            if strength_N[token] <= 0 or len(tokens) == count:
+                break
+            window = int(self.values.windows[token])
+            if window not in seen:
+                seen.add(window)
+                tokens.append(token)
+        return tokens
+
+    def used(self) -> list[int]:
+        """The features that are used at all, the one with the strongest token first."""
+        largest_M = torch.zeros(len(self.density))
+        largest_M.scatter_reduce_(0, self.chosen.flatten(), self.strengths.flatten(), "amax")
+        return [number for number in largest_M.argsort(descending=True).tolist() if self.density[number] > 0]
+
+    def examples(self, loaded: LoadedModel, feature: int, *, count: int, context: int) -> FeatureExamples:
+        """A feature with its strongest tokens."""
+        strength_N = self.strength(feature)
+        shown = []
+        for token in self.strongest(feature, count):
+            window, position = self.windows[int(self.values.windows[token])], int(self.values.positions[token])
+            pieces = pieces_of(loaded, window[max(0, position - context) : position + context + 1])
+            middle = min(position, context)
+            before, after = "".join(pieces[:middle]), "".join(pieces[middle + 1 :])
+            shown.append(FeatureExample(before, pieces[middle], after, float(strength_N[token])))
+        return FeatureExamples(feature, float(self.density[feature]), tuple(shown))
+
+    def __repr__(self) -> str:
+        return f"<{self.autoencoder!r} on {len(self.values.ids):,} tokens>"
+
+
+def corpus_features(
+    loaded: LoadedModel, autoencoder: SparseAutoencoder, texts: Sequence[str], *, window: int = WINDOW
+) -> CorpusFeatures:
+    """The features of every token of some texts."""
+    windows = token_windows(loaded, texts, length=window)
+    values = corpus_values(loaded, windows, [autoencoder.site])
+    x_ND = values[autoencoder.site]
+    pieces = [autoencoder.features(x_ND[start : start + ROWS]) for start in range(0, len(x_ND), ROWS)]
+    strengths_Nk, chosen_Nk = (torch.cat(each) for each in zip(*pieces, strict=True))
+    strengths_Nk = strengths_Nk * (values.positions >= SKIPPED)[:, None]
+    used = chosen_Nk[strengths_Nk > 0]
+    density_M = used.bincount(minlength=len(autoencoder.decoder)) / max(int((values.positions >= SKIPPED).sum()), 1)
+    return CorpusFeatures(autoencoder, windows, values, strengths_Nk, chosen_Nk, density_M)
+
+
 def feature_examples(
     loaded: LoadedModel,
     autoencoder: SparseAutoencoder,
@@ -82,54 +158,6 @@ def feature_examples(
     available = len(autoencoder.decoder)
     if features is not None and (unknown := [number for number in features if not 0 <= number < available]):
         raise UserError(f"the autoencoder has no feature {unknown[0]}", expected=f"0 to {available - 1}")
-    windows = token_windows(loaded, texts, length=window)
-    values = corpus_values(loaded, windows, [autoencoder.site])
-    strengths_Nk, chosen_Nk = corpus_features(autoencoder, values)
-    used = chosen_Nk[strengths_Nk > 0]
-    density_M = used.bincount(minlength=available).float() / max(int((values.positions >= SKIPPED).sum()), 1)
-    if features is None:
-        largest_M = torch.zeros(available).scatter_reduce(0, chosen_Nk.flatten(), strengths_Nk.flatten(), "amax")
-        features = [number for number in largest_M.argsort(descending=True).tolist() if density_M[number] > 0]
-    results = []
-    for number in features:
-        strength_N = torch.where(chosen_Nk == number, strengths_Nk, 0.0).amax(dim=1)
-        tokens = _strongest_of_windows(strength_N, values, count)
-        shown = [_example(loaded, windows, values, token, float(strength_N[token]), context) for token in tokens]
-        results.append(FeatureExamples(number, float(density_M[number]), tuple(shown)))
-    return results
-
-
-def corpus_features(autoencoder: SparseAutoencoder, values: CorpusValues) -> tuple[Tensor, Tensor]:
-    """The features of every token of a corpus, strengths and numbers, both (N, k); skipped tokens have strength 0."""
-    x_ND = values[autoencoder.site]
-    pieces = [autoencoder.features(x_ND[start : start + ROWS]) for start in range(0, len(x_ND), ROWS)]
-    strengths_Nk, chosen_Nk = (torch.cat(each) for each in zip(*pieces, strict=True))
-    return strengths_Nk * (values.positions >= SKIPPED)[:, None], chosen_Nk
-
-
-def _strongest_of_windows(strength_N: Tensor, values: CorpusValues, count: int) -> list[int]:
-    """The strongest tokens, one of each window, so that a single text does not fill the list."""
-    tokens: list[int] = []
-    seen: set[int] = set()
-    for token in strength_N.argsort(descending=True).tolist():
-        if strength_N[token] <= 0 or len(tokens) == count:
-            break
-        window = int(values.windows[token])
-        if window not in seen:
-            seen.add(window)
-            tokens.append(token)
-    return tokens
-
-
-def _example(
-    loaded: LoadedModel,
-    windows: Sequence[Sequence[int]],
-    values: CorpusValues,
-    token: int,
-    strength: float,
-    context: int,
-) -> FeatureExample:
-    window, position = windows[int(values.windows[token])], int(values.positions[token])
-    pieces = pieces_of(loaded, window[max(0, position - context) : position + context + 1])
-    middle = min(position, context)
-    return FeatureExample("".join(pieces[:middle]), pieces[middle], "".join(pieces[middle + 1 :]), strength)
+    corpus = corpus_features(loaded, autoencoder, texts, window=window)
+    wanted = corpus.used() if features is None else features
+    return [corpus.examples(loaded, number, count=count, context=context) for number in wanted]
