@@ -56,6 +56,23 @@ def test_evaluation_asks_about_held_out_facts_and_about_invented_names(made):
             assert question.expected == NOT_THERE
 
 
+def test_fine_tuning_is_measured_by_conversations_of_the_trained_kinds_about_held_out_documents(made):
+    _, held_out, index, data = made
+    files = {document.name.partition("#")[0] for document in held_out.documents}
+    by_title = {}
+    for passage in index.passages:
+        by_title.setdefault(passage.title, set()).add(passage.source)
+    answered = [example for example in data.held_out_examples if example.kind == "sentence"]
+    assert len(answered) > 10
+    for example in answered:
+        sentence = example.answer.removesuffix(" [1]").partition("`: ")[2]
+        assert sentence in example.question.partition("\n\n[1] ")[2]
+        assert by_title[example.function] & files
+    kinds = {example.kind for example in data.held_out_examples}
+    assert kinds <= {example.kind for example in data.examples}
+    assert not {str(each.messages) for each in answered} & {str(each.messages) for each in data.examples}
+
+
 def test_examples_carry_the_passage_of_their_answer(made):
     *_, data = made
     answered = [example for example in data.examples if example.kind == "sentence"]

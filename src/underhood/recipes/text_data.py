@@ -61,7 +61,7 @@ def about_text(corpus: Corpus, train: Corpus, held_out: Corpus, index: PassageIn
     texts = generic_examples(train, seed=seed)
     unseen_texts = generic_examples(held_out, seed=seed, per_document=8)
     if not texts and not facts:
-        return StageData([], [], [], {}, [], [], {}, ABOUT_TEXT)
+        return StageData([], [], [], [], {}, [], [], {}, ABOUT_TEXT)
     questions: dict[str, list[Question]] = {}
     for split, known in ((SEEN, texts), (UNSEEN, unseen_texts)):
         made = continuation_questions(known, n=MOST_QUESTIONS, seed=seed)
@@ -74,11 +74,13 @@ def about_text(corpus: Corpus, train: Corpus, held_out: Corpus, index: PassageIn
     ]
     talk = talk_examples(SUBJECT, EXAMPLE, seed)
     talk = chance(seed, "talk of texts").sample(talk, min(len(talk), round(TALK * len(facts))))
-    continuations = texts[: max(40, round(CONTINUATIONS * len(facts)))]
-    examples = [*facts, *continuations, *talk]
-    chance(seed, "order").shuffle(examples)
+    examples = [*facts, *_continuations(texts, len(facts)), *talk]
+    unseen_examples = [*unseen_facts, *_continuations(unseen_texts, len(unseen_facts))]
+    for each in (examples, unseen_examples):
+        chance(seed, "order").shuffle(each)
     return StageData(
         examples,
+        unseen_examples[:MOST_HELD_OUT],
         generic_pairs(train, seed=seed),
         generic_pairs(held_out, seed=seed)[:MOST_HELD_OUT],
         questions,
@@ -87,6 +89,11 @@ def about_text(corpus: Corpus, train: Corpus, held_out: Corpus, index: PassageIn
         {example.question: _passage(example) for example in (*texts, *unseen_texts)},
         ABOUT_TEXT,
     )
+
+
+def _continuations(texts: list[Example], facts: int) -> list[Example]:
+    """Of the examples that ask how a text goes on, as many as suit a number of questions about facts."""
+    return texts[: max(40, round(CONTINUATIONS * facts))]
 
 
 def _by_split(corpus: Corpus, train: Corpus, held_out: Corpus, index: PassageIndex) -> dict[str, list[Passage]]:

@@ -62,7 +62,7 @@ class StageData:
     """Everything that the later stages learn from and are tested on.
 
     Attributes:
-        examples: conversations to fine-tune on.
+        examples, held_out_examples: conversations to fine-tune on, and such that the fine-tuning is measured by.
         pairs, held_out_pairs: preferences to align with, and to measure the alignment by.
         questions: four-way multiple choice, by ``seen`` and ``held-out``.
         answers: prompts whose written answers are looked at: seen, held-out, and (for pydocs) invented.
@@ -74,6 +74,7 @@ class StageData:
     """
 
     examples: list[Example]
+    held_out_examples: list[Example]
     pairs: list[Pair]
     held_out_pairs: list[Pair]
     questions: dict[str, list[Question]]
@@ -159,8 +160,17 @@ def about_functions(train: Corpus, held_out: Corpus, index: PassageIndex, *, see
     plain = {question.prompt: f"{question.function}\n" for group in questions.values() for question in group}
     plain |= {f"What does `{name}` do?": f"{name}\n" for name in invented[:INVENTED]}
     held_out_pairs = preference_pairs(unseen, search, seed=seed + 3)[:MOST_HELD_OUT]
-    grounded = _grounded_questions(unseen, invented[INVENTED:], seed)
-    return StageData(examples, pairs, held_out_pairs, questions, answers, grounded, plain, ABOUT_FUNCTIONS)
+    return StageData(
+        examples,
+        chosen(grounded_examples(unseen, search, seed=seed + 4), MOST_HELD_OUT, seed),
+        pairs,
+        held_out_pairs,
+        questions,
+        answers,
+        _grounded_questions(unseen, invented[INVENTED:], seed),
+        plain,
+        ABOUT_FUNCTIONS,
+    )
 
 
 def _grounded_questions(
@@ -209,9 +219,8 @@ FILES = ("examples", "pairs", "questions", "answers", "grounded", "plain", "neut
 def write_stage_data(folder: Path, data: StageData) -> None:
     """Writes one file of JSON lines per kind of data; `read_stage_data` is the inverse."""
     files: dict[str, list[dict[str, Any]]] = {
-        "examples": [asdict(example) for example in data.examples],
-        "pairs": [asdict(pair) | {"split": "train"} for pair in data.pairs]
-        + [asdict(pair) | {"split": "held-out"} for pair in data.held_out_pairs],
+        "examples": _with_split(data.examples, data.held_out_examples),
+        "pairs": _with_split(data.pairs, data.held_out_pairs),
         "questions": [asdict(q) | {"split": split} for split, answer in data.questions.items() for q in answer],
         "answers": [asdict(answer) | {"plain": data.plain.get(answer.prompt)} for answer in data.answers],
         "grounded": [asdict(question) for question in data.grounded],
@@ -235,6 +244,13 @@ def read_stage_data(folder: Path) -> StageData:
         question = Question(row["prompt"], tuple(row["choices"]), row["answer"], row["function"])
         questions.setdefault(row["split"], []).append(question)
 
+    def examples(split: str) -> list[Example]:
+        return [
+            Example(tuple(row["messages"]), row["kind"], row["function"])
+            for row in rows["examples"]
+            if row.get("split", "train") == split
+        ]
+
     def pairs(split: str) -> list[Pair]:
         return [
             Pair(tuple(row["prompt"]), row["chosen"], row["rejected"], row["kind"], row["function"])
@@ -246,7 +262,8 @@ def read_stage_data(folder: Path) -> StageData:
         return [ReferenceAnswer(row["prompt"], row["expected"], row["kind"]) for row in rows[name]]
 
     return StageData(
-        [Example(tuple(row["messages"]), row["kind"], row["function"]) for row in rows["examples"]],
+        examples("train"),
+        examples("held-out"),
         pairs("train"),
         pairs("held-out"),
         questions,
@@ -255,6 +272,12 @@ def read_stage_data(folder: Path) -> StageData:
         {row["prompt"]: row["plain"] for row in rows["plain"]},
         (rows["neutral"][0]["prompt"], rows["neutral"][0]["plain"]),
     )
+
+
+def _with_split(train: Sequence[Any], held_out: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        asdict(each) | {"split": split} for split, group in (("train", train), ("held-out", held_out)) for each in group
+    ]
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

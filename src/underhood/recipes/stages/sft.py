@@ -62,23 +62,22 @@ def sft_objective(inputs: StageInputs) -> Objective:
 
 
 def sft_held_out(inputs: StageInputs, tokens: int) -> HeldOut | None:
-    """Answers about held-out texts: the better ones of the preference pairs that are never trained on."""
+    """Conversations about held-out texts, of the kinds that are trained on."""
     from underhood.align.sft import SFTLoss
     from underhood.data.render import ChatBatches
-    from underhood.recipes.training_data import render_pairs
+    from underhood.recipes.training_data import render_examples
     from underhood.text.chat import CHATML, Rendered
     from underhood.train.held_out import HeldOut
 
-    context = inputs.plan.context_length
-    pairs = render_pairs(
-        inputs.tokenizer, inputs.data.held_out_pairs, context_length=context, template=inputs.template or CHATML
-    )
-    drawn = random.Random(inputs.seed).sample(pairs, len(pairs))
+    context, examples = inputs.plan.context_length, inputs.data.held_out_examples
+    drawn = random.Random(inputs.seed).sample(examples, len(examples))
     answers: list[Rendered] = []
-    for (ids, mask), _ in drawn:
-        if answers and sum(len(answer.ids) for answer in answers) + len(ids) > tokens:
+    for answer in render_examples(inputs.tokenizer, drawn, inputs.template or CHATML):
+        if len(answer.ids) - 1 > context:
+            continue
+        if answers and sum(len(each.ids) for each in answers) + len(answer.ids) > tokens:
             break
-        answers.append(Rendered(ids, mask))
+        answers.append(answer)
     if not answers:
         return None
     batches = ChatBatches(answers, batch_size=1, context_length=context, seed=inputs.seed)
@@ -116,4 +115,5 @@ STAGE = Stage(
     data_size=conversation_tokens,
     objective=sft_objective,
     held_out=sft_held_out,
+    keep_best=True,
 )
