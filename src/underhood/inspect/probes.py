@@ -8,7 +8,7 @@ whose weights are in random order, which shows what the architecture and the wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -128,6 +128,7 @@ def probe_layers(
     held_out: float = 0.3,
     untrained: bool = True,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[ProbeResult]:
     """Probes of every site, each with its control task and an untrained model.
 
@@ -137,6 +138,7 @@ def probe_layers(
         words: what a token is a case of, for the control task; its id if left out.
         held_out: share of the windows that are only tested on.
         untrained: also probes the model with its weights in random order.
+        progress: told after each site how many are done, and of how many.
 
     Raises:
         UserError: labels that do not fit the windows, a single class, or too few windows to hold some out.
@@ -159,7 +161,7 @@ def probe_layers(
     control_N = control_labels(ids_N[labelled_N], labels_N, seed=seed)
     shuffled = corpus_values(untrained_like(loaded, seed=seed), windows, sites) if untrained else None
     commonest = int(labels_N[~test_N].bincount().argmax())
-    results = []
+    results: list[ProbeResult] = []
     for site in recorded.values:
         x_ND = recorded[site][labelled_N]
         probe, accuracy = _tested(x_ND, labels_N, test_N, classes)
@@ -174,6 +176,8 @@ def probe_layers(
                 probe=probe,
             )
         )
+        if progress is not None:
+            progress(len(results), len(recorded.values))
     return results
 
 
