@@ -16,8 +16,9 @@ from traced import IDS, as_loaded, opened
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.comparison import compare, divergence, find_changes
+from underhood.inspect.comparison import compare, find_changes
 from underhood.inspect.contributions import contributions
+from underhood.inspect.lens import divergence
 from underhood.inspect.stage_patching import (
     SITES,
     ModelRun,
@@ -74,7 +75,7 @@ def test_a_run_beside_itself_differs_in_nothing(runs: tuple[ModelRun, ModelRun])
     assert torch.equal(beside.relative, torch.zeros_like(beside.relative))
     assert torch.equal(beside.lens_kl, torch.zeros_like(beside.lens_kl))
     assert torch.allclose(beside.cosine, torch.ones_like(beside.cosine), atol=1e-5)
-    with pytest.raises(UserError, match="say the same"):
+    with pytest.raises(UserError, match="predict the same"):
         find_changes(runs[0], runs[0])
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.lens import read_out
-from underhood.inspect.trace import Trace
+from underhood.inspect.trace import Trace, checked_position
 from underhood.inspect.word_ranks import single_token
 
 
@@ -72,19 +72,14 @@ def chat_prompt(loaded: LoadedModel, question: str) -> list[int]:
 def print_heading(out: Console, recorded: Trace, position: int) -> None:
     """The length of the prompt, and the token after which is looked."""
     shown = position_in(recorded, position)
-    out.print(f"{len(recorded.ids)} tokens; after token {shown}, {recorded.pieces[shown]}", style="bold")
+    count = len(recorded.ids)
+    tokens = f"{count} token{'s' if count > 1 else ''}"
+    out.print(f"{tokens}; after token {shown}, {recorded.pieces[shown]}", style="bold")
 
 
 def position_in(recorded: Trace, position: int) -> int:
-    """A position of the prompt, counted from its start.
-
-    Raises:
-        UserError: the prompt is shorter.
-    """
-    count = len(recorded.ids)
-    if not -count <= position < count:
-        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
-    return position % count
+    """A position of the prompt, counted from its start; a `UserError` if the prompt is shorter."""
+    return checked_position(position, len(recorded.ids))
 
 
 def likeliest_token(loaded: LoadedModel, recorded: Trace, position: int) -> int:

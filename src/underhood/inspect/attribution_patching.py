@@ -21,7 +21,7 @@ from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
 from underhood.inspect.gradients import gradients
 from underhood.inspect.interventions import sweep
-from underhood.inspect.patching import patch_residual
+from underhood.inspect.patching import check_equal_lengths, patch_residual
 from underhood.inspect.sites import sites_of
 from underhood.inspect.target import Target, explained_prompt, score_prompts
 from underhood.inspect.trace import Trace, prompt_tokens, trace
@@ -201,11 +201,7 @@ def _equal_prompts(
 ) -> list[list[int]]:
     ids = [prompt_tokens(loaded, end) for end in (source, target)]
     explained_prompt(loaded, ids[1], measured)
-    if len(ids[0]) != len(ids[1]):
-        raise UserError(
-            f"the prompts have {len(ids[0])} and {len(ids[1])} tokens",
-            expected="equally many, so that each token has its counterpart",
-        )
+    check_equal_lengths(*map(len, ids))
     return ids
 
 

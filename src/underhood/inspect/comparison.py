@@ -17,10 +17,11 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.inspect.contributions import contributions
-from underhood.inspect.lens import read_out
+from underhood.inspect.lens import divergence, read_logprobs
 from underhood.inspect.stage_patching import (
     ModelRun,
     PartPatches,
+    aligned_runs,
     join_models,
     patch_parts,
     patch_tokens,
@@ -160,8 +161,8 @@ def compare(first: ModelRun, second: ModelRun) -> TraceComparison:
     before_LTD, after_LTD = (run.trace.layers("residual").float() for run in (first, second))
     kl = []
     for before_TD, after_TD in zip(before_LTD, after_LTD, strict=True):
-        logprobs = [_logprobs(run, stream) for run, stream in ((first, before_TD), (second, after_TD))]
-        kl.append(divergence(logprobs[1], logprobs[0]) / NATS_PER_BIT)
+        before_TV, after_TV = read_logprobs(first.model, before_TD), read_logprobs(second.model, after_TD)
+        kl.append(divergence(after_TV, before_TV).clamp(min=0) / NATS_PER_BIT)  # rounding may go below 0
     return TraceComparison(
         names=(_name(first), _name(second)),
         pieces=second.trace.pieces,
@@ -169,12 +170,6 @@ def compare(first: ModelRun, second: ModelRun) -> TraceComparison:
         relative=(after_LTD - before_LTD).norm(dim=-1) / before_LTD.norm(dim=-1).clamp(min=1e-12),
         lens_kl=torch.stack(kl),
     )
-
-
-def divergence(of: Float[Tensor, "*B V"], from_: Float[Tensor, "*B V"]) -> Float[Tensor, "*B"]:
-    """Kullback–Leibler divergence of distributions from others, both as log-probabilities, in nats; at least 0."""
-    terms = of.exp() * (of - from_)
-    return torch.where(of == -torch.inf, 0.0, terms).sum(dim=-1).clamp(min=0)  # ids without a token: −∞ in both
 
 
 @torch.no_grad()
@@ -193,14 +188,13 @@ def find_changes(
     Raises:
         UserError: as for `compare`, the prompt has no such position, or the runs predict the same.
     """
-    same_shape(first, second)
-    first, second = first.until(position), second.until(position)
+    first, second = aligned_runs(first, second, position)
     chosen = _gained_and_lost(first, second)
     ends = {"answer": chosen[0] if answer is None else answer, "other": chosen[1] if other is None else other}
     joined = join_models(first, second, **ends)
     if abs(joined.source - joined.target) < 1e-6:
         raise UserError(
-            "the two runs say the same there, so there is no change to explain",
+            f"no change to explain: both runs predict the same after token {len(second.trace.ids) - 1}",
             fix="Choose another position, or two other tokens",
         )
     patched = patch_parts(first, second, **ends)
@@ -228,7 +222,7 @@ def find_changes(
 
 def _gained_and_lost(first: ModelRun, second: ModelRun) -> tuple[int, int]:
     last = len(second.model.blocks)
-    before_V, after_V = (_logprobs(run, run.trace[f"residual.{last}"][-1]) for run in (first, second))
+    before_V, after_V = (read_logprobs(run.model, run.trace[f"residual.{last}"][-1]) for run in (first, second))
     gain_V = torch.where(before_V == -torch.inf, 0.0, after_V - before_V)
     return int((after_V.exp() * gain_V).argmax()), int((before_V.exp() * -gain_V).argmax())
 
@@ -280,10 +274,6 @@ def _by_name(patches: PartPatches | None) -> Shares:
 
 def _ranked(shares: list[ChangeShare]) -> tuple[ChangeShare, ...]:
     return tuple(sorted(shares, key=lambda share: -share.patched))
-
-
-def _logprobs(run: ModelRun, stream: Tensor) -> Tensor:
-    return read_out(run.model, stream).log_softmax(dim=-1)
 
 
 def _name(run: ModelRun) -> str:

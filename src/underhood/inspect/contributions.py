@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.trace import Trace
+from underhood.inspect.trace import Trace, checked_position
 from underhood.models.decoder import Decoder
 from underhood.nn.norm import RMSNorm
 from underhood.nn.softcap import SoftcappedLinear
@@ -84,11 +84,12 @@ def contributions(
         against: another id, whose score is subtracted; differences say more, because every score may shift.
 
     Raises:
-        UserError: the model normalises its stream between layers (post-norm): then it is not a sum.
+        UserError: the model normalises its stream between layers (post-norm), so it is not a sum; or the
+            prompt has no such position.
     """
     model = loaded.decoder
     _require_sum(model)
-    layers, position = len(model.blocks), position % len(trace.ids)
+    layers, position = len(model.blocks), checked_position(position, len(trace.ids))
     names, added = ["embedding"], [trace["residual.0"][position]]
     for layer in range(layers):
         for kind in ("mixer", "feedforward"):

@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
 from underhood.inspect.readout import read_top
-from underhood.inspect.trace import Trace, pieces_of
+from underhood.inspect.trace import Trace, checked_position, pieces_of
 from underhood.models.decoder import Decoder
 from underhood.ui import notebook
 
@@ -80,10 +79,7 @@ def logit_lens(loaded: LoadedModel, trace: Trace, *, positions: Sequence[int] | 
         UserError: a position that the prompt has not.
     """
     model, count = loaded.decoder, len(trace.ids)
-    wanted = range(count) if positions is None else positions
-    if outside := [position for position in wanted if not -count <= position < count]:
-        raise UserError(f"the prompt has no token {outside[0]}", expected=f"0 to {count - 1}, or -1 for the last")
-    chosen = [position % count for position in wanted]
+    chosen = [checked_position(position, count) for position in (range(count) if positions is None else positions)]
     streams_LPD = trace.layers("residual")[:, chosen]
     last = read_top(model, streams_LPD[-1], k)
     together = max(1, STREAMS // len(chosen))  # layers: an unembedding is read once for all of them
@@ -105,6 +101,17 @@ def logit_lens(loaded: LoadedModel, trace: Trace, *, positions: Sequence[int] | 
         ranks=torch.cat(ranks).unflatten(0, shape),
         entropy=torch.cat([each.entropy for each in [*earlier, last]]).unflatten(0, shape) / math.log(2),
     )
+
+
+def read_logprobs(model: Decoder, stream: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
+    """Log-probabilities of the next token by `read_out`."""
+    return read_out(model, stream).log_softmax(dim=-1)
+
+
+def divergence(of: Float[Tensor, "*B V"], from_: Float[Tensor, "*B V"]) -> Float[Tensor, "*B"]:
+    """Kullback–Leibler divergence of distributions from others, both as log-probabilities, in nats."""
+    terms = of.exp() * (of - from_)
+    return torch.where(of == -torch.inf, 0.0, terms).sum(dim=-1)  # ids without a token: −∞ in both
 
 
 def read_out(model: Decoder, stream: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:

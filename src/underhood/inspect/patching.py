@@ -82,11 +82,7 @@ def patch_residual(
     """
     model = loaded.decoder
     lengths = [len(end.ids if isinstance(end, Trace) else prompt_tokens(loaded, end)) for end in (source, target)]
-    if lengths[0] != lengths[1]:
-        raise UserError(
-            f"the prompts have {lengths[0]} and {lengths[1]} tokens",
-            expected="equally many, so that each token has its counterpart",
-        )
+    check_equal_lengths(*lengths)
     clean, corrupted = (end if isinstance(end, Trace) else trace(loaded, end) for end in (source, target))
     device = device_of(model)
     layers, count = len(model.blocks), lengths[1]
@@ -103,6 +99,15 @@ def patch_residual(
     whole = [run_from(model, 0, each["residual.0"].to(device)[None])[0] for each in (clean, corrupted)]
     reached = [float(logits_V[answer] - logits_V[other]) for logits_V in whole]
     return PatchSweep(differences, reached[0], reached[1], corrupted.pieces)
+
+
+def check_equal_lengths(source: int, target: int) -> None:
+    """Raises a `UserError` where two prompts have different numbers of tokens."""
+    if source != target:
+        raise UserError(
+            f"the prompts have {source} and {target} tokens",
+            expected="equally many, so that each token has its counterpart",
+        )
 
 
 def run_from(model: Decoder, layer: int, stream_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B V"]:

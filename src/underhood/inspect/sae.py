@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
 from underhood.inspect.corpus_values import SKIPPED, WINDOW, equal_batches, token_windows
+from underhood.inspect.interventions import changing
 from underhood.inspect.sites import chosen_sites
 from underhood.models.decoder import Decoder
 
@@ -138,20 +138,8 @@ def spliced_in(model: Decoder, autoencoder: SparseAutoencoder, *, nothing: bool 
         rebuilt = autoencoder.reconstruct(flat_ND).view(rest.shape).to(rest)
         return torch.cat([kept, rebuilt], dim=1)
 
-    def on_output(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        return replaced(output)
-
-    def on_input(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (replaced(inputs[0]), *inputs[1:])
-
-    if hook.side == "output":
-        handle = hook.module.register_forward_hook(on_output)
-    else:
-        handle = hook.module.register_forward_pre_hook(on_input)
-    try:
+    with changing(hook, replaced):
         yield
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

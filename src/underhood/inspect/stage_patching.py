@@ -8,9 +8,8 @@ another like a prompt with another. The runs may also differ in the prompt, as l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,9 +19,10 @@ from torch.func import functional_call
 from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
-from underhood.inspect.patching import ROWS, PatchSweep, run_from
+from underhood.inspect.interventions import Change, changing, changing_all
+from underhood.inspect.patching import ROWS, PatchSweep, check_equal_lengths, run_from
 from underhood.inspect.sites import sites_of
-from underhood.inspect.trace import Trace
+from underhood.inspect.trace import Trace, checked_position
 from underhood.models.decoder import Decoder
 from underhood.nn.block import Block
 from underhood.ui import notebook
@@ -54,9 +54,7 @@ class ModelRun:
             UserError: the prompt has no such position.
         """
         count = len(self.trace.ids)
-        if not -count <= position < count:
-            raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
-        end = position % count + 1
+        end = checked_position(position, count) + 1
         if end == count:
             return self
         own = self.trace
@@ -119,12 +117,17 @@ def same_shape(first: ModelRun, second: ModelRun) -> None:
             expected=f"another of {words[0]}, such as a stage of the same run",
             got=words[1],
         )
-    lengths = [len(run.trace.ids) for run in (first, second)]
-    if lengths[0] != lengths[1]:
-        raise UserError(
-            f"the prompts have {lengths[0]} and {lengths[1]} tokens",
-            expected="equally many, so that each token has its counterpart",
-        )
+    check_equal_lengths(len(first.trace.ids), len(second.trace.ids))
+
+
+def aligned_runs(first: ModelRun, second: ModelRun, position: int) -> tuple[ModelRun, ModelRun]:
+    """Both runs up to a position.
+
+    Raises:
+        UserError: as for `same_shape`, or the prompt has no such position.
+    """
+    same_shape(first, second)
+    return first.until(position), second.until(position)
 
 
 @torch.no_grad()
@@ -139,8 +142,7 @@ def patch_stage_residual(
     Raises:
         UserError: as for `same_shape`, or the prompt has no such position.
     """
-    same_shape(first, second)
-    first, second = first.until(position), second.until(position)
+    first, second = aligned_runs(first, second, position)
     model, count = second.model, len(second.trace.ids)
     streams = [run.trace.layers("residual") for run in (first, second)]
     differences = torch.empty(len(streams[0]), count)
@@ -165,8 +167,7 @@ def join_models(first: ModelRun, second: ModelRun, *, answer: int, other: int, p
     Raises:
         UserError: as for `patch_stage_residual`.
     """
-    same_shape(first, second)
-    first, second = first.until(position), second.until(position)
+    first, second = aligned_runs(first, second, position)
     streams_LTD = first.trace.layers("residual")
     logits = [run_on(second.model, layer, stream_TD[None]) for layer, stream_TD in enumerate(streams_LTD)]
     names = tuple(f"residual.{layer}" for layer in range(len(streams_LTD)))
@@ -180,8 +181,7 @@ def patch_parts(first: ModelRun, second: ModelRun, *, answer: int, other: int, p
     Raises:
         UserError: as for `patch_stage_residual`.
     """
-    same_shape(first, second)
-    first, second = first.until(position), second.until(position)
+    first, second = aligned_runs(first, second, position)
     model, recorded = second.model, second.trace
     names = ["embedding"]
     logits = [run_on(model, 0, first.trace["residual.0"][None])]
@@ -205,29 +205,24 @@ def patch_tokens(first: ModelRun, second: ModelRun, *, answer: int, other: int, 
     Raises:
         UserError: as for `patch_stage_residual`.
     """
-    same_shape(first, second)
-    first, second = first.until(position), second.until(position)
-    model, count = second.model, len(second.trace.ids)
+    first, second = aligned_runs(first, second, position)
+    model, count, sites = second.model, len(second.trace.ids), sites_of(second.model)
     logits = []
     for start in range(0, count - 1, ROWS):
         tokens = range(start, min(start + ROWS, count - 1))
         stream_BTD = second.trace["residual.0"].expand(len(tokens), -1, -1).clone()
 
-        def replaced(layer: int, tokens: Iterable[int] = tokens) -> Callable[..., Any]:
-            def hook(_module: Any, inputs: Any) -> Any:
-                stream = inputs[0].clone()
+        def replaced(layer: int, tokens: range = tokens) -> Change:
+            def change(stream_BTD: Tensor) -> Tensor:
+                stream_BTD = stream_BTD.clone()
                 for row, token in enumerate(tokens):
-                    stream[row, token] = first.trace[f"residual.{layer}"][token].to(stream.device)
-                return (stream, *inputs[1:])
+                    stream_BTD[row, token] = first.trace[f"residual.{layer}"][token].to(stream_BTD.device)
+                return stream_BTD
 
-            return hook
+            return change
 
-        handles = [block.register_forward_pre_hook(replaced(layer)) for layer, block in enumerate(model.blocks)]
-        try:
+        with changing_all([(sites[f"residual.{layer}"], replaced(layer)) for layer in range(len(model.blocks))]):
             logits.append(run_on(model, 0, stream_BTD))
-        finally:
-            for handle in handles:
-                handle.remove()
     names = tuple(str(token) for token in range(count - 1))
     return _patches(names, logits, first, second, answer, other)
 
@@ -242,8 +237,7 @@ def swap_weights(first: ModelRun, second: ModelRun, *, answer: int, other: int, 
     Raises:
         UserError: as for `patch_stage_residual`.
     """
-    same_shape(first, second)
-    first, second = first.until(position), second.until(position)
+    first, second = aligned_runs(first, second, position)
     model, own = second.model, dict(first.model.named_parameters())
     groups: dict[str, dict[str, Tensor]] = {}
     for name, parameter in own.items():
@@ -263,16 +257,12 @@ def run_on(model: Decoder, layer: int, stream_BTD: Float[Tensor, "B T D"]) -> Fl
 
 def _with_mixer(model: Decoder, layer: int, recorded: Trace, added_TD: Tensor) -> Tensor:
     """Scores where a layer's mixer adds something else."""
-    hookable = sites_of(model)[f"mixer.{layer}"]
 
-    def replaced(_module: Any, _inputs: Any, output: Any) -> Any:
-        return added_TD[None, -output.shape[1] :].to(output)  # the last layer works out the last token alone
+    def replaced(output_BTD: Tensor) -> Tensor:
+        return added_TD[None, -output_BTD.shape[1] :].to(output_BTD)  # the last layer works out the last token alone
 
-    handle = hookable.module.register_forward_hook(replaced)
-    try:
+    with changing(sites_of(model)[f"mixer.{layer}"], replaced):
         return run_on(model, layer, recorded[f"residual.{layer}"][None])
-    finally:
-        handle.remove()
 
 
 def _patches(

@@ -17,7 +17,7 @@ from underhood.core.errors import UserError
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
 from underhood.inspect.patching import run_from
-from underhood.inspect.trace import prompt_tokens
+from underhood.inspect.trace import checked_position, prompt_tokens
 from underhood.models.decoder import Decoder
 
 BATCH_TOKENS = 1024
@@ -65,14 +65,11 @@ def explained_prompt(loaded: LoadedModel, prompt: str | Sequence[int], target: T
         UserError: the prompt has no such position, or the vocabulary no such token; both tokens are the same.
     """
     ids, size = prompt_tokens(loaded, prompt), known_tokens(loaded.decoder)
-    if not -len(ids) <= target.position < len(ids):
-        raise UserError(
-            f"the prompt has no token {target.position}", expected=f"0 to {len(ids) - 1}, or -1 for the last"
-        )
+    position = checked_position(target.position, len(ids))
     check_tokens(loaded, [target.token] if target.against is None else [target.token, target.against])
     if target.token == target.against:
         raise UserError("a token can't be compared with itself", expected=f"two different ids below {size}")
-    return ids[: target.position % len(ids) + 1]
+    return ids[: position + 1]
 
 
 def check_tokens(loaded: LoadedModel, tokens: Sequence[int]) -> None:

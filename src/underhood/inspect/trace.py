@@ -210,6 +210,17 @@ def prompt_tokens(loaded: LoadedModel, prompt: str | Sequence[int]) -> list[int]
     return ids
 
 
+def checked_position(position: int, count: int) -> int:
+    """A position in a prompt of `count` tokens, counted from its start; negative ones are from the end.
+
+    Raises:
+        UserError: the prompt is shorter.
+    """
+    if not -count <= position < count:
+        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
+    return position % count
+
+
 @contextmanager
 def recording(hookable: Mapping[str, Hookable], keep: Any) -> Iterator[None]:
     """Calls ``keep(site, value)`` for each site of every pass inside."""

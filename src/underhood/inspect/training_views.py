@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.induction import InductionScores, induction_scores
-from underhood.inspect.lens import Lens, logit_lens, read_out
+from underhood.inspect.lens import Lens, logit_lens, read_logprobs, read_out
 from underhood.inspect.probes import ProbeResult, probe_layers
 from underhood.inspect.through_training import TraceView
-from underhood.inspect.trace import Trace
+from underhood.inspect.trace import Trace, checked_position
 
 
 def lens_view(positions: Sequence[int] = (-1,), *, k: int = 5) -> TraceView[Lens]:
@@ -30,7 +29,7 @@ def rank_view(token: int, *, position: int = -1) -> TraceView[Tensor]:
 
     @torch.no_grad()
     def ranks(loaded: LoadedModel, trace: Trace) -> Tensor:
-        logits_LV = read_out(loaded.decoder, trace.layers("residual")[:, _existing(trace, position)])
+        logits_LV = read_out(loaded.decoder, trace.layers("residual")[:, checked_position(position, len(trace.ids))])
         return (logits_LV > logits_LV[:, [token]]).sum(dim=-1) + 1
 
     return TraceView(("residual",), ranks)
@@ -46,7 +45,7 @@ def probability_view(tokens: Sequence[int], *, position: int = -1) -> TraceView[
     """
 
     def logprobs(loaded: LoadedModel, trace: Trace) -> Tensor:
-        return logprobs_of(loaded, trace)[_existing(trace, position), list(tokens)]
+        return logprobs_of(loaded, trace)[checked_position(position, len(trace.ids)), list(tokens)]
 
     return TraceView(("residual",), logprobs)
 
@@ -108,11 +107,4 @@ def logits_view() -> TraceView[Tensor]:
 def logprobs_of(loaded: LoadedModel, trace: Trace) -> Tensor:
     """Log-probabilities of the next token after every position, (T, V), from the last residual stream."""
     last_TD = trace[f"residual.{len(loaded.decoder.blocks)}"]
-    return read_out(loaded.decoder, last_TD).log_softmax(dim=-1)
-
-
-def _existing(trace: Trace, position: int) -> int:
-    count = len(trace.ids)
-    if not -count <= position < count:
-        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
-    return position % count
+    return read_logprobs(loaded.decoder, last_TD)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from underhood.core.errors import UserError
-from underhood.inspect.trace import Trace
+from underhood.inspect.trace import Trace, checked_position
 from underhood.ui import notebook
 
 
@@ -75,10 +75,7 @@ def token_paths(
     streams, pieces, owners, chosen = [], [], [], []
     for number, each in enumerate(traces):
         count = len(each.ids)
-        wanted = range(count) if positions is None else positions
-        if outside := [position for position in wanted if not -count <= position < count]:
-            raise UserError(f"the prompt has no token {outside[0]}", expected=f"0 to {count - 1}, or -1 for the last")
-        own = [position % count for position in wanted]
+        own = [checked_position(position, count) for position in (range(count) if positions is None else positions)]
         streams.append(each.layers("residual").float().transpose(0, 1))
         pieces += [each.pieces[position] for position in own]
         owners += [number] * len(own)

@@ -21,7 +21,7 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.corpus_values import WINDOW, CorpusValues, corpus_values, token_windows
-from underhood.inspect.lens import Lens, logit_lens, read_out
+from underhood.inspect.lens import Lens, divergence, logit_lens, read_logprobs
 from underhood.inspect.trace import Trace
 
 ROWS = 512
@@ -124,7 +124,7 @@ def train_tuned_lens(
         total = 0.0
         optimizer.zero_grad()
         for layer, translator in zip(chosen, translators, strict=True):  # one after the other: V scores are large
-            loss = _divergence(final_NV, _logprobs(loaded, translator(streams[f"residual.{layer}"][rows]))).mean()
+            loss = divergence(final_NV, _logprobs(loaded, translator(streams[f"residual.{layer}"][rows]))).mean()
             loss.backward(inputs=[translator.A, translator.b])
             total += float(loss.detach())
         optimizer.step()
@@ -173,7 +173,7 @@ def lens_divergences(
             stream_ND = streams[f"residual.{layer}"][rows]
             if translators is not None:
                 stream_ND = translators.translate(layer, stream_ND)
-            sums[layer] += _divergence(final_NV, _logprobs(loaded, stream_ND)).sum()
+            sums[layer] += divergence(final_NV, _logprobs(loaded, stream_ND)).sum()
     return sums / len(streams.ids)
 
 
@@ -196,9 +196,4 @@ class _Translator:
 
 
 def _logprobs(loaded: LoadedModel, stream_ND: Tensor) -> Tensor:
-    return read_out(loaded.decoder, stream_ND.to(loaded.decoder.unembed.weight.dtype)).log_softmax(dim=-1)
-
-
-def _divergence(final_NV: Tensor, lens_NV: Tensor) -> Tensor:
-    """``KL(final ‖ lens)`` of each position; ids without a token have probability 0 in both."""
-    return torch.where(final_NV.isinf(), 0.0, final_NV.exp() * (final_NV - lens_NV)).sum(dim=-1)
+    return read_logprobs(loaded.decoder, stream_ND.to(loaded.decoder.unembed.weight.dtype))

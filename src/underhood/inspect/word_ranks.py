@@ -15,8 +15,8 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.lens import read_out
-from underhood.inspect.trace import Trace, pieces_of
+from underhood.inspect.lens import read_logprobs
+from underhood.inspect.trace import Trace, checked_position, pieces_of
 from underhood.inspect.tuned_lens import TunedLens
 from underhood.ui import notebook
 
@@ -77,22 +77,20 @@ def word_ranks(
     Raises:
         UserError: no word, one of several tokens, or a position that the prompt has not.
     """
-    count = len(trace.ids)
-    if not -count <= position < count:
-        raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
+    position = checked_position(position, len(trace.ids))
     if not words:
-        raise UserError("there is no word to follow", expected="at least one")
+        raise UserError("no word is named", expected="at least one word to follow")
     ids = tuple(word if isinstance(word, int) else single_token(loaded, word) for word in words)
     ranks, shares = [], []
     for layer, stream_TD in enumerate(trace.layers("residual")):
         stream_D = stream_TD[position]
         if translators is not None:
             stream_D = translators.translate(layer, stream_D)
-        logprobs_V = read_out(loaded.decoder, stream_D).log_softmax(dim=-1)
+        logprobs_V = read_logprobs(loaded.decoder, stream_D)
         own_W = logprobs_V[list(ids)]
         ranks.append((logprobs_V > own_W[:, None]).sum(dim=-1) + 1)
         shares.append(own_W.exp())
-    return WordRanks(position % count, ids, pieces_of(loaded, ids), torch.stack(ranks), torch.stack(shares))
+    return WordRanks(position, ids, pieces_of(loaded, ids), torch.stack(ranks), torch.stack(shares))
 
 
 def single_token(loaded: LoadedModel, text: str, name: str = "") -> int:

@@ -15,7 +15,7 @@ from underhood.infer.fetch import fetch, model_title
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.stages import find_stage, stages_of, steps_on_disk
 from underhood.inspect.sites import sites_of
-from underhood.inspect.trace import Trace, prompt_tokens, trace
+from underhood.inspect.trace import Trace, checked_position, prompt_tokens, trace
 from underhood.models.decoder import Decoder
 from underhood.web.token_view import prompt_of
 
@@ -98,10 +98,7 @@ class Subject:
         Raises:
             UserError: the prompt has none such.
         """
-        count = len(self.ids)
-        if not -count <= position < count:
-            raise UserError(f"the prompt has no token {position}", expected=f"0 to {count - 1}, or -1 for the last")
-        return position % count
+        return checked_position(position, len(self.ids))
 
 
 @dataclass
