@@ -96,7 +96,7 @@ def test_a_snapshot_is_something_to_compare_with(run: Path, capsys: pytest.Captu
         (["--through", "--view", "patch"], "expected lens, attention, parts, loss, induction"),
         (["--through", "--stage", "sft"], "one checkpoint"),
         (["--compare", "bsae"], "Did you mean base?"),
-        (["--compare", "dpo"], "say the same"),
+        (["--compare", "dpo"], "predict the same"),
         (["--stage", "base", "--chat"], "base model has not learnt to chat"),
         (["--view", "compare"], "Name a stage or a model with --compare"),
         (["--view", "soul"], "expected lens, attention, parts, patch"),
