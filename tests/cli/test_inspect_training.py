@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_run(tmp_path_factory.mktemp("runs") / "tiny")
     state = read_checkpoint(folder / "checkpoints" / "base" / "step-00000010").state
     for step in (0, 2, 5):
-        model = tiny_model(load(folder).tokenizer, 50 + step)  # type: ignore[arg-type]
+        model = tiny_model(load(folder).tokenizer, 50 + step)
         tensors = {name: tensor.half() for name, tensor in module_tensors(model).items()}
         write_checkpoint(folder / "snapshots" / "base", step, {"model": tensors}, state, keep=100)
     return folder

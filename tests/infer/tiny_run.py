@@ -9,6 +9,7 @@ import torch
 from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.config import to_json
 from underhood.core.files import sha256_of
+from underhood.core.protocols import Tokenizer
 from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 
@@ -22,7 +23,7 @@ def tiny_tokenizer() -> BytePairTokenizer:
     return train_bpe(TEXT, vocab_size=300)
 
 
-def tiny_model(tokenizer: BytePairTokenizer, seed: int, context: int = 96) -> Decoder:
+def tiny_model(tokenizer: Tokenizer, seed: int, context: int = 96) -> Decoder:
     spec = qwen3_shaped(
         vocab_size=tokenizer.vocab_size, context_length=context, d_model=16, layers=2, heads=2, kv_heads=1, d_ff=24
     )

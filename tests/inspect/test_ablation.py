@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from planted_recall import recall_model, recall_prompts
+from torch import nn
 from traced import IDS, opened
 
 from underhood.core.errors import UserError
@@ -31,6 +32,16 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def mistral(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return opened("mistral", tmp_path_factory.mktemp("mistral"))[0]
+
+
+UNKNOWN_MODE: Any = "max"
+
+
+def down_projection(model: Any) -> nn.Linear:
+    """Of the first layer: its columns are the hidden units."""
+    down = model.blocks[0].feedforward.down
+    assert isinstance(down, nn.Linear)
+    return down
 
 
 def attention(model: Any, layer: int) -> Attention:
@@ -59,7 +70,7 @@ def test_a_head_at_zero_is_a_head_whose_output_weights_are_zero(loaded: LoadedMo
 def test_a_unit_at_zero_is_a_unit_whose_output_weights_are_zero(loaded: LoadedModel):
     result = ablate(loaded, IDS, AblatedUnit(0, 5), [40])
     edited = copy.deepcopy(loaded.decoder)
-    edited.blocks[0].feedforward.down.weight.data[:, 5] = 0  # type: ignore[union-attr]
+    down_projection(edited).weight.data[:, 5] = 0
     assert float(result.logits[1]) == pytest.approx(float(after(edited)[40]), abs=1e-5)
     assert float(result.logit_changes.abs()) > 1e-6
 
@@ -126,7 +137,7 @@ def test_a_grid_of_experts_and_of_an_earlier_position(tmp_path: Path):
 def test_unit_effects_are_single_ablations_and_the_largest(loaded: LoadedModel):
     effects = unit_effects(loaded, IDS, TARGET, count=3)
     changes = []
-    width = effects_width(loaded)
+    width = down_projection(loaded.decoder).in_features
     for layer in range(len(loaded.decoder.blocks)):
         for unit in range(width):
             alone = ablate(loaded, IDS, AblatedUnit(layer, unit), [40, 7]).logit_changes
@@ -135,10 +146,6 @@ def test_unit_effects_are_single_ablations_and_the_largest(loaded: LoadedModel):
     for layer, unit, change in zip(effects.layers, effects.units, effects.changes.tolist(), strict=True):
         assert change == pytest.approx(changes[layer * width + unit], abs=1e-5)
     assert torch.allclose(effects.changes.abs(), exact.abs().topk(3).values, atol=1e-5)
-
-
-def effects_width(loaded: LoadedModel) -> int:
-    return loaded.decoder.blocks[0].feedforward.down.in_features  # type: ignore[union-attr,return-value]
 
 
 def test_the_copying_head_is_what_the_answer_needs(tmp_path: Path):
@@ -177,7 +184,7 @@ def test_ablations_leave_no_hook(mistral: LoadedModel):
     [
         (AblatedHead(2, 0), r"layer 2 has no attention heads; expected one of \[0, 1\]"),
         (AblatedHead(0, 4), "no head 4"),
-        (AblatedHead(0, 0, "max"), "no ablation 'max'"),  # type: ignore[arg-type]
+        (AblatedHead(0, 0, UNKNOWN_MODE), "no ablation 'max'"),
         (AblatedUnit(0, 48), "no unit 48"),
         (MaskedEdge(0, 0, 2, 5), "does not see token 5"),
         (MaskedEdge(0, 0, 11, 0), "fewer than 8 away"),

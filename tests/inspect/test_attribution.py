@@ -15,6 +15,7 @@ from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.attribution import (
     Attribution,
+    Quadrature,
     attribute,
     gradient_times_input,
     integrated_gradients,
@@ -227,8 +228,9 @@ def test_a_reversed_ranking_is_worse_than_random(tmp_path: Path):
 
 @pytest.mark.parametrize("steps", [2, 5, 16])
 def test_quadratures_integrate_what_they_must(steps: int):
-    for rule, exact_degree in (("gauss-legendre", 2 * steps - 1), ("middle", 1), ("trapezoid", 1), ("left", 0)):
-        nodes, weights = quadrature(rule, steps)  # type: ignore[arg-type]
+    exact_degrees: dict[Quadrature, int] = {"gauss-legendre": 2 * steps - 1, "middle": 1, "trapezoid": 1, "left": 0}
+    for rule, exact_degree in exact_degrees.items():
+        nodes, weights = quadrature(rule, steps)
         for degree in range(exact_degree + 1):
             integral = sum(weight * node**degree for node, weight in zip(nodes, weights, strict=True))
             assert integral == pytest.approx(1 / (degree + 1), abs=1e-12)

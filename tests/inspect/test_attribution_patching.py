@@ -115,10 +115,11 @@ def test_a_prompt_patched_with_itself_is_itself(loaded: LoadedModel):
 
 def test_mistakes_are_explained_and_results_describe_themselves(tmp_path: Path):
     loaded = opened("llama2", tmp_path / "llama")[0]
+    router: Any = "router"
     with pytest.raises(UserError, match="equally many"):
         approximate_patches(loaded, IDS[:-1], IDS, **TOKENS)
     with pytest.raises(UserError, match="no router to patch; expected residual, middle"):
-        patch_sites(loaded, OTHER, IDS, "router", **TOKENS)  # type: ignore[arg-type]
+        patch_sites(loaded, OTHER, IDS, router, **TOKENS)
     patches = patch_sites(loaded, OTHER, IDS, "mixer", **TOKENS)
     assert "patches of mixer, exact" in repr(patches)
     assert "underhood" in patches._repr_html_()

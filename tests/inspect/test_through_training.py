@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -31,6 +32,8 @@ from underhood.inspect.training_views import (
 )
 from underhood.models.decoder import Decoder
 
+Value = TypeVar("Value")
+
 PROMPT = "The list is a"
 SNAPSHOTS = [0, 1, 3, 6]
 
@@ -39,7 +42,7 @@ def add_snapshot(run: Path, stage: str, step: int, seed: int) -> None:
     """A snapshot as `recipes.film` keeps them: weights alone, in float16."""
     state = read_checkpoint(run / "checkpoints" / stage / "step-00000010").state
     loaded = underhood.load(run, stage)
-    model = tiny_model(loaded.tokenizer, seed)  # type: ignore[arg-type]
+    model = tiny_model(loaded.tokenizer, seed)
     tensors = {name: tensor.half() for name, tensor in module_tensors(model).items()}
     facts = state | {"stage": "pretrain", "step": step, "snapshot": True}
     write_checkpoint(run / "snapshots" / stage, step, {"model": tensors}, facts, keep=1 << 20)
@@ -98,7 +101,7 @@ def test_twenty_checkpoints_need_one_model_and_one_reading_of_the_prompt(
 def test_a_stage_of_another_shape_gets_a_model_of_its_own(tmp_path: Path):
     folder = make_run(tmp_path / "run", stages=("base",))
     loaded = underhood.load(folder)
-    other = tiny_model(loaded.tokenizer, 5, context=64)  # type: ignore[arg-type]
+    other = tiny_model(loaded.tokenizer, 5, context=64)
     state = read_checkpoint(loaded.path).state | {"spec": to_json(other.spec, tagged=True), "order": 1}
     write_checkpoint(folder / "checkpoints" / "sft", 3, {"model": module_tensors(other)}, state)
     history = through_training(folder, PROMPT, logits_view())
@@ -111,18 +114,18 @@ def test_ready_made_views_say_what_the_views_of_one_model_say(run: Path):
     recorded = trace(loaded, PROMPT, ["residual", "query", "key", "logits"])
     lens = logit_lens(loaded, recorded, positions=[-1])
 
-    def last(view: TraceView) -> object:
+    def last(view: TraceView[Value]) -> Value:
         return through_training(run, PROMPT, view, stages=["dpo"]).values[-1]
 
-    assert torch.equal(last(rank_view(int(lens.ids[-1, 0, 0]))), lens.ranks[:, 0])  # type: ignore[arg-type]
-    assert torch.equal(last(lens_view([-1])).ids, lens.ids)  # type: ignore[union-attr]
+    assert torch.equal(last(rank_view(int(lens.ids[-1, 0, 0]))), lens.ranks[:, 0])
+    assert torch.equal(last(lens_view([-1])).ids, lens.ids)
     patterns = last(pattern_view([(1, 0), (0, 1)]))
-    assert torch.equal(patterns, torch.stack([recorded.pattern(1)[0], recorded.pattern(0)[1]]))  # type: ignore[arg-type]
+    assert torch.equal(patterns, torch.stack([recorded.pattern(1)[0], recorded.pattern(0)[1]]))
     logits_TV = recorded["logits"]
     expected = F.cross_entropy(logits_TV[:-1], torch.tensor(ids[1:]), reduction="none")
-    assert torch.allclose(last(loss_view()), expected, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(last(loss_view()), expected, atol=1e-5)
     wanted = logits_TV[2].log_softmax(dim=-1)[[5, 9]]
-    assert torch.allclose(last(probability_view([5, 9], position=2)), wanted, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(last(probability_view([5, 9], position=2)), wanted, atol=1e-5)
 
 
 def test_induction_and_probes_are_those_of_each_checkpoint(run: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from rich.console import Console
 
 from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
@@ -19,7 +20,6 @@ from underhood.ui.terminal import table
 
 ROWS_MAX = 40
 """Tokens that a table lists; of longer prompts those that count most."""
-
 
 ORDERS = 10
 """Random orders beside a deletion curve."""
@@ -130,8 +130,8 @@ def _token_rows(results: tuple[Attribution, ...]) -> list[list[str]]:
     pieces = results[0].pieces
     shown = range(len(pieces))
     if len(pieces) > ROWS_MAX:
-        largest = sum(result.shares for result in results).argsort(descending=True)[:ROWS_MAX]  # type: ignore[union-attr]
-        shown = sorted(largest.tolist())
+        total_T = torch.stack([result.shares for result in results]).sum(dim=0)
+        shown = sorted(total_T.argsort(descending=True)[:ROWS_MAX].tolist())
     signed = [result.shares * result.values.sign() * 100 for result in results]
     return [
         [pieces[token], *(f"{shares[token]:{'+' if number else ''}.1f}" for number, shares in enumerate(signed))]

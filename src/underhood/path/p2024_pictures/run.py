@@ -78,6 +78,8 @@ def matrices(spec: DecoderSpec) -> dict[str, tuple[int, int]]:
 
     Queries, keys and values are counted for each head, as one draws them, though they are stored together.
     """
+    attention = spec.block(0).mixer
+    assert isinstance(attention, AttentionSpec)
     with torch.device("meta"):
         model = spec.build()
     counts: dict[str, tuple[int, int]] = {}
@@ -85,7 +87,7 @@ def matrices(spec: DecoderSpec) -> dict[str, tuple[int, int]]:
         if name == "position_embed" or not isinstance(module, nn.Linear | nn.Embedding):
             continue
         kind, weights = name.split(".")[-1], module.weight.numel()
-        heads = spec.block(0).mixer.heads if kind in ("query", "key", "value") else 1  # type: ignore[attr-defined]
+        heads = attention.heads if kind in ("query", "key", "value") else 1
         label = f"MLP, {kind}" if ".feedforward." in name else kind
         count, _ = counts.get(label, (0, 0))
         counts[label] = (count + heads, weights // heads)
