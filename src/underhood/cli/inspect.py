@@ -120,16 +120,11 @@ class Args(ModelOptions):
 
 def run(args: Args) -> int:
     from underhood.cli.inspect_options import view_options
-    from underhood.cli.inspect_training_views import THROUGH_VIEWS
-    from underhood.cli.inspect_views import VIEWS
+    from underhood.cli.inspect_views import find_view
 
     printed = args.view is not None or args.json or args.through or args.compare is not None
-    view = args.view or "lens"
-    views = THROUGH_VIEWS if args.through else VIEWS
-    name = "compare" if args.compare is not None and view == "lens" and not args.through else view
-    if name not in views:
-        over = " --through" if args.through else ""
-        raise UserError(f"underhood inspect{over} has no view {name!r}", expected=", ".join(views))
+    compares = args.compare is not None and args.view in (None, "lens") and not args.through
+    view = find_view("compare" if compares else args.view or "lens", through=args.through)
     if printed and args.html is not None:
         raise UserError("--html writes the page, which has all views", fix="Leave out --view, --compare and --through")
     if args.top < 1:
@@ -142,7 +137,7 @@ def run(args: Args) -> int:
     from underhood.ui.terminal import console
 
     loaded = load(args.model, args.stage)
-    values, show = views[name](loaded, view_options(args, loaded))
+    values, show = view(loaded, view_options(args, loaded))
     if args.json:
         print(json.dumps(values, ensure_ascii=False))
     else:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from rich.console import Console
 
-from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
+from underhood.cli.inspect_options import (
+    View,
+    ViewOptions,
+    chosen_layer,
+    position_in,
+    print_heading,
+    scored_tokens,
+    token_id,
+)
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.ablation import check_mode
@@ -98,7 +106,7 @@ def steering_view(loaded: LoadedModel, args: ViewOptions) -> View:
         raise UserError(
             "--view steer needs two texts", fix='Name them, e.g. --toward "I love it" --against "I hate it"'
         )
-    layer = len(loaded.decoder.blocks) // 2 if args.layer is None else args.layer
+    layer = chosen_layer(loaded, args, default=len(loaded.decoder.blocks) // 2, end=True)
     vector = steering_vector(loaded, [args.toward], [args.against], layer=layer)
     strengths = (0.0, args.strength, -args.strength)
     results = steer(loaded, args.prompt, vector, strengths=strengths)
@@ -119,8 +127,7 @@ def _target(loaded: LoadedModel, args: ViewOptions) -> tuple[Trace, Target, str]
     """The prompt's trace, the number that is explained, and its name."""
     recorded = trace(loaded, args.prompt, [f"residual.{len(loaded.decoder.blocks)}"])
     position = position_in(recorded, args.position)
-    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
-    against = token_id(loaded, args.other, "--other") if args.other else None
+    token, against = scored_tokens(loaded, args, recorded, position)
     target = Target(token=token, against=against, position=position, logprob=True)  # a logit alone may shift with all
     return recorded, target, target.named(pieces_of(loaded, [token, token if against is None else against]))
 

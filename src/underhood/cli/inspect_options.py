@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.lens import read_out
+from underhood.inspect.lens import Lens, read_out
+from underhood.inspect.patching import PatchSweep
 from underhood.inspect.trace import Trace, checked_position
 from underhood.inspect.word_ranks import single_token
+from underhood.ui.terminal import table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,58 @@ def likeliest_token(loaded: LoadedModel, recorded: Trace, position: int) -> int:
     """The id that the model finds likeliest after a position; the trace has ``residual`` of every layer."""
     layers = len(loaded.decoder.blocks)
     return int(read_out(loaded.decoder, recorded[f"residual.{layers}"][position]).argmax())
+
+
+def chosen_layer(loaded: LoadedModel, args: ViewOptions, *, default: int = 0, end: bool = False) -> int:
+    """The layer that ``--layer`` names.
+
+    Args:
+        default: if it is left out.
+        end: the residual stream after the last layer counts too.
+
+    Raises:
+        UserError: the model does not have that layer.
+    """
+    layer, last = default if args.layer is None else args.layer, len(loaded.decoder.blocks) - (not end)
+    if not 0 <= layer <= last:
+        raise UserError("--layer is out of range", expected=f"0 to {last}", got=str(layer))
+    return layer
+
+
+def scored_tokens(loaded: LoadedModel, args: ViewOptions, recorded: Trace, position: int) -> tuple[int, int | None]:
+    """The ids of ``--answer``, or else of the likeliest token after a position, and of ``--other``, if there is one.
+
+    Args:
+        recorded: as for `likeliest_token`.
+    """
+    answer = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
+    return answer, token_id(loaded, args.other, "--other") if args.other else None
+
+
+def layer_table(lens: Lens, heads: Sequence[str], columns: Sequence[Sequence[str]]) -> Table:
+    """The likeliest tokens of each layer's residual stream; between layer and tokens, columns with other numbers."""
+    last = len(lens.ids) - 1
+    rows = [
+        [str(layer) if layer < last else "end", *numbers, shown_shares(lens.row(layer))]
+        for layer, numbers in enumerate(zip(*columns, strict=True))
+    ]
+    return table(["layer", *heads], rows)
+
+
+def patch_table(sweep: PatchSweep) -> Table:
+    """The tokens of each layer whose patches make the largest share of the way to the source."""
+    rows = []
+    for layer, shares_T in enumerate(sweep.restored):
+        top = shares_T.topk(min(3, len(shares_T)))
+        pieces = [sweep.pieces[token][:12] for token in top.indices.tolist()]
+        name = str(layer) if layer < len(sweep.restored) - 1 else "end"
+        rows.append([name, shown_shares(zip(pieces, top.values.tolist(), strict=True))])
+    return table(["layer", "tokens"], rows)
+
+
+def shown_shares(shares: Iterable[tuple[str, float]]) -> str:
+    """Tokens with a number each, on one line."""
+    return "  ".join(f"{piece} {share:.2f}" for piece, share in shares)
 
 
 def token_id(loaded: LoadedModel, text: str, option: str) -> int:

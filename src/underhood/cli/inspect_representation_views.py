@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from rich.console import Console
 
-from underhood.cli.inspect_options import View, ViewOptions, print_heading
+from underhood.cli.inspect_options import View, ViewOptions, chosen_layer, print_heading, shown_shares
 from underhood.cli.inspect_texts import corpus_texts
 from underhood.cli.inspect_training_views import other_model
 from underhood.core.errors import UserError
@@ -112,7 +112,7 @@ def _similarity(loaded: LoadedModel, args: ViewOptions) -> View:
 
 
 def _factors(loaded: LoadedModel, args: ViewOptions) -> View:
-    layer = args.layer or 0
+    layer = chosen_layer(loaded, args)
     recorded = trace(loaded, args.prompt, [f"units.{layer}"])
     count = min(6, len(recorded.ids))
     factors = neuron_factors(recorded, count)
@@ -128,11 +128,8 @@ def _factors(loaded: LoadedModel, args: ViewOptions) -> View:
         out.print()
         rows = []
         for factor, bits in enumerate(information):
-            tokens = "  ".join(
-                f"{recorded.pieces[token]} {strength:.2f}"
-                for token, strength in factors.top_tokens(factor, args.top)
-                if strength > 0.005
-            )
+            top = factors.top_tokens(factor, args.top)
+            tokens = shown_shares((recorded.pieces[token], strength) for token, strength in top if strength > 0.005)
             same = f"{float(factors.agreement[factor]):.2f}"
             rows.append([str(factor), same, f"{bits.bits:.2f} ({bits.shuffled:.2f})", tokens])
         out.print(table(["", "same", "kind", "strongest tokens"], rows))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from underhood.cli.inspect_options import View, ViewOptions, position_in, print_heading
+from underhood.cli.inspect_options import View, ViewOptions, chosen_layer, layer_table, position_in, print_heading
 from underhood.cli.inspect_texts import corpus_texts
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
@@ -30,7 +30,7 @@ from underhood.inspect.sae import SparseAutoencoder, load_autoencoder, spliced_l
 from underhood.inspect.sae_examples import feature_examples
 from underhood.inspect.trace import trace
 from underhood.inspect.tuned_lens import TunedLens, load_tuned_lens, tuned_lens
-from underhood.ui.terminal import console, table
+from underhood.ui.terminal import console
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -58,12 +58,8 @@ def _tuned(loaded: LoadedModel, args: ViewOptions) -> View:
         final = lenses[1].row(-1)[0][0]
         out.print(f"What each layer knows, by a tuned lens; the rank of {final} by it and by the plain lens:")
         out.print()
-        rows = []
-        for layer, row in enumerate(layers):
-            name = f"{layer}" if layer < len(layers) - 1 else "end"
-            words = "  ".join(f"{piece} {share:.2f}" for piece, share in row["tokens"])
-            rows.append([name, f"{row['rank']:,}", f"{row['plain_rank']:,}", words])
-        out.print(table(["layer", "tuned", "plain", "likeliest by the tuned lens"], rows))
+        ranks = [[f"{row[name]:,}" for row in layers] for name in ("rank", "plain_rank")]
+        out.print(layer_table(lenses[1], ["tuned", "plain", "likeliest by the tuned lens"], ranks))
 
     return {"pieces": recorded.pieces, "layers": layers}, show
 
@@ -115,7 +111,7 @@ def _middle(before: str, token: str, after: str) -> str:
 
 
 def _tuned_lens_of(loaded: LoadedModel, args: ViewOptions) -> TunedLens:
-    file = _trained_file(args, "a tuned lens")
+    file = _trained_file(args, "tuned", "a tuned lens")
     if file.exists():
         return load_tuned_lens(file, loaded)
     lens = default_tuned_lens(loaded, corpus_texts(args, LENS_CHARACTERS), _telling("tuned lens", LENS_STEPS))
@@ -124,25 +120,36 @@ def _tuned_lens_of(loaded: LoadedModel, args: ViewOptions) -> TunedLens:
 
 
 def _autoencoder_of(loaded: LoadedModel, args: ViewOptions) -> SparseAutoencoder:
-    file = _trained_file(args, "an autoencoder")
+    file = _trained_file(args, "features", "an autoencoder")
     if file.exists():
         autoencoder = load_autoencoder(file)
         if autoencoder.decoder.shape[1] != loaded.decoder.spec.d_model:
             raise UserError(f"{file} was made for another model", expected=f"width {loaded.decoder.spec.d_model}")
         return autoencoder
+    layer = chosen_layer(loaded, args, end=True)
     autoencoder = default_autoencoder(
         loaded,
         corpus_texts(args, AUTOENCODER_CHARACTERS),
-        args.layer or 0,
+        layer,
         _telling("sparse autoencoder", AUTOENCODER_STEPS),
     )
     autoencoder.save(file)
     return autoencoder
 
 
-def _trained_file(args: ViewOptions, what: str) -> Path:
+def _trained_file(args: ViewOptions, view: str, what: str) -> Path:
+    """The file that ``--trained`` names.
+
+    Raises:
+        UserError: none is named, or it would be written into a folder that does not exist.
+    """
     if args.trained is None:
-        raise UserError(f"this view needs {what}", fix="Name its file with --trained; it is made if it is not there")
+        raise UserError(
+            f"--view {view} needs {what}",
+            fix="Name its file with --trained; if there is no such file yet, it is trained on --text, and kept there",
+        )
+    if not args.trained.absolute().parent.is_dir():  # said before minutes of training, not after
+        raise UserError(f"no such folder: {args.trained.parent}", expected="a folder to keep the file in")
     return args.trained
 
 

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
+from underhood.cli.inspect_options import (
+    View,
+    ViewOptions,
+    chosen_layer,
+    patch_table,
+    position_in,
+    print_heading,
+    scored_tokens,
+    token_id,
+)
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.stages import stages_of
@@ -33,7 +42,7 @@ def through_lens(loaded: LoadedModel, args: ViewOptions) -> View:
     """The lens sharpening: rank of a token in each layer's prediction, checkpoint by checkpoint."""
     recorded = trace(loaded, args.prompt)
     position = position_in(recorded, args.position)
-    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
+    token, _ = scored_tokens(loaded, args, recorded, position)
     lens, ranks = lens_view([position], k=args.top), rank_view(token, position=position)
     both = TraceView(lens.sites, lambda model, trace: (lens(model, trace), ranks(model, trace).tolist()))
     history = _history(loaded, args, both)
@@ -58,7 +67,7 @@ def through_lens(loaded: LoadedModel, args: ViewOptions) -> View:
 
 def through_attention(loaded: LoadedModel, args: ViewOptions) -> View:
     """The heads of a layer: how much each takes, at every checkpoint, from the token that it ends up with."""
-    layer = args.layer or 0
+    layer = chosen_layer(loaded, args)
     recorded = trace(loaded, args.prompt, [f"query.{layer}", f"key.{layer}"])
     position = position_in(recorded, args.position)
     heads = len(recorded[f"query.{layer}"])
@@ -85,8 +94,7 @@ def through_parts(loaded: LoadedModel, args: ViewOptions) -> View:
     """What each part adds to the score of a token, checkpoint by checkpoint."""
     recorded = trace(loaded, args.prompt, CONTRIBUTION_SITES)
     position = position_in(recorded, args.position)
-    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
-    against = token_id(loaded, args.other, "--other") if args.other else None
+    token, against = scored_tokens(loaded, args, recorded, position)
 
     def parts(model: LoadedModel, recorded: Trace) -> Contributions:
         return contributions(model, recorded, token, against=against, position=position)
@@ -223,15 +231,7 @@ def stage_patch(loaded: LoadedModel, args: ViewOptions) -> View:
         )
         out.print("Share of the way back that the other run's value makes here, the largest of each layer:")
         out.print()
-        rows = []
-        for layer, shares_T in enumerate(sweep.restored):
-            top = shares_T.topk(min(3, len(shares_T)))
-            words = "  ".join(
-                f"{sweep.pieces[token][:12]} {share:.2f}"
-                for share, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            )
-            rows.append([str(layer) if layer < len(sweep.restored) - 1 else "end", words])
-        out.print(table(["layer", "tokens"], rows))
+        out.print(patch_table(sweep))
 
     return {
         "pieces": sweep.pieces,

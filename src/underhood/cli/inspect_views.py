@@ -8,8 +8,20 @@ from rich.console import Console
 
 from underhood.cli import inspect_representation_views, inspect_trained_views
 from underhood.cli.inspect_attribution_views import ablation_view, attribution_view, steering_view
-from underhood.cli.inspect_options import View, ViewOptions, likeliest_token, position_in, print_heading, token_id
-from underhood.cli.inspect_training_views import compared, stage_patch
+from underhood.cli.inspect_options import (
+    View,
+    ViewOptions,
+    chosen_layer,
+    layer_table,
+    likeliest_token,
+    patch_table,
+    position_in,
+    print_heading,
+    scored_tokens,
+    shown_shares,
+    token_id,
+)
+from underhood.cli.inspect_training_views import THROUGH_VIEWS, compared, stage_patch
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.contributions import SITES, contributions
@@ -37,18 +49,13 @@ def _lens(loaded: LoadedModel, args: ViewOptions) -> View:
         final = lens.row(-1)[0][0]
         out.print(f"What it would say before each layer, and at which rank {final} is then:")
         out.print()
-        rows = []
-        for layer, row in enumerate(layers):
-            name = f"{layer}" if layer < len(layers) - 1 else "end"
-            words = "  ".join(f"{piece} {share:.2f}" for piece, share in row["tokens"])
-            rows.append([name, f"{row['rank']:,}", words])
-        out.print(table(["layer", "rank", "likeliest"], rows))
+        out.print(layer_table(lens, ["rank", "likeliest"], [[f"{row['rank']:,}" for row in layers]]))
 
     return {"pieces": recorded.pieces, "layers": layers}, show
 
 
 def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
-    layer = args.layer or 0
+    layer = chosen_layer(loaded, args)
     recorded = trace(loaded, args.prompt, [f"query.{layer}", f"key.{layer}"])
     pattern_HTT = recorded.pattern(layer)
     position = position_in(recorded, args.position)
@@ -62,11 +69,11 @@ def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
         for head, weights_T in enumerate(row_HT):
             top = weights_T.topk(min(args.top, position + 1))
             words = [
-                f"{recorded.pieces[token]} {weight:.2f}"
+                (recorded.pieces[token], weight)
                 for weight, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
                 if weight >= 0.005
             ]
-            rows.append([str(head), "  ".join(words)])
+            rows.append([str(head), shown_shares(words)])
         out.print(table(["head", "tokens"], rows))
 
     return {"pieces": recorded.pieces, "layer": layer, "weights": row_HT.tolist()}, show
@@ -75,8 +82,7 @@ def _attention(loaded: LoadedModel, args: ViewOptions) -> View:
 def _parts(loaded: LoadedModel, args: ViewOptions) -> View:
     recorded = trace(loaded, args.prompt, SITES)
     position = position_in(recorded, args.position)
-    token = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
-    against = token_id(loaded, args.other, "--other") if args.other else None
+    token, against = scored_tokens(loaded, args, recorded, position)
     parts = contributions(loaded, recorded, token, against=against, position=position)
 
     def show(out: Console) -> None:
@@ -120,15 +126,7 @@ def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
         )
         out.print("Share of the way that one token's value from there makes here, the largest of each layer:")
         out.print()
-        rows = []
-        for layer, shares_T in enumerate(sweep.restored):
-            top = shares_T.topk(min(3, len(shares_T)))
-            words = "  ".join(
-                f"{sweep.pieces[token]} {share:.2f}"
-                for share, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            )
-            rows.append([str(layer) if layer < len(sweep.restored) - 1 else "end", words])
-        out.print(table(["layer", "tokens"], rows))
+        out.print(patch_table(sweep))
 
     return {
         "pieces": sweep.pieces,
@@ -151,3 +149,19 @@ VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
     **inspect_trained_views.VIEWS,
 }
 """By the name of ``--view``."""
+
+
+def find_view(name: str, *, through: bool) -> Callable[[LoadedModel, ViewOptions], View]:
+    """The view of a name, of one model or through training.
+
+    Raises:
+        UserError: there is none; it says which there are.
+    """
+    views = THROUGH_VIEWS if through else VIEWS
+    if name not in views:
+        raise UserError(
+            f"underhood inspect{' --through' if through else ''} has no view {name!r}",
+            expected=", ".join(views),
+            fix=f"--view {name} needs --through" if name in THROUGH_VIEWS else "",
+        )
+    return views[name]
