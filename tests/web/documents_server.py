@@ -36,6 +36,11 @@ EXAMPLES = [
     {"question": "What does os.path.join do?", "answer": "`os.path.join`: Join.", "title": "os.path.join"},
     {"question": "parameters of textwrap.dedent", "answer": "`textwrap.dedent`: none.", "title": "textwrap.dedent"},
 ]
+REFUSED = {
+    "question": "What does math.fizzroot do?",
+    "answer": "`math.fizzroot`: There is no such name.",
+    "model": "sft",
+}
 NOTE = Passage(
     title="Kettle", text="The kettle is in the kitchen. It boils in three minutes.", source="notes/home.md", line=3
 )
@@ -50,7 +55,7 @@ def documents_server(
     """
     run = make_run(folder / "runs" / "taught", stages=("base", "sft"), context=512, retrieval="taught")
     PassageIndex.build(PASSAGES).save(run / "passages.index")
-    (run / "summary.json").write_text(json.dumps({"examples": EXAMPLES}), encoding="utf-8")
+    (run / "summary.json").write_text(json.dumps({"examples": EXAMPLES, "refused": REFUSED}), encoding="utf-8")
     if notes:
         PassageIndex.build([NOTE]).save(folder / "notes.index")
         retrieval = RetrievalSettings(index=folder / "notes.index")
