@@ -45,6 +45,9 @@ from underhood.text.characters import CharacterTokenizer
 K = 5
 ANSWER, OTHER = 100, 200
 STEPS = 32
+BASELINE = 0
+"""The token from which both attribute: captum's default for a model that reads ids."""
+
 ROWS = 8
 """Steps that captum runs side by side: faster here than all of them, or one."""
 
@@ -161,7 +164,9 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
     results["patch sweep, largest difference"] = float(difference)
 
     attributions = {
-        "ours": lambda: integrated_gradients(loaded, ids, Target(token=ANSWER), steps=STEPS),
+        "ours": lambda: integrated_gradients(
+            loaded, ids, Target(token=ANSWER), baseline=BASELINE, steps=STEPS, held=()
+        ),
         "captum": lambda: integrated_gradients_by_captum(model, ids, ANSWER, STEPS, ROWS),
     }
     timed["gradients"] = _shown("integrated gradients", compare(attributions, min(rounds, 3)))

@@ -70,7 +70,7 @@ class Lens:
 
 
 def integrated_gradients_by_captum(model: Any, ids: Sequence[int], answer: int, steps: int, rows: int) -> Tensor:
-    """captum's integrated gradients of the embeddings from a zero baseline, (T), for one of our decoders.
+    """captum's integrated gradients of the embeddings from a prompt of token 0, (T), for one of our decoders.
 
     The function that it is given scores the last token only, as ours does.
 

@@ -66,7 +66,7 @@ def test_integrated_gradients_match_captum(rule: Any, loaded: LoadedModel):
     theirs, delta = IntegratedGradients(from_embeddings(loaded)).attribute(
         embedded_1TD, baseline_1TD, n_steps=16, method=RULES[rule], return_convergence_delta=True
     )
-    ours = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=16, rule=rule)
+    ours = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=16, rule=rule, held=())
     expected_T = theirs[0].sum(dim=-1)
     assert torch.allclose(ours.values, expected_T.float(), atol=1e-4 * float(expected_T.abs().max()))
     assert ours.error == pytest.approx(float(delta), abs=1e-4)
@@ -85,7 +85,7 @@ def test_gradient_times_input_matches_captum(loaded: LoadedModel):
 
 
 def test_integrated_gradients_are_complete(loaded: LoadedModel):
-    fine = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=128)
+    fine = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=128, held=())
     assert fine.error is not None
     assert fine.baseline_score is not None
     change = abs(fine.score - fine.baseline_score)
@@ -93,14 +93,14 @@ def test_integrated_gradients_are_complete(loaded: LoadedModel):
         assert abs(fine.error) > 0.1
         return
     assert abs(fine.error) < 1e-3 * max(change, 1.0)
-    coarse = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=1, rule="left")
+    coarse = integrated_gradients(loaded, IDS, TARGET, baseline=9, steps=1, rule="left", held=())
     assert coarse.error is not None
     assert abs(coarse.error) > abs(fine.error)
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean", 3])
 def test_a_baseline_is_stated_and_used(baseline: Any, loaded: LoadedModel):
-    result = integrated_gradients(loaded, IDS, TARGET, baseline=baseline, steps=2)
+    result = integrated_gradients(loaded, IDS, TARGET, baseline=baseline, steps=2, held=())
     table_VD = loaded.decoder.embed(torch.arange(loaded.decoder.vocab_size))
     vector_D = {"zero": table_VD[0] * 0, "mean": table_VD.mean(dim=0)}.get(baseline, table_VD[3])
     expected = from_embeddings(loaded)(vector_D.expand(1, len(IDS), -1))
@@ -114,6 +114,19 @@ def test_a_held_token_counts_for_nothing_and_starts_as_it_is(loaded: LoadedModel
     assert result.baseline_score == pytest.approx(float(from_embeddings(loaded)(start_TD[None])[0]), abs=1e-5)
     assert result.values[[0, 4]].tolist() == [0.0, 0.0]
     assert result.baseline.endswith("held")
+
+
+def test_both_ways_in_share_the_default_of_mean_and_held_first_token(loaded: LoadedModel):
+    alone = integrated_gradients(loaded, IDS, TARGET)
+    among = attribute(loaded, IDS, TARGET, replacement=9)[2]
+    stated = integrated_gradients(loaded, IDS, TARGET, baseline="mean", steps=64, held=[0])
+    for result in (alone, among):
+        assert torch.equal(result.values, stated.values)
+        assert result.baseline == stated.baseline
+    assert stated.values[0] == 0
+    only = integrated_gradients(loaded, IDS[:1], TARGET, steps=4)
+    assert "held" not in only.baseline
+    assert only.values[0] != 0
 
 
 def test_batches_of_steps_change_nothing(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch):
@@ -181,12 +194,12 @@ def test_every_method_hits_a_planted_cause_and_random_does_not(tmp_path: Path):
 def test_without_copying_the_cause_is_not_hit(tmp_path: Path):
     loaded, prompts = recall_model(tmp_path, copies=False, noise=0.05), recall_prompts(40)
     results = [
-        integrated_gradients(loaded, ids, Target(token=value, against=other), steps=8)
+        integrated_gradients(loaded, ids, Target(token=value, against=other), steps=8, held=())
         for ids, _, value, other in prompts
     ]
     intact = recall_model(tmp_path, noise=0.05)
     with_copying = [
-        integrated_gradients(intact, ids, Target(token=value, against=other), steps=8)
+        integrated_gradients(intact, ids, Target(token=value, against=other), steps=8, held=())
         for ids, _, value, other in prompts
     ]
     causes = [cause for _, cause, _, _ in prompts]

@@ -39,6 +39,12 @@ from underhood.ui import notebook
 Quadrature = Literal["gauss-legendre", "middle", "left", "right", "trapezoid"]
 Baseline = Literal["zero", "mean"] | int
 
+BASELINE: Baseline = "mean"
+"""On no token's side, and of a usual length. RMSNorm divides the zero vector, the other usual choice, by almost nothing,
+so that on a path from there all change happens in the first instant."""
+
+STEPS = 64
+
 ACTIVATION_MB = 800
 """Memory that the activations of one batch of steps may take: of GPT-2 with 128 tokens nine steps, a sixth faster than
 two, and no slower than seventeen."""
@@ -129,10 +135,10 @@ def integrated_gradients(
     prompt: str | Sequence[int],
     target: Target,
     *,
-    baseline: Baseline = "zero",
-    steps: int = 32,
+    baseline: Baseline = BASELINE,
+    steps: int = STEPS,
     rule: Quadrature = "gauss-legendre",
-    held: Sequence[int] = (),
+    held: Sequence[int] | None = None,
 ) -> Attribution:
     """Integrated gradients over the straight path from a baseline embedding to each token's (Sundararajan et al. 2017).
 
@@ -140,12 +146,13 @@ def integrated_gradients(
     once. Position embeddings stay as they are.
 
     Args:
-        baseline: the zero vector, the mean of the vocabulary's embeddings, or a token's id.
+        baseline: the mean of the vocabulary's embeddings, the zero vector, or a token's id.
         steps: points at which the gradient is taken.
         rule: quadrature of the integral.
-        held: positions whose embeddings stay as they are. Many models make the first token an attention sink with a
-            residual stream a hundred times as long as the others' (Sun et al. 2024, "Massive activations"). Where a
-            path takes that token away, the score jumps, and no number of steps is enough: `Attribution.error` tells.
+        held: positions whose embeddings stay as they are; None holds the first token, unless it is the only one. Many
+            models make the first token an attention sink with a residual stream a hundred times as long as the others'
+            (Sun et al. 2024, "Massive activations"). Where a path takes that token away, the score jumps, and no
+            number of steps is enough: `Attribution.error` tells.
 
     Raises:
         UserError: steps, rule or a held position out of range; or as `gradients`.
@@ -155,6 +162,8 @@ def integrated_gradients(
     nodes, weights = quadrature(rule, steps)
     embedded_TD, positions = _embedded(model, ids)
     vector_D, words = _baseline(loaded, baseline)
+    if held is None:
+        held = (0,) if len(ids) > 1 else ()
     start_TD = vector_D.repeat(len(ids), 1)
     for position in held:
         check_count(position, "a held position", 0, len(ids) - 1)
@@ -222,18 +231,17 @@ def attribute(
     prompt: str | Sequence[int],
     target: Target,
     *,
-    baseline: Baseline = "mean",
-    steps: int = 64,
-    held: Sequence[int] = (0,),
+    baseline: Baseline = BASELINE,
+    steps: int = STEPS,
+    held: Sequence[int] | None = None,
     replacement: int | None = None,
 ) -> tuple[Attribution, ...]:
     """All methods for one target: gradient × input (norm, signed), integrated gradients, occlusion.
 
     Args:
-        baseline, steps, held: of integrated gradients; the first token is held unless it is the only one.
+        baseline, steps, held: of integrated gradients.
         replacement: of occlusion.
     """
-    held = held if len(explained_prompt(loaded, prompt, target)) > 1 else ()
     return (
         gradient_times_input(loaded, prompt, target),
         gradient_times_input(loaded, prompt, target, norm=False),
@@ -302,7 +310,7 @@ def _baseline(loaded: LoadedModel, baseline: Baseline) -> tuple[Float[Tensor, "D
         mean_D = model.embed.weight[: known_tokens(model)].float().mean(dim=0) * scale
         return mean_D.to(zero_D.dtype), "the mean of all embeddings"
     if isinstance(baseline, str):
-        raise UserError(f"there is no baseline {baseline!r}", expected="zero, mean, or a token's id")
+        raise UserError(f"there is no baseline {baseline!r}", expected="mean, zero, or a token's id")
     check_tokens(loaded, [baseline])
     vector_D = model.embed(torch.tensor([baseline], device=device))[0]
     return vector_D, f"{pieces_of(loaded, [baseline])[0]} (id {baseline})"

@@ -38,7 +38,7 @@ METHODS: dict[str, Method] = {
     "hits": lambda loaded, ids, target: values(gradient_times_input(loaded, ids, target)),
     "signed": lambda loaded, ids, target: values(gradient_times_input(loaded, ids, target, norm=False)),
     "integrated": lambda loaded, ids, target: values(
-        integrated_gradients(loaded, ids, target, baseline=BLANK, steps=32)
+        integrated_gradients(loaded, ids, target, baseline=BLANK, steps=32, held=())
     ),
     "occlusion": lambda loaded, ids, target: values(occlusion(loaded, ids, target, replacement=BLANK)),
     "attention": attention,
@@ -106,7 +106,9 @@ def incompleteness(loaded: LoadedModel, test: Recall) -> float:
     """The largest completeness error of integrated gradients, as a share of the change that is explained."""
     errors = []
     for ids, answer, _ in examples(test)[:20]:
-        actual = integrated_gradients(loaded, ids, Target(token=answer, logprob=True), baseline=BLANK, steps=200)
+        actual = integrated_gradients(
+            loaded, ids, Target(token=answer, logprob=True), baseline=BLANK, steps=200, held=()
+        )
         assert actual.error is not None
         assert actual.baseline_score is not None
         errors.append(abs(actual.error) / abs(actual.score - actual.baseline_score))
