@@ -40,8 +40,8 @@ Quadrature = Literal["gauss-legendre", "middle", "left", "right", "trapezoid"]
 Baseline = Literal["zero", "mean"] | int
 
 BASELINE: Baseline = "mean"
-"""On no token's side, and of a usual length. RMSNorm divides the zero vector, the other usual choice, by almost nothing,
-so that on a path from there all change happens in the first instant."""
+"""On no token's side, and not zero: RMSNorm divides what is near the zero vector by almost nothing, so that on a path
+from there all change happens in the first instant."""
 
 STEPS = 64
 
