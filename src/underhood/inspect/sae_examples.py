@@ -125,7 +125,13 @@ def corpus_features(
 ) -> CorpusFeatures:
     """The features of every token of some texts."""
     windows = token_windows(loaded, texts, length=window)
-    values = corpus_values(loaded, windows, [autoencoder.site])
+    return features_of(autoencoder, windows, corpus_values(loaded, windows, [autoencoder.site]))
+
+
+def features_of(
+    autoencoder: SparseAutoencoder, windows: Sequence[Sequence[int]], values: CorpusValues
+) -> CorpusFeatures:
+    """The features of windows whose values at the autoencoder's site are known."""
     x_ND = values[autoencoder.site]
     pieces = [autoencoder.features(x_ND[start : start + ROWS]) for start in range(0, len(x_ND), ROWS)]
     strengths_Nk, chosen_Nk = (torch.cat(each) for each in zip(*pieces, strict=True))

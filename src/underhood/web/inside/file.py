@@ -13,6 +13,15 @@ from typing import Any
 from underhood.core.files import write_text
 from underhood.ui.theme import asset, content_security_policy, script_data
 from underhood.web.inside.bundle import bundle
+from underhood.web.inside.file_extras import (
+    LENS_CHUNK,
+    Extras,
+    Request,
+    requests_steering,
+    requests_trained,
+    start_of,
+    train_all,
+)
 from underhood.web.inside.operation_values import listed_operations
 from underhood.web.inside.routes import start_facts
 from underhood.web.inside.subjects import InsideModels, Subject
@@ -22,16 +31,13 @@ from underhood.web.page_files import SHARED, STATIC
 LIMIT = 3_000_000
 """Bytes of a file."""
 
-LENS_CHUNK = 32
-"""Positions of a lens that the page asks for together (`lens_panel.js`)."""
-
 FACTORS = 6
 """Factors that the page begins with (`factors_panel.js`)."""
 
 KEPT_BACK = 20_000
 """Bytes for the names of what is in the file."""
 
-Request = tuple[str, dict[str, Any]]
+UNTRAINED = "This file holds nothing that is trained first: --trained FOLDER trains it, and puts it into the file."
 
 
 @dataclass
@@ -63,17 +69,33 @@ class HeldViews:
         self.views[key] = packed
 
 
-def render_file(models: InsideModels, prompt: str, *, against: str | None = None, limit: int = LIMIT) -> str:
+def render_file(
+    models: InsideModels,
+    prompt: str,
+    *,
+    against: str | None = None,
+    extras: Extras = Extras(),  # noqa: B008, it is frozen
+    limit: int = LIMIT,
+) -> str:
     """The page for a model and a prompt as HTML.
 
     Args:
         against: another prompt, for patching and comparison.
+        extras: what it has beyond the views that need no training.
         limit: bytes that it may have.
+
+    Raises:
+        UserError: the prompt is not one for this model, or something can't be trained.
     """
     early, late = asset("theme.js"), bundle(STATIC, "inside/main.js")
     held = HeldViews(limit - len((early + late).encode()) - _styles_size() - KEPT_BACK)
     first = models.subject(models.first, prompt)
-    for request in [*requests_first(first), *requests_of_all(first)]:
+    for request in [*requests_first(first), *requests_steering(first, extras)]:
+        held.add(first, request)
+    fits = train_all(first, extras) if extras.trained else []
+    for request in requests_trained(first, extras) if extras.trained else []:
+        held.add(first, request)
+    for request in requests_of_all(first):
         held.add(first, request)
     if against is not None:
         held.add(first, ("patch", {"against": against}))
@@ -87,7 +109,9 @@ def render_file(models: InsideModels, prompt: str, *, against: str | None = None
     for request in requests_last(first):
         held.add(first, request)
     payload = {
-        "start": start_facts(models, prompt),
+        "start": start_facts(models, prompt) | start_of(extras),
+        "fits": [f"0&{kind}&{variant}" for kind, variant in fits],
+        "untrained": UNTRAINED,
         "subjects": held.subjects,
         "views": held.views,
         "left_out": held.left_out,
@@ -96,13 +120,20 @@ def render_file(models: InsideModels, prompt: str, *, against: str | None = None
     return assemble(early, late, payload)
 
 
-def write_file(path: Path, models: InsideModels, prompt: str, *, against: str | None = None) -> int:
+def write_file(
+    path: Path,
+    models: InsideModels,
+    prompt: str,
+    *,
+    against: str | None = None,
+    extras: Extras = Extras(),  # noqa: B008, it is frozen
+) -> int:
     """Writes the page and returns its size in bytes.
 
     Raises:
-        UserError: the place can't be written, or the prompt is not one for this model.
+        UserError: the file can't be written, or as `render_file`.
     """
-    text = render_file(models, prompt, against=against)
+    text = render_file(models, prompt, against=against, extras=extras)
     write_text(path, text)
     return len(text.encode())
 

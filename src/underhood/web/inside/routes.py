@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +31,16 @@ class ViewRequest(BaseModel):
     params: dict[str, int | float | str] = Field(default_factory=dict, max_length=20)
 
 
+class FitRequest(BaseModel):
+    """Something that has to be trained before it can be shown: how far it is, or to begin or end it."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model: str = Field(max_length=400)
+    kind: str = Field(max_length=40)
+    variant: str = Field(default="", max_length=40)
+    action: Literal["look", "start", "stop"] = "look"
+
+
 def inside_router(models: InsideModels, prompt: str, *, places: bool = False) -> APIRouter:
     """The page, what it starts with, and its views; one is worked out at a time.
 
@@ -52,6 +62,16 @@ def inside_router(models: InsideModels, prompt: str, *, places: bool = False) ->
         with models.lock:
             payload = answer(models.subject(body.model, body.prompt), body.view, body.params)
         return Response(payload.to_bytes(), media_type="application/octet-stream", headers=HEADERS)
+
+    @router.post("/ui/inside/fit")
+    def fit(body: FitRequest) -> dict[str, Any]:
+        with models.lock:
+            given = (body.model, models.model(body.model), body.kind, body.variant)
+            if body.action == "start":
+                models.fits.start(*given)
+            elif body.action == "stop":
+                models.fits.stop(*given)
+            return models.fits.look(*given)
 
     return router
 

@@ -9,7 +9,7 @@ import torch
 from underhood.core.errors import UserError
 from underhood.inspect.checks import self_checks
 from underhood.inspect.contributions import contributions
-from underhood.inspect.lens import logit_lens, read_out
+from underhood.inspect.lens import Lens, logit_lens, read_out
 from underhood.inspect.patching import patch_residual
 from underhood.inspect.trace import pieces_of
 from underhood.web.inside.packing import Payload, exact, half, whole
@@ -22,14 +22,28 @@ POSITIONS_AT_ONCE = 128
 
 def lens(subject: Subject, *, start: int = 0, stop: int = -1, k: int = 5) -> Payload:
     """What each layer would say after the tokens from `start` up to `stop`; -1 means to the last one."""
+    positions = lens_positions(subject, start, stop)
+    return packed_lens(logit_lens(subject.loaded, subject.trace, positions=positions, k=k))
+
+
+def lens_positions(subject: Subject, start: int, stop: int) -> range:
+    """The positions of a lens.
+
+    Raises:
+        UserError: there are none, or too many.
+    """
     count = len(subject.ids)
     last = count if stop < 0 else min(stop, count)
     first = subject.at(start)
     if not 0 < last - first <= POSITIONS_AT_ONCE:
         raise UserError("the lens takes too many tokens at once", expected=f"1 to {POSITIONS_AT_ONCE}")
-    view = logit_lens(subject.loaded, subject.trace, positions=range(first, last), k=k)
+    return range(first, last)
+
+
+def packed_lens(view: Lens) -> Payload:
+    """A lens as the page reads it."""
     return Payload(
-        {"start": first, "pieces": {str(id): piece for id, piece in view.pieces.items()}},
+        {"start": view.positions[0], "pieces": {str(id): piece for id, piece in view.pieces.items()}},
         {
             "ids": whole(view.ids),
             "probabilities": half(view.probabilities),

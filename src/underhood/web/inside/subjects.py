@@ -17,6 +17,7 @@ from underhood.infer.stages import find_stage, stages_of, steps_on_disk
 from underhood.inspect.sites import sites_of
 from underhood.inspect.trace import Trace, checked_position, prompt_tokens, trace
 from underhood.models.decoder import Decoder
+from underhood.web.inside.fits import Fits
 from underhood.web.token_view import prompt_of
 
 MODELS_KEPT = 3
@@ -109,11 +110,13 @@ class InsideModels:
         choices: what there is, in order of training, by id.
         first: the one that is shown first.
         chat: prompts are questions, read in the models' chat templates.
+        fits: what was trained to look at them.
     """
 
     choices: dict[str, ModelChoice]
     first: str
     chat: bool = False
+    fits: Fits = field(default_factory=Fits)
     _models: OrderedDict[str, LoadedModel] = field(default_factory=OrderedDict)
     _subjects: OrderedDict[tuple[str, str], Subject] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)

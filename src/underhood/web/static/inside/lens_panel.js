@@ -11,12 +11,12 @@ import { select, selected } from "./selection.js";
 export const CHUNK = 32;
 
 // The lens of all tokens, chunk by chunk: `part(position)` is null until its chunk has come.
-export function lensOf(source, subject, count) {
+export function lensOf(source, subject, count, view = "lens") {
   const chunks = [];
   const bounds = (number) => ({ start: number * CHUNK, stop: Math.min((number + 1) * CHUNK, count) });
 
   async function load(number, options) {
-    chunks[number] ??= await source.view(subject, "lens", bounds(number), options);
+    chunks[number] ??= await source.view(subject, view, bounds(number), options);
     return chunks[number];
   }
 
@@ -34,7 +34,26 @@ export function lensOf(source, subject, count) {
   return { at, load, chunks: Math.ceil(count / CHUNK), chunkOf: (position) => Math.floor(position / CHUNK) };
 }
 
-const layerName = (row, layers) => (row === layers ? "end" : String(row));
+export const layerName = (row, layers) => (row === layers ? "end" : String(row));
+
+// A heat map of the likeliest tokens, the end of the model on top; `lens()` is null as long as there is none.
+export function lensGrid(name, layers, tokens, lens) {
+  return heatMap({
+    name, rows: layers + 1, columns: tokens.length, width: 72, height: 20, fit: true, widest: 144, most: 700,
+    rowName: (row) => layerName(layers - row, layers),
+    columnName: (column) => tokens[column].shown,
+    paint: (row, column) => (lens()?.at(layers - row, column) ? magnitude(lens().at(layers - row, column).tokens[0].share) : null),
+    text: (row, column) => lens().at(layers - row, column).tokens[0].piece,
+    read(row, column) {
+      const cell = lens()?.at(layers - row, column);
+      if (!cell) return "";
+      const words = cell.tokens.map(({ piece, share }) => `${piece} ${chance(share)}`).join("   ");
+      return `Layer ${layerName(layers - row, layers)}, after ${tokens[column].shown}:   ${words}   ·   ${decimal(cell.bits, 1)} bits, final choice at rank ${whole(cell.rank)}`;
+    },
+    selected: () => ({ row: layers - Math.min(selected().layer, layers), column: selected().token }),
+    onPick: (row, column) => select({ token: column, layer: Math.min(layers - row, layers - 1) }),
+  });
+}
 
 export const lensPanel = {
   id: "lens",
@@ -45,22 +64,7 @@ export const lensPanel = {
     const { layers, tokens } = overview();
     let lens = null;
     let of = null;
-    const map = heatMap({
-      name: "Likeliest next token by layer and position",
-      rows: layers + 1, columns: tokens.length, width: 72, height: 20, fit: true, widest: 144, most: 700,
-      rowName: (row) => layerName(layers - row, layers),
-      columnName: (column) => tokens[column].shown,
-      paint: (row, column) => (lens?.at(layers - row, column) ? magnitude(lens.at(layers - row, column).tokens[0].share) : null),
-      text: (row, column) => lens.at(layers - row, column).tokens[0].piece,
-      read(row, column) {
-        const cell = lens?.at(layers - row, column);
-        if (!cell) return "";
-        const words = cell.tokens.map(({ piece, share }) => `${piece} ${chance(share)}`).join("   ");
-        return `Layer ${layerName(layers - row, layers)}, after ${tokens[column].shown}:   ${words}   ·   ${decimal(cell.bits, 1)} bits, final choice at rank ${whole(cell.rank)}`;
-      },
-      selected: () => ({ row: layers - Math.min(selected().layer, layers), column: selected().token }),
-      onPick: (row, column) => select({ token: column, layer: Math.min(layers - row, layers - 1) }),
-    });
+    const map = lensGrid("Likeliest next token by layer and position", layers, tokens, () => lens);
     const chart = lineChart("Rank of the final choice", "layer");
     const element = h("div", {}, map.element, h("h3", { class: "below" }, "How the final choice rises"), chart.element);
 

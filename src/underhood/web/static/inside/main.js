@@ -10,6 +10,7 @@ import { checksPanel } from "./checks_panel.js";
 import { comparePanel } from "./compare_panel.js";
 import { expertsPanel } from "./experts_panel.js";
 import { factorsPanel } from "./factors_panel.js";
+import { featuresPanel } from "./features_panel.js";
 import { generationPanel } from "./generation_panel.js";
 import { inductionPanel } from "./induction_panel.js";
 import { lensPanel } from "./lens_panel.js";
@@ -17,17 +18,20 @@ import { mount } from "./panels.js";
 import { partsPanel } from "./parts_panel.js";
 import { pathsPanel } from "./paths_panel.js";
 import { patchPanel } from "./patch_panel.js";
+import { probesPanel } from "./probes_panel.js";
 import { ranksPanel } from "./ranks_panel.js";
 import { forgetSelected, onSelect, readAddress, select, selected, startSelection, step } from "./selection.js";
 import { NotHere, openSource } from "./source.js";
+import { steeringPanel } from "./steering_panel.js";
 import { stepper, tokenLine } from "./strip.js";
 import { tokensPanel } from "./tokens_panel.js";
 import { trainingPanel } from "./training_panel.js";
+import { tunedPanel } from "./tuned_panel.js";
 import { walkPanel } from "./walk_panel.js";
 
 const PANELS = [
-  tokensPanel, walkPanel, lensPanel, ranksPanel, attentionPanel, inductionPanel, expertsPanel, partsPanel, attributionPanel, ablationPanel, patchPanel,
-  factorsPanel, pathsPanel, comparePanel, trainingPanel, generationPanel, checksPanel,
+  tokensPanel, walkPanel, lensPanel, tunedPanel, ranksPanel, probesPanel, attentionPanel, inductionPanel, expertsPanel, partsPanel, attributionPanel, ablationPanel, patchPanel, steeringPanel,
+  factorsPanel, featuresPanel, pathsPanel, comparePanel, trainingPanel, generationPanel, checksPanel,
 ];
 
 document.documentElement.classList.add("js");
@@ -65,7 +69,7 @@ async function open({ keep = false } = {}) {
     return;
   }
   const tokens = first.tokens.length;
-  startSelection({ token: tokens, layer: first.layers, head: Math.max(1, ...first.heads), key: tokens }, { token: tokens - 1, layer: Math.max(0, first.layers - 1), head: 0 });
+  startSelection({ token: tokens, layer: first.layers, head: Math.max(1, ...first.heads), key: tokens }, { token: tokens - 1, layer: source.start.layer ?? Math.max(0, first.layers - 1), head: 0 });
   const line = tokenLine(first.tokens);
   const steppers = [stepper("token", "Token", tokens), stepper("layer", "Layer", first.layers), stepper("head", "Head", Math.max(1, ...first.heads))];
   const told = h("p", { class: "small after number", role: "status" });

@@ -51,7 +51,12 @@ function fileSource(file) {
     return opened(await new Response(stream).arrayBuffer());
   }
 
-  return { live: false, start: file.start, view: remembering(answer) };
+  async function fit(subject, kind, variant) {
+    if (!file.fits.includes(`${subjects.get(subjectKey(subject))}&${kind}&${variant}`)) throw new NotHere(file.untrained);
+    return { state: "done" };
+  }
+
+  return { live: false, start: file.start, view: remembering(answer), fit };
 }
 
 async function serverSource() {
@@ -77,5 +82,8 @@ async function serverSource() {
     });
   }
 
-  return { live: true, start, view: remembering(answer) };
+  // What has to be trained first: how far it is, or to begin or end it.
+  const fit = ({ model }, kind, variant, action = "look") => ask("/ui/inside/fit", { body: { model, kind, variant, action } });
+
+  return { live: true, start, view: remembering(answer), fit };
 }
