@@ -5,7 +5,6 @@ Python says, from a server and from a file.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from inside_payload import PROMPT as CHARACTERS
 from inside_payload import convolving_only, family
+from inside_visit import Inside, numbers, panel, reading, wait_for_text
 from page_visit import PATIENCE, Visit, headless
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser
 
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.sample import SamplingSpec, distribution
@@ -25,39 +25,10 @@ from underhood.inspect.contributions import contributions
 from underhood.inspect.lens import logit_lens
 from underhood.inspect.patching import patch_residual
 from underhood.web.inside.file import write_file
-from underhood.web.inside.routes import create_inside_app
 from underhood.web.inside.subjects import InsideModels, Subject
-from underhood.web.server import Server, address, listen
-from underhood.web.settings import ServeSettings
 
 PROMPT = "The first note is about a list of items."
 SERIOUS = ("serious", "critical")
-NUMBER = r"[−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
-
-
-def numbers(text: str) -> list[float]:
-    """All numbers in a text as the page writes them."""
-    return [float(each.replace("−", "-").replace(",", "")) for each in re.findall(NUMBER, text)]
-
-
-class Inside:
-    """A server of the page in a thread."""
-
-    def __init__(self, models: InsideModels, prompt: str):
-        self.models = models
-        settings = ServeSettings(port=0, drain_seconds=5.0)
-        listening = listen(settings)
-        started = threading.Event()
-        self.server = Server(create_inside_app(models, prompt, settings), settings, started.set)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]}, daemon=True)
-        self.thread.start()
-        assert started.wait(60)
-        self.url = address(settings, listening)
-
-    def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(60)
-        assert not self.thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -95,25 +66,6 @@ def file(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("file") / "inside.html"
     write_file(path, InsideModels.open(tiny_run), PROMPT, against=None)
     return path
-
-
-def panel(page: Page, name: str) -> Locator:
-    """A panel, scrolled to and drawn."""
-    section = page.locator(f"#panel-{name}")
-    section.scroll_into_view_if_needed()
-    page.wait_for_selector(f'#panel-{name}[aria-busy="false"]', timeout=PATIENCE)
-    return section
-
-
-def wait_for_text(page: Page, selector: str, text: str) -> None:
-    """Waits until an element's text holds another text."""
-    page.wait_for_function(
-        "([selector, text]) => document.querySelector(selector)?.textContent.includes(text)", arg=[selector, text]
-    )
-
-
-def reading(section: Locator, number: int = 0) -> str:
-    return section.locator(".heat-read").nth(number).inner_text()
 
 
 @pytest.fixture(scope="module", params=["served", "file"])

@@ -81,8 +81,8 @@ class Args(ModelOptions):
     """The token whose score is subtracted; with --view patch the likeliest one of this prompt, if left out."""
 
     against: str | None = None
-    """With --view patch: the other prompt, of as many tokens; with --view path any other; with --view steer
-    the text to lead away from."""
+    """With --view patch: the other prompt, of as many tokens; with --view path any other; with --view steer or
+    --toward the text to lead away from."""
 
     compare: str | None = None
     """A stage of the run, or another model of the same shape, to compare with."""
@@ -94,10 +94,11 @@ class Args(ModelOptions):
     """With --view words: what to follow, each one token (most often ' word'); the likeliest if left out."""
 
     text: str | None = None
-    """A file, a folder or a data set for similarity, experts, tuned and features; pydocs if left out."""
+    """A file, folder or data set for what is learnt from text; pydocs, or on the page the run's own, if left out."""
 
     trained: Path | None = None
-    """With --view tuned and features: the trained lens or autoencoder; made and kept there if it is missing."""
+    """With --view tuned and features: the file of the trained lens or autoencoder, made if it is missing; on the page
+    a folder of them, which also puts them and the probes into an --html file."""
 
     top: int = 5
     """How many tokens are listed in each row, or how many parts."""
@@ -109,7 +110,7 @@ class Args(ModelOptions):
     """With --view ablate: zero, or mean, which keeps what all tokens have alike."""
 
     toward: str | None = None
-    """With --view steer: the text to lead to."""
+    """With --view steer and on the page: the text to lead to."""
 
     strength: float = 1.0
     """With --view steer: how many times the vector is added."""

@@ -173,6 +173,10 @@ class Fits:
     def _file(self, key: Key) -> Path | None:
         if self.folder is None:
             return None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"can't make the folder {self.folder}: {error.strerror}") from error
         name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", each) for each in key if each)
         return self.folder / f"{name}.safetensors"
 

@@ -10,12 +10,12 @@ import { pick } from "./payload.js";
 import { select, selected } from "./selection.js";
 
 const TASKS = [["previous", "Which token came before?"], ["word", "Does the word end here?"], ["line", "How far is the line's beginning?"]];
-const NAMES = ["probe", "control task", "untrained model", "commonest answer"];
+const NAMES = ["probe", "control", "untrained", "majority"];
 
 export const probesPanel = {
   id: "probes",
   title: "Linear probes",
-  words: "A linear classifier is trained on each layer's residual stream to answer a question about the token, and tested on text that it has not seen. On the control task every token has a random answer that can only be memorised; the untrained model has the same weights in random order. A probe tells about the layer as far as it is above both.",
+  words: "A linear classifier is trained on each layer's residual stream to answer a question about the token, and tested on text that it has not seen. On the control task every token has a random answer, which can only be memorised; the untrained model has the same weights in random order; the majority is the commonest answer. A probe tells about the layer as far as it is above all of them.",
   needs: ["token", "layer", "model", "task"],
   open({ source, subject, overview }) {
     const { tokens } = overview();
@@ -71,11 +71,11 @@ export const probesPanel = {
       if (!current()) return;
       view = got;
       const { facts, arrays } = view;
-      const series = [arrays.accuracy, arrays.control, arrays.untrained].map(({ data }) => Array.from(data));
-      series.push(facts.layers.map(() => facts.majority));
-      chart.update(series, { low: 0, high: 1, names: NAMES, name, at: at(), onPick: onLayer,
-        read: (index) => `layer ${name(index)}: ${NAMES.map((words, each) => `${words} ${percent(series[each][index])}`).join(", ")}` });
-      told.textContent = `${facts.classes.length} answers: ${facts.classes.join("  ")}. Learnt from ${whole(facts.labelled)} tokens, three in ten of them only tested on.`;
+      const series = [arrays.accuracy, arrays.control, arrays.untrained].map(({ data }) => Array.from(data, (share) => 100 * share));
+      series.push(facts.layers.map(() => 100 * facts.majority));
+      chart.update(series, { low: 0, high: 100, names: NAMES, name, at: at(), onPick: onLayer,
+        read: (index) => `layer ${name(index)}: ${NAMES.map((words, each) => `${words} ${percent(series[each][index] / 100)}`).join(", ")}` });
+      told.replaceChildren(`${facts.classes.length} answers: `, ...facts.classes.flatMap((words) => [h("code", { class: "answer" }, words), " "]), `· accuracy in %, on three in ten of ${whole(facts.labelled)} tokens.`);
       map.update({ rows: rows() });
     };
 

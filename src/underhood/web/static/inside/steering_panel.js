@@ -21,7 +21,7 @@ export const steeringPanel = {
     const given = source.start.steering ?? {};
     let cosine = null;
     const fields = [["toward", "Text to lead toward"], ["away", "Text to lead away from"]].map(([name, label]) => h("input", { type: "text", name, "aria-label": label, placeholder: label, autocomplete: "off" }));
-    const middle = h("button", { type: "button", class: "quiet", onclick: () => select({ layer: Math.floor(layers / 2) }) }, `Layer ${Math.floor(layers / 2)}, the middle`);
+    const middle = h("button", { type: "button", class: "quiet", onclick: () => select({ layer: Math.floor(layers / 2) }) }, `Go to layer ${Math.floor(layers / 2)}, the middle`);
     const form = h("form", { class: "fields", onsubmit: (event) => {
       event.preventDefault();
       select(Object.fromEntries(fields.map(({ name, value }) => [name, value])), { push: true });
@@ -39,7 +39,7 @@ export const steeringPanel = {
       onPick: (row, column) => select({ token: column, layer: Math.min(layers - row, layers - 1) }),
     });
     const shown = h("div", { hidden: true }, h("label", { class: "slider scrubber" }, h("span", {}, "Strength"), slider, output), told,
-      h("div", { class: "two-sides" }, texts.map(({ name, text }) => h("div", {}, h("h3", {}, name), text))),
+      h("div", { class: "two-sides continuations" }, texts.map(({ name, text }) => h("div", {}, h("h3", {}, name), text))),
       h("h3", { class: "below" }, "Where the prompt points that way"), h("p", { class: "small soft" }, "The cosine between the vector and each token's residual stream: blue points toward the first text, orange toward the second."), map.element);
     const element = h("div", {}, source.live ? form : null, shown);
 
@@ -47,7 +47,7 @@ export const steeringPanel = {
       const { layer, toward = given.toward, away = given.away } = selected();
       const strength = Number(selected().strength ?? given.strength ?? START);
       if (!source.live && !given.toward) throw new NotHere("This file holds no steered text: --toward TEXT and --against TEXT put one in, and the served page steers with any.");
-      middle.disabled = layer === Math.floor(layers / 2);
+      middle.hidden = layer === Math.floor(layers / 2);
       for (const [field, value] of [[fields[0], toward], [fields[1], away]]) if (document.activeElement !== field) field.value = value ?? "";
       slider.disabled = !source.live;
       [slider.value, output.textContent] = [strength, plain(strength)];

@@ -25,7 +25,7 @@ export const tunedPanel = {
     const [ranks, distance] = [lineChart("Rank of the final choice by both lenses", "layer"), lineChart("Divergence from the model by both lenses", "layer")];
     const shown = h("div", { hidden: true }, map.element, h("div", { class: "two-sides" },
       h("div", {}, h("h3", { class: "below" }, "Rank of the final choice"), ranks.element),
-      h("div", {}, h("h3", { class: "below" }, "Divergence on other text"), h("p", { class: "small soft" }, "How far the prediction is from the model's own, on text that was not trained on."), distance.element)));
+      h("div", {}, h("h3", { class: "below" }, "Divergence from the model"), distance.element, h("p", { class: "small soft" }, "Mean over text that was not trained on, in nats."))));
     const element = h("div", {}, gate.element, shown);
     const name = (at) => layerName(at, layers);
     const onPick = (at) => select({ layer: Math.min(at, layers - 1) });
