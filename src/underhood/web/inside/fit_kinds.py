@@ -87,6 +87,7 @@ class FitKind:
 
     Attributes:
         title: in words.
+        once: what it is trained once for, in words.
         variants: which ones there are for a model: layers, tasks, or a single one without a name.
         characters: of text that it is trained on.
         flops: that the training takes.
@@ -95,6 +96,7 @@ class FitKind:
     """
 
     title: str
+    once: str
     variants: Callable[[LoadedModel], Sequence[str]]
     characters: int
     flops: Callable[[LoadedModel], float]
@@ -209,6 +211,7 @@ def _layers(loaded: LoadedModel) -> list[str]:
 KINDS: Mapping[str, FitKind] = {
     "tuned": FitKind(
         "tuned lens",
+        "this model",
         lambda _: ("",),
         LENS_CHARACTERS,
         _lens_flops,
@@ -216,10 +219,17 @@ KINDS: Mapping[str, FitKind] = {
         make_lens,
     ),
     "features": FitKind(
-        "sparse autoencoder", _layers, AUTOENCODER_CHARACTERS, _features_flops, lambda _: 6.0, make_features
+        "sparse autoencoder",
+        "this layer of this model",
+        _layers,
+        AUTOENCODER_CHARACTERS,
+        _features_flops,
+        lambda _: 6.0,
+        make_features,
     ),
     "probes": FitKind(
         "linear probes",
+        "this question and model",
         lambda _: tuple(TASKS),
         PROBE_CHARACTERS,
         _probes_flops,

@@ -27,7 +27,7 @@ from underhood.web.inside.known_text import known_text
 
 FITS_KEPT = 24
 TIMED_TOKENS, TIMED_PASSES = 64, 3
-ACTIONS = ("look", "start", "stop")
+UNDER_WAY = ("waiting", "running")
 
 Key = tuple[str, str, str]
 """The model's id, the kind, the variant."""
@@ -85,7 +85,7 @@ class Fits:
             UserError: there is no such kind or variant.
         """
         chosen, key = self._key(id, loaded, kind, variant)
-        facts: dict[str, Any] = {"title": chosen.title}
+        facts: dict[str, Any] = {"title": chosen.title, "once": chosen.once}
         fit = self._fits.get(key)
         if fit is None or fit.state in ("stopped", "failed"):
             try:
@@ -109,7 +109,7 @@ class Fits:
         chosen, key = self._key(id, loaded, kind, variant)
         with self._lock:
             fit = self._fits.get(key)
-            if fit is not None and fit.state in ("waiting", "running", "done"):
+            if fit is not None and (fit.state == "done" or (fit.state in UNDER_WAY and not fit.stop.is_set())):
                 return
             fit = self._fits[key] = Fit()
             self._forget_old()
@@ -189,7 +189,7 @@ class Fits:
         return KINDS[kind], (id, kind, variant)
 
     def _forget_old(self) -> None:
-        over = [key for key, fit in self._fits.items() if fit.state not in ("waiting", "running")]
+        over = [key for key, fit in self._fits.items() if fit.state not in UNDER_WAY]
         for key in over[: max(0, len(self._fits) - FITS_KEPT)]:
             del self._fits[key]
 

@@ -7,19 +7,21 @@ import { fitting } from "./fitting.js";
 import { heatMap } from "./heat.js";
 import { pick } from "./payload.js";
 import { select, selected } from "./selection.js";
+import { NotHere } from "./source.js";
+
+const FIRST = 1; // the first token that features are shown of
 
 export const featuresPanel = {
   id: "features",
   title: "SAE features",
   words: "A sparse autoencoder writes the selected layer's residual stream as a sum of a few out of many directions. The rows are the strongest of these features at the selected token; choose one to see where in the text it is strongest: what those places have in common is what it stands for.",
   needs: ["token", "layer", "model", "feature"],
-  open({ source, subject, overview }) {
+  open({ source, subject, overview, redraw }) {
     const { tokens } = overview();
     let view = null;
-    let update = () => {};
     let drawExamples = () => {};
     let layerShown = "";
-    const gate = fitting({ source, subject, kind: "features", again: () => update(() => true) });
+    const gate = fitting({ source, subject, kind: "features", redraw });
     const strength = (row, column) => pick(view.arrays.strengths, row)[column];
     const chosen = () => (selected().feature === undefined ? view.facts.features[0]?.feature : Number(selected().feature));
     const rowOf = () => view.facts.features.findIndex(({ feature }) => feature === chosen());
@@ -68,12 +70,13 @@ export const featuresPanel = {
       drawExamples();
     }
 
-    update = async (current) => {
+    async function update(current) {
       const { token, layer } = selected();
       const trained = await gate.ready(current, String(layer));
       if (!current()) return;
-      shown.hidden = !trained;
+      shown.hidden = !trained || token < FIRST;
       if (!trained) return;
+      if (token < FIRST) throw new NotHere("The first token is left out: attention rests on it, and its values are unlike all others. Select a later token.");
       const own = `${subject().model} ${layer}`;
       if (layerShown && own !== layerShown && selected().feature !== undefined) {
         layerShown = own;
@@ -90,8 +93,8 @@ export const featuresPanel = {
       told.textContent = `${whole(total)} features of the residual stream before layer ${layer}, ${used} in use at once, learnt from ${whole(read)} tokens. They explain ${percent(explained)} of its variance on other text; in its place they make the loss ${decimal(losses.spliced, 2)} instead of ${decimal(losses.plain, 2)} nats (${decimal(losses.zeroed, 2)} without it).`;
       map.update({ rows: view.facts.features.length });
       if (chosen() !== undefined) await showExamples(current);
-    };
+    }
 
-    return { element, update: (current) => update(current) };
+    return { element, update };
   },
 };

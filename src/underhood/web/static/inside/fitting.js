@@ -1,12 +1,13 @@
 // What has to be trained before a panel can show it: how long that takes, a button that begins it, and how far it is.
 
+import { Refused } from "../api.js";
 import { h } from "../dom.js";
 import { decimal, duration, whole } from "../numbers.js";
 
 const ASK_EVERY = 400; // milliseconds
 
-// options: { source, subject, kind, again() } — `again` draws the panel anew when the training has ended.
-export function fitting({ source, subject, kind, again }) {
+// options: { source, subject, kind, redraw() } — `redraw` draws the panel anew when the training has ended.
+export function fitting({ source, subject, kind, redraw }) {
   const told = h("p", { class: "small", role: "status" });
   const bar = h("progress", { max: 1 });
   const pace = h("span", { class: "small soft number" });
@@ -28,8 +29,8 @@ export function fitting({ source, subject, kind, again }) {
     work.hidden = !going;
     told.classList.toggle("soft", state.state !== "failed");
     told.classList.toggle("trouble", state.state === "failed");
-    begin.textContent = `Train the ${state.title}`;
-    bar.setAttribute("aria-label", `Training of the ${state.title}`);
+    if (state.title) begin.textContent = `Train the ${state.title}`;
+    bar.setAttribute("aria-label", begin.textContent);
     if (state.state === "waiting") {
       say("It begins when another training has ended.");
       bar.removeAttribute("value");
@@ -39,10 +40,10 @@ export function fitting({ source, subject, kind, again }) {
       if (state.step) bar.value = state.step / state.steps;
       else bar.removeAttribute("value");
       pace.textContent = state.step ? `step ${whole(state.step)} of ${whole(state.steps)}${state.left ? `, ${duration(Math.max(state.left, 1))} left` : ""}` : "reads the text";
-    } else if (state.state === "no text" || state.state === "failed") say(state.message);
+    } else if (state.state === "no text" || state.state === "failed") say(state.message.charAt(0).toUpperCase() + state.message.slice(1));
     else if (state.state !== "done") {
       const seconds = state.seconds < 9.5 ? `${decimal(Math.max(1, state.seconds), 0)} s` : duration(state.seconds < 60 ? 5 * Math.ceil(state.seconds / 5) : state.seconds);
-      say(`${state.state === "stopped" ? "It was stopped. " : ""}The ${state.title} must be trained first, once for this model: on ${whole(state.characters)} characters of ${state.text}, in about ${seconds} on this machine.`);
+      say(`${state.state === "stopped" ? "It was stopped. " : ""}The ${state.title} must be trained first, once for ${state.once}: on ${whole(state.characters)} characters of ${state.text}, in about ${seconds} on this machine.`);
     }
     return going;
   }
@@ -51,23 +52,25 @@ export function fitting({ source, subject, kind, again }) {
     round += 1;
     const own = round;
     begin.disabled = end.disabled = true;
-    try {
-      await watch(await source.fit(subject(), kind, variant, action), own);
-    } finally {
-      begin.disabled = end.disabled = false;
-    }
+    await watch(source.fit(subject(), kind, variant, action), own);
+    begin.disabled = end.disabled = false;
   }
 
   // Asks how far the training is until it has ended, or the panel is about something else.
-  async function watch(state, own) {
-    let now = state;
-    while (own === round && element.isConnected && show(now)) {
-      begin.disabled = end.disabled = false;
-      await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
-      if (own !== round || !element.isConnected) return;
-      now = await source.fit(subject(), kind, variant);
+  async function watch(coming, own) {
+    try {
+      let state = await coming;
+      while (own === round && element.isConnected && show(state)) {
+        begin.disabled = end.disabled = false;
+        await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
+        if (own !== round || !element.isConnected) return;
+        state = await source.fit(subject(), kind, variant);
+      }
+      if (own === round && state.state === "done") redraw();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (own === round) show({ state: "failed", message: error.message });
     }
-    if (own === round && now.state === "done") again();
   }
 
   // Whether a variant is trained; what there is to do about it is shown.
@@ -77,7 +80,7 @@ export function fitting({ source, subject, kind, again }) {
     variant = wanted;
     const state = await source.fit(subject(), kind, variant);
     if (!current() || own !== round) return false;
-    if (show(state)) watch(state, own);
+    if (show(state)) watch(Promise.resolve(state), own);
     return state.state === "done";
   }
 

@@ -7,7 +7,8 @@ import { onSelect } from "./selection.js";
 import { NotHere } from "./source.js";
 
 // A panel: { id, title, words, needs: what it depends on of the selection, lacks(overview) → why it does not apply,
-// open(context) → { element, update(current) } }. `current()` says whether the update is still wanted.
+// open(context) → { element, update(current) } }. `current()` says whether the update is still wanted; the context's
+// `redraw()` asks for one.
 export function mount(root, panel, context) {
   const body = h("div", { class: "panel-body" });
   const trouble = h("p", { class: "panel-note soft", role: "status", hidden: true });
@@ -42,7 +43,7 @@ export function mount(root, panel, context) {
     section.setAttribute("aria-busy", "true");
     try {
       if (!view) {
-        view = panel.open(context);
+        view = panel.open({ ...context, redraw: update });
         body.append(view.element);
       }
       await view.update(() => own === round && section.isConnected);

@@ -17,11 +17,10 @@ export const probesPanel = {
   title: "Linear probes",
   words: "A linear classifier is trained on each layer's residual stream to answer a question about the token, and tested on text that it has not seen. On the control task every token has a random answer, which can only be memorised; the untrained model has the same weights in random order; the majority is the commonest answer. A probe tells about the layer as far as it is above all of them.",
   needs: ["token", "layer", "model", "task"],
-  open({ source, subject, overview }) {
+  open({ source, subject, overview, redraw }) {
     const { tokens } = overview();
     let view = null;
-    let update = () => {};
-    const gate = fitting({ source, subject, kind: "probes", again: () => update(() => true) });
+    const gate = fitting({ source, subject, kind: "probes", redraw });
     const task = () => (TASKS.some(([name]) => name === selected().task) ? selected().task : TASKS[0][0]);
     const choice = h("select", { onchange: (event) => select({ task: event.target.value }) }, TASKS.map(([name, words]) => h("option", { value: name }, words)));
     const chart = lineChart("Accuracy by layer", "layer");
@@ -61,7 +60,7 @@ export const probesPanel = {
     const shown = h("div", { hidden: true }, chart.element, told, h("h3", { class: "below" }, "What the probes say of this prompt"), h("p", { class: "small soft" }, "Blue is right, orange with ✗ is wrong; the stronger the colour, the surer the probe. Cells without a word: the question does not apply."), map.element);
     const element = h("div", {}, h("label", { class: "field-inline" }, "Question ", choice), gate.element, shown);
 
-    update = async (current) => {
+    async function update(current) {
       choice.value = task();
       const trained = await gate.ready(current, task());
       if (!current()) return;
@@ -77,8 +76,8 @@ export const probesPanel = {
         read: (index) => `layer ${name(index)}: ${NAMES.map((words, each) => `${words} ${percent(series[each][index] / 100)}`).join(", ")}` });
       told.replaceChildren(`${facts.classes.length} answers: `, ...facts.classes.flatMap((words) => [h("code", { class: "answer" }, words), " "]), `· accuracy in %, on three in ten of ${whole(facts.labelled)} tokens.`);
       map.update({ rows: rows() });
-    };
+    }
 
-    return { element, update: (current) => update(current) };
+    return { element, update };
   },
 };

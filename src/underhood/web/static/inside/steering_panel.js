@@ -8,7 +8,7 @@ import { pick } from "./payload.js";
 import { select, selected } from "./selection.js";
 import { NotHere } from "./source.js";
 
-const START = 2;
+const START = 1;
 const MOST = 12;
 
 export const steeringPanel = {
@@ -54,7 +54,10 @@ export const steeringPanel = {
       shown.hidden = !toward || !away;
       if (shown.hidden) throw new NotHere("No texts yet. Good pairs differ in one respect: “I love this”, “I hate this”. The middle layers steer best.");
       told.textContent = "Writing…";
-      const { facts, arrays } = await source.view(subject(), "steering", { toward, away, layer, strength });
+      const { facts, arrays } = await source.view(subject(), "steering", { toward, away, layer, strength }).catch((error) => {
+        shown.hidden = true;
+        throw error;
+      });
       if (!current()) return;
       ({ cosine } = arrays);
       told.textContent = `Toward “${toward}”, away from “${away}”: a vector of length ${decimal(facts.norm, 1)} before layer ${layer}, where a token's stream has length ${decimal(facts.stream_norm, 1)}.`;

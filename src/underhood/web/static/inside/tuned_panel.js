@@ -14,13 +14,12 @@ export const tunedPanel = {
   title: "Tuned lens",
   words: "The lens again, with a translator for each layer: an affine map, trained on text to bring the layer's prediction as close to the model's own as it gets. The plain lens misses what a layer knows but writes in other terms than the model's end reads.",
   needs: ["token", "layer", "model"],
-  open({ source, subject, overview }) {
+  open({ source, subject, overview, redraw }) {
     const { layers, tokens } = overview();
     let lens = null;
     let plain = null;
     let of = null;
-    let update = () => {};
-    const gate = fitting({ source, subject, kind: "tuned", again: () => update(() => true) });
+    const gate = fitting({ source, subject, kind: "tuned", redraw });
     const map = lensGrid("Likeliest next token by layer and position, by the tuned lens", layers, tokens, () => lens);
     const [ranks, distance] = [lineChart("Rank of the final choice by both lenses", "layer"), lineChart("Divergence from the model by both lenses", "layer")];
     const shown = h("div", { hidden: true }, map.element, h("div", { class: "two-sides" },
@@ -30,7 +29,7 @@ export const tunedPanel = {
     const name = (at) => layerName(at, layers);
     const onPick = (at) => select({ layer: Math.min(at, layers - 1) });
 
-    update = async (current) => {
+    async function update(current) {
       const trained = await gate.ready(current);
       if (!current()) return;
       shown.hidden = !trained;
@@ -54,8 +53,8 @@ export const tunedPanel = {
         if (!current()) return;
         map.update({}, { follow: false });
       }
-    };
+    }
 
-    return { element, update: (current) => update(current) };
+    return { element, update };
   },
 };
