@@ -1,7 +1,7 @@
 """What it costs to watch a training: the share of each stage's time that samples and held-out loss take.
 
-Run it with ``python benchmarks/bench_watching.py RUN`` on a run of ``underhood build``. Both are timed while the run is
-built and stand in its log; nothing is trained here. It prints a table and one JSON line.
+Run it with ``python benchmarks/bench_watching.py RUN`` on a run of ``underhood build``. The build times both and
+keeps them in its log; nothing is trained here. It prints a table and one JSON line.
 """
 
 from __future__ import annotations

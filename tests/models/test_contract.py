@@ -18,17 +18,21 @@ from underhood.infer.cache import ContiguousCache
 from underhood.infer.sequence_runner import new_cache
 from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
+from underhood.models.nplm import NPLM, NPLMSpec
+from underhood.models.rnn import RNN, RNNSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import LayerNormSpec
+from underhood.nn.recurrence import Cell, RecurrenceSpec
 
 V, T = 31, 12
-Spec = DecoderSpec | NGramSpec
+Spec = DecoderSpec | NGramSpec | NPLMSpec | RNNSpec
+Model = Decoder | NGram | NPLM | RNN
 
 
-def decoder(mixer: AttentionSpec, **change: object) -> DecoderSpec:
+def decoder(mixer: AttentionSpec | RecurrenceSpec, **change: object) -> DecoderSpec:
     block = BlockSpec(mixer=mixer, feedforward=GatedMLPSpec(d_ff=24))
     return DecoderSpec(
         **{"vocab_size": V, "context_length": 64, "d_model": 16, "layers": 2, "blocks": (block,)} | change
@@ -50,6 +54,11 @@ def gpt2_shaped(width: int = 16, vocab_size: int = V) -> DecoderSpec:
     )
 
 
+def recurrent(cell: Cell, **change: object) -> RNNSpec:
+    recurrence = RecurrenceSpec(cell=cell, projected=False)
+    return RNNSpec(**{"vocab_size": V, "context_length": 64, "d_model": 16, "recurrence": recurrence} | change)
+
+
 SPECS: dict[str, Spec] = {
     "mha": decoder(AttentionSpec(heads=2)),
     "gqa": decoder(AttentionSpec(heads=4, kv_heads=2)),
@@ -68,12 +77,19 @@ SPECS: dict[str, Spec] = {
         vocab_size=V, context_length=64, d_model=16, layers=2, heads=2, kv_heads=1, d_ff=24, tied=True
     ),
     "gpt2": gpt2_shaped(),
+    "elman": recurrent("elman", layers=2),
+    "gru": recurrent("gru", layers=2),
+    "lstm": recurrent("lstm"),
+    "lstm_tied": recurrent("lstm", tied=True),
+    "lstm_in_blocks": decoder(RecurrenceSpec(hidden=12)),
+    "nplm": NPLMSpec(vocab_size=V, order=4, d_model=8, hidden=6),
+    "nplm_undirected": NPLMSpec(vocab_size=V, order=3, d_model=8, hidden=32, direct=False),
     "ngram": NGramSpec(vocab_size=V, order=4),
     "bigram": NGramSpec(vocab_size=V, order=2),
 }
 
 
-def built(spec: Spec) -> Decoder | NGram:
+def built(spec: Spec) -> Model:
     """The model with weights that let every part act (fresh weights would start the outputs at zero)."""
     generator = torch.Generator().manual_seed(1)
     if isinstance(spec, NGramSpec):
@@ -89,7 +105,7 @@ def built(spec: Spec) -> Decoder | NGram:
 
 
 @pytest.fixture(params=SPECS, scope="module")
-def model(request: pytest.FixtureRequest) -> Decoder | NGram:
+def model(request: pytest.FixtureRequest) -> Model:
     return built(SPECS[request.param])
 
 
@@ -204,24 +220,22 @@ def check_positions_none(model: LanguageModel) -> None:
     "check",
     [check_shape, check_causality, check_batch_is_single, check_left_padding, check_documents, check_positions_none],
 )
-def test_language_model_contract(model: Decoder | NGram, check: Callable[[LanguageModel], None]) -> None:
+def test_language_model_contract(model: Model, check: Callable[[LanguageModel], None]) -> None:
     assert isinstance(model, LanguageModel)
     check(model)
 
 
 @pytest.mark.parametrize("chunks", [(1,) * T, (T - 1, 1), (4, 1, 5, 2), (T,)])
-def test_language_model_cached_matches_uncached(model: Decoder | NGram, chunks: tuple[int, ...]) -> None:
+def test_language_model_cached_matches_uncached(model: Model, chunks: tuple[int, ...]) -> None:
     check_cache(model, chunks)
 
 
 @pytest.mark.parametrize("chunks", [(5, 7), (1,) * T])
-def test_language_model_padded_prefill_in_chunks_matches_rows_alone(
-    model: Decoder | NGram, chunks: tuple[int, ...]
-) -> None:
+def test_language_model_padded_prefill_in_chunks_matches_rows_alone(model: Model, chunks: tuple[int, ...]) -> None:
     check_left_padding(model, chunks)
 
 
-def test_language_model_saved_and_loaded_is_identical(model: Decoder | NGram, tmp_path) -> None:
+def test_language_model_saved_and_loaded_is_identical(model: Model, tmp_path) -> None:
     save_file(module_tensors(model), tmp_path / "model.safetensors")
     again = from_json(type(model.spec), to_json(model.spec)).build().eval()
     tensors = load_file(tmp_path / "model.safetensors")
@@ -238,14 +252,13 @@ def test_language_model_spec_round_trips(name: str) -> None:
     assert from_json(type(SPECS[name]), to_json(SPECS[name])) == SPECS[name]
 
 
-def nats_per_token(model: Decoder | NGram, tokens: Tensor) -> Tensor:
+def nats_per_token(model: Model, tokens: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
 @pytest.mark.parametrize("name", [name for name in SPECS if "gram" not in name])
 def test_decoder_overfits_one_batch(name: str) -> None:
     spec = SPECS[name]
-    assert isinstance(spec, DecoderSpec)
     model = spec.initialize(seed=0)
     tokens = random_tokens(4, T, seed=3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.0)
@@ -272,7 +285,7 @@ def test_ngram_overfits_one_batch() -> None:
 class Broken:
     """A model with one thing wrong."""
 
-    model: Decoder | NGram
+    model: Model
     tokens: Callable[[Tensor], Tensor] = lambda tokens: tokens
     positions: Callable[[Tensor | None], Tensor | None] = lambda positions: positions
     logits: Callable[[Tensor], Tensor] = lambda logits: logits

@@ -43,6 +43,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Search": {
         "index": "Makes an index of documents, to search and to ask.",
         "search": "Finds the passages that answer a question.",
+        "embed": "Learns word vectors (word2vec) from your own text.",
     },
     "Talk": {
         "chat": "Talks with the model of a run.",

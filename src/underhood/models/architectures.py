@@ -11,7 +11,10 @@ from dataclasses import replace
 from underhood.core.protocols import ModelSpec
 from underhood.models.decoder import DecoderSpec, qwen3_shaped
 from underhood.models.ngram import NGramSpec
+from underhood.models.nplm import NPLMSpec
+from underhood.models.rnn import RNNSpec
 from underhood.nn.convolution import ShortConvolutionSpec
+from underhood.nn.recurrence import Cell, RecurrenceSpec
 
 
 def gated_convolution(
@@ -31,8 +34,31 @@ def ngram(
     return NGramSpec(vocab_size=vocab_size, order=5)
 
 
+def nplm(
+    *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+) -> NPLMSpec:
+    """Bengio's neural 6-gram, with as many hidden units as a vector is wide; it has no layers or heads."""
+    return NPLMSpec(vocab_size=vocab_size, context_length=context_length, d_model=d_model, hidden=d_model, direct=False)
+
+
+def _recurrent(cell: Cell) -> Callable[..., RNNSpec]:
+    def spec(
+        *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+    ) -> RNNSpec:
+        recurrence = RecurrenceSpec(cell=cell, projected=False)
+        return RNNSpec(
+            vocab_size=vocab_size, context_length=context_length, d_model=d_model, layers=layers, recurrence=recurrence
+        )
+
+    return spec
+
+
 ARCHITECTURES: Mapping[str, Callable[..., ModelSpec]] = {
     "qwen3": qwen3_shaped,
     "gated-conv": gated_convolution,
+    "lstm": _recurrent("lstm"),
+    "gru": _recurrent("gru"),
+    "elman": _recurrent("elman"),
+    "nplm": nplm,
     "ngram": ngram,
 }

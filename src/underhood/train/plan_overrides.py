@@ -24,7 +24,7 @@ class PlanOverrides:
         batch_size: rows per training step.
     """
 
-    architecture: Literal["qwen3", "gated-conv", "ngram"] = "qwen3"
+    architecture: Literal["qwen3", "gated-conv", "lstm", "gru", "elman", "nplm", "ngram"] = "qwen3"
     d_model: int | None = None
     layers: int | None = None
     heads: int | None = None

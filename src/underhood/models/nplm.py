@@ -1,0 +1,139 @@
+"""The neural probabilistic language model (Bengio et al. 2003): it learns vectors of words while it predicts.
+
+The last n − 1 tokens, each as its vector, go through one hidden layer to scores over the vocabulary::
+
+    y = b + W x + U tanh(d + H x)
+
+x is the vectors side by side. W, the direct connections from vectors to scores, may be left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from underhood.core.protocols import AttendingCache, Cache
+from underhood.core.state import StateSpec
+from underhood.models.base import BuiltModel
+from underhood.nn.forward_context import ForwardContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class NPLMSpec:
+    """A neural n-gram.
+
+    Attributes:
+        vocab_size: V.
+        context_length: tokens of a row in training; what the model reads may be longer.
+        order: n; the model sees n − 1 tokens back.
+        d_model: m, width of a token's vector (30 to 100 in the paper).
+        hidden: h, units of the hidden layer (50 to 100); 0 for none, which leaves the direct connections.
+        direct: whether vectors are also connected to the scores directly.
+    """
+
+    vocab_size: int
+    context_length: int = 256
+    order: int = 6
+    d_model: int = 60
+    hidden: int = 50
+    direct: bool = True
+
+    def __post_init__(self):
+        for name, least in (("vocab_size", 1), ("context_length", 1), ("order", 2), ("d_model", 1), ("hidden", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.hidden and not self.direct:
+            raise ValueError("a model without hidden units needs direct connections")
+
+    @property
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """The vectors of the last tokens."""
+        return (StateSpec(vectors=((1, self.d_model),), window=self.order - 1),)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Two per weight that multiplies."""
+        inputs = (self.order - 1) * self.d_model
+        return 2.0 * (self.hidden * (inputs + self.vocab_size) + self.direct * inputs * self.vocab_size)
+
+    def facts(self) -> dict[str, str]:
+        """The spec in words, for a list."""
+        return {
+            "Order": f"{self.order} tokens",
+            "Width": f"{self.d_model}",
+            "Hidden units": f"{self.hidden}{', and direct connections' if self.direct else ''}",
+            "Vocabulary": f"{self.vocab_size:,} tokens",
+        }
+
+    def build(self) -> "NPLM":
+        """The module, with its weights not yet initialised for training (see `initialize`)."""
+        return NPLM(self)
+
+    def initialize(self, *, seed: int, embed_std: float = 0.02) -> "NPLM":
+        """Fresh weights, a pure function of the spec and the seed; scores start at zero, the loss at exactly log V."""
+        model = self.build()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.startswith("embed."):
+                    # Not `embed_std`: without norms after it, vectors that small would leave tanh all but linear.
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                elif name == "hidden.weight":
+                    bound = math.sqrt(3.0 / parameter.shape[1])
+                    parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+                else:
+                    parameter.zero_()
+        return model
+
+
+class NPLM(BuiltModel):
+    """A neural n-gram; answers `core.protocols.LanguageModel`."""
+
+    def __init__(self, spec: NPLMSpec):
+        super().__init__()
+        self.spec = spec
+        inputs = (spec.order - 1) * spec.d_model
+        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.hidden = nn.Linear(inputs, spec.hidden) if spec.hidden else None
+        width = spec.hidden + spec.direct * inputs
+        self.unembed = nn.Linear(width, spec.vocab_size)
+
+    @property
+    def context_length(self) -> None:
+        """No limit: tokens more than order − 1 back are not seen."""
+        return
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        cache: Cache | AttendingCache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
+        return self.unembed(self.hidden_states(tokens, cache=cache, positions=positions))
+
+    def hidden_states(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        cache: Cache | AttendingCache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+        rows: Tensor | slice | None = None,
+    ) -> Tensor:
+        """What the scores are made of (B, T, h + (n − 1) m): hidden units, then the vectors if they are connected.
+
+        Where a text has just begun, the tokens before it are vectors of zeros.
+        """
+        ctx = ForwardContext(tokens, positions, cache)
+        x_BTX = ctx.recent(0, self.embed(tokens), self.spec.order - 2).flatten(2)
+        if rows is not None:
+            x_BTX = x_BTX[:, rows]
+        if self.hidden is None:
+            return x_BTX
+        hidden_BTH = torch.tanh(self.hidden(x_BTX))
+        return torch.cat((hidden_BTH, x_BTX), dim=-1) if self.spec.direct else hidden_BTH
