@@ -17,6 +17,7 @@ from traced import IDS, as_loaded
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.sample import SamplingSpec, distribution
+from underhood.inspect import default_training
 from underhood.inspect.contributions import contributions
 from underhood.inspect.lens import logit_lens
 from underhood.inspect.patching import patch_residual
@@ -158,7 +159,21 @@ def test_every_operation_is_the_modules_own_and_its_sums_come_out(subject: Subje
     assert any(name.endswith(".attend") for name in names) == bool(subject.attending)
 
 
-def test_page_views_answer_or_say_why_not(subject: Subject):
+def train_everything(subject: Subject, folder: Path) -> None:
+    """Trains what the page trains, on a text of the characters that the model knows."""
+    assert subject.others is not None
+    text = folder / "text.txt"
+    draws = torch.randint(5, 16, (4_000,), generator=torch.Generator().manual_seed(0)).tolist()
+    text.write_text("".join(chr(0x100 + id) for id in draws), encoding="utf-8")
+    subject.others.fits.text = str(text)
+    for kind, variant in (("tuned", ""), ("features", "1"), ("probes", "previous")):
+        subject.others.fits.make(subject.choice.id, subject.loaded, kind, variant)
+
+
+def test_page_views_answer_or_say_why_not(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(default_training, "AUTOENCODER_STEPS", 5)
+    monkeypatch.setattr(default_training, "LENS_STEPS", 3)
+    train_everything(subject, tmp_path)
     given: dict[str, dict[str, Any]] = {
         "parts": {"position": 3},
         "patch": {"against": OTHER, "answer": PROMPT[0], "other": PROMPT[1]},
@@ -173,6 +188,10 @@ def test_page_views_answer_or_say_why_not(subject: Subject):
         "ranks": {"position": 4},
         "difference": {"beside": "model", "against": OTHER},
         "generation": {"write": 3, "temperature": 0.7},
+        "features": {"layer": 1, "position": 4},
+        "feature": {"layer": 1, "number": 0},
+        "steering": {"toward": PROMPT[0], "away": PROMPT[1], "layer": 1},
+        "probes": {"task": "previous"},
     }
     lacking = set()
     for name in VIEWS:

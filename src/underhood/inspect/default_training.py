@@ -1,4 +1,4 @@
-"""How much is trained where nobody says: the tuned lens and the sparse autoencoder of the terminal and the page."""
+"""Default training of the tuned lens and the sparse autoencoder, for the terminal and the page."""
 
 from __future__ import annotations
 

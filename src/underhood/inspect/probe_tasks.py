@@ -52,7 +52,7 @@ def previous_token(loaded: LoadedModel, windows: Sequence[Sequence[int]]) -> Pro
     """Which token came before, if it is one of the most frequent in the windows."""
     counts = Counter(id for window in windows for id in window[SKIPPED:])
     frequent = [id for id, _ in counts.most_common(FREQUENT)]
-    number = {id: place for place, id in enumerate(frequent)}
+    number = {id: rank for rank, id in enumerate(frequent)}
 
     def label(window: Sequence[int]) -> Labels:
         return [None, *(number.get(id) for id in window[:-1])]

@@ -1,4 +1,4 @@
-"""What a file of the page has only if it is asked for: views that are trained first, and a steered text."""
+"""Views that a file of the page has only if they are asked for: those that are trained first, and a steered text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page trains: a tuned lens, sparse autoencoders and linear probes, each with what it costs."""
+"""Kinds of training on the page: a tuned lens, sparse autoencoders and linear probes, each with its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page has to train before it can show it: begun by a click, made in the background, kept for each model.
+"""Background training for the page: lenses, autoencoders and probes, begun by a click and kept for each model.
 
 Training takes seconds to minutes. It runs in a thread of its own, one at a time, while the page goes on and asks how
 far it is. The thread works with modules of its own that share the model's weights: the hooks of views that are worked

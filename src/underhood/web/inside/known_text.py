@@ -50,7 +50,7 @@ class KnownText:
 def _shuffled(lengths: Sequence[int], size: int) -> list[tuple[int, int]]:
     """All passages of documents of some lengths, by document and start."""
     passages = [(number, start) for number, length in enumerate(lengths) for start in range(0, length, size)]
-    return [passages[place] for place in np.random.default_rng(0).permutation(len(passages))]
+    return [passages[number] for number in np.random.default_rng(0).permutation(len(passages))]
 
 
 def known_text(loaded: LoadedModel, given: str | None) -> KnownText:

@@ -1,4 +1,4 @@
-// What has to be trained before a panel can show it: how long that takes, a button that begins it, and how far it is.
+// Training before a panel can be shown: how long it takes, a button that begins it, and how far it is.
 
 import { Refused } from "../api.js";
 import { h } from "../dom.js";
