@@ -112,7 +112,7 @@ def steering(
 
 
 def probes(subject: Subject, *, task: str) -> Payload:
-    """Accuracies of probes by layer beside their control task and an untrained model, and their answers on the prompt."""
+    """Accuracies of probes by layer beside control task and untrained model, and their answers on the prompt."""
     trained: TrainedProbes = _trained(subject, "probes", task)
     results = trained.results
     shares_LTC = torch.stack(
