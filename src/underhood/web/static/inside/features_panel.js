@@ -14,7 +14,7 @@ const FIRST = 1; // the first token that features are shown of
 export const featuresPanel = {
   id: "features",
   title: "SAE features",
-  words: "A sparse autoencoder writes the selected layer's residual stream as a sum of a few out of many directions. The rows are the strongest of these features at the selected token; choose one to see where in the text it is strongest: what those places have in common is what it stands for.",
+  words: "A sparse autoencoder writes the selected layer's residual stream as a sum of a few out of many directions. The rows are the strongest of these features at the selected token; choose one to see where in the text it is strongest: what these examples have in common is its meaning.",
   needs: ["token", "layer", "model", "feature"],
   open({ source, subject, overview, redraw }) {
     const { tokens } = overview();

@@ -7,7 +7,7 @@ import { layerName, lensGrid, lensOf } from "./lens_panel.js";
 import { lineChart } from "./line.js";
 import { select, selected } from "./selection.js";
 
-const NAMES = ["tuned lens", "plain lens"];
+const NAMES = ["tuned", "plain"];
 
 export const tunedPanel = {
   id: "tuned",
