@@ -51,12 +51,14 @@ class WordVectors:
         vectors_VD: float32.
         counts_V: how often each word occurred; None where a file does not say.
         facts: how the vectors were made, for whoever opens them later.
+        outputs_VD: the second vector of each word, by which it is predicted from others; None where there is none.
     """
 
     words: tuple[str, ...]
     vectors_VD: Floats
     counts_V: NDArray[np.int64] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    outputs_VD: Floats | None = None
 
     def __repr__(self) -> str:
         return f"WordVectors({len(self.words):,} words, {self.vectors_VD.shape[1]} dimensions)"
@@ -159,6 +161,8 @@ class WordVectors:
         tensors: dict[str, np.ndarray] = {"vectors": self.vectors_VD}
         if self.counts_V is not None:
             tensors["counts"] = self.counts_V
+        if self.outputs_VD is not None:
+            tensors["outputs"] = self.outputs_VD
         write_bytes(folder / "vectors.safetensors", save(tensors))
         write_text(folder / "words.json", json.dumps({"words": self.words} | self.facts, ensure_ascii=False))
 
@@ -181,7 +185,7 @@ class WordVectors:
                 expected="a folder of underhood embed, or a file in word2vec's format",
                 fix="Make some with underhood embed DATA --out FOLDER",
             ) from error
-        return cls(words, tensors["vectors"], tensors.get("counts"), facts)
+        return cls(words, tensors["vectors"], tensors.get("counts"), facts, tensors.get("outputs"))
 
 
 def write_word2vec(vectors: WordVectors, path: Path, *, binary: bool) -> None:

@@ -103,7 +103,8 @@ def train_word_vectors(
     training = _Training(vocabulary, sentences, spec)
     losses = training.run(threads, on_progress or (lambda progress: None))
     facts = {"spec": asdict(spec), "min_count": min_count, "words_read": training.words, "epoch_losses": losses}
-    return WordVectors(vocabulary.words, training.in_VD, vocabulary.counts_V, facts)
+    outputs_VD = training.out_VD if training.spec.negatives else None  # else of inner nodes
+    return WordVectors(vocabulary.words, training.in_VD, vocabulary.counts_V, facts, outputs_VD)
 
 
 class _Training:

@@ -1,0 +1,1 @@
+"""word2vec 2013: vectors of words from the words around them."""
