@@ -2,9 +2,9 @@
 
     python benchmarks/bench_word2vec.py [--words 2000000] [--threads 2] [--rounds 3] [--seeds 3] [--text FILE]
 
-Each of skip-gram and CBOW, with negative sampling and with hierarchical softmax, trains one epoch in turns. Quality is
-asked of text with planted relations (`planted_text`): the share of analogy questions answered right after some epochs,
-over seeds, with the three words of the question left out.
+Each of skip-gram and CBOW, with negative sampling and with hierarchical softmax, trains one epoch in turns. Quality
+is asked of text with planted relations (`path.lib.planted_text`): the share of analogy questions answered right after
+a few epochs, over seeds, with the three words of the question left out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 from gensim.models import Word2Vec
 
 from harness import compare, machine, options_from_command_line, print_json
 from underhood.data.word_vocabulary import sentences_of
 from underhood.models.word_vectors import WordVectors
+from underhood.path.lib.planted_text import planted_questions, planted_sentences
 from underhood.train.word2vec import Word2VecSpec, train_word_vectors
 
 KINDS = {
@@ -29,6 +29,9 @@ KINDS = {
     "CBOW, hierarchical softmax": ("cbow", 0, 0.8),
 }
 """Architecture, random words, and the least ratio to gensim's speed that is promised."""
+
+PLANTED, EPOCHS = 2_500, 4
+"""Sentences and epochs so few that not every question is answered, or there would be nothing to compare."""
 
 QUALITY_MARGIN = 0.02
 """How far below gensim's our share of right analogies may be."""
@@ -59,24 +62,6 @@ def sentences_for(options: Options) -> list[list[str]]:
     once = sentences_of(text)
     size = sum(map(len, once))
     return once * -(-options.words // size)
-
-
-def planted_text(seed: int, count: int = 60_000) -> tuple[list[list[str]], list[tuple[str, str, str, str]]]:
-    """Sentences in which what surrounds a word depends on its row and its column, and the questions that follow."""
-    rng = np.random.default_rng(seed)
-    rows, columns = 24, 4
-    sentences = []
-    for _ in range(count):
-        row, column = int(rng.integers(rows)), int(rng.integers(columns))
-        near = [f"r{row}x{rng.integers(6)}", f"c{column}x{rng.integers(6)}", f"w{rng.integers(400)}"]
-        rng.shuffle(near)
-        sentences.append([near[0], f"word{row}y{column}", near[1], near[2]])
-    questions = []
-    for _ in range(2000):
-        a, b = rng.choice(rows, 2, replace=False)
-        x, y = rng.choice(columns, 2, replace=False)
-        questions.append((f"word{a}y{x}", f"word{a}y{y}", f"word{b}y{x}", f"word{b}y{y}"))
-    return sentences, questions
 
 
 def gensim_model(sentences: list[list[str]], architecture: str, negatives: int, seed: int, **changes: Any) -> Word2Vec:
@@ -123,11 +108,11 @@ def main() -> None:
     for name, (architecture, negatives, _) in KINDS.items():
         accuracies: dict[str, list[float]] = {"ours": [], "gensim": []}
         for seed in range(options.seeds):
-            planted, questions = planted_text(seed)
+            planted = planted_sentences(PLANTED, seed=seed)
             spec = Word2VecSpec(
                 architecture=architecture,
                 negatives=negatives,
-                epochs=5,
+                epochs=EPOCHS,
                 width=50,
                 window=3,
                 sample=0,
@@ -135,12 +120,12 @@ def main() -> None:
             )
             mine = train_word_vectors(planted, spec)
             model = gensim_model(
-                planted, architecture, negatives, seed + 1, vector_size=50, window=3, sample=0, epochs=5
+                planted, architecture, negatives, seed + 1, vector_size=50, window=3, sample=0, epochs=EPOCHS
             )
-            model.train(planted, total_examples=model.corpus_count, epochs=5)
+            model.train(planted, total_examples=model.corpus_count, epochs=EPOCHS)
             vectors = WordVectors(tuple(model.wv.index_to_key), model.wv.vectors)
             for who, each in (("ours", mine), ("gensim", vectors)):
-                accuracies[who].append(each.answer_analogies([("planted", questions)]).accuracy)
+                accuracies[who].append(each.answer_analogies(planted_questions()).accuracy)
         gap = mean(accuracies["ours"]) - mean(accuracies["gensim"])
         print(
             f"{name:34} right analogies: ours {mean(accuracies['ours']):.3f}   gensim {mean(accuracies['gensim']):.3f}"

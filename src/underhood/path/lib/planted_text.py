@@ -51,7 +51,7 @@ def planted_questions() -> list[tuple[str, list[tuple[str, str, str, str]]]]:
     return [
         (
             relation,
-            [(a[one], a[1 - one], c[one], c[1 - one]) for a in rows for c in rows if a is not c for one in (0, 1)],
+            [(a[side], a[1 - side], c[side], c[1 - side]) for a in rows for c in rows if a is not c for side in (0, 1)],
         )
         for relation, rows in RELATIONS.items()
     ]
