@@ -70,6 +70,11 @@ def test_json_has_the_model_s_own_numbers(run: Path, capsys: pytest.CaptureFixtu
         (["--view", "patch", "--against", PROMPT + " list"], "expected equally many"),
         (["--view", "compare", "--against", PROMPT + " list"], "expected equally many"),
         (["--view", "loss"], "--view loss needs --through"),
+        (["--view", "lense"], "features. Did you mean lens?\n"),
+        (
+            ["--view", "words", "--words", ""],
+            "'' has no token; expected one token, most often with the blank before it.\n",
+        ),
         (["--view", "parts", "--answer", "two tokens at least"], "expected one token"),
         (["--top", "0"], "--top is out of range"),
         (["--view", "ablate", "--ablation", "half"], "no ablation 'half'; expected zero or mean"),

@@ -65,7 +65,7 @@ def test_user_error_is_one_line_with_all_its_parts():
     assert str(error) == "a b; expected c, got d e. Do f."
     assert (error.what, error.expected, error.got, error.fix) == ("a\nb", "c", "d\n e", "Do f.")
     assert str(UserError("a")) == "a."
-    assert str(UserError("a", got="b")) == "a; got b."
+    assert str(UserError("a", got="b", fix="")) == "a; got b."
 
 
 def test_nearest_finds_slips_and_nothing_far():

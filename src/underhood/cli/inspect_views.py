@@ -22,7 +22,7 @@ from underhood.cli.inspect_options import (
     token_id,
 )
 from underhood.cli.inspect_training_views import THROUGH_VIEWS, compared, stage_patch
-from underhood.core.errors import UserError
+from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel
 from underhood.inspect.contributions import SITES, contributions
 from underhood.inspect.lens import logit_lens
@@ -159,9 +159,8 @@ def find_view(name: str, *, through: bool) -> Callable[[LoadedModel, ViewOptions
     """
     views = THROUGH_VIEWS if through else VIEWS
     if name not in views:
-        raise UserError(
-            f"underhood inspect{' --through' if through else ''} has no view {name!r}",
-            expected=", ".join(views),
-            fix=f"--view {name} needs --through" if name in THROUGH_VIEWS else "",
-        )
+        near = nearest(name, views)
+        fix = f"--view {name} needs --through" if name in THROUGH_VIEWS else f"Did you mean {near}?" if near else ""
+        over = " --through" if through else ""
+        raise UserError(f"underhood inspect{over} has no view {name!r}", expected=", ".join(views), fix=fix)
     return views[name]

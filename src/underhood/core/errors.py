@@ -16,7 +16,7 @@ class UserError(Exception):
         what: what happened, without a full stop, e.g. ``"data.jsonl line 3 is not JSON"``.
         expected: what was expected instead.
         got: what was found, if `what` does not already say it.
-        fix: how to mend it, a full sentence without its full stop.
+        fix: how to mend it, a full sentence without its full stop; None or "" for nothing to say.
     """
 
     def __init__(self, what: str, *, expected: str | None = None, got: str | None = None, fix: str | None = None):
@@ -29,7 +29,7 @@ class UserError(Exception):
         elif got is not None:
             parts.append(f"got {got}")
         message = "; ".join(" ".join(phrase.split()) for phrase in parts)
-        if fix is not None:
+        if fix:
             message += ". " + " ".join(fix.split())
         super().__init__(message if message.endswith("?") else message.rstrip(".") + ".")
 

@@ -105,6 +105,8 @@ def single_token(loaded: LoadedModel, text: str, name: str = "") -> int:
     ids = loaded.tokenizer.encode(text)
     if len(ids) == 1:
         return ids[0]
+    if not text:
+        raise UserError(f"{name}{text!r} has no token", expected="one token, most often with the blank before it")
     try:
         blank = len(loaded.tokenizer.encode(" " + text)) == 1
     except UserError:  # a tokenizer of characters without the blank

@@ -140,10 +140,11 @@ class Film:
         begun = self._share is None
         before, self._share = self._share or 0.0, share
         short = self.seconds < SHORT_STAGE
-        if self.prompt is not None and (share >= 1 or (not short and (begun or self._due(before, share)))):
+        prompt = self.prompt
+        if prompt is not None and (share >= 1 or (not short and (begun or self._due(before, share)))):
             if begun:  # the very first token takes what later ones do not
-                self._write(self.prompt, 1)
-            seconds = self._sample(self.prompt, step, share)
+                self._write(prompt, 1)
+            seconds = self._sample(prompt, step, share)
             if begun:  # how many more, by what the first one took
                 self.samples = max(1, min(SAMPLES, int(SAMPLE_COST * self.seconds / max(seconds, 1e-9))))
         if self.snapshots is not None and share < 1 and step in self.snapshots[1]:
