@@ -107,7 +107,7 @@ def _without(told: dict[str, Any]) -> list[str]:
             for line in ablation["lines"]
         ]
         unsound = "\n\nThis ablation shows nothing here." if ablation["sound"] is False else ""
-        parts.append(f"Taken away: {ablation['removes']}." + ("\n\n" + "\n".join(lines) if lines else "") + unsound)
+        parts.append(f"Ablation: {ablation['removes']}." + ("\n\n" + "\n".join(lines) if lines else "") + unsound)
     return parts
 
 

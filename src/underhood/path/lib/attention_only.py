@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from underhood.inspect.interventions import changing_all
+from underhood.inspect.sites import Hookable
+from underhood.inspect.trace import recording
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.nn.attention import Attention, AttentionSpec
 from underhood.nn.block import BlockSpec
@@ -70,17 +73,10 @@ def repeated_blocks(
 def attention_patterns(model: Decoder, tokens_NT: Int[Tensor, "N T"]) -> Float[Tensor, "L N H T T"]:
     """The attention weights of all layers: row t says what token t takes from each token up to it."""
     patterns: list[Tensor] = []
-    handles = [
-        attention_in(model, layer).weights.register_forward_hook(
-            lambda _module, _inputs, output: patterns.append(output.flatten(1, 2))
-        )
-        for layer in range(len(model.blocks))
-    ]
-    try:
+    layers = range(len(model.blocks))
+    weights = {f"weights.{layer}": Hookable(attention_in(model, layer).weights, "output") for layer in layers}
+    with recording(weights, lambda _, value: patterns.append(value.flatten(1, 2))):
         model(tokens_NT)
-    finally:
-        for handle in handles:
-            handle.remove()
     return torch.stack(patterns)
 
 
@@ -98,23 +94,18 @@ def previous_token(pattern: Float[Tensor, "*lead T T"]) -> Float[Tensor, "*lead"
 @contextmanager
 def silenced(model: Decoder, heads: Sequence[Head]) -> Iterator[None]:
     """Inside, these heads add nothing to the residual stream (zero ablation)."""
-    handles = []
-    for layer in {layer for layer, _ in heads}:
-        attention = attention_in(model, layer)
-        width, quiet = attention.head_dim, [head for where, head in heads if where == layer]
+    changes = []
+    for layer, head in heads:
+        width = attention_in(model, layer).head_dim
 
-        def without(_module: Any, inputs: Any, width: int = width, quiet: list[int] = quiet) -> tuple[Tensor]:
-            y_BTI = inputs[0].clone()
-            for head in quiet:
-                y_BTI[..., head * width : (head + 1) * width] = 0
-            return (y_BTI,)
+        def without(y_BTI: Tensor, columns: slice = slice(head * width, (head + 1) * width)) -> Tensor:
+            y_BTI = y_BTI.clone()
+            y_BTI[..., columns] = 0
+            return y_BTI
 
-        handles.append(attention.output.register_forward_pre_hook(without))
-    try:
+        changes.append((Hookable(attention_in(model, layer).output, "input"), without))
+    with changing_all(changes):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def attention_in(model: Decoder, layer: int) -> Attention:

@@ -13,6 +13,9 @@ from underhood.text.characters import CharacterTokenizer
 
 NOWHERE = Path("in memory")
 
+SPREAD = 0.3
+"""Standard deviation of random weights, times the root of the width."""
+
 
 def as_loaded(model: Decoder, tokenizer: Tokenizer | None = None) -> LoadedModel:
     """A decoder as `underhood.load` gives it; without a tokenizer, each id is written as a character of its own."""
@@ -21,10 +24,10 @@ def as_loaded(model: Decoder, tokenizer: Tokenizer | None = None) -> LoadedModel
 
 
 @torch.no_grad()
-def with_random_layers(model: Decoder, seed: int, size: float = 0.3) -> Decoder:
+def with_random_layers(model: Decoder, seed: int) -> Decoder:
     """A fresh model whose layers write something; ours begin at zero, which would leave nothing to look at."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if name.endswith((".output.weight", ".down.weight", "unembed.weight")):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * size / parameter.shape[1] ** 0.5)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * SPREAD / parameter.shape[1] ** 0.5)
     return model

@@ -17,8 +17,8 @@ from underhood.inspect.trace import trace
 from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.path.lib.in_memory import as_loaded, with_random_layers
 from underhood.path.lib.marked_recall import LENGTH, LETTERS, VOCABULARY, Recall, marked_recall
+from underhood.path.lib.short_training import train_by_step
 from underhood.train.cross_entropy import cross_entropy
-from underhood.train.optim import MuonAdamWSpec, scale_lr
 
 LAYERS, BLANK = 2, LETTERS
 Method = Callable[[LoadedModel, list[int], Target], Tensor]
@@ -74,17 +74,14 @@ def train(trial: Trial, seed: int) -> Decoder:
     spec = qwen3_shaped(vocab_size=VOCABULARY, context_length=LENGTH, d_model=64, layers=LAYERS, heads=4)
     if trial.ablated("training"):
         return with_random_layers(spec.initialize(seed=seed), seed).eval()
-    model, steps = spec.initialize(seed=seed), trial.by_scale(smoke=300, report=400)
-    optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.01).build(model)
-    for step in range(steps):
+    model = spec.initialize(seed=seed)
+
+    def loss(step: int) -> Tensor:
         batch = marked_recall(64, torch.Generator().manual_seed(seed * 10**6 + step))
-        loss = cross_entropy(model(batch.tokens)[:, -1], batch.answers)
-        optimizer.zero_grad()
-        loss.backward()
-        scale_lr(optimizer, min(1.0, 3 * (1 - step / steps)))
-        optimizer.step()
-        trial.progress(step / steps, "training")
-    return model.eval()
+        return cross_entropy(model(batch.tokens)[:, -1], batch.answers)
+
+    steps = trial.by_scale(smoke=300, report=400)
+    return train_by_step(model, loss, steps, fall=3, tell=lambda share: trial.progress(share, "training"))
 
 
 def judged(trial: Trial, loaded: LoadedModel, test: Recall, method: Method) -> tuple[float, float]:
@@ -131,7 +128,7 @@ def show(trial: Trial, shares: dict[str, list[float]], loaded: LoadedModel, test
     signs = "abcdefghijklmnop" + "·" * 16 + "!?"
     trial.figure(
         Heat(
-            title="One prompt, five opinions",
+            title="One prompt, attributed by five methods",
             values=tuple(tuple((row / row.sum()).tolist()) for row in rows),
             rows=NAMES,
             columns=tuple(f"{at + 1} {signs[id]}" for at, id in enumerate(ids)),

@@ -16,11 +16,11 @@ from underhood.data.split import split_documents
 from underhood.inspect.lens import read_out
 from underhood.models.copying import begin_copying
 from underhood.models.decoder import Decoder, qwen3_shaped
-from underhood.path.lib.hops import LENGTH, VOCABULARY, Hops, hop_questions, lens_of_answers, settled_layer
+from underhood.path.lib.hops import LENGTH, VOCABULARY, hop_questions, lens_of_answers, settled_layer
 from underhood.path.lib.residual_streams import residual_streams
+from underhood.path.lib.short_training import train_by_step
 from underhood.text.bpe import train_bpe
 from underhood.train.cross_entropy import cross_entropy
-from underhood.train.optim import MuonAdamWSpec, scale_lr
 from underhood.train.small_lm import train_small
 
 WINDOW, LAYERS = 64, 4
@@ -112,18 +112,13 @@ def on_hops(trial: Trial, seed: int, shares: dict[str, list[list[float]]]) -> No
 def train_on_hops(trial: Trial, seed: int) -> Decoder:
     spec = qwen3_shaped(vocab_size=VOCABULARY, context_length=LENGTH, d_model=64, layers=LAYERS, heads=2)
     model = begin_copying(spec.initialize(seed=seed), seed=seed, embed_std=0.02)
-    optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.01).build(model)
+
+    def loss(step: int) -> Tensor:
+        batch = hop_questions(64, torch.Generator().manual_seed(seed * 10**6 + step))
+        return cross_entropy(model(batch.tokens).flatten(0, 1), batch.targets.flatten())
+
     steps = trial.by_scale(smoke=200, report=600)
-    for step in range(steps):
-        generator = torch.Generator().manual_seed(seed * 10**6 + step)
-        batch: Hops = hop_questions(64, generator)
-        loss = cross_entropy(model(batch.tokens).flatten(0, 1), batch.targets.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        scale_lr(optimizer, min(1.0, 3 * (1 - step / steps)))
-        optimizer.step()
-        trial.progress(step / steps, "training on hops")
-    return model.eval()
+    return train_by_step(model, loss, steps, fall=3, tell=lambda share: trial.progress(share, "training on hops"))
 
 
 def show(trial: Trial, ranks: list, losses: list, shares: dict[str, list[list[float]]]) -> None:

@@ -23,7 +23,7 @@ from underhood.path.lib.othello_boards import (
     states,
     streams,
 )
-from underhood.train.optim import MuonAdamWSpec, scale_lr
+from underhood.path.lib.short_training import train_by_step
 
 PERFT = [4, 12, 56, 244, 1396, 8200]
 GROUPS = 8
@@ -64,17 +64,15 @@ def train(trial: Trial, size: int, seed: int) -> Decoder:
         return with_random_layers(new_model(size, seed), seed).eval()
     model = new_model(size, seed)
     steps, batch = trial.by_scale(smoke=(150, 128), report=(700, 64))
-    optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.01).build(model)
-    for step, (tokens_BT, legal_BTC) in enumerate(batches(size, steps, batch, seed)):
+    games = batches(size, steps, batch, seed)
+
+    def loss(_step: int) -> Tensor:
+        tokens_BT, legal_BTC = next(games)
         moves_BT1 = legal_BTC.sum(dim=-1, keepdim=True)
         log_probs_BTC = model(tokens_BT).log_softmax(dim=-1)[..., :-1]
-        loss = -(log_probs_BTC * legal_BTC / moves_BT1.clamp(min=1)).sum() / (moves_BT1 > 0).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        scale_lr(optimizer, min(1.0, 2 * (1 - step / steps)))
-        optimizer.step()
-        trial.progress(step / steps, "training")
-    return model.eval()
+        return -(log_probs_BTC * legal_BTC / moves_BT1.clamp(min=1)).sum() / (moves_BT1 > 0).sum()
+
+    return train_by_step(model, loss, steps, fall=2, tell=lambda share: trial.progress(share, "training"))
 
 
 def batches(size: int, steps: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
