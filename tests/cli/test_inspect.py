@@ -70,6 +70,12 @@ def test_json_has_the_model_s_own_numbers(run: Path, capsys: pytest.CaptureFixtu
         (["--view", "patch", "--against", PROMPT + " list"], "expected equally many"),
         (["--view", "compare", "--against", PROMPT + " list"], "expected equally many"),
         (["--view", "loss"], "--view loss needs --through"),
+        (["--view", "parts", "--answer", "a", "--other", "a"], "--other is the same token as --answer"),
+        (["--view", "attribution", "--answer", "a", "--other", "a"], "--other is the same token as --answer"),
+        (
+            ["--view", "steer", "--toward", "a", "--against", "b", "--strength", "nan"],
+            "expected a finite number",
+        ),
         (["--view", "lense"], "features. Did you mean lens?\n"),
         (
             ["--view", "words", "--words", ""],

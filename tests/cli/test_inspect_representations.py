@@ -118,8 +118,8 @@ def test_json_has_the_library_s_numbers(run: Path, text: Path, capsys: pytest.Ca
         (["--view", "features"], "Name its file with --trained"),
         (["--view", "words", "--words", "two tokens"], "expected one token"),
         (["--view", "factors", "--layer", "9"], "--layer is out of range; expected 0 to 1, got 9"),
-        (["--view", "tuned", "--trained", "no/such/folder/lens"], "no such folder: no/such/folder"),
-        (["--view", "features", "--trained", "no/such/folder/features"], "no such folder: no/such/folder"),
+        (["--view", "tuned", "--trained", "/dev/null/folder/lens"], "can't write /dev/null/folder/lens"),
+        (["--view", "features", "--trained", "/dev/null/folder/features"], "Name another file with --trained"),
     ],
 )
 def test_mistakes_end_with_a_sentence(words: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]):

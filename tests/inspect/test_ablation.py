@@ -148,6 +148,20 @@ def test_unit_effects_are_single_ablations_and_the_largest(loaded: LoadedModel):
     assert torch.allclose(effects.changes.abs(), exact.abs().topk(3).values, atol=1e-5)
 
 
+def test_means_over_other_prompts_are_those_of_a_single_ablation(loaded: LoadedModel):
+    reference = [IDS[::-1], [5, 9, 30]]
+    grid = head_grid(loaded, IDS, TARGET, mode="mean", reference=reference)
+    head = ablate(loaded, IDS, AblatedHead(1, 2, "mean"), [40, 7], reference=reference).logit_changes
+    assert float(grid.changes[1, 2]) == pytest.approx(float(head[0] - head[1]), abs=1e-5)
+    assert not torch.allclose(grid.changes, head_grid(loaded, IDS, TARGET, mode="mean").changes, atol=1e-4)
+    [layer], [unit], [change] = (
+        getattr(unit_effects(loaded, IDS, TARGET, count=1, mode="mean", reference=reference), name)
+        for name in ("layers", "units", "changes")
+    )
+    alone = ablate(loaded, IDS, AblatedUnit(layer, unit, "mean"), [40, 7], reference=reference).logit_changes
+    assert float(change) == pytest.approx(float(alone[0] - alone[1]), abs=1e-5)
+
+
 def test_the_copying_head_is_what_the_answer_needs(tmp_path: Path):
     for copies in (True, False):
         loaded = recall_model(tmp_path, copies=copies)

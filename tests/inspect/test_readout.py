@@ -14,18 +14,8 @@ from underhood.models.decoder import Decoder, qwen3_shaped
 
 
 def ending(vocabulary: int, *, cap: float | None = None, tokens: int | None = None) -> Decoder:
-    """A decoder of whose end is asked only."""
-    spec = qwen3_shaped(
-        vocab_size=vocabulary,
-        context_length=16,
-        d_model=8,
-        layers=1,
-        heads=1,
-        kv_heads=1,
-        head_dim=8,
-        d_ff=8,
-        tied=False,
-    )
+    """A decoder, of which only the final norm and the unembedding are used."""
+    spec = qwen3_shaped(vocab_size=vocabulary, context_length=16, d_model=8, layers=1, heads=1, tied=False)
     model = replace(spec, logit_softcap=cap).initialize(seed=0)
     model.unembed.weight.data.normal_(generator=torch.Generator().manual_seed(1))
     model.token_count = tokens

@@ -112,9 +112,16 @@ def scored_tokens(loaded: LoadedModel, args: ViewOptions, recorded: Trace, posit
 
     Args:
         recorded: as for `likeliest_token`.
+
+    Raises:
+        UserError: a text is not one token, or both are the same.
     """
     answer = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
-    return answer, token_id(loaded, args.other, "--other") if args.other else None
+    other = token_id(loaded, args.other, "--other") if args.other else None
+    if answer == other:
+        named = "as --answer" if args.answer else "as the likeliest one, which --answer stands for if left out"
+        raise UserError(f"--other is the same token {named}", expected="another one, to compare with")
+    return answer, other
 
 
 def layer_table(lens: Lens, heads: Sequence[str], columns: Sequence[Sequence[str]]) -> Table:
@@ -136,6 +143,12 @@ def patch_table(sweep: PatchSweep) -> Table:
         name = str(layer) if layer < len(sweep.restored) - 1 else "end"
         rows.append([name, shown_shares(zip(pieces, top.values.tolist(), strict=True))])
     return table(["layer", "tokens"], rows)
+
+
+def patch_values(sweep: PatchSweep) -> dict[str, Any]:
+    """The numbers of a sweep for JSON."""
+    facts = {"pieces": sweep.pieces, "source": sweep.source, "target": sweep.target}
+    return facts | {"differences": sweep.differences.tolist()}
 
 
 def shown_shares(shares: Iterable[tuple[str, float]]) -> str:

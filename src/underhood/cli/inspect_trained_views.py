@@ -14,6 +14,7 @@ from rich.console import Console
 from underhood.cli.inspect_options import View, ViewOptions, chosen_layer, layer_table, position_in, print_heading
 from underhood.cli.inspect_texts import corpus_texts
 from underhood.core.errors import UserError
+from underhood.core.files import storage_errors
 from underhood.infer.load import LoadedModel
 from underhood.inspect.corpus_values import SKIPPED, corpus_values, token_windows
 from underhood.inspect.default_training import (
@@ -138,18 +139,18 @@ def _autoencoder_of(loaded: LoadedModel, args: ViewOptions) -> SparseAutoencoder
 
 
 def _trained_file(args: ViewOptions, view: str, what: str) -> Path:
-    """The file that ``--trained`` names.
+    """The file that ``--trained`` names, in a folder that exists.
 
     Raises:
-        UserError: none is named, or it would be written into a folder that does not exist.
+        UserError: none is named, or its folder can't be made.
     """
     if args.trained is None:
         raise UserError(
             f"--view {view} needs {what}",
             fix="Name its file with --trained; if there is no such file yet, it is trained on --text, and kept there",
         )
-    if not args.trained.absolute().parent.is_dir():  # said before minutes of training, not after
-        raise UserError(f"no such folder: {args.trained.parent}", expected="a folder to keep the file in")
+    with storage_errors(args.trained, "Name another file with --trained"):  # before minutes of training, not after
+        args.trained.parent.mkdir(parents=True, exist_ok=True)
     return args.trained
 
 

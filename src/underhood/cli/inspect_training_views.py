@@ -15,6 +15,7 @@ from underhood.cli.inspect_options import (
     ViewOptions,
     chosen_layer,
     patch_table,
+    patch_values,
     position_in,
     print_heading,
     scored_tokens,
@@ -233,14 +234,7 @@ def stage_patch(loaded: LoadedModel, args: ViewOptions) -> View:
         out.print()
         out.print(patch_table(sweep))
 
-    return {
-        "pieces": sweep.pieces,
-        "answer": changes.answer_piece,
-        "other": changes.other_piece,
-        "source": sweep.source,
-        "target": sweep.target,
-        "differences": sweep.differences.tolist(),
-    }, show
+    return patch_values(sweep) | {"answer": changes.answer_piece, "other": changes.other_piece}, show
 
 
 def other_model(loaded: LoadedModel, name: str) -> LoadedModel:

@@ -15,6 +15,7 @@ from underhood.cli.inspect_options import (
     layer_table,
     likeliest_token,
     patch_table,
+    patch_values,
     position_in,
     print_heading,
     scored_tokens,
@@ -128,12 +129,7 @@ def _patch(loaded: LoadedModel, args: ViewOptions) -> View:
         out.print()
         out.print(patch_table(sweep))
 
-    return {
-        "pieces": sweep.pieces,
-        "source": sweep.source,
-        "target": sweep.target,
-        "differences": sweep.differences.tolist(),
-    }, show
+    return patch_values(sweep), show
 
 
 VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {

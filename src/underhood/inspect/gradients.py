@@ -47,13 +47,6 @@ class Gradients:
         self.trace[site]
         return self.gradients[site]
 
-    def times_value(self, site: str) -> Tensor:
-        """The gradient times the value, summed over the last dimension: the first-order effect of removing each vector.
-
-        The effect of setting a vector to zero is minus this number, to first order.
-        """
-        return (self[site] * self.trace[site]).sum(dim=-1)
-
     def __repr__(self) -> str:
         kinds = ", ".join(dict.fromkeys(site.partition(".")[0] for site in self.gradients))
         return f"<gradients of a score of {self.score:.2f} after {len(self.trace.ids)} tokens: {kinds}>"

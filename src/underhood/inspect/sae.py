@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from underhood.core.errors import UserError
+from underhood.core.files import storage_errors
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import SKIPPED, WINDOW, equal_batches, token_windows
+from underhood.inspect.corpus_values import SKIPPED, equal_batches, token_windows
 from underhood.inspect.interventions import changing
 from underhood.inspect.sites import chosen_sites
+from underhood.inspect.trace import SAVE_FIX
 from underhood.models.decoder import Decoder
 
 TENSORS = ("encoder", "threshold", "decoder", "centre", "mean")
@@ -86,7 +88,8 @@ class SparseAutoencoder:
         """Writes one safetensors file, which `load_autoencoder` opens."""
         tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
         facts = {"site": self.site, "k": str(self.k), "scale": repr(self.scale)}
-        save_file(tensors, path, metadata=facts)
+        with storage_errors(Path(path), SAVE_FIX):
+            save_file(tensors, path, metadata=facts)
 
     def __repr__(self) -> str:
         features, width = self.decoder.shape
@@ -156,11 +159,9 @@ class SplicedLoss:
         return (self.zeroed - self.spliced) / (self.zeroed - self.plain)
 
 
-def spliced_loss(
-    loaded: LoadedModel, autoencoder: SparseAutoencoder, texts: Sequence[str], *, window: int = WINDOW
-) -> SplicedLoss:
+def spliced_loss(loaded: LoadedModel, autoencoder: SparseAutoencoder, texts: Sequence[str]) -> SplicedLoss:
     """What the model loses when it goes on with the reconstruction instead of the activations."""
-    windows = token_windows(loaded, texts, length=window)
+    windows = token_windows(loaded, texts)
     plain = _loss(loaded.decoder, windows)
     with spliced_in(loaded.decoder, autoencoder):
         spliced = _loss(loaded.decoder, windows)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import PER_HEAD, SKIPPED, WINDOW, corpus_values, token_windows
+from underhood.inspect.corpus_values import PER_HEAD, SKIPPED, corpus_values, token_windows
 from underhood.inspect.sae import SparseAutoencoder, decoded, top_features
 
 
@@ -55,7 +55,6 @@ def train_on_site(
     site: str,
     training: AutoencoderTraining,
     *,
-    window: int = WINDOW,
     progress: Callable[[int, float], None] | None = None,
 ) -> SparseAutoencoder:
     """An autoencoder of the values at a site over a corpus, first tokens of windows left out.
@@ -68,7 +67,7 @@ def train_on_site(
     """
     if "." not in site or site.partition(".")[0] in (*PER_HEAD, "router"):
         raise UserError(f"{site!r} is not a single site", expected="one with a layer, such as residual.3")
-    values = corpus_values(loaded, token_windows(loaded, texts, length=window), [site])
+    values = corpus_values(loaded, token_windows(loaded, texts), [site])
     return train_autoencoder(values[site][values.positions >= SKIPPED], training, site=site, progress=progress)
 
 

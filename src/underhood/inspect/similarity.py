@@ -18,7 +18,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import SKIPPED, WINDOW, corpus_values, token_windows
+from underhood.inspect.corpus_values import SKIPPED, corpus_values, token_windows
 from underhood.inspect.trace import Trace
 from underhood.ui import notebook
 
@@ -75,7 +75,7 @@ def layer_similarity(
         raise UserError("the two are of different tokens", expected="the same tokens in both models")
     streams = [each.double() for each in streams]
     if measure == "svcca":
-        prepared = [[_directions(x_ND, VARIANCE_KEPT) for x_ND in each] for each in streams]
+        prepared = [[_directions(x_ND) for x_ND in each] for each in streams]
         values = [[_mean_correlation(first_NP, second_NQ) for second_NQ in prepared[1]] for first_NP in prepared[0]]
     else:
         alignment = _alignment if measure == "cka" else _unbiased_alignment
@@ -84,14 +84,12 @@ def layer_similarity(
     return LayerSimilarity(measure, torch.tensor(values), streams[0].shape[1])
 
 
-def stream_values(
-    loaded: LoadedModel, texts: Sequence[str], *, tokens: int = 1000, window: int = WINDOW
-) -> Float[Tensor, "L N D"]:
+def stream_values(loaded: LoadedModel, texts: Sequence[str], *, tokens: int = 1000) -> Float[Tensor, "L N D"]:
     """The residual streams of every layer for the first tokens of some texts, first tokens of windows left out.
 
-    Those few have streams so large in some layers of most models that a similarity would be of them alone.
+    The streams of those few are so large in some layers of most models that they alone would decide the similarity.
     """
-    windows = token_windows(loaded, texts, length=window)
+    windows = token_windows(loaded, texts)
     kept = itertools.accumulate(len(each) - SKIPPED for each in windows)
     windows = windows[: sum(count < tokens for count in kept) + 1]
     values = corpus_values(loaded, windows, ["residual"])
@@ -116,7 +114,7 @@ def linear_cka(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, unbias
     return alignment(_gram(x_ND.double()), _gram(y_NE.double()))
 
 
-def svcca(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, variance: float = VARIANCE_KEPT) -> float:
+def svcca(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"]) -> float:
     """Mean canonical correlation of the directions that hold most of the variance of each.
 
     It does not change when either is rotated or scaled as a whole.
@@ -124,7 +122,7 @@ def svcca(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"], *, variance: f
     Raises:
         UserError: there are no more tokens than directions; correlations are then 1 whatever the values are.
     """
-    return _mean_correlation(*(_directions(each.double(), variance) for each in (x_ND, y_NE)))
+    return _mean_correlation(*(_directions(each.double()) for each in (x_ND, y_NE)))
 
 
 def canonical_correlations(x_ND: Float[Tensor, "N D"], y_NE: Float[Tensor, "N E"]) -> Float[Tensor, "C"]:
@@ -160,11 +158,11 @@ def _unbiased_hsic(k_NN: Tensor, l_NN: Tensor) -> float:
     return float((product - 2 / (n - 2) * (k_NN.sum(dim=0) @ l_NN.sum(dim=0))) / (n * (n - 3)))
 
 
-def _directions(x_ND: Tensor, variance: float) -> Tensor:
-    """An orthonormal basis, over the tokens, of the directions that hold this share of the variance: (N, P)."""
+def _directions(x_ND: Tensor) -> Tensor:
+    """An orthonormal basis, over the tokens, of the directions that hold `VARIANCE_KEPT` of the variance: (N, P)."""
     left, sizes, _ = torch.linalg.svd(x_ND - x_ND.mean(dim=0), full_matrices=False)
     shares = sizes.square().cumsum(0) / sizes.square().sum().clamp(min=1e-30)
-    return left[:, : int((shares < variance).sum()) + 1]
+    return left[:, : int((shares < VARIANCE_KEPT).sum()) + 1]
 
 
 def _mean_correlation(first_NP: Tensor, second_NQ: Tensor) -> float:

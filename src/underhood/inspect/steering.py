@@ -7,6 +7,7 @@ hook that adds it is removed afterwards; no weight changes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,9 +102,12 @@ def steered(loaded: LoadedModel, vector: SteeringVector, strength: float = 1.0) 
     Works with everything that runs the model: `infer.generate`, chat, traces, evaluation.
 
     Raises:
-        UserError: the vector is of another width, or of a layer that the model does not have.
+        UserError: the vector is of another width, or of a layer that the model does not have; the strength is not a
+            finite number.
     """
     model = loaded.decoder
+    if not math.isfinite(strength):
+        raise UserError("the strength is not a number", expected="a finite number", got=str(strength))
     if len(vector.values) != model.spec.d_model:
         raise UserError(
             f"the vector has {len(vector.values)} numbers", expected=f"{model.spec.d_model}, the model's width"

@@ -147,7 +147,8 @@ def checkpoint_models(
     saved = saved_models(run, stages)
     if len(saved) < 2:
         raise UserError(
-            f"{run} has kept one checkpoint ({saved[0].label}), so there is no training to look through",
+            f"{run} has kept one checkpoint ({saved[0].label})",
+            expected="at least two, to look at the training between them",
             fix="Build it again: a build of at least 30 seconds keeps snapshots, if the model is not too large for them"
             if stages is None
             else "Leave out the stage, or build the run again: a build keeps snapshots",

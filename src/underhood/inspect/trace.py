@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from underhood.core.config import from_json, to_json
 from underhood.core.errors import UserError
-from underhood.core.files import write_text
+from underhood.core.files import storage_errors, write_text
 from underhood.infer.arguments import check_text
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
@@ -35,6 +35,8 @@ from underhood.ui.visible_bytes import visible
 
 LIMIT_MB = 2_000
 """Most that a trace may take, in megabytes, unless more is allowed."""
+
+SAVE_FIX = "Free some space or choose another folder"
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +126,8 @@ class Trace:
         """Writes ``PATH.safetensors`` and ``PATH.json``, which `load_trace` opens anywhere."""
         path = Path(path)
         tensors = {site: value.contiguous() for site, value in self.values.items()}
-        save_file(tensors, path.with_suffix(".safetensors"))
+        with storage_errors(path, SAVE_FIX):
+            save_file(tensors, path.with_suffix(".safetensors"))
         facts = {"name": self.name, "ids": self.ids, "pieces": self.pieces}
         specs = {str(layer): to_json(spec, tagged=True) for layer, spec in self.attention.items()}
         write_text(path.with_suffix(".json"), json.dumps(facts | {"attention": specs}, ensure_ascii=False))

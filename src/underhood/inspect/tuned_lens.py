@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from underhood.core.errors import UserError
+from underhood.core.files import storage_errors
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import WINDOW, CorpusValues, corpus_values, token_windows
+from underhood.inspect.corpus_values import CorpusValues, corpus_values, token_windows
 from underhood.inspect.lens import Lens, divergence, logit_lens, read_logprobs
-from underhood.inspect.trace import Trace
+from underhood.inspect.trace import SAVE_FIX, Trace
 
 ROWS = 512
 """Positions whose predictions are worked out at once."""
@@ -56,7 +57,9 @@ class TunedLens:
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file, which `load_tuned_lens` opens."""
         tensors = {f"matrix.{layer}": matrix for layer, matrix in self.matrices.items()}
-        save_file(tensors | {f"bias.{layer}": bias for layer, bias in self.biases.items()}, path)
+        tensors |= {f"bias.{layer}": bias for layer, bias in self.biases.items()}
+        with storage_errors(Path(path), SAVE_FIX):
+            save_file(tensors, path)
 
     def __repr__(self) -> str:
         width = len(next(iter(self.biases.values()), ()))
@@ -88,7 +91,6 @@ def train_tuned_lens(
     layers: Sequence[int] | None = None,
     steps: int = 250,
     batch_size: int = 256,
-    window: int = WINDOW,
     lr: float = 3e-3,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
@@ -111,9 +113,7 @@ def train_tuned_lens(
     chosen = list(range(count)) if layers is None else sorted(set(layers))
     if unknown := [layer for layer in chosen if not 0 <= layer < count]:
         raise UserError(f"the model has no layer {unknown[0]}", expected=f"0 to {count - 1}")
-    streams = corpus_values(
-        loaded, token_windows(loaded, texts, length=window), [f"residual.{layer}" for layer in [*chosen, count]]
-    )
+    streams = corpus_values(loaded, token_windows(loaded, texts), [f"residual.{layer}" for layer in [*chosen, count]])
     translators = [_Translator(streams[f"residual.{layer}"]) for layer in chosen]
     optimizer = torch.optim.Adam([tensor for each in translators for tensor in (each.A, each.b)], lr=lr)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
@@ -156,7 +156,7 @@ def tuned_lens(
 
 @torch.no_grad()
 def lens_divergences(
-    loaded: LoadedModel, texts: Sequence[str], translators: TunedLens | None = None, *, window: int = WINDOW
+    loaded: LoadedModel, texts: Sequence[str], translators: TunedLens | None = None
 ) -> Float[Tensor, "L"]:
     """Mean Kullback–Leibler divergence of each stream's prediction from the model's own, in nats, (L + 1,).
 
@@ -164,7 +164,7 @@ def lens_divergences(
         translators: None measures the logit lens.
     """
     count = len(loaded.decoder.blocks)
-    streams: CorpusValues = corpus_values(loaded, token_windows(loaded, texts, length=window), ["residual"])
+    streams: CorpusValues = corpus_values(loaded, token_windows(loaded, texts), ["residual"])
     sums = torch.zeros(count + 1)
     for start in range(0, len(streams.ids), ROWS):
         rows = slice(start, start + ROWS)
