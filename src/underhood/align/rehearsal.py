@@ -29,7 +29,7 @@ ROWS = 16
 """Sequences that are read side by side."""
 
 READ_WEIGHT, ANSWER_WEIGHT = 0.25, 2.0
-"""Weights of the divergence where a text is read, and where it is answered: what must not change is what is said."""
+"""Weights of the divergence where a text is read, and where it is answered: answers are to change least."""
 
 
 def remember(
@@ -37,7 +37,7 @@ def remember(
 ) -> tuple[list[Rendered], Float[Tensor, "M D"]]:
     """The examples with references in place of the targets of those that are rehearsed, and the reference states.
 
-    Every token of a rehearsed example is a target, after the first; a beginning that an earlier one has counts once.
+    Every token of a rehearsed example is a target, after the first; a beginning shared with an earlier one counts once.
     A target is the size of the vocabulary plus the row of the hidden state, in the second result, from which the model
     predicted it.
 

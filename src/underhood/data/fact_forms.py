@@ -102,7 +102,7 @@ NOT_OWNED = frozenset(
         *("minutes", "founded", "born", "released", "opened", "built", "invented"),
     ]
 )
-"""Labels of which nobody says "the … of it"; nor of those that end in one of `BEHIND`."""
+"""Labels that are not asked for as "the … of it"; neither are those that end in one of `BEHIND`."""
 
 BEHIND = frozenset(["in", "from", "of", "by", "at", "to", "for", "on"])
 

@@ -57,7 +57,7 @@ def cells(bits: Bits, size: int) -> NDArray[np.bool_]:
 
 
 def bit(cell: Ints) -> Bits:
-    """The board with nothing but a disc on that cell."""
+    """The board with a single disc, on that cell."""
     return np.uint64(1) << np.asarray(cell, dtype=np.uint64)
 
 
@@ -111,7 +111,7 @@ def play(own: Bits, other: Bits, move: Bits, size: int = 8) -> tuple[Bits, Bits]
 
 
 def after_passes(own: Bits, other: Bits, size: int = 8) -> tuple[Bits, Bits, Bits]:
-    """The board for the side that moves next, and its moves: who has none passes; if nobody has any, it is over."""
+    """The board for the side that moves next, and its moves: a side without one passes; without any, it is over."""
     moves, replies = legal_moves(own, other, size), legal_moves(other, own, size)
     passes = (moves == 0) & (replies != 0)
     return np.where(passes, other, own), np.where(passes, own, other), np.where(passes, replies, moves)
@@ -137,13 +137,13 @@ def random_games(count: int, rng: np.random.Generator, size: int = 8) -> Games:
     return Games(size, moves, *boards)
 
 
-def perft(depth: int, size: int = 8) -> int:
-    """How many sequences of so many moves there are from the start; a pass counts as a move."""
-    own, other = start(size)
+def perft(depth: int) -> int:
+    """How many sequences of so many moves there are from the start of 8 × 8 cells; a pass counts as a move."""
+    own, other = start()
     for _ in range(depth):
-        legal = legal_moves(own, other, size)
-        passing = (legal == 0) & (legal_moves(other, own, size) != 0)
-        board, cell = np.nonzero(cells(legal, size))
-        next_own, next_other = play(own[board], other[board], bit(cell), size)
+        legal = legal_moves(own, other)
+        passing = (legal == 0) & (legal_moves(other, own) != 0)
+        board, cell = np.nonzero(cells(legal, 8))
+        next_own, next_other = play(own[board], other[board], bit(cell))
         own, other = np.concatenate([next_own, other[passing]]), np.concatenate([next_other, own[passing]])
     return len(own)

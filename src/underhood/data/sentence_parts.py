@@ -1,7 +1,7 @@
 """Parts of simple English sentences, by rules on their surface: subject, verb and what follows.
 
-Only two shapes are read: "X is Y", and "X verbs Y" with one of a hundred frequent verbs. Anything else has no parts,
-and whoever asks about it has to do with its words.
+Only two shapes are read: "X is Y", and "X verbs Y" with one of a hundred frequent verbs. Any other sentence has no
+parts, and questions about it are made of its words.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 LONGEST_SUBJECT = 6
 """Words of a subject at most."""
+
+MOST_BETWEEN = 3
+"""Words at most that go into a question with a verb."""
 
 PREPOSITIONS = frozenset(
     """
@@ -87,11 +90,11 @@ def asked_about(subject: str, pick: random.Random) -> str:
     return subject if proper or pick.random() < 0.3 else subject[:1].lower() + subject[1:]
 
 
-def words_between(text: str, most: int = 3) -> str:
+def words_between(text: str) -> str:
     """The first words of a text up to a preposition, a comma or a bracket: what belongs to the verb before it."""
     kept: list[str] = []
     words = re.split(r"[,;:(]", text, maxsplit=1)[0].split()
-    for number, word in enumerate(words[:most]):
+    for number, word in enumerate(words[:MOST_BETWEEN]):
         particle = word in _PARTICLES and all(following in PREPOSITIONS for following in words[number + 1 : number + 2])
         if (word in PREPOSITIONS and not particle) or not word[0].isalpha():
             break
