@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny_run import make_run, tiny_model
 
+from underhood.cli import inspect_training_views
 from underhood.cli.main import main
+from underhood.cli.progress import steps_line
 from underhood.core.checkpoint import module_tensors, read_checkpoint, write_checkpoint
 from underhood.infer.load import load
 from underhood.inspect.comparison import compare
@@ -107,3 +110,18 @@ def test_mistakes_end_with_one_sentence(words: list[str], message: str, run: Pat
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_long_work_is_told_on_standard_error_alone(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(inspect_training_views, "steps_line", partial(steps_line, clock=lambda: 2.0 * next(ticks)))
+    assert main(["inspect", str(run), PROMPT, "--through", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["checkpoints"]) == 6
+    assert err.splitlines()[0] == "Reading checkpoints  1 of 6  0:10 left"
+    assert main(["inspect", str(run), PROMPT, "--compare", "base", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["changes"]["tokens"]
+    assert err.splitlines()[0] == "Looking for what changed  1 of 4  0:06 left"

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from underhood.cli.event_text import beginning, ending, measured
-from underhood.cli.progress import StageProgress, step_line
+from underhood.cli.progress import StageProgress, share_line, step_line, steps_line
 from underhood.core.runlog import RunLog
 from underhood.ui.terminal import console, next_commands, table
 
@@ -189,4 +189,38 @@ def test_markup_in_a_users_text_is_printed_as_it_stands():
         "[bold]a[/bold] :smile:  1.235",
         "",
         "  underhood chat 'runs/[x]'  talk to it",
+    ]
+
+
+def steps(stream: io.StringIO, *, seconds: float) -> str:
+    """What a task of four steps that take so long each writes."""
+    now = [0.0]
+    with steps_line(console(stream), "Reading checkpoints", clock=lambda: now[0]) as tell:
+        for done in range(1, 5):
+            now[0] += seconds
+            tell(done, 4)
+    return stream.getvalue()
+
+
+def test_steps_of_less_than_a_second_say_nothing_and_longer_ones_how_long_is_left():
+    assert steps(io.StringIO(), seconds=0.24) == ""
+    assert "Reading" not in steps(FakeTerminal(), seconds=0.24)
+    assert steps(io.StringIO(), seconds=4).splitlines() == [
+        "Reading checkpoints  1 of 4  0:12 left",
+        "Reading checkpoints  4 of 4  0:00 left",
+    ]
+    live = steps(FakeTerminal(), seconds=4)
+    assert [f"{done} of 4" in live for done in range(1, 5)] == [True] * 4
+    assert "Reading" not in live.rsplit("\x1b[2K", 1)[1]
+
+
+def test_a_share_of_bytes_is_told_with_speed_and_time_left():
+    now, stream = [0.0], io.StringIO()
+    with share_line(console(stream), "Compressing", 40_000_000, clock=lambda: now[0]) as tell:
+        for quarter in range(1, 5):
+            now[0] += 6
+            tell(quarter / 4)
+    assert stream.getvalue().splitlines() == [
+        "Compressing   50%  1.67 MB/s  0:12 left",
+        "Compressing  100%  1.67 MB/s  0:00 left",
     ]

@@ -14,7 +14,7 @@ from traced import IDS, opened
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.ablation import AblatedHead, AblatedUnit, MaskedEdge, ablate
+from underhood.inspect.ablation import AblatedHead, AblatedUnit, MaskedEdge, MaskedKey, ablate, ablated_logits
 from underhood.inspect.ablation_grid import head_grid, unit_effects
 from underhood.inspect.target import Target
 from underhood.inspect.trace import trace
@@ -116,6 +116,29 @@ def test_a_masked_edge_is_attention_without_it(loaded: LoadedModel):
     assert float(result.logit_changes.abs()) > 1e-6
 
 
+def test_a_masked_key_is_attention_without_it_in_every_later_row(loaded: LoadedModel):
+    layer, head, key = 0, 1, 3
+    result = ablated_logits(loaded, IDS, MaskedKey(layer, head, key))
+    recorded = trace(loaded, IDS, ["query", "key", "value", "residual"])
+    weights_TT = recorded.pattern(layer, [head])[0].clone()
+    weights_TT[key + 1 :, key] = 0
+    weights_TT = weights_TT / weights_TT.sum(dim=-1, keepdim=True)
+    values_GTK = recorded[f"value.{layer}"]
+    read_TK = weights_TT @ values_GTK[head // (4 // len(values_GTK))]
+
+    def rewritten(_module: Any, inputs: Any) -> Any:
+        by_head = inputs[0].unflatten(-1, (4, -1)).clone()
+        by_head[0, :, head] = read_TK
+        return (by_head.flatten(-2),)
+
+    handle = attention(loaded.decoder, layer).output.register_forward_pre_hook(rewritten)
+    expected_V = after(loaded.decoder)
+    handle.remove()
+    assert torch.allclose(result[1], expected_V, atol=1e-4)
+    assert torch.allclose(result[0], after(loaded.decoder), atol=1e-5)
+    assert float((result[1] - result[0]).abs().max()) > 1e-4
+
+
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_a_grid_is_single_ablations(mode: Any, loaded: LoadedModel):
     grid = head_grid(loaded, IDS, TARGET, mode=mode)
@@ -183,6 +206,8 @@ def test_masking_the_cause_s_edge_breaks_recall_and_another_does_not(tmp_path: P
         )
         assert float(filler[0] - filler[1]) > 5
         assert float(without[0] - without[1]) < 0.3 * float(filler[0] - filler[1])
+        hidden = ablate(loaded, ids, MaskedKey(0, 0, cause), [value, other]).logits[1]
+        assert float(hidden[0] - hidden[1]) < 0.3 * float(filler[0] - filler[1])
 
 
 def test_ablations_leave_no_hook(mistral: LoadedModel):
@@ -203,6 +228,8 @@ def test_ablations_leave_no_hook(mistral: LoadedModel):
         (MaskedEdge(0, 0, 2, 5), "does not see token 5"),
         (MaskedEdge(0, 0, 11, 0), "fewer than 8 away"),
         (MaskedEdge(0, 0, 0, 0), "sees only itself"),
+        (MaskedKey(0, 0, len(IDS) - 1), "no later token sees"),
+        (MaskedKey(0, 9, 1), "no head 9"),
     ],
 )
 def test_mistakes_are_explained(ablated: Any, message: str, mistral: LoadedModel):

@@ -39,14 +39,21 @@ def test_attribution_has_the_methods_and_curves_of_python(subject: Subject):
     target = Target(token=40, against=7, position=8)
     methods = attribute(subject.loaded, subject.ids, target)
     curves = deletion_curves(subject.loaded, methods, orders=12)
+    inserted = deletion_curves(subject.loaded, methods, orders=12, insertion=True)
     facts, arrays = read(subject, "attribution", position=8, answer=answer, other=other)
     assert [method["name"] for method in facts["methods"]] == [method.method for method in methods]
     assert arrays["values"].shape == (4, 9)
-    for row, (method, curve) in enumerate(zip(methods, curves, strict=True)):
+    for row, (method, curve, back) in enumerate(zip(methods, curves, inserted, strict=True)):
+        assert np.allclose(arrays["insertion"][row], back.scores, atol=1e-4)
+        assert facts["methods"][row]["insertion_gain"] == pytest.approx(back.gain, abs=1e-4)
+        assert facts["methods"][row]["insertion_area"] == pytest.approx(back.area, abs=1e-4)
         assert np.allclose(arrays["values"][row], method.values, atol=1e-5)
         assert np.allclose(arrays["curves"][row], curve.scores, atol=1e-4)
         assert facts["methods"][row]["gain"] == pytest.approx(curve.gain, abs=1e-4)
     assert facts["random_area"] == pytest.approx(curves[0].random_area, abs=1e-4)
+    assert facts["insertion_random_area"] == pytest.approx(inserted[0].random_area, abs=1e-4)
+    assert np.allclose(arrays["insertion_random"], inserted[0].random.mean(dim=0), atol=1e-4)
+    assert not np.allclose(arrays["insertion"], arrays["curves"], atol=1e-3)
 
 
 def test_ablation_is_the_grid_of_python(subject: Subject):

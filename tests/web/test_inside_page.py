@@ -235,10 +235,12 @@ def test_stages_are_compared_and_scrubbed(browser: Browser, served: Inside, tiny
         slider.fill("0")
         visit.page.wait_for_function(f"() => location.hash.includes('model={quote(ids[0])}')")
         visit.page.wait_for_function(f"() => document.querySelector('#model').value === '{ids[0]}'")
-        chart = section.page.locator("#panel-training .area")
+        chart = section.page.locator("#panel-training .area").first
         wait_for_text(visit.page, "#panel-training .read", f"{ids[0]}: ")
         first = served.models.model(ids[0])
-        share = first.next(PROMPT, k=1)[0].probability
+        followed = load(tiny_run).next(PROMPT, k=1)[0].id
+        with torch.no_grad():
+            share = float(first.decoder(torch.tensor([first.prompt_ids(PROMPT)]))[0, -1].softmax(dim=-1)[followed])
         text = chart.get_attribute("aria-valuetext") or ""
         assert float(re.findall(r"([\d.]+)\s%", text)[0]) == pytest.approx(100 * share, rel=0.06, abs=0.06)
         assert visit.quiet, (visit.complaints, visit.foreign)

@@ -185,6 +185,8 @@ def test_page_views_answer_or_say_why_not(subject: Subject, tmp_path: Path, monk
         "operation": {"name": "embed", "position": 0, "rows": "one"},
         "attribution": {"position": 4},
         "ablation": {"position": 4},
+        "cut": {"layer": 0, "head": 0, "position": 4, "what": "zero"},
+        "training": {"position": 4},
         "ranks": {"position": 4},
         "difference": {"beside": "model", "against": OTHER},
         "generation": {"write": 3, "temperature": 0.7},
@@ -200,8 +202,8 @@ def test_page_views_answer_or_say_why_not(subject: Subject, tmp_path: Path, monk
         except UserError:
             lacking.add(name)
     attends_first = 0 in subject.attending
-    assert lacking - {"experts", "factors", "merges"} == (
-        set() if attends_first else {"patterns", "head", "row", "why"}
+    assert lacking - {"experts", "factors", "merges", "training", "training_induction"} == (
+        set() if attends_first else {"patterns", "head", "row", "why", "cut"}
     )
     assert ("experts" in lacking) == (type(subject.model.blocks[0].feedforward).__name__ != "MixtureOfExperts")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,10 +22,11 @@ from underhood.cli.inspect_options import (
     scored_tokens,
     token_id,
 )
+from underhood.cli.progress import steps_line
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.stages import stages_of
-from underhood.inspect.comparison import NATS_PER_BIT, ChangeShare, compare, find_changes
+from underhood.inspect.comparison import NATS_PER_BIT, ChangeRanking, ChangeShare, compare, find_changes
 from underhood.inspect.contributions import SITES as CONTRIBUTION_SITES
 from underhood.inspect.contributions import Contributions, contributions
 from underhood.inspect.lens import logit_lens
@@ -33,7 +35,7 @@ from underhood.inspect.through_training import ThroughTraining, TraceView, throu
 from underhood.inspect.trace import Trace, pieces_of, trace
 from underhood.inspect.training_views import induction_view, lens_view, loss_view, pattern_view, rank_view
 from underhood.ui.sparkline import sparkline
-from underhood.ui.terminal import table
+from underhood.ui.terminal import console, table
 
 LEAST_SHOWN = 10
 """Rows of a list of parts or tokens that are shown if --top asks for fewer."""
@@ -173,7 +175,7 @@ def through_induction(loaded: LoadedModel, args: ViewOptions) -> View:
 def compared(loaded: LoadedModel, args: ViewOptions) -> View:
     """Two runs beside each other: how far they differ by token and layer, and what accounts for it."""
     first, second = _two_runs(loaded, args)
-    beside, changes = compare(first, second), find_changes(first, second, position=args.position, **_ends(loaded, args))
+    beside, changes = compare(first, second), _changes(first, second, loaded, args)
     lenses = [logit_lens(run.loaded, run.trace, k=1) for run in (first, second)]
     farthest = float(beside.relative.max())
 
@@ -222,7 +224,7 @@ def compared(loaded: LoadedModel, args: ViewOptions) -> View:
 def stage_patch(loaded: LoadedModel, args: ViewOptions) -> View:
     """The residual stream of another model's run, token by token and layer by layer, in this one's."""
     first, second = _two_runs(loaded, args)
-    changes = find_changes(first, second, position=args.position, **_ends(loaded, args))
+    changes = _changes(first, second, loaded, args)
     sweep = patch_stage_residual(first, second, answer=changes.answer, other=changes.other, position=args.position)
 
     def show(out: Console) -> None:
@@ -288,7 +290,13 @@ def _ends(loaded: LoadedModel, args: ViewOptions) -> dict[str, int | None]:
 
 def _history(loaded: LoadedModel, args: ViewOptions, view: TraceView[Any]) -> ThroughTraining[Any]:
     stages = None if args.stage is None else [args.stage]
-    return through_training(loaded.run, args.prompt, view, stages=stages)
+    with steps_line(console(sys.stderr), "Reading checkpoints") as tell:
+        return through_training(loaded.run, args.prompt, view, stages=stages, progress=tell)
+
+
+def _changes(first: ModelRun, second: ModelRun, loaded: LoadedModel, args: ViewOptions) -> ChangeRanking:
+    with steps_line(console(sys.stderr), "Looking for what changed") as tell:
+        return find_changes(first, second, position=args.position, progress=tell, **_ends(loaded, args))
 
 
 def _training_heading(out: Console, recorded: Trace, args: ViewOptions, history: ThroughTraining[Any]) -> None:

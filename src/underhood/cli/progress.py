@@ -30,7 +30,9 @@ def stage_style(stage: str) -> str:
 
 
 @contextmanager
-def share_line(out: Console, what: str, size: int, *, every: float = 10.0) -> Iterator[Callable[[float], None]]:
+def share_line(
+    out: Console, what: str, size: int, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[float], None]]:
     """One live line for a task of which a growing share is done: ``Compressing  41 %  0:12 left``.
 
     Gives what is to be told the share, 0 to 1. Elsewhere than in a terminal a line is written every `every` seconds,
@@ -39,24 +41,67 @@ def share_line(out: Console, what: str, size: int, *, every: float = 10.0) -> It
     Args:
         size: bytes of the whole, for the speed that is shown.
     """
-    begun = shown = time.monotonic()
+    with _quiet_line(out, 0.1 if out.is_terminal else every, every, clock) as show:
+
+        def tell(share: float) -> None:
+            show(lambda took: f"{what} {share:5.0%}  {formatting.size(share * size / took, ' ')}/s{_left(took, share)}")
+
+        yield tell
+
+
+@contextmanager
+def steps_line(
+    out: Console,
+    what: str,
+    *,
+    after: float = 1.0,
+    every: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[int, int], None]]:
+    """One live line for a task of a few steps: ``Reading checkpoints  7 of 20  0:12 left``.
+
+    Gives what is to be told the steps that are done, and all. Work of less than `after` seconds says nothing. Elsewhere
+    than in a terminal a line is written every `every` seconds from then on.
+    """
+    with _quiet_line(out, after, every, clock) as show:
+
+        def tell(done: int, total: int) -> None:
+            show(lambda took: f"{what}  {done:,} of {total:,}{_left(took, done / max(total, 1))}")
+
+        yield tell
+
+
+@contextmanager
+def _quiet_line(
+    out: Console, after: float, every: float, clock: Callable[[], float]
+) -> Iterator[Callable[[Callable[[float], str]], None]]:
+    """A live line in a terminal, plain lines elsewhere; gives what shows a line made from the seconds since the start.
+
+    Args:
+        after: seconds before the first line.
+        every: seconds between plain lines; the live one changes ten times a second at most.
+    """
+    begun = clock()
+    due = begun + after
     live = Live(console=out, auto_refresh=False, transient=True) if out.is_terminal else None
 
-    def tell(share: float) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown < (0.1 if live else every):
+    def show(line: Callable[[float], str]) -> None:
+        nonlocal due
+        now = clock()
+        if now < due:
             return
-        shown, took = now, now - begun
-        left = f"  {_clock(took / share * (1 - share))} left" if share > 0 else ""
-        line = Text(f"{what} {share:5.0%}  {formatting.size(share * size / took, ' ')}/s{left}")
+        due = now + (0.1 if live else every)
         if live is None:
-            out.print(line, soft_wrap=True)
+            out.print(Text(line(now - begun)), soft_wrap=True)
         else:
-            live.update(line, refresh=True)
+            live.update(Text(line(now - begun)), refresh=True)
 
     with live or nullcontext():
-        yield tell
+        yield show
+
+
+def _left(took: float, share: float) -> str:
+    return f"  {_clock(took / share * (1 - share))} left" if share > 0 else ""
 
 
 class StageProgress:

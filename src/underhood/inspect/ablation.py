@@ -1,4 +1,4 @@
-"""Ablation: a head, a neuron or an attention edge is taken away, and the scores are computed again.
+"""Ablation: a head, a neuron, an attention edge or a key is taken away, and the scores are computed again.
 
 Zero ablation sets a value to zero, which the layers after it may never have met. Mean ablation sets it to its mean over
 tokens, so that only what varies is lost (Wang et al. 2022, section 2.2).
@@ -56,7 +56,16 @@ class MaskedEdge:
     key: int
 
 
-Ablated = AblatedHead | AblatedUnit | MaskedEdge
+@dataclass(frozen=True)
+class MaskedKey:
+    """The attention of a head to a token (`key`) from every later one, masked; the token itself still sees it."""
+
+    layer: int
+    head: int
+    key: int
+
+
+Ablated = AblatedHead | AblatedUnit | MaskedEdge | MaskedKey
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,12 +128,31 @@ def ablate(
         UserError: a token, layer, head, neuron or edge that does not exist, or an edge without which a token would
             see nothing.
     """
-    model = loaded.decoder
     check_tokens(loaded, tokens)
     if not tokens:
         raise UserError("no token is named", expected="ids whose scores are wanted")
-    ids = explained_prompt(loaded, prompt, Target(token=tokens[0], position=position))
-    every = (ablated,) if isinstance(ablated, AblatedHead | AblatedUnit | MaskedEdge) else tuple(ablated)
+    every, chosen = _as_tuple(ablated), list(tokens)
+    logits_2V = ablated_logits(loaded, prompt, every, position=position, reference=reference)
+    logprobs_2N = logits_2V.log_softmax(dim=-1)[:, chosen]
+    return AblatedScores(every, tuple(chosen), pieces_of(loaded, chosen), logits_2V[:, chosen], logprobs_2N)
+
+
+def ablated_logits(
+    loaded: LoadedModel,
+    prompt: str | Sequence[int],
+    ablated: Ablated | Sequence[Ablated],
+    *,
+    position: int = -1,
+    reference: Sequence[str | Sequence[int]] = (),
+) -> Float[Tensor, "2 V"]:
+    """Logits of all tokens after a position, intact and ablated; see `ablate`.
+
+    Raises:
+        UserError: as `ablate`.
+    """
+    model = loaded.decoder
+    ids = explained_prompt(loaded, prompt, Target(token=0, position=position))
+    every = _as_tuple(ablated)
     means = means_of(loaded, reference or [ids], [_site(each) for each in every if getattr(each, "mode", "") == "mean"])
     changes = [_change(model, each, means, len(ids)) for each in every]
     with torch.no_grad():
@@ -132,10 +160,11 @@ def ablate(
         intact_1V = logits_from(model, 0, embedded_1TD + positions)
         with changing_all(changes):
             ablated_1V = logits_from(model, 0, embedded_1TD + positions)
-    logits_2V = torch.cat([intact_1V, ablated_1V]).cpu()
-    chosen = list(tokens)
-    logprobs_2N = logits_2V.log_softmax(dim=-1)[:, chosen]
-    return AblatedScores(every, tuple(chosen), pieces_of(loaded, chosen), logits_2V[:, chosen], logprobs_2N)
+    return torch.cat([intact_1V, ablated_1V]).cpu()
+
+
+def _as_tuple(ablated: Ablated | Sequence[Ablated]) -> tuple[Ablated, ...]:
+    return tuple(ablated) if isinstance(ablated, Sequence) else (ablated,)
 
 
 def means_of(loaded: LoadedModel, reference: Sequence[str | Sequence[int]], sites: Sequence[str]) -> dict[str, Tensor]:
@@ -182,7 +211,7 @@ def _site(ablated: Ablated) -> str:
 
 def _change(model: Decoder, ablated: Ablated, means: dict[str, Tensor], count: int) -> tuple[Hookable, Change]:
     """Where the value is that is ablated, and its replacement."""
-    if isinstance(ablated, MaskedEdge):
+    if isinstance(ablated, MaskedEdge | MaskedKey):
         return _masked(model, ablated, count)
     check_mode(ablated.mode)
     if isinstance(ablated, AblatedUnit):
@@ -211,23 +240,41 @@ def _change(model: Decoder, ablated: Ablated, means: dict[str, Tensor], count: i
     return hook, change
 
 
-def _masked(model: Decoder, edge: MaskedEdge, count: int) -> tuple[Hookable, Change]:
-    attention = heads_of(model, edge.layer)
-    check_head(attention, edge.layer, edge.head)
+def _masked(model: Decoder, masked: MaskedEdge | MaskedKey, count: int) -> tuple[Hookable, Change]:
+    attention = heads_of(model, masked.layer)
+    check_head(attention, masked.layer, masked.head)
     window = attention.spec.window or count
+    if isinstance(masked, MaskedKey):
+        queries = _queries_of(masked, count, window)
+    else:
+        queries = slice(masked.query, masked.query + 1)
+        _check_edge(masked, count, window, windowed=bool(attention.spec.window))
+    group, member = divmod(masked.head, attention.spec.heads // attention.spec.groups)
+
+    def change(scores_BGMTS: Tensor) -> Tensor:
+        scores_BGMTS = scores_BGMTS.clone()
+        scores_BGMTS[:, group, member, queries, masked.key] = -torch.inf
+        return scores_BGMTS
+
+    return Hookable(attention.weights, "input"), change
+
+
+def _queries_of(masked: MaskedKey, count: int, window: int) -> slice:
+    """The tokens after a key that see it."""
+    if not 0 <= masked.key < count - 1 or window == 1:
+        raise UserError(
+            f"no later token sees token {masked.key} in layer {masked.layer}",
+            expected=f"a token below {count - 1}" if window > 1 else "a layer whose tokens see others",
+        )
+    return slice(masked.key + 1, min(count, masked.key + window))
+
+
+def _check_edge(edge: MaskedEdge, count: int, window: int, *, windowed: bool) -> None:
     if not 0 <= edge.query < count or not max(0, edge.query - window + 1) <= edge.key <= edge.query:
         raise UserError(
             f"token {edge.query} does not see token {edge.key} in layer {edge.layer}",
             expected=f"a token below {count}, and itself or one before it"
-            + (f", fewer than {window} away" if attention.spec.window else ""),
+            + (f", fewer than {window} away" if windowed else ""),
         )
     if min(edge.query + 1, window) == 1:
         raise UserError(f"token {edge.query} sees only itself, so that edge can't be masked")
-    group, member = divmod(edge.head, attention.spec.heads // attention.spec.groups)
-
-    def change(scores_BGMTS: Tensor) -> Tensor:
-        scores_BGMTS = scores_BGMTS.clone()
-        scores_BGMTS[:, group, member, edge.query, edge.key] = -torch.inf
-        return scores_BGMTS
-
-    return Hookable(attention.weights, "input"), change

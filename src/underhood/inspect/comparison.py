@@ -9,6 +9,7 @@ works through later ones; the second is the check of the first.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,8 @@ from underhood.inspect.trace import pieces_of
 from underhood.ui import notebook
 
 NATS_PER_BIT = math.log(2)
+STEPS = 4
+"""Of `find_changes`: layers joined, parts patched, weights swapped, tokens patched."""
 Shares = dict[str, float]
 """Shares of a change, by the names of parts."""
 
@@ -174,7 +177,13 @@ def compare(first: ModelRun, second: ModelRun) -> TraceComparison:
 
 @torch.no_grad()
 def find_changes(
-    first: ModelRun, second: ModelRun, *, position: int = -1, answer: int | None = None, other: int | None = None
+    first: ModelRun,
+    second: ModelRun,
+    *,
+    position: int = -1,
+    answer: int | None = None,
+    other: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ChangeRanking:
     """Ranks layers, parts and tokens by how much of the change between two runs they account for.
 
@@ -184,10 +193,16 @@ def find_changes(
 
     Args:
         first, second: with `stage_patching.SITES` of every layer traced.
+        progress: told how many of its `STEPS` are done.
 
     Raises:
         UserError: as for `compare`, the prompt has no such position, or the runs predict the same.
     """
+
+    def done(steps: int) -> None:
+        if progress is not None:
+            progress(steps, STEPS)
+
     first, second = aligned_runs(first, second, position)
     chosen = _gained_and_lost(first, second)
     ends = {"answer": chosen[0] if answer is None else answer, "other": chosen[1] if other is None else other}
@@ -197,10 +212,14 @@ def find_changes(
             f"no change to explain: both runs predict the same after token {len(second.trace.ids) - 1}",
             fix="Choose another position, or two other tokens",
         )
+    done(1)
     patched = patch_parts(first, second, **ends)
+    done(2)
     swapped = None if first.model is second.model else swap_weights(first, second, **ends)
+    done(3)
     direct = _direct_changes(first, second, joined.target - joined.source, **ends)
     by_token = patch_tokens(first, second, **ends)
+    done(STEPS)
     pieces = pieces_of(second.loaded, list(ends.values()))
     return ChangeRanking(
         position=len(second.trace.ids) - 1,

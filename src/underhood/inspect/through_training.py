@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from underhood.infer.published_model import is_published
 from underhood.infer.stages import find_stage, stages_of, steps_on_disk
 from underhood.inspect.trace import Trace, pieces_of, prompt_tokens, trace
 from underhood.models.gguf_reader import is_gguf
-from underhood.models.restore import spec_of
+from underhood.models.restore import restore, spec_of
 from underhood.text.chat import CHATML
 from underhood.ui import notebook
 
@@ -153,18 +153,43 @@ def checkpoint_models(
             if stages is None
             else "Leave out the stage, or build the run again: a build keeps snapshots",
         )
-    shared = load(saved[0].path)
+    loaded = load(saved[0].path)
     for done, model in enumerate(saved):
-        checkpoint = read_checkpoint(model.path)
-        if spec_of(checkpoint) != shared.spec:
-            shared = load(model.path)
-        else:
-            checkpoint.fill(shared.model, "model")
-        template = shared.template if shared.roles is not None else CHATML if checkpoint.state.get("chats") else None
-        facts: dict[str, Any] = {"path": model.path, "step": model.step, "template": template}
-        yield model, replace(shared, stage=model.stage, retrieval=checkpoint.state.get("retrieval"), **facts)
+        if done:
+            loaded = checkpoint_model(model, loaded, overwrite=True)
+        yield model, loaded
         if progress is not None:
             progress(done + 1, len(saved))
+
+
+def checkpoint_model(saved: SavedModel, like: LoadedModel, *, overwrite: bool = False) -> LoadedModel:
+    """The model of a checkpoint, with the tokenizer and template of another model of its run, which are not read again.
+
+    Args:
+        like: the other model.
+        overwrite: gives its module the new weights, if it has their shape; else the new model has its own.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged.
+    """
+    checkpoint = read_checkpoint(saved.path)
+    module = like.model
+    if spec_of(checkpoint) != like.spec:
+        return load(saved.path)
+    if overwrite:
+        checkpoint.fill(module, "model")
+    else:
+        module = restore(checkpoint)
+        module.requires_grad_(False)
+    return replace(
+        like,
+        model=module,
+        stage=saved.stage,
+        path=saved.path,
+        step=checkpoint.step,
+        template=like.template if like.roles is not None else CHATML if checkpoint.state.get("chats") else None,
+        retrieval=checkpoint.state.get("retrieval"),
+    )
 
 
 def through_training(

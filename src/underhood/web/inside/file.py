@@ -95,10 +95,11 @@ def render_file(
     fits = train_all(first, extras) if extras.trained else []
     for request in requests_trained(first, extras) if extras.trained else []:
         held.add(first, request)
-    for request in requests_of_all(first):
+    for request in [*requests_through(first), *requests_of_all(first)]:
         held.add(first, request)
     if against is not None:
-        held.add(first, ("patch", {"against": against}))
+        for direction in ({}, {"direction": "out"}):
+            held.add(first, ("patch", {"against": against} | direction))
         for request in requests_beside(models.subject(models.first, against)):
             held.add(models.subject(models.first, against), request)
     for id in models.choices:
@@ -158,6 +159,17 @@ def requests_first(subject: Subject) -> Iterator[Request]:
     yield "factors", {"count": max(2, min(FACTORS, last))}
     for layer in subject.attending:
         yield "row", {"layer": layer, "position": last}
+
+
+def requests_through(subject: Subject) -> Iterator[Request]:
+    """The training of the run that the subject is of, and the heads whose loss changes the last prediction most."""
+    last = len(subject.ids) - 1
+    if subject.choice.run is not None:
+        yield "training", {"position": last}
+        yield "training_induction", {}
+    for top in answer(subject, "ablation", {"position": last}).facts.get("largest", ()):
+        for what in ("zero", "mean"):
+            yield "cut", {"layer": top["layer"], "head": top["head"], "position": last, "what": what}
 
 
 def requests_of_all(subject: Subject) -> Iterator[Request]:

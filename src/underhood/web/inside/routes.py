@@ -78,7 +78,16 @@ def inside_router(models: InsideModels, prompt: str, *, places: bool = False) ->
 
 def start_facts(models: InsideModels, prompt: str) -> dict[str, Any]:
     """What a page begins with: the models to choose from, the first one, the prompt."""
-    listed = [{"id": choice.id, "stage": choice.stage, "step": choice.step} for choice in models.choices.values()]
+    runs = list(dict.fromkeys(choice.run for choice in models.choices.values() if choice.run is not None))
+    listed = [
+        {
+            "id": choice.id,
+            "stage": choice.stage,
+            "step": choice.step,
+            "run": None if choice.run is None else runs.index(choice.run),
+        }
+        for choice in models.choices.values()
+    ]
     return {"models": listed, "first": models.first, "prompt": prompt}
 
 

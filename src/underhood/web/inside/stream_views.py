@@ -10,7 +10,7 @@ from underhood.core.errors import UserError
 from underhood.inspect.checks import self_checks
 from underhood.inspect.contributions import contributions
 from underhood.inspect.lens import Lens, logit_lens, read_out
-from underhood.inspect.patching import patch_residual
+from underhood.inspect.patching import check_equal_lengths, patch_residual
 from underhood.inspect.trace import pieces_of
 from underhood.web.inside.packing import Payload, exact, half, whole
 from underhood.web.inside.subjects import Subject
@@ -88,16 +88,26 @@ def parts(subject: Subject, *, position: int, answer: str = "", other: str = "")
     return Payload(facts, {"values": exact(view.values)})
 
 
-def patch(subject: Subject, *, against: str, answer: str = "", other: str = "") -> Payload:
-    """Patches this prompt's residual stream with another prompt's, each layer and token by itself."""
-    source = subject.with_prompt(against)
-    ends = [likeliest(each, len(each.ids) - 1) for each in (source, subject)]
+def patch(subject: Subject, *, against: str, answer: str = "", other: str = "", direction: str = "in") -> Payload:
+    """Patches one prompt's residual stream with another prompt's, each layer and token by itself.
+
+    Args:
+        against: the other prompt, of as many tokens.
+        direction: "in" puts the other prompt's values into this one's run, "out" this one's into the other's. The
+            score is the same in both: that of the other prompt's answer minus that of this one's.
+    """
+    if direction not in ("in", "out"):
+        raise UserError(f"there is no direction {direction!r}", expected="in or out")
+    other_run = subject.with_prompt(against)
+    check_equal_lengths(len(other_run.ids), len(subject.ids))
+    ends = [likeliest(each, len(each.ids) - 1) for each in (other_run, subject)]
     first = token_named(subject, answer) if answer else ends[0]
     second = token_named(subject, other) if other else ends[1]
     if first == second:
         piece = pieces_of(subject.loaded, [first])[0]
         raise UserError(f"both prompts go on with {piece!r}", fix="Name two tokens whose scores are to be compared")
-    sweep = patch_residual(subject.loaded, source.trace, subject.trace, answer=first, other=second)
+    source_target = (other_run, subject) if direction == "in" else (subject, other_run)
+    sweep = patch_residual(subject.loaded, *(each.trace for each in source_target), answer=first, other=second)
     names = [token_facts(subject.loaded.tokenizer, id) for id in (first, second)]
     facts = {
         "source": sweep.source,
@@ -105,7 +115,7 @@ def patch(subject: Subject, *, against: str, answer: str = "", other: str = "") 
         "answer": names[0],
         "other": names[1],
         "pieces": list(sweep.pieces),
-        "source_pieces": list(source.trace.pieces),
+        "source_pieces": list(source_target[0].trace.pieces),
     }
     return Payload(facts, {"restored": exact(sweep.restored), "differences": exact(sweep.differences)})
 

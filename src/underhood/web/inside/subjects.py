@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from underhood.infer.fetch import fetch, model_title
 from underhood.infer.load import LoadedModel, load
 from underhood.infer.stages import find_stage, stages_of, steps_on_disk
 from underhood.inspect.sites import sites_of
+from underhood.inspect.through_training import SavedModel, checkpoint_model
 from underhood.inspect.trace import Trace, checked_position, prompt_tokens, trace
 from underhood.models.decoder import Decoder
 from underhood.web.inside.fits import Fits
@@ -38,6 +39,7 @@ class ModelChoice:
         stage: that it is of.
         step: of training; None for a model of others.
         path, wanted: what `load` takes.
+        run: the folder of the run that has it; None for a model of others.
     """
 
     id: str
@@ -45,6 +47,7 @@ class ModelChoice:
     step: int | None
     path: Path
     wanted: str | None = None
+    run: Path | None = None
 
 
 @dataclass(eq=False)
@@ -140,7 +143,7 @@ class InsideModels:
             title = model_title(other, fetch(other))
             for choice in model_choices(other, None):
                 id = title if choice.step is None else f"{title}:{choice.id}"
-                choices.setdefault(id, ModelChoice(id, choice.stage, choice.step, choice.path, choice.wanted))
+                choices.setdefault(id, replace(choice, id=id))
         models = cls(choices, first, chat)
         models.model(first)
         return models
@@ -154,7 +157,7 @@ class InsideModels:
             title = model_title(run, run)
             for choice in model_choices(run, None):
                 id = choice.id if choice.step is None or len(runs) == 1 else f"{title}:{choice.id}"
-                choices.setdefault(id, ModelChoice(id, choice.stage, choice.step, choice.path, choice.wanted))
+                choices.setdefault(id, replace(choice, id=id))
             first = first or next(reversed(choices))
         return cls(choices, first)
 
@@ -173,7 +176,19 @@ class InsideModels:
             raise UserError(f"there is no model {id!r} here", expected=" or ".join(self.choices))
         with self.lock:
             choice = self.choices[id]
-            return _kept(self._models, id, MODELS_KEPT, lambda: _decoder(load(choice.path, choice.wanted)))
+            return _kept(self._models, id, MODELS_KEPT, lambda: _decoder(self._opened(choice)))
+
+    def _opened(self, choice: ModelChoice) -> LoadedModel:
+        """A model; where another of its run is open, only the weights are read."""
+        like = next((model for model in self._models.values() if model.run == choice.run), None)
+        if like is None or choice.run is None or choice.step is None:
+            return load(choice.path, choice.wanted)
+        path = choice.path if choice.wanted is None else find_stage(choice.run, choice.wanted)[1]  # it may be newer
+        return checkpoint_model(SavedModel(choice.stage, choice.step, path), like)
+
+    def of_run(self, run: Path) -> list[ModelChoice]:
+        """All checkpoints of a run, in order of training."""
+        return [choice for choice in self.choices.values() if choice.run == run]
 
     def subject(self, id: str, prompt: str) -> Subject:
         """A model with a prompt."""
@@ -203,7 +218,7 @@ def model_choices(name: str | Path, stage: str | None) -> list[ModelChoice]:
         for step, path in steps:
             last = step == steps[-1][0]
             id = each if last else f"{each}@{step}"
-            choices.append(ModelChoice(id, each, step, folder if last else path, each if last else None))
+            choices.append(ModelChoice(id, each, step, folder if last else path, each if last else None, folder))
     return choices
 
 

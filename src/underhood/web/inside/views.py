@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from underhood.core.errors import UserError, nearest
 from underhood.web.inside import (
+    ablation_views,
     attention_views,
     comparison_views,
     explanation_views,
@@ -17,6 +18,7 @@ from underhood.web.inside import (
     representation_views,
     stream_views,
     token_views,
+    training_views,
 )
 from underhood.web.inside.packing import Payload
 from underhood.web.inside.subjects import Subject
@@ -38,7 +40,8 @@ VIEWS: Mapping[str, Callable[..., Payload]] = {
     "why": attention_views.why,
     "experts": attention_views.experts,
     "attribution": explanation_views.attribution,
-    "ablation": explanation_views.ablation,
+    "ablation": ablation_views.ablation,
+    "cut": ablation_views.cut,
     "difference": comparison_views.difference,
     "ranks": representation_views.ranks,
     "factors": representation_views.factors,
@@ -51,6 +54,8 @@ VIEWS: Mapping[str, Callable[..., Payload]] = {
     "feature": fitted_views.feature,
     "steering": fitted_views.steering,
     "probes": fitted_views.probes,
+    "training": training_views.training,
+    "training_induction": training_views.training_induction,
     "operations": operation_views.operations,
     "operation": operation_views.operation,
 }

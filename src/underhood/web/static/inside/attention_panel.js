@@ -4,6 +4,7 @@
 import { h } from "../dom.js";
 import { chance, decimal } from "../numbers.js";
 import { magnitude, onTheme } from "./colours.js";
+import { cutView } from "./cut.js";
 import { heatMap } from "./heat.js";
 import { pick } from "./payload.js";
 import { select, selected } from "./selection.js";
@@ -18,9 +19,9 @@ export const noAttention = (overview) => (attends(overview) ? null : `No layer o
 export const attentionPanel = {
   id: "attention",
   title: "Attention",
-  words: "Where the heads look. First all heads, each by a number of its pattern over the prompt; then the patterns of the selected layer; then one head, row by row: what each token takes from those before it.",
+  words: "Where the heads look. First all heads, each by a number of its pattern over the prompt; then the patterns of the selected layer; then one head, row by row: what each token takes from those before it; click a weight, and see why it is there and what the prediction would be without it.",
   lacks: noAttention,
-  needs: ["token", "layer", "head", "key", "model"],
+  needs: ["token", "layer", "head", "key", "cut", "measured", "words", "model"],
   open({ source, subject, overview, line }) {
     const { layers, tokens, heads, mixers, windows } = overview();
     const most = Math.max(...heads);
@@ -30,7 +31,7 @@ export const attentionPanel = {
     const value = (layer, head) => pick(measures, layer, head)[measure];
     const top = () => (measure === 3 ? tokens.length : 1);
     const grid = heatMap({
-      name: "Heads", rows: layers, columns: most, width: 22, height: 16, fit: true, widest: 44, most: 330, head: 40, top: 24,
+      name: "Heads", rows: layers, columns: most, width: 22, height: 16, fit: true, widest: 44, most: 540, head: 40, top: 24,
       rowName: (row) => String(layers - 1 - row), columnName: String,
       paint: (row, column) => (measures && column < heads[layers - 1 - row] ? magnitude(value(layers - 1 - row, column) / top()) : null),
       read: (row, column) => `Layer ${layers - 1 - row}, head ${column}: ${measures && heads[layers - 1 - row] ? MEASURES.map(([words], number) => `${decimal(pick(measures, layers - 1 - row, column)[number], 2)} ${words}`).join(", ") : "no attention"}`,
@@ -51,7 +52,8 @@ export const attentionPanel = {
     });
     const title = h("h3", { class: "below" });
     const why = whyView({ source, subject, overview });
-    const element = h("div", {}, h("div", { class: "two-sides" }, h("div", {}, choice, grid.element), h("div", {}, small.element)), title, map.element, why.element);
+    const cut = cutView({ source, subject, overview });
+    const element = h("div", {}, h("div", { class: "two-sides" }, h("div", {}, choice, grid.element), h("div", {}, small.element)), title, map.element, why.element, cut.element);
 
     async function update(current) {
       const now = subject();
@@ -61,11 +63,11 @@ export const attentionPanel = {
       grid.update();
       if (!heads[layer]) {
         title.textContent = `Layer ${layer} does not attend: its mixer is ${mixers[layer]}.`;
-        [map.element, why.element, small.element].forEach((each) => (each.hidden = true));
+        [map.element, why.element, cut.element, small.element].forEach((each) => (each.hidden = true));
         line.colour(null);
         return;
       }
-      [map.element, why.element, small.element].forEach((each) => (each.hidden = false));
+      [map.element, why.element, cut.element, small.element].forEach((each) => (each.hidden = false));
       const at = Math.min(head, heads[layer] - 1);
       const { arrays: { weights }, facts: { factor } } = await source.view(now, "patterns", { layer });
       if (!current()) return;
@@ -75,7 +77,8 @@ export const attentionPanel = {
       title.textContent = `Layer ${layer}, head ${at}${windows[layer] ? `, which looks at the last ${windows[layer]} tokens` : ""}`;
       map.update();
       line.colour(await rowOf(now, layer, at, token));
-      await why.update(current, at);
+      const key = await why.update(current, at);
+      if (current()) await cut.update(current, at, key);
     }
 
     // The exact weights of the selected token; a file has them for some tokens, and those of the picture for all.

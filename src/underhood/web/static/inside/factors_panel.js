@@ -41,7 +41,7 @@ export const factorsPanel = {
     function show() {
       chosen = Math.min(chosen, view.facts.agreement.length - 1);
       map.update({ rows: view.facts.agreement.length });
-      told.textContent = `Factor ${chosen} is strongest at ${view.facts.tokens[chosen].map(([at, strength]) => `${tokens[at].shown} ${decimal(strength, 2)}`).join(", ")}; its largest units: ${view.facts.units[chosen].map(([layer, unit]) => `layer ${layer} unit ${unit}`).join(", ")}. All together account for ${percent(view.facts.explained)} of the units' sum of squares.`;
+      told.textContent = `Factor ${chosen} is strongest at ${view.facts.tokens[chosen].filter(([, strength], number) => !number || strength >= 0.005).map(([at, strength]) => `${tokens[at].shown} ${decimal(strength, 2)}`).join(", ")}; its largest units: ${view.facts.units[chosen].map(([layer, unit]) => `layer ${layer} unit ${unit}`).join(", ")}. All together account for ${percent(view.facts.explained)} of the units' sum of squares.`;
     }
 
     update = async (current) => {

@@ -6,6 +6,8 @@ import { onTheme } from "./colours.js";
 
 const TEXT_ROOM = 30;
 const FLAT = 44; // wide enough for a token's name
+const NAMES_MEASURED = 64; // columns whose names decide whether all fit in flat
+const LINE = 14; // height of a name
 
 // options: { name, rows, columns, rowName(r), columnName(c), paint(r, c) → { fill, ink }, text(r, c), read(r, c),
 // selected() → { row, column }, onPick(row, column), width, height, most, head, top }
@@ -21,6 +23,7 @@ export function heatMap(options) {
   let over = null;
   let cell = width;
   let top = options.top ?? 60; // room for the names of columns: less where they fit in flat
+  let flat = false;
   let ready = false;
 
   const here = () => ({ row: 0, column: 0, ...Object.fromEntries(Object.entries(selected()).filter(([, at]) => at !== undefined)) });
@@ -37,7 +40,9 @@ export function heatMap(options) {
     const room = box.clientWidth;
     cell = options.fit ? Math.max(width, Math.floor((room - head) / Math.max(columns, 1))) : width;
     if (options.fit) cell = Math.min(cell, options.widest ?? 96);
-    top = Math.min(options.top ?? 60, cell > FLAT ? 24 : Infinity);
+    const pen = canvas.getContext("2d");
+    flat = cell > FLAT || namesFit(pen);
+    top = Math.min(options.top ?? 60, flat ? 24 : Infinity);
     const fullWidth = head + columns * cell;
     const fullHeight = top + rows * height;
     sizer.style.width = `${fullWidth}px`;
@@ -49,10 +54,16 @@ export function heatMap(options) {
     canvas.height = Math.round(high * ratio);
     canvas.style.width = `${wide}px`;
     canvas.style.height = `${high}px`;
-    const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
     paintAll(pen, wide, high);
     ready = true;
+  }
+
+  // Whether every column has room for its name in flat, as numbers of heads mostly do.
+  function namesFit(pen) {
+    if (columns > NAMES_MEASURED) return false;
+    pen.font = `bold 12px ${getComputedStyle(box).getPropertyValue("--mono")}`;
+    return Array.from({ length: columns }, (_, column) => pen.measureText(columnName(column)).width).every((wide) => wide <= cell - 3);
   }
 
   function paintAll(pen, wide, high) {
@@ -95,13 +106,13 @@ export function heatMap(options) {
     pen.fillRect(0, 0, wide, top);
     pen.fillRect(0, 0, head, high);
     pen.textAlign = "right";
-    const everyRow = Math.max(1, Math.ceil(14 / height));
+    const everyRow = Math.max(1, Math.ceil(LINE / height));
     pen.save();
     pen.beginPath();
     pen.rect(0, top, head, high - top);
     pen.clip();
     for (let each = firstRow; each < lastRow; each++) {
-      if (each % everyRow && each !== row) continue;
+      if (hidden(each, row, everyRow, height)) continue;
       pen.fillStyle = each === row ? ink : soft;
       pen.font = `${each === row ? "bold " : ""}12px ${mono}`;
       pen.fillText(fitted(pen, rowName(each), head - 8), head - 6, top + each * height - above + height / 2);
@@ -111,10 +122,9 @@ export function heatMap(options) {
     pen.beginPath();
     pen.rect(head, 0, wide - head, top);
     pen.clip();
-    const everyColumn = Math.max(1, Math.ceil(14 / cell));
-    const flat = cell > FLAT;
+    const everyColumn = Math.max(1, Math.ceil(LINE / cell));
     for (let each = firstColumn; each < lastColumn; each++) {
-      if (each % everyColumn && each !== column) continue;
+      if (hidden(each, column, everyColumn, flat ? LINE : cell)) continue;
       pen.fillStyle = each === column ? ink : soft;
       pen.font = `${each === column ? "bold " : ""}12px ${mono}`;
       const middle = head + each * cell - left + cell / 2;
@@ -191,6 +201,9 @@ export function heatMap(options) {
 
   return { element, update };
 }
+
+// Whether a name is left out: one of those between, or one that the selected one's would cover.
+const hidden = (at, chosen, every, size) => at !== chosen && (at % every !== 0 || Math.abs(at - chosen) * size < LINE);
 
 // A text that fits into a width, with … where it was cut.
 function fitted(pen, words, room) {

@@ -8,7 +8,7 @@ import { heatMap } from "./heat.js";
 import { pick } from "./payload.js";
 import { select, selected } from "./selection.js";
 
-const KINDS = [["induction", "after the earlier occurrence"], ["previous", "the token before"], ["duplicate", "the earlier occurrence"]];
+const KINDS = [["induction", "the token after the earlier occurrence"], ["previous", "the token before"], ["duplicate", "the earlier occurrence"]];
 
 export const inductionPanel = {
   id: "induction",
@@ -23,7 +23,7 @@ export const inductionPanel = {
     const layerOf = (row) => view.facts.layers[view.facts.layers.length - 1 - row];
     const score = (row, column) => pick(scores(), view.facts.layers.length - 1 - row)[column];
     const map = heatMap({
-      name: "Induction scores by head", rows: 0, columns: 0, width: 22, height: 16, fit: true, widest: 56, most: 420, head: 40, top: 24,
+      name: "Induction scores by head", rows: 0, columns: 0, width: 22, height: 16, fit: true, widest: 56, most: 540, head: 40, top: 24,
       rowName: (row) => String(layerOf(row)), columnName: String,
       paint: (row, column) => (view ? magnitude(score(row, column)) : null),
       read: (row, column) => (view ? `Layer ${layerOf(row)}, head ${column}: ${decimal(score(row, column), 3)} on ${KINDS[kind][1]}` : ""),

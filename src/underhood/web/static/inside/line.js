@@ -3,20 +3,26 @@
 import { h, s } from "../dom.js";
 import { decimal, whole } from "../numbers.js";
 
+const LETTER = 7; // pixels of a label's letter
+const LINE = 15; // and of its height
+
 export function lineChart(title, unit) {
   const read = h("p", { class: "read" });
   const area = h("div", { class: "area", role: "slider", tabindex: "0", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-label": title });
   const [yAxis, xAxis] = ["y", "x"].map((name) => h("div", { class: name, "aria-hidden": "true" }));
-  const element = h("figure", { class: "curve plain chart" }, read, h("div", { class: "plot" }, yAxis, area, h("div", { class: "end" }), xAxis));
+  const end = h("div", { class: "end", "aria-hidden": "true" });
+  const element = h("figure", { class: "curve plain chart" }, read, h("div", { class: "plot" }, yAxis, area, end, xAxis));
   let settings = {};
   let values = [];
+  let given = [];
   let at = 0;
+  let width = 0;
   const cursor = h("div", { class: "cursor" });
   const dot = h("div", { class: "dot" });
 
-  // `values`: numbers, or several series of them; settings: { log, inverted, name(i), read(i), at, onPick(i), marks, names }
-  function update(given, options) {
-    settings = options;
+  // `values`: numbers, or several series of them; settings: { log, inverted, name(i), read(i), at, onPick(i), names: at the ends of the lines }
+  function update(numbers, options) {
+    [given, settings, width] = [numbers, options, area.clientWidth];
     const series = Array.isArray(given[0]) ? given : [given];
     values = series[0];
     const flat = series.flat().filter(Number.isFinite);
@@ -34,17 +40,19 @@ export function lineChart(title, unit) {
     area.replaceChildren(
       s("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" },
         series.map((line, index) => s("path", { class: `line series-${index}`, d: path(line) }))),
-      ...(options.names ?? []).map((words, index) => {
-        const at = clearest(series, index, up);
-        return words && h("span", { class: `label series-label series-${index}`, style: { top: `calc(${up(series[index][at])}% - 0.6rem)`, right: `${Math.min(100 - left(at), 80)}%` } }, words);
-      }).filter(Boolean),
       cursor, dot);
+    const names = options.names ?? [];
+    element.classList.toggle("named", names.some(Boolean));
+    const heights = apart(series.map((line) => up(line.findLast(Number.isFinite) ?? low)), (100 * LINE) / (area.clientHeight || 144));
+    end.replaceChildren(...names.map((words, index) => words && h("span", { class: `name series-${index}`, title: words, style: { top: `${heights[index]}%` } }, words)).filter(Boolean));
     const ticks = low === high ? [low] : options.log ? powers(low, high) : [low, (low + high) / 2, high];
     const word = (value) => (Math.abs(value) >= 100 || Number.isInteger(value) ? whole(value) : decimal(value, 2));
     yAxis.replaceChildren(...ticks.map((value) => h("span", { style: { top: `${up(value)}%` } }, word(value))));
-    const every = Math.max(1, Math.ceil(values.length / 8));
-    xAxis.replaceChildren(...values.map((_, index) => index).filter((index) => index % every === 0 || index === values.length - 1)
-      .filter((index, number, all) => number === all.length - 1 || all.at(-1) - index >= every / 2 || index === all.at(-1))
+    const longest = Math.max(...values.map((_, index) => options.name(index).length));
+    const most = Math.max(2, Math.min(9, Math.floor((width || 280) / (LETTER * longest + 14))));
+    const every = Math.max(1, Math.ceil((values.length - 1) / (most - 1)));
+    const last = values.length - 1;
+    xAxis.replaceChildren(...values.map((_, index) => index).filter((index) => index === last || (index % every === 0 && last - index >= every))
       .map((index) => h("span", { style: { left: `${left(index)}%` } }, options.name(index))), h("span", { class: "what" }, unit));
     settings.place = (index) => [left(index), up(values[index])];
     area.setAttribute("aria-valuemax", values.length - 1);
@@ -77,13 +85,19 @@ export function lineChart(title, unit) {
     show(at + moves[event.key]);
     settings.onPick?.(at);
   });
+  new ResizeObserver(() => given.length && area.clientWidth !== width && update(given, settings)).observe(area);
   return { element, update };
 }
 
-// Where a series is farthest from the others: its name is read best there.
-function clearest(series, own, up) {
-  const gap = (index) => Math.min(...series.filter((_, other) => other !== own).map((line) => Math.abs(up(line[index]) - up(series[own][index]))));
-  return series[own].reduce((best, _, index) => (gap(index) >= gap(best) ? index : best), 0);
+// Heights of names at the ends of lines, in percent, moved so that none covers another.
+function apart(heights, gap) {
+  const order = heights.map((_, index) => index).sort((one, other) => heights[one] - heights[other]);
+  const moved = [...heights];
+  order.forEach((index, number) => {
+    if (number) moved[index] = Math.max(moved[index], moved[order[number - 1]] + gap);
+  });
+  const over = Math.max(0, moved[order.at(-1)] - 100);
+  return moved.map((height) => height - over);
 }
 
 // Powers of ten between two numbers, with the ends where there are none.

@@ -11,7 +11,7 @@ import { select, selected } from "./selection.js";
 export const pathsPanel = {
   id: "paths",
   title: "Paths through the layers",
-  words: "Left: every token's residual stream in the plane of the two principal components, normalised as the final norm does; the selected token's path is drawn strong, its start open, its end full. Right: how alike the streams before any two layers are (linear CKA over the prompt's tokens).",
+  words: "Every token's residual stream in the plane of the two principal components, normalised as the final norm does; the selected token's path is drawn strong, its start open, its end full. Beside it: how alike the streams before any two layers are (linear CKA over the prompt's tokens).",
   needs: ["token", "layer", "model"],
   open({ source, subject, overview }) {
     const { layers, tokens } = overview();

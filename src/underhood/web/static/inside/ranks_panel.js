@@ -31,7 +31,7 @@ export const ranksPanel = {
       chart.update(series, { log: true, inverted: true, low: 1, name, names: facts.pieces.length > 1 ? facts.pieces : [], at: selected().layer,
         read: (layer) => `layer ${name(layer)}: ${facts.pieces.map((piece, word) => `${piece} ${whole(series[word][layer])} (${chance(pick(arrays.probabilities, layer)[word])})`).join(", ")}`,
         onPick: (layer) => select({ layer: Math.min(layer, layers - 1) }) });
-      told.textContent = facts.pieces.map((piece, word) => `${piece}: ${facts.settled[word] === null ? "never settles on top" : `on top from layer ${name(facts.settled[word])} on`}`).join("; ");
+      told.textContent = facts.pieces.map((piece, word) => `${piece}: ${facts.settled[word] === null ? "never settles on top" : facts.settled[word] === layers ? "on top only at the end" : `on top from layer ${name(facts.settled[word])} on`}`).join("; ");
     }
 
     return { element, update };

@@ -1,7 +1,7 @@
 // The one selection that all panels share, kept in the address: a link shows what its sender saw.
 
 const NUMBERS = ["token", "layer", "head", "key"];
-const TEXTS = ["model", "beside", "against", "operation", "answer", "other", "words", "extra", "feature", "toward", "away", "strength", "task"];
+const TEXTS = ["model", "beside", "against", "operation", "answer", "other", "words", "extra", "feature", "toward", "away", "strength", "task", "cut", "measured", "direction"];
 const listeners = new Set();
 let bounds = { token: 1, layer: 1, head: 1, key: 1 };
 let now = {};

@@ -35,7 +35,7 @@ export const walkPanel = {
     let view = null;
     let scale = 1;
     const map = heatMap({
-      name: "Values", rows: 0, columns: 0, width: 1, height: 14, fit: true, widest: 24, most: 380, head: 84, top: 30,
+      name: "Values", rows: 0, columns: 0, width: 2, height: 14, fit: true, widest: 24, most: 380, head: 84, top: 44,
       rowName: (row) => tokens[values.shape[0] === 1 ? selected().token : row].shown,
       columnName: (column) => String(column * view.facts.columns_per_cell),
       paint: (row, column) => (values ? signed(pick(values, row)[column] / scale) : null),
