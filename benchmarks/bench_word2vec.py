@@ -30,7 +30,7 @@ KINDS = {
 }
 """Architecture, random words, and the least ratio to gensim's speed that is promised."""
 
-PLANTED, EPOCHS = 2_500, 4
+PLANTED, EPOCHS = 5_000, 4
 """Sentences and epochs so few that not every question is answered, or there would be nothing to compare."""
 
 QUALITY_MARGIN = 0.02

@@ -115,7 +115,9 @@ class _Training:
         self.ids_N, self.starts_S = vocabulary.encode(sentences)
         self.words = spec.epochs * len(self.ids_N)
         rng = np.random.default_rng(spec.seed)
-        self.in_VD = ((rng.random((size, spec.width), dtype=np.float32) - 0.5) / spec.width).astype(np.float32)
+        # Within ±1 / width, as gensim has it; word2vec.c's half of that learns as well, but from small texts later.
+        uniform_VD = rng.random((size, spec.width), dtype=np.float32)
+        self.in_VD = ((2 * uniform_VD - 1) / spec.width).astype(np.float32)
         self.out_VD = np.zeros((size, spec.width), dtype=np.float32)
         keep_V = (vocabulary.keep_probabilities(spec.sample) * 2.0**32).astype(np.uint64)
         chance_V, alias_V = alias_table(vocabulary.counts_V**UNIGRAM_POWER)
