@@ -82,7 +82,7 @@ def _features(loaded: LoadedModel, args: ViewOptions) -> View:
         print_heading(out, recorded, args.position)
         out.print(
             f"{len(autoencoder.decoder):,} features of {autoencoder.site} explain {explained:.0%} of its variance. "
-            f"With them in its stead the loss is {losses.spliced:.2f} instead of {losses.plain:.2f} nats "
+            f"With them in place of its values the loss is {losses.spliced:.2f}, not {losses.plain:.2f} nats "
             f"({losses.zeroed:.2f} with nothing)."
         )
         for size, feature in zip(sizes, examples, strict=True):

@@ -100,7 +100,7 @@ class Subject:
         """A position in the prompt, counted from the beginning.
 
         Raises:
-            UserError: the prompt has none such.
+            UserError: the prompt has no such position.
         """
         return checked_position(position, len(self.ids))
 

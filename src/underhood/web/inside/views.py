@@ -93,7 +93,8 @@ def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if name not in VIEWS:
         near = nearest(name, [*VIEWS])
-        raise UserError(f"there is no view {name!r}", fix=f"Did you mean {near}?" if near else "")
+        fix = f"Did you mean {near}?" if near else ""
+        raise UserError(f"the page has no view {name!r}", expected=", ".join(VIEWS), fix=fix)
     function = VIEWS[name]
     known = {key: each for key, each in inspect.signature(function).parameters.items() if key != "subject"}
     types = get_type_hints(function)
