@@ -119,7 +119,7 @@ def scored_tokens(loaded: LoadedModel, args: ViewOptions, recorded: Trace, posit
     answer = token_id(loaded, args.answer, "--answer") if args.answer else likeliest_token(loaded, recorded, position)
     other = token_id(loaded, args.other, "--other") if args.other else None
     if answer == other:
-        named = "as --answer" if args.answer else "as the likeliest one, which --answer stands for if left out"
+        named = "as --answer" if args.answer else "as the likeliest one, which is followed without --answer"
         raise UserError(f"--other is the same token {named}", expected="another one, to compare with")
     return answer, other
 
