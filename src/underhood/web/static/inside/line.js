@@ -91,7 +91,7 @@ export function lineChart(title, unit) {
 
 // Heights of names at the ends of lines, in percent, moved so that none covers another.
 function apart(heights, gap) {
-  const order = heights.map((_, index) => index).sort((one, other) => heights[one] - heights[other]);
+  const order = heights.map((_, index) => index).sort((first, second) => heights[first] - heights[second]);
   const moved = [...heights];
   order.forEach((index, number) => {
     if (number) moved[index] = Math.max(moved[index], moved[order[number - 1]] + gap);
