@@ -75,7 +75,7 @@ export function cutView({ source, subject, overview }) {
     const [before, later] = [pick(logprobs, 0), pick(logprobs, 1)];
     rows.replaceChildren(...facts.tokens.map(({ shown }, at) => {
       const change = later[at] - before[at];
-      const sign = change > 0 ? "+" : "";
+      const sign = change >= 0.005 ? "+" : "";
       return h("tr", {}, h("th", { scope: "row", class: "plain-head" }, h("code", {}, shown), at < facts.chosen ? h("small", {}, " chosen") : ""),
         [before, later].map((each) => h("td", { class: "number" }, decimal(each[at], 2), h("small", {}, ` ${chance(Math.exp(each[at]))}`))),
         h("td", { class: `number ${change < -0.005 ? "fell" : change > 0.005 ? "rose" : ""}` }, sign + decimal(change, 2)));
