@@ -1,5 +1,5 @@
-"""What a reader does to a model by click on the page: heads, weights and keys taken away, patches turned round, the
-checkpoints scrubbed; in a browser, beside what Python says.
+"""Interventions by click on the page, in a browser: heads, weights and keys taken away, patches turned round, the
+checkpoints scrubbed, beside what Python says.
 """
 
 from __future__ import annotations

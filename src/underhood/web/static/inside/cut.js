@@ -1,5 +1,5 @@
-// What the prediction would be without a head, without one weight of it, or if the head could not see a token: the
-// log-probabilities of the likeliest and of chosen next tokens, before and after.
+// Ablation of a head, of a weight, or of a token that the head sees: the log-probabilities of the likeliest and of chosen
+// next tokens, before and after.
 
 import { h } from "../dom.js";
 import { chance, decimal } from "../numbers.js";

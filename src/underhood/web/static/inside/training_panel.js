@@ -40,17 +40,17 @@ export const trainingPanel = {
       }
       [slider.max, slider.value, name.textContent] = [shown.length - 1, index, own.model];
       if (!sureTitle.textContent) told.textContent = `Reading ${whole(shown.length)} checkpoints…`;
-      // All checkpoints have the same curves, so they are asked for as one subject's.
-      const asked = { model: (shown.find(({ id }) => id === source.start.first) ?? shown.at(-1)).id, prompt: own.prompt };
-      await showToken(current, asked);
+      // All checkpoints have the same curves, so they are requested as those of one subject.
+      const ofRun = { model: (shown.find(({ id }) => id === source.start.first) ?? shown.at(-1)).id, prompt: own.prompt };
+      await showToken(current, ofRun);
       if (!current()) return;
       told.textContent = `${whole(shown.length)} checkpoints of this run, in the order of training.`;
-      await showHeads(current, asked);
+      await showHeads(current, ofRun);
     }
 
-    async function showToken(current, asked) {
+    async function showToken(current, ofRun) {
       const { token, layer } = selected();
-      const view = await historyOf(asked, token);
+      const view = await historyOf(ofRun, token);
       if (!current()) return;
       const { facts, arrays } = view;
       const row = facts.ids.map((_, at) => at);
@@ -65,19 +65,19 @@ export const trainingPanel = {
     }
 
     // A file has the lens of one token, and the probabilities of all.
-    async function historyOf(asked, token) {
+    async function historyOf(ofRun, token) {
       try {
-        return await source.view(asked, "training", { position: token });
+        return await source.view(ofRun, "training", { position: token });
       } catch (error) {
         if (!(error instanceof NotHere)) throw error;
-        const { tokens } = (await source.view(asked, "overview")).facts;
-        return source.view(asked, "training", { position: tokens.length - 1 });
+        const { tokens } = (await source.view(ofRun, "overview")).facts;
+        return source.view(ofRun, "training", { position: tokens.length - 1 });
       }
     }
 
-    async function showHeads(current, asked) {
+    async function showHeads(current, ofRun) {
       try {
-        const { facts, arrays } = await source.view(asked, "training_induction", {}, { later: true });
+        const { facts, arrays } = await source.view(ofRun, "training_induction", {}, { later: true });
         if (!current()) return;
         const { layer, head } = selected();
         const [[topLayer, topHead]] = facts.strongest;
