@@ -199,12 +199,10 @@ def test_patching_turns_round(
 def test_checkpoints_are_read_once_and_scrubbed(browser: Browser, served: Inside, tiny_run: Path):
     history = through_training(tiny_run, PROMPT, induction_view())
     ids = list(served.models.choices)
-    requests: list[dict[str, Any]] = []
+    posted: list[dict[str, Any]] = []
     with Visit(browser, served.url, "/inside") as visit:
         page = visit.page
-        page.on(
-            "request", lambda request: requests.append(json.loads(request.post_data)) if request.post_data else None
-        )
+        page.on("request", lambda request: posted.append(json.loads(request.post_data)) if request.post_data else None)
         section = panel(page, "training")
         [[layer, head, _]] = history.values[-1].strongest(count=1)
         curve = section.locator(".area").nth(1)
@@ -221,7 +219,7 @@ def test_checkpoints_are_read_once_and_scrubbed(browser: Browser, served: Inside
             shown = numbers(words.partition(f"head {head} ")[2])
             assert shown[0] == pytest.approx(float(expected.induction[row, head]), abs=0.006)
             assert shown[-1] == pytest.approx(expected.first_loss - expected.second_loss, abs=0.006)
-        own = [each["view"] for each in requests if each.get("view", "").startswith("training")]
+        own = [each["view"] for each in posted if each.get("view", "").startswith("training")]
         assert sorted(own) == ["training", "training_induction"]
         assert visit.quiet, (visit.complaints, visit.foreign)
 
