@@ -20,6 +20,7 @@ export const steeringPanel = {
     const { layers, tokens } = overview();
     const given = source.start.steering ?? {};
     let cosine = null;
+    let largest = 1;
     const fields = [["toward", "Text to lead toward"], ["away", "Text to lead away from"]].map(([name, label]) => h("input", { type: "text", name, "aria-label": label, placeholder: label, autocomplete: "off" }));
     const middle = h("button", { type: "button", class: "quiet", onclick: () => select({ layer: Math.floor(layers / 2) }) }, `Go to layer ${Math.floor(layers / 2)}, the middle`);
     const form = h("form", { class: "fields", onsubmit: (event) => {
@@ -33,14 +34,15 @@ export const steeringPanel = {
     const map = heatMap({
       name: "Cosine with the vector by layer and token", rows: layers + 1, columns: tokens.length, width: 14, height: 14, fit: true, widest: 128, most: 560, head: 40, top: 84,
       rowName: (row) => (row === 0 ? "end" : String(layers - row)), columnName: (column) => tokens[column].shown,
-      paint: (row, column) => (cosine ? signed(pick(cosine, layers - row)[column]) : null),
+      paint: (row, column) => (cosine ? signed(pick(cosine, layers - row)[column] / largest) : null),
       read: (row, column) => (cosine ? `Layer ${row === 0 ? "end" : layers - row}, ${tokens[column].shown} (${column}): cosine ${decimal(pick(cosine, layers - row)[column], 2)}` : ""),
       selected: () => ({ row: layers - selected().layer, column: selected().token }),
       onPick: (row, column) => select({ token: column, layer: Math.min(layers - row, layers - 1) }),
     });
+    const note = h("p", { class: "small soft" });
     const shown = h("div", { hidden: true }, h("label", { class: "slider scrubber" }, h("span", {}, "Strength"), slider, output), told,
       h("div", { class: "two-sides continuations" }, texts.map(({ name, text }) => h("div", {}, h("h3", {}, name), text))),
-      h("h3", { class: "below" }, "Where the prompt points that way"), h("p", { class: "small soft" }, "The cosine between the vector and each token's residual stream: blue points toward the first text, orange toward the second."), map.element);
+      h("h3", { class: "below" }, "Where the prompt points that way"), note, map.element);
     const element = h("div", {}, source.live ? form : null, shown);
 
     async function update(current) {
@@ -60,6 +62,8 @@ export const steeringPanel = {
       });
       if (!current()) return;
       ({ cosine } = arrays);
+      largest = Math.max(...cosine.data.map(Math.abs)) || 1;
+      note.textContent = `The cosine between the vector and each token's residual stream: blue points toward the first text, orange toward the second; the strongest colour is ${decimal(largest, 2)}.`;
       told.textContent = `Toward “${toward}”, away from “${away}”: a vector of length ${decimal(facts.norm, 1)} before layer ${layer}, where a token's stream has length ${decimal(facts.stream_norm, 1)}.`;
       const shared = sharedStart(facts.plain, facts.steered);
       texts[0].text.replaceChildren(written(facts.plain));
