@@ -163,7 +163,7 @@ def train_everything(subject: Subject, folder: Path) -> None:
     """Trains what the page trains, on a text of the characters that the model knows."""
     assert subject.others is not None
     text = folder / "text.txt"
-    draws = torch.randint(5, 16, (1_500,), generator=torch.Generator().manual_seed(0)).tolist()
+    draws = torch.randint(5, 16, (4_000,), generator=torch.Generator().manual_seed(0)).tolist()
     text.write_text("".join(chr(0x100 + id) for id in draws), encoding="utf-8")
     subject.others.fits.text = str(text)
     for kind, variant in (("tuned", ""), ("features", "1"), ("probes", "previous")):
