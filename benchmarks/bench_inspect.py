@@ -3,7 +3,8 @@
 The model has random weights; both sides have the same. A prompt of 128 tokens, float32. Times are ratios to a plain
 forward pass of ours (all scores, no hooks) or to the peer's time for the same thing:
 
-- lens: the five likeliest tokens of every residual stream, after the last token and after all;
+- lens: the five likeliest tokens of every residual stream, after the last token and after all; what it takes of memory
+  is the peak of a process that makes it minus that of a process that only makes the forward pass;
 - trace: the prompt's residual streams;
 - patch sweep: every residual stream and token by itself, the score of two tokens;
 - integrated gradients: 32 steps, of the embeddings;
@@ -15,7 +16,8 @@ forward pass of ours (all scores, no hooks) or to the peer's time for the same t
 
 from __future__ import annotations
 
-import resource
+import ctypes
+import gc
 import subprocess
 import sys
 import tempfile
@@ -89,14 +91,17 @@ class Options:
     """A model of two layers and one round: does it run at all."""
 
     memory_of: Path | None = None
-    """Only measures what the lens of all positions takes, with the model in this folder; a process of its own."""
+    """Only measures the peak memory of a forward pass with the model in this folder; a process of its own."""
+
+    with_lens: bool = False
+    """With memory_of: the lens of all positions follows the forward pass."""
 
 
 def main() -> None:
     options = options_from_command_line(Options)
     torch.set_num_threads(options.threads)
     if options.memory_of is not None:
-        print(extra_megabytes(opened(options.memory_of), prompt(options.tokens)))
+        print(peak_megabytes(opened(options.memory_of), prompt(options.tokens), with_lens=options.with_lens))
         return
     with tempfile.TemporaryDirectory() as name:
         results = measure(options, Path(name))
@@ -145,9 +150,9 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
     results["trace / run_with_cache"] = _ratio(timed["trace"], "trace", "run_with_cache")
     theirs_ids, _ = lens.lens(ids, K)
     results["lens, share of equal tokens"] = float((logit_lens(loaded, recorded, k=K).ids == theirs_ids).float().mean())
-    command = [sys.executable, __file__, "--memory-of", str(folder), "--tokens", str(options.tokens)]
-    measured = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    results["lens of all positions, extra MB"] = float(measured.split()[-1])
+    peaks = [peak_of_process(options, folder, *flag) for flag in ((), ("--with-lens",))]
+    results["lens of all positions, extra MB"] = round(peaks[1] - peaks[0], 1)
+    results["megabytes"] = {"forward": peaks[0], "lens": peaks[1]}
 
     source, target = prompt(options.sweep_tokens), prompt(options.sweep_tokens, seed=1)
     swept: dict[str, torch.Tensor] = {}
@@ -188,14 +193,27 @@ def scrub(run: Path) -> int:
     return len(through_training(run, text, lens_view([-1], k=K)).checkpoints)
 
 
-def extra_megabytes(loaded: LoadedModel, ids: list[int]) -> float:
-    """How much more memory the lens of all positions takes at most than a forward pass and the trace have taken."""
-    recorded = trace(loaded, ids)
+def peak_of_process(options: Options, folder: Path, *flags: str) -> float:
+    """`peak_megabytes` of the saved model in a new process, so that nothing before has raised the peak."""
+    command = [sys.executable, __file__, "--memory-of", str(folder), "--tokens", str(options.tokens)]
+    command += ["--threads", str(options.threads), *flags]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def peak_megabytes(loaded: LoadedModel, ids: list[int], *, with_lens: bool) -> float:
+    """The most memory that this process holds at once in a forward pass, and in the lens of all positions after it.
+
+    Reading the weights takes more for a moment, so the peak is counted anew after it (Linux only).
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins at what is held now
     with torch.no_grad():
         loaded.decoder(torch.tensor([ids]))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    logit_lens(loaded, recorded, k=K)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    if with_lens:
+        logit_lens(loaded, trace(loaded, ids), k=K)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def saved_gpt2(folder: Path, *, quick: bool) -> Any:
