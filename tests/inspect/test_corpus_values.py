@@ -47,3 +47,21 @@ def test_mistakes_are_explained(loaded: LoadedModel):
         token_windows(loaded, ["Ā"])
     with pytest.raises(UserError, match="allow more with limit_mb"):
         corpus_values(loaded, [[1, 2, 3]], ["residual"], limit_mb=1e-6)
+
+
+def test_a_pass_ends_with_its_last_site(loaded: LoadedModel):
+    windows = token_windows(loaded, TEXTS, length=10)
+    passed: list[int] = []
+    model = loaded.decoder
+    handles = [
+        block.register_forward_hook(lambda *_, layer=layer: passed.append(layer))
+        for layer, block in enumerate(model.blocks)
+    ]
+    handles.append(model.unembed.register_forward_hook(lambda *_: passed.append(-1)))
+    early = corpus_values(loaded, windows, ["residual.1"])
+    assert set(passed) == {0}
+    whole = corpus_values(loaded, windows, ["residual.1", "logits"])
+    assert set(passed) == {*range(len(model.blocks)), -1}
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(early["residual.1"], whole["residual.1"])

@@ -7,6 +7,7 @@ texts are cut into windows; a window's tokens never attend to another window.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ SKIPPED = 1
 TOKENS_PER_BATCH = 2048
 PER_HEAD = ("query", "key", "value")
 """Kinds of sites that have several vectors for a token."""
+
+
+class _PassDoneError(Exception):
+    """Ends a forward pass once all sites are recorded: later layers and the scores of the vocabulary are not needed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,13 +107,19 @@ def corpus_values(
             fix="Name fewer sites, give fewer windows, or allow more with limit_mb",
         )
     pieces: dict[str, list[Tensor]] = {site: [] for site in hookable}
+    missing: set[str] = set()
 
     def keep(site: str, value: Tensor) -> None:
         pieces[site].append(value.detach().reshape(-1, value.shape[-1]).float().cpu())
+        missing.discard(site)
+        if not missing:
+            raise _PassDoneError
 
     with torch.no_grad(), recording(hookable, keep):
         for batch_BT in equal_batches(windows, device_of(loaded.decoder)):
-            loaded.decoder(batch_BT)
+            missing.update(hookable)
+            with suppress(_PassDoneError):
+                loaded.decoder(batch_BT)
     return CorpusValues(
         ids=torch.tensor([id for window in windows for id in window]),
         windows=torch.tensor([number for number, window in enumerate(windows) for _ in window]),
