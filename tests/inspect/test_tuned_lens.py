@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from traced import as_loaded, opened
 from trained_model import TRAINED_LAYERS, held_out_texts, trained, training_texts
 
@@ -13,7 +14,15 @@ from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
 from underhood.inspect.lens import logit_lens
 from underhood.inspect.trace import trace
-from underhood.inspect.tuned_lens import TunedLens, lens_divergences, load_tuned_lens, train_tuned_lens, tuned_lens
+from underhood.inspect.tuned_lens import (
+    RIDGE,
+    TunedLens,
+    least_squares,
+    lens_divergences,
+    load_tuned_lens,
+    train_tuned_lens,
+    tuned_lens,
+)
 from underhood.inspect.word_ranks import word_ranks
 
 
@@ -35,6 +44,25 @@ def test_it_is_closer_to_the_model_than_the_logit_lens_at_every_layer(loaded: Lo
     assert abs(float(tuned[-1])) < 1e-5
 
 
+def test_the_start_is_scikit_learns_ridge_regression_with_weights():
+    generator = torch.Generator().manual_seed(0)
+    z_ND, final_ND = (torch.randn(200, 7, generator=generator, dtype=torch.float64) for _ in range(2))
+    change_ND = z_ND @ torch.randn(7, 7, generator=generator, dtype=torch.float64) + 3 + 0.1 * final_ND
+    matrix_DD, bias_D = least_squares(z_ND, change_ND, final_ND)
+    weights = (1 / final_ND.square().mean(dim=1)).numpy()
+    peer = Ridge(alpha=RIDGE).fit(z_ND.numpy(), change_ND.numpy(), sample_weight=weights / weights.sum())
+    assert matrix_DD.numpy() == pytest.approx(peer.coef_, abs=1e-8)
+    assert bias_D.numpy() == pytest.approx(peer.intercept_, abs=1e-8)
+
+
+def test_training_improves_on_the_least_squares_start(loaded: LoadedModel, lens: TunedLens):
+    start = lens_divergences(loaded, held_out_texts(), train_tuned_lens(loaded, training_texts(), steps=0))
+    plain = lens_divergences(loaded, held_out_texts())
+    trained_lens = lens_divergences(loaded, held_out_texts(), lens)
+    assert (start[:-1] < plain[:-1]).all(), (start, plain)
+    assert (trained_lens[:-1] < start[:-1]).all(), (trained_lens, start)
+
+
 def test_divergence_is_torch_s_own(loaded: LoadedModel, lens: TunedLens):
     [text] = held_out_texts()[:1]
     recorded = trace(loaded, loaded.prompt_ids(text))
@@ -43,7 +71,7 @@ def test_divergence_is_torch_s_own(loaded: LoadedModel, lens: TunedLens):
         final_TV = model.unembed(model.norm(recorded[f"residual.{TRAINED_LAYERS}"])).log_softmax(-1)
         moved_TD = recorded["residual.1"] @ (torch.eye(model.spec.d_model) + lens.matrices[1]).T + lens.biases[1]
         lens_TV = model.unembed(model.norm(moved_TD)).log_softmax(-1)
-    expected = torch.nn.functional.kl_div(lens_TV, final_TV, log_target=True, reduction="batchmean")
+    expected = torch.nn.functional.kl_div(lens_TV, final_TV, log_target=True, reduction="none").sum(dim=-1)[1:].mean()
     assert lens_divergences(loaded, [text], lens)[1] == pytest.approx(float(expected), abs=1e-5)
 
 

@@ -2,8 +2,9 @@
 
 The logit lens reads a middle layer as if its stream were written in the last layer's terms. Often it is not: directions
 turn and biases are added on the way. The translator ``h + A h + b`` of a layer is trained to bring the prediction as
-close as it gets to the model's own (Kullback–Leibler divergence, their eq. 4). It begins as the identity, so it starts
-as the logit lens. The last residual stream has no translator: there both lenses are the model.
+close as it gets to the model's own (Kullback–Leibler divergence, their eq. 4). Theirs begins as the identity. Ours
+begins as the least-squares map to the last stream (Din et al. 2024, "Jump to conclusions"), which is worked out in one
+go and leaves little to train. The last residual stream has no translator: there both lenses are the model.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from torch import Tensor
 from underhood.core.errors import UserError
 from underhood.core.files import storage_errors
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import CorpusValues, corpus_values, token_windows
+from underhood.inspect.corpus_values import SKIPPED, CorpusValues, corpus_values, token_windows
 from underhood.inspect.lens import Lens, divergence, logit_lens, read_logprobs
 from underhood.inspect.trace import SAVE_FIX, Trace
 
 ROWS = 512
 """Positions whose predictions are worked out at once."""
+
+RIDGE = 0.1
+"""Weight of the squared entries of the least-squares map of standardised streams, beside the mean over the tokens."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,19 +95,21 @@ def train_tuned_lens(
     layers: Sequence[int] | None = None,
     steps: int = 250,
     batch_size: int = 256,
-    lr: float = 3e-3,
+    lr: float = 0.1,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> TunedLens:
-    """Trains translators on the predictions of the model itself for a text.
+    """Trains translators on the predictions of the model itself for a text, first tokens of windows left out.
 
     Adam on standardised streams: some dimensions of a residual stream are a hundred times larger than others, and an
     equal step for each entry of A would be far too large for those. Mean and scale end up as a part of the affine map.
+    The first tokens would spoil both: an attention sink is a hundred times as long as other tokens' streams.
 
     Args:
         layers: which ones get a translator; None means all.
         steps, batch_size: updates, and tokens of each.
-        lr: step size in units of the stream's own spread; it falls linearly to zero.
+        lr: how far a step may move a stream, in units of the last stream's spread; it falls linearly to zero. The step
+            of a single entry of A is that over the width.
         progress: told the step and the mean divergence of its batch, in nats.
 
     Raises:
@@ -113,18 +119,21 @@ def train_tuned_lens(
     chosen = list(range(count)) if layers is None else sorted(set(layers))
     if unknown := [layer for layer in chosen if not 0 <= layer < count]:
         raise UserError(f"the model has no layer {unknown[0]}", expected=f"0 to {count - 1}")
-    streams = corpus_values(loaded, token_windows(loaded, texts), [f"residual.{layer}" for layer in [*chosen, count]])
-    translators = [_Translator(streams[f"residual.{layer}"]) for layer in chosen]
-    optimizer = torch.optim.Adam([tensor for each in translators for tensor in (each.A, each.b)], lr=lr)
+    recorded = corpus_values(loaded, token_windows(loaded, texts), [f"residual.{layer}" for layer in [*chosen, count]])
+    kept_N = recorded.positions >= SKIPPED
+    streams = {layer: recorded[f"residual.{layer}"][kept_N] for layer in [*chosen, count]}
+    translators = [_Translator(streams[layer], streams[count]) for layer in chosen]
+    entries = [tensor for each in translators for tensor in (each.A, each.b)]
+    optimizer = torch.optim.Adam(entries, lr=lr / loaded.decoder.spec.d_model)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
-        rows = torch.randint(len(streams.ids), (min(batch_size, len(streams.ids)),), generator=generator)
-        final_NV = _logprobs(loaded, streams[f"residual.{count}"][rows]).detach()
+        rows = torch.randint(len(streams[count]), (min(batch_size, len(streams[count])),), generator=generator)
+        final_NV = _logprobs(loaded, streams[count][rows]).detach()
         total = 0.0
         optimizer.zero_grad()
         for layer, translator in zip(chosen, translators, strict=True):  # one after the other: V scores are large
-            loss = divergence(final_NV, _logprobs(loaded, translator(streams[f"residual.{layer}"][rows]))).mean()
+            loss = divergence(final_NV, _logprobs(loaded, translator(streams[layer][rows]))).mean()
             loss.backward(inputs=[translator.A, translator.b])
             total += float(loss.detach())
         optimizer.step()
@@ -160,39 +169,64 @@ def lens_divergences(
 ) -> Float[Tensor, "L"]:
     """Mean Kullback–Leibler divergence of each stream's prediction from the model's own, in nats, (L + 1,).
 
+    The first tokens of windows are left out, as in training.
+
     Args:
         translators: None measures the logit lens.
     """
     count = len(loaded.decoder.blocks)
     streams: CorpusValues = corpus_values(loaded, token_windows(loaded, texts), ["residual"])
     sums = torch.zeros(count + 1)
-    for start in range(0, len(streams.ids), ROWS):
-        rows = slice(start, start + ROWS)
+    kept_N = (streams.positions >= SKIPPED).nonzero()[:, 0]
+    for rows in kept_N.split(ROWS):
         final_NV = _logprobs(loaded, streams[f"residual.{count}"][rows])
         for layer in range(count + 1):
             stream_ND = streams[f"residual.{layer}"][rows]
             if translators is not None:
                 stream_ND = translators.translate(layer, stream_ND)
             sums[layer] += divergence(final_NV, _logprobs(loaded, stream_ND)).sum()
-    return sums / len(streams.ids)
+    return sums / len(kept_N)
 
 
 class _Translator:
-    """One layer's map while it is trained: ``h + scale · (A (h − mean) / scale + b)``."""
+    """One layer's map while it is trained: the least-squares map, and what training adds to it.
 
-    def __init__(self, stream_ND: Tensor):
+    ``h + B z + c + spread · (A z + b)`` for ``z = (h − mean) / scale``, where spread is that of the last stream.
+    """
+
+    def __init__(self, stream_ND: Tensor, final_ND: Tensor):
         self.mean_D = stream_ND.mean(dim=0)
         self.scale_D = stream_ND.std(dim=0, correction=0).clamp(min=1e-6)
-        width = stream_ND.shape[1]
-        self.A = torch.zeros(width, width, requires_grad=True)
-        self.b = torch.zeros(width, requires_grad=True)
+        self.spread_D = final_ND.std(dim=0, correction=0)
+        self.B, self.c = least_squares((stream_ND - self.mean_D) / self.scale_D, final_ND - stream_ND, final_ND)
+        self.A = torch.zeros_like(self.B, requires_grad=True)
+        self.b = torch.zeros_like(self.c, requires_grad=True)
 
     def __call__(self, stream_ND: Tensor) -> Tensor:
-        return stream_ND + self.scale_D * (((stream_ND - self.mean_D) / self.scale_D) @ self.A.T + self.b)
+        z_ND = (stream_ND - self.mean_D) / self.scale_D
+        return stream_ND + z_ND @ self.B.T + self.c + self.spread_D * (z_ND @ self.A.T + self.b)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        A_DD = self.scale_D[:, None] * self.A.detach() / self.scale_D
-        return A_DD.contiguous(), self.scale_D * self.b.detach() - A_DD @ self.mean_D
+        A_DD = (self.B + self.spread_D[:, None] * self.A.detach()) / self.scale_D
+        return A_DD.contiguous(), self.c + self.spread_D * self.b.detach() - A_DD @ self.mean_D
+
+
+@torch.no_grad()
+def least_squares(
+    z_ND: Float[Tensor, "N D"], change_ND: Float[Tensor, "N D"], final_ND: Float[Tensor, "N D"]
+) -> tuple[Float[Tensor, "D D"], Float[Tensor, "D"]]:
+    """The affine map of standardised streams that is closest to their change up to the last one: matrix and bias.
+
+    A token counts by the inverse of the squared length of its last stream, which the final norm takes away. The matrix
+    has a penalty (ridge regression), so that with few tokens little is changed.
+    """
+    weight_N = 1 / final_ND.square().mean(dim=1).clamp(min=1e-12)
+    share_N1 = (weight_N / weight_N.sum())[:, None]
+    middle_D, mean_D = (share_N1 * change_ND).sum(dim=0), (share_N1 * z_ND).sum(dim=0)
+    weighted_ND = share_N1 * (z_ND - mean_D)
+    gram_DD = weighted_ND.T @ (z_ND - mean_D) + RIDGE * torch.eye(z_ND.shape[1], dtype=z_ND.dtype)
+    matrix_DD = torch.linalg.solve(gram_DD, weighted_ND.T @ (change_ND - middle_D)).T
+    return matrix_DD, middle_D - matrix_DD @ mean_D
 
 
 def _logprobs(loaded: LoadedModel, stream_ND: Tensor) -> Tensor:
