@@ -13,7 +13,11 @@ from tiny_run import TEXT, make_run
 
 from underhood.cli.main import main
 from underhood.infer.load import load
+from underhood.inspect.corpus_values import token_windows
+from underhood.inspect.default_training import PROBE_CHARACTERS
 from underhood.inspect.induction import induction_scores
+from underhood.inspect.probe_tasks import TASKS, probe_task
+from underhood.inspect.probes import probe_layers
 from underhood.inspect.similarity import linear_cka, stream_values
 from underhood.inspect.trace import trace
 from underhood.inspect.trajectory import token_paths
@@ -57,6 +61,35 @@ def test_views_of_a_prompt_fit_into_80_columns(words: list[str], run: Path, caps
     lines = printed(words, run, capsys).splitlines()
     assert len(lines) > 4
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_probes_fit_into_80_columns_and_have_the_library_s_numbers(
+    task: str, run: Path, text: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--view", "probes", "--task", task, "--text", str(text)]
+    lines = printed(words, run, capsys).splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = values(words, run, capsys)
+    loaded = load(run)
+    windows = token_windows(loaded, [text.read_text(encoding="utf-8")[:PROBE_CHARACTERS]])
+    expected = probe_task(task, loaded, windows)
+    results = probe_layers(loaded, windows, expected.labels(windows))
+    assert shown["classes"] == list(expected.classes)
+    assert [row["layer"] for row in shown["layers"]] == [0, 1, 2]
+    for name in ("accuracy", "control", "untrained"):
+        assert [row[name] for row in shown["layers"]] == pytest.approx([getattr(each, name) for each in results])
+    best = max(results, key=lambda each: each.selectivity)
+    assert shown["best"] == best.site
+    recorded = trace(loaded, PROMPT, [best.site])
+    [labels] = expected.labels([recorded.ids])
+    assert [answer["position"] for answer in shown["answers"]] == [
+        n for n, each in enumerate(labels) if each is not None
+    ]
+    for answer in shown["answers"]:
+        named = int(best.probe.scores(recorded[best.site])[answer["position"]].argmax())
+        assert answer["probe"] == expected.classes[named]
+        assert answer["true"] == expected.classes[labels[answer["position"]] or 0]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +148,7 @@ def test_json_has_the_library_s_numbers(run: Path, text: Path, capsys: pytest.Ca
     ("words", "message"),
     [
         (["--view", "experts"], "has no experts"),
+        (["--view", "probes", "--task", "words"], "no probe task 'words'"),
         (["--view", "features"], "Name its file with --trained"),
         (["--view", "words", "--words", "two tokens"], "expected one token"),
         (["--view", "factors", "--layer", "9"], "--layer is out of range; expected 0 to 1, got 9"),

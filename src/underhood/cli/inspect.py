@@ -38,6 +38,7 @@ class Args(ModelOptions):
     --view experts: which experts a mixture of experts uses.
     --view tuned: the lens with a translator for each layer, trained on --text.
     --view features: what a sparse autoencoder, trained on --text, finds.
+    --view probes: what linear probes, trained on --text, read from each layer.
     """
 
     model: Positional[Path]
@@ -99,6 +100,9 @@ class Args(ModelOptions):
     trained: Path | None = None
     """With --view tuned and features: the file of the trained lens or autoencoder, made if it is missing; on the page
     a folder of them, which also puts them and the probes into an --html file."""
+
+    task: str = "previous"
+    """With --view probes: what is read; previous (the token before), word (does it end), line (how far its start)."""
 
     top: int = 5
     """How many tokens are listed in each row, or how many parts."""

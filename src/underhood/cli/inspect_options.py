@@ -39,6 +39,7 @@ class ViewOptions:
     words: tuple[str, ...] = ()
     text: str | None = None
     trained: Path | None = None
+    task: str = "previous"
 
 
 View = tuple[dict[str, Any], Callable[[Console], None]]

@@ -22,6 +22,7 @@ from underhood.cli.inspect_options import (
     shown_shares,
     token_id,
 )
+from underhood.cli.inspect_probe_view import probes_view
 from underhood.cli.inspect_training_views import THROUGH_VIEWS, compared, stage_patch
 from underhood.core.errors import UserError, nearest
 from underhood.infer.load import LoadedModel
@@ -143,6 +144,7 @@ VIEWS: Mapping[str, Callable[[LoadedModel, ViewOptions], View]] = {
     "steer": steering_view,
     **inspect_representation_views.VIEWS,
     **inspect_trained_views.VIEWS,
+    "probes": probes_view,
 }
 """By the name of ``--view``."""
 

@@ -19,8 +19,10 @@ from underhood.inspect.default_training import (
     LENS_BATCH,
     LENS_CHARACTERS,
     LENS_STEPS,
+    PROBE_CHARACTERS,
     autoencoder_training,
     default_tuned_lens,
+    probed_layers,
 )
 from underhood.inspect.probe_tasks import FREQUENT, TASKS, ProbeTask, probe_task
 from underhood.inspect.probes import ProbeResult, probe_layers
@@ -32,10 +34,6 @@ from underhood.inspect.tuned_lens import TunedLens, lens_divergences, load_tuned
 CHARACTERS_PER_TOKEN = 3.5
 HELD_OUT_CHARACTERS = 3_000
 """Text that is not trained on, to measure what was trained."""
-
-PROBE_CHARACTERS = 30_000
-PROBED_LAYERS = 13
-"""Most residual streams that are probed, spread over the depth."""
 
 PROBE_PASSES = 60
 """Passes over its tokens that the training of a probe takes, about."""
@@ -161,13 +159,6 @@ def make_probes(
     return TrainedProbes(task, layers, tuple(results), sum(label is not None for each in labels for label in each))
 
 
-def probed_layers(loaded: LoadedModel) -> tuple[int, ...]:
-    """Residual streams from the first to the last, all of them or evenly spread."""
-    layers = len(loaded.decoder.blocks)
-    count = min(PROBED_LAYERS, layers + 1)
-    return tuple(sorted({round(layers * number / (count - 1)) for number in range(count)}))
-
-
 def split_texts(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Texts to train on, and a few that are kept back; a single text is cut in two."""
     if len(texts) == 1:
@@ -188,8 +179,9 @@ def _lens_flops(loaded: LoadedModel) -> float:
     spec = loaded.decoder.spec
     read_out = 2.0 * spec.vocab_size * (spec.d_model + SOFTMAX)
     steps = LENS_STEPS * LENS_BATCH * (read_out + spec.layers * (2 * read_out + 6 * spec.d_model**2))
+    start = LENS_CHARACTERS / CHARACTERS_PER_TOKEN * 4 * spec.layers * spec.d_model**2
     measured = HELD_OUT_CHARACTERS / CHARACTERS_PER_TOKEN * 2 * spec.layers * read_out
-    return _pass_flops(loaded, LENS_CHARACTERS) + steps + measured
+    return _pass_flops(loaded, LENS_CHARACTERS) + start + steps + measured
 
 
 def _features_flops(loaded: LoadedModel) -> float:
