@@ -113,14 +113,14 @@ def incompleteness(loaded: LoadedModel, test: Recall) -> float:
 
 
 def show(trial: Trial, shares: dict[str, list[float]], loaded: LoadedModel, test: Recall) -> None:
-    measured = tuple(float(np.mean(each)) for each in shares.values())
+    measured = {name: float(np.mean(each)) for name, each in zip(NAMES, shares.values(), strict=True) if each}
     trial.plot(
         title="How much of the attribution is on the mark and the marked letter",
         x="method",
         y="share",
         kind="bars",
-        names=NAMES,
-        series=(Series("mean over prompts", tuple(range(len(NAMES))), measured),),
+        names=tuple(measured),
+        series=(Series("mean over prompts", tuple(range(len(measured))), tuple(measured.values())),),
         levels=((2 / LENGTH, "if all tokens counted alike"),),
     )
     (ids, answer, _), *_ = examples(test)
