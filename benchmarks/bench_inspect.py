@@ -176,11 +176,9 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
     }
     timed["gradients"] = _shown("integrated gradients", compare(attributions, min(rounds, 3)))
     results["integrated gradients / captum"] = _ratio(timed["gradients"], "ours", "captum")
-    if options.run is not None:
+    if (run := options.run) is not None:
         counts: list[int] = []
-        timed["scrub"] = _shown(
-            "checkpoints", compare({"ours": lambda: counts.append(scrub(options.run))}, 1, warm_up=0)
-        )
+        timed["scrub"] = _shown("checkpoints", compare({"ours": lambda: counts.append(scrub(run))}, 1, warm_up=0))
         results["checkpoints"] = counts[-1]
         results["twenty checkpoints, seconds"] = round(timed["scrub"]["ours"].median / counts[-1] * 20, 2)
     results["seconds"] = {name: {side: each.as_json() for side, each in sides.items()} for name, sides in timed.items()}
