@@ -11,7 +11,7 @@ from trained_model import held_out_texts, trained, training_texts
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import corpus_values, token_windows
+from underhood.inspect.corpus_values import corpus_values, ordinary, token_windows
 from underhood.inspect.sae import SparseAutoencoder, load_autoencoder, spliced_in, spliced_loss
 from underhood.inspect.sae_examples import feature_examples
 from underhood.inspect.sae_training import AutoencoderTraining, train_autoencoder, train_on_site, unit_rows
@@ -61,6 +61,19 @@ def test_without_centring_hardly_a_feature_is_recovered():
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return trained(tmp_path_factory.mktemp("trained"))
+
+
+def test_attention_sinks_within_a_window_neither_train_nor_count(loaded: LoadedModel):
+    x_ND, _ = planted(500)
+    sinks_ND = torch.cat([x_ND, 1000 * torch.randn(3, 64, generator=torch.Generator().manual_seed(1))])
+    assert ordinary(sinks_ND).tolist() == [True] * 500 + [False] * 3
+    short = replace(PLANTED, steps=20)
+    without, among = train_autoencoder(x_ND, short), train_autoencoder(sinks_ND, short)
+    assert torch.equal(without.encoder, among.encoder)
+    assert without.explained(x_ND) == among.explained(sinks_ND)
+    # A scale that the sinks decide leaves nothing of the other tokens.
+    spoilt = replace(without, mean=sinks_ND.mean(dim=0), scale=float(sinks_ND.var(dim=0).mean().sqrt()))
+    assert spoilt.explained(x_ND) < without.explained(x_ND) - 0.1
 
 
 @pytest.fixture(scope="module")

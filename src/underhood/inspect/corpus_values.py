@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from underhood.core.errors import UserError
@@ -26,6 +26,9 @@ WINDOW = 128
 
 SKIPPED = 1
 """Tokens at a window's start that are left alone: attention rests on the first one, whose stream is unlike others."""
+
+OUTLIER = 10.0
+"""Times the median length from which a token's activation is an outlier."""
 
 TOKENS_PER_BATCH = 2048
 PER_HEAD = ("query", "key", "value")
@@ -126,6 +129,15 @@ def corpus_values(
         positions=torch.tensor([position for window in windows for position in range(len(window))]),
         values={site: torch.cat(values) for site, values in pieces.items()},
     )
+
+
+def ordinary(x_ND: Float[Tensor, "N D"]) -> Bool[Tensor, "N"]:
+    """Which activations are not outliers: some tokens within a window are attention sinks as the first one is.
+
+    One of them can hold more variance than ten thousand others (Sun et al. 2024, "Massive activations").
+    """
+    length_N = x_ND.float().norm(dim=1)
+    return length_N <= OUTLIER * length_N.median()
 
 
 def equal_batches(windows: Sequence[Sequence[int]], device: torch.device) -> Iterator[Int[Tensor, "B T"]]:

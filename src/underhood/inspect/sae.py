@@ -23,7 +23,7 @@ from underhood.core.errors import UserError
 from underhood.core.files import storage_errors
 from underhood.infer.cache import device_of
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import SKIPPED, equal_batches, token_windows
+from underhood.inspect.corpus_values import SKIPPED, equal_batches, ordinary, token_windows
 from underhood.inspect.interventions import changing
 from underhood.inspect.sites import chosen_sites
 from underhood.inspect.trace import SAVE_FIX
@@ -74,7 +74,8 @@ class SparseAutoencoder:
         return self.decode(*self.features(x_ND))
 
     def explained(self, x_ND: Float[Tensor, "N D"]) -> float:
-        """Fraction of variance explained, over all dimensions together."""
+        """Fraction of variance explained, over all dimensions together, outliers left out as in training."""
+        x_ND = x_ND[ordinary(x_ND)]
         missed = (x_ND - self.reconstruct(x_ND)).square().sum()
         return 1 - float(missed / (x_ND - x_ND.mean(dim=0)).square().sum().clamp(min=1e-12))
 
@@ -126,7 +127,7 @@ def decoded(decoder_MD: Tensor, strengths_Nk: Tensor, chosen_Nk: Tensor) -> Tens
 
 @contextmanager
 def spliced_in(model: Decoder, autoencoder: SparseAutoencoder, *, nothing: bool = False) -> Iterator[None]:
-    """Replaces the values at the autoencoder's site by its reconstruction in every pass inside.
+    """Replaces the values at the autoencoder's site by its reconstruction in every pass inside; outliers stay.
 
     Args:
         nothing: replaces them by zeros instead.
@@ -135,11 +136,10 @@ def spliced_in(model: Decoder, autoencoder: SparseAutoencoder, *, nothing: bool 
 
     def replaced(value: Tensor) -> Tensor:
         kept, rest = value[:, :SKIPPED], value[:, SKIPPED:]
-        if nothing:
-            return torch.cat([kept, torch.zeros_like(rest)], dim=1)
-        flat_ND = rest.reshape(-1, rest.shape[-1]).cpu()
-        rebuilt = autoencoder.reconstruct(flat_ND).view(rest.shape).to(rest)
-        return torch.cat([kept, rebuilt], dim=1)
+        flat_ND = rest.reshape(-1, rest.shape[-1]).float().cpu()
+        rebuilt_ND = torch.zeros_like(flat_ND) if nothing else autoencoder.reconstruct(flat_ND)
+        rebuilt_ND = torch.where(ordinary(flat_ND)[:, None], rebuilt_ND, flat_ND)
+        return torch.cat([kept, rebuilt_ND.view(rest.shape).to(rest)], dim=1)
 
     with changing(hook, replaced):
         yield

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from underhood.core.errors import UserError
 from underhood.infer.load import LoadedModel
-from underhood.inspect.corpus_values import PER_HEAD, SKIPPED, corpus_values, token_windows
+from underhood.inspect.corpus_values import PER_HEAD, SKIPPED, corpus_values, ordinary, token_windows
 from underhood.inspect.sae import SparseAutoencoder, decoded, top_features
 
 
@@ -78,13 +78,14 @@ def train_autoencoder(
     site: str = "",
     progress: Callable[[int, float], None] | None = None,
 ) -> SparseAutoencoder:
-    """An autoencoder of given activations.
+    """An autoencoder of given activations; outliers are left out (see `inspect.corpus_values.ordinary`).
 
     Args:
         site: where they are from, so that the autoencoder knows its place.
         progress: told the step and the share of its batch's variance that is not explained.
     """
     generator = torch.Generator().manual_seed(training.seed)
+    x_ND = x_ND[ordinary(x_ND)]
     mean_D = x_ND.mean(dim=0) if training.centred else torch.zeros(x_ND.shape[1])
     scale = float((x_ND - mean_D).square().mean().sqrt().clamp(min=1e-12))
     z_ND = (x_ND - mean_D) / scale
