@@ -3,8 +3,8 @@
 The model has random weights; both sides have the same. A prompt of 128 tokens, float32. Times are ratios to a plain
 forward pass of ours (all scores, no hooks) or to the peer's time for the same thing:
 
-- lens: the five likeliest tokens of every residual stream, after the last token and after all; what it takes of memory
-  is the peak of a process that makes it minus that of a process that only makes the forward pass;
+- lens: the five likeliest tokens of every residual stream, after the last token and after all; its extra
+  memory is the peak of a process that makes it minus that of a process that only makes the forward pass;
 - trace: the prompt's residual streams;
 - patch sweep: every residual stream and token by itself, the score of two tokens;
 - integrated gradients: 32 steps, of the embeddings;
