@@ -58,14 +58,10 @@ def test_the_start_is_scikit_learns_ridge_regression_with_weights():
 def test_training_improves_on_the_least_squares_start(loaded: LoadedModel, lens: TunedLens):
     untrained = train_tuned_lens(loaded, training_texts(), steps=0)
     plain, start, after = (
-        lens_divergences(loaded, training_texts(), translators)[:-1] for translators in (None, untrained, lens)
+        lens_divergences(loaded, held_out_texts(), translators)[:-1] for translators in (None, untrained, lens)
     )
     assert (start < plain).all(), (start, plain)
-    assert (after < start).all(), (after, start)
-    assert (
-        lens_divergences(loaded, held_out_texts(), lens).mean()
-        < lens_divergences(loaded, held_out_texts(), untrained).mean()
-    )
+    assert after.mean() < 0.95 * start.mean(), (after, start)
 
 
 def test_divergence_is_torch_s_own(loaded: LoadedModel, lens: TunedLens):
