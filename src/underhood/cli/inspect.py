@@ -18,27 +18,27 @@ class Args(ModelOptions):
     Opens a page in the browser, served by this machine alone; --html FILE
     writes the page into one file, and --view prints a view instead:
 
-    --view lens: what each layer would predict, were it the last one.
-    --view attention: which tokens the heads of a layer take from.
-    --view parts: what every layer adds to the score of the likeliest token.
-    --view patch: which token at which layer tells this prompt from another
-    (--against), by putting that one's values into this one's run.
-    --compare STAGE: what another stage or model does otherwise, and what in it
-    accounts for that; with --view patch, its values put into this one's run.
-    --through: the view at every checkpoint that a run has kept of its training;
-    lens, attention, parts, induction, or loss (the surprise at each token).
-    --view attribution: what each token of the prompt counts for the score.
-    --view ablate: which heads and neurons the score needs.
-    --view steer: the text, led toward --toward and away from --against.
-    --view words: rank and probability of chosen words (--words) by layer.
-    --view path: how the layers move a token, in two dimensions.
-    --view similarity: how alike the layers are, or those of --compare.
-    --view factors: groups of feed-forward units that are on together.
-    --view induction: which heads repeat what came before.
-    --view experts: which experts a mixture of experts uses.
-    --view tuned: the lens with a translator for each layer, trained on --text.
-    --view features: what a sparse autoencoder, trained on --text, finds.
-    --view probes: what linear probes, trained on --text, read from each layer.
+      lens         what each layer would predict, were it the last one
+      attention    which tokens the heads of a layer take from
+      parts        what every layer adds to the likeliest token's score
+      patch        which token at which layer tells this prompt from --against
+      attribution  what each token of the prompt counts for the score
+      ablate       which heads and neurons the score needs
+      steer        the text, led toward --toward and away from --against
+      words        rank and probability of chosen words (--words) by layer
+      path         how the layers move a token, in two dimensions
+      similarity   how alike the layers are, or those of --compare
+      factors      groups of feed-forward units that are on together
+      induction    which heads repeat what came before
+      experts      which experts a mixture of experts uses
+      tuned        the lens with a translator for each layer (trained on --text)
+      features     what a sparse autoencoder finds (trained on --text)
+      probes       what linear probes read from each layer (trained on --text)
+
+    --compare STAGE shows what another stage or model does otherwise, and what
+    in it accounts for that; with --view patch, its values put into this one's
+    run. --through shows lens, attention, parts, induction or loss (the surprise
+    at each token) at every checkpoint that a run has kept of its training.
     """
 
     model: Positional[Path]
