@@ -60,8 +60,8 @@ def test_training_improves_on_the_least_squares_start(loaded: LoadedModel, lens:
     plain, start, after = (
         lens_divergences(loaded, held_out_texts(), translators)[:-1] for translators in (None, untrained, lens)
     )
-    assert (start < plain).all(), (start, plain)
-    assert after.mean() < 0.95 * start.mean(), (after, start)
+    assert start.mean() < plain.mean(), (start, plain)  # what is squared is not the divergence: a layer may be worse
+    assert (after < start).all(), (after, start)
 
 
 def test_divergence_is_torch_s_own(loaded: LoadedModel, lens: TunedLens):
