@@ -25,7 +25,8 @@ from underhood.inspect.tuned_lens import tuned_lens
 from underhood.web.inside.file import LIMIT, write_file
 from underhood.web.inside.file_extras import Extras
 from underhood.web.inside.fit_kinds import TrainedFeatures, TrainedLens, TrainedProbes
-from underhood.web.inside.subjects import InsideModels
+from underhood.web.inside.fits import with_own_modules
+from underhood.web.inside.subjects import InsideModels, Subject
 
 PROMPT = "The table is mutable and holds 3 items of a list."
 TOWARD, AWAY = "The table is mutable", "The tuple is immutable"
@@ -51,6 +52,17 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return trained(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def oracle(loaded: LoadedModel) -> LoadedModel:
+    """The same model in other modules: hooks of the server, which runs in a thread, change nothing here."""
+    return with_own_modules(loaded)
+
+
+@pytest.fixture(scope="module")
+def subject(oracle: LoadedModel) -> Subject:
+    return InsideModels.of(oracle, "small").subject("small", PROMPT)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +124,13 @@ def settled(page: Page, name: str) -> Locator:
     return section
 
 
-def test_tuned_lens_reads_what_the_python_view_does(visit: tuple[Visit, InsideModels], loaded: LoadedModel):
+def test_tuned_lens_reads_what_the_python_view_does(
+    visit: tuple[Visit, InsideModels], oracle: LoadedModel, subject: Subject
+):
     opened, models = visit
-    subject = models.subject("small", PROMPT)
     fitted: TrainedLens = value(models, "tuned")
-    lens = tuned_lens(loaded, subject.trace, fitted.lens)
-    plain = logit_lens(loaded, subject.trace)
+    lens = tuned_lens(oracle, subject.trace, fitted.lens)
+    plain = logit_lens(oracle, subject.trace)
     section = settled(opened.page, "tuned")
     last = len(subject.ids) - 1
     words = reading(section)
@@ -130,9 +143,10 @@ def test_tuned_lens_reads_what_the_python_view_does(visit: tuple[Visit, InsideMo
     assert nats == pytest.approx([float(fitted.tuned[LAYER]), float(fitted.plain[LAYER])], abs=0.006)
 
 
-def test_features_show_their_strongest_examples(visit: tuple[Visit, InsideModels], loaded: LoadedModel):
+def test_features_show_their_strongest_examples(
+    visit: tuple[Visit, InsideModels], oracle: LoadedModel, subject: Subject
+):
     opened, models = visit
-    subject = models.subject("small", PROMPT)
     fitted: TrainedFeatures = value(models, "features", str(LAYER))
     strengths_Tk, chosen_Tk = fitted.autoencoder.features(subject.trace[f"residual.{LAYER}"])
     section = settled(opened.page, "features")
@@ -145,7 +159,7 @@ def test_features_show_their_strongest_examples(visit: tuple[Visit, InsideModels
             opened.page.wait_for_function(f"() => location.hash.includes('feature={number}')")
         wait_for_text(opened.page, "#panel-features .heat-read", f"Feature {number} at")
         assert numbers(reading(section))[1] == pytest.approx(strength, abs=0.006)
-        expected = fitted.corpus.examples(loaded, number, count=8, context=10)
+        expected = fitted.corpus.examples(oracle, number, count=8, context=10)
         wait_for_text(opened.page, "#panel-features h3", f"Feature {number}, where")
         assert examples_in(section) == [
             (each.before, each.token, each.after, pytest.approx(each.strength, abs=0.051)) for each in expected.examples
@@ -165,17 +179,16 @@ def examples_in(section: Locator) -> list[tuple[str, str, str, float]]:
     return listed
 
 
-def test_steered_text_is_beside_the_plain_one(visit: tuple[Visit, InsideModels], loaded: LoadedModel):
-    opened, models = visit
-    vector = steering_vector(loaded, TOWARD, AWAY, layer=LAYER)
-    ids = models.subject("small", PROMPT).ids
+def test_steered_text_is_beside_the_plain_one(visit: tuple[Visit, InsideModels], oracle: LoadedModel, subject: Subject):
+    opened, _ = visit
+    vector = steering_vector(oracle, TOWARD, AWAY, layer=LAYER)
     section = settled(opened.page, "steering")
     for strength in (3.0, -2.0) if opened.url.startswith("http") else (3.0,):
         if strength < 0:
             section.get_by_label("Strength").fill(str(strength))
             opened.page.wait_for_function("() => location.hash.includes('strength=-2')")
             panel(opened.page, "steering")
-        expected = steer(loaded, ids, vector, strengths=[0.0, strength], max_tokens=24)
+        expected = steer(oracle, subject.ids, vector, strengths=[0.0, strength], max_tokens=24)
         shown = section.locator(".continuation")
         wait_for_text(opened.page, "#panel-steering .formula", "a vector of length")
         opened.page.wait_for_function(
@@ -183,12 +196,12 @@ def test_steered_text_is_beside_the_plain_one(visit: tuple[Visit, InsideModels],
             arg=expected.texts[1],
         )
         assert shown.first.text_content() == (expected.texts[0] or "It ends here.")
-        cosine = vector.values @ models.subject("small", PROMPT).trace[f"residual.{LAYER}"][-1]
-        cosine /= vector.norm * models.subject("small", PROMPT).trace[f"residual.{LAYER}"][-1].norm()
+        stream_D = subject.trace[f"residual.{LAYER}"][-1]
+        cosine = vector.values @ stream_D / (vector.norm * stream_D.norm())
         assert numbers(reading(section))[-1] == pytest.approx(float(cosine), abs=0.011)
 
 
-def test_probes_show_accuracy_with_its_controls(visit: tuple[Visit, InsideModels]):
+def test_probes_show_accuracy_with_its_controls(visit: tuple[Visit, InsideModels], subject: Subject):
     opened, models = visit
     fitted: TrainedProbes = value(models, "probes", "previous")
     section = settled(opened.page, "probes")
@@ -198,7 +211,7 @@ def test_probes_show_accuracy_with_its_controls(visit: tuple[Visit, InsideModels
     shares = [float(share) for share in re.findall(r"([\d.]+)\s%", words)]
     assert words.startswith(f"layer {LAYER}: probe")
     assert shares == pytest.approx([100 * share for share in expected], abs=0.6)
-    stream = models.subject("small", PROMPT).trace[f"residual.{LAYER}"]
+    stream = subject.trace[f"residual.{LAYER}"]
     answer = int(result.probe.scores(stream)[-1].argmax())
     assert f": {fitted.task.classes[answer]} (" in reading(section)
 
@@ -210,8 +223,8 @@ def test_pages_with_everything_trained_are_quiet(visit: tuple[Visit, InsideModel
     assert opened.quiet, (opened.complaints, opened.foreign)
 
 
-def test_selection_of_the_panels_is_kept_in_the_address(browser: Browser, served: Inside, loaded: LoadedModel):
-    served.models.fits.make("small", loaded, "features", str(LAYER))
+def test_selection_of_the_panels_is_kept_in_the_address(browser: Browser, served: Inside, oracle: LoadedModel):
+    served.models.fits.make("small", oracle, "features", str(LAYER))
     with Visit(browser, served.url, f"/inside{HASH}&feature=3&task=word&token=4&strength=1.5") as opened:
         section = settled(opened.page, "features")
         wait_for_text(opened.page, "#panel-features h3", "Feature 3")

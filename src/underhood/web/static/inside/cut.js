@@ -12,7 +12,7 @@ const OF_EDGES = new Set(["edge", "key"]);
 
 export function cutView({ source, subject, overview }) {
   const { tokens } = overview();
-  const buttons = CUTS.map((what) => h("button", { type: "button", class: "choice", data: { cut: what || "nothing" }, onclick: () => select({ cut: what }) }));
+  const buttons = CUTS.map((what) => h("button", { type: "button", class: "choice", data: { cut: what || "nothing" }, onclick: () => select({ cut: what }) }, what || "nothing"));
   const choices = h("div", { class: "choices", role: "group", "aria-label": "What is taken away" }, buttons);
   const measured = h("select", { onchange: (event) => select({ measured: event.target.value }) },
     h("option", { value: "" }, "the selected token"), h("option", { value: "end" }, "the last token"));
