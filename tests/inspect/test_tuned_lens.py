@@ -60,7 +60,7 @@ def test_training_improves_on_the_least_squares_start(loaded: LoadedModel, lens:
     plain, start, after = (
         lens_divergences(loaded, held_out_texts(), translators)[:-1] for translators in (None, untrained, lens)
     )
-    assert start.mean() < plain.mean(), (start, plain)  # what is squared is not the divergence: a layer may be worse
+    assert start.mean() < plain.mean(), (start, plain)
     assert (after < start).all(), (after, start)
 
 
