@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from underhood.core.figures import Series
 from underhood.core.trial import Trial
@@ -87,7 +87,7 @@ def more_about(trial: Trial, vectors: WordVectors, sentences: list[list[str]]) -
     assert vectors.outputs_VD is not None
     information, pairs = shifted_information(sentences, vectors)
     products = (vectors.vectors_VD[pairs[:, 0]] * vectors.outputs_VD[pairs[:, 1]]).sum(axis=1)
-    trial.measure("pmi", float(spearmanr(products, information).statistic))
+    trial.measure("pmi", float(np.corrcoef(rankdata(products), rankdata(information))[0, 1]))  # Spearman
 
 
 def shifted_information(sentences: list[list[str]], vectors: WordVectors) -> tuple[np.ndarray, np.ndarray]:
