@@ -1,1 +1,1 @@
-"""How GPT-3 works: one token at a time through a pile of blocks, and what that costs."""
+"""GPT-3 step by step (2020): one token at a time through a pile of blocks, and what that costs."""
