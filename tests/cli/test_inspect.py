@@ -76,7 +76,7 @@ def test_json_has_the_model_s_own_numbers(run: Path, capsys: pytest.CaptureFixtu
             ["--view", "steer", "--toward", "a", "--against", "b", "--strength", "nan"],
             "expected a finite number",
         ),
-        (["--view", "lense"], "features. Did you mean lens?\n"),
+        (["--view", "lense"], "probes. Did you mean lens?\n"),
         (
             ["--view", "words", "--words", ""],
             "'' has no token; expected one token, most often with the blank before it.\n",
