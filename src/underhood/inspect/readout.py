@@ -20,8 +20,10 @@ from underhood.models.decoder import Decoder
 from underhood.nn.softcap import SoftcappedLinear, apply_softcap
 
 SLICE = 4096
-"""Tokens of the vocabulary at a time: their scores for a hundred streams stay in a processor's cache. Twice as many are no
-faster and take 60 MB more, for matrix products copy the slice."""
+"""Tokens of the vocabulary at a time: their scores for a hundred streams stay in a processor's cache.
+
+Twice as many are no faster and take 60 MB more, since matrix products copy the slice.
+"""
 
 STREAMS = 32
 """Streams at a time where the unembedding can't be cut."""
