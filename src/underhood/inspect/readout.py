@@ -22,7 +22,7 @@ from underhood.nn.softcap import SoftcappedLinear, apply_softcap
 SLICE = 4096
 """Tokens of the vocabulary at a time: their scores for a hundred streams stay in a processor's cache.
 
-Twice as many are no faster and take 60 MB more, since matrix products copy the slice.
+Twice as many are as fast but take 60 MB more, since matrix products copy the slice.
 """
 
 STREAMS = 32
