@@ -95,6 +95,15 @@ def test_nplm_is_the_papers_formula(direct: bool):
         torch.testing.assert_close(logits_TV[t], y, rtol=1e-5, atol=1e-5)
 
 
+def test_continuous_bag_of_words_scores_the_mean_of_the_last_vectors():
+    model = NPLMSpec(vocab_size=V, order=4, d_model=5, hidden=0, bag=True).initialize(seed=0)
+    model.unembed.weight.data = torch.randn(V, 5, generator=torch.Generator().manual_seed(1))
+    tokens = torch.tensor([[1, 2, 3, 4, 5]])
+    scores_V = model(tokens)[0, -1]
+    torch.testing.assert_close(scores_V, model.unembed(model.embed(tokens[0, 2:]).mean(0)))
+    torch.testing.assert_close(scores_V, model(tokens[:, [0, 1, 4, 2, 3]])[0, -1])  # their order does not matter
+
+
 def test_nplm_has_the_papers_number_of_parameters():
     """|V| (1 + n m + h) + h (1 + (n − 1) m), where n m counts the vectors themselves and n − 1 direct connections."""
     n, m, h = 6, 60, 50
@@ -102,7 +111,7 @@ def test_nplm_has_the_papers_number_of_parameters():
     assert parameter_count(model) == V * (1 + n * m + h) + h * (1 + (n - 1) * m)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "elman", "nplm"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman", "nplm", "cbow"])
 def test_architecture_is_built_by_name_and_writes_what_its_scores_say(name: str):
     spec = ARCHITECTURES[name](vocab_size=V, context_length=16, d_model=12, layers=2, heads=2)
     model = spec.initialize(seed=0)

@@ -41,6 +41,15 @@ def nplm(
     return NPLMSpec(vocab_size=vocab_size, context_length=context_length, d_model=d_model, hidden=d_model, direct=False)
 
 
+def cbow(
+    *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+) -> NPLMSpec:
+    """A continuous bag of the last ten tokens: their mean vector predicts the next; it has no layers or heads."""
+    return NPLMSpec(
+        vocab_size=vocab_size, context_length=context_length, order=11, d_model=d_model, hidden=0, bag=True
+    )
+
+
 def _recurrent(cell: Cell) -> Callable[..., RNNSpec]:
     def spec(
         *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
@@ -60,5 +69,6 @@ ARCHITECTURES: Mapping[str, Callable[..., ModelSpec]] = {
     "gru": _recurrent("gru"),
     "elman": _recurrent("elman"),
     "nplm": nplm,
+    "cbow": cbow,
     "ngram": ngram,
 }

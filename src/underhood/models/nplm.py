@@ -4,7 +4,8 @@ The last n − 1 tokens, each as its vector, go through one hidden layer to scor
 
     y = b + W x + U tanh(d + H x)
 
-x is the vectors side by side. W, the direct connections from vectors to scores, may be left out.
+x is the vectors side by side. W, the direct connections from vectors to scores, may be left out. With their mean in
+place of x and no hidden layer it is the continuous bag of words (Mikolov et al. 2013), reading to the left only.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class NPLMSpec:
         d_model: m, width of a token's vector (30 to 100 in the paper).
         hidden: h, units of the hidden layer (50 to 100); 0 for none, which leaves the direct connections.
         direct: whether vectors are also connected to the scores directly.
+        bag: x is the mean of the vectors, whatever their order.
     """
 
     vocab_size: int
@@ -41,6 +43,7 @@ class NPLMSpec:
     d_model: int = 60
     hidden: int = 50
     direct: bool = True
+    bag: bool = False
 
     def __post_init__(self):
         for name, least in (("vocab_size", 1), ("context_length", 1), ("order", 2), ("d_model", 1), ("hidden", 0)):
@@ -55,15 +58,19 @@ class NPLMSpec:
         return (StateSpec(vectors=((1, self.d_model),), window=self.order - 1),)
 
     @property
+    def inputs(self) -> int:
+        """Width of x."""
+        return self.d_model * (1 if self.bag else self.order - 1)
+
+    @property
     def flops_per_token(self) -> float:
         """Two per weight that multiplies."""
-        inputs = (self.order - 1) * self.d_model
-        return 2.0 * (self.hidden * (inputs + self.vocab_size) + self.direct * inputs * self.vocab_size)
+        return 2.0 * (self.hidden * (self.inputs + self.vocab_size) + self.direct * self.inputs * self.vocab_size)
 
     def facts(self) -> dict[str, str]:
         """The spec in words, for a list."""
         return {
-            "Order": f"{self.order} tokens",
+            "Order": f"{self.order} tokens{', as a bag' if self.bag else ''}",
             "Width": f"{self.d_model}",
             "Hidden units": f"{self.hidden}{', and direct connections' if self.direct else ''}",
             "Vocabulary": f"{self.vocab_size:,} tokens",
@@ -96,11 +103,9 @@ class NPLM(BuiltModel):
     def __init__(self, spec: NPLMSpec):
         super().__init__()
         self.spec = spec
-        inputs = (spec.order - 1) * spec.d_model
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
-        self.hidden = nn.Linear(inputs, spec.hidden) if spec.hidden else None
-        width = spec.hidden + spec.direct * inputs
-        self.unembed = nn.Linear(width, spec.vocab_size)
+        self.hidden = nn.Linear(spec.inputs, spec.hidden) if spec.hidden else None
+        self.unembed = nn.Linear(spec.hidden + spec.direct * spec.inputs, spec.vocab_size)
 
     @property
     def context_length(self) -> None:
@@ -125,12 +130,13 @@ class NPLM(BuiltModel):
         positions: Int[Tensor, "#B T"] | None = None,
         rows: Tensor | slice | None = None,
     ) -> Tensor:
-        """What the scores are made of (B, T, h + (n − 1) m): hidden units, then the vectors if they are connected.
+        """What the scores are made of (B, T, h + width of x): hidden units, then x if it is connected.
 
         Where a text has just begun, the tokens before it are vectors of zeros.
         """
         ctx = ForwardContext(tokens, positions, cache)
-        x_BTX = ctx.recent(0, self.embed(tokens), self.spec.order - 2).flatten(2)
+        window_BTNM = ctx.recent(0, self.embed(tokens), self.spec.order - 2)
+        x_BTX = window_BTNM.mean(2) if self.spec.bag else window_BTNM.flatten(2)
         if rows is not None:
             x_BTX = x_BTX[:, rows]
         if self.hidden is None:
