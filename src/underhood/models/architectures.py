@@ -45,9 +45,7 @@ def cbow(
     *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
 ) -> NPLMSpec:
     """A continuous bag of the last ten tokens: their mean vector predicts the next; it has no layers or heads."""
-    return NPLMSpec(
-        vocab_size=vocab_size, context_length=context_length, order=11, d_model=d_model, hidden=0, bag=True
-    )
+    return NPLMSpec(vocab_size=vocab_size, context_length=context_length, order=11, d_model=d_model, hidden=0, bag=True)
 
 
 def _recurrent(cell: Cell) -> Callable[..., RNNSpec]:
