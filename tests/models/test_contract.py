@@ -83,7 +83,7 @@ SPECS: dict[str, Spec] = {
     "lstm_tied": recurrent("lstm", tied=True),
     "lstm_in_blocks": decoder(RecurrenceSpec(hidden=12)),
     "nplm": NPLMSpec(vocab_size=V, order=4, d_model=8, hidden=6),
-    "cbow": NPLMSpec(vocab_size=V, order=4, d_model=48, hidden=0, bag=True),
+    "cbow": NPLMSpec(vocab_size=V, order=6, d_model=96, hidden=0, bag=True),
     "nplm_undirected": NPLMSpec(vocab_size=V, order=3, d_model=8, hidden=32, direct=False),
     "ngram": NGramSpec(vocab_size=V, order=4),
     "bigram": NGramSpec(vocab_size=V, order=2),
