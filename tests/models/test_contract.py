@@ -77,6 +77,14 @@ SPECS: dict[str, Spec] = {
         vocab_size=V, context_length=64, d_model=16, layers=2, heads=2, kv_heads=1, d_ff=24, tied=True
     ),
     "gpt2": gpt2_shaped(),
+    "post_norm": decoder(
+        AttentionSpec(heads=2),
+        blocks=(
+            BlockSpec(
+                mixer=AttentionSpec(heads=2), feedforward=MLPSpec(d_ff=24), norm=None, stream_norm=LayerNormSpec()
+            ),
+        ),
+    ),
     "elman": recurrent("elman", layers=2),
     "gru": recurrent("gru", layers=2),
     "lstm": recurrent("lstm"),

@@ -78,16 +78,18 @@ class BlockSpec:
         feedforward: what follows it.
         norm: the norm before each of the two, or None.
         post_norm: the norm of what each of the two adds to the residual stream, or None.
+        stream_norm: the norm of the residual stream after each of the two (post-norm, Vaswani et al. 2017), or None.
     """
 
     mixer: MixerSpec
     feedforward: FeedForwardSpec
     norm: NormSpec | None = RMSNormSpec()
     post_norm: NormSpec | None = None
+    stream_norm: NormSpec | None = None
 
     @property
     def sublayers(self) -> tuple[SublayerSpec, ...]:
-        norms = {"norm": self.norm, "post_norm": self.post_norm}
+        norms = {"norm": self.norm, "post_norm": self.post_norm, "stream_norm": self.stream_norm}
         return (
             SublayerSpec(name="mixer", layer=self.mixer, **norms),
             SublayerSpec(name="feedforward", layer=self.feedforward, **norms),
