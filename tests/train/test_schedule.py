@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underhood.train.schedule import ScheduleSpec, noam
+from underhood.train.schedule import NoamSpec, ScheduleSpec, noam
 
 schedules = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["linear", "cosine"])).map(
     lambda v: ScheduleSpec(warmup=v[0] * (1 - v[1]), decay=v[1], floor=v[2], shape=v[3])
@@ -67,3 +67,10 @@ def test_noam_climbs_to_its_peak_at_the_end_of_the_warmup():
     assert max(rates) == pytest.approx(1 / math.sqrt(512 * 4000))
     assert rates[999] == pytest.approx(max(rates) / 4)
     assert rates[15_999] == pytest.approx(max(rates) / 2)
+
+
+def test_noam_spec_times_its_peak_is_equation_3_of_the_paper():
+    spec = NoamSpec(warmup=400)
+    rates = [spec.peak(512) * spec.lr_factor(step, 2000) for step in range(2000)]
+    assert rates == pytest.approx([512**-0.5 * min(n**-0.5, n * 400**-1.5) for n in range(1, 2001)])
+    assert spec.decay_start(2000) == rates.index(max(rates)) + 1

@@ -110,14 +110,14 @@ def checkpoint_folder(folder: Path, step: int, state: Mapping[str, Any], *, keep
             shutil.rmtree(making, ignore_errors=True)
             raise
         fsync_folder(folder)
-    for old in _complete(folder)[:-keep]:
+    for old in complete_checkpoints(folder)[:-keep]:
         with suppress(OSError):  # the new one is complete; a leftover old one does no harm
             _remove(old)
 
 
 def newest(folder: Path) -> Path | None:
     """The complete checkpoint with the highest step, or None."""
-    complete = _complete(folder)
+    complete = complete_checkpoints(folder)
     return complete[-1] if complete else None
 
 
@@ -217,7 +217,8 @@ def _write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _complete(folder: Path) -> list[Path]:
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, the oldest first."""
     if not folder.is_dir():
         return []
     folders = [(int(match[1]), path) for path in folder.iterdir() if (match := STEP_NAME.fullmatch(path.name))]

@@ -23,7 +23,7 @@ from underhood.core.runlog import RunLog
 from underhood.train import distributed
 from underhood.train.held_out import HeldOut
 from underhood.train.optim import scale_lr
-from underhood.train.schedule import ScheduleSpec
+from underhood.train.schedule import Schedule, ScheduleSpec
 from underhood.train.step_budget import StepBudget, recorded_totals
 from underhood.train.stopping import Interrupted, stop_requested
 from underhood.train.training_state import TrainingState, load_training_state, save_training_state, saved_tensors
@@ -101,7 +101,7 @@ class FitSpec:
     seconds: float | None = None
     max_steps: int | None = None
     clip: float = 1.0
-    schedule: ScheduleSpec = ScheduleSpec()
+    schedule: Schedule = ScheduleSpec()
     save_every: int | None = None
     log_every: int = 1
     give_up_after: int = 10

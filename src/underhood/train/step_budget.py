@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from underhood.core.runlog import read_events
-from underhood.train.schedule import ScheduleSpec
+from underhood.train.schedule import Schedule
 
 TOLERANCE = 0.02
 """Share of the budget by which the predicted end may miss it before the number of steps changes."""
@@ -44,7 +44,7 @@ class StepBudget:
 
     def __init__(
         self,
-        schedule: ScheduleSpec,
+        schedule: Schedule,
         steps: int,
         seconds: float | None = None,
         max_steps: int | None = None,
@@ -66,7 +66,7 @@ class StepBudget:
     @property
     def decay_step(self) -> int:
         """The first step whose learning rate falls, as decided so far."""
-        return bisect_right(range(self.steps), self._planned * (1 - self.schedule.decay) - 1, key=self._position)
+        return bisect_right(range(self.steps), self.schedule.decay_start(self._planned) - 1, key=self._position)
 
     @property
     def _planned(self) -> int:
