@@ -24,9 +24,9 @@ REAL = [
      ["It is a guide to action that ensures that the military will forever heed Party commands.",
       "It is the practical guide for the army always to heed the directions of the party."]),
     ("the the the the the the the", ["The cat is on the mat.", "There is a cat on the mat."]),
-    ("Je ne l'ai pas vu, hier; il pleuvait à 9 h 30 (ou 9:30).", ["Je ne l’ai pas vu hier : il pleuvait à 9 h 30.", "x"]),
+    ("Je ne l'ai pas vu, hier; il pleuvait à 9 h 30 (ou 9:30).", ["Je ne l'ai pas vu hier : il pleuvait à 9 h 30.", "x"]),
     ("", ["Rien.", "Rien du tout."]),
-    ("Price: $1,234.56 - 7% off!\n", ["Price: $1,234.56 — 7 % off!", "It costs 1.234,56 $."]),
+    ("Price: $1,234.56 - 7% off!\n", ["Price: $1,234.56 -- 7 % off!", "It costs 1.234,56 $."]),
 ]  # fmt: skip
 
 
