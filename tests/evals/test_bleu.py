@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 from underhood.core.errors import UserError
 from underhood.evals.bleu import bleu, sentence_bleu, split_tokens
 
-WORDS = ["the", "cat", "The", "1,000.50", "don't", "it's,", "«oui»", "3-4", "&quot;x&quot;", "U.S.", "(a)", "é", "-", "…"]
+WORDS = ["the", "cat", "The", "1,000.50", "don't", "it's,", "«oui»", "3-4", "&quot;x&quot;", "U.S.", "(a)", "é", "-"]
 SETTINGS = [
     {"tokens": tokens, "smoothing": smoothing, "lowercase": lowercase, "effective_order": effective}
     for tokens in ("13a", "char", "none")
@@ -24,7 +24,7 @@ REAL = [
      ["It is a guide to action that ensures that the military will forever heed Party commands.",
       "It is the practical guide for the army always to heed the directions of the party."]),
     ("the the the the the the the", ["The cat is on the mat.", "There is a cat on the mat."]),
-    ("Je ne l'ai pas vu, hier; il pleuvait à 9 h 30 (ou 9:30).", ["Je ne l'ai pas vu hier : il pleuvait à 9 h 30.", "x"]),
+    ("Je ne l'ai pas vu, hier; il pleuvait à 9 h 30 (ou 9:30).", ["Je ne l'ai pas vu hier : il pleuvait à 9:30.", "x"]),
     ("", ["Rien.", "Rien du tout."]),
     ("Price: $1,234.56 - 7% off!\n", ["Price: $1,234.56 -- 7 % off!", "It costs 1.234,56 $."]),
 ]  # fmt: skip
