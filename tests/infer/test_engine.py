@@ -20,6 +20,8 @@ from underhood.infer.request_handle import EngineStopped, QueueFull, RequestHand
 from underhood.infer.sample import SamplingSpec
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.nn.attention import AttentionSpec
+from underhood.nn.positions import LearnedPositionSpec, SinusoidalPositionSpec
+from underhood.nn.relative_attention import RelativeAttentionSpec
 
 TOKENIZER = tiny_tokenizer()
 
@@ -178,6 +180,18 @@ def test_engine_choices_of_one_request_match_generate_on_copies_of_its_prompt(ru
     assert handle.usage.completion_tokens == 75
     assert engine.stats().prompt_tokens == len(prompt)
     assert engine.block_manager.used == 0
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned", "relative"])
+def test_engine_serves_positions_that_are_added_or_relative(kind: str) -> None:
+    base = tiny_model(TOKENIZER, seed=0).spec
+    relative = RelativeAttentionSpec(heads=2, clip=4)
+    mixer = relative if kind == "relative" else AttentionSpec(heads=2, rotary=None)
+    added = {"sinusoidal": SinusoidalPositionSpec(), "learned": LearnedPositionSpec()}.get(kind)
+    model = random_model(replace(base, blocks=(replace(base.blocks[0], mixer=mixer),), positions=added))
+    engine, prompt_ids = Engine(optimize_for_inference(model), TOKENIZER, spec()), prompts(2)
+    handles = [engine.submit(Request(prompt=prompt, max_new_tokens=15)) for prompt in prompt_ids]
+    assert run(engine, handles) == [naive(model, prompt, 15) for prompt in prompt_ids]
 
 
 def test_engine_best_of_returns_the_likeliest_choices_at_the_end() -> None:

@@ -17,6 +17,7 @@ from underhood.infer.generate import Completion, generate
 from underhood.infer.sample import GREEDY, SamplingSpec
 from underhood.infer.session import Session, stream
 from underhood.models.ngram import NGramSpec
+from underhood.nn.positions import LearnedPositionSpec
 
 TOKENIZER = tiny_tokenizer()
 DRAWN = SamplingSpec(temperature=1.5, top_p=0.95, seed=5)
@@ -114,7 +115,7 @@ def test_text_ends_where_the_context_does() -> None:
 def test_learned_positions_survive_a_row_at_the_end_of_the_context() -> None:
     from dataclasses import replace
 
-    spec = replace(tiny_model(TOKENIZER, 0, context=12).spec, learned_positions=True)
+    spec = replace(tiny_model(TOKENIZER, 0, context=12).spec, positions=LearnedPositionSpec())
     model = spec.build().eval()
     done = generate(model, [[1] * 11, [2]], max_new_tokens=50)
     assert [len(c.ids) for c in done] == [2, 12]

@@ -17,6 +17,7 @@ from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import MLPSpec
+from underhood.nn.positions import LearnedPositionSpec
 
 LENGTH, PLACES, VOCABULARY = 10, 32, 16
 
@@ -29,7 +30,12 @@ def looking_back(*offsets: int) -> Decoder:
         norm=None,
     )
     spec = DecoderSpec(
-        vocab_size=VOCABULARY, context_length=PLACES, d_model=PLACES, layers=2, blocks=(block,), learned_positions=True
+        vocab_size=VOCABULARY,
+        context_length=PLACES,
+        d_model=PLACES,
+        layers=2,
+        blocks=(block,),
+        positions=LearnedPositionSpec(),
     )
     model = spec.initialize(seed=0).eval()
     with torch.no_grad():

@@ -25,14 +25,16 @@ from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import LayerNormSpec
+from underhood.nn.positions import LearnedPositionSpec, SinusoidalPositionSpec
 from underhood.nn.recurrence import Cell, RecurrenceSpec
+from underhood.nn.relative_attention import RelativeAttentionSpec
 
 V, T = 31, 12
 Spec = DecoderSpec | NGramSpec | NPLMSpec | RNNSpec
 Model = Decoder | NGram | NPLM | RNN
 
 
-def decoder(mixer: AttentionSpec | RecurrenceSpec, **change: object) -> DecoderSpec:
+def decoder(mixer: AttentionSpec | RecurrenceSpec | RelativeAttentionSpec, **change: object) -> DecoderSpec:
     block = BlockSpec(mixer=mixer, feedforward=GatedMLPSpec(d_ff=24))
     return DecoderSpec(
         **{"vocab_size": V, "context_length": 64, "d_model": 16, "layers": 2, "blocks": (block,)} | change
@@ -50,7 +52,7 @@ def gpt2_shaped(width: int = 16, vocab_size: int = V) -> DecoderSpec:
         blocks=(block,),
         norm=LayerNormSpec(),
         tied=True,
-        learned_positions=True,
+        positions=LearnedPositionSpec(),
     )
 
 
@@ -85,6 +87,9 @@ SPECS: dict[str, Spec] = {
             ),
         ),
     ),
+    "sinusoidal": decoder(AttentionSpec(heads=2, rotary=None), positions=SinusoidalPositionSpec(), embed_scale=4.0),
+    "relative": decoder(RelativeAttentionSpec(heads=2, clip=3)),
+    "relative_keys": decoder(RelativeAttentionSpec(heads=2, clip=5, values=False, bias=True)),
     "elman": recurrent("elman", layers=2),
     "gru": recurrent("gru", layers=2),
     "lstm": recurrent("lstm"),

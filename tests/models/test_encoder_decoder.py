@@ -111,7 +111,10 @@ def test_encoder_decoder_matches_torch_transformer_from_tokens_to_scores() -> No
     generator = torch.Generator().manual_seed(3)
     source, target = (torch.randint(V, (2, length), generator=generator) for length in (8, 5))
     theirs = oracle(model, "post")
-    embedded = [model._embedded(model.embed, tokens, ForwardContext(tokens, None, None)) for tokens in (source, target)]
+    embedded = [
+        model._embedded(model.embed, model.position_embed, tokens, ForwardContext(tokens, None, None))
+        for tokens in (source, target)
+    ]
     hidden = theirs(*embedded, tgt_mask=nn.Transformer.generate_square_subsequent_mask(5))
     torch.testing.assert_close(model(source, target), hidden @ model.embed.weight.T, rtol=1e-5, atol=1e-5)
 

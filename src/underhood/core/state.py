@@ -17,12 +17,14 @@ class StateSpec:
         window: how many of the last tokens the layer reads, the new one included; None means all.
         integers: the vectors are token ids or the like, stored exactly as int64; else in the model's own type.
         recurrent: shapes of the tensors kept per sequence.
+        paged: a paged KV cache, which computes attention itself, knows how the layer reads the vectors.
     """
 
     vectors: tuple[tuple[int, int], ...] = ()
     window: int | None = None
     integers: bool = False
     recurrent: tuple[tuple[int, ...], ...] = ()
+    paged: bool = True
 
 
 NO_STATE = StateSpec(window=1)

@@ -91,9 +91,9 @@ def block_bytes(model: LanguageModel, spec: EngineSpec) -> int:
 
 
 def can_be_paged(model: LanguageModel) -> bool:
-    """Whether all that a model keeps is vectors per token, which pages can hold."""
+    """Whether all that a model keeps is vectors per token that paged attention can read."""
     states = states_of(model)
-    return states is not None and not any(state.recurrent for state in states)
+    return states is not None and not any(state.recurrent or not state.paged for state in states)
 
 
 def paged_states(model: LanguageModel) -> tuple[StateSpec, ...]:
@@ -107,7 +107,7 @@ def paged_states(model: LanguageModel) -> tuple[StateSpec, ...]:
         raise UserError(
             f"{type(model).__name__} can't be served by the engine",
             expected="layers that declare what they keep per token",
-            got="a recurrent state" if states else "a model that does not say what its layers keep",
+            got="a state that pages can't hold" if states else "a model that does not say what its layers keep",
             fix="Write with generate, one text at a time",
         )
     return states

@@ -96,7 +96,8 @@ def first_stream(model: Decoder, tokens_BT: Int[Tensor, "B T"]) -> tuple[Float[T
     embedded_BTD = model.embed(tokens_BT)
     if model.position_embed is None:
         return embedded_BTD, 0.0
-    return embedded_BTD, model.position_embed(torch.arange(tokens_BT.shape[1], device=tokens_BT.device))
+    positions = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+    return embedded_BTD, model.position_embed(positions).to(embedded_BTD.dtype)
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ class DecoderParts(Protocol):
     """What a decoder-only Transformer is made of."""
 
     embed: Any  # nn.Embedding, or what looks rows up in another way
-    position_embed: nn.Embedding | None
+    position_embed: nn.Module | None
     blocks: nn.ModuleList
     norm: nn.Module
     unembed: nn.Module
@@ -74,8 +74,7 @@ class CpuDecoder:
 
     def __init__(self, model: DecoderParts):
         self._embed = _lookup(model.embed)
-        learned = model.position_embed
-        self._positions_CD = None if learned is None else learned.weight.detach().numpy()
+        self._position_embed = model.position_embed
         self._layers = [_Layer(number, block) for number, block in enumerate(model.blocks)]
         self._norm = DecodeNorm(model.norm)
         self._unembed = DecodeLinear(model.unembed)
@@ -99,8 +98,8 @@ class CpuDecoder:
         workspace = self._workspaces.get(count) or self._workspaces.setdefault(count, Workspace(count, self._memory))
         x = workspace.buffer("x", self._width)
         self._embed(tokens, x)
-        if self._positions_CD is not None:
-            elementwise.add_rows(self._positions_CD[list(positions)], x.array)
+        if self._position_embed is not None:
+            elementwise.add_rows(self._position_embed(torch.tensor(positions)).numpy(), x.array)
         ctx = _PassContext(positions, cache)
         for layer in self._layers:
             layer(x, workspace, ctx)

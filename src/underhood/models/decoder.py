@@ -24,6 +24,7 @@ from underhood.nn.embedding import ScaledEmbedding
 from underhood.nn.feedforward import GatedMLPSpec
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.norm import NormSpec, RMSNormSpec
+from underhood.nn.positions import PositionSpec
 from underhood.nn.rope import RotarySpec
 from underhood.nn.softcap import SoftcappedLinear
 from underhood.nn.zero_centered_norm import ZeroCenteredRMSNorm
@@ -41,7 +42,7 @@ class DecoderSpec:
         blocks: the layers' specs, repeated in turn: layer i is built from ``blocks[i % len(blocks)]``.
         norm: the final norm.
         tied: the unembedding is the embedding matrix.
-        learned_positions: adds a learned vector per position to the embedding (GPT-2), `context_length` of them.
+        positions: vectors that are added to the embedding by position (GPT-2: learned ones), or None.
         embed_scale: multiplies the embedding (the original Transformer and Gemma: sqrt(d_model)), or None.
         logit_softcap: presses the scores softly into ±cap (Gemma 2), or None.
     """
@@ -53,7 +54,7 @@ class DecoderSpec:
     blocks: tuple[BlockSpec, ...]
     norm: NormSpec = RMSNormSpec()
     tied: bool = False
-    learned_positions: bool = False
+    positions: PositionSpec | None = None
     embed_scale: float | None = None
     logit_softcap: float | None = None
 
@@ -169,7 +170,8 @@ class Decoder(BuiltModel):
         super().__init__()
         self.spec = spec
         self.embed = _embedding(spec)
-        self.position_embed = nn.Embedding(spec.context_length, spec.d_model) if spec.learned_positions else None
+        positions = spec.positions
+        self.position_embed = None if positions is None else positions.build(spec.context_length, spec.d_model)
         self.blocks = nn.ModuleList(spec.block(layer).build(spec.d_model, layer) for layer in range(spec.layers))
         self.norm = spec.norm.build(spec.d_model)
         self.unembed = _unembedding(spec)
@@ -209,7 +211,7 @@ class Decoder(BuiltModel):
         ctx = ForwardContext(tokens, positions, cache)
         x_BTD = self.embed(tokens)
         if self.position_embed is not None:
-            x_BTD = x_BTD + self.position_embed(ctx.positions_BT.clamp(min=0))
+            x_BTD = x_BTD + self.position_embed(ctx.positions_BT.clamp(min=0)).to(x_BTD.dtype)
         again = self.checkpointing and self.training and cache is None and torch.is_grad_enabled()
         *blocks, last = self.blocks
         for block in blocks:

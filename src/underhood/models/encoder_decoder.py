@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from underhood.core.protocols import AttendingCache, Cache, LanguageModel
 from underhood.core.state import StateSpec
 from underhood.nn.attention import AttentionSpec
-from underhood.nn.block import SublayerBlockSpec, SublayerSpec
+from underhood.nn.block import FeedForwardSpec, MixerSpec, SublayerBlockSpec, SublayerSpec
 from underhood.nn.feedforward import Activation, MLPSpec
 from underhood.nn.forward_context import EncoderMemory, ForwardContext
 from underhood.nn.norm import LayerNormSpec, NormSpec
+from underhood.nn.positions import LearnedPositionSpec, PositionSpec, SinusoidalPositionSpec
+from underhood.nn.relative_attention import RelativeAttentionSpec
 
 
 @runtime_checkable
@@ -48,6 +50,7 @@ class EncoderDecoderSpec:
         encoder, decoder: the blocks of each, from the first to the last.
         norm: of each stack's output, or None where the last block ends in one.
         tied: source embedding, target embedding and unembedding are one matrix.
+        positions: vectors that are added to the embeddings by position, or None (for relative attention).
     """
 
     vocab_size: int
@@ -57,6 +60,7 @@ class EncoderDecoderSpec:
     decoder: tuple[SublayerBlockSpec, ...]
     norm: NormSpec | None = None
     tied: bool = True
+    positions: PositionSpec | None = SinusoidalPositionSpec()
 
     @property
     def state_specs(self) -> tuple[StateSpec, ...]:
@@ -72,7 +76,7 @@ class EncoderDecoderSpec:
         """Fresh weights: matrices Xavier-uniform (Glorot & Bengio 2010), embeddings normal with variance 1 / D."""
         model, generator = self.build(), torch.Generator().manual_seed(seed)
         for name, parameter in model.named_parameters():
-            if name.startswith(("embed.", "target_embed.")):
+            if name.partition(".")[0].endswith("embed"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * self.d_model**-0.5)
             elif parameter.ndim == 2:
                 bound = math.sqrt(6.0 / sum(parameter.shape))
@@ -92,22 +96,33 @@ def original_transformer(
     d_ff: int = 2048,
     activation: Activation = "relu",
     norm: Literal["pre", "post"] = "post",
+    positions: Literal["sinusoidal", "learned", "relative"] | None = "sinusoidal",
+    clip: int = 16,
 ) -> EncoderDecoderSpec:
-    """The Transformer of Vaswani et al. 2017, table 3 (base); with ``norm="pre"`` in the form of Xiong et al. 2020."""
+    """The Transformer of Vaswani et al. 2017, table 3 (base); with ``norm="pre"`` in the form of Xiong et al. 2020.
+
+    Args:
+        positions: sinusoidal or learned embeddings (table 3, row E), relative to the query (Shaw et al. 2018), or none.
+        clip: where relative positions end.
+    """
     layer_norm = LayerNormSpec()
     where = {"norm": layer_norm} if norm == "pre" else {"stream_norm": layer_norm}
 
-    def attention(**differences: object) -> AttentionSpec:
-        return AttentionSpec(heads=heads, rotary=None, bias=True, output_bias=True, **differences)  # type: ignore[arg-type]
+    def self_attention(causal: bool) -> AttentionSpec | RelativeAttentionSpec:
+        if positions == "relative":
+            return RelativeAttentionSpec(heads=heads, clip=clip, bias=True, output_bias=True, causal=causal)
+        return AttentionSpec(heads=heads, rotary=None, bias=True, output_bias=True, causal=causal)
 
-    def block(*parts: tuple[str, AttentionSpec | MLPSpec]) -> SublayerBlockSpec:
+    def block(*parts: tuple[str, MixerSpec | FeedForwardSpec]) -> SublayerBlockSpec:
         return SublayerBlockSpec(
             sublayers=tuple(SublayerSpec(name=name, layer=layer, **where) for name, layer in parts)
         )
 
     mlp = ("feedforward", MLPSpec(d_ff=d_ff, activation=activation))
-    encoder = block(("mixer", attention(causal=False)), mlp)
-    decoder = block(("mixer", attention()), ("cross", attention(source="memory", causal=False)), mlp)
+    cross = AttentionSpec(heads=heads, rotary=None, bias=True, output_bias=True, causal=False, source="memory")
+    encoder = block(("mixer", self_attention(causal=False)), mlp)
+    decoder = block(("mixer", self_attention(causal=True)), ("cross", cross), mlp)
+    added = {"sinusoidal": SinusoidalPositionSpec(), "learned": LearnedPositionSpec()}
     return EncoderDecoderSpec(
         vocab_size=vocab_size,
         context_length=context_length,
@@ -115,6 +130,7 @@ def original_transformer(
         encoder=(encoder,) * layers,
         decoder=(decoder,) * layers,
         norm=layer_norm if norm == "pre" else None,
+        positions=added.get(positions or ""),
     )
 
 
@@ -142,6 +158,10 @@ class EncoderDecoder(nn.Module):
         self.spec = spec
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
         self.target_embed = self.embed if spec.tied else nn.Embedding(spec.vocab_size, spec.d_model)
+        self.position_embed, self.target_position_embed = (
+            None if spec.positions is None else spec.positions.build(spec.context_length, spec.d_model)
+            for _ in range(2)
+        )
         self.encoder = Stack(spec.d_model, spec.encoder, spec.norm)
         self.decoder = Stack(spec.d_model, spec.decoder, spec.norm)
         self.unembed = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
@@ -151,7 +171,7 @@ class EncoderDecoder(nn.Module):
     def encode(self, source: Int[Tensor, "B S"], *, positions: Int[Tensor, "#B S"] | None = None) -> EncoderMemory:
         """See `SequenceToSequence`."""
         ctx = ForwardContext(source, positions, None)
-        states_BSD = self.encoder(self._embedded(self.embed, source, ctx), ctx)
+        states_BSD = self.encoder(self._embedded(self.embed, self.position_embed, source, ctx), ctx)
         return EncoderMemory(states_BSD, None if positions is None else positions)
 
     def decode(
@@ -164,7 +184,8 @@ class EncoderDecoder(nn.Module):
     ) -> Float[Tensor, "B T V"]:
         """Scores of the next target token after each of T, given the encoder's output of the same rows (or of one)."""
         ctx = ForwardContext(tokens, positions, cache, memory=memory)
-        return self.unembed(self.decoder(self._embedded(self.target_embed, tokens, ctx), ctx))
+        embedded_BTD = self._embedded(self.target_embed, self.target_position_embed, tokens, ctx)
+        return self.unembed(self.decoder(embedded_BTD, ctx))
 
     def forward(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Scores of the next target token after each of T, given the source."""
@@ -174,9 +195,11 @@ class EncoderDecoder(nn.Module):
         """See `SequenceToSequence`."""
         return ConditionedModel(self, memory)
 
-    def _embedded(self, table: nn.Embedding, tokens: Tensor, ctx: ForwardContext) -> Tensor:
+    def _embedded(self, table: nn.Module, positions: nn.Module | None, tokens: Tensor, ctx: ForwardContext) -> Tensor:
         scaled_BTD = table(tokens) * math.sqrt(self.spec.d_model)
-        return scaled_BTD + sinusoids(ctx.positions_BT.clamp(min=0), self.spec.d_model).to(scaled_BTD.dtype)
+        if positions is None:
+            return scaled_BTD
+        return scaled_BTD + positions(ctx.positions_BT.clamp(min=0)).to(scaled_BTD.dtype)
 
 
 class ConditionedModel:
@@ -194,10 +217,3 @@ class ConditionedModel:
         self, tokens_BT: Tensor, *, cache: Cache | AttendingCache | None = None, positions: Tensor | None = None
     ) -> Tensor:
         return self.model.decode(tokens_BT, self.memory, cache=cache, positions=positions)
-
-
-def sinusoids(positions_BT: Int[Tensor, "B T"], d_model: int) -> Float[Tensor, "B T D"]:
-    """Sinusoidal position encodings, sines at even and cosines at odd places (Vaswani et al. 2017, section 3.5)."""
-    pair = torch.arange(0, d_model, 2, device=positions_BT.device)
-    angles = positions_BT[..., None] * 10_000.0 ** (-pair / d_model)
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :d_model]

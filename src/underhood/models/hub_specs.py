@@ -16,6 +16,7 @@ from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.moe import MoESpec
 from underhood.nn.norm import LayerNormSpec, NormSpec, RMSNormSpec
+from underhood.nn.positions import LearnedPositionSpec
 from underhood.nn.rope import RotarySpec
 from underhood.nn.zero_centered_norm import ZeroCenteredRMSNormSpec
 
@@ -60,7 +61,7 @@ def gpt2(c: Config) -> DecoderSpec:
         ),
         norm=norm,
         tied=c.truth("tie_word_embeddings", True),
-        learned_positions=True,
+        positions=LearnedPositionSpec(),
     )
 
 

@@ -10,6 +10,7 @@ from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import MLPSpec
 from underhood.nn.norm import LayerNormSpec
+from underhood.nn.positions import LearnedPositionSpec
 
 PRINTED = {
     "Small": (12, 768, 12, 64, 0.125),
@@ -46,7 +47,7 @@ def gpt3_shaped(
         blocks=(block,),
         norm=LayerNormSpec(),
         tied=True,
-        learned_positions=True,
+        positions=LearnedPositionSpec(),
     )
 
 

@@ -24,6 +24,7 @@ from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import MLPSpec
 from underhood.nn.norm import LayerNormSpec
+from underhood.nn.positions import LearnedPositionSpec
 from underhood.path.lib.sigmoid_layers import initial_layers
 
 FACTS, NAMES, SPORTS, DIMENSIONS = 100, 40, 10, 256
@@ -36,7 +37,7 @@ GPT3 = DecoderSpec(
     context_length=2048,
     d_model=12_288,
     layers=96,
-    learned_positions=True,
+    positions=LearnedPositionSpec(),
     norm=LayerNormSpec(),
     blocks=(
         BlockSpec(
