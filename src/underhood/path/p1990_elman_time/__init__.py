@@ -1,0 +1,1 @@
+"""Elman 1990: a network that remembers its last state finds structure in time."""
