@@ -1,0 +1,1 @@
+"""Milestone: A norm needs no mean."""

@@ -1,0 +1,1 @@
+"""Milestone: Two paths, multiplied."""

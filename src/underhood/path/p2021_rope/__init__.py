@@ -1,0 +1,1 @@
+"""Milestone: Position as an angle."""

@@ -1,0 +1,1 @@
+"""Milestone: The past does not change, so keep it."""

@@ -1,0 +1,1 @@
+"""Milestone: Many questions, few memories."""

@@ -1,0 +1,1 @@
+"""Milestone: Four small changes to GPT-2."""

@@ -1,0 +1,1 @@
+"""Milestone: A window that slides, layer upon layer."""

@@ -1,0 +1,1 @@
+"""Milestone: Eight experts, two at work."""
