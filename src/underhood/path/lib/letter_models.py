@@ -15,6 +15,7 @@ from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import BlockSpec, FeedForwardSpec
 from underhood.nn.feedforward import GatedMLPSpec
 from underhood.nn.norm import NormSpec, RMSNormSpec
+from underhood.nn.positions import PositionSpec
 from underhood.path.lib.short_training import train_by_step
 from underhood.train.cross_entropy import cross_entropy
 
@@ -44,7 +45,7 @@ def letter_model(
     norm: NormSpec | None = None,
     layers: int = 2,
     d_model: int = 64,
-    learned_positions: bool = False,
+    positions: PositionSpec | None = None,
     context_length: int = CONTEXT,
 ) -> DecoderSpec:
     """A decoder of two narrow layers. By default it is Llama's in small: RMSNorm, rotary positions, SwiGLU."""
@@ -59,7 +60,7 @@ def letter_model(
         layers=layers,
         blocks=(block,),
         norm=norm,
-        learned_positions=learned_positions,
+        positions=positions,
     )
 
 

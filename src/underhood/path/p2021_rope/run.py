@@ -10,6 +10,7 @@ from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.forward_context import ForwardContext
+from underhood.nn.positions import LearnedPositionSpec
 from underhood.nn.rope import RotarySpec, rotate
 from underhood.path.lib.letter_models import CONTEXT, by_eight, letter_model, loss_by_position, trained
 
@@ -28,11 +29,12 @@ def run(trial: Trial) -> None:
         if trial.is_ablation:
             continue
         d_model, layers, steps, batch = trial.by_scale(smoke=(32, 1, 50, 8), report=(64, 2, 200, 16))
-        learned = AttentionSpec(heads=4, rotary=None)
+        unturned = AttentionSpec(heads=4, rotary=None)
         for name in trial.each(curves, "positions"):
             is_rotary = name == "rotary positions"
-            mixer = AttentionSpec(heads=4) if is_rotary else learned
-            spec = letter_model(mixer=mixer, learned_positions=not is_rotary, d_model=d_model, layers=layers)
+            mixer = AttentionSpec(heads=4) if is_rotary else unturned
+            positions = None if is_rotary else LearnedPositionSpec()
+            spec = letter_model(mixer=mixer, positions=positions, d_model=d_model, layers=layers)
             model = trained(spec, seed=seed, steps=steps, batch=batch, tell=trial.progress)
             curves[name].append(loss_by_position(model, 4 * CONTEXT if is_rotary else CONTEXT))
         inside_T, outside_T = curves["rotary positions"][-1][:CONTEXT], curves["rotary positions"][-1][3 * CONTEXT :]

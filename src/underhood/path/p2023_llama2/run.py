@@ -13,6 +13,7 @@ from underhood.models.presets import count_parameters, preset
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.norm import LayerNormSpec, RMSNormSpec
+from underhood.nn.positions import LearnedPositionSpec
 from underhood.path.lib.letter_models import held_out_loss, letter_model, trained
 from underhood.path.lib.seed_series import over_seeds
 
@@ -68,9 +69,9 @@ def ladder(d_model: int = 64, layers: int = 2) -> list[DecoderSpec]:
     gated, gated_with_bias = (GatedMLPSpec(d_ff=round(8 / 3 * d_model), bias=bias) for bias in (False, True))
     model = partial(letter_model, d_model=d_model, layers=layers)
     return [
-        model(norm=LayerNormSpec(), feedforward=plain, mixer=learned, learned_positions=True),
-        model(norm=RMSNormSpec(), feedforward=plain, mixer=learned, learned_positions=True),
-        model(feedforward=gated_with_bias, mixer=learned, learned_positions=True),
+        model(norm=LayerNormSpec(), feedforward=plain, mixer=learned, positions=LearnedPositionSpec()),
+        model(norm=RMSNormSpec(), feedforward=plain, mixer=learned, positions=LearnedPositionSpec()),
+        model(feedforward=gated_with_bias, mixer=learned, positions=LearnedPositionSpec()),
         model(feedforward=gated_with_bias, mixer=turned),
         model(feedforward=gated, mixer=AttentionSpec(heads=4)),
     ]
