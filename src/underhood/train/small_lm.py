@@ -8,6 +8,7 @@ import torch
 
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
+from underhood.models.copying import begin_copying
 from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.loop import FitSpec, fit
@@ -23,6 +24,7 @@ def train_small(
     steps: int,
     batch_size: int = 12,
     seed: int = 0,
+    copying: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Decoder:
     """A decoder trained on windows drawn anywhere from the texts, joined one after the other.
@@ -32,11 +34,14 @@ def train_small(
 
     Args:
         batch_size: windows of `spec.context_length` tokens per step.
+        copying: begins with the copying circuit in its weights, as `recipes.build` does.
         progress: told the share that is done.
     """
     end = tokenizer.special["<|endoftext|>"]
     ids_N = torch.tensor([id for text in texts for id in (end, *tokenizer.encode(text))])
     model = spec.initialize(seed=seed)
+    if copying:
+        begin_copying(model, seed=seed, embed_std=0.02)
     width = spec.context_length + 1
 
     def batches(step: int) -> Batch:

@@ -17,6 +17,8 @@ LENET_FILE = Path(__file__).with_name("lenet.json")
 """Written by `train_lenet`."""
 DIGITS_FILE = Path(__file__).with_name("digits.json")
 """Written by `train_digits`."""
+ATTENTION_FILE = Path(__file__).with_name("attention.json")
+"""Written by `train_attention`, which says what it holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,11 @@ def lenet_weights() -> dict[str, Any]:
 def digits_net() -> dict[str, Any]:
     """The net 64-16-16-10: its accuracy, weights by layer (biases last), and ten pictures with levels from 0 to 16."""
     return json.loads(DIGITS_FILE.read_text(encoding="utf-8"))
+
+
+def attention_tensors() -> dict[str, Any]:
+    """Queries, keys, values and weights of two tiny models for one sentence; see `train_attention`."""
+    return json.loads(ATTENTION_FILE.read_text(encoding="utf-8"))
 
 
 DATA: dict[str, Callable[[], Any]] = {
