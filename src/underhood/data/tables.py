@@ -33,10 +33,7 @@ def table_rows(path: Path, known: Collection[str]) -> list[tuple[str, dict[str, 
     Raises:
         UserError: no such file, an empty one, or a line with another number of columns, which is named.
     """
-    data = read_content(path)
-    text = read_filled_text(path)
-    # Excel quotes cells of its tab-separated text; in files that programs write, a quotation mark is part of the text.
-    lines = _lines(text, path, known, quoted_tabs=data.startswith(_UTF16_MARKS))
+    lines = cut_table(path, known)
     columns = len(lines[0][1])
     for number, row in lines:
         if len(row) != columns:
@@ -50,6 +47,20 @@ def table_rows(path: Path, known: Collection[str]) -> list[tuple[str, dict[str, 
     values = [len({row[column].strip() for _, row in lines}) for column in range(2)]
     names = ["text", "label"] if values[1] <= values[0] else ["label", "text"]
     return [(f"{path} line {n}", dict(zip(names, row, strict=True))) for n, row in lines]
+
+
+def cut_table(path: Path, known: Collection[str]) -> list[Line]:
+    """The lines of a table with their cells, the header among them if it has one.
+
+    Args:
+        known: names of columns, lower case, by which a header and its separator are known.
+
+    Raises:
+        UserError: no such file, or an empty one.
+    """
+    data, text = read_content(path), read_filled_text(path)
+    # Excel quotes cells of its tab-separated text; in files that programs write, a quotation mark is part of the text.
+    return _lines(text, path, known, quoted_tabs=data.startswith(_UTF16_MARKS))
 
 
 def data_table(path: Path) -> tuple[list[str], list[Line]]:

@@ -163,10 +163,8 @@ class Attention(nn.Module):
         spec = self.spec
         mask: Tensor | None
         if spec.source == "memory":
-            assert ctx.memory is not None
-            causal, mask = False, ctx.memory.mask
-            k_BGTK, v_BGTK = (x.expand(len(q_BHTK), *x.shape[1:]) for x in (k_BGTK, v_BGTK))
-        else:
+            return self._read_memory(q_BHTK, k_BGTK, v_BGTK, ctx)
+        if True:
             if ctx.cached and not spec.causal:
                 raise UserError("attention to later tokens can't use a cache", fix="Read whole texts")
             if ctx.attending is not None:

@@ -1,8 +1,18 @@
-"""An embedding that is multiplied by a constant (Vaswani et al. 2017, section 3.4; Gemma 2024)."""
+"""Embeddings multiplied by a constant, and their sum with positions (Vaswani et al. 2017, section 3.4; Gemma 2024)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+
+class EmbeddingSum(nn.Module):
+    """Token vectors (B, T, D) plus position vectors, if there are any: where a residual stream begins.
+
+    A module, so that hooks see the sum and dropout leaves parts of it out while a model trains.
+    """
+
+    def forward(self, tokens_BTD: Tensor, positions_BTD: Tensor | None = None) -> Tensor:
+        return tokens_BTD if positions_BTD is None else tokens_BTD + positions_BTD.to(tokens_BTD.dtype)
 
 
 class ScaledEmbedding(nn.Embedding):

@@ -5,7 +5,7 @@ Masks and rotary tables depend on positions only, so they are computed once per 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -48,6 +48,8 @@ class Memoizing:
 class EncoderMemory(Memoizing):
     """An encoder's output, which cross-attention reads. Layers keep their keys and values of it here.
 
+    A batch of texts may have several rows for each source, one after the other (beams): as many for all.
+
     Attributes:
         states_BSD: (B, S, D).
         mask: which of them are real, bool (B, 1, 1, S), or None for all.
@@ -57,6 +59,15 @@ class EncoderMemory(Memoizing):
         super().__init__()
         self.states_BSD = states_BSD
         self.mask = None if positions_BS is None else (positions_BS >= 0)[:, None, None]
+
+    def select(self, rows: Sequence[int]) -> EncoderMemory:
+        """The memory of these sources, in this order, with the keys and values that layers keep of them."""
+        index = torch.tensor(rows, device=self.states_BSD.device)
+        selected = EncoderMemory(self.states_BSD[index])
+        selected.mask = None if self.mask is None else self.mask[index]
+        kept = cast(dict[Hashable, tuple[Tensor, Tensor]], self._memo)
+        selected._memo = {layer: (keys[index], values[index]) for layer, (keys, values) in kept.items()}
+        return selected
 
 
 class ForwardContext(Memoizing):

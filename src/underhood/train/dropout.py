@@ -1,5 +1,8 @@
 """Residual dropout for a training: parts of what each sublayer adds are left out at random (Srivastava et al. 2014).
 
+So are parts of the sums of embeddings and positions, in models that have a module for these (Vaswani et al. 2017,
+section 5.4).
+
 It is surgery on a built model, by hooks that are removed afterwards: the model keeps no trace of it. What is left out
 is a function of the seed and the batch's number, so that a training that is resumed leaves out the same.
 """
@@ -14,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from underhood.nn.block import Block
+from underhood.nn.embedding import EmbeddingSum
 
 B = TypeVar("B")
 
 
 class ResidualDropout:
-    """Leaves out outputs of sublayers while the model trains.
+    """Leaves out outputs of sublayers, and of sums of embeddings, while the model trains.
 
     Args:
         rate: share of the numbers that become 0; the others are divided by what is left, so that the mean stays.
@@ -54,7 +58,8 @@ class ResidualDropout:
         """Hooks on the sublayers of the model's blocks, as long as the ``with`` block lasts."""
         blocks = [module for module in model.modules() if isinstance(module, Block)] if self.rate else []
         sublayers = [getattr(block, sublayer.name) for block in blocks for sublayer in block.sublayers]
-        handles = [sublayer.register_forward_hook(self._hook) for sublayer in sublayers]
+        sums = [module for module in model.modules() if isinstance(module, EmbeddingSum)] if self.rate else []
+        handles = [module.register_forward_hook(self._hook) for module in (*sums, *sublayers)]
         try:
             yield
         finally:
