@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from underhood.core.protocols import LanguageModel
+from underhood.data.translation_batches import pad_sources
+from underhood.infer.beam import BeamSpec, beam_search, beam_search_batch
 from underhood.infer.generate import generate
+from underhood.models.base import parameter_count
 from underhood.models.encoder_decoder import EncoderDecoder, SequenceToSequence, original_transformer
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import Block
@@ -111,12 +114,80 @@ def test_encoder_decoder_matches_torch_transformer_from_tokens_to_scores() -> No
     generator = torch.Generator().manual_seed(3)
     source, target = (torch.randint(V, (2, length), generator=generator) for length in (8, 5))
     theirs = oracle(model, "post")
-    embedded = [
-        model._embedded(model.embed, model.position_embed, tokens, ForwardContext(tokens, None, None))
-        for tokens in (source, target)
-    ]
+    embedded = list[Tensor]()
+    for part in (model.source_sum, model.target_sum):
+        part.register_forward_hook(lambda _, __, output: embedded.append(output))
+    scores = model(source, target)
     hidden = theirs(*embedded, tgt_mask=nn.Transformer.generate_square_subsequent_mask(5))
-    torch.testing.assert_close(model(source, target), hidden @ model.embed.weight.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores, hidden @ model.embed.weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_gradients_match_torch_transformer() -> None:
+    model = built("pre")
+    theirs = oracle(model, "pre")
+    x, y = random(3, 9, D).requires_grad_(), random(3, 6, D, seed=1).requires_grad_()
+    tokens = torch.zeros(3, 6, dtype=torch.long)
+    memory = EncoderMemory(model.encoder(x, ForwardContext(torch.zeros(3, 9), None, None)))
+    ours = model.decoder(y, ForwardContext(tokens, None, None, memory=memory))
+    expected = theirs(x, y, tgt_mask=nn.Transformer.generate_square_subsequent_mask(6), tgt_is_causal=True)
+    pull = random(*ours.shape, seed=2)
+    torch.testing.assert_close(*(torch.autograd.grad(output, (x, y), pull) for output in (ours, expected)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [({}, 63_082_496), ({"d_model": 1024, "heads": 16, "d_ff": 4096}, 214_245_376)],
+    ids=["base", "big"],
+)
+def test_parameters_of_base_and_big_are_those_of_the_paper(sizes: dict[str, int], count: int) -> None:
+    """With 37,000 shared tokens and biases in attention; table 3 rounds to 65 and 213 million."""
+    spec = original_transformer(vocab_size=37_000, context_length=512, **sizes)
+    with torch.device("meta"):
+        assert parameter_count(spec.build()) == count
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "relative"])
+def test_batch_of_32_gets_what_each_source_gets_alone(positions: Literal["sinusoidal", "learned", "relative"]) -> None:
+    spec = original_transformer(
+        vocab_size=V, context_length=32, d_model=D, layers=LAYERS, heads=HEADS, d_ff=HIDDEN, positions=positions
+    )
+    model = spec.initialize(seed=3).eval()
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        parameter.data += torch.randn(parameter.shape, generator=generator) * 0.3
+    sources = [
+        torch.randint(V, (int(length),), generator=generator).tolist()
+        for length in torch.randint(1, 15, (32,), generator=generator)
+    ]
+    search, options = BeamSpec(beams=3, length_penalty=0.6), {"max_new_tokens": 10, "stop_ids": [1, 2, 3], "n": 3}
+    source, padding = pad_sources(sources)
+    assert padding is not None
+    together = beam_search_batch(model.given(model.encode(source, positions=padding)), [[0]] * 32, search, **options)  # type: ignore[arg-type]
+    for row, hypotheses in zip(sources, together, strict=True):
+        alone = beam_search(model.given(model.encode(torch.tensor([row]))), [0], search, **options)  # type: ignore[arg-type]
+        assert [each.ids for each in hypotheses] == [each.ids for each in alone]
+        assert [each.score for each in hypotheses] == pytest.approx([each.score for each in alone], abs=1e-4)
+    assert len({len(hypotheses[0].ids) for hypotheses in together}) > 1
+
+
+@torch.no_grad()
+def test_rows_of_a_conditioned_model_follow_their_sources() -> None:
+    model = built("post")
+    sources = torch.randint(V, (3, 5), generator=torch.Generator().manual_seed(5))
+    tokens = torch.randint(V, (7, 4), generator=torch.Generator().manual_seed(6))
+    for rows in ([0, 0, 1, 1, 2, 2], [0, 0, 2, 2], [2, 1, 0], [0, 1, 1, 2, 2, 2, 0]):
+        given = model.given(model.encode(sources))
+        given(tokens[:3])  # layers keep keys and values of the memory
+        given.select_rows(rows)
+        expected = model(sources[rows], tokens[: len(rows)])
+        torch.testing.assert_close(given(tokens[: len(rows)]), expected, rtol=1e-4, atol=1e-4)
+        weights = list[Tensor]()
+        attention = model.decoder.blocks[0].cross.weights
+        handle = attention.register_forward_hook(lambda _, __, y, kept=weights: kept.append(y))
+        torch.testing.assert_close(given(tokens[: len(rows)]), expected, rtol=1e-4, atol=1e-4)
+        handle.remove()
+        assert weights[0].flatten(1, 2).shape == (len(rows), HEADS, 4, 5)
 
 
 @torch.no_grad()

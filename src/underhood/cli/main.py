@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Other work": {
         "finetune": "Fine-tunes any model on a file of conversations.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
+        "translate": "Trains an encoder–decoder on pairs, and translates with it.",
         "compress": "Makes a file small with a language model, losing nothing.",
         "decompress": "Makes such a file whole again.",
     },
@@ -76,7 +77,7 @@ def verbs() -> dict[str, dict[str, str]]:
     return groups
 
 
-TRAINING = {"build", "finetune", "classify", "reproduce"}
+TRAINING = {"build", "finetune", "classify", "translate", "reproduce"}
 """Verbs that train, beside the stages."""
 
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141

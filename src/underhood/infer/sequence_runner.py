@@ -105,6 +105,8 @@ class SequenceRunner:
             self._cache = self._cache.spread(rows)
         elif self._cache is not None:
             self._cache.select(rows)
+        if hasattr(self.model, "select_rows"):  # one that reads another source in each row
+            self.model.select_rows(rows)  # type: ignore[attr-defined]
         self.tokens = [[*self.tokens[row]] for row in rows]
         self._padding = [self._padding[row] for row in rows]
 

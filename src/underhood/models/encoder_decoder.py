@@ -19,6 +19,7 @@ from underhood.core.protocols import AttendingCache, Cache, LanguageModel
 from underhood.core.state import StateSpec
 from underhood.nn.attention import AttentionSpec
 from underhood.nn.block import FeedForwardSpec, MixerSpec, SublayerBlockSpec, SublayerSpec
+from underhood.nn.embedding import EmbeddingSum
 from underhood.nn.feedforward import Activation, MLPSpec
 from underhood.nn.forward_context import EncoderMemory, ForwardContext
 from underhood.nn.norm import LayerNormSpec, NormSpec
@@ -98,12 +99,14 @@ def original_transformer(
     norm: Literal["pre", "post"] = "post",
     positions: Literal["sinusoidal", "learned", "relative"] | None = "sinusoidal",
     clip: int = 16,
+    tied: bool = True,
 ) -> EncoderDecoderSpec:
     """The Transformer of Vaswani et al. 2017, table 3 (base); with ``norm="pre"`` in the form of Xiong et al. 2020.
 
     Args:
         positions: sinusoidal or learned embeddings (table 3, row E), relative to the query (Shaw et al. 2018), or none.
         clip: where relative positions end.
+        tied: both embeddings and the unembedding are one matrix (section 3.4).
     """
     layer_norm = LayerNormSpec()
     where = {"norm": layer_norm} if norm == "pre" else {"stream_norm": layer_norm}
@@ -130,6 +133,7 @@ def original_transformer(
         encoder=(encoder,) * layers,
         decoder=(decoder,) * layers,
         norm=layer_norm if norm == "pre" else None,
+        tied=tied,
         positions=added.get(positions or ""),
     )
 
@@ -162,6 +166,7 @@ class EncoderDecoder(nn.Module):
             None if spec.positions is None else spec.positions.build(spec.context_length, spec.d_model)
             for _ in range(2)
         )
+        self.source_sum, self.target_sum = EmbeddingSum(), EmbeddingSum()
         self.encoder = Stack(spec.d_model, spec.encoder, spec.norm)
         self.decoder = Stack(spec.d_model, spec.decoder, spec.norm)
         self.unembed = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
@@ -171,8 +176,25 @@ class EncoderDecoder(nn.Module):
     def encode(self, source: Int[Tensor, "B S"], *, positions: Int[Tensor, "#B S"] | None = None) -> EncoderMemory:
         """See `SequenceToSequence`."""
         ctx = ForwardContext(source, positions, None)
-        states_BSD = self.encoder(self._embedded(self.embed, self.position_embed, source, ctx), ctx)
-        return EncoderMemory(states_BSD, None if positions is None else positions)
+        embedded_BSD = self._embedded(self.source_sum, self.embed, self.position_embed, source, ctx)
+        return EncoderMemory(self.encoder(embedded_BSD, ctx), positions)
+
+    def target_states(
+        self,
+        tokens: Int[Tensor, "B T"],
+        memory: EncoderMemory,
+        *,
+        cache: Cache | AttendingCache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The decoder's output for each target token, which `unembed` turns into scores.
+
+        Args:
+            memory: of one source, of as many as there are rows, or of fewer, each for as many rows in turn.
+        """
+        ctx = ForwardContext(tokens, positions, cache, memory=memory)
+        embed, position_embed = self.target_embed, self.target_position_embed
+        return self.decoder(self._embedded(self.target_sum, embed, position_embed, tokens, ctx), ctx)
 
     def decode(
         self,
@@ -182,10 +204,8 @@ class EncoderDecoder(nn.Module):
         cache: Cache | AttendingCache | None = None,
         positions: Int[Tensor, "#B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
-        """Scores of the next target token after each of T, given the encoder's output of the same rows (or of one)."""
-        ctx = ForwardContext(tokens, positions, cache, memory=memory)
-        embedded_BTD = self._embedded(self.target_embed, self.target_position_embed, tokens, ctx)
-        return self.unembed(self.decoder(embedded_BTD, ctx))
+        """Scores of the next target token after each of T (see `target_states`)."""
+        return self.unembed(self.target_states(tokens, memory, cache=cache, positions=positions))
 
     def forward(self, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Scores of the next target token after each of T, given the source."""
@@ -195,23 +215,37 @@ class EncoderDecoder(nn.Module):
         """See `SequenceToSequence`."""
         return ConditionedModel(self, memory)
 
-    def _embedded(self, table: nn.Module, positions: nn.Module | None, tokens: Tensor, ctx: ForwardContext) -> Tensor:
+    def _embedded(
+        self, add: nn.Module, table: nn.Module, positions: nn.Module | None, tokens: Tensor, ctx: ForwardContext
+    ) -> Tensor:
         scaled_BTD = table(tokens) * math.sqrt(self.spec.d_model)
-        if positions is None:
-            return scaled_BTD
-        return scaled_BTD + positions(ctx.positions_BT.clamp(min=0)).to(scaled_BTD.dtype)
+        return add(scaled_BTD, None if positions is None else positions(ctx.positions_BT.clamp(min=0)))
 
 
 class ConditionedModel:
-    """An encoder–decoder with its source fixed: a `LanguageModel` of the target.
+    """An encoder–decoder with its sources fixed: a `LanguageModel` of the target.
 
-    Its memory has the rows of a batch, or one row for a batch of any size.
+    Its memory has the rows of a batch, one row for a batch of any size, or one row for as many of the batch in turn.
     """
 
     def __init__(self, model: EncoderDecoder, memory: EncoderMemory):
         self.model, self.memory = model, memory
         self.vocab_size, self.context_length = model.spec.vocab_size, model.spec.context_length
         self.state_specs = model.spec.state_specs
+        self._sources: list[int] = [*range(len(memory.states_BSD))]  # of the memory, for each row of the batch
+
+    def select_rows(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows of the batch, in this order; a row may be named twice (see `SequenceRunner`)."""
+        if len(self.memory.states_BSD) == 1:
+            return
+        sources = [self._sources[row] for row in rows]
+        kept = [source for at, source in enumerate(sources) if at == 0 or source != sources[at - 1]]
+        per_source = len(sources) // len(kept)
+        if [source for source in kept for _ in range(per_source)] != sources:  # not as many rows for each
+            kept, per_source = sources, 1
+        if kept != [*range(len(self.memory.states_BSD))]:
+            self.memory = self.memory.select(kept)
+        self._sources = [number for number in range(len(kept)) for _ in range(per_source)]
 
     def __call__(
         self, tokens_BT: Tensor, *, cache: Cache | AttendingCache | None = None, positions: Tensor | None = None

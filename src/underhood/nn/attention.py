@@ -161,28 +161,46 @@ class Attention(nn.Module):
     def attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, ctx: ForwardContext) -> Tensor:
         """What the new tokens' queries read (B, H, T, K) from all keys, those in the cache included."""
         spec = self.spec
-        mask: Tensor | None
         if spec.source == "memory":
             return self._read_memory(q_BHTK, k_BGTK, v_BGTK, ctx)
-        if True:
-            if ctx.cached and not spec.causal:
-                raise UserError("attention to later tokens can't use a cache", fix="Read whole texts")
-            if ctx.attending is not None:
-                rules = {"scale": spec.scale, "window": spec.window, "softcap": spec.softcap}
-                return ctx.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
-            if ctx.cache is not None:
-                k_BGTK, v_BGTK = ctx.cache.update(self.layer, k_BGTK, v_BGTK)
-            rule = MaskRule(causal=spec.causal, window=spec.window)
-            written_out = spec.softcap is not None or self.weights.wanted
-            causal = not written_out and ctx.causal_only(rule)
-            documents = None if written_out or causal else ctx.documents(rule)
-            if documents is not None:
-                return attend_documents(q_BHTK, k_BGTK, v_BGTK, documents, scale=spec.scale)
-            mask = None if causal else ctx.mask(rule)
+        if ctx.cached and not spec.causal:
+            raise UserError("attention to later tokens can't use a cache", fix="Read whole texts")
+        if ctx.attending is not None:
+            rules = {"scale": spec.scale, "window": spec.window, "softcap": spec.softcap}
+            return ctx.attending.attend(self.layer, q_BHTK, k_BGTK, v_BGTK, **rules)
+        if ctx.cache is not None:
+            k_BGTK, v_BGTK = ctx.cache.update(self.layer, k_BGTK, v_BGTK)
+        rule = MaskRule(causal=spec.causal, window=spec.window)
+        written_out = spec.softcap is not None or self.weights.wanted
+        causal = not written_out and ctx.causal_only(rule)
+        documents = None if written_out or causal else ctx.documents(rule)
+        if documents is not None:
+            return attend_documents(q_BHTK, k_BGTK, v_BGTK, documents, scale=spec.scale)
+        mask = None if causal else ctx.mask(rule)
         weights = self.weights if self.weights.wanted else None
         return attend(
             q_BHTK, k_BGTK, v_BGTK, mask, causal=causal, scale=spec.scale, softcap=spec.softcap, weights=weights
         )
+
+    def _read_memory(self, q_BHTK: Tensor, k_MGSK: Tensor, v_MGSK: Tensor, ctx: ForwardContext) -> Tensor:
+        """What queries take from the encoder's output of M sources (cross-attention).
+
+        Where several rows read one source (beams), their queries go through the product as if they were more tokens of
+        one row: no order holds among them, and nothing has to be copied.
+        """
+        assert ctx.memory is not None
+        spec, mask, per_source = self.spec, ctx.memory.mask, len(q_BHTK) // len(k_MGSK)
+        weights = self.weights if self.weights.wanted else None
+        if weights is not None and per_source > 1:  # hooks see a row of weights for each row of the batch
+            k_MGSK, v_MGSK = (x.repeat_interleave(per_source, 0) for x in (k_MGSK, v_MGSK))
+            mask = None if mask is None else mask.repeat_interleave(per_source, 0)
+            per_source = 1
+        if per_source > 1:
+            q_BHTK = q_BHTK.unflatten(0, (-1, per_source)).transpose(1, 2).flatten(2, 3)
+        y_BHTK = attend(q_BHTK, k_MGSK, v_MGSK, mask, scale=spec.scale, softcap=spec.softcap, weights=weights)
+        if per_source > 1:
+            y_BHTK = y_BHTK.unflatten(2, (per_source, -1)).transpose(1, 2).flatten(0, 1)
+        return y_BHTK
 
 
 class Rotary(nn.Module):

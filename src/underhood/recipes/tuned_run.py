@@ -26,6 +26,7 @@ from underhood.infer.tokenizer_files import copy_tokenizer_files as copy_files
 from underhood.models.base import parameter_count
 from underhood.models.published import published_config
 from underhood.recipes.finetune_spec import TrainingSettings
+from underhood.recipes.translation_spec import TranslateSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.huggingface import HuggingFaceTokenizer
 
@@ -84,7 +85,7 @@ class TunedFolder:
                 folder.rmdir()
 
 
-def claim_folder(spec: TrainingSettings, out: Path, file: str) -> TunedFolder:
+def claim_folder(spec: TrainingSettings | TranslateSpec, out: Path, file: str) -> TunedFolder:
     """Makes the folder and writes its settings, or finds the same job in it to go on with.
 
     Raises:
