@@ -19,6 +19,8 @@ DIGITS_FILE = Path(__file__).with_name("digits.json")
 """Written by `train_digits`."""
 ATTENTION_FILE = Path(__file__).with_name("attention.json")
 """Written by `train_attention`, which says what it holds."""
+MIXTURE_FILE = Path(__file__).with_name("mixture.json")
+"""Written by `train_mixture`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +78,19 @@ def attention_tensors() -> dict[str, Any]:
     return json.loads(ATTENTION_FILE.read_text(encoding="utf-8"))
 
 
+def mixture() -> dict[str, Any]:
+    """What a tiny mixture of experts computes for a few sentences; `train_mixture` says what the fields are."""
+    return json.loads(MIXTURE_FILE.read_text(encoding="utf-8"))
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "generator": letters_to_imitate,
     "lenet": lenet_weights,
     "digits": digits_net,
+    "rope": mixture,
+    "kv_cache": mixture,
+    "experts": mixture,
 }
 """Makers of the data that some scripts need, by script."""
 
