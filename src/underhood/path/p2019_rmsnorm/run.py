@@ -66,7 +66,7 @@ def run(trial: Trial) -> None:
 
 def letter_loss(trial: Trial, norm: NormSpec, seed: int) -> Tensor:
     """Held-out nats by position of a small model with this norm."""
-    d_model, layers, steps, batch = trial.by_scale(smoke=(32, 1, 50, 8), report=(64, 2, 200, 16))
+    d_model, layers, steps, batch = trial.by_scale(smoke=(32, 1, 50, 8), report=(64, 2, 150, 8))
     spec = letter_model(norm=norm, d_model=d_model, layers=layers)
     return loss_by_position(trained(spec, seed=seed, steps=steps, batch=batch, tell=trial.progress))
 

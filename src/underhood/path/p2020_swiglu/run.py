@@ -34,7 +34,9 @@ def run(trial: Trial) -> None:
         if not trial.is_ablation and trial.wants("loss"):
             feedforwards = {"GELU": MLPSpec(d_ff=252, activation="gelu", bias=False), "SwiGLU": GatedMLPSpec(d_ff=168)}
             for name, feedforward in trial.each(feedforwards.items(), "feed-forward"):
-                model = trained(letter_model(feedforward=feedforward), seed=seed, steps=200, tell=trial.progress)
+                model = trained(
+                    letter_model(feedforward=feedforward), seed=seed, steps=150, batch=8, tell=trial.progress
+                )
                 curves[name].append(loss_by_position(model))
             trial.measure("loss", float((curves["SwiGLU"][-1] - curves["GELU"][-1]).mean()))
     if trial.is_ablation:

@@ -25,7 +25,7 @@ STEPS = {"norm": "RMSNorm", "gate": "+ SwiGLU", "rotary": "+ rotary", "bias": "â
 def run(trial: Trial) -> None:
     losses: list[list[float]] = []
     for seed in trial.each_seed():
-        d_model, layers, steps, batch = trial.by_scale(smoke=(32, 1, 50, 8), report=(64, 2, 200, 16))
+        d_model, layers, steps, batch = trial.by_scale(smoke=(32, 1, 50, 8), report=(64, 2, 150, 8))
         rungs = ladder(d_model, layers)
         if trial.ablated("parts"):
             rungs = [rungs[0], rungs[1]]

@@ -21,7 +21,7 @@ from underhood.train.cross_entropy import cross_entropy
 VOCABULARY, WINDOW, LENGTH = 16, 8, 40
 NEAR, FAR = 12, 16
 """Distances of the copy task: within and beyond the reach of two layers, 2 × (8 − 1)."""
-TASK_STEPS, EVERY = 400, 40
+TASK_STEPS, EVERY, TASK_LENGTH = 300, 30, 28
 PIECES = (5, 8, 3, *[1] * 24)
 
 
@@ -116,7 +116,7 @@ def copying(trial: Trial, layers: int, distance: int, seed: int) -> list[float]:
 
 
 def random_tokens(seed: int, rows: int) -> Tensor:
-    return torch.randint(VOCABULARY, (rows, LENGTH), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(VOCABULARY, (rows, TASK_LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

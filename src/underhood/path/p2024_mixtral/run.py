@@ -93,7 +93,7 @@ def shaped(trial: Trial, feedforward: FeedForwardSpec) -> DecoderSpec:
 def train(trial: Trial, feedforward: FeedForwardSpec, seed: int, *, balancing: float = 0.0) -> Decoder:
     model = shaped(trial, feedforward).initialize(seed=seed)
     train_ids, _ = mixed_text()
-    steps, each = trial.by_scale(smoke=(60, 3), report=(200, 6))
+    steps, each = trial.by_scale(smoke=(60, 3), report=(150, 4))
     with watching_routers(model) as balance:
 
         def loss(step: int) -> Tensor:
