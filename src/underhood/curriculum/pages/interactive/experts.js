@@ -55,7 +55,7 @@ interactive((kit, data) => {
   }
 
   function listTypical(typical) {
-    const head = element("tr", {}, element("th", { textContent: "expert" }), element("th", { textContent: "typical tokens: a large share of them takes it first" }));
+    const head = element("tr", {}, element("th", { textContent: "expert" }), element("th", { textContent: "typical tokens" }));
     const rows = typical.map((pieces, expert) => element("tr", {}, element("td", { textContent: expert + 1 }),
       element("td", {}, ...pieces.flatMap((piece) => [element("code", { textContent: piece }), " "]))));
     table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));

@@ -90,7 +90,7 @@ interactive((kit, data) => {
     line((length) => perToken(1) * length, 6);
     for (const [count, words] of [[chosen.heads, "one per query head"], [1, "one for all"]]) {
       const at = 131072 * 0.8;
-      axes.words(at, ((perToken(count) * at * texts.value) / 1e9) * (count === 1 ? 0.25 : 2.4), words, { "text-anchor": "end" });
+      axes.words(at, ((perToken(count) * at * texts.value) / 1e9) * (count === 1 ? 0.12 : 2.4), words, { "text-anchor": "end" });
     }
     line((length) => perToken(heads) * visible(length), 2, { "stroke-width": 3 });
     axes.line([[128, 2 * chosen.billions], [131072, 2 * chosen.billions]], 1, { class: "curve-line dashed hue-1" });

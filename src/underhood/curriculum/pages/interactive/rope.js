@@ -8,8 +8,8 @@ interactive((kit, data) => {
   const shared = query.length / key.length;
   const token = (index) => `${pieces[index]} (${index})`;
   const head = kit.choice({ name: "head", label: "Attention head", options: query.map((_, index) => String(index + 1)) });
-  const asks = kit.slider({ name: "asks", label: "Token that looks back", min: 0, max: last, step: 1, value: Math.min(last, 12), words: token });
-  const looked = kit.slider({ name: "looked", label: "Token that it looks at", min: 0, max: last, step: 1, value: 2, words: token });
+  const asks = kit.slider({ name: "asks", label: "Token of the query", min: 0, max: last, step: 1, value: Math.min(last, 12), words: token });
+  const looked = kit.slider({ name: "looked", label: "Token of the key", min: 0, max: last, step: 1, value: 2, words: token });
   const shift = kit.slider({ name: "shift", label: "Move both by", min: 0, max: 200, step: 1, value: 0, words: String });
   const apart = kit.slider({ name: "apart", label: "Move them apart by", min: 0, max: 100, step: 1, value: 0, words: String });
   const set = kit.readings({ positions: "positions", distance: "distance", score: "score of the pair (q · k / √16)", unturned: "without turning" });
