@@ -69,7 +69,7 @@ def run(trial: Trial) -> None:
         trial.plot(
             title="Time for the next letter",
             x="letters so far",
-            y="milliseconds",
+            y="milliseconds of processor time",
             log_x=True,
             log_y=True,
             series=[over_seeds(name, table[:, row].T, LENGTHS) for row, name in enumerate(("read again", "cache"))],
@@ -122,15 +122,15 @@ def work(*, cached: bool) -> np.ndarray:
 
 @torch.no_grad()
 def time_writing(model: Decoder, count: int, *, cached: bool) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for reading in passes(model, count, cached=cached):
         reading()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @torch.no_grad()
 def next_token_seconds(model: Decoder, length: int, cached: bool) -> float:
-    """Median time of the pass that follows `length − 1` letters."""
+    """Median processor time of the pass that follows `length − 1` letters."""
     seconds = []
     for _ in range(5):
         cache = ContiguousCache.for_model(model, batch=1, capacity=length) if cached else None
@@ -138,9 +138,9 @@ def next_token_seconds(model: Decoder, length: int, cached: bool) -> float:
         if cache is not None:
             model(tokens_BT[:, 1:], cache=cache)
             tokens_BT = tokens_BT[:, :1]
-        start = time.perf_counter()
+        start = time.process_time()
         model(tokens_BT, cache=cache)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return float(np.median(seconds))
 
 
