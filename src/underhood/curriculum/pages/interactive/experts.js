@@ -4,7 +4,7 @@ interactive((kit, data) => {
   const names = data.texts.map((text) => text.pieces.join("").replaceAll("·", " ").replaceAll("⏎", " ").slice(0, 32) + "…");
   const experts = data.load[0].length;
   const chosenText = kit.choice({ name: "text", label: "Text", options: names });
-  const layer = kit.choice({ name: "layer", label: "Layer", options: data.load.map((_, index) => String(index + 1)), value: String(data.load.length) });
+  const layer = kit.choice({ name: "layer", label: "Layer", options: data.load.map((_, index) => String(index + 1)), value: "1" });
   const active = kit.slider({ name: "active", label: "Experts per token", min: 1, max: experts, step: 1, value: 2, words: String });
   const at = kit.slider({ name: "at", label: "Token", min: 1, max: 60, step: 1, value: 4, words: String });
   const set = kit.readings({
