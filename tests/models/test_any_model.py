@@ -42,7 +42,7 @@ SMALL = {
 PROMPT = "The old clock"
 
 
-@pytest.fixture(scope="module", params=["gated-conv", "lstm", "nplm", "ngram"])
+@pytest.fixture(scope="module", params=["gated-conv", "lstm", "nplm", "wavenet", "ngram"])
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = tmp_path_factory.mktemp(request.param)
     write_notes(folder / "notes")

@@ -20,7 +20,9 @@ from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.models.nplm import NPLM, NPLMSpec
 from underhood.models.rnn import RNN, RNNSpec
+from underhood.models.wavenet import WaveNet, WaveNetSpec
 from underhood.nn.attention import AttentionSpec
+from underhood.nn.batch_norm import BatchNormSpec
 from underhood.nn.block import BlockSpec
 from underhood.nn.feedforward import GatedMLPSpec, MLPSpec
 from underhood.nn.forward_context import ForwardContext
@@ -30,8 +32,8 @@ from underhood.nn.recurrence import Cell, RecurrenceSpec
 from underhood.nn.relative_attention import RelativeAttentionSpec
 
 V, T = 31, 12
-Spec = DecoderSpec | NGramSpec | NPLMSpec | RNNSpec
-Model = Decoder | NGram | NPLM | RNN
+Spec = DecoderSpec | NGramSpec | NPLMSpec | RNNSpec | WaveNetSpec
+Model = Decoder | NGram | NPLM | RNN | WaveNet
 
 
 def decoder(mixer: AttentionSpec | RecurrenceSpec | RelativeAttentionSpec, **change: object) -> DecoderSpec:
@@ -98,6 +100,13 @@ SPECS: dict[str, Spec] = {
     "nplm": NPLMSpec(vocab_size=V, order=4, d_model=8, hidden=6),
     "cbow": NPLMSpec(vocab_size=V, order=6, d_model=96, hidden=0, bag=True),
     "nplm_undirected": NPLMSpec(vocab_size=V, order=3, d_model=8, hidden=32, direct=False),
+    "nplm_batch_norm": NPLMSpec(vocab_size=V, order=4, d_model=8, hidden=32, direct=False, norm=BatchNormSpec()),
+    "nplm_deep": NPLMSpec(vocab_size=V, order=4, d_model=8, hidden=24, layers=3, norm=LayerNormSpec()),
+    "wavenet": WaveNetSpec(vocab_size=V, embed_dim=8, d_model=16),
+    "wavenet_gated": WaveNetSpec(
+        vocab_size=V, embed_dim=16, d_model=16, layers=2, gated=True, residual=True, norm=None
+    ),
+    "wavenet_batch_norm": WaveNetSpec(vocab_size=V, embed_dim=6, d_model=24, norm=BatchNormSpec()),
     "ngram": NGramSpec(vocab_size=V, order=4),
     "bigram": NGramSpec(vocab_size=V, order=2),
 }

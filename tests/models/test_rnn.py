@@ -111,7 +111,7 @@ def test_nplm_has_the_papers_number_of_parameters():
     assert parameter_count(model) == V * (1 + n * m + h) + h * (1 + (n - 1) * m)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "elman", "nplm", "cbow"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman", "nplm", "cbow", "wavenet"])
 def test_architecture_is_built_by_name_and_writes_what_its_scores_say(name: str):
     spec = ARCHITECTURES[name](vocab_size=V, context_length=16, d_model=12, layers=2, heads=2)
     model = spec.initialize(seed=0)

@@ -13,6 +13,7 @@ from underhood.models.decoder import DecoderSpec, qwen3_shaped
 from underhood.models.ngram import NGramSpec
 from underhood.models.nplm import NPLMSpec
 from underhood.models.rnn import RNNSpec
+from underhood.models.wavenet import WaveNetSpec
 from underhood.nn.convolution import ShortConvolutionSpec
 from underhood.nn.recurrence import Cell, RecurrenceSpec
 
@@ -48,6 +49,21 @@ def cbow(
     return NPLMSpec(vocab_size=vocab_size, context_length=context_length, order=11, d_model=d_model, hidden=0, bag=True)
 
 
+def wavenet(
+    *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+) -> WaveNetSpec:
+    """Gated dilated convolutions with residual connections over 32 tokens, or more with more layers; no heads."""
+    return WaveNetSpec(
+        vocab_size=vocab_size,
+        context_length=context_length,
+        embed_dim=d_model,
+        d_model=d_model,
+        layers=max(layers, 5),
+        gated=True,
+        residual=True,
+    )
+
+
 def _recurrent(cell: Cell) -> Callable[..., RNNSpec]:
     def spec(
         *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
@@ -68,5 +84,6 @@ ARCHITECTURES: Mapping[str, Callable[..., ModelSpec]] = {
     "elman": _recurrent("elman"),
     "nplm": nplm,
     "cbow": cbow,
+    "wavenet": wavenet,
     "ngram": ngram,
 }

@@ -5,7 +5,8 @@ The last n − 1 tokens, each as its vector, go through one hidden layer to scor
     y = b + W x + U tanh(d + H x)
 
 x is the vectors side by side. W, the direct connections from vectors to scores, may be left out. With their mean in
-place of x and no hidden layer it is the continuous bag of words (Mikolov et al. 2013), reading to the left only.
+place of x and no hidden layer it is the continuous bag of words (Mikolov et al. 2013), reading to the left only. More
+hidden layers, each with a norm before tanh, make it the multilayer perceptron of Karpathy's makemore (2022).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from underhood.core.protocols import AttendingCache, Cache
 from underhood.core.state import StateSpec
 from underhood.models.base import BuiltModel
 from underhood.nn.forward_context import ForwardContext
+from underhood.nn.norm import NormSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class NPLMSpec:
         hidden: h, units of the hidden layer (50 to 100); 0 for none, which leaves the direct connections.
         direct: whether vectors are also connected to the scores directly.
         bag: x is the mean of the vectors, whatever their order.
+        layers: hidden layers, one above the other.
+        norm: normalisation before tanh in each, or None. With a norm, hidden layers have no bias.
     """
 
     vocab_size: int
@@ -44,13 +48,18 @@ class NPLMSpec:
     hidden: int = 50
     direct: bool = True
     bag: bool = False
+    layers: int = 1
+    norm: NormSpec | None = None
 
     def __post_init__(self):
-        for name, least in (("vocab_size", 1), ("context_length", 1), ("order", 2), ("d_model", 1), ("hidden", 0)):
+        least_of = {"vocab_size": 1, "context_length": 1, "order": 2, "d_model": 1, "hidden": 0, "layers": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.hidden and not self.direct:
             raise ValueError("a model without hidden units needs direct connections")
+        if not self.hidden and (self.layers > 1 or self.norm is not None):
+            raise ValueError("a model without hidden units has no further layers and no norm")
 
     @property
     def state_specs(self) -> tuple[StateSpec, ...]:
@@ -65,14 +74,17 @@ class NPLMSpec:
     @property
     def flops_per_token(self) -> float:
         """Two per weight that multiplies."""
-        return 2.0 * (self.hidden * (self.inputs + self.vocab_size) + self.direct * self.inputs * self.vocab_size)
+        deeper = (self.layers - 1) * self.hidden
+        hidden = self.hidden * (self.inputs + deeper + self.vocab_size)
+        return 2.0 * (hidden + self.direct * self.inputs * self.vocab_size)
 
     def facts(self) -> dict[str, str]:
         """The spec in words, for a list."""
+        layers = f"{self.layers} × " if self.layers > 1 else ""
         return {
             "Order": f"{self.order} tokens{', as a bag' if self.bag else ''}",
             "Width": f"{self.d_model}",
-            "Hidden units": f"{self.hidden}{', and direct connections' if self.direct else ''}",
+            "Hidden units": f"{layers}{self.hidden}{', and direct connections' if self.direct else ''}",
             "Vocabulary": f"{self.vocab_size:,} tokens",
         }
 
@@ -89,10 +101,10 @@ class NPLMSpec:
                 if name.startswith("embed."):
                     # Not `embed_std`: without norms after it, vectors that small would leave tanh all but linear.
                     parameter.copy_(torch.randn(parameter.shape, generator=generator))
-                elif name == "hidden.weight":
+                elif name.startswith(("hidden.", "deeper.")) and name.endswith("weight"):
                     bound = math.sqrt(3.0 / parameter.shape[1])
                     parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
-                else:
+                elif not name.startswith("norms."):
                     parameter.zero_()
         return model
 
@@ -104,7 +116,11 @@ class NPLM(BuiltModel):
         super().__init__()
         self.spec = spec
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
-        self.hidden = nn.Linear(spec.inputs, spec.hidden) if spec.hidden else None
+        bias, more = spec.norm is None, range(spec.layers - 1)
+        self.hidden = nn.Linear(spec.inputs, spec.hidden, bias=bias) if spec.hidden else None
+        self.deeper = nn.ModuleList(nn.Linear(spec.hidden, spec.hidden, bias=bias) for _ in more)
+        norms = [] if spec.norm is None else [spec.norm.build(spec.hidden) for _ in range(spec.layers)]
+        self.norms = nn.ModuleList(norms)
         self.unembed = nn.Linear(spec.hidden + spec.direct * spec.inputs, spec.vocab_size)
 
     @property
@@ -141,5 +157,8 @@ class NPLM(BuiltModel):
             x_BTX = x_BTX[:, rows]
         if self.hidden is None:
             return x_BTX
-        hidden_BTH = torch.tanh(self.hidden(x_BTX))
+        hidden_BTH = x_BTX
+        for number, layer in enumerate((self.hidden, *self.deeper)):
+            z_BTH = layer(hidden_BTH)
+            hidden_BTH = torch.tanh(self.norms[number](z_BTH) if self.norms else z_BTH)
         return torch.cat((hidden_BTH, x_BTX), dim=-1) if self.spec.direct else hidden_BTH

@@ -166,6 +166,26 @@ class ForwardContext(Memoizing):
         inside_BTC = self.once(("recent", count), lambda: _same_document(positions_BS, count))
         return x_BTCD.masked_fill(~inside_BTC[..., None], 0)
 
+    def earlier(self, layer: int, x_BTD: Tensor, distance: int) -> Tensor:
+        """For each token the vector of the token `distance` before it in its document, the cache included.
+
+        Returns:
+            (B, T, D); zeros where the document begins later.
+        """
+        if self.attending is not None:
+            return self.attending.recent(layer, x_BTD, distance)[:, :, 0]
+        new = x_BTD.shape[1]
+        if self.cache is not None:
+            [x_B1SD] = self.cache.update(layer, x_BTD[:, None])
+            x_BTD = x_B1SD[:, 0]
+        kept = min(x_BTD.shape[1], new + distance)
+        missing = new + distance - kept
+        older_BTD = F.pad(x_BTD[:, x_BTD.shape[1] - kept :], (0, 0, missing, 0))[:, :new]
+        positions_BS = self.positions_BS[:, self.positions_BS.shape[1] - kept :]
+        before_BT = F.pad(positions_BS, (missing, 0), value=-1)[:, :new]
+        inside_BT = (before_BT >= 0) & (before_BT == self.positions_BT - distance)
+        return older_BTD * inside_BT[..., None]
+
 
 def _same_document(positions_BS: Tensor, count: int) -> Tensor:
     """Which of the `count` tokens before each are of its document (B, T, count + 1), the oldest first."""

@@ -1,0 +1,1 @@
+"""makemore 2022: backpropagation by hand, tensor by tensor."""

@@ -1,0 +1,1 @@
+"""makemore 2022: a multilayer perceptron for names, its first loss, and batch normalisation."""
