@@ -54,6 +54,17 @@ def symmetry_start() -> dict[str, Any]:
     return {"hidden": hidden.tolist(), "output": output.tolist()}
 
 
+def moons_demo() -> dict[str, Any]:
+    """Points, labels and first weights of micrograd's demo; the last row of a layer's weights is its biases."""
+    import numpy as np
+
+    from underhood.path.lib.half_moons import DEMO_SEED, draw
+
+    x, y, weights = draw(DEMO_SEED)
+    layers = [np.concatenate(weights[at : at + 2]).tolist() for at in range(0, len(weights), 2)]
+    return {"x": x.tolist(), "y": y[:, 0].tolist(), "weights": layers}
+
+
 def letters_to_imitate() -> dict[str, Any]:
     """Letters of Python's own documentation, for Shannon's approximations."""
     from pydoc_data.topics import topics
@@ -85,6 +96,7 @@ def mixture() -> dict[str, Any]:
 
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
+    "moons": moons_demo,
     "generator": letters_to_imitate,
     "lenet": lenet_weights,
     "digits": digits_net,

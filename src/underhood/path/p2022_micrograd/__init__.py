@@ -1,0 +1,1 @@
+"""micrograd 2022: a neural network from single numbers that know their gradients."""

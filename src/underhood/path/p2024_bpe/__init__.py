@@ -1,0 +1,1 @@
+"""The GPT tokenizer 2024: byte-pair encoding of bytes."""
