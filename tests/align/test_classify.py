@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from underhood.align.classify import (
+    ClassificationLoss,
     Classifier,
     ClassifierSpec,
     LabelledBatches,
     class_probabilities,
-    classification_loss,
     encode_texts,
     label_tokens,
     padded_rows,
@@ -74,7 +74,7 @@ def test_classifiers_learn_what_stands_early_in_the_text(way: dict[str, Any]):
     fit(
         made,
         batches,
-        classification_loss,
+        ClassificationLoss(),
         AdamWSpec(lr=0.01).build(made),
         FitSpec(steps=150),
         stage="test",
@@ -100,7 +100,7 @@ def test_a_head_on_the_first_token_learns_nothing():
     fit(
         made,
         batches,
-        classification_loss,
+        ClassificationLoss(),
         AdamWSpec(lr=0.01).build(made),
         FitSpec(steps=60),
         stage="test",
@@ -122,7 +122,7 @@ def test_every_text_is_read_once_per_epoch():
     made.forward = counting  # type: ignore[method-assign]
     batches = LabelledBatches(rows, classes, batch_size=4, seed=0)
     for number in range(6):
-        classification_loss(made, batches(number))
+        ClassificationLoss()(made, batches(number))
     assert sorted(seen[:12]) == sorted(seen[12:]) == sorted(map(sum, rows))
     assert seen[:12] != seen[12:]
 
@@ -166,3 +166,31 @@ def test_a_decoder_inside_a_classifier_can_still_be_adapted():
     learning = [name for name, parameter in made.named_parameters() if parameter.requires_grad]
     assert "head.weight" in learning
     assert all(name.startswith("head.") or ".lora_" in name for name in learning)
+
+
+def test_auxiliary_loss_adds_each_texts_mean_next_token_loss():
+    made, weight = classifier(WAYS[0]), 0.5
+    rows, classes = [[3, 11, 12, 19], [5, 17], [8, 8, 13]], [0, 1, 1]
+    batch = LabelledBatches(rows, classes, batch_size=3, seed=0)(0)
+    plain, _ = ClassificationLoss()(made, batch)
+    both, metrics = ClassificationLoss(lm_weight=weight)(made, batch)
+    expected = 0.0
+    for row in rows:
+        logits_TV = made.model(torch.tensor([row[:-1]]))[0]
+        expected += torch.nn.functional.cross_entropy(logits_TV, torch.tensor(row[1:])).item()
+    assert metrics["lm_loss"] == pytest.approx(expected, rel=1e-5)
+    assert (both - plain).item() == pytest.approx(weight * expected, rel=1e-5)
+
+
+def test_auxiliary_loss_keeps_the_language_model_while_it_learns_labels():
+    rows, classes = texts(0)
+    losses = {}
+    for weight in (0.0, 0.5):
+        made = classifier(WAYS[1])
+        spec = FitSpec(steps=40, log_every=40)
+        batches = LabelledBatches(rows, classes, batch_size=16, seed=0)
+        optimizer = AdamWSpec(lr=1e-2).build(made)
+        fit(made, batches, ClassificationLoss(lm_weight=weight), optimizer, spec, stage="classify", log=RunLog(None))
+        with torch.no_grad():
+            losses[weight] = ClassificationLoss(lm_weight=1.0)(made, batches(0))[1]["lm_loss"]
+    assert losses[0.5] < losses[0.0] - 1.0

@@ -70,12 +70,15 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
         """Scores of the classes; positions are −1 where a row is padded."""
-        hidden_BTD = self.model.hidden_states(tokens, positions=positions)
+        return self.scores(self.model.hidden_states(tokens, positions=positions), positions)
+
+    def scores(self, hidden_BTD: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"]) -> Float[Tensor, "B C"]:
+        """Scores of the classes from the hidden states of the texts."""
         if self.head is not None and self.spec.pool == "mean":
             real_BT1 = (positions >= 0)[..., None].to(hidden_BTD.dtype)
             return self.head((hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1).clamp(min=1))
         last_B = positions.argmax(dim=1)
-        last_BD = hidden_BTD[torch.arange(len(tokens), device=tokens.device), last_B]
+        last_BD = hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
         if self.head is not None:
             return self.head(last_BD)
         return self.model.unembed(last_BD)[:, list(self.spec.label_ids)]
@@ -169,12 +172,40 @@ class LabelledBatches:
         return LabelledBatch(padded_rows([self.rows[number] for number in chosen]), self.classes_N[chosen])
 
 
-def classification_loss(classifier: Classifier, batch: LabelledBatch) -> tuple[Tensor, dict[str, float]]:
-    """`LossFn` of classification: the summed cross-entropy of the classes. Logs `accuracy` on the batch."""
-    assert batch.texts.positions is not None
-    scores_BC = classifier(batch.texts.tokens, batch.texts.positions).float()
-    right = int((scores_BC.detach().argmax(-1) == batch.classes_B).sum())
-    return F.cross_entropy(scores_BC, batch.classes_B, reduction="sum"), {"accuracy": right}
+@dataclass(frozen=True, kw_only=True)
+class ClassificationLoss:
+    """`LossFn` of classification: the summed cross-entropy of the classes. Logs `accuracy` on the batch.
+
+    Attributes:
+        lm_weight: λ of GPT-1's auxiliary objective: each text adds λ times its mean next-token loss, so that the model
+            goes on predicting the text that it labels (Radford et al. 2018, equation 5, with λ = 0.5).
+    """
+
+    lm_weight: float = 0.0
+
+    def __call__(self, classifier: Classifier, batch: LabelledBatch) -> tuple[Tensor, dict[str, float]]:
+        tokens, positions = batch.texts.tokens, batch.texts.positions
+        assert positions is not None
+        if not self.lm_weight:
+            scores_BC = classifier(tokens, positions).float()
+            return F.cross_entropy(scores_BC, batch.classes_B, reduction="sum"), self._accuracy(scores_BC, batch)
+        hidden_BTD = classifier.model.hidden_states(tokens, positions=positions)
+        scores_BC = classifier.scores(hidden_BTD, positions).float()
+        lm_loss = self._next_tokens(classifier.model.unembed(hidden_BTD[:, :-1]).float(), tokens, positions)
+        loss = F.cross_entropy(scores_BC, batch.classes_B, reduction="sum") + self.lm_weight * lm_loss
+        return loss, self._accuracy(scores_BC, batch) | {"lm_loss": float(lm_loss.detach())}
+
+    @staticmethod
+    def _accuracy(scores_BC: Tensor, batch: LabelledBatch) -> dict[str, float]:
+        return {"accuracy": int((scores_BC.detach().argmax(-1) == batch.classes_B).sum())}
+
+    @staticmethod
+    def _next_tokens(logits_BTV: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The sum over texts of their mean next-token loss in nats; a text of a single token adds nothing."""
+        real_BT = positions[:, 1:] >= 0
+        targets_BT = tokens[:, 1:].masked_fill(~real_BT, IGNORE)
+        nats_BT = F.cross_entropy(logits_BTV.mT, targets_BT, ignore_index=IGNORE, reduction="none")
+        return (nats_BT.sum(1) / real_BT.sum(1).clamp(min=1)).sum()
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from underhood.align.classify import (
+    ClassificationLoss,
     Classifier,
     ClassifierSpec,
     LabelledBatches,
     class_probabilities,
-    classification_loss,
     encode_texts,
     label_tokens,
 )
@@ -132,7 +132,7 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
         announced={"trained_parameters": trained, "lora_rank": rank},
     )
     batches = LabelledBatches(rows, truth, batch_size=spec.batch, seed=spec.seed)
-    result = trainer.train(classifier, Objective(batches, classification_loss))
+    result = trainer.train(classifier, Objective(batches, ClassificationLoss(lm_weight=spec.lm_weight)))
     probabilities = class_probabilities(classifier, test_rows, progress=log.counter(STAGE, "testing", "texts"))
     answers = probabilities.argmax(-1).tolist()
     base, notes = baselines(learn, test)

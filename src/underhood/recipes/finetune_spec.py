@@ -108,6 +108,7 @@ class ClassifySpec(TrainingSettings):
         epochs: how often the examples are read.
         batch: texts per optimiser step.
         lr: learning rate of everything; head, embedding and blocks have their own if left out.
+        lm_weight: weight of the next-token loss on the same texts, beside that of the labels (GPT-1: 0.5).
         test: share of the examples that is held out to measure by.
     """
 
@@ -119,6 +120,7 @@ class ClassifySpec(TrainingSettings):
     epochs: float = 4.0
     batch: int = 16
     lr: float | None = None
+    lm_weight: float = 0.0
     test: float = 0.2
 
     def __post_init__(self):
@@ -129,6 +131,8 @@ class ClassifySpec(TrainingSettings):
             raise ValueError(f"test is a share between 0 and 1, got {self.test}")
         if not self.epochs > 0 or self.batch < 1:
             raise ValueError(f"epochs and batch must be positive, got {self.epochs} and {self.batch}")
+        if self.lm_weight < 0:
+            raise ValueError(f"lm_weight can't be negative, got {self.lm_weight}")
 
 
 FINETUNE_FILE, CLASSIFY_FILE = "finetune.toml", "classify.toml"
