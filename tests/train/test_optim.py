@@ -95,6 +95,14 @@ def test_muon_scales_tall_matrices_by_the_root_of_their_aspect():
     torch.testing.assert_close(muon_update(skewed(48, 12)).norm(), muon_update(skewed(48, 12).mT).norm() * 2)
 
 
+@pytest.mark.parametrize("shape", [(16, 48), (48, 12)])
+def test_muon_updates_each_matrix_of_a_stack_as_if_it_were_alone(shape: tuple[int, int]):
+    matrices = [skewed(*shape), 100 * skewed(*shape).flip(0)]
+    together = muon_update(torch.stack(matrices))
+    for matrix, update in zip(matrices, together, strict=True):
+        torch.testing.assert_close(update, muon_update(matrix), rtol=1e-4, atol=1e-5)
+
+
 def test_muon_30_steps_match_torch():
     """PyTorch iterates in bf16, so the updates agree to bf16's three digits."""
     make = lambda: [nn.Parameter(skewed(8, 12)), nn.Parameter(skewed(12, 8)), nn.Parameter(skewed(8, 12))]  # noqa: E731

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from underhood.core.protocols import ModelSpec
 from underhood.models.decoder import DecoderSpec, qwen3_shaped
+from underhood.models.gpt2 import gpt2_shaped
 from underhood.models.ngram import NGramSpec
 from underhood.models.nplm import NPLMSpec
 from underhood.models.rnn import RNNSpec
@@ -78,6 +79,7 @@ def _recurrent(cell: Cell) -> Callable[..., RNNSpec]:
 
 ARCHITECTURES: Mapping[str, Callable[..., ModelSpec]] = {
     "qwen3": qwen3_shaped,
+    "gpt2": gpt2_shaped,
     "gated-conv": gated_convolution,
     "lstm": _recurrent("lstm"),
     "gru": _recurrent("gru"),

@@ -27,6 +27,7 @@ from underhood.train.dropout import ResidualDropout
 from underhood.train.hardware import Hardware
 from underhood.train.held_out import HeldOut
 from underhood.train.loop import FitResult, FitSpec, Objective, fit
+from underhood.train.nanogpt import GPT2_124M
 from underhood.train.optim import AdamWSpec, MuonAdamWSpec, OptimizerSpec
 from underhood.train.plan import StagePlan, training_flops
 from underhood.train.schedule import ScheduleSpec
@@ -149,7 +150,8 @@ def train_stage(
             steps=plan.steps,
             seconds=None if plan.fixed else left,
             max_steps=plan.max_steps,
-            schedule=ScheduleSpec(warmup=stage.warmup, decay=stage.decay),
+            schedule=stage_schedule(stage, inputs),
+            accumulate=getattr(inputs.settings, "accumulate", 1),
             save_every=save_every(plan, spec.save_seconds),
             keep=2 if lora is None else 1,
             trained_only=lora is not None,
@@ -220,11 +222,24 @@ def optimizer_spec(spec: BuildSpec, device: Device, scale: float = 1.0) -> MuonA
 
 def stage_optimizer(spec: BuildSpec, inputs: StageInputs, lora: LoRASpec | None) -> OptimizerSpec:
     """The stage's optimiser: the build's, or AdamW for a model that was trained before."""
+    if _follows_gpt2(inputs):
+        return replace(GPT2_124M.optimizer, lr=GPT2_124M.lr * inputs.settings.lr_scale)
     if spec.from_ is None:
         return optimizer_spec(spec, inputs.device, inputs.settings.lr_scale)
     rate = spec.tuning_lr or tuning_rate(inputs.model.spec.d_model, lora is not None)
     share = min(1.0, inputs.settings.lr_scale / get_stage("sft").settings().lr_scale)
     return AdamWSpec(lr=rate * share, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+def stage_schedule(stage: Stage, inputs: StageInputs) -> ScheduleSpec:
+    """The stage's schedule, or that of GPT-2's recipe: a cosine down to a tenth right after the warm-up."""
+    if _follows_gpt2(inputs):
+        return ScheduleSpec(warmup=stage.warmup, decay=1 - stage.warmup, floor=0.1, shape="cosine")
+    return ScheduleSpec(warmup=stage.warmup, decay=stage.decay)
+
+
+def _follows_gpt2(inputs: StageInputs) -> bool:
+    return getattr(inputs.settings, "recipe", None) == "gpt2"
 
 
 def tuning_rate(d_model: int, lora: bool) -> float:

@@ -48,7 +48,7 @@ class Muon(Optimizer):
     iteration, and sharded ones (DTensor) are gathered for it.
 
     Args:
-        params: matrices only.
+        params: matrices, or stacks of matrices (…, rows, columns), each of which is orthogonalised by itself.
         lr: learning rate, in units of spectral norm per step.
         dtype: of the orthogonalisation; see `orthogonalize`.
     """
@@ -81,7 +81,7 @@ class Muon(Optimizer):
                 momentum.lerp_(p.grad, 1 - group["momentum"])
                 nesterov = p.grad.lerp(momentum, group["momentum"])
                 updates.setdefault(tuple(p.shape), []).append((p, _whole(nesterov)))
-            for (rows, columns), members in updates.items():
+            for (*_, rows, columns), members in updates.items():
                 stacked_Nrc = orthogonalize(torch.stack([update for _, update in members]), self.steps, self.dtype)
                 for (p, _), update in zip(members, stacked_Nrc, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -6,11 +6,7 @@ import torch
 
 from underhood.models.base import parameter_count
 from underhood.models.decoder import DecoderSpec
-from underhood.nn.attention import AttentionSpec
-from underhood.nn.block import BlockSpec
-from underhood.nn.feedforward import MLPSpec
-from underhood.nn.norm import LayerNormSpec
-from underhood.nn.positions import LearnedPositionSpec
+from underhood.models.gpt2 import gpt2_shaped
 
 PRINTED = {
     "Small": (12, 768, 12, 64, 0.125),
@@ -37,17 +33,8 @@ def gpt3_shaped(
 
     Its sparse attention in every second layer changes what is computed, not what is learnt, and is left out.
     """
-    attention = AttentionSpec(heads=heads, head_dim=head_dim, rotary=None, bias=True, output_bias=True)
-    block = BlockSpec(mixer=attention, feedforward=MLPSpec(d_ff=4 * width, bias=True), norm=LayerNormSpec())
-    return DecoderSpec(
-        vocab_size=vocab,
-        context_length=context,
-        d_model=width,
-        layers=layers,
-        blocks=(block,),
-        norm=LayerNormSpec(),
-        tied=True,
-        positions=LearnedPositionSpec(),
+    return gpt2_shaped(
+        vocab_size=vocab, context_length=context, d_model=width, layers=layers, heads=heads, head_dim=head_dim
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from underhood.core.errors import UserError
 from underhood.recipes.stages.registry import DataSize, Stage, StageInputs, StageSettings
 
 if TYPE_CHECKING:
@@ -29,21 +30,33 @@ class PretrainSettings(StageSettings):
     Attributes:
         dropout: share of what each sublayer adds that is left out at random; by the amount of text if left out.
         copying: if off, it begins without two heads that copy from the context (see `models.copying`).
+        recipe: muon (Muon and AdamW, for minutes) or gpt2: GPT-2's first weights, AdamW, warm-up and cosine, for hours.
+        accumulate: micro-batches per optimiser step; goes with --steps, since the plan counts one.
     """
 
     dropout: float | None = None
     copying: bool = True
+    recipe: Literal["muon", "gpt2"] = "muon"
+    accumulate: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a share from 0 up to 1, got {self.dropout}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
 
 
 def initialize_model(spec: ModelSpec, settings: PretrainSettings, seed: int) -> BuiltModel:
     """A fresh model, a decoder by default with two heads that copy from the context."""
     from underhood.models.copying import begin_copying, can_copy
+    from underhood.models.decoder import DecoderSpec
+    from underhood.models.gpt2 import gpt2_initialized
 
+    if settings.recipe == "gpt2":
+        if not isinstance(spec, DecoderSpec):
+            raise UserError("the recipe gpt2 is for decoders", fix="Give --architecture gpt2, or leave the recipe out")
+        return gpt2_initialized(spec, seed=seed)
     model = spec.initialize(seed=seed, embed_std=EMBED_STD)
     if settings.copying and can_copy(spec):
         begin_copying(model, seed=seed, embed_std=EMBED_STD)
