@@ -25,9 +25,9 @@ class PlanOverrides:
         batch_size: rows per training step.
     """
 
-    architecture: Literal[
-        "qwen3", "gpt2", "gated-conv", "lstm", "gru", "elman", "nplm", "cbow", "wavenet", "ngram"
-    ] = "qwen3"
+    architecture: Literal["qwen3", "gpt2", "gated-conv", "lstm", "gru", "elman", "nplm", "cbow", "wavenet", "ngram"] = (
+        "qwen3"
+    )
     d_model: int | None = None
     layers: int | None = None
     heads: int | None = None

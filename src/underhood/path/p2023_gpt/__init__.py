@@ -1,0 +1,1 @@
+"""Karpathy 2023: a GPT from nothing."""
