@@ -21,6 +21,8 @@ ATTENTION_FILE = Path(__file__).with_name("attention.json")
 """Written by `train_attention`, which says what it holds."""
 MIXTURE_FILE = Path(__file__).with_name("mixture.json")
 """Written by `train_mixture`."""
+FEW_SHOT_FILE = Path(__file__).with_name("few_shot.json")
+"""Written by `train_few_shot`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,11 @@ def mixture() -> dict[str, Any]:
     return json.loads(MIXTURE_FILE.read_text(encoding="utf-8"))
 
 
+def few_shot_weights() -> dict[str, Any]:
+    """A one-layer GPT that learns labels from its context: heads, weights by name, and how often it is right."""
+    return json.loads(FEW_SHOT_FILE.read_text(encoding="utf-8"))
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "moons": moons_demo,
@@ -103,6 +110,7 @@ DATA: dict[str, Callable[[], Any]] = {
     "rope": mixture,
     "kv_cache": mixture,
     "experts": mixture,
+    "few_shot": few_shot_weights,
 }
 """Makers of the data that some scripts need, by script."""
 
