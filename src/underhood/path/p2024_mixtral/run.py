@@ -16,6 +16,7 @@ from underhood.nn.feedforward import GatedMLPSpec
 from underhood.nn.forward_context import ForwardContext
 from underhood.nn.moe import MoESpec
 from underhood.path.lib.expert_choices import choices, repetition
+from underhood.path.lib.kinds_of_problem import error_after_training
 from underhood.path.lib.mixed_text import CHARACTERS, KINDS, mixed_text, mixed_windows
 from underhood.path.lib.seed_series import over_seeds
 from underhood.path.lib.short_training import train_by_step
@@ -33,6 +34,14 @@ def run(trial: Trial) -> None:
     losses: dict[str, list[float]] = {}
     loads: list[Tensor] = []
     for seed in trial.each_seed():
+        if trial.wants("kinds"):
+            spec = MoESpec(experts=EXPERTS, experts_per_token=ACTIVE, d_ff=16)
+            steps = trial.by_scale(smoke=250, report=500)
+            ours = error_after_training(spec, seed, steps, random_router=trial.ablated("router"))
+            theirs = error_after_training(GatedMLPSpec(d_ff=16 * ACTIVE), seed, steps)
+            trial.measure("kinds", ours / theirs)
+        if not trial.wants("balance"):
+            continue
         model = train(trial, mixture, seed, balancing=0.0 if trial.ablated("balancing") else BALANCING)
         first_KLNT, load_KLE = choices(model)
         trial.measure("balance", float(load_KLE.mean(dim=0).max()) * EXPERTS)
