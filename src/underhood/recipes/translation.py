@@ -93,7 +93,7 @@ def _train(spec: TranslateSpec, out: Path, log: RunLog) -> TranslationResult:
         raise UserError(f"{out} is trained already", fix="Translate with it, or choose another folder")
     pairs = read_pairs(spec)
     learn, test = split_translations(pairs, held_out=spec.test, most=MOST_HELD_OUT, seed=spec.seed)
-    tokenizer = make_tokenizer(spec, learn)
+    tokenizer = make_tokenizer(spec, learn, alphabet=pairs)
     tokenizer.save(out / "tokenizer.json")
     end_id = tokenizer.special[END]
 
@@ -192,15 +192,18 @@ def read_pairs(spec: TranslateSpec) -> list[Translation]:
     return pairs
 
 
-def make_tokenizer(spec: TranslateSpec, pairs: Sequence[Translation]) -> CharacterTokenizer | BytePairTokenizer:
-    """One vocabulary for both sides: of characters, or of byte pairs."""
-    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+def make_tokenizer(
+    spec: TranslateSpec, learn: Sequence[Translation], alphabet: Sequence[Translation]
+) -> CharacterTokenizer | BytePairTokenizer:
+    """One vocabulary for both sides: of the characters of `alphabet`, or of byte pairs of what is learnt from."""
+    texts = [text for pair in alphabet for text in (pair.source, pair.target)]
     kind = spec.tokens
     if kind is None:
         few = len(set().union(*texts)) <= FEW_CHARACTERS and max(map(len, texts)) <= SHORT_TEXT
         kind = "characters" if few else "bpe"
     if kind == "characters":
         return CharacterTokenizer.from_texts(texts, special=[END])
+    texts = [text for pair in learn for text in (pair.source, pair.target)]
     return train_bpe(texts, vocab_size=spec.vocab_size, special=[END])
 
 
