@@ -12,7 +12,7 @@ import torch
 
 from underhood.core.errors import UserError
 from underhood.data.batch import IGNORE
-from underhood.data.dates import FIRST, FORMS, date_pairs
+from underhood.data.dates import FORMS, date_pairs
 from underhood.data.translation_batches import TranslationBatches, pad_sources, translation_batch
 from underhood.data.translations import Translation, read_translations, split_translations
 
@@ -69,8 +69,8 @@ def test_dates_are_different_and_read_in_one_way_only() -> None:
     for _, target in pairs:
         assert date.fromisoformat(target).isoformat() == target
     readings: dict[str, date] = {}
-    for number in range(73_000):
-        day = date.fromordinal(FIRST.toordinal() + number)
+    for number in range(1461):
+        day = date.fromordinal(date(2000, 1, 1).toordinal() + number)
         for form in FORMS:
             assert readings.setdefault(form(day), day) == day
 
