@@ -77,7 +77,7 @@ def _table_rows(path: Path, source: str | None, target: str | None) -> Iterable[
         if len(cells) < 2:
             got = f"{len(cells)} column"
             raise UserError(
-                f"{path} line {number} is no pair", expected="a source and a target, with a tab between", got=got
+                f"{path} line {number} holds no pair", expected="a source and a target, with a tab between", got=got
             )
         yield f"{path} line {number}", dict(zip(names, cells, strict=False))
 
