@@ -110,6 +110,6 @@ def test_a_batch_counts_and_shards_what_is_not_padding() -> None:
     assert batch.tokens.tolist() == [[1, 8, 0], [1, 8, 9], [1, 4, 0]]
     assert batch.targets.tolist() == [[8, 1, IGNORE], [8, 9, 1], [4, 1, IGNORE]]
     assert (batch.target_count, batch.token_count) == (7, 12)
-    parts: list[Mapping[str, int]] = [vars(batch.shard(rank, 2)) for rank in range(2)]
-    assert [len(part["source"]) for part in parts] == [2, 1]  # type: ignore[arg-type]
+    shards: list[Mapping[str, int]] = [vars(batch.shard(rank, 2)) for rank in range(2)]
+    assert [len(shard["source"]) for shard in shards] == [2, 1]  # type: ignore[arg-type]
     assert pad_sources([[1, 2], [3, 4]])[1] is None

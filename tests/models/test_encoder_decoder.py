@@ -115,8 +115,8 @@ def test_encoder_decoder_matches_torch_transformer_from_tokens_to_scores() -> No
     source, target = (torch.randint(V, (2, length), generator=generator) for length in (8, 5))
     theirs = oracle(model, "post")
     embedded = list[Tensor]()
-    for part in (model.source_sum, model.target_sum):
-        part.register_forward_hook(lambda _, __, output: embedded.append(output))
+    for module in (model.source_sum, model.target_sum):
+        module.register_forward_hook(lambda _, __, output: embedded.append(output))
     scores = model(source, target)
     hidden = theirs(*embedded, tgt_mask=nn.Transformer.generate_square_subsequent_mask(5))
     torch.testing.assert_close(scores, hidden @ model.embed.weight.T, rtol=1e-5, atol=1e-5)

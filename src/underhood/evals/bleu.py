@@ -25,7 +25,7 @@ ORDERS = 4
 """The longest n-grams."""
 
 FLOOR, ADDED = 0.1, 1
-"""What stands for 0 matches with ``floor``, and what ``add-k`` adds to both counts of n > 1."""
+"""What is counted in place of 0 matches with ``floor``, and what ``add-k`` adds to both counts of n > 1."""
 
 _PUNCTUATION = re.compile(r"([\{-\~\[-\` -\&\(-\+\:-\@\/])")
 _POINT_AFTER_OTHER = re.compile(r"([^0-9])([\.,])")
@@ -117,7 +117,7 @@ def sentence_bleu(hypothesis: str, references: Sequence[str], *, tokens: Tokens 
 def _precisions(right: Sequence[int], total: Sequence[int], smoothing: Smoothing) -> tuple[list[float], int]:
     """Precisions in percent, and for how many orders there are n-grams at all; the others are 0.
 
-    Smoothing is no remedy for a text without a single right word: all its precisions are 0.
+    Smoothing does not help a text without a single right word: all its precisions are 0.
     """
     precisions, half, orders = [0.0] * ORDERS, 1.0, 0
     for index in range(ORDERS if any(right) else 0):

@@ -233,10 +233,10 @@ def _best_of_each(logprobs_NV: Tensor, searches: Sequence[_Search]) -> list[list
     indices = [row for pair in best for row in pair.indices.tolist()]
     values = [row for pair in best for row in pair.values.tolist()]
     continuations = []
-    for search, places, totals in zip(searches, indices, values, strict=True):
+    for search, flat_indices, totals in zip(searches, indices, values, strict=True):
         mine = []
-        for place, total in zip(places, totals, strict=True):
-            parent, token = divmod(place, vocab_size)
+        for index, total in zip(flat_indices, totals, strict=True):
+            parent, token = divmod(index, vocab_size)
             mine.append((parent, token, total - search.live[parent].total, total))
         continuations.append(mine)
     return continuations

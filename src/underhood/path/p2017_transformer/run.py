@@ -142,7 +142,7 @@ def show(trial: Trial, courses: dict[str, list[Course]], length: int) -> None:
         model(*sequences(64, length, torch.Generator().manual_seed(7))[:2])
     handle.remove()
     mean_TS = weights[0].flatten(1, 2).mean(dim=(0, 1))
-    labels = tuple(str(place + 1) for place in range(length))
+    labels = tuple(str(number + 1) for number in range(length))
     trial.figure(
         Heat(
             title="Where the decoder looks in the source, mean of its heads",
