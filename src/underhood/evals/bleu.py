@@ -25,7 +25,7 @@ ORDERS = 4
 """The longest n-grams."""
 
 FLOOR, ADDED = 0.1, 1
-"""What is counted in place of 0 matches with ``floor``, and what ``add-k`` adds to both counts of n > 1."""
+"""Matches that ``floor`` counts in place of 0, and those that ``add-k`` adds to both counts of n > 1."""
 
 _PUNCTUATION = re.compile(r"([\{-\~\[-\` -\&\(-\+\:-\@\/])")
 _POINT_AFTER_OTHER = re.compile(r"([^0-9])([\.,])")
