@@ -13,7 +13,6 @@ from underhood.core.figures import Heat, Series
 from underhood.core.trial import Trial
 from underhood.models.base import parameter_count
 from underhood.models.encoder_decoder import EncoderDecoder, original_transformer
-from underhood.nn.block import Block
 from underhood.path.lib.gru_translator import gru_translator_of_size
 from underhood.train.cross_entropy import LabelSmoothing, cross_entropy
 from underhood.train.schedule import NoamSpec
@@ -25,7 +24,7 @@ RATE = 4e-3  # the highest: that of the formula, (width · warm-up)^−½, suits
 
 
 @dataclass
-class Course:
+class ReversalCourse:
     """A model, and the share of test sequences that it reverses exactly, by steps."""
 
     model: nn.Module
@@ -45,7 +44,7 @@ def run(trial: Trial) -> None:
     gap = abs(float(cross_entropy(logits, targets, smoothing=SMOOTHING) - theirs))
     trial.oracle("torch.nn.CrossEntropyLoss smooths labels in the same way", gap < 1e-6, f"difference {gap:.1e}")
     length = trial.by_scale(smoke=6, report=16)
-    courses: dict[str, list[Course]] = {}
+    courses: dict[str, list[ReversalCourse]] = {}
     for seed in trial.each_seed():
         model = transformer(trial, length, seed)
         course = train(trial, "Transformer", model, length, seed)
@@ -71,9 +70,9 @@ def size_of(**sizes: int) -> int:
 
 
 def transformer(trial: Trial, length: int, seed: int) -> EncoderDecoder:
-    """The paper's model, small; without positions or residual connections in an ablation."""
+    """The paper's model, small; without positions in the ablation."""
     width, layers = trial.by_scale(smoke=(32, 1), report=(64, 2))
-    model = original_transformer(
+    spec = original_transformer(
         vocab_size=SYMBOLS + 1,
         context_length=length + 1,
         d_model=width,
@@ -81,13 +80,8 @@ def transformer(trial: Trial, length: int, seed: int) -> EncoderDecoder:
         heads=4,
         d_ff=4 * width,
         positions=None if trial.ablated("positions") else "sinusoidal",
-    ).initialize(seed=seed)
-    if trial.ablated("residual"):
-        for block in (*model.encoder.blocks, *model.decoder.blocks):
-            assert isinstance(block, Block)
-            for sublayer in block.sublayers:  # what a block will add to x is then y − x, which leaves y alone
-                getattr(block, sublayer.name).register_forward_hook(lambda _, inputs, output: output - inputs[0])
-    return model
+    )
+    return spec.initialize(seed=seed)
 
 
 def sequences(count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,12 +91,12 @@ def sequences(count: int, length: int, generator: torch.Generator) -> tuple[Tens
     return source, torch.cat((torch.full((count, 1), OPENING), target[:, :-1]), dim=1), target
 
 
-def train(trial: Trial, name: str, model: nn.Module, length: int, seed: int) -> Course:
+def train(trial: Trial, name: str, model: nn.Module, length: int, seed: int) -> ReversalCourse:
     """Trains with Adam, label smoothing and the schedule of section 5."""
     steps = trial.by_scale(smoke=240, report=1200)
     schedule = NoamSpec(warmup=steps // 6)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
-    course, every = Course(model), steps // trial.by_scale(smoke=6, report=24)
+    course, every = ReversalCourse(model), steps // trial.by_scale(smoke=6, report=24)
     test = sequences(TESTED, length, torch.Generator().manual_seed(10**6 + seed))
     for step in range(steps + 1):
         if step % every == 0:
@@ -126,7 +120,7 @@ def exact_share(model: nn.Module, source: Tensor, read: Tensor, target: Tensor) 
     return float((model(source, read).argmax(-1) == target).all(dim=1).float().mean())
 
 
-def show(trial: Trial, courses: dict[str, list[Course]], length: int) -> None:
+def show(trial: Trial, courses: dict[str, list[ReversalCourse]], length: int) -> None:
     series = []
     for name, runs in courses.items():
         table = np.array([course.exact for course in runs])
