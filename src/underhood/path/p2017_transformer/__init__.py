@@ -1,1 +1,0 @@
-"""Vaswani et al. 2017: translation without recurrence."""
