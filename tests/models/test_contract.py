@@ -17,6 +17,7 @@ from underhood.core.protocols import LanguageModel
 from underhood.infer.cache import ContiguousCache
 from underhood.infer.sequence_runner import new_cache
 from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
+from underhood.models.mixture import Mixture, MixtureSpec
 from underhood.models.ngram import NGram, NGramSpec
 from underhood.models.nplm import NPLM, NPLMSpec
 from underhood.models.rnn import RNN, RNNSpec
@@ -32,8 +33,8 @@ from underhood.nn.recurrence import Cell, RecurrenceSpec
 from underhood.nn.relative_attention import RelativeAttentionSpec
 
 V, T = 31, 12
-Spec = DecoderSpec | NGramSpec | NPLMSpec | RNNSpec | WaveNetSpec
-Model = Decoder | NGram | NPLM | RNN | WaveNet
+Spec = DecoderSpec | NGramSpec | NPLMSpec | RNNSpec | WaveNetSpec | MixtureSpec
+Model = Decoder | NGram | NPLM | RNN | WaveNet | Mixture
 
 
 def decoder(mixer: AttentionSpec | RecurrenceSpec | RelativeAttentionSpec, **change: object) -> DecoderSpec:
@@ -109,6 +110,12 @@ SPECS: dict[str, Spec] = {
     "wavenet_batch_norm": WaveNetSpec(vocab_size=V, embed_dim=6, d_model=24, norm=BatchNormSpec()),
     "ngram": NGramSpec(vocab_size=V, order=4),
     "bigram": NGramSpec(vocab_size=V, order=2),
+    "nplm_and_ngram": MixtureSpec(
+        neural=NPLMSpec(vocab_size=V, order=4, d_model=8, hidden=6),
+        counted=NGramSpec(vocab_size=V, order=3),
+        share=0.6,
+    ),
+    "lstm_and_ngram": MixtureSpec(neural=recurrent("lstm", layers=2), counted=NGramSpec(vocab_size=V, order=2)),
 }
 
 
@@ -120,6 +127,8 @@ def built(spec: Spec) -> Model:
         model.fit([torch.randint(V, (length,), generator=generator).tolist() for length in (40, 9, 23)])
         return model
     model = spec.build()
+    if isinstance(model, Mixture):
+        model.count_documents([torch.randint(V, (length,), generator=generator).tolist() for length in (40, 9, 23)])
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         scale = (0.3 if parameter.ndim == 2 else 0.1) * (3.0 if "query" in name or "key" in name else 1.0)
@@ -262,7 +271,7 @@ def test_language_model_saved_and_loaded_is_identical(model: Model, tmp_path) ->
     save_file(module_tensors(model), tmp_path / "model.safetensors")
     again = from_json(type(model.spec), to_json(model.spec)).build().eval()
     tensors = load_file(tmp_path / "model.safetensors")
-    if isinstance(again, NGram):
+    if isinstance(again, NGram | Mixture):
         again.load_state_dict(tensors)  # its tables have no fixed size
     else:
         load_module(again, tensors, "file")

@@ -159,6 +159,15 @@ class CountedModel(LanguageModel, Protocol):
 
 
 @runtime_checkable
+class PartlyCountedModel(LanguageModel, Protocol):
+    """A language model that counts its text before gradients train the rest of it."""
+
+    def count_documents(self, documents: "Iterable[Any]") -> None:
+        """Counts documents of token ids; earlier counts are replaced."""
+        ...
+
+
+@runtime_checkable
 class ModelSpec(Protocol):
     """What a language model is made of: it builds the model, and planners and caches ask it what that will cost.
 

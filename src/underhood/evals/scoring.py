@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from underhood.core.errors import UserError
 from underhood.core.protocols import HiddenStateModel, LanguageModel
 from underhood.data.batch import IGNORE, Batch
+from underhood.models.mixture import Mixture
 from underhood.models.ngram import NGram
 
 LOGITS_AT_ONCE = 1 << 24
@@ -54,7 +55,7 @@ def target_log_probs(model: LanguageModel, batch: Batch) -> Float[Tensor, "B T"]
 
     A decoder works out scores only where a target is, which is where most of a small model's time goes.
     """
-    if isinstance(model, NGram):
+    if isinstance(model, NGram | Mixture):
         logs_BT = model.target_log_probs(batch.tokens, batch.targets, positions=batch.positions)
         return logs_BT.float()
     return _at_targets(model, batch, _log_probs)

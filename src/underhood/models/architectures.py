@@ -11,6 +11,7 @@ from dataclasses import replace
 from underhood.core.protocols import ModelSpec
 from underhood.models.decoder import DecoderSpec, qwen3_shaped
 from underhood.models.gpt2 import gpt2_shaped
+from underhood.models.mixture import MixtureSpec
 from underhood.models.ngram import NGramSpec
 from underhood.models.nplm import NPLMSpec
 from underhood.models.rnn import RNNSpec
@@ -65,6 +66,15 @@ def wavenet(
     )
 
 
+def nplm_trigram(
+    *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
+) -> MixtureSpec:
+    """`nplm` mixed in halves with a trigram, as Bengio et al. 2003 publish it."""
+    shape = {"d_model": d_model, "layers": layers, "heads": heads}
+    neural = nplm(vocab_size=vocab_size, context_length=context_length, **shape)
+    return MixtureSpec(neural=neural, counted=NGramSpec(vocab_size=vocab_size, order=3))
+
+
 def _recurrent(cell: Cell) -> Callable[..., RNNSpec]:
     def spec(
         *, vocab_size: int, context_length: int, d_model: int, layers: int, heads: int, kv_heads: int | None = None
@@ -85,6 +95,7 @@ ARCHITECTURES: Mapping[str, Callable[..., ModelSpec]] = {
     "gru": _recurrent("gru"),
     "elman": _recurrent("elman"),
     "nplm": nplm,
+    "nplm-trigram": nplm_trigram,
     "cbow": cbow,
     "wavenet": wavenet,
     "ngram": ngram,

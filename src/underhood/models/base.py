@@ -14,6 +14,9 @@ class BuiltModel(nn.Module):
 
     spec: Any  # a ModelSpec; each model knows its own
 
+    sized_by_text = False
+    """Whether it holds tables whose size the training text decides, so that the spec does not give all shapes."""
+
     @property
     def vocab_size(self) -> int:
         return self.spec.vocab_size

@@ -108,6 +108,8 @@ class NGram(BuiltModel):
     parameters, and it computes on the CPU whatever device the tokens are on.
     """
 
+    sized_by_text = True
+
     def __init__(self, spec: NGramSpec):
         super().__init__()
         self.spec = spec

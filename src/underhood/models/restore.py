@@ -23,9 +23,10 @@ def restore(
         UserError: the spec is of an unknown type, or the tensors don't fit it.
     """
     model = empty_model(spec_of(checkpoint), dtype, device)
-    if next(model.parameters(), None) is None:  # tables, which have the size that the training text gave them
+    if model.sized_by_text:
         model = model.spec.build()
         model.load_state_dict(checkpoint.tensors("model"))
+        model.to(dtype=dtype, device=device)
     else:
         checkpoint.fill(model, "model")
     return model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +15,10 @@ from torch import nn
 
 from underhood.core.checkpoint import module_tensors, write_checkpoint
 from underhood.core.device import Device
-from underhood.core.protocols import CountedModel
+from underhood.core.protocols import CountedModel, PartlyCountedModel
 from underhood.core.runlog import RunLog
 from underhood.data.render import ChatBatches
+from underhood.data.shards import TokenShards
 from underhood.nn.lora import LoRASpec
 from underhood.recipes.film import Film
 from underhood.recipes.spec import BuildSpec
@@ -131,6 +132,8 @@ def train_stage(
     plan, model, started = inputs.plan, inputs.model, time.perf_counter()
     if isinstance(model, CountedModel):
         return _count(stage, inputs, model, log, checkpoints, state)
+    if isinstance(model, PartlyCountedModel) and stage.starts_from is None:
+        model.count_documents(_opened_documents(inputs.documents))
     objective = stage.objective(inputs)
     if isinstance(objective.batches, ChatBatches) and objective.batches.dropped:
         text = f"conversations left out, longer than {plan.context_length:,} tokens: {objective.batches.dropped:,}"
@@ -200,14 +203,18 @@ def _count(
     """Fits a model that counts, in one step over all documents."""
     started, documents = time.perf_counter(), inputs.documents
     log.event(stage.name, "start", steps=1, seconds_planned=inputs.plan.seconds)
-    opening = documents.eot_id  # what opens every document, as in the evaluation windows
-    model.fit(np.concatenate([[opening], documents.document(n)]) for n in range(len(documents)))
+    model.fit(_opened_documents(documents))
     facts = dict(state) | {"steps": 1, "tokens": documents.tokens}
     groups = {"model": module_tensors(cast(nn.Module, model))}
     on_first_rank(lambda: write_checkpoint(checkpoints, 1, groups, facts | {"step": 1}))
     result = FitResult(1, documents.tokens, time.perf_counter() - started, math.nan, 1)
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens)
     return result
+
+
+def _opened_documents(documents: TokenShards) -> Iterator[np.ndarray]:
+    """Each document after the token that opens it, as in the evaluation windows."""
+    return (np.concatenate([[documents.eot_id], documents.document(n)]) for n in range(len(documents)))
 
 
 def optimizer_spec(spec: BuildSpec, device: Device, scale: float = 1.0) -> MuonAdamWSpec:

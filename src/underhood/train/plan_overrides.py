@@ -16,7 +16,8 @@ class PlanOverrides:
     Attributes:
         architecture: the kind of model: qwen3 (a decoder with attention), gpt2 (the decoder of 2019), gated-conv (with
             gated convolutions instead), lstm, gru or elman (recurrent), wavenet (dilated convolutions), nplm or cbow
-            (which see the last tokens only), or ngram (which counts, and is pretrained only).
+            (which see the last tokens only), nplm-trigram (nplm and counts, half and half), or ngram (which counts, and
+            is pretrained only).
         d_model: the model's width.
         layers: the model's layers.
         heads: its query heads; a 64th of d_model if left out.
@@ -25,9 +26,9 @@ class PlanOverrides:
         batch_size: rows per training step.
     """
 
-    architecture: Literal["qwen3", "gpt2", "gated-conv", "lstm", "gru", "elman", "nplm", "cbow", "wavenet", "ngram"] = (
-        "qwen3"
-    )
+    architecture: Literal[
+        "qwen3", "gpt2", "gated-conv", "lstm", "gru", "elman", "nplm", "nplm-trigram", "cbow", "wavenet", "ngram"
+    ] = "qwen3"
     d_model: int | None = None
     layers: int | None = None
     heads: int | None = None

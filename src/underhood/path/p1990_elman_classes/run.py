@@ -48,7 +48,8 @@ def run(trial: Trial) -> None:
         kinds = float(np.mean([scores[kind] for kind in NOUN_KINDS]))
         trial.measure("categories", kinds)
         blank = tree(fresh.run(code[test_T[:-1]])[1], test_T[:-1])
-        trial.measure("untrained", kinds - np.mean([best_branch(blank, members(GROUPS[kind])) for kind in NOUN_KINDS]))
+        by_chance = float(np.mean([best_branch(blank, members(GROUPS[kind])) for kind in NOUN_KINDS]))
+        trial.measure("untrained", kinds - by_chance)
         trial.measure("tokens", same_kind_nearby(h_TH[-600:], test_T[-601:-1]))
         if seed == trial.seeds[0] and not trial.is_ablation:
             counted(trial, rng)

@@ -128,7 +128,8 @@ def english(trial: Trial, seed: int) -> None:
     train, held_out = (" ".join(half).split() for half in plain_english(only_topics=True, seed=seed))
     codes_26x5 = np.random.default_rng(seed).permutation([[n >> bit & 1 for bit in range(5)] for n in range(32)])[:26]
     ids_T = joined(train)[0][:100_000]
-    test_T, starts_T = (each[:20_000] for each in joined(held_out))
+    test_T, starts_T = joined(held_out)
+    test_T, starts_T = test_T[:20_000], starts_T[:20_000]
     net = trained(trial, codes_26x5[ids_T].astype(float), 20, seed, passes=5, rate=0.1)
     error_T = np.square(net.run(codes_26x5[test_T[:-1]].astype(float))[0] - codes_26x5[test_T[1:]]).mean(axis=1)
     share = starts_T.mean()
