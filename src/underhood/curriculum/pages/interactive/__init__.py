@@ -23,6 +23,8 @@ MIXTURE_FILE = Path(__file__).with_name("mixture.json")
 """Written by `train_mixture`."""
 FEW_SHOT_FILE = Path(__file__).with_name("few_shot.json")
 """Written by `train_few_shot`."""
+NEXT_TOKENS_FILE = Path(__file__).with_name("next_tokens.json")
+"""Written by `train_next_tokens`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,11 @@ def mixture() -> dict[str, Any]:
     return json.loads(MIXTURE_FILE.read_text(encoding="utf-8"))
 
 
+def next_token_scores() -> dict[str, Any]:
+    """The tokens of a small GPT, and for each prompt the scores of all of them (the best one's is 0)."""
+    return json.loads(NEXT_TOKENS_FILE.read_text(encoding="utf-8"))
+
+
 def few_shot_weights() -> dict[str, Any]:
     """A one-layer GPT that learns labels from its context: heads, weights by name, and how often it is right."""
     return json.loads(FEW_SHOT_FILE.read_text(encoding="utf-8"))
@@ -110,6 +117,7 @@ DATA: dict[str, Callable[[], Any]] = {
     "rope": mixture,
     "kv_cache": mixture,
     "experts": mixture,
+    "sampling": next_token_scores,
     "few_shot": few_shot_weights,
 }
 """Makers of the data that some scripts need, by script."""
