@@ -24,21 +24,22 @@ from underhood.train.cross_entropy import cross_entropy
 from underhood.train.router_balance import watching_routers
 
 EXPERTS, ACTIVE, LENGTH = 8, 2, 64
+D_MODEL, D_FF = 32, 32
+STEPS = 250
+"""Of the training on eight kinds of problem."""
 BALANCING = 0.05
 """Weight of the load-balancing loss. Large models use 0.01 to 0.02, over thousands of times as many steps."""
 
 
 def run(trial: Trial) -> None:
-    d_ff = trial.by_scale(smoke=32, report=48)
-    mixture = MoESpec(experts=EXPERTS, experts_per_token=ACTIVE, d_ff=d_ff)
+    mixture = MoESpec(experts=EXPERTS, experts_per_token=ACTIVE, d_ff=D_FF)
     losses: dict[str, list[float]] = {}
     loads: list[Tensor] = []
     for seed in trial.each_seed():
         if trial.wants("kinds"):
             spec = MoESpec(experts=EXPERTS, experts_per_token=ACTIVE, d_ff=16)
-            steps = trial.by_scale(smoke=250, report=500)
-            ours = error_after_training(spec, seed, steps, random_router=trial.ablated("router"))
-            theirs = error_after_training(GatedMLPSpec(d_ff=16 * ACTIVE), seed, steps)
+            ours = error_after_training(spec, seed, STEPS, random_router=trial.ablated("router"))
+            theirs = error_after_training(GatedMLPSpec(d_ff=16 * ACTIVE), seed, STEPS)
             trial.measure("kinds", ours / theirs)
         if not trial.wants("balance"):
             continue
@@ -50,8 +51,8 @@ def run(trial: Trial) -> None:
             continue
         trial.measure("repeat", repetition(first_KLNT))
         rivals = {
-            "one, equal work": GatedMLPSpec(d_ff=ACTIVE * d_ff),
-            "one, equal weights": GatedMLPSpec(d_ff=EXPERTS * d_ff),
+            "one, equal work": GatedMLPSpec(d_ff=ACTIVE * D_FF),
+            "one, equal weights": GatedMLPSpec(d_ff=EXPERTS * D_FF),
         }
         values = {"eight experts": held_out(model)}
         for name, feedforward in trial.each(rivals.items(), "feed-forward"):
@@ -67,8 +68,8 @@ def run(trial: Trial) -> None:
     trial.oracle("Mixtral 8x7B has 46,702,792,704 parameters", total == 46_702_792_704, f"{total:,}")
     check(trial)
     if losses:
-        specs = (mixture, *(GatedMLPSpec(d_ff=times * d_ff) for times in (ACTIVE, EXPERTS)))
-        counts = [counted(shaped(trial, spec).build()) for spec in specs]
+        specs = (mixture, *(GatedMLPSpec(d_ff=times * D_FF) for times in (ACTIVE, EXPERTS)))
+        counts = [counted(shaped(spec).build()) for spec in specs]
         trial.plot(
             title="More weights for the same work",
             x="feed-forward",
@@ -93,16 +94,15 @@ def counted(model: Decoder) -> str:
     return f"{parameter_count(model):,} ({active_parameter_count(model):,})"
 
 
-def shaped(trial: Trial, feedforward: FeedForwardSpec) -> DecoderSpec:
-    d_model, layers = trial.by_scale(smoke=(32, 1), report=(48, 2))
+def shaped(feedforward: FeedForwardSpec) -> DecoderSpec:
     block = BlockSpec(mixer=AttentionSpec(heads=4), feedforward=feedforward)
-    return DecoderSpec(vocab_size=CHARACTERS, context_length=LENGTH, d_model=d_model, layers=layers, blocks=(block,))
+    return DecoderSpec(vocab_size=CHARACTERS, context_length=LENGTH, d_model=D_MODEL, layers=1, blocks=(block,))
 
 
 def train(trial: Trial, feedforward: FeedForwardSpec, seed: int, *, balancing: float = 0.0) -> Decoder:
-    model = shaped(trial, feedforward).initialize(seed=seed)
+    model = shaped(feedforward).initialize(seed=seed)
     train_ids, _ = mixed_text()
-    steps, each = trial.by_scale(smoke=(60, 3), report=(150, 4))
+    steps, each = trial.by_scale(smoke=(60, 3), report=(120, 4))
     with watching_routers(model) as balance:
 
         def loss(step: int) -> Tensor:
