@@ -115,25 +115,27 @@ def _train(spec: TranslateSpec, out: Path, log: RunLog) -> TranslationResult:
 
     name = choose_device(spec.device)
     device = Device(name=name, dtype=spec.dtype or faster_dtype(name))
+    kind = "characters" if isinstance(tokenizer, CharacterTokenizer) else "bpe"
+    width = spec.width(kind)
     model = original_transformer(
         vocab_size=tokenizer.vocab_size,
         context_length=spec.context_length,
-        d_model=spec.d_model,
+        d_model=width,
         layers=spec.layers,
         heads=spec.heads,
-        d_ff=spec.d_ff or 4 * spec.d_model,
+        d_ff=spec.d_ff or 4 * width,
         norm=spec.norm,
         positions=spec.positions,
     ).initialize(seed=spec.seed)
     model.to(device.torch)
     batches = TranslationBatches(rows, end_id=end_id, batch_tokens=spec.batch_tokens, seed=spec.seed)
     loss_fn = translation_loss(LabelSmoothing(epsilon=spec.smoothing) if spec.smoothing else None)
-    dropout = ResidualDropout(spec.dropout, spec.seed)
+    dropout = ResidualDropout(spec.dropout_rate(kind), spec.seed)
     steps = spec.steps or max(20, round(60 * spec.minutes / _step_seconds(model, Objective(batches, loss_fn), device)))
     save_every = max(1, steps // 40)
     trainer = Trainer(
         name=STAGE,
-        optimizer=AdamWSpec(lr=peak_rate(spec), betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0),
+        optimizer=AdamWSpec(lr=peak_rate(spec, width), betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0),
         fit=FitSpec(
             steps=steps,
             seconds=None if spec.steps else 60 * spec.minutes,
@@ -207,15 +209,11 @@ def make_tokenizer(
     return train_bpe(texts, vocab_size=spec.vocab_size, special=[END])
 
 
-def peak_rate(spec: TranslateSpec) -> float:
+def peak_rate(spec: TranslateSpec, width: int) -> float:
     """The highest learning rate: the one given, the paper's for its schedule, or one that suits short trainings."""
     if spec.lr is not None:
         return spec.lr
-    return (
-        NoamSpec(warmup=spec.warmup).peak(spec.d_model)
-        if spec.schedule == "noam"
-        else 3e-3 * (128 / spec.d_model) ** 0.5
-    )
+    return NoamSpec(warmup=spec.warmup).peak(width) if spec.schedule == "noam" else 3e-3 * (128 / width) ** 0.5
 
 
 def schedule_of(spec: TranslateSpec) -> Schedule:
