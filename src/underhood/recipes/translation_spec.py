@@ -31,8 +31,7 @@ class TranslateSpec:
         d_ff: width of the feed-forward layers; four times d_model if left out.
         norm: before each sublayer (pre) or after it, as in 2017 (post).
         positions: sinusoidal or learned embeddings, or relative to the query (Shaw).
-        dropout: share of what each sublayer adds that is left out at random; 0 for characters, 0.1 for byte pairs if left
-            out.
+        dropout: share of what each sublayer adds that is left out at random; 0 for characters, else 0.1, if not given.
         smoothing: label smoothing: share of each target's probability that all tokens divide.
         batch_tokens: target tokens per step, and as many source tokens, padding included.
         lr: highest learning rate; by the width if left out.
