@@ -108,6 +108,27 @@ def few_shot_weights() -> dict[str, Any]:
     return json.loads(FEW_SHOT_FILE.read_text(encoding="utf-8"))
 
 
+def head_weights() -> dict[str, Any]:
+    """Tokens and attention weights [layer][head][query][key] of the rotary model."""
+    tensors = attention_tensors()
+    return {"tokens": tensors["tokens"], "weights": tensors["rotary"]["weights"]}
+
+
+def head_scores() -> dict[str, Any]:
+    """Tokens, queries and keys [head][token][dimension] of the last layer of the model with added positions."""
+    tensors = attention_tensors()
+    return {"tokens": tensors["tokens"]} | {name: tensors["added"][name][-1] for name in ("query", "key")}
+
+
+def head_by_steps() -> dict[str, Any]:
+    """All tensors of the first layer of the model with added positions."""
+    tensors = attention_tensors()
+    added = tensors["added"]
+    first = {name: added[name][0] for name in ("query", "key", "value")}
+    rest = {name: added[name] for name in ("embedding", "position", "normed", "heads", "mixed")}
+    return {"tokens": tensors["tokens"]} | first | rest
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "moons": moons_demo,
@@ -119,6 +140,9 @@ DATA: dict[str, Callable[[], Any]] = {
     "experts": mixture,
     "sampling": next_token_scores,
     "few_shot": few_shot_weights,
+    "heads": head_weights,
+    "mask": head_scores,
+    "illustrated": head_by_steps,
 }
 """Makers of the data that some scripts need, by script."""
 

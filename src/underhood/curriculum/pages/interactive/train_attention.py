@@ -6,10 +6,11 @@ writes the file beside this one. Both have 2 layers of 4 heads and read the same
 - ``added`` is a decoder in the style of 2017: d_model 32, 8 dimensions per head, sinusoidal positions added to the
   embeddings, LayerNorm before each part;
 - ``rotary`` is a decoder as `underhood build` makes it: d_model 64, 16 dimensions per head, normalised queries and
-  keys, rotary positions, and the copying circuit written into its first weights (`models.copying`), which is why a
-  head of layer 0 looks one token back and head 0 of layer 1 is an induction head.
+  keys, rotary positions, and the copying circuit written into its first weights (`models.copying`). After training,
+  head 0 of layer 0 still looks one token back; head 0 of layer 1 rests on ``<start>``.
 
-The file holds ``tokens``, and for each of the two:
+The file holds ``tokens`` (the first, ``<start>``, is the end-of-text token that comes before every document), and for
+each of the two:
 
 - ``d_model``, ``head_dim``, and ``loss``: nats per token on documents that it was not trained on;
 - ``query``, ``key``, ``value``: [layer][head][token][dimension]. Queries and keys of ``rotary`` are not rotated yet:
@@ -50,7 +51,7 @@ def main() -> None:
         for corpus in split_documents(pydocs_corpus(), held_out=0.05, seed=0)
     )
     tokenizer = train_bpe(train, vocab_size=VOCABULARY)
-    tokens = [tokenizer.decode_bytes([id]).decode() for id in tokenizer.encode(SENTENCE)]
+    tokens = ["<start>", *(tokenizer.decode_bytes([id]).decode() for id in tokenizer.encode(SENTENCE))]
     facts: dict[str, Any] = {"layers": LAYERS, "heads": HEADS, "theta": 10_000, "tokens": tokens}
     for kind in ("added", "rotary"):
         facts[kind] = exported(trained(kind, train, tokenizer), held_out, tokenizer)

@@ -1,0 +1,1 @@
+"""Three uses of attention, and their cost against recurrence and convolution."""

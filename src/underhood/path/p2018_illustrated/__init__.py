@@ -1,0 +1,1 @@
+"""The Illustrated Transformer: one head, number by number."""
