@@ -15,7 +15,7 @@ from underhood.core.trial import Trial
 from underhood.nn.attention import attend
 from underhood.path.lib.many_seeds import train_many
 
-SYMBOLS, PAIRS, D_MODEL, BATCH = 16, 8, 32, 32
+SYMBOLS, PAIRS, D_MODEL, BATCH = 16, 8, 32, 64
 RATES = (0.003, 0.01)
 LEARNT = 0.1  # nats per answer, of log 16 = 2.77
 SMOOTHED = 10  # steps over which the loss is averaged
@@ -61,7 +61,8 @@ class LookUp(nn.Module):
 def run(trial: Trial) -> None:
     oracles(trial)
     widths = trial.by_scale(smoke=(8, 128), report=(8, 32, 128, 512))
-    steps = trial.by_scale(smoke=120, report=300)
+    widths = widths[-1:] if trial.is_ablation else widths
+    steps = trial.by_scale(smoke=200, report=300)
     seeds = list(trial.each_seed())
     for seed in seeds:
         entropy_gap(trial, seed)
@@ -73,7 +74,8 @@ def run(trial: Trial) -> None:
             needed[name].append(steps_needed(width, scale, seeds, steps))
     scaled, unscaled = needed["divided by √d"], needed["not divided"]
     for number in range(len(seeds)):
-        trial.measure("narrow", unscaled[0][number] / scaled[0][number])
+        if not trial.is_ablation:
+            trial.measure("narrow", unscaled[0][number] / scaled[0][number])
         trial.measure("unscaled", unscaled[-1][number] / scaled[-1][number])
         if "additive" in needed:
             trial.measure("additive", needed["additive"][-1][number] / scaled[-1][number])

@@ -50,9 +50,13 @@ class TwoLookUps(nn.Module):
 
 
 def run(trial: Trial) -> None:
+    seeds = list(trial.each_seed())
+    if trial.ablated("second_head"):
+        for share in accuracy(trial, 1, seeds, added=False)[0]:
+            trial.measure("two", share)
+        return
     trial.measure("cost", cost_difference())
     oracle(trial)
-    seeds = list(trial.each_seed())
     counts = (1, 2, WIDTH) if trial.scale == "smoke" else (1, 2, 4, 8, 16, WIDTH)
     right: dict[int, np.ndarray] = {}
     for heads in trial.each(counts, "heads"):
@@ -77,8 +81,7 @@ def run(trial: Trial) -> None:
 
 def accuracy(trial: Trial, heads: int, seeds: list[int], *, added: bool) -> tuple[np.ndarray, list[TwoLookUps]]:
     """The share of unseen questions with both answers right, by seed, after training; and the models."""
-    built = 1 if heads == 2 and trial.ablated("second_head") else heads
-    models = [TwoLookUps(built, added=added, seed=seed) for seed in seeds]
+    models = [TwoLookUps(heads, added=added, seed=seed) for seed in seeds]
     steps = trial.by_scale(smoke=250, report=600)
     train_many(models, lambda step: questions(step, len(models)), set_loss if added else loss, steps=steps, lr=LR)
     tokens_NBT, answers_NBA = questions(10**6, len(models), 500)

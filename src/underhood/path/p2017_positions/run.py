@@ -29,9 +29,7 @@ class Arm:
     """How a model is told where its tokens are."""
 
     positions: PositionSpec | None = None
-    mixer: AttentionSpec | RelativeAttentionSpec = field(
-        default_factory=lambda: AttentionSpec(heads=HEADS, rotary=None)
-    )
+    mixer: AttentionSpec | RelativeAttentionSpec = AttentionSpec(heads=HEADS, rotary=None)
 
 
 ARMS = {
