@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +18,12 @@ from underhood.nn.norm import LayerNormSpec
 from underhood.path.lib.many_seeds import train_many
 
 DEPTH, WIDTH = 12, 32
+LAYERS = tuple(range(1, DEPTH + 1))
 WITH = (0.22169792, 0.20694105, 0.32896995, 0.26657325, 1.32585550)
 WITHOUT = (0.00020174, 0.00012012, 0.00071520, 0.00139885, 0.00504995)
 SYMBOLS, PERIOD, LENGTH = 16, 5, 24
-HIGH_RATE = 0.01
+HIGH_RATE, STEPS = 0.01, 120
+NORMS = {"pre": "pre-norm: x + layer(norm(x))", "post": "post-norm: norm(x + layer(x))"}
 ARMS = ("plain", "plain, layer norm", "shortcuts", "shortcuts, layer norm")
 
 
@@ -45,16 +46,15 @@ def run(trial: Trial) -> None:
             by_depth.setdefault(name, []).append(gradient_by_layer(shortcuts, "norm" in name, seed))
         trial.measure("vanishing", float(by_depth["plain"][-1][0] / by_depth["plain"][-1][-1]))
         trial.measure("shortcut", float(by_depth["shortcuts"][-1][0] / by_depth["shortcuts"][-1][-1]))
+    means = {name: torch.stack(runs).mean(dim=0).tolist() for name, runs in by_depth.items()}
     trial.plot(
         title=f"How much of the error reaches each of {DEPTH} layers, before training",
         x="layer",
         y="mean gradient of its input",
         log_y=True,
-        series=[
-            Series(name, range(1, DEPTH + 1), torch.stack(runs).mean(0).tolist()) for name, runs in by_depth.items()
-        ],
+        series=[Series(name, LAYERS, gradients) for name, gradients in means.items()],
     )
-    if not trial.is_ablation:
+    if trial.wants("post_norm"):
         compare_norms(trial, seeds)
 
 
@@ -112,35 +112,30 @@ def norm_checks(trial: Trial) -> float:
 
 
 def compare_norms(trial: Trial, seeds: list[int]) -> None:
-    """Trains pre-norm and post-norm stacks at a high rate from the first step."""
-    steps = trial.by_scale(smoke=60, report=200)
-    kinds: tuple[Literal["pre", "post"], ...] = ("pre", "post")
-    courses = {kind: losses_by_step(kind, seeds, steps) for kind in trial.each(kinds, "norm")}
-    last = {kind: course[-10:].mean(dim=0) for kind, course in courses.items()}
-    for number in range(len(seeds)):
-        trial.measure("post_norm", float(last["post"][number] - last["pre"][number]))
-    names = {"pre": "pre-norm: x + layer(norm(x))", "post": "post-norm: norm(x + layer(x))"}
-    means = {names[kind]: course.mean(dim=1).tolist() for kind, course in courses.items()}
+    courses = {kind: losses_by_step(kind, seeds) for kind in trial.each(NORMS, "norm")}
+    for gap in (courses["post"] - courses["pre"])[-10:].mean(dim=0).tolist():
+        trial.measure("post_norm", gap)
+    means = {NORMS[kind]: course.mean(dim=1).tolist() for kind, course in courses.items()}
     trial.plot(
         title=f"{DEPTH} blocks at a rate of {HIGH_RATE} from the first step",
         x="step",
         y="nats per token",
-        series=[Series(name, tuple(range(steps)), losses) for name, losses in means.items()],
+        series=[Series(name, tuple(range(STEPS)), losses) for name, losses in means.items()],
     )
 
 
-def losses_by_step(kind: Literal["pre", "post"], seeds: list[int], steps: int) -> Tensor:
-    """The training loss of each step and seed (steps, N)."""
+def losses_by_step(kind: str, seeds: list[int]) -> Tensor:
+    """The training loss of each step and seed (STEPS, N)."""
     models, course = [stack(kind, seed) for seed in seeds], []
 
     def watch(_: int, losses_N: Tensor) -> None:
         course.append(losses_N)
 
-    train_many(models, lambda step: texts(step, len(models)), loss, steps=steps, lr=HIGH_RATE, watch=watch)
+    train_many(models, lambda step: texts(step, len(models)), loss, steps=STEPS, lr=HIGH_RATE, watch=watch)
     return torch.stack(course)
 
 
-def stack(kind: Literal["pre", "post"], seed: int) -> Decoder:
+def stack(kind: str, seed: int) -> Decoder:
     """A decoder of `DEPTH` blocks with weights of standard deviation 1 / √(fan-in)."""
     norm = LayerNormSpec()
     where = {"norm": norm, "stream_norm": None} if kind == "pre" else {"norm": None, "stream_norm": norm}

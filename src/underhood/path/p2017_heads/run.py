@@ -82,7 +82,7 @@ def run(trial: Trial) -> None:
 def accuracy(trial: Trial, heads: int, seeds: list[int], *, added: bool) -> tuple[np.ndarray, list[TwoLookUps]]:
     """The share of unseen questions with both answers right, by seed, after training; and the models."""
     models = [TwoLookUps(heads, added=added, seed=seed) for seed in seeds]
-    steps = trial.by_scale(smoke=250, report=600)
+    steps = trial.by_scale(smoke=250, report=300)
     train_many(models, lambda step: questions(step, len(models)), set_loss if added else loss, steps=steps, lr=LR)
     tokens_NBT, answers_NBA = questions(10**6, len(models), 500)
     shares = []
