@@ -16,8 +16,7 @@ from underhood.path.lib.many_seeds import train_many
 
 SYMBOLS, PAIRS, D_MODEL, BATCH = 16, 8, 32, 64
 RATES = (0.003, 0.01)
-LEARNT = 0.1  # nats per answer, of log 16 = 2.77
-SMOOTHED = 10  # steps over which the loss is averaged
+LEARNT, SMOOTHED = 0.1, 10  # nats per answer (of log 16 = 2.77), on average over so many steps
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None) -> Tensor:
@@ -87,7 +86,6 @@ def run(trial: Trial) -> None:
 
 
 def lines(by_width: list[np.ndarray]) -> tuple[tuple[float, ...], ...]:
-    """Mean, least and most over the seeds, by width."""
     return tuple(tuple(float(f(by_seed)) for by_seed in by_width) for f in (np.mean, np.min, np.max))
 
 
