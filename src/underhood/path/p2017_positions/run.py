@@ -45,8 +45,12 @@ def run(trial: Trial) -> None:
     trial.measure("rotation", rotation_error())
     seeds = list(trial.each_seed())
     right: dict[str, np.ndarray] = {}
+    if trial.ablated("positions"):
+        for far in accuracy(trial, Arm(), seeds)[:, TRAINED:].mean(axis=1):
+            trial.measure("relative_far", far)
+        return
     for name, arm in trial.each(ARMS.items(), "positions"):
-        right[name] = accuracy(trial, Arm() if trial.ablated("positions") else arm, seeds)
+        right[name] = accuracy(trial, arm, seeds)
     within, beyond = slice(BACK, TRAINED), slice(TRAINED, READ)
     inside = {name: table[:, within].mean(axis=1) for name, table in right.items()}
     outside = {name: table[:, beyond].mean(axis=1) for name, table in right.items()}
