@@ -13,7 +13,7 @@ interactive((kit, data) => {
     ["Divide", "Divided by the root of the length of the keys."],
     ["Softmax", "e to the power of each score, divided by their sum: weights that sum to one."],
     ["Weigh the values", "Each value times its weight. Their sum is what the head reads."],
-    ["All heads", "The four heads do the same with matrices of their own. What they read is put side by side."],
+    ["All heads", "The four heads do the same with matrices of their own. Their results are put side by side."],
     ["Output", "One more matrix mixes it. The result is added to the token's vector, and the next layer goes on from there."],
   ];
   const example = kit.choice({ name: "example", label: "Numbers of", options: ["our decoder", "the post's two words"] });
