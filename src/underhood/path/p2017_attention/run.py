@@ -56,25 +56,21 @@ class LookUp(nn.Module):
 
 def run(trial: Trial) -> None:
     oracles(trial)
-    widths = trial.by_scale(smoke=(8, 128), report=(8, 32, 128))
-    widths = widths[-1:] if trial.is_ablation else widths
-    steps = trial.by_scale(smoke=200, report=250)
     seeds = list(trial.each_seed())
     for seed in seeds:
         entropy_gap(trial, seed)
-    arms = {"divided by √d": 1, "not divided": 0} | ({} if trial.scale == "smoke" else {"additive": None})
-    needed: dict[str, list[np.ndarray]] = {name: [] for name in arms}
+    if not trial.wants("narrow", "unscaled", "additive"):
+        return
+    widths, steps = (8, 32, 128), 250
+    needed: dict[str, list[np.ndarray]] = {"divided by √d": [], "not divided": [], "additive": []}
     for width in trial.each(widths, "width"):
-        for name, divided in arms.items():
-            scale = None if divided is None else divisor(trial, width) if divided else 1.0
-            needed[name].append(steps_needed(width, scale, seeds, steps))
-    scaled, unscaled = needed["divided by √d"], needed["not divided"]
+        for by_width, scale in zip(needed.values(), (width**-0.5, 1.0, None), strict=True):
+            by_width.append(steps_needed(width, scale, seeds, steps))
+    scaled, unscaled, additive = needed.values()
     for number in range(len(seeds)):
-        if not trial.is_ablation:
-            trial.measure("narrow", unscaled[0][number] / scaled[0][number])
+        trial.measure("narrow", unscaled[0][number] / scaled[0][number])
         trial.measure("unscaled", unscaled[-1][number] / scaled[-1][number])
-        if "additive" in needed:
-            trial.measure("additive", needed["additive"][-1][number] / scaled[-1][number])
+        trial.measure("additive", additive[-1][number] / scaled[-1][number])
     trial.plot(
         title="Steps until a look-up is learnt",
         x="dimensions of a head",
