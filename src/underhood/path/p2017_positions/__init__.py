@@ -1,1 +1,0 @@
-"""Absolute and relative positions."""
