@@ -11,7 +11,7 @@ interactive((kit, data) => {
 
   const question = kit.choice({ name: "question", label: "Asked for", options: WORDS, value: "sun" });
   const count = kit.slider({ name: "examples", label: "Examples in the context", min: 0, max: 8, step: 1, value: 4 });
-  const order = kit.slider({ name: "order", label: "Which label each word has", min: 0, max: 23, step: 1, value: 0, words: (value) => permutation(value).map((label, item) => `${WORDS[item]} ${LABELS[label]}`).join(", ") });
+  const order = kit.slider({ name: "order", label: "Their labels", min: 0, max: 23, step: 1, value: 0, words: (value) => permutation(value).map((label) => LABELS[label]).join(" ") });
   const set = kit.readings({ answer: "its answer", right: "probability of the right label", best: "best possible", attention: "attention to the same word" });
   const drawing = kit.drawing({ height: 330 });
 
