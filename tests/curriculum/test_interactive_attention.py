@@ -91,6 +91,15 @@ def test_masked_weights_are_those_of_the_scores_in_python(figure: Opener, at: in
     assert most == pytest.approx([plain[: at + 1].max() / plain[: at + 1].sum()] * 2)
 
 
+@pytest.mark.parametrize(("start", "shift"), [(10, 3), (120, -40), (0, 0)])
+def test_hands_have_the_dot_product_of_sinusoids_wherever_they_begin(figure: Opener, start: int, shift: int):
+    actual = figure("p2017_positions").set(place=start, shift=shift)
+    here, there = sinusoids(torch.tensor([start, start + shift]), 16, dtype=torch.float64)
+    assert actual["dot"] == pytest.approx(float(here @ there))
+    assert actual["at_zero"] == pytest.approx(actual["dot"])
+    assert actual["first"] == shift
+
+
 @pytest.mark.parametrize(("head", "at"), [("1", 6), ("4", 14)])
 def test_steps_of_a_head_are_those_of_python(figure: Opener, head: str, at: int):
     tensors = head_by_steps()
