@@ -73,7 +73,7 @@ def run(trial: Trial) -> None:
 def accuracy(trial: Trial, arm: Arm, seeds: list[int]) -> np.ndarray:
     """The share of unseen tokens that are right, by seed and place, in texts twice as long as in training."""
     models = [built(arm, seed) for seed in seeds]
-    steps = trial.by_scale(smoke=150, report=300)
+    steps = trial.by_scale(smoke=120, report=300)
     train_many(models, lambda step: texts(step, len(models), TRAINED), loss, steps=steps, lr=LR)
     tokens_NBT, _ = texts(10**6, len(models), READ, batch=200)
     with torch.no_grad():
