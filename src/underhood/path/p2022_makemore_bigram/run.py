@@ -26,6 +26,8 @@ def run(trial: Trial) -> None:
     if trial.wants("start", "layer"):
         trial.measure("start", loss(seen, softmax(np.zeros((27, 27)))))
         trial.measure("layer", float(np.abs(softmax(np.log(seen + 1)) - counted(seen + 1)).max()))
+    if trial.wants("counts"):
+        trial.measure("counts", loss(seen, table) - (entropy(seen) - entropy(seen.sum(axis=1))))
     if trial.wants("before", "further"):
         unseen(trial, words)
     curves: list[list[float]] = []
@@ -45,6 +47,12 @@ def run(trial: Trial) -> None:
             trial.measure("real", of_table / of_letters)
     if not trial.is_ablation:
         show(trial, seen, curves)
+
+
+def entropy(counts: Floats) -> float:
+    """−Σ p log p of counts divided by their sum, in nats."""
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log(p)).sum())
 
 
 def alike(seen: Floats) -> Floats:
