@@ -95,7 +95,7 @@ def climb(
         learn, unseen = examples(train, shape.context), examples(dev, shape.context)
         if trial.ablated("context") and shape.context > SHORT.context:
             for x, _ in (learn, unseen):
-                x[:, : -SHORT.context] = 0
+                x[:, :-1] = 0
         weights = nets.initial(shape, seeds, output_scale=0.1 / shape.hidden**0.5)
         statistics, curve = nets.train(
             shape,
