@@ -139,7 +139,7 @@ def ladder(trial: Trial, train_N: Tensor, held_N: Tensor, kinds: int) -> None:
 
 def climb(trial: Trial, models: ManyGPTs, train_N: Tensor, held_N: Tensor) -> np.ndarray:
     """Trains a rung; the validation loss of each seed."""
-    steps = trial.by_scale(smoke=300, report=1500)
+    steps = trial.by_scale(smoke=250, report=1500)
 
     def nats(rows_SBT: Tensor) -> Tensor:
         logits = models(rows_SBT[..., :-1])
