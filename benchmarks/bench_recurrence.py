@@ -23,7 +23,7 @@ from underhood.models.rnn import RNN, RNNSpec
 from underhood.nn.recurrence import Cell, RecurrenceSpec
 from underhood.train.cross_entropy import cross_entropy
 
-THEIRS: dict[Cell, type[nn.RNNBase]] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+THEIRS: dict[Cell, Callable[..., nn.RNNBase]] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 SHAPES = (
     # rows, tokens, width, layers, vocabulary
     (32, 64, 128, 1, 96),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +137,7 @@ def texts(networks: int, rows: int, lag: int, draw: torch.Generator) -> Tensor:
 
 
 def same_as_torch(trial: Trial) -> None:
-    theirs: dict[Cell, type[nn.RNNBase]] = {"tanh": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    theirs: dict[Cell, Callable[..., nn.RNNBase]] = {"tanh": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
     for cell, make in theirs.items():
         cells, module = (
             StackedCells.initialize(cell, 1, KINDS, HIDDEN, KINDS, seed=0, keep=1.0),
@@ -148,4 +149,5 @@ def same_as_torch(trial: Trial) -> None:
         tokens_SBT = torch.randint(KINDS, (1, 1, 20))
         expected = module(F.one_hot(tokens_SBT[0, 0], KINDS).float())[0][-1]
         worst = float((cells.last_state(cells.drive(tokens_SBT))[0, 0] - expected).detach().abs().max())
-        trial.oracle(f"torch.nn.{make.__name__} with the same weights", worst < 1e-6, f"largest difference {worst:.0e}")
+        name = type(module).__name__
+        trial.oracle(f"torch.nn.{name} with the same weights", worst < 1e-6, f"largest difference {worst:.0e}")

@@ -38,7 +38,7 @@ def run(trial: Trial) -> None:
         words, train, tune, test = corpus(trial, seed)
         hidden = trial.by_scale(smoke=50, report=100)
         spec = NPLMSpec(vocab_size=len(words), order=ORDER, d_model=WIDTH, hidden=hidden, direct=False)
-        epochs = trial.by_scale(smoke=4, report=5)
+        epochs = trial.by_scale(smoke=3, report=5)
         net = trained(trial, spec, train, epochs, seed)
         counts = {n: NGramSpec(vocab_size=len(words), order=n).build().fit([train]) for n in (3, ORDER)}
         logs = {n: model.log_probs([test])[0][ORDER:] for n, model in counts.items()}
