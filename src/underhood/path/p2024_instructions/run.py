@@ -17,14 +17,16 @@ from underhood.core.text_files import read_text
 from underhood.core.trial import Trial
 from underhood.data.batch import IGNORE
 from underhood.infer.generate import generate
+from underhood.infer.sample import SamplingSpec
 from underhood.models.decoder import Decoder, qwen3_shaped
 from underhood.path.lib.alpaca_rows import Row, encoded, full_text, padded
 from underhood.text.bpe import BytePairTokenizer, train_bpe
+from underhood.train.optim import MuonAdamWSpec, scale_lr
 from underhood.train.small_lm import train_small
 
 DATA, NOVEL, VOCABULARY = "instruct/raschka/instruction-data.json", "text/books/alice.txt", "tokenizers/gpt2"
 CLAIMS = ("entries", "collated", "widths", "ignored", "no_gradient", "learnt", "ends", "masking")
-END, BATCH, CONTEXT, ANSWER_MAX = "<|endoftext|>", 8, 160, 60
+END, BATCH, CONTEXT, ANSWER_MAX = "<|endoftext|>", 8, 128, 60
 INPUTS = [[0, 1, 2, 3, 4], [5, 6, 50256, 50256, 50256], [7, 8, 9, 50256, 50256]]
 TARGETS = [[1, 2, 3, 4, 50256], [6, 50256, -100, -100, -100], [8, 9, 50256, -100, -100]]
 WIDTHS = [61, 76, 73, 68, 65, 72, 80, 67]
@@ -43,18 +45,19 @@ def run(trial: Trial) -> None:
         trial.measure("ignored", ignored_difference())
         widths(trial, entries)
     learnt, test = entries[: int(0.85 * len(entries))], entries[int(0.85 * len(entries)) : int(0.95 * len(entries))]
-    tokenizer = train_bpe([full_text(entry) for entry in learnt], vocab_size=1024)
+    tokenizer = train_bpe([full_text(entry) for entry in learnt], vocab_size=512)
     rows, test_rows = ([encoded(tokenizer, entry) for entry in group] for group in (learnt, test))
     rows = [row for row in rows if len(row[0]) < CONTEXT]
-    width = trial.by_scale(smoke=64, report=96)
-    shape = {"d_model": width, "layers": 2, "heads": 4, "context_length": CONTEXT}
+    width, layers = trial.by_scale(smoke=(64, 1), report=(96, 2))
+    shape = {"d_model": width, "layers": layers, "heads": 4, "context_length": CONTEXT}
     spec = qwen3_shaped(vocab_size=tokenizer.vocab_size, tied=True, **shape)
+    pages = read_text(novel)[: trial.by_scale(smoke=40_000, report=None)]
     losses: list[tuple[float, float]] = []
     for seed in trial.each_seed():
-        steps = trial.by_scale(smoke=30, report=200)
-        base = train_small([read_text(novel)], tokenizer, spec, steps=steps, batch_size=8, seed=seed)
+        steps, batch = trial.by_scale(smoke=(20, 4), report=(150, 8))
+        base = train_small([pages], tokenizer, spec, steps=steps, batch_size=batch, seed=seed)
         tuned = tune(trial, base, rows, tokenizer, seed, masked=False)
-        trial.measure("ends", share_ended(tuned, test_rows, tokenizer))
+        trial.measure("ends", share_ended(tuned, test_rows, tokenizer, trial.by_scale(smoke=20, report=40), seed))
         if not trial.is_ablation:
             losses.append((answer_loss(base, test_rows, tokenizer), answer_loss(tuned, test_rows, tokenizer)))
             trial.measure("learnt", losses[-1][0] - losses[-1][1])
@@ -89,11 +92,11 @@ def widths(trial: Trial, entries: list[dict[str, str]]) -> None:
         trial.skip_claim("widths", f"needs {VOCABULARY} below --data")
         return
     gpt2 = BytePairTokenizer.from_gpt2_files(encoder, merges)
-    rows: list[Row] = [(gpt2.encode(full_text(entry)), 0) for entry in entries[: int(0.85 * len(entries))]]
-    collate: Callable[[list[Row]], Tensor] = lambda some: padded(some, 50256).tokens  # noqa: E731
+    texts = [full_text(entry) for entry in entries[: int(0.85 * len(entries))]]
+    collate: Callable[[list[str]], Tensor] = lambda some: padded([(gpt2.encode(t), 0) for t in some], 50256).tokens  # noqa: E731
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(123)
-        loader = DataLoader(rows, batch_size=BATCH, shuffle=True, drop_last=True, collate_fn=collate)  # type: ignore[arg-type]
+        loader = DataLoader(texts, batch_size=BATCH, shuffle=True, drop_last=True, collate_fn=collate)  # type: ignore[arg-type]
         seen = [batch.shape[1] for batch, _ in zip(loader, WIDTHS, strict=False)]
     trial.measure("widths", sum(ours != printed for ours, printed in zip(seen, WIDTHS, strict=True)))
 
@@ -102,15 +105,15 @@ def tune(
     trial: Trial, base: Decoder, rows: Sequence[Row], tokenizer: BytePairTokenizer, seed: int, *, masked: bool
 ) -> Decoder:
     model, end = copy.deepcopy(base).train(), tokenizer.special[END]
-    optimizer, generator = torch.optim.AdamW(model.parameters(), lr=2e-3), torch.Generator().manual_seed(seed)
-    steps, loss_of = trial.by_scale(smoke=80, report=300), SFTLoss()
+    optimizer, generator = MuonAdamWSpec(matrix_lr=0.02, lr=0.01).build(model), torch.Generator().manual_seed(seed)
+    steps, loss_of = trial.by_scale(smoke=80, report=250), SFTLoss()
     for step in range(steps):
         chosen = torch.randint(len(rows), (BATCH,), generator=generator).tolist()
         batch = padded([rows[n] for n in chosen], end, masked=masked, ended=not trial.ablated("end"))
         loss, _ = loss_of(model, batch)
         optimizer.zero_grad()
         (loss / batch.target_count).backward()
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
+        scale_lr(optimizer, 1 - step / steps)
         optimizer.step()
         trial.progress(step / steps, "tuning")
     return model.eval()
@@ -135,7 +138,9 @@ def masked_gradient(model: Decoder, rows: Sequence[Row], tokenizer: BytePairToke
     return float(logits_BTV.grad[batch.targets == IGNORE].abs().max())
 
 
-def share_ended(model: Decoder, rows: Sequence[Row], tokenizer: BytePairTokenizer) -> float:
-    prompts = [ids[:opening] for ids, opening in rows if opening + ANSWER_MAX < CONTEXT][:40]
-    done = generate(model, prompts, max_new_tokens=ANSWER_MAX, stop_ids=[tokenizer.special[END]])
+def share_ended(model: Decoder, rows: Sequence[Row], tokenizer: BytePairTokenizer, count: int, seed: int) -> float:
+    """How many of the answers end themselves, drawn at temperature 1: the likeliest token alone runs in circles."""
+    prompts = [ids[:opening] for ids, opening in rows if opening + ANSWER_MAX < CONTEXT][:count]
+    sampling = SamplingSpec(temperature=1.0, seed=seed)
+    done = generate(model, prompts, max_new_tokens=ANSWER_MAX, sampling=sampling, stop_ids=[tokenizer.special[END]])
     return sum(completion.finish == "stop" for completion in done) / len(done)
