@@ -1,0 +1,1 @@
+"""Vaswani et al. 2017: translation without recurrence."""

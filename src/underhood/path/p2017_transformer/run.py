@@ -1,0 +1,148 @@
+"""Vaswani et al. 2017: an encoder and a decoder of attention alone, against the recurrent models before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from underhood.core.figures import Heat, Series
+from underhood.core.trial import Trial
+from underhood.models.base import parameter_count
+from underhood.models.encoder_decoder import EncoderDecoder, original_transformer
+from underhood.path.lib.gru_translator import gru_translator_of_size
+from underhood.train.cross_entropy import LabelSmoothing, cross_entropy
+from underhood.train.schedule import NoamSpec
+
+SYMBOLS, OPENING, BATCH, TESTED = 16, 0, 64, 256
+SMOOTHING = LabelSmoothing(epsilon=0.1)
+ENOUGH = 0.95
+RATE = 4e-3  # the highest: that of the formula, (width · warm-up)^−½, suits models of 512 numbers and more
+
+
+@dataclass
+class ReversalCourse:
+    """A model, and the share of test sequences that it reverses exactly, by steps."""
+
+    model: nn.Module
+    steps: list[int] = field(default_factory=list)
+    exact: list[float] = field(default_factory=list)
+
+    def reached_at(self) -> float:
+        return next((step for step, share in zip(self.steps, self.exact, strict=True) if share >= ENOUGH), math.inf)
+
+
+def run(trial: Trial) -> None:
+    if trial.wants("base", "big") and not trial.is_ablation:
+        trial.measure("base", size_of())
+        trial.measure("big", size_of(d_model=1024, heads=16, d_ff=4096))
+    logits, targets = torch.randn(20, 9, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 9
+    theirs = nn.functional.cross_entropy(logits, targets, label_smoothing=0.1)
+    gap = abs(float(cross_entropy(logits, targets, smoothing=SMOOTHING) - theirs))
+    trial.oracle("torch.nn.CrossEntropyLoss smooths labels in the same way", gap < 1e-6, f"difference {gap:.1e}")
+    length = trial.by_scale(smoke=6, report=16)
+    courses: dict[str, list[ReversalCourse]] = {}
+    for seed in trial.each_seed():
+        model = transformer(trial, length, seed)
+        course = train(trial, "Transformer", model, length, seed)
+        trial.measure("exact", course.exact[-1])
+        courses.setdefault("Transformer", []).append(course)
+        if trial.is_ablation or not trial.wants("bottleneck", "attention", "steps"):
+            continue
+        size = parameter_count(model)
+        for name, attention in (("GRU", False), ("GRU with attention", True)):
+            peer = gru_translator_of_size(size, SYMBOLS + 1, attention=attention, seed=seed)
+            courses.setdefault(name, []).append(train(trial, name, peer, length, seed))
+        trial.measure("bottleneck", courses["GRU"][-1].exact[-1])
+        trial.measure("attention", courses["GRU with attention"][-1].exact[-1])
+        trial.measure("steps", course.reached_at() / courses["GRU with attention"][-1].reached_at())
+    if not trial.is_ablation:
+        show(trial, courses, length)
+
+
+def size_of(**sizes: int) -> int:
+    """Parameters with 37,000 shared tokens, counted without memory for them."""
+    with torch.device("meta"):
+        return parameter_count(original_transformer(vocab_size=37_000, context_length=512, **sizes).build())
+
+
+def transformer(trial: Trial, length: int, seed: int) -> EncoderDecoder:
+    """The paper's model, small; without positions in the ablation."""
+    width, layers = trial.by_scale(smoke=(32, 1), report=(64, 2))
+    spec = original_transformer(
+        vocab_size=SYMBOLS + 1,
+        context_length=length + 1,
+        d_model=width,
+        layers=layers,
+        heads=4,
+        d_ff=4 * width,
+        positions=None if trial.ablated("positions") else "sinusoidal",
+    )
+    return spec.initialize(seed=seed)
+
+
+def sequences(count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Random sources, what the decoder reads, and its targets: the source from its end to its beginning."""
+    source = torch.randint(1, SYMBOLS + 1, (count, length), generator=generator)
+    target = source.flip(1)
+    return source, torch.cat((torch.full((count, 1), OPENING), target[:, :-1]), dim=1), target
+
+
+def train(trial: Trial, name: str, model: nn.Module, length: int, seed: int) -> ReversalCourse:
+    """Trains with Adam, label smoothing and the schedule of section 5."""
+    steps = trial.by_scale(smoke=240, report=1200)
+    schedule = NoamSpec(warmup=steps // 6)
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
+    course, every = ReversalCourse(model), steps // trial.by_scale(smoke=6, report=24)
+    test = sequences(TESTED, length, torch.Generator().manual_seed(10**6 + seed))
+    for step in range(steps + 1):
+        if step % every == 0:
+            course.steps.append(step)
+            course.exact.append(exact_share(model, *test))
+        source, read, target = sequences(BATCH, length, torch.Generator().manual_seed(seed * 10**5 + step))
+        loss = cross_entropy(model(source, read).flatten(0, 1), target.flatten(), smoothing=SMOOTHING)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * schedule.lr_factor(step, steps)
+        optimizer.step()
+        trial.progress(step / steps, name)
+    return course
+
+
+@torch.no_grad()
+def exact_share(model: nn.Module, source: Tensor, read: Tensor, target: Tensor) -> float:
+    """The share that greedy decoding gets right: it errs where, given the right past, the likeliest token is wrong."""
+    return float((model(source, read).argmax(-1) == target).all(dim=1).float().mean())
+
+
+def show(trial: Trial, courses: dict[str, list[ReversalCourse]], length: int) -> None:
+    series = []
+    for name, runs in courses.items():
+        table = np.array([course.exact for course in runs])
+        series.append(Series(name, tuple(runs[0].steps), table.mean(axis=0), table.min(axis=0), table.max(axis=0)))
+    title = f"Sequences of {length} symbols reversed without a mistake"
+    trial.plot(title=title, x="steps", y="share of unseen sequences", series=series)
+    model = courses["Transformer"][0].model
+    assert isinstance(model, EncoderDecoder)
+    weights: list[Tensor] = []
+    attention = model.decoder.blocks[-1].get_submodule("cross.weights")
+    handle = attention.register_forward_hook(lambda _, __, output: weights.append(output))
+    with torch.no_grad():
+        model(*sequences(64, length, torch.Generator().manual_seed(7))[:2])
+    handle.remove()
+    mean_TS = weights[0].flatten(1, 2).mean(dim=(0, 1))
+    labels = tuple(str(number + 1) for number in range(length))
+    trial.figure(
+        Heat(
+            title="Where the decoder looks in the source, mean of its heads",
+            values=tuple(map(tuple, mean_TS.tolist())),
+            rows=labels,
+            columns=labels,
+            note="Rows are places of the target, columns of the source: reversing is the falling diagonal.",
+        )
+    )
