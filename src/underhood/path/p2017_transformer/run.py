@@ -14,6 +14,7 @@ from underhood.core.trial import Trial
 from underhood.models.base import parameter_count
 from underhood.models.encoder_decoder import EncoderDecoder, original_transformer
 from underhood.path.lib.gru_translator import gru_translator_of_size
+from underhood.path.lib.torch_transformer import largest_difference
 from underhood.train.cross_entropy import LabelSmoothing, cross_entropy
 from underhood.train.schedule import NoamSpec
 
@@ -36,14 +37,15 @@ class ReversalCourse:
 
 
 def run(trial: Trial) -> None:
-    if trial.wants("base", "big") and not trial.is_ablation:
-        trial.measure("base", size_of())
-        trial.measure("big", size_of(d_model=1024, heads=16, d_ff=4096))
-    logits, targets = torch.randn(20, 9, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 9
-    theirs = nn.functional.cross_entropy(logits, targets, label_smoothing=0.1)
-    gap = abs(float(cross_entropy(logits, targets, smoothing=SMOOTHING) - theirs))
-    trial.oracle("torch.nn.CrossEntropyLoss smooths labels in the same way", gap < 1e-6, f"difference {gap:.1e}")
-    length = trial.by_scale(smoke=6, report=16)
+    if not trial.is_ablation:
+        logits, targets = torch.randn(20, 9, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 9
+        theirs = nn.functional.cross_entropy(logits, targets, label_smoothing=0.1)
+        gap = abs(float(cross_entropy(logits, targets, smoothing=SMOOTHING) - theirs))
+        trial.oracle("torch.nn.CrossEntropyLoss smooths labels in the same way", gap < 1e-6, f"difference {gap:.1e}")
+        for key, sizes in (("base", size_of()), ("big", size_of(d_model=1024, heads=16, d_ff=4096))):
+            trial.measure(key, sizes[0])
+            trial.oracle(f"torch.nn.Transformer has as many parameters ({key})", sizes[0] == sizes[1], f"{sizes[1]:,}")
+    length = trial.by_scale(smoke=6, report=10)
     courses: dict[str, list[ReversalCourse]] = {}
     for seed in trial.each_seed():
         model = transformer(trial, length, seed)
@@ -52,36 +54,44 @@ def run(trial: Trial) -> None:
         courses.setdefault("Transformer", []).append(course)
         if trial.is_ablation or not trial.wants("bottleneck", "attention", "steps"):
             continue
-        size = parameter_count(model)
         for name, attention in (("GRU", False), ("GRU with attention", True)):
-            peer = gru_translator_of_size(size, SYMBOLS + 1, attention=attention, seed=seed)
+            peer = gru_translator_of_size(parameter_count(model), SYMBOLS + 1, attention=attention, seed=seed)
             courses.setdefault(name, []).append(train(trial, name, peer, length, seed))
         trial.measure("bottleneck", courses["GRU"][-1].exact[-1])
         trial.measure("attention", courses["GRU with attention"][-1].exact[-1])
         trial.measure("steps", course.reached_at() / courses["GRU with attention"][-1].reached_at())
     if not trial.is_ablation:
-        show(trial, courses, length)
+        model = courses["Transformer"][0].model
+        assert isinstance(model, EncoderDecoder)
+        source, read, _ = sequences(64, length, torch.Generator().manual_seed(7))
+        gap = largest_difference(model, source, read)
+        name = "torch.nn.Transformer with these weights scores alike"
+        trial.oracle(name, gap < 1e-3, f"difference {gap:.1e}")
+        show(trial, courses)
+        show_attention(trial, model, source, read)
 
 
-def size_of(**sizes: int) -> int:
-    """Parameters with 37,000 shared tokens, counted without memory for them."""
+def size_of(d_model: int = 512, heads: int = 8, d_ff: int = 2048) -> tuple[int, int]:
+    """Parameters with 37,000 shared tokens, ours and torch.nn.Transformer's, counted without memory for them."""
+    spec = original_transformer(vocab_size=37_000, context_length=512, d_model=d_model, heads=heads, d_ff=d_ff)
     with torch.device("meta"):
-        return parameter_count(original_transformer(vocab_size=37_000, context_length=512, **sizes).build())
+        theirs = nn.Transformer(d_model, heads, 6, 6, d_ff)
+        theirs.encoder.norm = theirs.decoder.norm = None  # the paper has none behind its last block
+        return parameter_count(spec.build()), parameter_count(theirs) + 37_000 * d_model
 
 
 def transformer(trial: Trial, length: int, seed: int) -> EncoderDecoder:
     """The paper's model, small; without positions in the ablation."""
-    width, layers = trial.by_scale(smoke=(32, 1), report=(64, 2))
-    spec = original_transformer(
+    width = trial.by_scale(smoke=32, report=64)
+    return original_transformer(
         vocab_size=SYMBOLS + 1,
         context_length=length + 1,
         d_model=width,
-        layers=layers,
+        layers=1,
         heads=4,
         d_ff=4 * width,
         positions=None if trial.ablated("positions") else "sinusoidal",
-    )
-    return spec.initialize(seed=seed)
+    ).initialize(seed=seed)
 
 
 def sequences(count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,10 +103,10 @@ def sequences(count: int, length: int, generator: torch.Generator) -> tuple[Tens
 
 def train(trial: Trial, name: str, model: nn.Module, length: int, seed: int) -> ReversalCourse:
     """Trains with Adam, label smoothing and the schedule of section 5."""
-    steps = trial.by_scale(smoke=240, report=1200)
+    steps = trial.by_scale(smoke=240, report=500)
     schedule = NoamSpec(warmup=steps // 6)
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
-    course, every = ReversalCourse(model), steps // trial.by_scale(smoke=6, report=24)
+    course, every = ReversalCourse(model), steps // trial.by_scale(smoke=6, report=25)
     test = sequences(TESTED, length, torch.Generator().manual_seed(10**6 + seed))
     for step in range(steps + 1):
         if step % every == 0:
@@ -120,23 +130,26 @@ def exact_share(model: nn.Module, source: Tensor, read: Tensor, target: Tensor) 
     return float((model(source, read).argmax(-1) == target).all(dim=1).float().mean())
 
 
-def show(trial: Trial, courses: dict[str, list[ReversalCourse]], length: int) -> None:
-    series = []
+def show(trial: Trial, courses: dict[str, list[ReversalCourse]]) -> None:
+    series = list[Series]()
     for name, runs in courses.items():
         table = np.array([course.exact for course in runs])
         series.append(Series(name, tuple(runs[0].steps), table.mean(axis=0), table.min(axis=0), table.max(axis=0)))
-    title = f"Sequences of {length} symbols reversed without a mistake"
-    trial.plot(title=title, x="steps", y="share of unseen sequences", series=series)
-    model = courses["Transformer"][0].model
-    assert isinstance(model, EncoderDecoder)
-    weights: list[Tensor] = []
-    attention = model.decoder.blocks[-1].get_submodule("cross.weights")
-    handle = attention.register_forward_hook(lambda _, __, output: weights.append(output))
+    trial.plot(title="Reversed without a mistake", x="steps", y="share of unseen sequences", series=series)
+
+
+def show_attention(trial: Trial, model: EncoderDecoder, source: Tensor, read: Tensor) -> None:
+    weights = list[Tensor]()
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        weights.append(output)
+
+    hook = model.decoder.blocks[-1].get_submodule("cross.weights").register_forward_hook(keep)
     with torch.no_grad():
-        model(*sequences(64, length, torch.Generator().manual_seed(7))[:2])
-    handle.remove()
+        model(source, read)
+    hook.remove()
     mean_TS = weights[0].flatten(1, 2).mean(dim=(0, 1))
-    labels = tuple(str(number + 1) for number in range(length))
+    labels = tuple(map(str, range(1, source.shape[1] + 1)))
     trial.figure(
         Heat(
             title="Where the decoder looks in the source, mean of its heads",
