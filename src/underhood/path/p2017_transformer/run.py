@@ -19,8 +19,7 @@ from underhood.train.cross_entropy import LabelSmoothing, cross_entropy
 from underhood.train.schedule import NoamSpec
 
 SYMBOLS, OPENING, BATCH, TESTED = 16, 0, 64, 256
-SMOOTHING = LabelSmoothing(epsilon=0.1)
-ENOUGH = 0.95
+SMOOTHING, ENOUGH = LabelSmoothing(epsilon=0.1), 0.95
 RATE = 4e-3  # the highest: that of the formula, (width · warm-up)^−½, suits models of 512 numbers and more
 
 
