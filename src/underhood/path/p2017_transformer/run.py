@@ -74,7 +74,7 @@ def size_of(d_model: int = 512, heads: int = 8, d_ff: int = 2048) -> tuple[int, 
     """Parameters with 37,000 shared tokens, ours and torch.nn.Transformer's, counted without memory for them."""
     spec = original_transformer(vocab_size=37_000, context_length=512, d_model=d_model, heads=heads, d_ff=d_ff)
     with torch.device("meta"):
-        theirs = nn.Transformer(d_model, heads, 6, 6, d_ff)
+        theirs = nn.Transformer(d_model, heads, 6, 6, d_ff, batch_first=True)
         theirs.encoder.norm = theirs.decoder.norm = None  # the paper has none behind its last block
         return parameter_count(spec.build()), parameter_count(theirs) + 37_000 * d_model
 
