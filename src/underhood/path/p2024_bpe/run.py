@@ -145,14 +145,10 @@ def of_gpt2(trial: Trial) -> None:
 def show(trial: Trial, tokenizer: BytePairTokenizer, held_out: str) -> None:
     ids, merges = tokenizer.vocabulary.ids, tokenizer.vocabulary.merges
     known = [(ids[left], ids[right]) for left, right in merges]
-    pieces = [
-        ([ids[bytes([byte])] for byte in word.encode()], count) for word, count in Counter(split(held_out)).items()
-    ]
+    pieces = Counter(tuple(ids[bytes([byte])] for byte in piece.encode()) for piece in split(held_out))
     sizes = tuple(range(0, len(known) + 1, 64))
-    tokens = []
-    for size in sizes:
-        of_size = ranks(known[:size])
-        tokens.append(sum(len(apply_merges(piece, of_size)) * count for piece, count in pieces))
+    tables = [ranks(known[:size]) for size in sizes]
+    tokens = [sum(len(apply_merges([*piece], table)) * n for piece, n in pieces.items()) for table in tables]
     trial.plot(
         title="More merges, fewer tokens",
         x="merges",
