@@ -69,7 +69,7 @@ def run(trial: Trial) -> None:
         trial.measure("two", right[2][number])
         trial.measure("sum", added[number])
         trial.measure("too_many", right[2][number] - right[WIDTH][number])
-    low, mean, high = (tuple(f(right[heads]) for heads in counts) for f in (np.min, np.mean, np.max))
+    low, mean, high = (tuple(float(f(right[heads])) for heads in counts) for f in (np.min, np.mean, np.max))
     trial.plot(
         title="Two look-ups at once, with heads that share 32 dimensions",
         x="heads",

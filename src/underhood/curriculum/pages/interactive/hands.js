@@ -40,7 +40,7 @@ interactive((kit) => {
       drawing.add("path", { class: "curve-line hue-0", d: `M${x} ${y}L${tip(i, radius).join(" ")}` });
       drawing.add("circle", { class: "fill hue-0", cx: tip(i, radius)[0], cy: tip(i, radius)[1], r: 3.5 });
       drawing.add("circle", { class: "hollow hue-1", cx: tip(i + o, radius)[0], cy: tip(i + o, radius)[1], r: 3.5 });
-      drawing.add("text", { x, y: y + radius + 16, "text-anchor": "middle" }, `${cell < 90 ? "" : "a turn "}in ${inWords((2 * Math.PI) / speed(pair), 2)}`);
+      drawing.add("text", { x, y: y + radius + 16, "text-anchor": "middle" }, `${cell < 110 ? "" : "a turn "}in ${inWords((2 * Math.PI) / speed(pair), 2)}`);
     }
     const below = 44 + lines * 108;
     const [left, right, top, bottom] = [40, across - 10, below + 12, 480];

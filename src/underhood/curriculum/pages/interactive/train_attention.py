@@ -70,7 +70,7 @@ def trained(kind: str, train: list[str], tokenizer: Any) -> Any:
     from underhood.nn.positions import SinusoidalPositionSpec
     from underhood.train.small_lm import train_small
 
-    shape = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "layers": LAYERS}
+    shape: dict[str, Any] = {"vocab_size": VOCABULARY, "context_length": CONTEXT, "layers": LAYERS}
     mixer = AttentionSpec(heads=HEADS, rotary=None)
     block = BlockSpec(mixer=mixer, feedforward=MLPSpec(d_ff=128), norm=LayerNormSpec())
     added = DecoderSpec(**shape, d_model=32, blocks=(block,), norm=LayerNormSpec(), positions=SinusoidalPositionSpec())
