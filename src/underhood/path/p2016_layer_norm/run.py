@@ -52,7 +52,7 @@ def run(trial: Trial) -> None:
         x="layer",
         y="mean gradient of its input",
         log_y=True,
-        series=[Series(name, LAYERS, gradients) for name, gradients in means.items()],
+        series=[Series(name, LAYERS, tuple(gradients)) for name, gradients in means.items()],
     )
     if trial.wants("post_norm"):
         compare_norms(trial, seeds)
@@ -120,7 +120,7 @@ def compare_norms(trial: Trial, seeds: list[int]) -> None:
         title=f"{DEPTH} blocks at a rate of {HIGH_RATE} from the first step",
         x="step",
         y="nats per token",
-        series=[Series(name, tuple(range(STEPS)), losses) for name, losses in means.items()],
+        series=[Series(name, tuple(range(STEPS)), tuple(losses)) for name, losses in means.items()],
     )
 
 
@@ -140,8 +140,10 @@ def stack(kind: str, seed: int) -> Decoder:
     norm = LayerNormSpec()
     where = {"norm": norm, "stream_norm": None} if kind == "pre" else {"norm": None, "stream_norm": norm}
     block = BlockSpec(mixer=AttentionSpec(heads=2), feedforward=MLPSpec(d_ff=2 * WIDTH), **where)
-    shape = {"vocab_size": SYMBOLS, "context_length": LENGTH, "d_model": WIDTH, "layers": DEPTH}
-    model = DecoderSpec(**shape, blocks=(block,), norm=norm).build()
+    spec = DecoderSpec(
+        vocab_size=SYMBOLS, context_length=LENGTH, d_model=WIDTH, layers=DEPTH, blocks=(block,), norm=norm
+    )
+    model = spec.build()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in (parameter for parameter in model.parameters() if parameter.ndim == 2):

@@ -77,7 +77,11 @@ def run(trial: Trial) -> None:
         y=f"steps (at most {steps})",
         log_x=True,
         log_y=True,
-        series=[Series(name, widths, *lines(by_width)) for name, by_width in needed.items()],
+        series=[
+            Series(name, widths, mean, low, high)
+            for name, by_width in needed.items()
+            for mean, low, high in [lines(by_width)]
+        ],
     )
 
 
@@ -94,13 +98,15 @@ def entropy_gap(trial: Trial, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     widths = (2, 8, 32, 128, 512)
     bits: dict[bool, list[float]] = {True: [], False: []}
+    variances = []
     for width in widths:
         q, k = (torch.randn(1000, count, width, generator=generator) for count in (1, SYMBOLS))
         scores = (q @ k.mT)[:, 0]
+        variances.append(float(scores.var()) / width)
         for divided in bits:
             weights = (scores * (divisor(trial, width) if divided else 1.0)).softmax(dim=-1)
             bits[divided].append(float(torch.special.entr(weights).sum(-1).mean()) / math.log(2))
-    trial.measure("variance", float(scores.var()) / widths[-1])
+    trial.measure("variance", variances[-1])
     trial.measure("choice", bits[True][-1] - bits[False][-1])
     if seed == 0:
         trial.plot(
@@ -108,7 +114,10 @@ def entropy_gap(trial: Trial, seed: int) -> None:
             x="dimensions of a head",
             y="entropy of 16 weights, bits",
             log_x=True,
-            series=[Series("divided by √d", widths, bits[True]), Series("not divided", widths, bits[False])],
+            series=[
+                Series("divided by √d", widths, tuple(bits[True])),
+                Series("not divided", widths, tuple(bits[False])),
+            ],
         )
 
 

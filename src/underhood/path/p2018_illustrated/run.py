@@ -41,10 +41,10 @@ def run(trial: Trial) -> None:
 
 def by_hand(model: Decoder, ids: list[int], *, divided: bool = True) -> Tensor:
     """What each head of the first layer reads (H, T, K), in the post's steps."""
-    block, attention = model.blocks[0], attention_of(model)
+    norm, attention = model.get_submodule("blocks.0.mixer_norm"), attention_of(model)
     assert model.position_embed is not None
     embedded_TD = model.embed(torch.tensor(ids)) + model.position_embed(torch.arange(len(ids)))
-    normed_TD = block.mixer_norm(embedded_TD)  # not in the post: its norm comes after
+    normed_TD = norm(embedded_TD)  # not in the post: its norm comes after
     heads = []
     for head in range(HEADS):
         rows = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)

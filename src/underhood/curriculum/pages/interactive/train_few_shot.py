@@ -24,8 +24,10 @@ def main() -> None:
     from underhood.path.lib.many_gpts import ManyGPTs, ManyGPTsSpec
     from underhood.path.p2020_few_shot.run import answers_of, label_loss, meta_train
 
-    shape = {"outputs": LABELS, "inputs": ITEMS + LABELS, "context": 2 * EXAMPLES + 2}
-    models = ManyGPTs(ManyGPTsSpec(**shape, width=WIDTH, layers=1, heads=HEADS), [SEED])
+    spec = ManyGPTsSpec(
+        outputs=LABELS, inputs=ITEMS + LABELS, context=2 * EXAMPLES + 2, width=WIDTH, layers=1, heads=HEADS
+    )
+    models = ManyGPTs(spec, [SEED])
     meta_train(Trial(find("p2020_few_shot"), "report"), models, labelled_items, label_loss, STEPS)
     with torch.no_grad():
         for parameter in models.parameters():
