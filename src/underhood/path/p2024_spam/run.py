@@ -57,11 +57,11 @@ def run(trial: Trial) -> None:
 
 def pretrain(trial: Trial, spec: DecoderSpec, words_NT: Tensor, seed: int) -> Decoder:
     """A language model of the messages; where later words are seen, of their masked words."""
-    model, steps = spec.initialize(seed=seed), trial.by_scale(smoke=150, report=400)
+    model, steps = spec.initialize(seed=seed), trial.by_scale(smoke=100, report=400)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
-        rows_BT = words_NT[torch.randint(len(words_NT), (64,), generator=generator)]
+        rows_BT = words_NT[torch.randint(len(words_NT), (trial.by_scale(smoke=48, report=64),), generator=generator)]
         if trial.ablated("mask"):  # every second word is hidden behind the first word's id, and guessed
             hidden_BT = torch.rand(rows_BT.shape, generator=generator) < 0.5
             loss = F.cross_entropy(model(rows_BT.masked_fill(hidden_BT, 0))[hidden_BT], rows_BT[hidden_BT])
