@@ -13,7 +13,7 @@ from torch import Tensor
 
 from underhood.core.figures import Series
 from underhood.core.trial import Trial
-from underhood.infer.beam import beam_search
+from underhood.infer.beam import BeamSpec, beam_search
 from underhood.infer.generate import Completion, generate
 from underhood.infer.sample import PURE_SAMPLING, SamplingSpec, choose, distribution
 from underhood.models.decoder import Decoder
@@ -122,7 +122,7 @@ def more_about(
     trial.measure("cold", float(np.mean([a == b for a, b in pairs])))
     if trial.scale == "smoke":
         return
-    beams = [beam_search(model, prompt, beams=4, max_new_tokens=WINDOW)[0] for prompt in prompts[:6]]
+    beams = [beam_search(model, prompt, BeamSpec(beams=4), max_new_tokens=WINDOW)[0] for prompt in prompts[:6]]
     better = [sum(b.logprobs) >= sum(g.logprobs) - 1e-4 for b, g in zip(beams, at[0.0], strict=False)]
     trial.measure("beam", float(np.mean(better)))
     real = real_nats(model, rows_NT)
