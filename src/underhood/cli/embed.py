@@ -9,7 +9,13 @@ from typing import Literal
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
-ACTIONS = {"nearest": "one WORD or more", "analogy": "three words A B C", "questions": "a FILE", "export": "a FILE"}
+ACTIONS = {
+    "nearest": "one WORD or more",
+    "analogy": "three words A B C",
+    "questions": "a FILE",
+    "export": "a FILE",
+    "map": "a FILE.html",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +29,15 @@ class Args:
       underhood embed questions words FILE           analogies of a file in
                                                      word2vec's format
       underhood embed export words vectors.txt       for gensim; .bin for binary
+      underhood embed map words words.html           a page: words used alike
+                                                     lie together
 
     In place of the folder, a file of vectors in word2vec's format will do.
     """
 
     words: Positional[tuple[str, ...]] = ()
-    """What to read (pydocs, files, folders, hf:OWNER/NAME), or nearest, analogy, questions or export with a folder."""
+    """What to read (pydocs, files, folders, hf:OWNER/NAME), or nearest, analogy,
+    questions, export or map with a folder."""
 
     out: Path | None = None
     """The folder for the vectors."""
@@ -78,6 +87,9 @@ class Args:
     top: int = 10
     """How many words nearest and analogy list."""
 
+    mapped: int = 500
+    """How many words a map shows, the most frequent ones."""
+
     rule: Literal["add", "multiply"] = "add"
     """How an analogy is scored: by the sum of vectors, or by the product of cosines."""
 
@@ -99,7 +111,7 @@ def run(args: Args) -> int:
                 fix=f"Name what to read, e.g. underhood embed pydocs --out words, or {', '.join(ACTIONS)}",
             )
         return embed_views.train(args)
-    least, most = {"nearest": (2, 100), "analogy": (4, 4), "questions": (2, 2), "export": (2, 2)}[action]
+    least, most = {"nearest": (2, 100), "analogy": (4, 4), "questions": (2, 2), "export": (2, 2), "map": (2, 2)}[action]
     if not least <= len(rest) <= most:
         raise UserError(f"underhood embed {action} takes a FOLDER of vectors and {ACTIONS[action]}")
     return {
@@ -107,4 +119,5 @@ def run(args: Args) -> int:
         "analogy": embed_views.analogy,
         "questions": embed_views.questions,
         "export": embed_views.export,
+        "map": embed_views.map_page,
     }[action](args, rest)

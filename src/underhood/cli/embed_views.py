@@ -162,6 +162,27 @@ def export(args: Args, rest: Sequence[str]) -> int:
     return 0
 
 
+def map_page(args: Args, rest: Sequence[str]) -> int:
+    """A page with the words in the plane."""
+    from underhood.cli.progress import steps_line
+    from underhood.core.files import write_text
+    from underhood.inspect.word_map import word_map
+    from underhood.models.word_vectors import WordVectors
+    from underhood.ui.terminal import console
+
+    file = Path(rest[1])
+    if file.exists() and not args.restart:
+        raise UserError(f"{file} is there already", fix="Replace it by --restart, or choose another name")
+    vectors = WordVectors.open(Path(rest[0]))
+    if min(args.mapped, len(vectors.words)) < 12:
+        raise UserError("a map needs 12 words or more", got=f"{min(args.mapped, len(vectors.words))}")
+    with steps_line(console(sys.stderr), "Placing words") as tell:
+        page = word_map(vectors, words=args.mapped, title=f"The words of {Path(rest[0]).stem} on a map", progress=tell)
+    write_text(file, page)
+    console().print(f"{file}: a map of {min(args.mapped, len(vectors.words)):,} words, for a browser.")
+    return 0
+
+
 def _print_scores(scores: Sequence[tuple[str, float]], name: str) -> None:
     from underhood.ui.terminal import console, table
 
