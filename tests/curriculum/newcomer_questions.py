@@ -65,3 +65,16 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "tool use": ("web/tools.py", "docs/serve.md"),
     "how do I add my own layer": ("docs/architecture.md",),
 }  # fmt: skip
+
+ANSWERED: dict[str, tuple[str, ...]] = {
+    "what is an embedding": ("p2013_word2vec", "p2024_text_windows"),
+    "how does attention work": ("p2017_attention",),
+    "why divide by √d": ("p2017_attention",),
+    "what is RoPE": ("p2021_rope",),
+    "what is a KV cache": ("p2022_kv_cache",),
+    "what is mixture of experts": ("p2024_mixtral",),
+    "why did LSTMs lose": ("p1997_lstm",),
+    "what is a GPT": ("p2023_gpt", "p2019_gpt2"),
+    "how are tokens made": ("p2024_bpe",),
+}
+"""Questions whose first answer must be a page that explains it, and the milestones that do."""

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from newcomer_questions import HELD_OUT, TUNED_ON
+from newcomer_questions import ANSWERED, HELD_OUT, TUNED_ON
 
 from underhood.cli import generate
 from underhood.cli.main import verbs
@@ -33,6 +33,12 @@ def test_newcomers_questions_lead_to_something_useful_that_exists():
     assert len(QUESTIONS) == 40
     missed = [question for question in QUESTIONS if not leads(question)]
     assert len(missed) <= 4, missed
+
+
+@pytest.mark.parametrize("question", ANSWERED)
+def test_question_in_words_leads_first_to_the_page_that_answers(question: str):
+    assert search(question)[0].entry.target in ANSWERED[question]
+    assert search(question + "?")[0].entry.target in ANSWERED[question]
 
 
 def test_questions_that_no_tuning_looked_at_do_as_well():

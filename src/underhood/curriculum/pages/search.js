@@ -147,7 +147,11 @@ function searchIndex(data) {
       highest = Math.max(highest, scores[number]);
     }
     const key = words.join(" ");
-    for (const number of words.length && Object.hasOwn(named, key) ? named[key] : []) scores[number] += limits.named * words.length;
+    const start = question.toLowerCase().trimStart();
+    const sentence = limits.asking.some((word) => start.startsWith(word));
+    for (const number of words.length && Object.hasOwn(named, key) ? named[key] : []) {
+      scores[number] += (sentence && entries[number].kind === "milestone" ? limits.asked : limits.named) * words.length;
+    }
     const hits = [];
     for (let number = 0; number < total; number += 1) {
       if (scores[number] > limits.relevant * highest) hits.push({ entry: entries[number], score: scores[number] });

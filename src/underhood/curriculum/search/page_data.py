@@ -51,6 +51,8 @@ def page_data() -> dict[str, Any]:
             "phrase": ranking.PHRASE_MAX,
             "alone": ranking.ALONE,
             "named": ranking.NAMED,
+            "asked": ranking.ASKED,
+            "asking": list(ranking.ASKING),
             "relevant": ranking.RELEVANT,
         },
     }

@@ -31,6 +31,10 @@ PHRASE_MAX = 3
 """Words of the longest phrase that is looked up."""
 NAMED = 2.0
 """What an entry's score gains for each word if the question is nothing but its name, or one that it answers."""
+ASKED = 4.0
+"""The same for a milestone, where the question is a sentence: whoever asks what something is wants to be told."""
+ASKING = ("what ", "what's ", "why ", "how ", "who ", "when ", "where ", "which ")
+"""Beginnings of such sentences."""
 ALONE = 0.4
 """The factor of an entry that speaks of next to nothing else in the question; 1 for the whole question."""
 RELEVANT = 0.3
@@ -87,8 +91,10 @@ class SearchIndex:
             scores[number] *= KIND_WEIGHT[entry.kind] * (ALONE + (1 - ALONE) * covered[number] / max(total, 1e-9))
         least = RELEVANT * max(scores, default=0.0)
         words = question_words(question)
+        sentence = question.lower().lstrip().startswith(ASKING)
         for number in self.named.get(" ".join(words), ()) if words else ():
-            scores[number] += NAMED * len(words)
+            told = sentence and self.entries[number].kind == "milestone"
+            scores[number] += (ASKED if told else NAMED) * len(words)
         hits = [SearchHit(self.entries[number], score) for number, score in enumerate(scores) if score > least]
         return ranked(hits, most)
 
