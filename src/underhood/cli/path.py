@@ -9,7 +9,7 @@ from pathlib import Path
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 
-ACTIONS = {"map": 0, "show": 1, "to": 1, "search": None, "check": 0}
+ACTIONS = {"map": 0, "show": 1, "to": 1, "search": None, "check": 0, "years": 0}
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Args:
       underhood path to p2003_compressor    what to read first, in order
       underhood path search "why depth?"    what answers a question: milestones,
                                             documentation, commands, code
+      underhood path years                  75 years of models on one text
       underhood path check                  tables of papers, recomputed
       underhood path --html DIR             the whole path as pages for a browser
 
@@ -28,7 +29,7 @@ class Args:
     """
 
     words: Positional[tuple[str, ...]] = ()
-    """map, show NAME, to NAME, search QUESTION or check; the map if left out."""
+    """map, show NAME, to NAME, search QUESTION, years or check; the map if left out."""
 
     json: bool = False
     """Prints JSON instead of text."""
@@ -50,7 +51,7 @@ class Args:
 
 
 def run(args: Args) -> int:
-    from underhood.cli import path_search, path_views
+    from underhood.cli import path_search, path_views, reproduce_years
     from underhood.curriculum import results
 
     action, *rest = args.words or ("map",)
@@ -67,6 +68,7 @@ def run(args: Args) -> int:
         "show": lambda: path_views.one(rest[0], places),
         "to": lambda: path_views.path_to(rest[0], args.knows),
         "search": lambda: path_search.search_view(" ".join(rest)),
+        "years": lambda: reproduce_years.years(places),
         "check": path_views.check,
     }[action]()
     if args.json:

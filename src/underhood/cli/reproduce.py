@@ -15,7 +15,8 @@ from underhood.core.errors import UserError
 class Args:
     """Measures a milestone's claims here: claim, the paper's number, this machine's, verdict.
 
-    NAME is a milestone, as underhood path lists them. The result goes to your own
+    NAME is a milestone, as underhood path lists them, or seventy_five_years: all
+    models on one text (underhood path years shows the published ones). The result goes to your own
     folder (below), never to the published results. Thresholds are fixed in the
     milestone's milestone.toml beforehand. A claim holds if the whole 95 % interval
     over seeds is on the right side. Then the idea is taken away (an ablation):
@@ -72,6 +73,7 @@ class Args:
 
 def run(args: Args) -> int:
     from underhood.curriculum import index
+    from underhood.curriculum.years import STEM as YEARS
 
     if args.all == bool(args.names):
         raise UserError("name milestones, or say --all", fix="underhood path lists them")
@@ -80,6 +82,12 @@ def run(args: Args) -> int:
     if args.recompute:
         chosen = list(index.milestones()) if args.all else [index.find(name).stem for name in args.names]
         return _recompute(args, chosen)
+    if YEARS in args.names:
+        from underhood.cli import reproduce_years
+
+        if len(args.names) > 1:
+            raise UserError(f"{YEARS} takes long and is measured alone", fix="name it without the others")
+        return reproduce_years.measure(args)
     if args.all:
         from underhood.cli.reproduce_all import run_all
 

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
+from underhood.core.protocols import ModelSpec
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
 from underhood.models.copying import begin_copying
-from underhood.models.decoder import Decoder, DecoderSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss_sum
-from underhood.train.optim import MuonAdamWSpec
+from underhood.train.optim import MuonAdamWSpec, OptimizerSpec
+
+QUICK = MuonAdamWSpec(matrix_lr=0.02, lr=0.04)
 
 
 def train_small(
     texts: Sequence[str],
     tokenizer: BytePairTokenizer,
-    spec: DecoderSpec,
+    spec: ModelSpec,
     *,
     steps: int,
     batch_size: int = 12,
     seed: int = 0,
     copying: bool = False,
+    optimizer: OptimizerSpec | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Decoder:
-    """A decoder trained on windows drawn anywhere from the texts, joined one after the other.
+) -> Any:
+    """A language model trained on windows drawn anywhere from the texts, joined one after the other.
 
     Each text follows an end-of-text token. Unlike in `recipes.build`, windows reach across texts, which costs a little
     and needs no packing.
 
     Args:
+        optimizer: Muon at high rates, if left out.
         batch_size: windows of `spec.context_length` tokens per step.
-        copying: begins with the copying circuit in its weights, as `recipes.build` does.
+        copying: a decoder begins with the copying circuit in its weights, as `recipes.build` does.
         progress: told the share that is done.
     """
     end = tokenizer.special["<|endoftext|>"]
@@ -42,7 +47,7 @@ def train_small(
     model = spec.initialize(seed=seed)
     if copying:
         begin_copying(model, seed=seed, embed_std=0.02)
-    width = spec.context_length + 1
+    width = (spec.context_length or 128) + 1
 
     def batches(step: int) -> Batch:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -52,6 +57,13 @@ def train_small(
             progress(step / steps)
         return Batch(row_BT[:, :-1], row_BT[:, 1:])
 
-    optimizer = MuonAdamWSpec(matrix_lr=0.02, lr=0.04).build(model)
-    fit(model, batches, next_token_loss_sum, optimizer, FitSpec(steps=steps), stage="pretrain", log=RunLog(None))
+    fit(
+        model,
+        batches,
+        next_token_loss_sum,
+        (optimizer or QUICK).build(model),
+        FitSpec(steps=steps),
+        stage="pretrain",
+        log=RunLog(None),
+    )
     return model.eval()

@@ -9,9 +9,8 @@ from fastapi.responses import RedirectResponse
 
 from underhood.core.errors import UserError
 from underhood.curriculum import results
-from underhood.curriculum.index import find, milestones
-from underhood.curriculum.pages.reference import reference_names
-from underhood.curriculum.pages.site import page
+from underhood.curriculum.index import find
+from underhood.curriculum.pages.site import page, page_names
 from underhood.web.errors import ApiError
 
 HEADERS = {
@@ -37,7 +36,7 @@ def path_router(own_results: Path | None = None) -> APIRouter:
 
     @router.get("/path/{name}.html")
     def one(name: str) -> Response:
-        if name != "index" and name not in milestones() and name not in reference_names():
+        if name not in page_names():
             try:
                 return RedirectResponse(f"/path/{find(name).stem}.html", headers=HEADERS)
             except UserError as error:

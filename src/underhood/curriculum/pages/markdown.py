@@ -10,6 +10,9 @@ from underhood.core.files import write_text
 from underhood.core.milestone import Milestone
 from underhood.curriculum import index
 from underhood.curriculum.pages.story import story
+from underhood.curriculum.years import STEM as YEARS
+from underhood.curriculum.years import story as years
+from underhood.curriculum.years.picture import description, picture
 
 NOTE = "<!-- Made by underhood path --docs docs/path. Change the milestone, not this page. -->"
 
@@ -25,7 +28,27 @@ def write_docs(folder: Path, places: Sequence[Path]) -> list[Path]:
         target = folder / f"{milestone.stem}.md"
         write_text(target, markdown(milestone, places))
         written.append(target)
+    result = years.main_result(places)
+    if result is not None:
+        for suffix, text in ((".svg", picture(result)), (".md", years_markdown(result))):
+            target = folder / f"{YEARS}{suffix}"
+            write_text(target, text)
+            written.append(target)
     return written
+
+
+def years_markdown(result: dict[str, Any]) -> str:
+    """The page of the comparison."""
+    rows = [f"| {' | '.join(years.HEAD)} |", f"|{' --- |' * len(years.HEAD)}"]
+    for row in years.rows(result):
+        name = f"[{row['name']}]({row['page']}.md)" if row["page"] else row["name"]
+        cells = (f"{row['year']} {name}", *(row[key] for key in ("idea", "bits", "kept", "cost", "paper", "source")))
+        rows.append("| " + " | ".join(_safe(cell) for cell in cells) + " |")
+    parts = [NOTE, "# Seventy-five years of language models, on one text"]
+    parts += ["*How many bits does each need for a byte of text that it has not seen?*"]
+    parts += [f"![{description(result)}]({YEARS}.svg)", years.facts(result), years.READING]
+    parts += ["## In numbers", "\n".join(rows), years.BESIDE, "## Run it again", f"```text\n{years.COMMAND}\n```"]
+    return "\n\n".join(block.strip() for block in parts).replace("\u00a0", " ") + "\n"
 
 
 def markdown(milestone: Milestone, places: Sequence[Path]) -> str:

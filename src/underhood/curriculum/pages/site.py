@@ -15,11 +15,19 @@ from underhood.curriculum.pages.interactive import FIGURES
 from underhood.curriculum.pages.prose import html, inline
 from underhood.curriculum.pages.reference import reference, reference_names
 from underhood.curriculum.topics import ERAS, topics
+from underhood.curriculum.years import STEM as YEARS
+from underhood.curriculum.years import story as years
+from underhood.ui.svg_figures import draw
 from underhood.ui.theme import page_renderer, script_data
 
 _render = page_renderer(Path(__file__).parent, prose=html, inline=inline)
 PAGES = "pages"
 """The folder beside the results in which their pages lie."""
+
+
+def page_names() -> list[str]:
+    """The names of all pages: the map, the milestones, the comparison of the years, the reference pages."""
+    return ["index", *index.milestones(), YEARS, *reference_names()]
 
 
 def write_site(folder: Path, places: Sequence[Path]) -> list[Path]:
@@ -29,7 +37,7 @@ def write_site(folder: Path, places: Sequence[Path]) -> list[Path]:
         UserError: the place can't be written, or a result file is damaged.
     """
     written = []
-    for name in ("index", *index.milestones(), *reference_names()):
+    for name in page_names():
         target = folder / f"{name}.html"
         write_text(target, page(name, places))
         written.append(target)
@@ -42,7 +50,7 @@ def refresh(folder: Path, places: Sequence[Path], stem: str) -> Path:
     Raises:
         UserError: the place can't be written, or a result file is damaged.
     """
-    for name in ("index", *index.milestones(), *reference_names()):
+    for name in page_names():
         target = folder / f"{name}.html"
         if name in ("index", stem) or not target.exists():
             write_text(target, page(name, places))
@@ -50,7 +58,7 @@ def refresh(folder: Path, places: Sequence[Path], stem: str) -> Path:
 
 
 def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
-    """One page: ``"index"``, the map, a milestone's stem, or a reference page. Links lead to ``NAME.html``.
+    """One page: ``"index"``, the map, a milestone's stem, the years or a reference page. Links lead to ``NAME.html``.
 
     `app` adds the way back to the web page's other places.
     """
@@ -58,6 +66,8 @@ def page(name: str, places: Sequence[Path], *, app: bool = False) -> str:
         return _render("map.html.j2", ["path.css"], ["search.js", "map.js"], app=app, **_map(places))
     if name in reference_names():
         return _render("reference.html.j2", ["path.css"], ["reference.js"], app=app, **reference(name))
+    if name == YEARS:
+        return _render("years.html.j2", ["path.css"], ["figures.js"], app=app, **_years(places))
     told = story.story(index.milestones()[name], places)
     played, lead = game() if name == STEM else None, FIGURES.get(name)
     scripts = ["figures.js"]
@@ -98,4 +108,20 @@ def _map(places: Sequence[Path]) -> dict[str, Any]:
         "hues": story.HUES,
         "shown_verdicts": [verdict for verdict in VERDICTS if counts.get(verdict)],
         "facts": script_data(graph.facts(verdicts)),
+    }
+
+
+def _years(places: Sequence[Path]) -> dict[str, Any]:
+    result = years.main_result(places)
+    if result is None:
+        return {"result": None, "command": years.COMMAND}
+    return {
+        "result": result,
+        "command": years.COMMAND,
+        "figure_drawn": draw(years.bars(result)),
+        "reading": years.READING,
+        "beside": years.BESIDE,
+        "rows": years.rows(result),
+        "head": years.HEAD,
+        "facts": years.facts(result),
     }
