@@ -75,6 +75,6 @@ ANSWERED: dict[str, tuple[str, ...]] = {
     "what is mixture of experts": ("p2024_mixtral",),
     "why did LSTMs lose": ("p1997_lstm",),
     "what is a GPT": ("p2023_gpt", "p2019_gpt2"),
-    "how are tokens made": ("p2024_bpe",),
+    "what is a tokenizer": ("p2024_bpe",),
 }
 """Questions whose first answer must be a page that explains it, and the milestones that do."""
