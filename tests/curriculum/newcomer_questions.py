@@ -72,7 +72,7 @@ ANSWERED: dict[str, tuple[str, ...]] = {
     "why divide by √d": ("p2017_attention",),
     "what is RoPE": ("p2021_rope",),
     "what is a KV cache": ("p2022_kv_cache",),
-    "what is mixture of experts": ("p2024_mixtral",),
+    "what is a mixture of experts": ("p2024_mixtral",),
     "why did LSTMs lose": ("p1997_lstm",),
     "what is a GPT": ("p2023_gpt", "p2019_gpt2"),
     "what is a tokenizer": ("p2024_bpe",),

@@ -1,4 +1,4 @@
-"""Seventy-five years of models on one text: equal sizes, a unit checked by hand, and what is shown of it."""
+"""Seventy-five years of models on one text: equal sizes, a unit checked by hand, and how it is shown."""
 
 from __future__ import annotations
 

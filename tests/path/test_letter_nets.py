@@ -118,5 +118,5 @@ def test_split_of_the_names_has_the_lectures_sizes():
     if data is None:
         pytest.skip("needs the list of names")
     names = (data / "text/names/names.txt").read_text(encoding="utf-8").split()
-    sizes = [len(examples(part, 3)[1]) for part in split_names(names)]
+    sizes = [len(examples(array, 3)[1]) for array in split_names(names)]
     assert sizes == [182_625, 22_655, 22_866]  # printed in part 2 of makemore

@@ -54,7 +54,7 @@ def measure_years(
         bits per byte of every seed with a 95 % interval, operations and processor seconds of the training.
     """
     corpus = pydocs_corpus()
-    train, held_out = ([document.text for document in part.documents] for part in split_documents(corpus))
+    train, held_out = ([document.text for document in split.documents] for split in split_documents(corpus))
     if scale == "smoke":
         train, held_out = train[:40], held_out[:4]
     tokenizer = train_bpe(train, vocab_size=VOCABULARY)

@@ -33,7 +33,7 @@ def padded(rows: Sequence[Row], end: int, *, masked: bool = False, ended: bool =
     """Rows as one batch: each ends with `end` and is filled up with it; only the first `end` of a row is a target.
 
     Args:
-        masked: the prompt's tokens are no targets either.
+        masked: leaves the prompt's tokens out of the targets too.
         ended: False masks the first `end` too.
     """
     width = max(len(ids) for ids, _ in rows)

@@ -21,7 +21,7 @@ def read_names(trial: Trial) -> list[str] | None:
 
 
 def documentation_words() -> list[str]:
-    """Distinct words of Python's own documentation, to stand in where there are no names."""
+    """Distinct words of Python's own documentation, for machines without the list of names."""
     return sorted(set(" ".join(plain_english(only_topics=True)[0]).split()))
 
 

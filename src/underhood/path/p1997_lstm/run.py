@@ -89,14 +89,14 @@ def attention_output(length: int) -> Tensor:
 
 def recall(trial: Trial) -> None:
     """Trains to name the first symbol of a text after so many others, all seeds at once."""
-    asked = trial.by_scale(smoke=20, report=40)
-    lags = trial.by_scale(smoke=(asked,), report=(10, 20, asked, 80))
+    judged_lag = trial.by_scale(smoke=20, report=40)
+    lags = trial.by_scale(smoke=(judged_lag,), report=(10, 20, judged_lag, 80))
     steps, table = trial.by_scale(smoke=250, report=400), []
     kinds: tuple[Cell, ...] = trial.by_scale(smoke=("tanh", "lstm"), report=("tanh", "gru", "lstm"))
     wanted: list[Cell] = [kind for kind in kinds if trial.wants(kind)]
     for cell in trial.each(wanted, "cell"):
         right_LS = torch.stack([trained_recall(trial, cell, lag, steps) for lag in trial.each(lags, "lag")])
-        for accuracy in right_LS[lags.index(asked)].tolist():
+        for accuracy in right_LS[lags.index(judged_lag)].tolist():
             trial.measure(cell, accuracy)
         table.append(Series(cell.upper() if cell != "tanh" else cell, lags, tuple(right_LS.mean(1).tolist())))
     trial.plot(

@@ -68,10 +68,10 @@ def unseen(trial: Trial, words: list[str]) -> None:
     if trial.ablated("before"):
         double = single
     trial.measure("before", single - double)
-    x, y = (part.numpy() for part in examples(train, 2))
+    x, y = (array.numpy() for array in examples(train, 2))
     triples = np.zeros((27, 27, 27))
     np.add.at(triples, (x[:, 0], x[:, 1], y), 1)
-    x, y = (part.numpy() for part in examples(dev, 2))
+    x, y = (array.numpy() for array in examples(dev, 2))
     q = (triples + 0.1) / (triples + 0.1).sum(axis=2, keepdims=True)
     further = float(-np.log(q[x[:, 0], x[:, 1], y]).mean())
     trial.measure("further", double - further)

@@ -44,7 +44,9 @@ def run(trial: Trial) -> None:
 def starts(trial: Trial, learn: tuple[Tensor, Tensor]) -> None:
     """The first loss and the saturated units, before any step."""
     for seed in trial.seeds:
-        x, y = (part[torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:1024]] for part in learn)
+        x, y = (
+            array[torch.randperm(len(array), generator=torch.Generator().manual_seed(seed))[:1024]] for array in learn
+        )
         bad, good = (first_pass(STARTS[name], seed, x) for name in ("original", "kaiming"))
         trial.measure("parameters", PLAIN.parameters)
         trial.measure("wrong", nets.losses(bad["scores"], y[None]).item())
@@ -105,7 +107,7 @@ def ladder(
             compiled=trial.scale == "report",
             progress=trial.progress,
         )
-        losses = (nets.evaluate(shape, weights, statistics, *part) for part in (learn, unseen))
+        losses = (nets.evaluate(shape, weights, statistics, *split) for split in (learn, unseen))
         results += zip(*losses, strict=True)
         curves.append(curve)
     by_start = {name: results[i * len(seeds) :][: len(seeds)] for i, name in enumerate(("batch norm", "original"))}

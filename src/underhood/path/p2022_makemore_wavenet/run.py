@@ -110,7 +110,7 @@ def climb(
         if trial.is_ablation:
             rungs[name] = [nets.evaluate(shape, weights, statistics, *unseen)]
         else:
-            rungs[name] = [nets.evaluate(shape, weights, statistics, *part) for part in (learn, unseen)]
+            rungs[name] = [nets.evaluate(shape, weights, statistics, *split) for split in (learn, unseen)]
         curves.append(curve.mean(dim=1).unflatten(0, (100, -1)).mean(dim=1))
     for index in range(len(seeds)):
         trial.measure("context", rungs["short"][-1][index] - rungs["mended"][-1][index])
@@ -137,7 +137,11 @@ def climb(
         title="The ladder, mean of the seeds",
         head=("network", "parameters", "training names", "unseen names"),
         rows=[
-            (words[name], f"{shapes[name].parameters:,}", *(f"{sum(part) / len(part):.3f}" for part in rungs[name]))
+            (
+                words[name],
+                f"{shapes[name].parameters:,}",
+                *(f"{sum(losses) / len(losses):.3f}" for losses in rungs[name]),
+            )
             for name in shapes
         ],
     )

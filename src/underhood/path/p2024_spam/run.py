@@ -85,7 +85,9 @@ def learn(
         model.norm.requires_grad_(True)
     classifier = ClassifierSpec(labels=("ham", "spam")).build(model)
     rates = [(classifier.head, 1e-2), (model, 4e-3 if name == "LoRA" else 2e-3)]
-    groups = [{"params": [p for p in part.parameters() if p.requires_grad], "lr": rate} for part, rate in rates if part]
+    groups = [
+        {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate} for module, rate in rates if module
+    ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(80):
