@@ -16,18 +16,18 @@ from underhood.ui.formatting import count, decimal, duration, flops
 COMMAND = f"underhood reproduce {STEM}"
 READING = """
 On a short text, counting wins. A 5-gram reads two megabytes in a second and keeps a million and a half counts; no
-network comes up to it in a minute or two, and the neural n-gram of 2003 needs its mixture with counts to be better. A file
-compressor needs least of all: documentation repeats itself, and xz copies from all of it. As long as texts and machines
-were small, that was the state of the art.
+network comes up to it in a minute or two, and the neural n-gram of 2003 needs its mixture with counts to be better. A
+file compressor needs least of all: documentation repeats itself, and xz copies from all of it. As long as texts and
+machines were small, that was the state of the art.
 
-Networks buy bits with computation. The last model, trained twice as long, is a tenth of a bit better and nearly level with the
-5-gram; a build of five minutes passes it. Counts get nothing from a longer training.
+Networks buy bits with computation. The last model, trained twice as long, is a tenth of a bit better and nearly level
+with the 5-gram; a build of five minutes passes it. Counts get nothing from a longer training.
 
 The order after a minute is not that of history. The LSTM is no better than the plain recurrent network, and GPT-2 is
-behind the Transformer of 2017: at one learning rate and 800 steps the first steps decide, and the intervals of Llama and of
-the recurrent networks are wide. The bag of vectors is the worst network by design: it gave up the hidden layer to be fast.
-The largest step among the networks is not an architecture at all: a better optimiser, and first weights that copy what
-followed the same token before.
+behind the Transformer of 2017: at one learning rate and 800 steps the first steps decide, and the intervals of Llama
+and of the recurrent networks are wide. The bag of vectors is the worst network by design: it gave up the hidden layer
+to be fast. The largest step among the networks is not an architecture at all: a better optimiser, and first weights
+that copy what followed the same token before.
 """
 """What the plot says, in words."""
 
