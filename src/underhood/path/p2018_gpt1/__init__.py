@@ -1,0 +1,1 @@
+"""GPT-1 2018: pre-training on text, then fine-tuning on labels."""
