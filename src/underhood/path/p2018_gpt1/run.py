@@ -31,7 +31,7 @@ MOOD_WORDS, PLAIN_WORDS, LENGTH, MOODY = 100, 60, 12, 0.5
 START, EXTRACT, FIRST = 0, 1, 2
 VOCABULARY = FIRST + 2 * MOOD_WORDS + PLAIN_WORDS
 SENTENCES, TESTS, BATCH = 10_000, 500, 16
-SHAPE = {"vocab_size": VOCABULARY, "context_length": LENGTH + 2, "d_model": 32, "layers": 1, "heads": 4}
+SMALL = gpt2_shaped(vocab_size=VOCABULARY, context_length=LENGTH + 2, d_model=32, layers=1, heads=4)
 
 
 def run(trial: Trial) -> None:
@@ -47,17 +47,15 @@ def run(trial: Trial) -> None:
             text_NT = text_NT.flatten()[order].view_as(text_NT)
         labelled = sentences(max(counts), 1000 + seed)
         test = sentences(TESTS, 2000 + seed)
-        starts = {"pre-trained": pretrained(trial, text_NT, seed), "fresh": gpt2_shaped(**SHAPE).initialize(seed=seed)}
+        starts = {"pre-trained": pretrained(trial, text_NT, seed), "fresh": SMALL.initialize(seed=seed)}
         right = {
             name: [accuracy(tuned(model, labelled, n, seed), test) for n in counts] for name, model in starts.items()
         }
         for name, values in right.items():
             curves[name].append(values)
         trial.measure("few", right["pre-trained"][0] - right["fresh"][0])
-        if trial.is_ablation:
-            continue
-        trial.measure("tenfold", right["pre-trained"][0] - right["fresh"][counts.index(200)])
-        if trial.scale == "report":
+        if trial.scale == "report" and not trial.is_ablation:
+            trial.measure("tenfold", right["pre-trained"][0] - right["fresh"][counts.index(200)])
             alone = tuned(starts["pre-trained"], labelled, 200, seed)
             both = tuned(starts["pre-trained"], labelled, 200, seed, lm_weight=0.5)
             trial.measure("kept", word_loss(alone.model, test[0]) - word_loss(both.model, test[0]))
@@ -86,7 +84,7 @@ def pretrained(trial: Trial, text_NT: Tensor, seed: int) -> Decoder:
         chosen = torch.randint(len(text_NT), (32,), generator=torch.Generator().manual_seed(seed * 10**6 + step))
         return next_word_loss(model, text_NT[chosen])
 
-    model = gpt2_shaped(**SHAPE).initialize(seed=seed)
+    model = SMALL.initialize(seed=seed)
     steps = trial.by_scale(smoke=100, report=400)
     return train_by_step(model, loss, steps, fall=2.0, tell=trial.progress)
 
