@@ -23,14 +23,19 @@ Ids = NDArray[np.int64]
 
 
 def library_source(start: int, count: int) -> str:
-    """So many characters of the modules of the standard library, in alphabetical order, from a character on."""
-    text, pieces = 0, []
+    """So many characters of the standard library's modules in alphabetical order.
+
+    They begin with the first module that begins at `start` or later, so that no string is open.
+    """
+    passed, pieces = 0, []
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
-        pieces.append("".join(c for c in read_text(path) if c in _KNOWN) + "\n")
-        text += len(pieces[-1])
-        if text >= start + count:
+        module = "".join(c for c in read_text(path) if c in _KNOWN) + "\n"
+        if passed >= start:
+            pieces.append(module)
+        passed += len(module)
+        if passed >= start + count and sum(map(len, pieces)) >= count:
             break
-    return "".join(pieces)[start : start + count]
+    return "".join(pieces)[:count]
 
 
 _KNOWN = frozenset(CHARACTERS)

@@ -1,0 +1,1 @@
+"""Karpathy 2015: a recurrent network that reads and writes character by character."""
