@@ -100,7 +100,7 @@ def python(trial: Trial) -> None:
     text_N, test = character_ids(library_source(0, 1_000_000)), library_source(1_200_000, 60_000)
     test_N, size = character_ids(test), len(CHARACTERS)
     wrote: dict[str, list[str]] = {}
-    h_NH = np.empty(0)
+    h_NH = np.empty((0, 0))
     ngram = NGramSpec(vocab_size=size, order=5).build().fit([text_N])
     counted = -float(ngram.log_probs([test_N])[0].mean() / np.log(2))
     inside_N = inside_strings(test)
