@@ -128,14 +128,14 @@ def python(trial: Trial) -> None:
     shown = (("LSTM", wrote["LSTM"][0]), ("LSTM, temperature 0.2", wrote["0.2"][0]), ("5-gram", wrote["5-gram"][0]))
     trial.figure(Texts(title="Python as they write it", texts=shown))
     unit = int(np.argmax([abs(ranked_above(u[inside_N[1:]], u[~inside_N[1:]]) - 0.5) for u in h_NH.T]))
-    part = slice(2_000, 2_160)
+    window = slice(2_000, 2_160)
     trial.plot(
         title="A unit that knows whether it is inside a string",
         x="character",
         y="activity",
         series=(
-            Series("the unit", tuple(range(160)), tuple(h_NH[part, unit])),
-            Series("inside a string", tuple(range(160)), tuple(inside_N[1:][part].astype(float))),
+            Series("the unit", tuple(range(160)), tuple(h_NH[window, unit])),
+            Series("inside a string", tuple(range(160)), tuple(inside_N[1:][window].astype(float))),
         ),
     )
 

@@ -29,7 +29,7 @@ TOKENS, CONTEXT, RUN = 384, 64, 30
 
 
 @dataclass
-class Course:
+class StoryCourse:
     """How training went: steps and losses, and what it wrote at the lowest held-out loss and at the end."""
 
     steps: list[int] = field(default_factory=list)
@@ -95,7 +95,7 @@ def untrained_excess(text: str, seed: int) -> float:
     return nats(default_start(spec, seed=seed), windows_NT) - math.log(512) - 1 / 6
 
 
-def learn(trial: Trial, text: str, held_text: str, seed: int) -> Course:
+def learn(trial: Trial, text: str, held_text: str, seed: int) -> StoryCourse:
     """Trains a small GPT on the text; watches its loss there and on what was held out, and what it writes."""
     tokenizer = train_bpe([text], vocab_size=TOKENS)
     kept, held = (torch.tensor(tokenizer.encode(piece)) for piece in (text, held_text))
@@ -106,7 +106,7 @@ def learn(trial: Trial, text: str, held_text: str, seed: int) -> Course:
     spec = smaller(raschka_shaped(context_length=CONTEXT), vocab_size=TOKENS, d_model=width, layers=layers, heads=heads)
     model = default_start(spec, seed=seed)
     held_NT, kept_NT = held.unfold(0, CONTEXT + 1, CONTEXT), kept.unfold(0, CONTEXT + 1, CONTEXT)
-    course, steps, batch = Course(), trial.by_scale(smoke=60, report=400), trial.by_scale(smoke=8, report=16)
+    course, steps, batch = StoryCourse(), trial.by_scale(smoke=60, report=400), trial.by_scale(smoke=8, report=16)
     every, optimizer = steps // 10, MuonAdamWSpec(matrix_lr=0.03, lr=0.01).build(model)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps + 1):
@@ -148,7 +148,7 @@ def written(model: Decoder, tokenizer: BytePairTokenizer, held_NT: Tensor) -> st
     return "\n".join(tokenizer.decode(done.ids) for done in generate(model, prompts, max_new_tokens=room))
 
 
-def show(trial: Trial, courses: list[Course], text: str) -> None:
+def show(trial: Trial, courses: list[StoryCourse], text: str) -> None:
     series = []
     for name in ("learnt", "held_out"):
         table = torch.tensor([getattr(course, name) for course in courses])

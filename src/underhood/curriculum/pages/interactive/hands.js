@@ -4,7 +4,7 @@ interactive((kit) => {
   const D = 16;
   const PAIRS = D / 2;
   const speed = (pair) => 10000 ** ((-2 * pair) / D);
-  const place = kit.slider({ name: "place", label: "Place i", min: 0, max: 200, step: 1, value: 10, words: String });
+  const position = kit.slider({ name: "place", label: "Place i", min: 0, max: 200, step: 1, value: 10, words: String });
   const shift = kit.slider({ name: "shift", label: "Shift o", min: -50, max: 50, step: 1, value: 3, words: (o) => (o < 0 ? `−${-o}` : `+${o}`) });
   const set = kit.readings({ dot: "PE(i) · PE(i + o)", at_zero: "the same at i = 0", first: "the first hand is turned by", last: "the last one by" });
   const drawing = kit.drawing({ height: 500 });
@@ -14,7 +14,7 @@ interactive((kit) => {
   const degrees = (angle) => `${inWords((angle * 180) / Math.PI)}°`;
 
   return () => {
-    const [i, o] = [place.value, shift.value];
+    const [i, o] = [position.value, shift.value];
     set("dot", dot(i, o));
     set("at_zero", dot(0, o));
     set("first", o * speed(0), degrees(o * speed(0)));

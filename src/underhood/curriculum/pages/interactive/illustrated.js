@@ -27,7 +27,7 @@ interactive((kit, data) => {
   kit.button("Back", move(-1));
   kit.button("Next", move(1));
   const words = kit.add("p", { className: "step-words", ariaLive: "polite" });
-  const place = kit.add("div", { className: "scroll" });
+  const board = kit.add("div", { className: "scroll" });
   const set = kit.readings({ score: "score of the first token", scaled: "divided", weight: "its weight", read: "first number that the head reads" });
 
   function shown(token) {
@@ -61,7 +61,7 @@ interactive((kit, data) => {
   function table(titles, rows) {
     const cells = (tag, values) => values.map((value) => element(tag, {}, value));
     const lines = rows.map(([first, ...rest]) => element("tr", {}, element("th", { scope: "row" }, first), ...cells("td", rest)));
-    place.replaceChildren(element("table", { className: "tensors" },
+    board.replaceChildren(element("table", { className: "tensors" },
       element("thead", {}, element("tr", {}, ...cells("th", titles))), element("tbody", {}, ...lines)));
   }
 
