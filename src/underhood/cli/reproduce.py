@@ -87,7 +87,7 @@ def run(args: Args) -> int:
 
         if len(args.names) > 1:
             raise UserError(f"{YEARS} takes long and is measured alone", fix="name it without the others")
-        return reproduce_years.measure(args)
+        return reproduce_years.measure(args, pages_folder(args))
     if args.all:
         from underhood.cli.reproduce_all import run_all
 

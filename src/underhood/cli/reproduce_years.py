@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from underhood.cli.reproduce import Args
 
 
-def measure(args: Args) -> int:
-    """Trains and judges every model, writes the result and its page, and shows it."""
-    from underhood.cli.reproduce import pages_folder
+def measure(args: Args, pages: Path) -> int:
+    """Trains and judges every model, writes the result and its page into `pages`, and shows it."""
     from underhood.cli.reproduce_view import Progress
     from underhood.curriculum import results
     from underhood.curriculum.pages.site import refresh
@@ -39,7 +38,7 @@ def measure(args: Args) -> int:
     if args.json:
         print(json.dumps({"file": str(file)} | result, ensure_ascii=False))
         return 0
-    page = refresh(pages_folder(args), results.places(args.folder), STEM)
+    page = refresh(pages, results.places(args.folder), STEM)
     show(out, result)
     out.print(f"→ {file}", style="dim", soft_wrap=True)
     out.print(f"As a page: {page}", style="dim", soft_wrap=True)
