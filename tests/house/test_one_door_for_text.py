@@ -22,6 +22,7 @@ OWN_FILES = {
     "curriculum/pages/reference.py": "docs and sources of the package",
     "curriculum/results.py": "results that it wrote",
     "curriculum/search/code_entries.py": "sources of the package",
+    "curriculum/years/measure.py": "a file that it wrote",
     "curriculum/search/command_entries.py": "sources of the package",
     "curriculum/search/doc_entries.py": "docs of the package",
     "curriculum/topics.py": "a file of the package",

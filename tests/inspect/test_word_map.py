@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from needs import chromium
 from underhood.cli.main import main
-from underhood.inspect.word_map import map_data, word_map
+from underhood.inspect.word_map.page import map_data, word_map
 from underhood.models.word_vectors import WordVectors
 
 

@@ -166,7 +166,7 @@ def map_page(args: Args, rest: Sequence[str]) -> int:
     """A page with the words in the plane."""
     from underhood.cli.progress import steps_line
     from underhood.core.files import write_text
-    from underhood.inspect.word_map import word_map
+    from underhood.inspect.word_map.page import word_map
     from underhood.models.word_vectors import WordVectors
     from underhood.ui.terminal import console
 

@@ -160,5 +160,6 @@ class NPLM(BuiltModel):
         hidden_BTH = x_BTX
         for number, layer in enumerate((self.hidden, *self.deeper)):
             z_BTH = layer(hidden_BTH)
-            hidden_BTH = torch.tanh(self.norms[number](z_BTH) if self.norms else z_BTH)
+            norm = self.norms[number] if self.norms else nn.Identity()
+            hidden_BTH = torch.tanh(norm(z_BTH))
         return torch.cat((hidden_BTH, x_BTX), dim=-1) if self.spec.direct else hidden_BTH

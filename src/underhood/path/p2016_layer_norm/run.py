@@ -127,10 +127,7 @@ def compare_norms(trial: Trial, seeds: list[int]) -> None:
 def losses_by_step(kind: str, seeds: list[int]) -> Tensor:
     """The training loss of each step and seed (STEPS, N)."""
     models, course = [stack(kind, seed) for seed in seeds], []
-
-    def watch(_: int, losses_N: Tensor) -> None:
-        course.append(losses_N)
-
+    watch = lambda _, losses_N: course.append(losses_N)  # noqa: E731
     train_many(models, lambda step: texts(step, len(models)), loss, steps=STEPS, lr=HIGH_RATE, watch=watch)
     return torch.stack(course)
 

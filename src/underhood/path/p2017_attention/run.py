@@ -77,11 +77,7 @@ def run(trial: Trial) -> None:
         y=f"steps (at most {steps})",
         log_x=True,
         log_y=True,
-        series=[
-            Series(name, widths, mean, low, high)
-            for name, by_width in needed.items()
-            for mean, low, high in [lines(by_width)]
-        ],
+        series=[Series(name, widths, *lines(by_width)) for name, by_width in needed.items()],
     )
 
 
@@ -114,10 +110,7 @@ def entropy_gap(trial: Trial, seed: int) -> None:
             x="dimensions of a head",
             y="entropy of 16 weights, bits",
             log_x=True,
-            series=[
-                Series("divided by √d", widths, tuple(bits[True])),
-                Series("not divided", widths, tuple(bits[False])),
-            ],
+            series=[Series(f"{'' if key else 'not '}divided by √d", widths, tuple(bits[key])) for key in bits],
         )
 
 
