@@ -81,8 +81,9 @@ def run(trial: Trial) -> None:
     )
 
 
-def lines(by_width: list[np.ndarray]) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(f(by_seed)) for by_seed in by_width) for f in (np.mean, np.min, np.max))
+def lines(by_width: list[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    mean, low, high = (tuple(float(f(by_seed)) for by_seed in by_width) for f in (np.mean, np.min, np.max))
+    return mean, low, high
 
 
 def divisor(trial: Trial, width: int) -> float:
