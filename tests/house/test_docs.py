@@ -157,6 +157,6 @@ def test_docs_name_no_verb_that_does_not_exist():
 
 def test_every_file_that_pages_point_to_exists():
     for page in PAGES:
-        prose = FENCE.sub("", page.read_text(encoding="utf-8"))  # code that calls what it has looked up is no link
+        prose = FENCE.sub("", page.read_text(encoding="utf-8"))  # code has brackets before parentheses too
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
