@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
+from underhood.core.protocols import AttendingCache, Cache
 from underhood.core.state import StateSpec
 
 
@@ -16,6 +18,17 @@ class BuiltModel(nn.Module):
 
     sized_by_text = False
     """Whether it holds tables whose size the training text decides, so that the spec does not give all shapes."""
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        cache: Cache | AttendingCache | None = None,
+        positions: Int[Tensor, "#B T"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
+        model = cast(Any, self)  # one that has hidden states and an unembedding; others have a forward of their own
+        return model.unembed(model.hidden_states(tokens, cache=cache, positions=positions))
 
     @property
     def vocab_size(self) -> int:

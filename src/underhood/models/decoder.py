@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -183,16 +183,6 @@ class Decoder(BuiltModel):
     @property
     def context_length(self) -> int:
         return self.spec.context_length
-
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        *,
-        cache: Cache | AttendingCache | None = None,
-        positions: Int[Tensor, "#B T"] | None = None,
-    ) -> Float[Tensor, "B T V"]:
-        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
-        return self.unembed(self.hidden_states(tokens, cache=cache, positions=positions))
 
     def hidden_states(
         self,

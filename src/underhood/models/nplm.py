@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from underhood.core.protocols import AttendingCache, Cache
@@ -127,16 +127,6 @@ class NPLM(BuiltModel):
     def context_length(self) -> None:
         """No limit: tokens more than order − 1 back are not seen."""
         return
-
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        *,
-        cache: Cache | AttendingCache | None = None,
-        positions: Int[Tensor, "#B T"] | None = None,
-    ) -> Float[Tensor, "B T V"]:
-        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
-        return self.unembed(self.hidden_states(tokens, cache=cache, positions=positions))
 
     def hidden_states(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from underhood.core.protocols import AttendingCache, Cache
@@ -121,16 +121,6 @@ class RNN(BuiltModel):
     def context_length(self) -> None:
         """No limit: the state has the same size after any number of tokens."""
         return
-
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        *,
-        cache: Cache | AttendingCache | None = None,
-        positions: Int[Tensor, "#B T"] | None = None,
-    ) -> Float[Tensor, "B T V"]:
-        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
-        return self.unembed(self.hidden_states(tokens, cache=cache, positions=positions))
 
     def hidden_states(
         self,

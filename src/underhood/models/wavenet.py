@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from underhood.core.protocols import AttendingCache, Cache
@@ -142,16 +142,6 @@ class WaveNet(BuiltModel):
     def context_length(self) -> None:
         """No limit: tokens further back than 2^layers are not seen."""
         return
-
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        *,
-        cache: Cache | AttendingCache | None = None,
-        positions: Int[Tensor, "#B T"] | None = None,
-    ) -> Float[Tensor, "B T V"]:
-        """Scores of the next token after each of T tokens; see `LanguageModel` for what positions mean."""
-        return self.unembed(self.hidden_states(tokens, cache=cache, positions=positions))
 
     def hidden_states(
         self,
