@@ -78,7 +78,7 @@ def test_texts_come_from_arguments_or_lines_of_standard_input(
         (["RUN", "one", "--beams", "0"], "beams|--n is out of range"),
         (["RUN", "one", "--data", "PAIRS"], "--data trains"),
         (["RUN", "--data", "PAIRS"], "other settings"),
-        (["NOWHERE", "one"], "no translator in"),
+        (["NOWHERE", "one"], "holds no translator"),
         (["NOWHERE", "--data", "missing.tsv"], "missing.tsv"),
         (["NOWHERE", "--data", "PAIRS", "--heads", "3"], "multiple of heads"),
         (["NOWHERE", "--data", "PAIRS", "--minutes", "0"], "minutes"),

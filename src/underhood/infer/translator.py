@@ -130,7 +130,7 @@ def load_translator(folder: Path, *, device: torch.device | str = "cpu") -> Tran
     if path is None:
         unfinished = newest(folder / "training") is not None
         raise UserError(
-            f"there is no translator in {folder}",
+            f"{folder} holds no translator",
             got="a training that has not ended" if unfinished else None,
             fix="Go on with its command" if unfinished else "Make one with underhood translate RUN --data FILE",
         )
