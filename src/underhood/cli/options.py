@@ -249,15 +249,23 @@ def _columns(rows: Sequence[tuple[str, str]], left: int) -> str:
 def _left(option: Option) -> str:
     if option.switch:
         return "--no-" + option.flag[2:] if option.default is True else option.flag
-    return option.shown if option.positional else f"{option.flag} {option.metavar}{' …' if option.many else ''}"
+    metavar = "NAME" if _many_choices(option) else option.metavar
+    return option.shown if option.positional else f"{option.flag} {metavar}{' …' if option.many else ''}"
 
 
 def _right(option: Option) -> str:
-    default = option.default
+    default, help_ = option.default, option.help
+    if _many_choices(option):
+        help_ = f"{help_} NAME: {option.metavar.replace('|', ', ')}.".strip()
     if default in (None, dataclasses.MISSING, ()) or option.switch:
-        return option.help
+        return help_
     shown = " ".join(map(str, default)) if option.many else (f"{default:g}" if type(default) is float else str(default))
-    return f"{option.help} [{shown}]".strip()
+    return f"{help_} [{shown}]".strip()
+
+
+def _many_choices(option: Option) -> bool:
+    """Whether the choices are too many to stand beside the option's name."""
+    return len(option.metavar) > 50
 
 
 def _without_none(hint: Any) -> Any:
