@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infer.tiny_run import make_run
-from underhood.align.classify import ClassifierSpec
+from underhood.align.classify import DELIMITER, ClassifierSpec, encode_texts
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.data.labelled import read_labelled
@@ -134,3 +134,53 @@ def test_mistake_in_the_data_leaves_nothing_in_the_way_of_the_corrected_command(
     data.write_text(good)
     assert main(words) == 0
     assert out.is_dir()
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Both words are in every pair: only which text has which tells the labels apart."""
+    draw, lines = random.Random(1), ["premise\thypothesis\tlabel\n"]
+    for number in range(160):
+        words = ["changed", "mutable"]
+        first, second = words if number % 2 else words[::-1]
+        others = draw.sample(["list", "items", "sequence", "holds", "more", "emoji"], 2)
+        lines.append(f"the {first} {others[0]} {number}\ta {second} {others[1]}\t{'yes' if number % 2 else 'no'}\n")
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(lines))
+    return path
+
+
+def test_pairs_of_texts_are_told_apart_by_which_text_says_what(
+    base: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    words = ["classify", str(base), "--data", str(pairs), "--out", str(out), "--text-column", "premise"]
+    more = ["--second-column", "hypothesis", "--epochs", "10", "--lr", "0.01", "--pool", "last", "--json"]
+    assert main([*words, *more]) == 0
+    result = json.loads(capsys.readouterr().out)
+    ours = result["rows"][0]
+    assert ours["accuracy"] > 0.9
+    given = ["the changed list\ta mutable emoji", "the mutable list\ta changed emoji"]
+    assert main(["classify", str(out), "--text", *given, "--json"]) == 0
+    answers = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
+    assert answers == ["yes", "no"]
+    assert main(["classify", str(out), "--text", "only one text"]) == 2
+    assert "a tab between" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_long_pair_is_cut_where_it_is_longer(base: Path):
+    tokenizer = load(base).tokenizer
+    spec = ClassifierSpec(labels=("a", "b"), pairs=True)
+    delimiter = tokenizer.encode(DELIMITER)
+    long, short = ("the list of items " * 9).strip(), "more emoji"
+    ids_long, ids_short = tokenizer.encode(long), tokenizer.encode(short)
+    room = len(ids_short) + len(delimiter) + len(ids_short) + 3
+    kept = ids_long[: len(ids_short) + 3]
+    for first, second, expected in (
+        (long, short, [*kept, *delimiter, *ids_short]),
+        (short, long, [*ids_short, *delimiter, *kept]),
+        (short, short, [*ids_short, *delimiter, *ids_short]),
+    ):
+        assert encode_texts(tokenizer, spec, [f"{first}\t{second}"], room) == [expected]
+    [row] = encode_texts(tokenizer, spec, [f"{long}\t{long}"], room)
+    assert len(row) == room

@@ -23,10 +23,14 @@ from torch import Tensor, nn
 from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.data.batch import IGNORE, Batch, shard_rows
+from underhood.data.labelled import BETWEEN
 from underhood.models.decoder import Decoder
 
 QUESTION = "\nlabel:"
 """What follows the text where the answer is a token."""
+
+DELIMITER = " $ "
+"""Between the two texts of a pair, as in GPT-1's inputs (Radford et al. 2018, section 3.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +42,14 @@ class ClassifierSpec:
         how: ``head`` or ``token``.
         pool: which hidden state the head reads: the ``last`` token's or the ``mean`` of all.
         label_ids: the token of each class (`token` only).
+        pairs: whether each input is two texts (entailment, paraphrase): they are read with `DELIMITER` between them.
     """
 
     labels: tuple[str, ...]
     how: Literal["head", "token"] = "head"
     pool: Literal["last", "mean"] = "last"
     label_ids: tuple[int, ...] = ()
+    pairs: bool = False
 
     def build(self, model: Decoder) -> "Classifier":
         return Classifier(model, self)
@@ -110,17 +116,42 @@ def encode_texts(
 ) -> list[list[int]]:
     """Each text as the model reads it: after the ids that open a text, cut to the context, with the question if any.
 
+    A pair (two texts with `data.labelled.BETWEEN` between them) is cut where it is longer: no text loses a token
+    before the other has been cut to its length.
+
     Raises:
-        UserError: no room for a text in the context, or a text without tokens.
+        UserError: no room for a text in the context, a text without tokens, or a pair that lacks one of its texts.
     """
     closing = tokenizer.encode(QUESTION) if spec.how == "token" else []
-    room = context_length - len(opening) - len(closing)
-    if room < 1:
+    delimiter = tokenizer.encode(DELIMITER) if spec.pairs else []
+    room = context_length - len(opening) - len(delimiter) - len(closing)
+    if room < 1 + spec.pairs:
         raise UserError("the model's context is too short to classify anything", got=f"{context_length} tokens")
-    rows = [[*opening, *ids[:room], *closing] for ids in tokenizer.encode_batch(list(texts))]
+    if spec.pairs:
+        firsts, seconds = zip(*(_both(text) for text in texts), strict=True)
+        sides = zip(tokenizer.encode_batch(list(firsts)), tokenizer.encode_batch(list(seconds)), strict=True)
+        rows = [[*opening, *_cut(a, b, room, delimiter), *closing] for a, b in sides]
+    else:
+        rows = [[*opening, *ids[:room], *closing] for ids in tokenizer.encode_batch(list(texts))]
     if any(not row for row in rows):
         raise UserError("an empty text can't be classified")
     return rows
+
+
+def _both(text: str) -> tuple[str, str]:
+    """The two texts of a pair."""
+    first, _, second = text.partition(BETWEEN)
+    if not first.strip() or not second.strip():
+        raise UserError(
+            "this classifier compares two texts", expected="the two with a tab between them", got=repr(text)
+        )
+    return first.strip(), second.strip()
+
+
+def _cut(first: Sequence[int], second: Sequence[int], room: int, delimiter: Sequence[int]) -> list[int]:
+    """Both texts around the delimiter, the longer one cut until they have room."""
+    of_second = min(len(second), max(room // 2, room - len(first)))
+    return [*first[: room - of_second], *delimiter, *second[:of_second]]
 
 
 def padded_rows(sequences: Sequence[Sequence[int]]) -> Batch:

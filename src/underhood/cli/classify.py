@@ -20,7 +20,8 @@ class Args(ModelOptions, ClassifySpec):
     """Teaches a model to label texts from examples in --data, and says how well
     it does beside a bag of words; or labels texts with a model so taught.
 
-    A file of examples is TSV, CSV, JSON lines or Parquet with a text and a label.
+    A file of examples is TSV, CSV, JSON lines or Parquet with a text and a label,
+    or with two texts and a label: then --second-column names the second text.
     """
 
     model: Positional[str]
@@ -30,7 +31,8 @@ class Args(ModelOptions, ClassifySpec):
     """Files of examples to learn from."""
 
     text: tuple[str, ...] = ()
-    """Texts to label; standard input, line by line, if neither these nor --data are given."""
+    """Texts to label, the two of a pair with a tab between; standard input, line by line, if neither these nor
+    --data are given."""
 
     out: Path | None = None
     """Folder of the classifier; runs/MODEL-DATA if left out."""

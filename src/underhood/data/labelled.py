@@ -18,6 +18,9 @@ from underhood.data.tables import table_rows
 
 SUPPORTED = (".tsv", ".csv", ".txt", ".jsonl", ".json", ".parquet")
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "title")
+BETWEEN = "\t"
+"""Between the two texts of a pair, as in a line of a TSV file."""
+
 LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "intent", "topic", "y")
 
 
@@ -26,6 +29,7 @@ class Labelled:
     """One text and its label.
 
     Attributes:
+        text: the text, or the two texts of a pair with `BETWEEN` them.
         source: file and line.
     """
 
@@ -34,11 +38,14 @@ class Labelled:
     source: str
 
 
-def read_labelled(path: Path, *, text: str | None = None, label: str | None = None) -> list[Labelled]:
+def read_labelled(
+    path: Path, *, text: str | None = None, label: str | None = None, second: str | None = None
+) -> list[Labelled]:
     """All labelled texts of a file.
 
     Args:
         text, label: the columns' names, if not the usual ones.
+        second: the column of a pair's second text (a hypothesis, an answer, a paraphrase); none for single texts.
 
     Raises:
         UserError: no such file or column, a line without one of the two (which is named), or an unknown ending.
@@ -53,7 +60,8 @@ def read_labelled(path: Path, *, text: str | None = None, label: str | None = No
     elif kind == ".parquet":
         rows = list(parquet_rows(path))
     else:
-        rows = table_rows(path, {*TEXT_NAMES, *LABEL_NAMES, *(name.casefold() for name in (text, label) if name)})
+        named = (name.casefold() for name in (text, label, second) if name)
+        rows = table_rows(path, {*TEXT_NAMES, *LABEL_NAMES, *named})
     if not rows:
         raise UserError(f"{path} is empty", expected="labelled texts")
     first = rows[0][1]
@@ -62,14 +70,19 @@ def read_labelled(path: Path, *, text: str | None = None, label: str | None = No
         _column(path, names, text, TEXT_NAMES, "text"),
         _column(path, names, label, LABEL_NAMES, "label"),
     )
+    columns = [text_name] if second is None else [text_name, _column(path, names, second, (), "second text")]
+    if len(set(columns)) < len(columns):
+        raise UserError(f"both texts of a pair come from the column {text_name!r}", fix="Name the first, too")
     examples = []
     for where, record in rows:
-        content, marked = record.get(text_name), record.get(label_name)
-        if not isinstance(content, str) or not content.strip():
-            raise UserError(f"{where} has no text in {text_name!r}", got=repr(content))
+        texts, marked = [record.get(name) for name in columns], record.get(label_name)
+        for name, content in zip(columns, texts, strict=True):
+            if not isinstance(content, str) or not content.strip():
+                raise UserError(f"{where} has no text in {name!r}", got=repr(content))
         if marked is None or not str(marked).strip():
             raise UserError(f"{where} has no label in {label_name!r}", got=repr(marked))
-        examples.append(Labelled(content.strip(), str(marked).strip(), where.replace(str(path), path.name, 1)))
+        joined = BETWEEN.join(str(content).replace(BETWEEN, " ").strip() for content in texts)
+        examples.append(Labelled(joined, str(marked).strip(), where.replace(str(path), path.name, 1)))
     return examples
 
 

@@ -90,13 +90,17 @@ def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:
     examples = [
         example
         for path in spec.data
-        for example in read_labelled(Path(path), text=spec.text_column, label=spec.label_column)
+        for example in read_labelled(
+            Path(path), text=spec.text_column, label=spec.label_column, second=spec.second_column
+        )
     ]
     labels = tuple(sorted({example.label for example in examples}))
     learn, test = split_labelled(examples, test=spec.test, seed=spec.seed)
     log.event(STAGE, "note", text=f"{len(learn):,} texts to learn from, {len(test):,} held out, {len(labels)} labels")
     ids = label_tokens(loaded.tokenizer, labels) if spec.how == "token" else ()
-    described = ClassifierSpec(labels=labels, how=spec.how, pool=spec.pool, label_ids=ids)
+    described = ClassifierSpec(
+        labels=labels, how=spec.how, pool=spec.pool, label_ids=ids, pairs=spec.second_column is not None
+    )
     model = loaded.decoder
     rank = rank_of(spec, model)
     if rank:
@@ -176,6 +180,7 @@ def baselines(learn: Sequence[Labelled], test: Sequence[Labelled]) -> tuple[list
     else:
         counts = CountVectorizer(token_pattern=r"(?u)\b\w+(?:'\w+)?\b", ngram_range=(1, 2))
         model = LogisticRegression(max_iter=1000)
+        # Of a pair it sees the words of both texts together.
         model.fit(counts.fit_transform([example.text for example in learn]), [example.label for example in learn])
         predicted = model.predict(counts.transform([example.text for example in test]))
         right = [example.label == label for example, label in zip(test, predicted, strict=True)]

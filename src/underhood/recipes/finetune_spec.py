@@ -102,6 +102,7 @@ class ClassifySpec(TrainingSettings):
     Attributes:
         data: files of labelled texts (see `data.labelled`).
         text_column: column that holds the text, if not called text, sentence, review and the like.
+        second_column: column of the second text where pairs are classified (entailment, paraphrase).
         label_column: column that holds the label, if not called label, class, sentiment and the like.
         how: by a new layer on top, or by the scores of one token per label.
         pool: what the new layer reads: the last token's hidden state, or the mean of all.
@@ -114,6 +115,7 @@ class ClassifySpec(TrainingSettings):
 
     data: tuple[str, ...]
     text_column: str | None = None
+    second_column: str | None = None
     label_column: str | None = None
     how: Literal["head", "token"] = "head"
     pool: Literal["last", "mean"] = "mean"

@@ -37,10 +37,10 @@ interactive((kit, data) => {
     const across = Math.max(260, drawing.clear());
     const LEFT = 64;
     const side = Math.min(22, (across - LEFT) / COUNT);
-    const top = 58;
+    const top = 68;
     tokens.forEach((token, column) => {
-      const x = LEFT + (column + 0.6) * side;
-      drawing.add("text", { x, y: top - 6, transform: `rotate(-55 ${x} ${top - 6})`, class: column === at.value ? "strong" : "" }, shown(token));
+      const x = LEFT + column * side + side / 2 + 4;
+      drawing.add("text", { x, y: top - 6, transform: `rotate(-90 ${x} ${top - 6})`, class: column === at.value ? "strong" : "" }, shown(token));
     });
     tokens.forEach((token, line) => {
       const y = top + line * side;
