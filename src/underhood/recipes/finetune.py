@@ -11,10 +11,10 @@ import importlib.metadata
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -84,6 +84,60 @@ class Finetuned:
     after: dict[str, Score]
 
 
+@dataclass(frozen=True)
+class Student:
+    """The model that is trained, and what it is trained with.
+
+    Attributes:
+        loaded: the model with its tokenizer.
+        template: how its conversations are written.
+        conversations: those to train on.
+        batches: the same as tokens, answers as targets.
+    """
+
+    loaded: LoadedModel
+    template: Template
+    device: Device
+    conversations: Sequence[Conversation]
+    batches: ChatBatches
+
+
+class TuningMethod(Protocol):
+    """What differs between ways of training on conversations."""
+
+    @property
+    def stage(self) -> str:
+        """The name of the training in the log, and of the model that it leaves."""
+        ...
+
+    def training_data(self, conversations: Sequence[Conversation], loaded: LoadedModel) -> Sequence[Conversation]:
+        """The conversations to train on, from those of the file."""
+        ...
+
+    def measure(self, held_out: Mapping[str, Sequence[Rendered]], device: Device) -> dict[str, Any]:
+        """Further results of the run, measured on the held-out conversations before the training."""
+        ...
+
+    def objective(self, student: Student) -> Objective:
+        """The batches and the loss; the batches have `rows_per_epoch`."""
+        ...
+
+
+class SupervisedMethod:
+    """Supervised fine-tuning: the answers of the file are what is learnt."""
+
+    stage = STAGE
+
+    def training_data(self, conversations: Sequence[Conversation], loaded: LoadedModel) -> Sequence[Conversation]:
+        return conversations
+
+    def measure(self, held_out: Mapping[str, Sequence[Rendered]], device: Device) -> dict[str, Any]:
+        return {}
+
+    def objective(self, student: Student) -> Objective:
+        return Objective(student.batches, SFTLoss())
+
+
 def finetune_model(spec: FinetuneSpec, out: Path) -> tuple[RunLog, Callable[[], Finetuned]]:
     """Makes the folder and returns the log and the work to call.
 
@@ -93,7 +147,7 @@ def finetune_model(spec: FinetuneSpec, out: Path) -> tuple[RunLog, Callable[[], 
 
     def work() -> Finetuned:
         with folder.discarded_if_untrained():
-            return _finetune(spec, out, folder.log)
+            return tune_on_conversations(spec, out, folder.log, SupervisedMethod())
 
     return folder.log, work
 
@@ -104,47 +158,53 @@ def default_rate(d_model: int, lora: bool) -> float:
     return 2e-4 * math.sqrt(4096 / d_model) if lora else 2e-5 * 4096 / d_model
 
 
-def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
-    log.event(STAGE, "note", text=f"model {spec.model}, data {spec.data}")
+def tune_on_conversations(spec: FinetuneSpec, out: Path, log: RunLog, method: TuningMethod) -> Finetuned:
+    """The work of a training on conversations, whatever it learns from them, in a claimed folder."""
+    stage = method.stage
+    log.event(stage, "note", text=f"model {spec.model}, data {spec.data}")
     name = choose_device(spec.device)
     device = Device(name=name, dtype=spec.dtype or faster_dtype(name))
-    reading = log.counter(STAGE, "reading the model")
+    reading = log.counter(stage, "reading the model")
     loaded = load(spec.model, spec.stage, device=device.torch, progress=reading)
     model = loaded.decoder
     conversations = read_conversations(Path(spec.data))
-    log.event(STAGE, "note", text=f"{len(conversations):,} conversations in the form {conversations.form}")
+    log.event(stage, "note", text=f"{len(conversations):,} conversations in the form {conversations.form}")
     if conversations.unused:
         names = ", ".join(f"{name} ({count:,}×)" for name, count in conversations.unused.items())
-        log.event(STAGE, "note", text=f"fields that are not used: {names}")
+        log.event(stage, "note", text=f"fields that are not used: {names}")
     parts = _split(spec, conversations.examples)
     sources = {name: [example.source for example in rows] for name, rows in parts.items()}
     write_text(out / "split.json", json.dumps(sources))
     template = template_of(loaded)
+    parts["train"] = method.training_data(parts["train"], loaded)
     rendered = {name: render_conversations(rows, template, loaded.tokenizer) for name, rows in parts.items()}
     context = _context(spec, rendered["train"], model.context_length)
     batches = ChatBatches(rendered["train"], batch_size=spec.batch_size, context_length=context, seed=spec.seed)
     if batches.dropped:
         text = f"{batches.dropped:,} conversations are longer than {context:,} tokens and are left out"
-        log.event(STAGE, "note", text=text)
+        log.event(stage, "note", text=text)
 
     held_out = {name: chosen(rendered[name], SCORED, spec.seed) for name in ("validation", "test") if rendered[name]}
 
     def scores(when: str) -> dict[str, Score]:
-        counters = {name: log.counter(STAGE, f"{name} {when}", "conversations") for name in held_out}
+        counters = {name: log.counter(stage, f"{name} {when}", "conversations") for name in held_out}
         return {
             name: score(model, rows, device, model.context_length, progress=counters[name])
             for name, rows in held_out.items()
         }
 
+    measured = method.measure(held_out, device)
     before = scores("before")
     rank = rank_of(spec, model)
     lora = _operate(model, spec, rank)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    objective = method.objective(Student(loaded, template, device, parts["train"], batches))
+    rows_per_epoch = objective.batches.rows_per_epoch  # type: ignore[attr-defined]
     # The last batch of an epoch may be filled from the next, so rows decide, not batches.
-    steps = spec.steps or max(1, round(spec.epochs * batches.rows_per_epoch / (spec.batch_size * spec.accumulate)))
+    steps = spec.steps or max(1, round(spec.epochs * rows_per_epoch / (spec.batch_size * spec.accumulate)))
     rate = spec.lr or default_rate(model.spec.d_model, lora is not None)
     trainer = Trainer(
-        name=STAGE,
+        name=stage,
         optimizer=AdamWSpec(lr=rate, betas=(0.9, 0.99), weight_decay=0.0 if lora else 0.01),
         fit=FitSpec(
             steps=steps,
@@ -162,13 +222,13 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         announced={"trained_parameters": trained, "lora_rank": rank, "context": context},
     )
     model.checkpointing = spec.checkpointing
-    result = trainer.train(model, Objective(batches, SFTLoss()))
+    result = trainer.train(model, objective)
     model.checkpointing = False
     after = scores("after")
     if lora is not None:
         save_adapter(model, out / "adapter", base=spec.model, names=names_of(loaded.run))
         fold(model)
-    write_model(loaded, out, SFT.model, result.last_step, chats=True)
+    write_model(loaded, out, stage, result.last_step, chats=True)
     done = Finetuned(out, result.last_step, trained, parameter_count(model), conversations.form, before, after)
     made: dict[str, Any] = {
         "path": str(out),
@@ -178,10 +238,10 @@ def _finetune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
         "commit": commit(),
     }
     made["versions"] = {name: importlib.metadata.version(name) for name in ("underhood", "torch")}
-    write_text(out / "results.json", json.dumps(asdict(done) | made, indent=1))
+    write_text(out / "results.json", json.dumps(asdict(done) | made | measured, indent=1))
     shutil.rmtree(trainer.checkpoints, ignore_errors=True)
     figures = {f"{name}_loss": rows.loss for name, rows in after.items()}
-    log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
+    log.event(stage, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
     return done
 
 

@@ -1,4 +1,4 @@
-"""Settings of a fine-tuning on conversations and of a classifier; reading them loads no PyTorch."""
+"""Settings of a fine-tuning on conversations, a distillation and a classifier; reading them loads no PyTorch."""
 
 from __future__ import annotations
 
@@ -96,6 +96,62 @@ class FinetuneSpec(TrainingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """The model that another learns from.
+
+    Attributes:
+        teacher: a run's folder or a model's.
+        teacher_stage: which of a run's models; the last one if left out.
+    """
+
+    teacher: str
+    teacher_stage: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSpec(FinetuneSpec, TeacherSettings):
+    """Everything that decides what a distillation does. What is not here is as in a fine-tuning.
+
+    Attributes:
+        method: soft: the teacher's probabilities of the data's tokens; sequence: the teacher's own answers;
+            on-policy: the teacher's probabilities of the student's own answers.
+        divergence: distance of the two distributions; forward-kl, or reverse-kl on-policy, if left out.
+        jsd_beta: the teacher's weight in the mixture of jsd.
+        temperature: softens both distributions.
+        label_weight: weight of the loss on the data's own tokens, beside the teacher's (soft).
+        answer_tokens: tokens of an answer at most (sequence, on-policy).
+        answer_temperature: of the sampling; 0 (greedy) for sequence and 1 for on-policy if left out.
+        samples: the teacher's answers to each question (sequence).
+    """
+
+    method: Literal["soft", "sequence", "on-policy"] = "soft"
+    divergence: Literal["forward-kl", "reverse-kl", "jsd"] | None = None
+    jsd_beta: float = 0.5
+    temperature: float = 1.0
+    label_weight: float = 0.0
+    answer_tokens: int = 128
+    answer_temperature: float | None = None
+    samples: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 0 < self.jsd_beta < 1:
+            raise ValueError(f"jsd_beta is between 0 and 1, the ends left out, got {self.jsd_beta}")
+        if self.label_weight < 0:
+            raise ValueError(f"label_weight can't be negative, got {self.label_weight}")
+        if self.label_weight and self.method != "soft":
+            raise ValueError("label_weight needs the data's own answers, which only the method soft reads")
+        if self.answer_tokens < 1 or self.samples < 1:
+            raise ValueError(f"answer_tokens and samples are at least 1, got {self.answer_tokens} and {self.samples}")
+        if self.answer_temperature is not None and self.answer_temperature < 0:
+            raise ValueError(f"answer_temperature can't be negative, got {self.answer_temperature}")
+        if self.samples > 1 and (self.method != "sequence" or not self.answer_temperature):
+            raise ValueError("samples above 1 need the method sequence and an answer_temperature above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifySpec(TrainingSettings):
     """Everything that decides what a classification fine-tuning does.
 
@@ -137,10 +193,11 @@ class ClassifySpec(TrainingSettings):
             raise ValueError(f"lm_weight can't be negative, got {self.lm_weight}")
 
 
-FINETUNE_FILE, CLASSIFY_FILE = "finetune.toml", "classify.toml"
+FINETUNE_FILE, DISTILL_FILE, CLASSIFY_FILE = "finetune.toml", "distill.toml", "classify.toml"
 
 SETTINGS_FILES: Mapping[str, type[FinetuneSpec] | type[ClassifySpec]] = {
     FINETUNE_FILE: FinetuneSpec,
+    DISTILL_FILE: DistillSpec,
     CLASSIFY_FILE: ClassifySpec,
 }
 """The file of a run that holds such settings, and their class."""

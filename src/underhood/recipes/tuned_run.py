@@ -30,7 +30,7 @@ from underhood.recipes.translation_spec import TranslateSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.huggingface import HuggingFaceTokenizer
 
-BEGUN = ("split.json", "training")
+BEGUN = ("split.json", "training", "teacher_answers.jsonl")
 """Files and folders of a training beside its settings and its log, before its model is there."""
 
 SMALL_MODEL = 50_000_000
