@@ -14,7 +14,7 @@ generalised JSD  β KL(p‖m) + (1−β) KL(q‖m),                 between the 
 
 The generalised Jensen–Shannon divergence is 0 at β = 0 and at β = 1. Divided by β it tends to the forward KL for
 β → 0, and divided by 1 − β to the reverse KL for β → 1. Implementations that call β = 0 "forward KL" (trl's GKD does)
-mean these limits; here each has a name of its own, and β lies strictly between.
+mean these limits; here each has a name of its own, and the ends are not allowed as values of β.
 """
 
 from __future__ import annotations
