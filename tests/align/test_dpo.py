@@ -236,8 +236,10 @@ def test_dpo_loss_logs_its_metrics_and_counts_real_tokens():
     assert batch.token_count == sum(len(ids) - 1 for pair in pairs(3) for ids, _ in pair)
     assert extra["reward_margin"] == pytest.approx(0, abs=1e-6)
     assert extra["chosen_log_prob"] == pytest.approx(float((reference.chosen_N / 2).sum()), rel=1e-5)
+    assert (extra["chosen_length"], extra["rejected_length"]) == (6.0, 9.0)
     assert extra.keys() == {
-        *("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward", "chosen_log_prob")
+        *("preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward"),
+        *("chosen_log_prob", "rejected_log_prob", "chosen_length", "rejected_length"),
     }
 
 

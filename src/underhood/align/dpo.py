@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from underhood.train.loss import supervised
 
 @dataclass(frozen=True, kw_only=True)
 class DPOSpec:
-    """The loss.
+    """DPO's loss, a `PreferenceLoss`; with label smoothing it is cDPO.
 
     Attributes:
         beta: how dear it is to leave the reference (the β of equation 3); small allows more change.
@@ -42,12 +43,27 @@ class DPOSpec:
     label_smoothing: float = 0.0
     length_normalised: bool = False
     sft_weight: float = 0.0
+    uses_reference: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.beta < 0 or self.sft_weight < 0:
             raise ValueError(f"beta and sft_weight can't be negative, got {self.beta} and {self.sft_weight}")
         if not 0 <= self.label_smoothing <= 0.5:
             raise ValueError(f"label_smoothing is a share of at most one half, got {self.label_smoothing}")
+
+    def preference(self, policy: PairScores, reference: PairScores | None) -> Preference:
+        """See `PreferenceLoss.preference`."""
+        assert reference is not None
+        if self.length_normalised:
+            policy, reference = policy.per_token(), reference.per_token()
+        return dpo_loss(
+            policy.chosen_N,
+            policy.rejected_N,
+            reference.chosen_N,
+            reference.rejected_N,
+            beta=self.beta,
+            label_smoothing=self.label_smoothing,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,25 @@ class Preference:
     def margin(self) -> float:
         """Mean difference of the two rewards, in nats."""
         return float(self.margin_N.mean())
+
+
+class PreferenceLoss(Protocol):
+    """A slot for any loss on the scores of pairs: DPO, robust DPO, IPO, hinge, ORPO, SimPO.
+
+    Attributes:
+        uses_reference: whether the loss compares with the reference's scores.
+    """
+
+    uses_reference: ClassVar[bool]
+
+    @property
+    def sft_weight(self) -> float:
+        """Weight of the chosen answer's mean loss per token, which `DPOLoss` adds."""
+        ...
+
+    def preference(self, policy: PairScores, reference: PairScores | None, /) -> Preference:
+        """The mean loss of the pairs with the rewards that it implies; `reference` is None where none is used."""
+        ...
 
 
 def dpo_loss(
@@ -165,40 +200,31 @@ def score_all_pairs(model: TrainableModel, batches: PairBatches) -> PairScores:
     return _joined(parts)[torch.cat(order).argsort()]
 
 
-def compare(policy: PairScores, reference: PairScores, spec: DPOSpec) -> Preference:
+def compare(policy: PairScores, reference: PairScores | None, spec: PreferenceLoss) -> Preference:
     """The preference (loss, rewards, accuracy, margin) of scores against the reference's, as `spec` says."""
-    if spec.length_normalised:
-        policy, reference = policy.per_token(), reference.per_token()
-    return dpo_loss(
-        policy.chosen_N,
-        policy.rejected_N,
-        reference.chosen_N,
-        reference.rejected_N,
-        beta=spec.beta,
-        label_smoothing=spec.label_smoothing,
-    )
+    return spec.preference(policy, reference)
 
 
 class DPOLoss:
-    """`LossFn` of preference alignment: the sum of `dpo_loss` over pairs.
+    """`LossFn` of preference alignment: the sum of a `PreferenceLoss` over pairs.
 
-    Logs `preference_accuracy`, `reward_margin`, both rewards, and the chosen answer's log-probability per token, which
-    shows at once when training pushes good answers down as well.
+    Logs `preference_accuracy`, `reward_margin`, both rewards, both answers' log-probability per token (which shows at
+    once when training pushes good answers down as well) and both lengths in tokens.
 
     Args:
         reference: ``score_all_pairs(model, batches)`` of the model *before* training, in the order of the pairs. A
-            resumed run must work it out from the starting model too, before `fit` loads its checkpoint.
+            resumed run must work it out from the starting model too, before `fit` loads its checkpoint. None for a
+            loss that needs none (`spec.uses_reference` is false).
     """
 
-    def __init__(self, reference: PairScores, spec: DPOSpec):
+    def __init__(self, reference: PairScores | None, spec: PreferenceLoss):
+        if spec.uses_reference and reference is None:
+            raise ValueError(f"{type(spec).__name__} compares with a reference, which is missing")
         self.reference, self.spec = reference, spec
 
     def __call__(self, model: TrainableModel, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
-        if int(batch.pairs_N.max()) >= len(self.reference.chosen_N):
-            raise ValueError(f"the reference scores {len(self.reference.chosen_N)} pairs, not all of these")
         policy = score_pairs(model, batch.rows)
-        reference = self.reference[batch.pairs_N.cpu()].to(batch.rows.tokens.device)
-        result = compare(policy, reference, self.spec)
+        result = self.spec.preference(policy, self._reference(batch))
         pairs = batch.target_count
         chosen_loss = -(policy.chosen_N / policy.chosen_length_N).sum()
         loss = result.loss * pairs
@@ -208,8 +234,18 @@ class DPOLoss:
             "chosen_reward": float(result.chosen_reward_N.sum()),
             "rejected_reward": float(result.rejected_reward_N.sum()),
             "chosen_log_prob": -float(chosen_loss.detach()),
+            "rejected_log_prob": float((policy.rejected_N.detach() / policy.rejected_length_N).sum()),
+            "chosen_length": float(policy.chosen_length_N.sum()),
+            "rejected_length": float(policy.rejected_length_N.sum()),
         }
         return loss + self.spec.sft_weight * chosen_loss if self.spec.sft_weight else loss, metrics
+
+    def _reference(self, batch: PairBatch) -> PairScores | None:
+        if self.reference is None:
+            return None
+        if int(batch.pairs_N.max()) >= len(self.reference.chosen_N):
+            raise ValueError(f"the reference scores {len(self.reference.chosen_N)} pairs, not all of these")
+        return self.reference[batch.pairs_N.cpu()].to(batch.rows.tokens.device)
 
 
 def _joined(parts: Sequence[PairScores]) -> PairScores:
