@@ -21,7 +21,10 @@ from torch import Tensor
 
 from underhood.align.pairs import PairBatch, PairBatches
 from underhood.align.sft import TrainableModel, device_of
+from underhood.align.shared_prompt import LEAST_SAVED, pair_line, shareable, supervised_hidden
 from underhood.data.batch import IGNORE, Batch
+from underhood.models.decoder import Decoder
+from underhood.train.chunked_log_probs import unembedded_log_probs
 from underhood.train.loss import supervised
 
 
@@ -166,19 +169,41 @@ def dpo_loss(
 
 def sequence_log_probs(model: TrainableModel, batch: Batch) -> Float[Tensor, "B"]:
     """Log-probability of each row's supervised targets, summed, in nats."""
+    if isinstance(model, Decoder):
+        learnt_BT = batch.targets != IGNORE
+        return _summed(model, model.hidden_states(batch.tokens, positions=batch.positions)[learnt_BT], batch)
     outputs = supervised(model, batch)
     log_p_N = -outputs.nll_N()
     return log_p_N.new_zeros(len(batch.tokens)).index_add(0, outputs.rows_N, log_p_N)
 
 
+def _summed(model: Decoder, hidden_ND: Tensor, batch: Batch) -> Float[Tensor, "B"]:
+    """Sums of the rows' log-probabilities, from the hidden states at their targets."""
+    rows_N, columns_N = (batch.targets != IGNORE).nonzero(as_tuple=True)
+    targets_N = batch.targets[rows_N, columns_N]
+    log_p_N = unembedded_log_probs(hidden_ND, model.unembed, targets_N, vocab_size=model.vocab_size)
+    return log_p_N.new_zeros(len(batch.tokens)).index_add(0, rows_N, log_p_N)
+
+
 def score_pairs(model: TrainableModel, batch: Batch) -> PairScores:
     """Scores of a batch whose first half of the rows are chosen answers and the second half the rejected ones.
 
-    Both halves go through one forward pass.
+    Both halves go through one forward pass, and what a pair has in common goes through it once where that pays
+    (`align.shared_prompt`).
     """
-    chosen_N, rejected_N = sequence_log_probs(model, batch).chunk(2)
+    chosen_N, rejected_N = pair_log_probs(model, batch).chunk(2)
     lengths_B = (batch.targets != IGNORE).sum(dim=1).to(chosen_N.dtype)
     return PairScores(chosen_N, rejected_N, *lengths_B.chunk(2))
+
+
+def pair_log_probs(model: TrainableModel, rows: Batch, *, least_saved: float = LEAST_SAVED) -> Float[Tensor, "B"]:
+    """`sequence_log_probs` of chosen and rejected rows, sharing prompts if that saves this share of the tokens."""
+    if shareable(model):
+        assert isinstance(model, Decoder)
+        line = pair_line(rows)
+        if line.saved >= least_saved:
+            return _summed(model, supervised_hidden(model, rows, line), rows)
+    return sequence_log_probs(model, rows)
 
 
 @torch.no_grad()

@@ -80,10 +80,19 @@ def differentiate_in_place(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tenso
 
     For a large vocabulary nothing else as large as the scores is ever in memory. Every target counts (no `IGNORE`).
     """
+    nll_N, right = token_nll_in_place(logits_NV, targets_N)
+    return nll_N.sum(), right
+
+
+@torch.no_grad()
+def token_nll_in_place(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N"], int]:
+    """−log softmax(logits)[target] of each row in nats, and how many targets are the likeliest token; the scores
+    themselves become each row's gradient, softmax − onehot. See `differentiate_in_place`.
+    """
     count = logits_NV.shape[0]
     precise = torch.promote_types(logits_NV.dtype, torch.float32)
     rows = _rows(logits_NV)
-    total, right = torch.zeros((), dtype=precise, device=logits_NV.device), 0
+    nll_N, right = torch.empty(count, dtype=precise, device=logits_NV.device), 0
     for first in range(0, count, rows):
         here = slice(first, first + rows)
         z_nV, index_n1 = logits_NV[here].to(precise), targets_N[here, None]
@@ -92,11 +101,11 @@ def differentiate_in_place(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tenso
         if maybe_n.any():
             right += int((z_nV[maybe_n].argmax(dim=-1, keepdim=True) == index_n1[maybe_n]).sum())
         sum_n1 = z_nV.exp_().sum(dim=-1, keepdim=True)
-        total += (sum_n1.log() - picked_n1).sum()
+        nll_N[here] = (sum_n1.log() - picked_n1)[:, 0]
         _take_target_away(z_nV, index_n1, sum_n1, torch.ones_like(sum_n1))
         if z_nV.dtype != logits_NV.dtype:
             logits_NV[here] = z_nV
-    return total, right
+    return nll_N, right
 
 
 def _rows(logits_NV: Tensor) -> int:
