@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,6 +89,10 @@ def test_ranking_loss_by_hand_with_ties_and_missing_answers():
     assert float(ranking_loss(scores_PK, ranks_PK, d(0.5))) == pytest.approx(soft(-2.5))
 
 
+def _record_rows(calls: list[int], _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    calls.append(len(inputs[0]))
+
+
 def test_ranking_of_k_answers_has_the_gradient_of_its_pairs_at_fewer_forward_passes():
     """K answers in one batch element: K rows; split into its K (K − 1) / 2 pairs: K (K − 1) rows, same gradient."""
     [ranking] = rankings(1, answers=4)
@@ -97,7 +102,8 @@ def test_ranking_of_k_answers_has_the_gradient_of_its_pairs_at_fewer_forward_pas
     for group in ([ranking], pairs):
         scorer = reward_model(torch.float64)
         calls: list[int] = []
-        scorer.register_forward_pre_hook(lambda _, inputs, calls=calls: calls.append(len(inputs[0])))
+        count_rows = partial(_record_rows, calls)
+        scorer.register_forward_pre_hook(count_rows)
         batch = next(RankingBatches(group, batch_size=len(group), seed=0).once())
         loss, _ = RewardLoss()(scorer, batch)
         (loss / batch.target_count).backward()

@@ -99,14 +99,14 @@ class RowAttention:
     ) -> Tensor:
         """The outputs (1, H, M, K) of the line's queries: rows are right-padded, so causal order is the whole mask."""
         width = self.line.index_BT.shape[1]
-        in_rows = [self._rows(x) for x in (q_BHTK, k_BGTK, v_BGTK)]
+        q_BHTK, k_BGTK, v_BGTK = self._rows(q_BHTK), self._rows(k_BGTK), self._rows(v_BGTK)
         masked = softcap is not None or (window is not None and window < width)
         mask = None
         if masked:
             order_T = torch.arange(width, device=q_BHTK.device)
             distance_TT = order_T[:, None] - order_T
             mask = ((distance_TT >= 0) & (distance_TT < (window or width)))[None, None]
-        y_BHTK = attend(*in_rows, mask, causal=not masked, scale=scale, softcap=softcap)
+        y_BHTK = attend(q_BHTK, k_BGTK, v_BGTK, mask, causal=not masked, scale=scale, softcap=softcap)
         y_nHK = y_BHTK.transpose(1, 2).flatten(0, 1)
         return y_nHK.index_select(0, self.line.back_M).transpose(0, 1)[None]
 
