@@ -25,7 +25,6 @@ class PPOSpec:
         clip_high: the same above 1 (0.2; more lets rare tokens grow: Yu et al. 2025, section 3.1).
         value_clip: how far a value may move from the rollout's before its loss is clipped ([N]; 0.2); None: anywhere.
         value_weight: weight of the value loss beside the policy's ([N]: 0.1).
-        entropy_weight: weight of an entropy bonus (Schulman et al. 2017, equation 9; 0 for language models).
         gamma: discount ([N]: 1).
         lam: λ of GAE ([N]: 0.95).
         beta: KL coefficient at the start (Ziegler et al. 2019: 0.15; [I]: 0.02).
@@ -51,7 +50,6 @@ class PPOSpec:
     clip_high: float = 0.2
     value_clip: float | None = 0.2
     value_weight: float = 0.1
-    entropy_weight: float = 0.0
     gamma: float = 1.0
     lam: float = 0.95
     beta: float = 0.05
