@@ -66,6 +66,14 @@ def test_contexts_are_what_the_logits_are_indexed_by():
         torch.testing.assert_close(logp_N, policy.token_log_probs_NT()[:, t])
 
 
+def test_log_probs_of_some_answers_are_those_of_the_table():
+    policy = SMALL.from_log_probs(random_N(27, 2).log_softmax(dim=0))
+    answers_B = torch.tensor([26, 0, 7, 7])
+    torch.testing.assert_close(policy.sampled_log_probs_BT(answers_B), policy.token_log_probs_NT()[answers_B])
+    dropped_BT = policy.sampled_log_probs_BT(answers_B, dropout=0.5)
+    assert (dropped_BT - policy.token_log_probs_NT()[answers_B]).abs().max() > 0.01
+
+
 def test_samples_come_as_often_as_the_table_says():
     from scipy.stats import chisquare
 

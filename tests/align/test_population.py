@@ -7,13 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from underhood.align.dpo import DPOSpec
 from underhood.align.enumerable import EnumerableSpec
 from underhood.align.exact import rlhf_optimum, total_variation
-from underhood.align.population import MarginLoss, PairPopulation, chebyshev_nodes, lagrange_basis
+from underhood.align.ipo import IPOSpec
+from underhood.align.population import MarginLoss, PairPopulation, chebyshev_nodes, lagrange_basis, margin_loss
+from underhood.align.simpo import SimPOSpec
 
 LOSSES: dict[str, MarginLoss] = {
+    "dpo": margin_loss(DPOSpec(beta=1.0)),
+    "cdpo": margin_loss(DPOSpec(beta=0.5, label_smoothing=0.1)),
+    "ipo": margin_loss(IPOSpec(tau=0.2)),
+    "simpo": margin_loss(SimPOSpec(beta=1.0, gamma=0.7)),
+}
+FORMULAS: dict[str, MarginLoss] = {
     "dpo": lambda margin: -F.logsigmoid(margin),
-    "cdpo": lambda margin: -0.9 * F.logsigmoid(margin) - 0.1 * F.logsigmoid(-margin),
+    "cdpo": lambda margin: -0.9 * F.logsigmoid(margin / 2) - 0.1 * F.logsigmoid(-margin / 2),
     "ipo": lambda margin: (margin - 2.5) ** 2,
     "simpo": lambda margin: -F.logsigmoid(margin - 0.7),
 }
@@ -34,9 +43,8 @@ def test_sum_over_pairs_matches_all_pairs_written_out(name: str):
     weight_NN = (logp_N[:, None] + logp_N).exp()
     preferred_NN = torch.sigmoid(reward_N[:, None] - reward_N)
     margins_NN = score_N[:, None] - score_N
-    expected = (
-        weight_NN * (preferred_NN * LOSSES[name](margins_NN) + preferred_NN.T * LOSSES[name](-margins_NN))
-    ).sum()
+    formula = FORMULAS[name]
+    expected = (weight_NN * (preferred_NN * formula(margins_NN) + preferred_NN.T * formula(-margins_NN))).sum()
     (expected_gradient_N,) = torch.autograd.grad(expected, score_N)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradient_N, expected_gradient_N, rtol=1e-8, atol=1e-10)
@@ -76,7 +84,7 @@ def test_ipo_goes_to_the_optimum_for_the_win_rate():
     for name, target_N in (("win rate", population.win_rate_N), ("reward", reward_N)):
         logp_N, _ = rlhf_optimum(ref_logp_N, target_N, tau)
         score_N = (logp_N - ref_logp_N).requires_grad_()
-        loss = population.loss(score_N, lambda margin: (margin - 1 / (2 * tau)) ** 2)
+        loss = population.loss(score_N, margin_loss(IPOSpec(tau=tau)))
         gradients[name] = float(torch.autograd.grad(loss, score_N)[0].abs().sum())
     assert gradients["win rate"] < 1e-9
     assert gradients["reward"] > 0.1

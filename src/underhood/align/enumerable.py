@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -87,6 +88,20 @@ class TablePolicy(nn.Module):
         answers = self.spec.answers
         steps = [logits_CV.log_softmax(dim=1).flatten() for logits_CV in self.logits]
         return torch.stack([logp.repeat_interleave(answers // len(logp)) for logp in steps], dim=1)
+
+    def sampled_log_probs_BT(self, answers_B: Int[Tensor, "B"], dropout: float = 0.0) -> Float[Tensor, "B T"]:
+        """Log-probability of every token of these answers, given by number.
+
+        Args:
+            dropout: probability of dropping a logit, at random at each call, as in a network's training mode.
+        """
+        size, length = self.spec.vocab_size, self.spec.length
+        logp = []
+        for t, logits_CV in enumerate(self.logits):
+            logits_BV = F.dropout(logits_CV[answers_B // size ** (length - t)], dropout)
+            token_B1 = (answers_B // size ** (length - t - 1) % size)[:, None]
+            logp.append(logits_BV.log_softmax(dim=1).gather(1, token_B1)[:, 0])
+        return torch.stack(logp, dim=1)
 
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], *, positions: Int[Tensor, "B T"] | None = None
