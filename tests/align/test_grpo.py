@@ -7,7 +7,8 @@ import torch
 from sampled_answers import batch, random_NT
 from torch import Tensor
 
-from underhood.align.grpo import GRPOSpec, group_advantages, grpo_loss, rloo_advantages
+from underhood.align.grpo import advantages_of, group_advantages, grpo_loss, rloo_advantages
+from underhood.align.policy_specs import GRPOSpec
 
 MASK = batch(rows=8).response_mask_NT
 LENGTHS = MASK.sum(dim=1).tolist()
@@ -110,7 +111,7 @@ def test_leave_one_out_is_the_centred_reward_times_g_over_g_minus_1():
             others = [float(rewards[p, i]) for i in range(4) if i != g]
             assert float(advantages[p, g]) == pytest.approx(float(rewards[p, g]) - sum(others) / 3, abs=1e-12)
     assert torch.allclose(advantages, group_advantages(rewards, scale_std=False) * 4 / 3, atol=1e-12)
-    assert torch.equal(GRPOSpec(baseline="rloo").advantages(rewards), advantages)
+    assert torch.equal(advantages_of(rewards, GRPOSpec(baseline="rloo")), advantages)
     with pytest.raises(ValueError, match="at least 2 answers"):
         rloo_advantages(rewards[:, :1])
 

@@ -11,7 +11,8 @@ import torch
 from sampled_answers import batch, random_NT
 from torch import Tensor
 
-from underhood.align.grpo import GRPOSpec, Normaliser, group_advantages, grpo_loss
+from underhood.align.grpo import group_advantages, grpo_loss
+from underhood.align.policy_specs import GRPOSpec, Normaliser
 
 pytestmark = pytest.mark.slow  # importing trl takes seconds
 

@@ -9,8 +9,8 @@ import torch
 from sampled_answers import batch, random_NT
 from torch import Tensor
 
+from underhood.align.policy_specs import PPOSpec
 from underhood.align.ppo import (
-    PPOSpec,
     answer_scores,
     clip_fraction,
     clipped_policy_loss,

@@ -6,67 +6,23 @@ loss differ in what an answer's length does to the weight of its tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from underhood.align.kl import k3
+from underhood.align.policy_specs import GRPOSpec
 from underhood.align.ppo import masked_mean
 
 STD_FLOOR = 1e-4
 """Added to a group's standard deviation (trl, and so most published runs)."""
 
-Normaliser = Literal["sequence", "local-token", "global-token", "dr-grpo"]
-Baseline = Literal["group", "rloo"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class GRPOSpec:
-    """GRPO and its variants.
-
-    Attributes:
-        normaliser: what the tokens' losses are divided by. ``sequence``: each answer's mean, then the mean over answers
-            (Shao et al. 2024, equation 3: long answers weigh less per token). ``local-token``: the tokens of each
-            micro-batch. ``global-token``: the tokens of the whole update (DAPO, Yu et al. 2025, equation 8).
-            ``dr-grpo``: answers times the longest allowed length, a constant (Liu et al. 2025, section 3).
-        baseline: ``group`` subtracts the group's mean; ``rloo`` the mean of the *other* answers (Ahmadian et al. 2024),
-            without a standard deviation.
-        scale_std: divides by the group's standard deviation. Off in Dr. GRPO: it favours groups that nearly agree.
-        clip_low: ratios below 1 − this earn nothing more.
-        clip_high: the same above 1; 0.28 in DAPO ("clip higher").
-        beta: weight of the KL term k3 to the reference; 0 needs no reference.
-        epochs: passes over each rollout's answers.
-        missing_end_reward: the score of an answer that was cut off; None scores it like any other.
-        adam_eps: Adam's ε.
-        anneal: the learning rate falls linearly to 0.
-    """
-
-    normaliser: Normaliser = "sequence"
-    baseline: Baseline = "group"
-    scale_std: bool = True
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    beta: float = 0.04
-    epochs: int = 1
-    missing_end_reward: float | None = None
-    adam_eps: float = 1e-8
-    anneal: bool = False
-
-    def __post_init__(self):
-        for name in ("clip_low", "clip_high", "beta"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} can't be negative, got {getattr(self, name)}")
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
-
-    def advantages(self, rewards_PG: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
-        """Advantages of the answers of P prompts, G each."""
-        if self.baseline == "rloo":
-            return rloo_advantages(rewards_PG)
-        return group_advantages(rewards_PG, scale_std=self.scale_std)
+def advantages_of(rewards_PG: Float[Tensor, "P G"], spec: GRPOSpec) -> Float[Tensor, "P G"]:
+    """Advantages of the answers of P prompts, G each, by the baseline that the spec names."""
+    if spec.baseline == "rloo":
+        return rloo_advantages(rewards_PG)
+    return group_advantages(rewards_PG, scale_std=spec.scale_std)
 
 
 def group_advantages(rewards_PG: Float[Tensor, "P G"], *, scale_std: bool = True) -> Float[Tensor, "P G"]:

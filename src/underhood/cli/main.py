@@ -30,6 +30,8 @@ VERBS: dict[str, dict[str, str]] = {
     "Other work": {
         "finetune": "Fine-tunes any model on a file of conversations.",
         "distill": "Teaches a model from another one's probabilities or answers.",
+        "grpo": "Trains any model by GRPO on prompts and a reward.",
+        "ppo": "Trains any model by PPO on prompts and a reward.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
         "translate": "Trains an encoder–decoder on pairs, and translates with it.",
         "compress": "Makes a file small with a language model, losing nothing.",
@@ -78,7 +80,7 @@ def verbs() -> dict[str, dict[str, str]]:
     return groups
 
 
-TRAINING = {"build", "finetune", "distill", "classify", "translate", "reproduce"}
+TRAINING = {"build", "finetune", "grpo", "ppo", "distill", "classify", "translate", "reproduce"}
 """Verbs that train, beside the stages."""
 
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141

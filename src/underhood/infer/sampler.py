@@ -14,7 +14,7 @@ from torch import Tensor
 from underhood.core.protocols import Tokenizer
 from underhood.infer.penalties import Penalties
 from underhood.infer.request import Finish, OutputChunk, Request, WrittenToken
-from underhood.infer.sample import SamplingSpec, choose, distribution, uniforms
+from underhood.infer.sample import SamplingSpec, choose, distribution, draw, uniforms
 from underhood.infer.stopping import Writer
 from underhood.kernels import elementwise, jit
 
@@ -157,12 +157,15 @@ def sample_all(logits_NV: Float[Tensor, "N V"], samplers: Sequence[SequenceSampl
     for spec, rows in groups.items():
         uniform_B = None if spec.greedy else torch.tensor([samplers[row].draw() for row in rows], device=device)
         group_BV = scores_NV if len(groups) == 1 else scores_NV[torch.tensor(rows, device=device)]
-        chosen_B = choose(group_BV, spec, uniform_B)
-        chosen_N[torch.tensor(rows, device=device)] = chosen_B
         if any(samplers[row].request.sampling_logprobs for row in rows):
-            chances_B1 = distribution(group_BV, spec).gather(-1, chosen_B[:, None])
+            chances_BV = distribution(group_BV, spec)
+            chosen_B = choose(group_BV, spec) if uniform_B is None else draw(chances_BV, uniform_B)
+            chances_B1 = chances_BV.gather(-1, chosen_B[:, None])
             for row, logprob in zip(rows, chances_B1[:, 0].log().tolist(), strict=True):
                 sampling_logprobs[row] = logprob if samplers[row].request.sampling_logprobs else None
+        else:
+            chosen_B = choose(group_BV, spec, uniform_B)
+        chosen_N[torch.tensor(rows, device=device)] = chosen_B
     logprobs_NV = logits_NV.float().log_softmax(dim=-1)
     logprob_N = logprobs_NV.gather(-1, chosen_N[:, None])[:, 0]
     columns = (chosen_N.tolist(), logprob_N.tolist(), _alternatives(logprobs_NV, tops), sampling_logprobs)

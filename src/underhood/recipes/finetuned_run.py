@@ -14,8 +14,10 @@ from underhood.core.config import from_json
 from underhood.core.errors import UserError
 from underhood.core.toml import read_toml
 from underhood.infer.stages import stages_of
-from underhood.recipes.finetune_spec import SETTINGS_FILES, ClassifySpec, FinetuneSpec
+from underhood.recipes.finetune_spec import ClassifySpec, FinetuneSpec
+from underhood.recipes.policy_settings import GRPOSettings, PPOSettings
 from underhood.recipes.published_run import is_finetuned
+from underhood.recipes.settings_files import TUNED_SETTINGS_FILES
 from underhood.ui import notebook
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class FinetunedRun:
     """
 
     path: Path
-    spec: FinetuneSpec | ClassifySpec
+    spec: FinetuneSpec | ClassifySpec | GRPOSettings | PPOSettings
 
     @classmethod
     def open(cls, path: Path) -> FinetunedRun:
@@ -42,7 +44,7 @@ class FinetunedRun:
         """
         if not is_finetuned(path):
             raise UserError(f"{path} was not made by underhood finetune or classify")
-        file, kind = next((path / name, kind) for name, kind in SETTINGS_FILES.items() if (path / name).exists())
+        file, kind = next((path / name, kind) for name, kind in TUNED_SETTINGS_FILES.items() if (path / name).exists())
         return cls(path, from_json(kind, read_toml(file), where=str(file)))
 
     @property

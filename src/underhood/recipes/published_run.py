@@ -11,7 +11,7 @@ from underhood.core.errors import UserError
 from underhood.infer.fetch import is_on_hub
 from underhood.infer.model_table import locate_named
 from underhood.models.gguf_reader import is_gguf
-from underhood.recipes.finetune_spec import SETTINGS_FILES
+from underhood.recipes.settings_files import TUNED_SETTINGS_FILES
 
 
 def names_published(path: Path) -> bool:
@@ -42,7 +42,7 @@ def refuse_published(path: Path) -> None:
 
 def is_finetuned(path: Path) -> bool:
     """Whether a folder is a run of ``underhood finetune`` or ``classify``."""
-    return any((path / name).is_file() for name in SETTINGS_FILES) and not (path / "run.toml").exists()
+    return any((path / name).is_file() for name in TUNED_SETTINGS_FILES) and not (path / "run.toml").exists()
 
 
 def refuse_finetuned(path: Path) -> None:
