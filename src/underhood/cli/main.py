@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, str]] = {
         "grpo": "Trains any model by GRPO on prompts and a reward.",
         "ppo": "Trains any model by PPO on prompts and a reward.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
+        "reward": "Trains a reward model on comparisons, and scores with it.",
         "translate": "Trains an encoder–decoder on pairs, and translates with it.",
         "compress": "Makes a file small with a language model, losing nothing.",
         "decompress": "Makes such a file whole again.",
@@ -80,7 +81,10 @@ def verbs() -> dict[str, dict[str, str]]:
     return groups
 
 
-TRAINING = {"build", "finetune", "grpo", "ppo", "distill", "classify", "translate", "reproduce"}
+WITH_DATA = {"dpo": "preferences"}
+"""Stages that are also the training of a given model where ``--data`` is among the words, and the module of that."""
+
+TRAINING = {"build", "finetune", "reward", "grpo", "ppo", "distill", "classify", "translate", "reproduce"}
 """Verbs that train, beside the stages."""
 
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
@@ -135,12 +139,15 @@ def _run(verb: str, words: list[str]) -> int:
     try:
         stage = find_stage(verb)
         limit_spinning(training=stage is not None or verb in TRAINING)
+        module_name = MODULES.get(verb, verb)
+        if verb in WITH_DATA and any(word.split("=")[0] == "--data" for word in words):
+            module_name, stage = WITH_DATA[verb], None
         if stage is not None:
             from underhood.cli.train_stage import args_of, run_stage_command
 
             args = parse(args_of(stage), words, prog=f"underhood {verb}")
             return _call(lambda args: run_stage_command(stage, args), args)
-        module = importlib.import_module(f"underhood.cli.{MODULES.get(verb, verb)}")
+        module = importlib.import_module(f"underhood.cli.{module_name}")
         return _call(module.run, parse(module.Args, words, prog=f"underhood {verb}"))
     except HelpRequested as page:
         print(page)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from underhood.core.errors import UserError, nearest
 from underhood.data.chat_fields import (
@@ -137,9 +137,17 @@ def read_conversations(path: Path) -> Conversations:
     return Conversations(tuple(conversations), form.name, dict(unused))
 
 
-def split_conversations(
-    conversations: Sequence[Conversation], *, shares: Sequence[float], seed: int
-) -> list[list[Conversation]]:
+class Conversing(Protocol):
+    """Anything that begins with messages."""
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+C = TypeVar("C", bound=Conversing)
+
+
+def split_conversations(conversations: Sequence[C], *, shares: Sequence[float], seed: int) -> list[list[C]]:
     """Deals conversations into parts of about these shares, at random; what opens alike stays in one part.
 
     Two conversations whose first user messages are the same (up to white space and case) never fall into different
@@ -150,13 +158,13 @@ def split_conversations(
     """
     if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
         raise ValueError(f"shares must be positive and add up to 1, got {tuple(shares)}")
-    groups: dict[str, list[Conversation]] = {}
+    groups: dict[str, list[C]] = {}
     for conversation in conversations:
         groups.setdefault(_opening(conversation), []).append(conversation)
     order = list(groups.values())
     random.Random(seed).shuffle(order)
     wanted = [share * len(conversations) for share in shares]
-    parts: list[list[Conversation]] = [[] for _ in shares]
+    parts: list[list[C]] = [[] for _ in shares]
     for group in order:
         # Into the part that lacks most: small parts fill exactly, and none stays empty for want of luck.
         neediest = max(range(len(parts)), key=lambda k: (wanted[k] - len(parts[k])) / max(wanted[k], 1e-9))
@@ -164,7 +172,7 @@ def split_conversations(
     return parts
 
 
-def _opening(conversation: Conversation) -> str:
+def _opening(conversation: Conversing) -> str:
     first = next((message["content"] for message in conversation.messages if message["role"] == "user"), "")
     return " ".join(first.split()).casefold()
 

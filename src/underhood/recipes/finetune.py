@@ -196,7 +196,7 @@ def tune_on_conversations(spec: FinetuneSpec, out: Path, log: RunLog, method: Tu
     measured = method.measure(held_out, device)
     before = scores("before")
     rank = rank_of(spec, model)
-    lora = _operate(model, spec, rank)
+    lora = adapt_model(model, spec, rank)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     objective = method.objective(Student(loaded, template, device, parts["train"], batches))
     rows_per_epoch = objective.batches.rows_per_epoch  # type: ignore[attr-defined]
@@ -294,7 +294,7 @@ def score(
     return Score(nats / max(1, count), right / max(1, count), count)
 
 
-def _operate(model: Decoder, spec: FinetuneSpec, rank: int) -> LoRASpec | None:
+def adapt_model(model: Decoder, spec: FinetuneSpec, rank: int) -> LoRASpec | None:
     """Freezes and wraps the model as asked; None means that all weights learn."""
     if rank == 0:
         if spec.bits:

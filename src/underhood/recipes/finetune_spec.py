@@ -1,4 +1,4 @@
-"""Settings of a fine-tuning on conversations, a distillation and a classifier; reading them loads no PyTorch."""
+"""Settings of trainings of a given model, on conversations, preferences or labels; reading them loads no PyTorch."""
 
 from __future__ import annotations
 
@@ -152,6 +152,82 @@ class DistillSpec(FinetuneSpec, TeacherSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferenceSpec(FinetuneSpec):
+    """Everything that decides what a preference training does. What is not here is as in a fine-tuning.
+
+    Attributes:
+        data: a file of judged answers (see `data.judged_answers`).
+        loss: dpo; robust (a known share of pairs is wrong); ipo and hinge (margins that are wide enough); kto (single
+            answers, good or bad); orpo and simpo (no reference model).
+        beta: how strongly the model is held to what it was (ipo: tau), or for simpo the scale of the reward; the
+            loss's own default if left out.
+        label_noise: the share of pairs assumed to be the wrong way round (dpo: label smoothing; robust).
+        gamma: the target margin of simpo.
+        ipo_length: log-probabilities of ipo, of whole answers or per token.
+        odds_weight: weight of orpo's odds ratio beside the answers' own loss.
+        desirable_weight: weight of good answers in kto.
+        undesirable_weight: weight of bad answers in kto.
+        sft_weight: weight of the chosen answers' own loss; 1 for orpo, else 0 if left out.
+        epochs: how often the answers are read, unless --steps is given.
+        batch_size: pairs (kto: answers) per micro-batch.
+        accumulate: micro-batches per optimiser step.
+        context_length: the longest conversation, in tokens; the model's own if left out. Longer ones are left out.
+    """
+
+    loss: Literal["dpo", "robust", "ipo", "hinge", "kto", "orpo", "simpo"] = "dpo"
+    beta: float | None = None
+    label_noise: float | None = None
+    gamma: float | None = None
+    ipo_length: Literal["summed", "per-token"] = "per-token"
+    odds_weight: float | None = None
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    sft_weight: float | None = None
+    epochs: float = 1.0
+    batch_size: int = 4
+    accumulate: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        belongs = {"label_noise": ("dpo", "robust"), "gamma": ("simpo",), "odds_weight": ("orpo",)}
+        for name, losses in belongs.items():
+            if getattr(self, name) is not None and self.loss not in losses:
+                raise ValueError(f"{name} belongs to the loss {' or '.join(losses)}, not to {self.loss}")
+        if self.beta is not None and self.loss == "orpo":
+            raise ValueError("orpo has no beta: its weight is odds_weight")
+        if self.sft_weight is not None and self.loss == "kto":
+            raise ValueError("kto has no chosen answers, so no sft_weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTuningSpec(FinetuneSpec):
+    """Everything that decides what a reward model's training does. What is not here is as in a fine-tuning.
+
+    Attributes:
+        data: a file of judged answers (see `data.judged_answers`).
+        center_weight: weight of the squared sum of two answers' scores, which holds them near zero.
+        head_lr: learning rate of the scalar head.
+        epochs: how often the answers are read, unless --steps is given; more than one overfits soon.
+        batch_size: prompts per micro-batch, each with all its answers.
+        accumulate: micro-batches per optimiser step.
+        context_length: the longest conversation, in tokens; the model's own if left out. Longer ones are left out.
+    """
+
+    center_weight: float = 0.0
+    head_lr: float = 1e-3
+    epochs: float = 1.0
+    batch_size: int = 4
+    accumulate: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.center_weight < 0 or not self.head_lr > 0:
+            raise ValueError(
+                f"center_weight can't be negative and head_lr is positive, got {self.center_weight} and {self.head_lr}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifySpec(TrainingSettings):
     """Everything that decides what a classification fine-tuning does.
 
@@ -194,10 +270,13 @@ class ClassifySpec(TrainingSettings):
 
 
 FINETUNE_FILE, DISTILL_FILE, CLASSIFY_FILE = "finetune.toml", "distill.toml", "classify.toml"
+PREFERENCE_FILE, REWARD_FILE = "preferences.toml", "reward.toml"
 
 SETTINGS_FILES: Mapping[str, type[FinetuneSpec] | type[ClassifySpec]] = {
     FINETUNE_FILE: FinetuneSpec,
     DISTILL_FILE: DistillSpec,
     CLASSIFY_FILE: ClassifySpec,
+    PREFERENCE_FILE: PreferenceSpec,
+    REWARD_FILE: RewardTuningSpec,
 }
 """The file of a run that holds such settings, and their class."""

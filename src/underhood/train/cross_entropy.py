@@ -86,8 +86,9 @@ def differentiate_in_place(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tenso
 
 @torch.no_grad()
 def token_nll_in_place(logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"]) -> tuple[Float[Tensor, "N"], int]:
-    """−log softmax(logits)[target] of each row in nats, and how many targets are the likeliest token; the scores
-    themselves become each row's gradient, softmax − onehot. See `differentiate_in_place`.
+    """−log softmax(logits)[target] of each row in nats, and how many targets are the likeliest token.
+
+    The scores themselves become each row's gradient, softmax − onehot. See `differentiate_in_place`.
     """
     count = logits_NV.shape[0]
     precise = torch.promote_types(logits_NV.dtype, torch.float32)

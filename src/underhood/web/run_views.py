@@ -12,7 +12,7 @@ from typing import Any
 
 from underhood.core.errors import UserError, nearest
 from underhood.infer.stages import CHECKPOINT_FOLDERS, SNAPSHOTS, steps_on_disk
-from underhood.recipes.finetune_spec import DISTILL_FILE, FINETUNE_FILE
+from underhood.recipes.finetune_spec import DISTILL_FILE, FINETUNE_FILE, PREFERENCE_FILE, REWARD_FILE
 from underhood.recipes.report.reproduce_commands import resume
 from underhood.recipes.report.results import panels
 from underhood.recipes.report.run_reader import RecordedRun, read_run
@@ -174,7 +174,9 @@ class Runs:
 
 def settings(run: RecordedRun) -> dict[str, Any]:
     """All that was decided about a run as flat ``key: value``: its settings, then its plan, model and machine."""
-    told: dict[str, Any] = dict(_flat(_toml(run.path / FINETUNE_FILE) or _toml(run.path / DISTILL_FILE) or run.config))
+    files = (FINETUNE_FILE, DISTILL_FILE, PREFERENCE_FILE, REWARD_FILE)
+    own = next((table for name in files if (table := _toml(run.path / name))), run.config)
+    told: dict[str, Any] = dict(_flat(own))
     summary = run.summary
     for name, table in (("model", summary.get("spec")), ("plan", (summary.get("plan") or {}).get("stages"))):
         told |= {f"{name}.{key}": value for key, value in _flat(table or {})}

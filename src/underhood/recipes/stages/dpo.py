@@ -105,6 +105,9 @@ STAGE = Stage(
     An interrupted alignment goes on. With --feedback, what people said about
     answers is half of what is learnt: edited answers are preferred to the
     originals, answers with thumbs up to those with thumbs down.
+
+    With --data FILE it aligns any model with pairs of your own, by DPO, IPO,
+    KTO, ORPO or SimPO: see underhood dpo --data FILE --help.
     """,
     model_description="fine-tuned to answer questions, then aligned with preferences (DPO)",
     data_name="preference pairs",

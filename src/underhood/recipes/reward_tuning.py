@@ -1,0 +1,171 @@
+"""Training a reward model from any decoder on pairs or rankings of a file, and scoring answers with it.
+
+The folder is that of a fine-tuning (see `recipes.finetune`) with ``reward.toml`` in place of ``finetune.toml``. The
+model in ``checkpoints/reward`` is the decoder (LoRA is folded in) with the head and its offset beside it: the mean
+score of the better answers of the training data is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from underhood.align.rankings import RankedAnswers, RankingBatches
+from underhood.align.reward_model import RewardLoss, RewardModel, RewardSpec
+from underhood.core.checkpoint import load_module, module_tensors, newest, read_checkpoint
+from underhood.core.config import from_json, to_json
+from underhood.core.device import choose_device
+from underhood.core.errors import UserError
+from underhood.core.files import write_text
+from underhood.core.runlog import RunLog
+from underhood.data.judged_answers import JudgedAnswers
+from underhood.infer.load import LoadedModel, load
+from underhood.models.base import parameter_count
+from underhood.nn.lora import fold
+from underhood.recipes.finetune import default_rate
+from underhood.recipes.finetune_spec import REWARD_FILE, RewardTuningSpec
+from underhood.recipes.judged_data import AnswerWriter, WrittenAnswers, judged_data
+from underhood.recipes.judged_training import (
+    JudgedObjective,
+    TunedOnJudgements,
+    Workplace,
+    adapted,
+    measure_all,
+    noting,
+    run_facts,
+    train_on_judgements,
+    trained_parameters,
+)
+from underhood.recipes.tuned_run import claim_folder, write_model
+from underhood.train.optim import AdamWSpec
+
+STAGE = "reward"
+
+RATE = 0.5
+"""Learning rate as a share of fine-tuning's: 9e-6 for a 6B model (Ouyang et al. 2022, appendix C.2)."""
+
+MOST_REFERENCES = 256
+"""Better answers of the training data whose mean score becomes 0."""
+
+
+def train_reward_model(spec: RewardTuningSpec, out: Path) -> tuple[RunLog, Callable[[], TunedOnJudgements]]:
+    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
+    folder = claim_folder(spec, out, REWARD_FILE)
+
+    def work() -> TunedOnJudgements:
+        with folder.discarded_if_untrained():
+            return _train(spec, out, folder.log)
+
+    return folder.log, work
+
+
+def _train(spec: RewardTuningSpec, out: Path, log: RunLog) -> TunedOnJudgements:
+    here = Workplace.open(spec, STAGE, log)
+    loaded, device = here.loaded, here.device
+    data = judged_data(spec, loaded, ("pairs", "rankings"), out, noting(log, STAGE))
+    decoder = loaded.decoder
+    rank = adapted(spec, decoder)
+    torch.manual_seed(spec.seed)
+    described = RewardSpec()
+    model = described.build(decoder)
+    objectives = {name: reward_objective(spec, group) for name, group in data.parts.items() if group}
+    held_out = {name: objective for name, objective in objectives.items() if name != "train"}
+    before = measure_all(held_out, model, device)
+    trained = trained_parameters(model)
+    rate = spec.lr or default_rate(decoder.spec.d_model, rank > 0) * RATE
+    result = train_on_judgements(
+        spec,
+        model,
+        decoder,
+        objectives["train"],
+        stage=STAGE,
+        optimizer=AdamWSpec(lr=rate, betas=(0.9, 0.99), weight_decay=0.0, rates=(("head.", spec.head_lr),)),
+        rank=rank,
+        device=device,
+        log=log,
+        checkpoints=out / "training",
+    )
+    references = [best_text(each) for each in data.parts["train"][:MOST_REFERENCES]]
+    with device.autocast():
+        shift = model.normalize(references)
+    log.event(STAGE, "note", text=f"zero moved by {shift:.3f}, the mean score of {len(references):,} better answers")
+    after = measure_all(held_out, model, device)
+    fold(decoder)
+    groups, facts = {"head": module_tensors(model.head)}, {"reward": to_json(described)}
+    write_model(loaded, out, STAGE, result.last_step, chats=loaded.chats, groups=groups, facts=facts)
+    done = TunedOnJudgements(out, result.last_step, trained, parameter_count(model), data.form, before, after)
+    write_text(out / "results.json", json.dumps(asdict(done) | run_facts(out, rate, rank) | {"shift": shift}, indent=1))
+    shutil.rmtree(out / "training", ignore_errors=True)
+    figures = {f"{name}_accuracy": row["preference_accuracy"] for name, row in after.items()}
+    log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
+    return done
+
+
+def reward_objective(spec: RewardTuningSpec, group: Sequence[WrittenAnswers]) -> JudgedObjective:
+    """Batches of whole rankings and the loss."""
+    rankings = [
+        RankedAnswers(tuple(ids for ids, _ in each.texts), each.example.ranks, each.example.margin) for each in group
+    ]
+    batches = RankingBatches(rankings, batch_size=spec.batch_size, seed=spec.seed)
+    return JudgedObjective(batches, RewardLoss(center_weight=spec.center_weight), len(rankings))
+
+
+def best_text(written: WrittenAnswers) -> Sequence[int]:
+    """The ids of the best answer to a prompt, the prompt included."""
+    ranks = written.example.ranks
+    return written.texts[ranks.index(min(ranks))][0]
+
+
+@dataclass(frozen=True)
+class LoadedRewardModel:
+    """A finished reward model, ready to use."""
+
+    model: RewardModel
+    loaded: LoadedModel
+
+    def score(self, examples: Sequence[JudgedAnswers]) -> list[list[float]]:
+        """The scores of each example's answers, written as in the training.
+
+        Raises:
+            UserError: an answer doesn't fit the context (it is named by file and line).
+        """
+        writer, limit = AnswerWriter.of(self.loaded), self.loaded.decoder.context_length
+        texts: list[Sequence[int]] = []
+        for example in examples:
+            for answer in example.answers:
+                ids, _ = writer.write(example, answer)
+                if len(ids) > limit:
+                    raise UserError(
+                        f"{example.source}: prompt and answer are too long",
+                        expected=f"at most {limit:,} tokens",
+                        got=f"{len(ids):,}",
+                    )
+                texts.append(ids)
+        scores = iter(self.model.scores(texts).tolist())
+        return [[next(scores) for _ in example.answers] for example in examples]
+
+
+def is_reward_model(folder: Path) -> bool:
+    return newest(folder / "checkpoints" / STAGE) is not None
+
+
+def load_reward_model(folder: Path, *, device: str | None = None) -> LoadedRewardModel:
+    """Opens what `train_reward_model` left.
+
+    Raises:
+        UserError: there is no reward model, or a file is damaged.
+    """
+    path = newest(folder / "checkpoints" / STAGE)
+    if path is None:
+        raise UserError(f"there is no reward model in {folder}", fix="Make one: underhood reward MODEL --data FILE")
+    loaded = load(folder, STAGE, device=choose_device(device))
+    saved = read_checkpoint(path)
+    model = from_json(RewardSpec, saved.state["reward"], where=str(path / "state.json")).build(loaded.decoder)
+    with torch.no_grad():
+        load_module(model.head, saved.tensors("head"), path)
+    return LoadedRewardModel(model.eval().requires_grad_(False), loaded)
