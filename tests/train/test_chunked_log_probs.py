@@ -55,3 +55,24 @@ def test_log_probs_without_positions_or_without_gradient():
         logp_N = unembedded_log_probs(torch.randn(3, D), unembed, torch.tensor([1, 2, 3]), vocab_size=V)
     assert not logp_N.requires_grad
     assert bool((logp_N < 0).all())
+
+
+@pytest.mark.parametrize("kept", [0, 10 * N * V])
+def test_log_probs_under_autocast_are_those_of_the_rounded_scores(kept: int):
+    torch.manual_seed(0)
+    unembed, targets_N = nn.Linear(D, V, bias=False), torch.randint(V, (N,))
+    hidden_ND = torch.randn(N, D, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual_N = unembedded_log_probs(hidden_ND, unembed, targets_N, vocab_size=V, kept_values=kept)
+        expected_N = unembed(hidden_ND).float().log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
+    torch.testing.assert_close(actual_N, expected_N)
+    gradients = [torch.autograd.grad(x.sum(), [hidden_ND, unembed.weight])[1] for x in (actual_N, expected_N)]
+    torch.testing.assert_close(*gradients, rtol=0.02, atol=0.02)
+
+
+def test_log_probs_refuse_a_second_backward_pass():
+    hidden_ND = torch.randn(3, D, requires_grad=True)
+    logp_N = unembedded_log_probs(hidden_ND, nn.Linear(D, V), torch.tensor([1, 2, 3]), vocab_size=V)
+    logp_N.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="used up"):
+        logp_N.sum().backward()

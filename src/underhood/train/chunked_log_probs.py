@@ -70,6 +70,8 @@ class _LogProbs(torch.autograd.Function):
             ctx.slices.append((here, piece_nD, logits_nV) if keep else (here, None, None))
             del piece_nD, logits_nV
         ctx.unembed, ctx.trained = unembed, trained
+        device = hidden_ND.device.type
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(hidden_ND, targets_N)
         if pieces:
             return torch.cat(pieces)
@@ -79,12 +81,16 @@ class _LogProbs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden_ND, targets_N = ctx.saved_tensors
+        if ctx.slices is None:
+            raise RuntimeError("the scores were used up by an earlier backward pass")
+        slices, ctx.slices = ctx.slices, None
+        device, dtype, enabled = ctx.autocast
         grad_ND = torch.empty_like(hidden_ND)
         sums: list[Tensor | None] = [None for _ in ctx.trained]
-        while ctx.slices:
-            here, piece_nD, logits_nV = ctx.slices.pop(0)  # each slice's memory is free after it
+        while slices:
+            here, piece_nD, logits_nV = slices.pop(0)  # each slice's memory is free after it
             if logits_nV is None:
-                with torch.enable_grad():
+                with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
                     piece_nD = hidden_ND[here].detach().requires_grad_()
                     logits_nV = ctx.unembed(piece_nD)
                 token_nll_in_place(logits_nV.detach(), targets_N[here])
