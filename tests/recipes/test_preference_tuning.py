@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from infer.tiny_run import make_run
+from underhood.align.rewards import SampledAnswer
 from underhood.cli.main import main
 from underhood.core.errors import UserError
 from underhood.core.runlog import read_events
@@ -22,6 +23,7 @@ from underhood.recipes.finetuned_run import FinetunedRun
 from underhood.recipes.judged_data import AnswerWriter
 from underhood.recipes.judged_training import TunedOnJudgements
 from underhood.recipes.preference_tuning import align_model, compared, preference_loss
+from underhood.recipes.reward_choice import choose_reward
 from underhood.recipes.reward_tuning import load_reward_model, train_reward_model
 
 QUICK: dict[str, Any] = {"epochs": 4.0, "batch_size": 8, "accumulate": 1, "lr": 0.01}
@@ -181,6 +183,13 @@ def test_reward_model_learns_saves_loads_and_scores(
     scores = torch.tensor(again.score(examples))
     assert float((scores[:, 0] > scores[:, 1]).float().mean()) > 0.95
     assert abs(float(scores[:, 0].mean())) < 0.3, "the better answers score 0 on average"
+    reward = choose_reward(str(tmp_path / "out"))
+    sampled = [
+        SampledAnswer(rows[0]["prompt"], answer, finished) for answer in ANSWERS[:2] for finished in (True, False)
+    ]
+    values = reward(sampled)
+    assert [values[0], values[2]] == pytest.approx(scores[0].tolist(), abs=1e-4)
+    assert abs(values[1] - values[0]) > 1e-4, "an answer that was cut off is read without its end"
     file = tmp_path / "score.jsonl"
     file.write_text(json.dumps({"prompt": rows[0]["prompt"], "answers": list(ANSWERS[:2])}) + "\n")
     assert main(["reward", str(tmp_path / "out"), "--score", str(file)]) == 0

@@ -39,8 +39,11 @@ class AnswerWriter:
         marked = {CHATML.start, CHATML.end} <= loaded.tokenizer.special.keys()
         return cls(loaded=loaded, template=CHATML if marked else None)
 
-    def write(self, example: JudgedAnswers, answer: str) -> Marked:
+    def write(self, example: JudgedAnswers, answer: str, *, finished: bool = True) -> Marked:
         """Ids, and which of them are the answer: its own tokens and its end.
+
+        Args:
+            finished: the answer ended by itself; one that was cut off has no end.
 
         Raises:
             UserError: the conversation can't be written (it is named by file and line).
@@ -54,7 +57,7 @@ class AnswerWriter:
                     expected="a prompt that is a plain text",
                 )
             prompt = self.loaded.prompt_ids(last["content"])
-            spoken = [*tokenizer.encode(answer), *self.loaded.stop_ids[:1]]
+            spoken = [*tokenizer.encode(answer), *self.loaded.stop_ids[: int(finished)]]
             return [*prompt, *spoken], [False] * len(prompt) + [True] * len(spoken)
         try:
             rendered = self.template.render(tokenizer, [*example.messages, {"role": "assistant", "content": answer}])
@@ -68,6 +71,7 @@ class AnswerWriter:
         start = end
         while start and rendered.mask[start - 1]:  # earlier answers of the conversation are given, not judged
             start -= 1
+        end -= not finished
         return rendered.ids[:end], [False] * start + [True] * (end - start)
 
 

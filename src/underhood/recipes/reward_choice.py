@@ -11,6 +11,7 @@ from typing import Any
 from underhood.align.rewards import NEEDS_REFERENCE, REFERENCE, VERIFIERS, RewardFunction
 from underhood.core.errors import UserError, nearest
 from underhood.data.prompts import PromptRecord
+from underhood.recipes.reward_tuning import load_reward_model
 
 
 def choose_reward(name: str) -> RewardFunction:
@@ -69,8 +70,12 @@ def own_function(file: Path, name: str) -> RewardFunction:
 
 
 def model_reward(folder: Path) -> RewardFunction:
-    """The scores of a reward model, read once."""
-    raise UserError(f"{folder} can't be used as a reward model")
+    """The scores of a reward model, read once (see ``underhood reward``).
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    return load_reward_model(folder).reward
 
 
 def _guarded(file: Path, work: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ import torch
 
 from underhood.align.rankings import RankedAnswers, RankingBatches
 from underhood.align.reward_model import RewardLoss, RewardModel, RewardSpec
+from underhood.align.rewards import SampledAnswer
 from underhood.core.checkpoint import load_module, module_tensors, newest, read_checkpoint
 from underhood.core.config import from_json, to_json
 from underhood.core.device import choose_device
@@ -148,6 +149,25 @@ class LoadedRewardModel:
                 texts.append(ids)
         scores = iter(self.model.scores(texts).tolist())
         return [[next(scores) for _ in example.answers] for example in examples]
+
+    def reward(self, answers: Sequence[SampledAnswer]) -> list[float]:
+        """A `RewardFunction`: the scores of sampled answers, those that were cut off without an end.
+
+        The conversation is the record's, where it has one in ``messages`` or ``prompt``. Of what is longer than the
+        context, the last tokens are read.
+        """
+        writer, limit = AnswerWriter.of(self.loaded), self.loaded.decoder.context_length
+        texts: list[Sequence[int]] = []
+        for each in answers:
+            turns = each.record.get("messages") or each.record.get("prompt")
+            if not isinstance(turns, list):
+                turns = [{"role": "user", "content": each.prompt}]
+            elif turns[-1]["role"] == "assistant":
+                turns = turns[:-1]
+            example = JudgedAnswers(tuple(turns), (each.answer,), (0,), "a sampled answer")
+            ids, _ = writer.write(example, each.answer, finished=each.finished)
+            texts.append(ids[-limit:])
+        return self.model.scores(texts).tolist()
 
 
 def is_reward_model(folder: Path) -> bool:
