@@ -9,7 +9,7 @@ interactive((kit, data) => {
   const at = kit.slider({ name: "at", label: "Token that looks", min: 0, max: COUNT - 1, step: 1, value: 5,
     words: (index) => `${index + 1}: ${shown(tokens[index])}` });
   const set = kit.readings({ later: "of its weight on later tokens", total: "sum of its weights", most: "its largest weight" });
-  const drawing = kit.drawing({ height: 400 });
+  const drawing = kit.drawing({ height: 430 });
 
   function shown(token) {
     return token.replace(" ", "·");
