@@ -86,9 +86,10 @@ def _train(args: Args) -> int:
         return 0
     screen.print(f"\n{done.tested_on:,} held-out sources; learnt from {done.learnt_from:,} pairs.")
     rows = [["exact", f"{done.exact:.1%}", f"95 % interval {done.low:.1%} to {done.high:.1%}"]]
-    rows += [["BLEU", f"{done.bleu:.2f}", done.signature]]
+    rows += [["BLEU", f"{done.bleu:.2f}", "of the corpus, in percent"]]
     rows += [["held-out loss", f"{done.loss:.3f}", "nats per token"]]
     screen.print(table(["", "", ""], rows))
+    screen.print(f"BLEU's signature: {done.signature}", soft_wrap=True, style="dim")
     for source, written, wanted in done.examples[:4]:
         screen.print(
             f"  {source}\n  → {written}" + ("" if written == wanted else f"   (given: {wanted})"), markup=False
