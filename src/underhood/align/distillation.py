@@ -110,7 +110,7 @@ def distillation_loss(
     trained = trained if torch.is_grad_enabled() else []
     compare = _Comparison(unembed, teacher_unembed, spec, tokens, sums)
     rows = max(1, slice_values // tokens)
-    total: Tensor = _Sliced.apply(hidden_ND, teacher_hidden_NE.detach(), targets_N, compare, rows, *trained)  # type: ignore[assignment]
+    total: Tensor = _SlicedComparison.apply(hidden_ND, teacher_hidden_NE.detach(), targets_N, compare, rows, *trained)  # type: ignore[assignment]
     return total, sums
 
 
@@ -139,7 +139,7 @@ class _Comparison:
         return soft + spec.label_weight * label
 
 
-class _Sliced(torch.autograd.Function):
+class _SlicedComparison(torch.autograd.Function):
     """A comparison summed over slices of positions, its gradients worked out on the way forward."""
 
     @staticmethod
