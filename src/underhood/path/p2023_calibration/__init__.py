@@ -1,0 +1,1 @@
+"""Calibration before and after preference training (OpenAI 2023, figure 8)."""
