@@ -19,11 +19,19 @@ from underhood.infer.rollout import Rollout
 
 @dataclass(frozen=True)
 class PolicyPrompt:
-    """A prompt to answer: its tokens, its text, and the data's record that rewards may look into."""
+    """A prompt to answer.
+
+    Attributes:
+        ids: its tokens.
+        text: the last user turn.
+        record: the data's record, which rewards may look into.
+        messages: the whole conversation.
+    """
 
     ids: Sequence[int]
     text: str
     record: Mapping[str, Any] = field(default_factory=dict)
+    messages: Sequence[Mapping[str, str]] = ()
 
 
 class PromptOrder:
@@ -126,5 +134,5 @@ def sampled_answers(
         finished = bool(rollout.finished_N[row])
         prompt = prompts[row // answers]
         text = tokenizer.decode(ids[:-1] if finished else ids)
-        sampled.append(SampledAnswer(prompt.text, text, finished, prompt.record))
+        sampled.append(SampledAnswer(prompt.text, text, finished, prompt.record, prompt.messages))
     return sampled

@@ -30,12 +30,14 @@ class SampledAnswer:
         answer: the text that the model wrote, its end marker left out.
         finished: it ended by itself; otherwise it was cut off at the longest length allowed.
         record: the data's record that the prompt came from, with the right answer for a verifier.
+        messages: the whole conversation before the answer, where the prompt came from one.
     """
 
     prompt: str
     answer: str
     finished: bool
     record: Mapping[str, Any] = field(default_factory=dict)
+    messages: Sequence[Mapping[str, str]] = ()
 
 
 RewardFunction = Callable[[Sequence[SampledAnswer]], Sequence[float]]

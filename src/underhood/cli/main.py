@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Other work": {
         "finetune": "Fine-tunes any model on a file of conversations.",
         "distill": "Teaches a model from another one's probabilities or answers.",
+        "best-of": "Samples answers and keeps the best, to fine-tune on.",
         "grpo": "Trains any model by GRPO on prompts and a reward.",
         "ppo": "Trains any model by PPO on prompts and a reward.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
@@ -68,7 +69,7 @@ VERBS: dict[str, dict[str, str]] = {
 }
 """Verbs by group, in the order of the help page, each with its purpose (at most 64 characters)."""
 
-MODULES = {"import": "import_model"}
+MODULES = {"import": "import_model", "best-of": "best_of"}
 """Verbs whose module can't be called like them."""
 
 

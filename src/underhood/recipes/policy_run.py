@@ -196,7 +196,7 @@ def policy_prompts(
         else:
             ids = loaded.prompt_ids(each.text)
         if len(ids) + max_new_tokens <= context_length:
-            prompts.append(PolicyPrompt(ids, each.text, each.record))
+            prompts.append(PolicyPrompt(ids, each.text, each.record, each.messages))
     if template is None:
         text = f"warning: the model has no chat template: {len(prompts):,} prompts are continued as plain text"
         log.event(stage, "note", text=text)

@@ -1,4 +1,4 @@
-"""Settings of a training by PPO or GRPO on a file of prompts; reading them loads no PyTorch."""
+"""Settings of PPO, GRPO and best-of-n on a file of prompts; reading them loads no PyTorch."""
 
 from __future__ import annotations
 
@@ -115,6 +115,51 @@ class PPOSettings(PolicySettings, PPOSpec):
     def method(self) -> PPOSpec:
         """The method's own settings."""
         return PPOSpec(**{each.name: getattr(self, each.name) for each in fields(PPOSpec)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfSettings:
+    """Everything that decides what best-of-n writes.
+
+    Attributes:
+        model: a run's folder or a model's.
+        stage: which of a run's models; the last one if left out.
+        data: a file of prompts (see `data.prompts`).
+        reward: what scores an answer: exact, number, contains or finished; FILE.py:FUNCTION of your own; or the folder
+            of a reward model.
+        n: answers per prompt, of which one is kept.
+        max_new_tokens: the longest answer, in tokens.
+        temperature: of the sampling.
+        top_k: keeps the k best tokens.
+        top_p: keeps the fewest best tokens that together reach this probability.
+        min_reward: best answers with less are left out.
+        cut_off: also keeps best answers that were cut off at the longest length.
+        seed: of the sampling.
+        device: where to compute: cpu, cuda or mps; the fastest if left out.
+    """
+
+    model: str
+    stage: str | None = None
+    data: str
+    reward: str
+    n: int = 8
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_reward: float | None = None
+    cut_off: bool = False
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self):
+        if self.n < 1 or self.max_new_tokens < 1:
+            raise ValueError(f"n and max_new_tokens must be at least 1, got {self.n} and {self.max_new_tokens}")
+
+    @property
+    def settings(self) -> BestOfSettings:
+        """These settings alone, where a subclass (the options of a command) holds more."""
+        return BestOfSettings(**{each.name: getattr(self, each.name) for each in fields(BestOfSettings)})
 
 
 GRPO_FILE, PPO_FILE = "grpo.toml", "ppo.toml"
