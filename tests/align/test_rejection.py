@@ -31,7 +31,7 @@ def test_kl_of_best_of_n_is_below_its_bound_and_near_it_without_likely_answers(n
         return sum(q * math.log(q / p_i) for q, p_i in zip(best, p, strict=True) if q > 0)
 
     bound = best_of_n_kl_bound(n)
-    few, many = exact([0.1, 0.2, 0.7]), exact([1 / 20] * 20)
+    few, many = exact([0.05, 0.05, 0.9]), exact([1 / 20] * 20)
     assert few <= bound + 1e-12
     assert many <= bound + 1e-12
     assert many == pytest.approx(bound, abs=0.06)
