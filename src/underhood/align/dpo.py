@@ -10,7 +10,7 @@ training, and no second model stays in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -207,11 +207,16 @@ def pair_log_probs(model: TrainableModel, rows: Batch, *, least_saved: float = L
 
 
 @torch.no_grad()
-def score_all_pairs(model: TrainableModel, batches: PairBatches) -> PairScores:
+def score_all_pairs(
+    model: TrainableModel, batches: PairBatches, progress: Callable[[int, int], None] | None = None
+) -> PairScores:
     """Every pair's scores under a model as it is now, in the order of the pairs, on the CPU.
 
     Called with the model before training it gives the reference of `DPOLoss`; with held-out pairs, what
     `compare` needs to measure accuracy and margin.
+
+    Args:
+        progress: told the pairs done and all there are.
     """
     training, device = model.training, device_of(model)
     model.train(False)
@@ -220,6 +225,8 @@ def score_all_pairs(model: TrainableModel, batches: PairBatches) -> PairScores:
         for batch in batches.once():
             parts.append(score_pairs(model, batch.rows.to(device)).to("cpu"))
             order.append(batch.pairs_N)
+            if progress is not None:
+                progress(sum(map(len, order)), len(batches.pairs))
     finally:
         model.train(training)
     return _joined(parts)[torch.cat(order).argsort()]

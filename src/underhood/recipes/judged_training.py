@@ -39,15 +39,10 @@ class EpochBatches(Protocol):
 
 @dataclass(frozen=True)
 class JudgedObjective:
-    """Batches of judged answers and their loss.
-
-    Attributes:
-        examples: how many the batches hold.
-    """
+    """Batches of judged answers and their loss."""
 
     batches: EpochBatches
     loss_fn: LossFn[Any]
-    examples: int
 
     @torch.no_grad()
     def measure(self, model: nn.Module, device: Device) -> dict[str, float]:

@@ -30,6 +30,7 @@ from underhood.core.files import write_text
 from underhood.core.runlog import RunLog
 from underhood.models.base import parameter_count
 from underhood.models.decoder import Decoder
+from underhood.models.hub_weights import Progress
 from underhood.nn.lora import fold
 from underhood.recipes.finetune import default_rate
 from underhood.recipes.finetune_spec import PREFERENCE_FILE, PreferenceSpec
@@ -109,7 +110,9 @@ def _align(spec: PreferenceSpec, out: Path, log: RunLog) -> TunedOnJudgements:
     return done
 
 
-def preference_objective(spec: PreferenceSpec, model: Decoder, group: Sequence[WrittenAnswers]) -> JudgedObjective:
+def preference_objective(
+    spec: PreferenceSpec, model: Decoder, group: Sequence[WrittenAnswers], progress: Progress | None = None
+) -> JudgedObjective:
     """Batches of a group of prompts and the loss, with the reference scores of the model as it is now."""
     context = model.context_length
     if spec.loss == "kto":
@@ -121,13 +124,13 @@ def preference_objective(spec: PreferenceSpec, model: Decoder, group: Sequence[W
         if len({tuple(prompt) for prompt in map(_prompt_ids, answers)}) < 2:
             raise UserError("KTO compares answers with those to other prompts, and all prompts are the same")
         batches = PairBatches(pairs, batch_size=spec.batch_size, seed=spec.seed)
-        reference = score_all_pairs(model, batches)
-        return JudgedObjective(batches, KTOLoss(reference, torch.tensor(good), kto_spec(spec)), len(pairs))
+        reference = score_all_pairs(model, batches, progress)
+        return JudgedObjective(batches, KTOLoss(reference, torch.tensor(good), kto_spec(spec)))
     pairs = [pair for each in group for pair in compared(each)]
     batches = PairBatches(pairs, batch_size=spec.batch_size, seed=spec.seed, context_length=context)
     loss = preference_loss(spec)
-    reference = score_all_pairs(model, batches) if loss.uses_reference else None
-    return JudgedObjective(batches, DPOLoss(reference, loss), len(pairs))
+    reference = score_all_pairs(model, batches, progress) if loss.uses_reference else None
+    return JudgedObjective(batches, DPOLoss(reference, loss))
 
 
 def compared(written: WrittenAnswers) -> list[tuple[Marked, Marked]]:

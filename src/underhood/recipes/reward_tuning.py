@@ -113,7 +113,7 @@ def reward_objective(spec: RewardTuningSpec, group: Sequence[WrittenAnswers]) ->
         RankedAnswers(tuple(ids for ids, _ in each.texts), each.example.ranks, each.example.margin) for each in group
     ]
     batches = RankingBatches(rankings, batch_size=spec.batch_size, seed=spec.seed)
-    return JudgedObjective(batches, RewardLoss(center_weight=spec.center_weight), len(rankings))
+    return JudgedObjective(batches, RewardLoss(center_weight=spec.center_weight))
 
 
 def best_text(written: WrittenAnswers) -> Sequence[int]:
