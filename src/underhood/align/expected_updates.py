@@ -29,9 +29,9 @@ Level = Literal["answer", "token"]
 
 def gradient(policy: TablePolicy, loss: Float[Tensor, ""]) -> Float[Tensor, "P"]:
     """The gradient with respect to all logits of the table, in one vector."""
-    parts = torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
-    pairs = zip(parts, policy.parameters(), strict=True)
-    return torch.cat([(torch.zeros_like(p) if part is None else part).flatten() for part, p in pairs])
+    slopes = torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
+    pairs = zip(slopes, policy.parameters(), strict=True)
+    return torch.cat([(torch.zeros_like(p) if slope is None else slope).flatten() for slope, p in pairs])
 
 
 def objective_gradient(

@@ -36,25 +36,27 @@ class WordTask:
         ref_logp_N: log-probabilities of the answers under the reference, in nats.
         gold_N: the true reward; a difference of 1 means that the better answer is preferred with odds of e.
         proxy_N: the reward model's, in the same unit; its mean over the reference's answers is gold's.
+        spec: which answers there are.
     """
 
     ref_logp_N: Float[Tensor, "N"]
     gold_N: Float[Tensor, "N"]
     proxy_N: Float[Tensor, "N"]
+    spec: EnumerableSpec = SPEC
 
     def reference(self) -> TablePolicy:
         """The reference as a policy to train."""
-        return SPEC.from_log_probs(self.ref_logp_N)
+        return self.spec.from_log_probs(self.ref_logp_N)
 
 
-def draw_task(seed: int) -> WordTask:
+def draw_task(seed: int, spec: EnumerableSpec = SPEC) -> WordTask:
     """A task of random habits of the reference, random likes of the person, and random comparisons."""
     generator = torch.Generator().manual_seed(seed)
-    count_NV = F.one_hot(SPEC.tokens_NT(), SPEC.vocab_size).sum(dim=1).double()
-    liking_V = torch.linspace(-LIKED, LIKED, SPEC.vocab_size, dtype=torch.float64)
-    liking_V = liking_V[torch.randperm(SPEC.vocab_size, generator=generator)]
+    count_NV = F.one_hot(spec.tokens_NT(), spec.vocab_size).sum(dim=1).double()
+    liking_V = torch.linspace(-LIKED, LIKED, spec.vocab_size, dtype=torch.float64)
+    liking_V = liking_V[torch.randperm(spec.vocab_size, generator=generator)]
     gold_N = count_NV @ liking_V - ANNOYANCE * (count_NV * (count_NV - 1) / 2).sum(dim=1)
-    reference = random_reference(generator)
+    reference = random_reference(generator, spec)
     ref_logp_N = reference.log_probs_N().detach()
     first_M, second_M = reference.sample(COMPARISONS, generator), reference.sample(COMPARISONS, generator)
     uniform_M = torch.rand(COMPARISONS, generator=generator, dtype=torch.float64)
@@ -62,12 +64,12 @@ def draw_task(seed: int) -> WordTask:
     difference_MV = (count_NV[first_M] - count_NV[second_M]) * torch.where(first_wins_M, 1.0, -1.0)[:, None]
     proxy_N = count_NV @ fit_bradley_terry(difference_MV)
     proxy_N = proxy_N + expectation(ref_logp_N, gold_N - proxy_N)
-    return WordTask(ref_logp_N, gold_N, proxy_N)
+    return WordTask(ref_logp_N, gold_N, proxy_N, spec)
 
 
-def random_reference(generator: torch.Generator) -> TablePolicy:
+def random_reference(generator: torch.Generator, spec: EnumerableSpec) -> TablePolicy:
     """A policy with random habits after every beginning that seldom uses a word again."""
-    policy, size = SPEC.build(), SPEC.vocab_size
+    policy, size = spec.build(), spec.vocab_size
     used_CV = torch.zeros(1, size, dtype=torch.float64)
     with torch.no_grad():
         for logits_CV in policy.logits:

@@ -11,6 +11,7 @@ from typing import Any
 
 SYMMETRY_SEED = 6
 """A start from which the net of 1986 finds the symmetry; many others do not."""
+WORD_TASK_SEED = 1
 LETTERS = 40_000
 """Of the text that the generator imitates."""
 LENET_FILE = Path(__file__).with_name("lenet.json")
@@ -129,6 +130,17 @@ def head_by_steps() -> dict[str, Any]:
     return {"tokens": tensors["tokens"]} | first | rest
 
 
+def every_answer() -> dict[str, Any]:
+    """All 64 answers of three words from four: their texts, probabilities in the reference, and both rewards."""
+    from underhood.align.enumerable import EnumerableSpec
+    from underhood.path.lib.word_task import WORDS, draw_task
+
+    task = draw_task(WORD_TASK_SEED, EnumerableSpec(vocab_size=4, length=3))
+    texts = [" ".join(WORDS[token] for token in answer) for answer in task.spec.tokens_NT().tolist()]
+    numbers = {"ref": task.ref_logp_N.exp(), "gold": task.gold_N, "proxy": task.proxy_N}
+    return {"answers": texts} | {name: [round(x, 9) for x in values_N.tolist()] for name, values_N in numbers.items()}
+
+
 DATA: dict[str, Callable[[], Any]] = {
     "symmetry": symmetry_start,
     "moons": moons_demo,
@@ -143,6 +155,7 @@ DATA: dict[str, Callable[[], Any]] = {
     "heads": head_weights,
     "mask": head_scores,
     "illustrated": head_by_steps,
+    "enumerable": every_answer,
 }
 """Makers of the data that some scripts need, by script."""
 
