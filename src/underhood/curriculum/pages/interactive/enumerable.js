@@ -99,7 +99,7 @@ interactive((kit, data) => {
     const width = bars.clear();
     const room = width / order.length;
     const top = Math.max(...probs, ...ref);
-    bars.add("text", { x: 2, y: 12 }, `all ${answers.length} answers by fitted reward: reference (line), ${shown.value}`);
+    bars.add("text", { x: 2, y: 12 }, `all ${answers.length} answers, by fitted reward (lines: the reference)`);
     const hue = [6, 1, 0][SHOWN.indexOf(shown.value)];
     order.forEach((at, rank) => {
       const tall = (130 * probs[at]) / top;
