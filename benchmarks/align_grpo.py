@@ -71,6 +71,14 @@ def main() -> None:
     print_json("align-grpo", result, shape="quick" if options.quick else "full", **facts)
 
 
+def grpo_step(rounds: int, threads: int, quick: bool) -> dict[str, Any]:
+    """`compare_grpo` of a step of the usual size, for `bench_align`."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    words = [f"--rounds={rounds}", f"--threads={threads}", *(["--quick"] if quick else [])]
+    return compare_grpo(parser.parse_args(words))
+
+
 def compare_grpo(options: argparse.Namespace) -> dict[str, Any]:
     """Runs both sides in turns and prints a table; the ratio is of the medians over all timed steps."""
     if options.quick:

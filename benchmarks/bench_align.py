@@ -4,7 +4,7 @@ Both sides open the same folder of random weights and train in fp32 on the same 
 dropout, with the reference's log-probabilities worked out beforehand. trl has its best setting for a CPU
 (``bf16=False, gradient_checkpointing=False, use_cpu=True, precompute_ref_log_probs=True``). Each run is a process of
 its own (so its peak memory is its own), and the sides take turns. The losses of all steps must agree, and the gradients
-with and without shared prompts.
+with and without shared prompts. Afterwards a step of GRPO is measured beside trl's (see `align_grpo`).
 
     python benchmarks/bench_align.py [--rounds 3] [--steps 6] [--family gpt2] [--quick]
 """
@@ -32,6 +32,7 @@ from align_dpo_sides import (
     train_ours,
     train_peer,
 )
+from align_grpo import grpo_step
 from harness import machine, print_json
 
 CASES = {"128:128": 1.3, "192:64": 1.7, "1:255": 0.98}
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--family", choices=("llama", "gpt2"), default="llama")
     parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="PROMPT:ANSWER")
+    parser.add_argument("--grpo", action=argparse.BooleanOptionalAction, default=True, help="a step of GRPO as well")
     parser.add_argument("--quick", action="store_true", help="a small model, one round: does it run at all")
     for name in ("prompt", "answer"):
         parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
@@ -81,6 +83,8 @@ def main() -> None:
             f"{case:<16}{row[OURS]['s_per_step']:>12.3f}{row[PEER]['s_per_step']:>9.3f}{row['speed_ratio']:>15.2f}"
             f"{'–' if goal is None else goal:>6}{row[OURS]['peak_mb']:>10,.0f}{row[PEER]['peak_mb']:>9,.0f}"
         )
+    if options.grpo:
+        results["grpo"] = grpo_step(options.rounds, options.threads, options.quick)
     facts = {name: getattr(options, name) for name in ("family", "pairs", "steps", "rounds", "threads", "quick")}
     print_json("align_dpo", results, **machine("torch", "transformers", "trl"), **facts, limits=CASES)
 
