@@ -134,7 +134,7 @@ def test_reward_scores_do_not_depend_on_the_company_and_keep_the_order():
     scorer = reward_model(torch.float64)
     texts = [text for ranking in rankings(4, answers=3) for text in ranking.texts]
     together = scorer.scores(texts, batch_size=5)
-    alone = torch.tensor([float(scorer.scores([text])) for text in texts])
+    alone = torch.cat([scorer.scores([text]) for text in texts])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -147,6 +147,17 @@ def test_reward_head_starts_as_published():
     assert float(weights.var() * 65) == pytest.approx(1, abs=5 * math.sqrt(2 / len(weights)))
     assert float(RewardSpec().build(decoder).head.bias.detach()) == 0
     assert float(RewardSpec(head_std=0.0).build(decoder).head.weight.detach().abs().max()) == 0
+
+
+def test_reward_scores_are_not_rounded_under_autocast():
+    """bf16 has 8 bits: the hidden state is rounded, but not the score, which differs from its bf16 neighbour."""
+    scorer, texts = reward_model(), [text for ranking in rankings(8) for text in ranking.texts]
+    exact_N = scorer.scores(texts)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed_N = scorer.scores(texts)
+    assert mixed_N.dtype == torch.float32
+    assert float((mixed_N - mixed_N.bfloat16().float()).abs().max()) > 0
+    torch.testing.assert_close(mixed_N, exact_N, rtol=0.1, atol=0.1)
 
 
 def test_reward_normalisation_has_mean_zero_on_references_and_travels_with_the_weights():

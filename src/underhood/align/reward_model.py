@@ -35,7 +35,9 @@ class RewardSpec:
 
 
 class RewardHead(nn.Linear):
-    """The scalar head: hidden states (…, D) to scores (…, 1), less the offset.
+    """The scalar head: hidden states (…, D) to scores (…, 1), less the offset; in its weights' precision always.
+
+    Under autocast too: rounded to bf16, the scores of two good answers are often the same number.
 
     Attributes:
         offset: mean score of the reference answers, a buffer that is saved with the weights; 0 before `normalize`.
@@ -49,7 +51,8 @@ class RewardHead(nn.Linear):
         self.register_buffer("offset", torch.zeros(1))
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) - self.offset.to(input.dtype)
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype)) - self.offset
 
 
 class RewardModel(nn.Module):
@@ -74,9 +77,9 @@ class RewardModel(nn.Module):
         """
         hidden_BTD = self.model.hidden_states(tokens, positions=positions)
         if positions is None:
-            return self.head(hidden_BTD[:, -1])[:, 0].float()
+            return self.head(hidden_BTD[:, -1])[:, 0]
         last_B = positions.argmax(dim=1)
-        return self.head(hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B])[:, 0].float()
+        return self.head(hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B])[:, 0]
 
     @torch.no_grad()
     def scores(self, texts: Sequence[Sequence[int]], *, batch_size: int = 32) -> Float[Tensor, "N"]:
@@ -84,7 +87,7 @@ class RewardModel(nn.Module):
         training, device = self.training, self.head.weight.device
         self.eval()
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        result_N = torch.empty(len(texts))
+        result_N = torch.empty(len(texts), dtype=self.head.weight.dtype)
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]
             rows = padded_rows([texts[number] for number in numbers]).to(device)
