@@ -2,7 +2,7 @@
 
 Every method samples answers from the policy and differentiates some loss of them. Its average over all samples is a sum
 over all answers, each weighted by its probability, without gradient through that weight: a sampler has none either.
-The sums call the losses of `align.ppo`, `align.grpo` and `align.kl` themselves, so the code that trains is the code under test.
+The sums call the losses of `align.ppo`, `align.grpo` and `align.kl`, so the code that trains is the code under test.
 """
 
 from __future__ import annotations
