@@ -2,8 +2,8 @@
 
 The task is small enough to be exact (`align.enumerable`) and it has what makes rewards go wrong. The person likes some
 words and dislikes others, and is annoyed by repetition. The reward model is fitted to comparisons of answers that the
-reference writes, in which words seldom repeat, and it only counts words. It predicts those comparisons well; what it
-thinks of an answer such as "great great great great great" nobody has ever checked.
+reference writes, in which words seldom repeat, and it only counts words. It predicts those comparisons well.
+Nobody has ever checked its opinion of an answer such as "great great great great great".
 """
 
 from __future__ import annotations
