@@ -27,7 +27,7 @@ def run(trial: Trial) -> None:
     for seed in trial.each_seed():
         draw = torch.Generator().manual_seed(seed)
         topic_N, worse_NL, better_NL = judged_pairs(PAIRS, draw)
-        steps = trial.by_scale(smoke=250, report=1200)
+        steps = trial.by_scale(smoke=500, report=1200)
         swap_N1 = torch.rand(PAIRS, 1, generator=draw) < 0.5
         random = [torch.where(swap_N1, *pair) for pair in ((better_NL, worse_NL), (worse_NL, better_NL))]
         judged = random if trial.ablated("order") else [worse_NL, better_NL]
@@ -35,7 +35,7 @@ def run(trial: Trial) -> None:
         topics_M = torch.randint(TOPICS, (ASKED,), generator=draw)
         good, bad = (gold(asked(model, [topics_M, word], draw), topics_M) for word in (GOOD, BAD))
         trial.measure("steers", good - bad)
-        if trial.is_ablation:
+        if not trial.wants("over_sft"):
             continue
         data = float((gold(worse_NL, topic_N) + gold(better_NL, topic_N)) / 2)
         tuned = train(torch.cat([topic_N[:, None], torch.full((PAIRS, 1), GOOD), better_NL], dim=1), steps, seed)
@@ -50,8 +50,7 @@ def run(trial: Trial) -> None:
         for _ in range(3):
             answer_ML = asked(model, [topics_M, BAD, answer_ML, GOOD], draw)
             rounds.append(gold(answer_ML, topics_M))
-        if trial.wants("chain"):
-            trial.measure("chain", rounds[1] - rounds[0])
+        trial.measure("chain", rounds[1] - rounds[0])
         table.append([data, bad, good, best_only, *rounds[1:]])
         better = expected_better()
         agrees = abs(gold(better_NL, topic_N) - better) < 0.02

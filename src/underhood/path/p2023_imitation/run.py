@@ -151,7 +151,7 @@ def show(trial: Trial, curve_SPK: Tensor) -> None:
     steps = tuple(float(EVERY * number) for number in range(curve_SPK.shape[1]))
     names = ("form, subjects not in the data", "right, subjects in the data", "right, subjects not in the data")
     trial.plot(
-        title="Form is learned first, and facts only where the data hold them",
+        title="Form reaches every answer, facts only those that the data hold",
         x="steps of imitation",
         y="share of answers",
         series=[Series(name, steps, tuple(curve_SPK.mean(0)[:, k].tolist())) for k, name in enumerate(names)],
