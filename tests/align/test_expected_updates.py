@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from underhood.align.expected_updates import (
     relative_difference,
     state_values_NT,
 )
-from underhood.align.grpo import GRPOSpec
+from underhood.align.grpo import GRPOSpec, advantages_of
 from underhood.align.kl import Estimator
 from underhood.align.ppo import PPOSpec
 
@@ -210,7 +211,7 @@ def right_N() -> Tensor:
 def grpo_gradient(policy: TablePolicy, right_N: Tensor, spec: GRPOSpec, group: int = 8) -> Tensor:
     mask_NT, _ = answers_with_an_end()
     p = float((policy.log_probs_N().exp() * right_N).sum().detach())
-    expected_S = expected_advantages([0.0, 1.0], [1 - p, p], group, spec.advantages)
+    expected_S = expected_advantages([0.0, 1.0], [1 - p, p], group, partial(advantages_of, spec=spec))
     return expected_grpo_gradient(policy, expected_S[right_N.long()], mask_NT, spec)
 
 
@@ -249,7 +250,7 @@ def test_standard_deviation_weighs_prompts_that_are_nearly_solved_or_hopeless_mo
     factors, fair_factors = [], []
     for p in (0.02, 0.1, 0.5, 0.9, 0.98):
         for each, into in ((spec, factors), (fair, fair_factors)):
-            wrong, right = expected_advantages([0.0, 1.0], [1 - p, p], 8, each.advantages).tolist()
+            wrong, right = expected_advantages([0.0, 1.0], [1 - p, p], 8, partial(advantages_of, spec=each)).tolist()
             # E[A ∇log π] = A(1) ∇p + A(0) ∇(1 − p)
             into.append(right - wrong)
     assert fair_factors == pytest.approx([1.0] * 5)
@@ -260,4 +261,4 @@ def test_standard_deviation_weighs_prompts_that_are_nearly_solved_or_hopeless_mo
 
 
 def test_group_of_equal_rewards_teaches_nothing():
-    assert expected_advantages([1.0], [1.0], 8, GRPOSpec().advantages).tolist() == [0.0]
+    assert expected_advantages([1.0], [1.0], 8, partial(advantages_of, spec=GRPOSpec())).tolist() == [0.0]

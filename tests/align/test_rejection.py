@@ -1,4 +1,4 @@
-"""Best-of-n against enumeration: its answers, and its KL from the model."""
+"""Best-of-n against enumeration, and what it costs in KL."""
 
 from __future__ import annotations
 

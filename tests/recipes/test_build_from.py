@@ -20,6 +20,7 @@ from underhood.align.adapter import load_adapter, names_of
 from underhood.cli.main import main
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.runlog import RunLog, read_events
+from underhood.data.grounded import has_passage
 from underhood.data.instruct import Example
 from underhood.infer.load import load
 from underhood.infer.tokenizer_files import load_tokenizer_files
@@ -29,7 +30,7 @@ from underhood.recipes.export.export import export
 from underhood.recipes.run import Run
 from underhood.recipes.training_data import TEXT, UNFINISHED, read_stage_data, render_examples
 from underhood.recipes.tuned_run import copy_tokenizer_files
-from underhood.recipes.tuning_data import PASSAGE, SHARES, in_proportion
+from underhood.recipes.tuning_data import SHARES, in_proportion
 from underhood.retrieve.retriever import open_retriever
 from underhood.retrieve.template import TUNED
 from underhood.text.chat import CHATML
@@ -260,7 +261,7 @@ def test_what_is_rehearsed_is_the_model_s_own_answer_and_its_missing_end_is_not_
     talks = [each for each in read_stage_data(run / "data").examples if each.kind in ("talk", UNFINISHED)]
     assert talks
     end = template.stop_ids(opened.tokenizer)[0]
-    for talk in [talk for talk in talks if PASSAGE not in talk.question][:5]:
+    for talk in [talk for talk in talks if not has_passage(talk)][:5]:
         answer = published.chat(talk.question, max_tokens=6, temperature=0.0)
         assert answer.strip() == talk.answer
         [rendered] = render_examples(opened.tokenizer, [talk], template)

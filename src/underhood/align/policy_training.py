@@ -60,6 +60,7 @@ class RolloutSpec:
 
     Attributes:
         steps: rollouts in all.
+        seconds: ends after the step in which they are over, if the steps were not; None for no limit.
         prompts: prompts per rollout.
         answers: answers per prompt.
         max_new_tokens: the longest answer, in tokens.
@@ -74,6 +75,7 @@ class RolloutSpec:
     """
 
     steps: int
+    seconds: float | None = None
     prompts: int = 8
     answers: int = 8
     max_new_tokens: int = 64
@@ -173,7 +175,8 @@ class PolicyTrainer:
         warnings = RolloutWarnings(self.log, stage, spec.max_new_tokens)
         started, bad_steps = time.perf_counter(), 0
         with stop_requested() as stop:
-            while now.step < spec.steps:
+            finished = now.step >= spec.steps or now.seconds >= (spec.seconds or math.inf)
+            while not finished:
                 step = now.step
                 prompts, experience, answers = self.roll_out(step)
                 stats = rollout_stats(experience) | self.method.prepare(experience)
@@ -195,27 +198,28 @@ class PolicyTrainer:
                 elapsed = time.perf_counter() - started
                 now.step, now.tokens = step + 1, now.tokens + int(experience.mask_NT.sum())
                 now.seconds = seconds_before + elapsed
+                expected = self._expected_steps(now)
                 self.log.event(
                     stage,
                     "step",
                     step=now.step,
-                    steps=spec.steps,
+                    steps=expected,
                     **losses,
                     smoothed=now.smoothed,
                     **stats,
                     lr_factor=factor,
                     tokens=now.tokens,
                     tokens_per_second=(now.tokens - tokens_before) / max(elapsed, 1e-9),
-                    seconds_left=elapsed / (now.step - first) * (spec.steps - now.step),
+                    seconds_left=elapsed / (now.step - first) * (expected - now.step),
                     targets=experience.tokens,
                     epoch=self.order.epoch_of(now.step),
                 )
-                self._log_sample(now.step, prompts, answers, experience)
+                self._log_sample(now.step, now.step / expected, prompts, answers, experience)
                 if self.on_step is not None:
                     self.on_step(now.step)
-                finished = now.step >= spec.steps
+                finished = now.step >= spec.steps or now.seconds >= (spec.seconds or math.inf)
                 if finished or stop.is_set() or (spec.save_every and now.step % spec.save_every == 0):
-                    self._save(optimizer, now)
+                    self._save(optimizer, now, now.step if finished else spec.steps)
                 if stop.is_set() and not finished:
                     raise Interrupted(stage, now.step)
         warnings.summary(now.step - first)
@@ -358,13 +362,18 @@ class PolicyTrainer:
         blocks = sequences * (-(-longest // plain.block) + 1)
         return replace(plain, cache_bytes=blocks * block_bytes(model, plain))  # type: ignore[arg-type]
 
+    def _expected_steps(self, now: TrainingState) -> int:
+        """Steps in all: those of the spec, or as many as its seconds have room for at the speed so far."""
+        if self.spec.seconds is None or now.seconds <= 0:
+            return self.spec.steps
+        return max(now.step, min(self.spec.steps, math.ceil(now.step * self.spec.seconds / now.seconds)))
+
     def _log_sample(
-        self, step: int, prompts: list[PolicyPrompt], answers: list[SampledAnswer], experience: Experience
+        self, step: int, share: float, prompts: list[PolicyPrompt], answers: list[SampledAnswer], experience: Experience
     ) -> None:
         """One answer of the step, another prompt's each time."""
         row = (step % len(prompts)) * self.spec.answers
         text, reward = answers[row].answer[:SAMPLE_CHARACTERS], float(experience.rewards_N[row])
-        share = step / self.spec.steps
         prompt = prompts[row // self.spec.answers].text[:SAMPLE_CHARACTERS]
         self.log.event(self.stage, "sample", step=step, share=share, prompt=prompt, text=text, reward=reward)
 
@@ -377,9 +386,9 @@ class PolicyTrainer:
             self.log.event(self.stage, "note", text=f"resumed at step {now.step}")
         return now
 
-    def _save(self, optimizer: Optimizer, now: TrainingState) -> None:
+    def _save(self, optimizer: Optimizer, now: TrainingState, steps: int) -> None:
         if self.checkpoints is None:
             return
-        facts = self.state | {"stage": self.stage, "steps": self.spec.steps, "method": self.method.state()}
+        facts = self.state | {"stage": self.stage, "steps": steps, "method": self.method.state()}
         path = save_training_state(self.policy, optimizer, self.checkpoints, now, facts, self.spec)
         self.log.event(self.stage, "save", step=now.step, path=path.name)

@@ -31,8 +31,6 @@ VERBS: dict[str, dict[str, str]] = {
         "finetune": "Fine-tunes any model on a file of conversations.",
         "distill": "Teaches a model from another one's probabilities or answers.",
         "best-of": "Samples answers and keeps the best, to fine-tune on.",
-        "grpo": "Trains any model by GRPO on prompts and a reward.",
-        "ppo": "Trains any model by PPO on prompts and a reward.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
         "reward": "Trains a reward model on comparisons, and scores with it.",
         "translate": "Trains an encoder–decoder on pairs, and translates with it.",
@@ -82,10 +80,10 @@ def verbs() -> dict[str, dict[str, str]]:
     return groups
 
 
-WITH_DATA = {"dpo": "preferences"}
+WITH_DATA = {"dpo": "preferences", "grpo": "grpo", "ppo": "ppo"}
 """Stages that are also the training of a given model where ``--data`` is among the words, and the module of that."""
 
-TRAINING = {"build", "finetune", "reward", "grpo", "ppo", "distill", "classify", "translate", "reproduce"}
+TRAINING = {"build", "finetune", "reward", "distill", "classify", "translate", "reproduce"}
 """Verbs that train, beside the stages."""
 
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141

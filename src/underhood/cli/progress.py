@@ -104,6 +104,10 @@ def _left(took: float, share: float) -> str:
     return f"  {_clock(took / share * (1 - share))} left" if share > 0 else ""
 
 
+SHARE_BETWEEN_ANSWERS = 0.125
+"""Of the steps, between two sampled answers that are shown."""
+
+
 class StageProgress:
     """Shows the events of a run log as they come; use it as a context manager around the work.
 
@@ -131,6 +135,7 @@ class StageProgress:
         self._shown: dict[str, float] = {}
         self._held_out: dict[str, Mapping[str, Any]] = {}
         self._prompted: set[str] = set()
+        self._answer_shown: dict[str, float] = {}
         self._live = None if self.plain else Live(console=out, auto_refresh=False, transient=True)
 
     def __enter__(self) -> StageProgress:
@@ -164,6 +169,8 @@ class StageProgress:
             self._held_out[stage] = event
         elif kind == "eval":
             self._say(stage, measured(event))
+        elif kind == "sample" and "reward" in event:
+            self._scored_answer(stage, event)
         elif kind == "sample":
             self._sample(stage, event)
         elif kind == "best":
@@ -218,6 +225,21 @@ class StageProgress:
         for label, line in ((f"{event['share']:5.0%}", first), *(("", line) for line in more)):
             self.out.print(Text(f"{label:<{STAGE_WIDTH}}", style="dim") + Text(line), soft_wrap=True)
 
+    def _scored_answer(self, stage: str, event: Mapping[str, Any]) -> None:
+        """A prompt of reinforcement learning with a sampled answer and its reward; of many steps only a few."""
+        share = float(event["share"])
+        if share < self._answer_shown.get(stage, -1.0) + SHARE_BETWEEN_ANSWERS:
+            return
+        self._answer_shown[stage] = share
+        prompt = textwrap.shorten(" ".join(str(event["prompt"]).split()), self.out.width - STAGE_WIDTH - 14)
+        first, *more = sample_lines(event, self.out.width - STAGE_WIDTH)
+        for label, line in (
+            (f"{share:5.0%}", f"reward {event['reward']:.3g} · {prompt}"),
+            ("", first),
+            *(("", m) for m in more),
+        ):
+            self.out.print(Text(f"{label:<{STAGE_WIDTH}}", style="dim") + Text(line), soft_wrap=True)
+
     def _redraw(self) -> None:
         if self._live is not None:
             self._live.update(Text("\n").join(self._lines.values()), refresh=True)
@@ -243,7 +265,10 @@ def step_line(
     """
     parts: list[tuple[int, str]] = [(0, f"{event['step'] / max(event['steps'], 1):4.0%}")]  # (what goes first, text)
     name, unit, digits = ("loss", "nats/token", 3) if event.get("bits_per_byte") is None else _BITS
-    if event.get(name) is not None:
+    if event.get("reward") is not None:
+        kl = "" if event.get("kl") is None else f" · KL {event['kl']:.3f} nats"
+        parts.append((1, f"reward {event['reward']:.2f}{kl}"))
+    elif event.get(name) is not None:
         train = f"train {event[name]:.{digits}f}"
         other = None if held_out is None else held_out.get(name)
         parts.append((1, f"{train} {unit}" if other is None else f"{train} · held out {other:.{digits}f} {unit}"))

@@ -50,6 +50,15 @@ POINTING = 0.1
 """Share of the questions about a function that go on from the turn before."""
 
 
+FIRST_PASSAGE = "\n\n[1] "
+"""Between a question and its passage."""
+
+
+def has_passage(example: Example) -> bool:
+    """Whether a question comes with a passage."""
+    return FIRST_PASSAGE in example.question
+
+
 def with_passages(question: str, shown: Sequence[str]) -> str:
     """A user's message with numbered passages behind the question, or the note that nothing was found."""
     passages = "\n".join(f"[{number}] {text}" for number, text in enumerate(shown, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -21,6 +21,7 @@ from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
+from underhood.recipes.stage_requests import stage_request
 from underhood.recipes.stages.registry import all_stages
 from underhood.recipes.start_model import keep_start_model
 from underhood.recipes.training import optimizer_spec
@@ -31,7 +32,7 @@ from underhood.retrieve.retriever import Retriever, marker_tokens
 from underhood.retrieve.template import TAUGHT, TUNED
 from underhood.text.chat import CHATML, Template
 from underhood.train.hardware import Hardware, measure_hardware
-from underhood.train.plan import Plan, StageRequest, check_overrides, make_plan
+from underhood.train.plan import Plan, check_overrides, make_plan
 from underhood.train.text_amount import MOST_TOKENS, fitting_dropout, most_passes
 
 BASELINE_SECONDS_PER_BYTE = 3.5e-6
@@ -178,20 +179,15 @@ def plan_training(
     if spec.overrides.context_length is not None:  # chosen by the user, perhaps too short for conversations
         data = fitting_data(data, tokenizer, spec.overrides.context_length)
     requests = []
-    for stage in all_stages():
+    for stage in filter(spec.wants, all_stages()):
         size = stage.data_size(data, tokenizer)
         if size.tokens:
-            request = StageRequest(
-                stage=stage.name,
-                share=stage.share,
-                tokens=size.tokens,
-                row_tokens=size.row_tokens,
-                epochs=stage.epochs,
-                unique_tokens=documents.tokens if stage.starts_from is None else math.inf,
-                passes=most_passes(documents.bytes) if stage.starts_from is None else math.inf,
-                dropout=fitting_dropout(documents.bytes) if stage.starts_from is None else 0.0,
-                cost=stage.cost,
-                steps=spec.stage_settings(stage).steps,
+            first = stage.starts_from is None
+            request = replace(
+                stage_request(spec, stage, size),
+                unique_tokens=documents.tokens if first else math.inf,
+                passes=most_passes(documents.bytes) if first else math.inf,
+                dropout=fitting_dropout(documents.bytes) if first else 0.0,
             )
             requests.append(request)
     plan = make_plan(

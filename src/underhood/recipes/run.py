@@ -209,8 +209,8 @@ class Run:
         """Weights of a model at steps of its training, small and without optimiser (see `recipes.film`)."""
         return self.path / SNAPSHOTS / model
 
-    def adapter_training(self, model: str) -> Path:
-        """Checkpoints of the adapters that make a model, from which their training goes on."""
+    def training_folder(self, model: str) -> Path:
+        """Checkpoints of a training that leaves its model elsewhere, from which it goes on."""
         return self.path / "training" / model
 
     def finished(self, stage: Stage) -> bool:
@@ -229,7 +229,7 @@ class Run:
             (self.path / name).unlink(missing_ok=True)
         for model in reversed(models):
             shutil.rmtree(self.checkpoints(model), ignore_errors=True)
-            shutil.rmtree(self.adapter_training(model), ignore_errors=True)
+            shutil.rmtree(self.training_folder(model), ignore_errors=True)
             shutil.rmtree(self.snapshots(model), ignore_errors=True)
 
     # What is decided or found out once and needed by a resumed run: small JSON files in the folder.

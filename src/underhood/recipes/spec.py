@@ -25,6 +25,8 @@ class BuildSpec(PlanOverrides):
         tuning_lr: with --from, the learning rate; by the model's width if left out.
         text_field: the field or column that holds the text in JSON lines, CSV, TSV or Parquet; if left out, the usual
             names are tried (text, content, body, …).
+        align: how the fine-tuned model is aligned: dpo (preference pairs), grpo or ppo (its own answers, scored by the
+            text), or none.
         minutes: how long the whole job may take.
         seed: seed of everything that is random.
         held_out: share of the bytes that is never trained on.
@@ -49,6 +51,7 @@ class BuildSpec(PlanOverrides):
     lora_rank: int | None = None
     tuning_lr: float | None = None
     text_field: str | None = None
+    align: Literal["dpo", "grpo", "ppo", "none"] = "none"
     minutes: float = 5.0
     seed: int = 0
     held_out: float = 0.08
@@ -99,6 +102,10 @@ class BuildSpec(PlanOverrides):
     def stage_settings(self, stage: Stage) -> StageSettings:
         """The settings of one stage: its defaults, and what `stages` says otherwise."""
         return from_json(stage.settings, self.stages.get(stage.name, {}), where=f"stages.{stage.name}")
+
+    def wants(self, stage: Stage) -> bool:
+        """Whether a plan holds the stage: an optional one by `align` or by its steps."""
+        return not stage.optional or stage.name == self.align or self.stage_settings(stage).steps is not None
 
     @property
     def overrides(self) -> PlanOverrides:

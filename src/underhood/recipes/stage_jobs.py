@@ -20,7 +20,8 @@ from underhood.recipes.preparation import Clock, Prepared, prepare, run_retrieve
 from underhood.recipes.published_run import refuse_finetuned, refuse_published
 from underhood.recipes.run import Run, differences
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stage_models import fold_adapters, lora_of
+from underhood.recipes.stage_models import lora_of, write_trained_model
+from underhood.recipes.stage_requests import plan_added_stage
 from underhood.recipes.stages.registry import (
     Stage,
     StageInputs,
@@ -150,11 +151,16 @@ def run_stage(
                 expected="a model that learns by gradients",
                 fix="Make another run, with --architecture qwen3 or gated-conv",
             )
-        if run.spec.from_ is not None:
+        if stage.optional:
+            planned = plan_added_stage(run.spec, prepared.plan, stage, prepared.data, prepared.tokenizer)
+    if planned is None:
+        if run.spec.from_ is not None and not stage.optional:
             raise UserError(
                 f"{run.path} was begun without {stage.name}", fix=f"Build it with --{stage.name}-steps to have it"
             )
         raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
+    if prepared.plan.find(stage.name) is None:
+        prepared = replace(prepared, plan=replace(prepared.plan, stages=(*prepared.plan.stages, planned)))
     source = source_model(run.spec, prepared.plan, stage)
     if source not in (None, BEFORE) and start is None:
         before = stage_of_model(source)
@@ -253,13 +259,15 @@ def train_in_run(
         "retrieval": trained if stage.chats and prepared.data.grounded else None,
         "tokenizer": run.tokenizer_state,
     }
-    folder = run.checkpoints(stage.model) if lora is None else run.adapter_training(stage.model)
+    direct = lora is None and stage.train is None
+    folder = run.checkpoints(stage.model) if direct else run.training_folder(stage.model)
     made = {"checkpoints": folder, "state": state, "parallel": parallel, "lora": lora}
     sharded = parallel == "fsdp" and rank_and_size()[1] > 1  # one process alone can't ask its part of a model
-    film = None if sharded else _film(run, stage, inputs, prepared, state, lora is None)
+    film = None if sharded or stage.train is not None else _film(run, stage, inputs, prepared, state, lora is None)
     train_stage(stage, inputs, spec, prepared.hardware, log=run.log, film=film, **made)
-    if lora is not None:
-        on_first_rank(lambda: fold_adapters(run, stage, model, spec.from_ or ""))
+    if not direct:
+        base = None if lora is None else spec.from_
+        on_first_rank(lambda: write_trained_model(run, stage, model, base))
 
 
 def _film(run: Run, stage: Stage, inputs: StageInputs, prepared: Prepared, state: dict[str, Any], whole: bool) -> Film:

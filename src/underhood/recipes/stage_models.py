@@ -31,12 +31,17 @@ def lora_of(spec: BuildSpec, model: nn.Module) -> LoRASpec | None:
     return LoRASpec(rank=rank, alpha=2.0 * rank, targets=targets)
 
 
-def fold_adapters(run: Run, stage: Stage, model: BuiltModel, base: str) -> None:
-    """Writes the adapters for peft, and the stage's model with the adapters folded in as its checkpoint."""
-    path = newest(run.adapter_training(stage.model))
+def write_trained_model(run: Run, stage: Stage, model: BuiltModel, base: str | None) -> None:
+    """Writes a model whose training keeps checkpoints of its own (adapters, reinforcement learning) as the stage's.
+
+    Args:
+        base: the model that its adapters belong to: they are written for peft and folded in; None without adapters.
+    """
+    path = newest(run.training_folder(stage.model))
     assert path is not None
     saved = read_checkpoint(path)
-    save_adapter(model, run.path / "adapters" / stage.model, base=base, names=names_of(run.path))
-    fold(model)
-    state = {key: value for key, value in saved.state.items() if key != "totals"}
+    if base is not None:
+        save_adapter(model, run.path / "adapters" / stage.model, base=base, names=names_of(run.path))
+        fold(model)
+    state = {key: value for key, value in saved.state.items() if key not in ("totals", "method")}
     write_checkpoint(run.checkpoints(stage.model), saved.step, {"model": module_tensors(model)}, state, keep=1)

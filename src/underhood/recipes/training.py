@@ -22,7 +22,7 @@ from underhood.data.shards import TokenShards
 from underhood.nn.lora import LoRASpec
 from underhood.recipes.film import Film
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import Stage, StageInputs, get_stage
+from underhood.recipes.stages.registry import Stage, StageInputs, StageTraining, get_stage
 from underhood.train.distributed import DataParallel, on_first_rank, rank_and_size, shard_model
 from underhood.train.dropout import ResidualDropout
 from underhood.train.hardware import Hardware
@@ -39,6 +39,9 @@ HELD_OUT_COST = 0.008
 
 LEAST_HELD_OUT, MOST_HELD_OUT = 512, 32_768
 """Tokens of held-out data in one measurement."""
+
+TUNING_SHARE = 0.25
+"""Learning rate of reinforcement learning on a given model, as a share of fine-tuning's."""
 
 FEWEST_EVALUATIONS = 4
 """Measurements of a stage that reads so little that each of them is dear: a large model that is tuned for minutes."""
@@ -134,6 +137,9 @@ def train_stage(
         return _count(stage, inputs, model, log, checkpoints, state)
     if isinstance(model, PartlyCountedModel) and stage.starts_from is None:
         model.count_documents(_opened_documents(inputs.documents))
+    if stage.train is not None:
+        return _own_loop(stage, inputs, spec, log, checkpoints, state, lora)
+    assert stage.objective is not None
     objective = stage.objective(inputs)
     if isinstance(objective.batches, ChatBatches) and objective.batches.dropped:
         text = f"conversations left out, longer than {plan.context_length:,} tokens: {objective.batches.dropped:,}"
@@ -175,6 +181,33 @@ def train_stage(
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
     if result.stopped:
         raise Interrupted(stage.name, result.last_step)
+    return result
+
+
+def _own_loop(
+    stage: Stage,
+    inputs: StageInputs,
+    spec: BuildSpec,
+    log: RunLog,
+    checkpoints: Path,
+    state: Mapping[str, Any],
+    lora: LoRASpec | None,
+) -> FitResult:
+    """Trains by the loop that the stage brings."""
+    assert stage.train is not None
+    fresh = spec.lr * inputs.settings.lr_scale
+    training = StageTraining(
+        lr=fresh if spec.from_ is None else TUNING_SHARE * tuning_rate(inputs.model.spec.d_model, lora is not None),
+        seconds=None if inputs.plan.fixed else inputs.plan.seconds,
+        trained_only=lora is not None,
+        log=log,
+        checkpoints=checkpoints,
+        state=state,
+    )
+    log.event(stage.name, "start", steps=inputs.plan.steps, seconds_planned=inputs.plan.seconds)
+    result = stage.train(inputs, training)
+    # The loss of policy gradients is near zero by construction and says nothing.
+    log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=None)
     return result
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from underhood.data.documents import Corpus
 from underhood.data.general_chat import HELD_OUT_CHAT, REHEARSED
-from underhood.data.grounded import contrasted_examples, text_of
+from underhood.data.grounded import contrasted_examples, has_passage, text_of
 from underhood.data.instruct import NOT_THERE, Example, chance, conversation
 from underhood.data.pydocs import DocumentedFunction
 from underhood.infer.generate import generate
@@ -42,9 +42,6 @@ answered as those what a function does, so a few more about parameters keep the 
 SHORT_PASSAGE, SHORT_NAME = 100, 24
 """Characters of the passages that pairs are made of, and of the names in them, which each question, passage and answer
 repeats: shorter ones teach the same in less time."""
-
-PASSAGE = "\n\n[1] "
-"""Between a question and its passage."""
 
 REHEARSED_PER_MINUTE = 14
 """General prompts for each minute of a build. The model has to answer each before training, and reads about so many."""
@@ -98,7 +95,7 @@ def tuning_data(
     short = [each for each in functions if len(text_of(each)) <= SHORT_PASSAGE and len(each.name) <= SHORT_NAME]
     contrasted = contrasted_examples(short, seed=seed)
     groups["contrasted"] = [*zip(contrasted[::2], contrasted[1::2], strict=True)]
-    passages = [example.question.partition("\n\n")[2] for example in data.examples if PASSAGE in example.question]
+    passages = [example.question.partition("\n\n")[2] for example in data.examples if has_passage(example)]
     groups[TEXT] = [(Example(conversation("", text), TEXT, ""),) for text in text_windows(train, seed)]
     groups["talk"] = [(talk,) for talk in [*rehearsed, *_beside_passages(rehearsed, passages, seed)]]
     count = max(64, round(EXAMPLES_PER_MINUTE * minutes))
@@ -182,4 +179,4 @@ def _from_passages(example: Example, *, refuses: bool) -> bool:
     """
     if example.answer != NOT_THERE and example.kind == "unanswered":
         return True
-    return PASSAGE in example.question and (refuses or example.answer != NOT_THERE)
+    return has_passage(example) and (refuses or example.answer != NOT_THERE)

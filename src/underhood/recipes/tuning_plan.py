@@ -18,7 +18,8 @@ from underhood.models.base import BuiltModel, parameter_count
 from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_models import lora_of
-from underhood.recipes.stages.registry import Stage, all_stages, get_stage
+from underhood.recipes.stage_requests import stage_request
+from underhood.recipes.stages.registry import DataSize, Stage, all_stages, get_stage
 from underhood.recipes.training_data import StageData, chosen, render_examples, render_pairs
 from underhood.text.chat import Template
 from underhood.train.hardware import Hardware
@@ -81,43 +82,29 @@ def plan_tuning(
 
 
 def tuning_requests(spec: BuildSpec, data: StageData, tokenizer: Tokenizer, template: Template) -> list[StageRequest]:
-    """What the stages ask for: fine-tuning, and others only where they are asked for.
-
-    Preference training is left out by default: each of its steps reads four times as much as one of fine-tuning, and
-    what a short one moves, how readily the model refuses, the proportions of the fine-tuning data have set already.
-    """
+    """What the stages ask for: fine-tuning, and others only where they are wanted."""
     requests = []
-    for stage in all_stages():
+    for stage in filter(spec.wants, all_stages()):
         steps = spec.stage_settings(stage).steps
-        asked_for = spec.continue_pretraining if stage.initialize is not None else stage.name == "sft" or steps
-        if not asked_for:
+        tunes = stage.name == "sft" or stage.optional or steps
+        if not (tunes if stage.initialize is None else spec.continue_pretraining):
             continue
-        tokens, row_tokens = _size(stage, data, tokenizer, template)
-        if tokens:
-            request = StageRequest(
-                stage=stage.name,
-                share=stage.share,
-                tokens=tokens,
-                row_tokens=row_tokens,
-                epochs=stage.epochs,
-                cost=stage.cost,
-                steps=steps,
-            )
-            requests.append(request)
+        size = _size(stage, data, tokenizer, template)
+        if size.tokens:
+            requests.append(stage_request(spec, stage, size))
     return requests
 
 
-def _size(stage: Stage, data: StageData, tokenizer: Tokenizer, template: Template) -> tuple[float, int | None]:
+def _size(stage: Stage, data: StageData, tokenizer: Tokenizer, template: Template) -> DataSize:
     """About how many tokens there are for a stage, and those of a row if each example has a row of its own."""
     if stage.name == "sft":
         sample = render_examples(tokenizer, chosen(data.examples, SAMPLED, 0), template)
-        return len(data.examples) * sum(len(each.ids) for each in sample) / max(1, len(sample)), None
+        return DataSize(tokens=len(data.examples) * sum(len(each.ids) for each in sample) / max(1, len(sample)))
     if stage.takes_feedback:
         sample = render_pairs(tokenizer, chosen(data.pairs, SAMPLED, 0), context_length=1 << 20, template=template)
         average = sum(len(ids) for pair in sample for ids, _ in pair) // max(1, len(sample))
-        return len(data.pairs) * average, average
-    size = stage.data_size(data, tokenizer)
-    return size.tokens, size.row_tokens
+        return DataSize(tokens=len(data.pairs) * average, row_tokens=average)
+    return stage.data_size(data, tokenizer)
 
 
 def tuning_speed(spec: BuildSpec, model: BuiltModel, rows: int, context: int, device: Device) -> float:

@@ -118,9 +118,9 @@ def pipeline(
 
 
 def _drawn(run: RecordedRun) -> list[str]:
-    """The stages in the picture: all, but of a run that starts from a model only those that its plan holds."""
+    """The stages in the picture: of those that train, the ones that the run's plan holds, where it has one."""
     planned = (run.summary.get("plan") or {}).get("stages")
-    if not run.config.get("from_") or not planned:
+    if not planned:
         return [*drawn_stages()]
     return [name for name in drawn_stages() if name in planned or name not in trained_stages()]
 

@@ -119,6 +119,7 @@ STAGE = Stage(
     cost=4 / 3,  # the frozen reference reads each pair once more, forwards only: a third of a training step
     warmup=0.1,
     decay=0.9,
+    optional=True,
     takes_feedback=True,
     improves=("preference accuracy",),
     curves=("preference_accuracy", "reward_margin"),  # the loss falls whenever the margin grows, in plainer units

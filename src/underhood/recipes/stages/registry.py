@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from underhood.core.errors import UserError, nearest
@@ -19,12 +20,13 @@ from underhood.core.errors import UserError, nearest
 if TYPE_CHECKING:
     from underhood.core.device import Device
     from underhood.core.protocols import ModelSpec, Tokenizer
+    from underhood.core.runlog import RunLog
     from underhood.data.shards import TokenShards
     from underhood.models.base import BuiltModel
     from underhood.recipes.training_data import StageData
     from underhood.text.chat import Template
     from underhood.train.held_out import HeldOut
-    from underhood.train.loop import Objective
+    from underhood.train.loop import FitResult, Objective
     from underhood.train.plan import StagePlan
 
 CIRCLE = "M6 .75a5.25 5.25 0 1 0 0 10.5a5.25 5.25 0 1 0 0-10.5Z"
@@ -74,6 +76,26 @@ class StageInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageTraining:
+    """What a stage with a loop of its own gets beside its inputs.
+
+    Attributes:
+        lr: learning rate.
+        seconds: how long it may take; None for a fixed number of steps.
+        trained_only: only what learns is kept in checkpoints (adapters).
+        checkpoints: their folder; an interrupted training goes on from the newest.
+        state: facts for every checkpoint.
+    """
+
+    lr: float
+    seconds: float | None
+    trained_only: bool
+    log: RunLog
+    checkpoints: Path
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSize:
     """How much data a stage has.
 
@@ -112,6 +134,8 @@ class Stage:
         takes_feedback: whether people's opinions on answers can be mixed into its data.
         improves: the measurements that it must improve.
         curves: what the report draws of its log; first_curves: how many of them the page shows at once.
+        optional: whether a plan holds it only where it is wanted: by ``--align NAME`` or by its steps.
+        train: trains by a loop of its own, in place of an objective (see `recipes.policy_stage`).
         keep_best: whether its model is to have the weights with the lowest held-out loss.
         log_scale: whether its curves fall by so much that they are drawn on a logarithmic scale.
         settings: the class of its settings.
@@ -135,7 +159,7 @@ class Stage:
     colour: tuple[str, str]
     terminal_colour: str
     share: float
-    objective: Callable[[StageInputs], Objective]
+    objective: Callable[[StageInputs], Objective] | None
     data_size: Callable[[StageData, Tokenizer], DataSize]
     settings: type[StageSettings] = StageSettings
     initialize: Callable[[ModelSpec, Any, int], BuiltModel] | None = None
@@ -151,6 +175,8 @@ class Stage:
     improves: tuple[str, ...] = ()
     curves: tuple[str, ...] = ("loss",)
     first_curves: int = 2
+    optional: bool = False
+    train: Callable[[StageInputs, StageTraining], FitResult] | None = None
     keep_best: bool = False
     log_scale: bool = False
 
