@@ -264,7 +264,7 @@ def _right(option: Option) -> str:
 
 
 def _many_choices(option: Option) -> bool:
-    """Whether the choices are too many to stand beside the option's name."""
+    """Whether the choices are too many to be shown beside the option's name."""
     return len(option.metavar) > 50
 
 

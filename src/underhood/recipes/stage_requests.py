@@ -1,4 +1,4 @@
-"""What the stages of a run ask of its plan."""
+"""Requests of the stages of a run to its plan."""
 
 from __future__ import annotations
 
