@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from underhood.core.protocols import ModelSpec
+from underhood.core.protocols import ModelSpec, Tokenizer
 from underhood.core.runlog import RunLog
 from underhood.data.batch import Batch
 from underhood.models.copying import begin_copying
-from underhood.text.bpe import BytePairTokenizer
 from underhood.train.loop import FitSpec, fit
 from underhood.train.loss import next_token_loss_sum
 from underhood.train.optim import MuonAdamWSpec, OptimizerSpec
@@ -21,7 +20,7 @@ QUICK = MuonAdamWSpec(matrix_lr=0.02, lr=0.04)
 
 def train_small(
     texts: Sequence[str],
-    tokenizer: BytePairTokenizer,
+    tokenizer: Tokenizer,
     spec: ModelSpec,
     *,
     steps: int,

@@ -1,0 +1,232 @@
+"""The models of the review world, stage by stage: base, supervised, preferences of a noisy judge, reward model."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from underhood.align.pairs import Marked
+from underhood.align.rankings import RankedAnswers, RankingBatches
+from underhood.align.reward_model import RewardLoss, RewardModel, RewardSpec
+from underhood.align.sft import SFTLoss
+from underhood.core.runlog import RunLog
+from underhood.data.batch import IGNORE, Batch
+from underhood.infer.generate import generate
+from underhood.infer.sample import SamplingSpec
+from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
+from underhood.path.lib.review_world import (
+    ANSWER_TOKENS_MAX,
+    ASPECTS,
+    TOKENIZER,
+    demonstrations,
+    gold_reward,
+    prompt_text,
+    web_text,
+)
+from underhood.train.loop import FitSpec, fit
+from underhood.train.optim import AdamWSpec, MuonAdamWSpec, OptimizerSpec
+from underhood.train.small_lm import train_small
+
+CONTEXT = 64
+AGREEMENT = 0.73
+"""How often a label of the noisy judge agrees with the gold reward's order."""
+
+THINGS = tuple(ASPECTS)
+PROMPTS = {thing: (TOKENIZER.end, *TOKENIZER.encode(prompt_text(thing))) for thing in THINGS}
+PROMPT_TOKENS = len(PROMPTS[THINGS[0]])
+"""All prompts are equally long."""
+
+Tell = Callable[[float], object]
+
+
+@dataclass(frozen=True)
+class Review:
+    """A sampled answer to "how is the THING?".
+
+    Attributes:
+        ids: the answer's tokens, the end among them if it ended.
+        gold: its gold reward.
+    """
+
+    thing: str
+    ids: tuple[int, ...]
+    finished: bool
+    gold: float
+
+    @property
+    def text(self) -> str:
+        return TOKENIZER.decode(self.ids[:-1] if self.finished else self.ids).strip()
+
+    @property
+    def whole(self) -> list[int]:
+        """Prompt and answer."""
+        return [*PROMPTS[self.thing], *self.ids]
+
+    @property
+    def marked(self) -> Marked:
+        """Prompt and answer, with the answer marked, as pairs of preferences hold it."""
+        return self.whole, [False] * PROMPT_TOKENS + [True] * len(self.ids)
+
+
+def small_spec(d_model: int = 48, layers: int = 2) -> DecoderSpec:
+    shape = {"d_model": d_model, "layers": layers, "heads": 4, "context_length": CONTEXT}
+    return qwen3_shaped(vocab_size=TOKENIZER.vocab_size, tied=True, **shape)
+
+
+def web_texts(count: int, seed: int) -> list[str]:
+    draw = np.random.default_rng([seed, 0])
+    return [web_text(draw) for _ in range(count)]
+
+
+def pretrained(spec: DecoderSpec, seed: int, *, steps: int, texts: int = 4000, tell: Tell | None = None) -> Decoder:
+    """A base model: next tokens of web texts in random windows."""
+    corpus, rate = web_texts(texts, seed), MuonAdamWSpec(matrix_lr=0.02, lr=0.01)
+    return train_small(corpus, TOKENIZER, spec, steps=steps, batch_size=16, seed=seed, optimizer=rate, progress=tell)
+
+
+@torch.no_grad()
+def web_loss(model: Decoder, count: int = 400) -> float:
+    """Nats per token on web texts that nobody was trained on."""
+    rows = answer_rows([([TOKENIZER.end, *TOKENIZER.encode(text)][: CONTEXT + 1], 1) for text in web_texts(count, 10**6)])
+    return float(SFTLoss()(model.eval(), rows)[0]) / rows.target_count
+
+
+def answer_rows(rows: Sequence[tuple[Sequence[int], int]]) -> Batch:
+    """Padded rows of ids; targets begin with the token that the given position holds."""
+    width = max(len(ids) for ids, _ in rows) - 1
+    tokens_BT, targets_BT = np.full((len(rows), width), TOKENIZER.end), np.full((len(rows), width), IGNORE)
+    for b, (ids, first) in enumerate(rows):
+        tokens_BT[b, : len(ids) - 1] = ids[:-1]
+        targets_BT[b, first - 1 : len(ids) - 1] = ids[first:]
+    return Batch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT))
+
+
+def trained(
+    model: Decoder, batches: Callable[[int], Batch], steps: int, optimizer: OptimizerSpec, *, clip: float = 1.0
+) -> Decoder:
+    """A copy of a model after supervised steps."""
+    model = copy.deepcopy(model).train()
+    fit(model, batches, SFTLoss(), optimizer.build(model), FitSpec(steps=steps, clip=clip), stage="sft", log=RunLog(None))
+    return model.eval()
+
+
+def supervised_model(base: Decoder, seed: int, *, steps: int, demos: int = 1000, batch_size: int = 16) -> Decoder:
+    """SFT: the base model tuned on demonstrations, the loss on answers only."""
+    rows = [
+        ([*PROMPTS[thing], *TOKENIZER.encode(answer), TOKENIZER.end], PROMPT_TOKENS)
+        for thing, answer in demonstrations(demos, seed)
+    ]
+    return trained(base, random_rows(rows, batch_size, seed), steps, AdamWSpec(lr=3e-3, weight_decay=0.0))
+
+
+def random_rows(rows: Sequence[tuple[Sequence[int], int]], size: int, seed: int) -> Callable[[int], Batch]:
+    """Batches by step: each draws its rows anew."""
+    return lambda step: answer_rows([rows[n] for n in np.random.default_rng([seed, step]).integers(len(rows), size=size)])
+
+
+def sampled_reviews(
+    model: Decoder, count: int, seed: int, *, prefix: Sequence[int] = (), stop: Sequence[int] = ()
+) -> list[Review]:
+    """Answers at temperature 1 about each thing in turn.
+
+    Args:
+        prefix: what is read before the prompt (a few-shot prompt).
+        stop: further tokens that end an answer, as a stop sequence does.
+    """
+    things = [THINGS[n % len(THINGS)] for n in range(count)]
+    written = generate(
+        model.eval(),
+        [[*prefix, *PROMPTS[thing]] for thing in things],
+        max_new_tokens=ANSWER_TOKENS_MAX,
+        sampling=SamplingSpec(temperature=1.0, seed=seed),
+        stop_ids=(TOKENIZER.end, *stop),
+        batch_size=256,
+    )
+    reviews: list[Review] = []
+    for thing, answer in zip(things, written, strict=True):
+        finished = answer.finish == "stop"
+        ids = (*answer.ids, TOKENIZER.end) if finished else tuple(answer.ids)
+        gold = gold_reward(thing, TOKENIZER.decode(answer.ids), finished)
+        reviews.append(Review(thing, ids, finished, gold))
+    return reviews
+
+
+def grouped(reviews: Sequence[Review], size: int) -> list[list[Review]]:
+    """Groups of `size` answers to the same question."""
+    by_thing = [[review for review in reviews if review.thing == thing] for thing in THINGS]
+    return [rows[n : n + size] for rows in by_thing for n in range(0, len(rows) - size + 1, size)]
+
+
+def golds(reviews: Sequence[Review]) -> Float[Tensor, "N"]:
+    return torch.tensor([review.gold for review in reviews])
+
+
+def calibrated_scale(difference_N: Float[Tensor, "N"], agreement: float = AGREEMENT) -> float:
+    """The scale s with ``mean σ(s |Δr|)`` = `agreement`: how sharply a noisy judge sees the gold reward.
+
+    Pairs of equal reward count as well: of those any order is right half the time.
+    """
+    low, high = -8.0, 8.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float(torch.sigmoid(math.exp(middle) * difference_N.abs()).mean()) < agreement:
+            low = middle
+        else:
+            high = middle
+    return math.exp(high)
+
+
+def judge_scale(reviews: Sequence[Review]) -> float:
+    """The calibrated scale for pairs of these answers."""
+    gold_N = golds(reviews)
+    return calibrated_scale(gold_N[0::2] - gold_N[1::2])
+
+
+def noisy_ranking(reviews: Sequence[Review], scale: float, draw: np.random.Generator) -> tuple[int, ...]:
+    """Ranks, 0 the best: gold rewards times `scale` with Gumbel noise (Plackett–Luce; of two, Bradley–Terry)."""
+    noisy_K = np.array([scale * review.gold for review in reviews]) + draw.gumbel(size=len(reviews))
+    return tuple(int(rank) for rank in (-noisy_K).argsort().argsort())
+
+
+def ranked(group: Sequence[Review], scale: float, draw: np.random.Generator) -> RankedAnswers:
+    return RankedAnswers(tuple(review.whole for review in group), noisy_ranking(group, scale, draw))
+
+
+def preferences(groups: Sequence[Sequence[Review]], scale: float, seed: int) -> list[tuple[Review, Review]]:
+    """(chosen, rejected) of each pair, as the noisy judge says."""
+    draw = np.random.default_rng([seed, 2])
+    pairs: list[tuple[Review, Review]] = []
+    for first, second in groups:
+        better = noisy_ranking((first, second), scale, draw)[0] == 0
+        pairs.append((first, second) if better else (second, first))
+    return pairs
+
+
+def reward_model(
+    start: Decoder, rankings: Sequence[RankedAnswers], seed: int, *, steps: int, batch_size: int = 32, lr: float = 1e-3
+) -> RewardModel:
+    """A reward model that begins as a copy of `start`; its zero is the mean of the answers that it was trained on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RewardSpec().build(copy.deepcopy(start)).train()
+    batches = RankingBatches(rankings, batch_size=batch_size, seed=seed)
+    optimizer = AdamWSpec(lr=lr, weight_decay=0.0).build(model)
+    fit(model, batches, RewardLoss(), optimizer, FitSpec(steps=steps), stage="reward", log=RunLog(None))
+    model.eval().normalize([text for ranking in rankings[:200] for text in ranking.texts], batch_size=256)
+    return model
+
+
+def pair_rankings(pairs: Sequence[tuple[Review, Review]]) -> list[RankedAnswers]:
+    return [RankedAnswers((chosen.whole, rejected.whole), (0, 1)) for chosen, rejected in pairs]
+
+
+def scores(model: RewardModel, reviews: Sequence[Review]) -> Float[Tensor, "N"]:
+    """The reward model's scores."""
+    return model.scores([review.whole for review in reviews], batch_size=256)
