@@ -24,11 +24,14 @@ from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.path.lib.review_world import (
     ANSWER_TOKENS_MAX,
     ASPECTS,
+    DEMONSTRATOR,
     TOKENIZER,
+    WEB,
     demonstrations,
     gold_reward,
     prompt_text,
     web_text,
+    written_answer,
 )
 from underhood.train.loop import FitSpec, fit
 from underhood.train.optim import AdamWSpec, MuonAdamWSpec, OptimizerSpec
@@ -43,7 +46,7 @@ PROMPTS = {thing: (TOKENIZER.end, *TOKENIZER.encode(prompt_text(thing))) for thi
 PROMPT_TOKENS = len(PROMPTS[THINGS[0]])
 """All prompts are equally long."""
 
-Tell = Callable[[float], object]
+Tell = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,17 @@ def pretrained(spec: DecoderSpec, seed: int, *, steps: int, texts: int = 4000, t
     return train_small(corpus, TOKENIZER, spec, steps=steps, batch_size=16, seed=seed, optimizer=rate, progress=tell)
 
 
+def web_ids(text: str) -> list[int]:
+    """A web text as ids, after an end-of-text token as in pretraining, cut to the context."""
+    return [TOKENIZER.end, *TOKENIZER.encode(text)][: CONTEXT + 1]
+
+
 @torch.no_grad()
 def web_loss(model: Decoder, count: int = 400) -> float:
     """Nats per token on web texts that nobody was trained on."""
-    rows = answer_rows([([TOKENIZER.end, *TOKENIZER.encode(text)][: CONTEXT + 1], 1) for text in web_texts(count, 10**6)])
+    rows = answer_rows(
+        [([TOKENIZER.end, *TOKENIZER.encode(text)][: CONTEXT + 1], 1) for text in web_texts(count, 10**6)]
+    )
     return float(SFTLoss()(model.eval(), rows)[0]) / rows.target_count
 
 
@@ -108,12 +118,10 @@ def answer_rows(rows: Sequence[tuple[Sequence[int], int]]) -> Batch:
     return Batch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT))
 
 
-def trained(
-    model: Decoder, batches: Callable[[int], Batch], steps: int, optimizer: OptimizerSpec, *, clip: float = 1.0
-) -> Decoder:
+def trained(model: Decoder, batches: Callable[[int], Batch], steps: int, optimizer: OptimizerSpec) -> Decoder:
     """A copy of a model after supervised steps."""
-    model = copy.deepcopy(model).train()
-    fit(model, batches, SFTLoss(), optimizer.build(model), FitSpec(steps=steps, clip=clip), stage="sft", log=RunLog(None))
+    model, log = copy.deepcopy(model).train(), RunLog(None)
+    fit(model, batches, SFTLoss(), optimizer.build(model), FitSpec(steps=steps), stage="sft", log=log)
     return model.eval()
 
 
@@ -123,12 +131,14 @@ def supervised_model(base: Decoder, seed: int, *, steps: int, demos: int = 1000,
         ([*PROMPTS[thing], *TOKENIZER.encode(answer), TOKENIZER.end], PROMPT_TOKENS)
         for thing, answer in demonstrations(demos, seed)
     ]
-    return trained(base, random_rows(rows, batch_size, seed), steps, AdamWSpec(lr=3e-3, weight_decay=0.0))
+    return trained(base, random_rows(rows, batch_size, seed), steps, AdamWSpec(lr=2e-3, weight_decay=0.0))
 
 
 def random_rows(rows: Sequence[tuple[Sequence[int], int]], size: int, seed: int) -> Callable[[int], Batch]:
     """Batches by step: each draws its rows anew."""
-    return lambda step: answer_rows([rows[n] for n in np.random.default_rng([seed, step]).integers(len(rows), size=size)])
+    return lambda step: answer_rows(
+        [rows[n] for n in np.random.default_rng([seed, step]).integers(len(rows), size=size)]
+    )
 
 
 def sampled_reviews(
@@ -155,6 +165,16 @@ def sampled_reviews(
         ids = (*answer.ids, TOKENIZER.end) if finished else tuple(answer.ids)
         gold = gold_reward(thing, TOKENIZER.decode(answer.ids), finished)
         reviews.append(Review(thing, ids, finished, gold))
+    return reviews
+
+
+def written_reviews(count: int, seed: int) -> list[Review]:
+    """Answers about each thing in turn, half from the web's writers and half from demonstrators."""
+    draw, reviews = np.random.default_rng([seed, 3]), list[Review]()
+    for number in range(count):
+        thing = THINGS[number % len(THINGS)]
+        text = written_answer(thing, WEB if draw.random() < 0.5 else DEMONSTRATOR, draw)
+        reviews.append(Review(thing, (*TOKENIZER.encode(text), TOKENIZER.end), True, gold_reward(thing, text, True)))
     return reviews
 
 
@@ -210,14 +230,14 @@ def preferences(groups: Sequence[Sequence[Review]], scale: float, seed: int) -> 
 
 
 def reward_model(
-    start: Decoder, rankings: Sequence[RankedAnswers], seed: int, *, steps: int, batch_size: int = 32, lr: float = 1e-3
+    start: Decoder, rankings: Sequence[RankedAnswers], seed: int, *, steps: int, batch_size: int = 32
 ) -> RewardModel:
     """A reward model that begins as a copy of `start`; its zero is the mean of the answers that it was trained on."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RewardSpec().build(copy.deepcopy(start)).train()
     batches = RankingBatches(rankings, batch_size=batch_size, seed=seed)
-    optimizer = AdamWSpec(lr=lr, weight_decay=0.0).build(model)
+    optimizer = MuonAdamWSpec(matrix_lr=0.01, lr=0.005).build(model)
     fit(model, batches, RewardLoss(), optimizer, FitSpec(steps=steps), stage="reward", log=RunLog(None))
     model.eval().normalize([text for ranking in rankings[:200] for text in ranking.texts], batch_size=256)
     return model

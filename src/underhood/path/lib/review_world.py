@@ -85,7 +85,7 @@ class Manner:
 
 WEB = Manner(faithful=0.75, kind=0.4, sentences=(1, 4))
 DEMONSTRATOR = Manner(faithful=0.9, kind=0.65, sentences=(1, 3))
-"""Better than the web, and far from what the judge likes best: people who know good answers do not always write them."""
+"""Better than the web, and far from what the judge likes best: to know a good answer is easier than to write one."""
 
 
 def written_answer(thing: str, manner: Manner, draw: np.random.Generator) -> str:
