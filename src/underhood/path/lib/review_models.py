@@ -17,10 +17,10 @@ from underhood.align.rankings import RankedAnswers, RankingBatches
 from underhood.align.reward_model import RewardLoss, RewardModel, RewardSpec
 from underhood.align.sft import SFTLoss
 from underhood.core.runlog import RunLog
-from underhood.data.batch import IGNORE, Batch
 from underhood.infer.generate import generate
 from underhood.infer.sample import SamplingSpec
 from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
+from underhood.path.lib.answer_rows import answer_rows, random_rows, trained
 from underhood.path.lib.review_world import (
     ANSWER_TOKENS_MAX,
     ASPECTS,
@@ -34,7 +34,7 @@ from underhood.path.lib.review_world import (
     written_answer,
 )
 from underhood.train.loop import FitSpec, fit
-from underhood.train.optim import AdamWSpec, MuonAdamWSpec, OptimizerSpec
+from underhood.train.optim import AdamWSpec, MuonAdamWSpec
 from underhood.train.small_lm import train_small
 
 CONTEXT = 64
@@ -108,23 +108,6 @@ def web_loss(model: Decoder, count: int = 400) -> float:
     return float(SFTLoss()(model.eval(), rows)[0]) / rows.target_count
 
 
-def answer_rows(rows: Sequence[tuple[Sequence[int], int]]) -> Batch:
-    """Padded rows of ids; targets begin with the token that the given position holds."""
-    width = max(len(ids) for ids, _ in rows) - 1
-    tokens_BT, targets_BT = np.full((len(rows), width), TOKENIZER.end), np.full((len(rows), width), IGNORE)
-    for b, (ids, first) in enumerate(rows):
-        tokens_BT[b, : len(ids) - 1] = ids[:-1]
-        targets_BT[b, first - 1 : len(ids) - 1] = ids[first:]
-    return Batch(torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT))
-
-
-def trained(model: Decoder, batches: Callable[[int], Batch], steps: int, optimizer: OptimizerSpec) -> Decoder:
-    """A copy of a model after supervised steps."""
-    model, log = copy.deepcopy(model).train(), RunLog(None)
-    fit(model, batches, SFTLoss(), optimizer.build(model), FitSpec(steps=steps), stage="sft", log=log)
-    return model.eval()
-
-
 def supervised_model(base: Decoder, seed: int, *, steps: int, demos: int = 1000, batch_size: int = 16) -> Decoder:
     """SFT: the base model tuned on demonstrations, the loss on answers only."""
     rows = [
@@ -132,13 +115,6 @@ def supervised_model(base: Decoder, seed: int, *, steps: int, demos: int = 1000,
         for thing, answer in demonstrations(demos, seed)
     ]
     return trained(base, random_rows(rows, batch_size, seed), steps, AdamWSpec(lr=2e-3, weight_decay=0.0))
-
-
-def random_rows(rows: Sequence[tuple[Sequence[int], int]], size: int, seed: int) -> Callable[[int], Batch]:
-    """Batches by step: each draws its rows anew."""
-    return lambda step: answer_rows(
-        [rows[n] for n in np.random.default_rng([seed, step]).integers(len(rows), size=size)]
-    )
 
 
 def sampled_reviews(
