@@ -41,6 +41,9 @@ CONTEXT = 64
 AGREEMENT = 0.73
 """How often a label of the noisy judge agrees with the gold reward's order."""
 
+RANKED_TOGETHER = 4
+"""Answers that the judge ranks at once."""
+
 THINGS = tuple(ASPECTS)
 PROMPTS = {thing: (TOKENIZER.end, *TOKENIZER.encode(prompt_text(thing))) for thing in THINGS}
 PROMPT_TOKENS = len(PROMPTS[THINGS[0]])
@@ -226,3 +229,46 @@ def pair_rankings(pairs: Sequence[tuple[Review, Review]]) -> list[RankedAnswers]
 def scores(model: RewardModel, reviews: Sequence[Review]) -> Float[Tensor, "N"]:
     """The reward model's scores."""
     return model.scores([review.whole for review in reviews], batch_size=256)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the first two steps of InstructGPT leave behind.
+
+    Attributes:
+        start: the supervised model.
+        answers: its answers, which the judge compared.
+        scale: how sharply the judge sees the gold reward.
+    """
+
+    start: Decoder
+    answers: list[Review]
+    scale: float
+    reward: RewardModel
+
+
+def two_steps(base: Decoder, seed: int, *, steps: int, answers: int, random_labels: bool = False) -> Trained:
+    """Demonstrations, then comparisons of the supervised model's own answers in rankings of four.
+
+    Args:
+        steps: of supervised fine-tuning.
+        answers: that are sampled and ranked.
+        random_labels: the judge sees nothing.
+    """
+    start = supervised_model(base, seed, steps=steps)
+    written = sampled_reviews(start, answers, seed)
+    scale, draw = judge_scale(written), np.random.default_rng([seed, 6])
+    rankings = [ranked(group, 0.0 if random_labels else scale, draw) for group in grouped(written, RANKED_TOGETHER)]
+    reward = reward_model(base, rankings, seed, steps=len(rankings) // 8, batch_size=16)
+    return Trained(start, written, scale, reward)
+
+
+FEW_SHOT = ("the {0} is lovely . the {1} is superb and fresh .", "the {1} is charming and warm . the {0} is bright .")
+"""Two answers that the judge likes, as a prompt can show them."""
+
+
+def few_shot_prompt() -> list[int]:
+    """Two questions with good answers, to be read before the question proper."""
+    shown = zip(THINGS, FEW_SHOT, strict=False)
+    texts = [f"{prompt_text(thing)} {text.format(*ASPECTS[thing])}" for thing, text in shown]
+    return [id for text in texts for id in (TOKENIZER.end, *TOKENIZER.encode(text))]
