@@ -41,8 +41,11 @@ CONTEXT = 64
 AGREEMENT = 0.73
 """How often a label of the noisy judge agrees with the gold reward's order."""
 
-RANKED_TOGETHER = 4
-"""Answers that the judge ranks at once."""
+WEB_BATCH, TUNING_BATCH = 16, 16
+"""Windows of `CONTEXT` tokens in a step of pretraining, and demonstrations in a step of SFT."""
+
+RANKED_TOGETHER, RANKING_BATCH, RANKING_EPOCHS = 4, 16, 2
+"""Answers that the judge ranks at once, rankings in a step of the reward model, and how often it reads each."""
 
 THINGS = tuple(ASPECTS)
 PROMPTS = {thing: (TOKENIZER.end, *TOKENIZER.encode(prompt_text(thing))) for thing in THINGS}
@@ -94,7 +97,9 @@ def web_texts(count: int, seed: int) -> list[str]:
 def pretrained(spec: DecoderSpec, seed: int, *, steps: int, texts: int = 4000, tell: Tell | None = None) -> Decoder:
     """A base model: next tokens of web texts in random windows."""
     corpus, rate = web_texts(texts, seed), MuonAdamWSpec(matrix_lr=0.02, lr=0.01)
-    return train_small(corpus, TOKENIZER, spec, steps=steps, batch_size=16, seed=seed, optimizer=rate, progress=tell)
+    return train_small(
+        corpus, TOKENIZER, spec, steps=steps, batch_size=WEB_BATCH, seed=seed, optimizer=rate, progress=tell
+    )
 
 
 def web_ids(text: str) -> list[int]:
@@ -111,13 +116,24 @@ def web_loss(model: Decoder, count: int = 400) -> float:
     return float(SFTLoss()(model.eval(), rows)[0]) / rows.target_count
 
 
-def supervised_model(base: Decoder, seed: int, *, steps: int, demos: int = 1000, batch_size: int = 16) -> Decoder:
-    """SFT: the base model tuned on demonstrations, the loss on answers only."""
-    rows = [
+def demonstration_rows(seed: int, count: int = 1000) -> list[tuple[list[int], int]]:
+    """Demonstrations as ids, and where their answers begin."""
+    return [
         ([*PROMPTS[thing], *TOKENIZER.encode(answer), TOKENIZER.end], PROMPT_TOKENS)
-        for thing, answer in demonstrations(demos, seed)
+        for thing, answer in demonstrations(count, seed)
     ]
-    return trained(base, random_rows(rows, batch_size, seed), steps, AdamWSpec(lr=2e-3, weight_decay=0.0))
+
+
+def supervised_model(base: Decoder, seed: int, *, steps: int) -> Decoder:
+    """SFT: the base model tuned on demonstrations, the loss on answers only."""
+    batches = random_rows(demonstration_rows(seed), TUNING_BATCH, seed)
+    return trained(base, batches, steps, AdamWSpec(lr=2e-3, weight_decay=0.0))
+
+
+def supervised_tokens(seed: int, steps: int) -> float:
+    """Tokens that so many steps of SFT read, on average."""
+    rows = demonstration_rows(seed)
+    return steps * TUNING_BATCH * sum(len(ids) for ids, _ in rows) / len(rows)
 
 
 def sampled_reviews(
@@ -259,7 +275,8 @@ def two_steps(base: Decoder, seed: int, *, steps: int, answers: int, random_labe
     written = sampled_reviews(start, answers, seed)
     scale, draw = judge_scale(written), np.random.default_rng([seed, 6])
     rankings = [ranked(group, 0.0 if random_labels else scale, draw) for group in grouped(written, RANKED_TOGETHER)]
-    reward = reward_model(base, rankings, seed, steps=len(rankings) // 8, batch_size=16)
+    updates = RANKING_EPOCHS * len(rankings) // RANKING_BATCH
+    reward = reward_model(base, rankings, seed, steps=updates, batch_size=RANKING_BATCH)
     return Trained(start, written, scale, reward)
 
 

@@ -41,6 +41,9 @@ from underhood.path.lib.review_world import ANSWER_TOKENS_MAX, TOKENIZER, prompt
 from underhood.train.loop import FitSpec, LossFn, fit
 from underhood.train.optim import AdamWSpec
 
+ANSWERS_PER_PROMPT = 8
+ANSWERS_PER_STEP = ANSWERS_PER_PROMPT * len(PROMPTS)
+
 Watch = Callable[[int, Decoder], None]
 """Told the steps done and the model as it is."""
 
@@ -112,7 +115,7 @@ def by_policy_gradient(
     sizes = RolloutSpec(
         steps=steps,
         prompts=len(prompts),
-        answers=8,
+        answers=ANSWERS_PER_PROMPT,
         max_new_tokens=ANSWER_TOKENS_MAX,
         micro_batch=64,
         lr=lr,
