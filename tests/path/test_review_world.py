@@ -11,9 +11,11 @@ import torch
 from underhood.align.dpo import sequence_log_probs
 from underhood.path.lib.answer_rows import answer_rows
 from underhood.path.lib.review_models import (
+    CONTEXT,
     PROMPT_TOKENS,
     PROMPTS,
     calibrated_scale,
+    few_shot_prompt,
     grouped,
     noisy_ranking,
     sampled_reviews,
@@ -22,6 +24,7 @@ from underhood.path.lib.review_models import (
 )
 from underhood.path.lib.review_policies import best_of, by_policy_gradient, divergence, grpo
 from underhood.path.lib.review_world import (
+    ANSWER_TOKENS_MAX,
     ASPECTS,
     DEMONSTRATOR,
     TOKENIZER,
@@ -63,6 +66,14 @@ def test_words_round_trip_and_prompts_are_equally_long():
         assert TOKENIZER.decode(TOKENIZER.encode(text)).strip() == text
         assert TOKENIZER.decode(PROMPTS[thing][1:]).strip() == prompt_text(thing)
     assert {len(ids) for ids in PROMPTS.values()} == {PROMPT_TOKENS}
+
+
+def test_examples_of_a_prompt_leave_room_for_the_longest_answer():
+    assert len(few_shot_prompt()) + PROMPT_TOKENS + ANSWER_TOKENS_MAX <= CONTEXT
+    things = list(ASPECTS)
+    for number, thing in enumerate(things[:2]):
+        answer = TOKENIZER.decode(few_shot_prompt()).split("answer : ")[number + 1].split(" <|")[0].strip()
+        assert gold_reward(thing, answer, True) == 1.5
 
 
 def test_faithful_answers_name_no_other_thing():

@@ -280,8 +280,8 @@ def two_steps(base: Decoder, seed: int, *, steps: int, answers: int, random_labe
     return Trained(start, written, scale, reward)
 
 
-FEW_SHOT = ("the {0} is lovely . the {1} is superb and fresh .", "the {1} is charming and warm . the {0} is bright .")
-"""Two answers that the judge likes, as a prompt can show them."""
+FEW_SHOT = ("the {0} is superb .", "the {1} is lovely .")
+"""Two answers that the judge likes, as a prompt can show them; longer ones would leave no room in the context."""
 
 
 def few_shot_prompt() -> list[int]:
