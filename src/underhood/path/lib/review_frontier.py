@@ -8,7 +8,7 @@ import numpy as np
 
 from underhood.core.figures import Series
 from underhood.models.decoder import Decoder
-from underhood.path.lib.review_models import Trained, grouped, preferences, scores
+from underhood.path.lib.review_models import FirstTwoSteps, grouped, preferences, scores
 from underhood.path.lib.review_policies import (
     FrontierPoint,
     Watch,
@@ -28,7 +28,7 @@ BEST_OF = (2, 4, 8, 16, 32, 64)
 PAIR_STEPS, POLICY_STEPS = 60, 40
 
 
-def frontier(trained: Trained, seed: int, tell: Callable[[float, str], object]) -> tuple[Curves, Decoder]:
+def frontier(trained: FirstTwoSteps, seed: int, tell: Callable[[float, str], object]) -> tuple[Curves, Decoder]:
     """The curves of six methods from one start, and the model after PPO.
 
     Args:

@@ -248,7 +248,7 @@ def scores(model: RewardModel, reviews: Sequence[Review]) -> Float[Tensor, "N"]:
 
 
 @dataclass(frozen=True)
-class Trained:
+class FirstTwoSteps:
     """What the first two steps of InstructGPT leave behind.
 
     Attributes:
@@ -263,7 +263,7 @@ class Trained:
     reward: RewardModel
 
 
-def two_steps(base: Decoder, seed: int, *, steps: int, answers: int, random_labels: bool = False) -> Trained:
+def two_steps(base: Decoder, seed: int, *, steps: int, answers: int, random_labels: bool = False) -> FirstTwoSteps:
     """Demonstrations, then comparisons of the supervised model's own answers in rankings of four.
 
     Args:
@@ -277,7 +277,7 @@ def two_steps(base: Decoder, seed: int, *, steps: int, answers: int, random_labe
     rankings = [ranked(group, 0.0 if random_labels else scale, draw) for group in grouped(written, RANKED_TOGETHER)]
     updates = RANKING_EPOCHS * len(rankings) // RANKING_BATCH
     reward = reward_model(base, rankings, seed, steps=updates, batch_size=RANKING_BATCH)
-    return Trained(start, written, scale, reward)
+    return FirstTwoSteps(start, written, scale, reward)
 
 
 FEW_SHOT = ("the {0} is superb .", "the {1} is lovely .")

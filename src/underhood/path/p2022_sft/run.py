@@ -31,7 +31,7 @@ SPEC = qwen3_shaped(vocab_size=TOKENIZER.vocab_size, context_length=CONTEXT, d_m
 
 
 @dataclass
-class Course:
+class TuningCourse:
     """Held-out loss (nats per token of answers) and right answers, by epochs trained.
 
     Attributes:
@@ -46,7 +46,7 @@ class Course:
 
 def run(trial: Trial) -> None:
     epochs = trial.by_scale(smoke=(0, 5), report=(0, 1, 2, 4, 6, 8, 12, 16, 24))
-    courses: list[Course] = []
+    courses: list[TuningCourse] = []
     for seed in trial.each_seed():
         test = instructions(400, seed + 1000)
         train = instructions(PAIRS, seed, without=test)
@@ -93,9 +93,9 @@ def tuned(
     *,
     masked: bool,
     seed: int,
-) -> Course:
+) -> TuningCourse:
     """Fine-tunes for the last of the epochs and measures after each of them."""
-    model, course = copy.deepcopy(base).train(), Course([], [], [], torch.zeros(0))
+    model, course = copy.deepcopy(base).train(), TuningCourse([], [], [], torch.zeros(0))
 
     def batch(step: int) -> Batch:
         epoch, number = divmod(step, STEPS_PER_EPOCH)
@@ -140,7 +140,7 @@ def prompt_gradient(model: Decoder, examples: Sequence[Instruction], *, masked: 
     return float(scores_BTV.grad[rows_of(examples).targets == IGNORE].abs().max())
 
 
-def show(trial: Trial, courses: Sequence[Course]) -> None:
+def show(trial: Trial, courses: Sequence[TuningCourse]) -> None:
     for title, y, values in (
         ("The held-out loss falls, and rises again", "nats per token", [c.losses for c in courses]),
         ("Right answers go on increasing all the same", "share exactly right", [c.shares for c in courses]),
