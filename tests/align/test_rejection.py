@@ -1,4 +1,4 @@
-"""Best-of-n against enumeration, and what it costs in KL."""
+"""Best-of-n against enumeration: its answers, and its KL from the model."""
 
 from __future__ import annotations
 

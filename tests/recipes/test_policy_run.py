@@ -63,6 +63,7 @@ def test_command_leaves_a_run_that_answers(name: str, rank: int, base: Path, dat
     assert isinstance(run, FinetunedRun)
     assert run.spec.reward == f"{own}:short"  # type: ignore[union-attr]
     assert len(run.curves()[name]["reward"]) == 2
+    assert "Mean reward" in run.curves()._repr_html_()  # pyright: ignore[reportPrivateUsage]
     results = run.results
     assert results["before"]["reward"] <= 0
     assert results["held_out"] == 2
