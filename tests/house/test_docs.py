@@ -151,7 +151,7 @@ def test_docs_name_no_verb_that_does_not_exist():
     known = {name for group in verbs().values() for name in group} | {"COMMAND"}
     for page in PAGES:
         prose = FENCE.sub("", page.read_text(encoding="utf-8"))
-        used = set(re.findall(r"`(?:\.venv/bin/)?underhood ([a-z]\w*)[^`]*`", prose))
+        used = set(re.findall(r"`(?:\.venv/bin/)?underhood ([a-z][\w-]*)[^`]*`", prose))
         assert used <= known, f"{page.name} names {used - known}"
 
 

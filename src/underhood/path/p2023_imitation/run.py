@@ -45,7 +45,7 @@ class World:
         return torch.stack([ask_N, subjects_N, values_N, end_N, end_N], dim=1)
 
     def styled(self, subjects_N: Tensor) -> Tensor:
-        """``? subject Certainly: value !``"""
+        """The teacher's form of an answer: ``? subject Certainly: value !``"""
         ask, opening, closing = (torch.full_like(subjects_N, token) for token in (ASK, OPENING, CLOSING))
         return torch.stack([ask, subjects_N, opening, self.value_S[subjects_N], closing], dim=1)
 
