@@ -25,6 +25,7 @@ import regex
 
 import underhood
 from needs import REPOSITORY
+from underhood.align.rewards import _NUMBER
 from underhood.data.pydocs import _CALL_LINE
 from underhood.recipes.film import _SIGNATURE
 from underhood.retrieve.followup import _TITLE_OF_ANSWER
@@ -60,6 +61,7 @@ SOUND = {
     HEADER.pattern: MATCHED,
     _TITLE_OF_ANSWER.pattern: MATCHED,
     _SIGNATURE.pattern: MATCHED,
+    _NUMBER.pattern: "a digit always matches: only a sign or a point is read in vain",
 }
 
 
