@@ -76,7 +76,9 @@ def run(trial: Trial) -> None:
 
         steps = trial.by_scale(smoke=120, report=300)
         student = train(copy.deepcopy(base), data, steps, seed, watch)
-        trial.measure("style", points[-1][0])
+        style = points[-1][0]
+        for key in ("style", "mostly"):
+            trial.measure(key, style)
         trial.measure("supported", gap_closed((base, student, teacher), world, world.imitated))
         trial.measure("unsupported", gap_closed((base, student, teacher), world, world.others))
         if trial.is_ablation:
