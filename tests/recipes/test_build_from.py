@@ -197,8 +197,10 @@ def test_stages_of_the_run_are_commands_too(run: Path, tmp_path: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["before"] == 3
     assert main(["eval", str(copy), "--json"]) == 0
     assert [stage["stage"] for stage in json.loads(capsys.readouterr().out)["stages"]] == ["before", "sft"]
-    assert main(["dpo", str(copy)]) == 2
-    assert "Build it with --dpo-steps" in capsys.readouterr().err
+    assert main(["dpo", str(copy), "--steps", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "dpo"
+    assert main(["eval", str(copy), "--json"]) == 0
+    assert [stage["stage"] for stage in json.loads(capsys.readouterr().out)["stages"]] == ["before", "sft", "dpo"]
 
 
 def test_a_build_from_a_run_of_ours_keeps_its_tokenizer(tiny_run: Path, folder: Path):

@@ -81,9 +81,8 @@ class _LogProbs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden_ND, targets_N = ctx.saved_tensors
-        if ctx.slices is None:
-            raise RuntimeError("the scores were used up by an earlier backward pass")
-        slices, ctx.slices = ctx.slices, None
+        # The first pass uses the scores up as their gradients; a second one makes them anew.
+        slices, ctx.slices = ctx.slices, [(here, None, None) for here, *_ in ctx.slices]
         device, dtype, enabled = ctx.autocast
         grad_ND = torch.empty_like(hidden_ND)
         sums: list[Tensor | None] = [None for _ in ctx.trained]

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from underhood.align.distillation import DistillationSpec, distillation_loss
+from underhood.align.log_probs import token_log_probs
 from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.grad.check import best_step, gradient_error, quotient
@@ -17,6 +19,7 @@ from underhood.nn.norm import RMSNormSpec
 from underhood.nn.qlora_linear import QuantizedLinear
 from underhood.path.lib.log_slope import log_slope
 from underhood.train.chunked import unembedded_loss
+from underhood.train.chunked_log_probs import unembedded_log_probs
 from underhood.train.cross_entropy import cross_entropy
 
 Floats = NDArray[np.floating]
@@ -108,12 +111,18 @@ def operations() -> dict[str, Callable[[Tensor], Tensor]]:
     linear = nn.Linear(6, 5).double().requires_grad_(False)
     lora = LoRALinear(linear, LoRASpec(rank=2), torch.Generator().manual_seed(0)).double()
     lora.lora_B.data.normal_()
-    truth = torch.tensor([0, 2, 4, 2])
+    truth, spec = torch.tensor([0, 2, 4, 2]), DistillationSpec()
+    teacher_ND = torch.randn(4, 6, dtype=torch.float64)
     return {
         "norm._OnCpu": RMSNormSpec().build(6).double(),
         "lora._Adapted": lora,
         "qlora_linear._FrozenProduct": QuantizedLinear(linear, 8),
         "chunked._Sliced": lambda x: unembedded_loss(x, linear, truth, vocab_size=5, slice_values=10)[0] / 4,
+        "chunked_log_probs._LogProbs": lambda x: unembedded_log_probs(x, linear, truth, vocab_size=5, kept_values=10),
+        "distillation._SlicedComparison": lambda x: distillation_loss(
+            x, linear, teacher_ND, linear, truth, spec, tokens=5, slice_values=10
+        )[0],
+        "log_probs._TokenLogProbs": lambda x: token_log_probs(x, truth, temperature=0.7)[0],
         "cross_entropy._CrossEntropy": lambda x: cross_entropy(x, truth),
     }
 
