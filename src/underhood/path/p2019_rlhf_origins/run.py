@@ -90,7 +90,7 @@ def train(trial: Trial, task: WordTask, spec: TablePPOSpec, seed: int) -> Curve:
     if trial.ablated("controller"):
         spec = replace(spec, ppo=replace(spec.ppo, kl_target=None))
     spec = replace(spec, updates=trial.by_scale(smoke=120, report=spec.updates))
-    reward_N = draw_task(seed + 1000, task.spec).proxy_N if trial.ablated("taste") else task.proxy_N
+    reward_N = -task.proxy_N if trial.ablated("taste") else task.proxy_N
     policy, curve = task.reference(), Curve()
     for update, beta in train_ppo(policy, reward_N, spec, seed=seed):
         trial.progress(update / spec.updates)
