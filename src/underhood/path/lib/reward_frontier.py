@@ -15,7 +15,7 @@ BETAS = tuple(np.geomspace(1e4, 0.02, 400).tolist())
 
 
 @dataclass
-class Curve:
+class RewardCurve:
     """Policies along a training: divergence in nats, gain of reward, and the largest gain possible at that KL."""
 
     kl: list[float] = field(default_factory=list)
@@ -41,7 +41,7 @@ class RewardFrontier:
         """Over the reference's mean reward."""
         return float((self._bound_K + np.array(BETAS) * kl).min()) - self.start
 
-    def add(self, curve: Curve, logp_N: Float[Tensor, "N"]) -> None:
+    def add(self, curve: RewardCurve, logp_N: Float[Tensor, "N"]) -> None:
         """Measures a policy and appends it to a curve."""
         kl = float(kl_divergence(logp_N, self.task.ref_logp_N))
         curve.kl.append(kl)

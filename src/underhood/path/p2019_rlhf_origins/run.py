@@ -40,7 +40,7 @@ LAST = 20
 
 
 @dataclass
-class Curve:
+class ControlledRun:
     """KL from the reference in nats, exact, and β, after every update."""
 
     kl: list[float] = field(default_factory=list)
@@ -58,7 +58,7 @@ def run(trial: Trial) -> None:
         trial.measure("formula", largest_difference(1000))
     if trial.wants("labels"):
         trial.measure("labels", COMPARISONS)
-    curves: list[tuple[Curve, Curve]] = []
+    curves: list[tuple[ControlledRun, ControlledRun]] = []
     for seed in trial.each_seed():
         task = draw_task(seed, SHORT)
         curve = train(trial, task, SETTINGS, seed)
@@ -85,13 +85,13 @@ def largest_difference(count: int) -> float:
     return worst
 
 
-def train(trial: Trial, task: WordTask, spec: TablePPOSpec, seed: int) -> Curve:
+def train(trial: Trial, task: WordTask, spec: TablePPOSpec, seed: int) -> ControlledRun:
     """PPO on the fitted reward; the share of comparisons with the reference's answers that it wins, by true taste."""
     if trial.ablated("controller"):
         spec = replace(spec, ppo=replace(spec.ppo, kl_target=None))
     spec = replace(spec, updates=trial.by_scale(smoke=120, report=spec.updates))
     reward_N = -task.proxy_N if trial.ablated("taste") else task.proxy_N
-    policy, curve = task.reference(), Curve()
+    policy, curve = task.reference(), ControlledRun()
     for update, beta in train_ppo(policy, reward_N, spec, seed=seed):
         trial.progress(update / spec.updates)
         curve.kl.append(float(kl_divergence(policy.log_probs_N().detach(), task.ref_logp_N)))
@@ -114,7 +114,7 @@ def show_answers(trial: Trial, task: WordTask, logp_N: Tensor) -> None:
     trial.table(title="The likeliest answers (first seed)", head=head, rows=rows)
 
 
-def show(trial: Trial, adaptive: Curve, fixed: Curve) -> None:
+def show(trial: Trial, adaptive: ControlledRun, fixed: ControlledRun) -> None:
     x = tuple(float(update) for update in range(len(adaptive.kl)))
     for title, attribute, y in (
         ("The controller brings the divergence to its target (first seed)", "kl", "KL per answer, nats"),

@@ -21,7 +21,7 @@ from underhood.align.population import PairPopulation, margin_loss
 from underhood.core.figures import Series
 from underhood.core.trial import Trial
 from underhood.path.lib.exact_training import minimise
-from underhood.path.lib.reward_frontier import Curve, RewardFrontier
+from underhood.path.lib.reward_frontier import RewardCurve, RewardFrontier
 from underhood.path.lib.word_task import SPEC, WordTask, draw_task
 
 SHORT = EnumerableSpec(vocab_size=8, length=4)
@@ -36,7 +36,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def run(trial: Trial) -> None:
-    curves: list[dict[str, Curve]] = []
+    curves: list[dict[str, RewardCurve]] = []
     for seed in trial.each_seed():
         if trial.wants("optimum"):
             trial.measure("optimum", distance(draw_task(seed, trial.by_scale(smoke=SHORT, report=SPEC)), trial))
@@ -71,7 +71,7 @@ def distance(task: WordTask, trial: Trial) -> float:
     return float(total_variation(logp_N, best_logp_N))
 
 
-def exact_methods(task: WordTask, frontier: RewardFrontier) -> dict[str, Curve]:
+def exact_methods(task: WordTask, frontier: RewardFrontier) -> dict[str, RewardCurve]:
     """Training on expected losses: no sampling noise, what differs is the methods' doing."""
     ref_logp_N, population = task.ref_logp_N, PairPopulation(task.ref_logp_N, task.gold_N)
     chosen_N = 2 * population.weight_N * population.win_rate_N
@@ -83,15 +83,15 @@ def exact_methods(task: WordTask, frontier: RewardFrontier) -> dict[str, Curve]:
         "unlikelihood": lambda logp_N: -((chosen_N - UNLIKELIHOOD * rejected_N) * logp_N).sum(),
     }
     curves = {name: train(task, loss, frontier)[0] for name, loss in losses.items()}
-    curves["best-of-n"] = Curve()
+    curves["best-of-n"] = RewardCurve()
     for n in COUNTS:
         frontier.add(curves["best-of-n"], best_of_n(ref_logp_N, task.gold_N, n))
     return curves
 
 
-def train(task: WordTask, loss: Loss, frontier: RewardFrontier) -> tuple[Curve, Tensor]:
+def train(task: WordTask, loss: Loss, frontier: RewardFrontier) -> tuple[RewardCurve, Tensor]:
     """Adam from the reference, seen after every fifth update; the curve, and the log-probabilities at the end."""
-    policy, curve = task.reference(), Curve()
+    policy, curve = task.reference(), RewardCurve()
     optimizer = torch.optim.Adam(policy.parameters(), lr=LR)
     for update in range(UPDATES):
         optimizer.zero_grad()
@@ -105,7 +105,7 @@ def train(task: WordTask, loss: Loss, frontier: RewardFrontier) -> tuple[Curve, 
     return curve, logp_N
 
 
-def few_pairs(trial: Trial, task: WordTask, frontier: RewardFrontier, seed: int) -> Curve:
+def few_pairs(trial: Trial, task: WordTask, frontier: RewardFrontier, seed: int) -> RewardCurve:
     """DPO on sampled pairs, as anywhere; how the log-probabilities of their answers have changed."""
     generator, reference = torch.Generator().manual_seed(seed), task.reference()
     first_M, second_M = reference.sample(PAIRS, generator), reference.sample(PAIRS, generator)
@@ -126,7 +126,7 @@ def few_pairs(trial: Trial, task: WordTask, frontier: RewardFrontier, seed: int)
     return curve
 
 
-def judge(trial: Trial, methods: dict[str, Curve]) -> None:
+def judge(trial: Trial, methods: dict[str, RewardCurve]) -> None:
     dpo, preferred = methods["DPO"], methods["preferred fine-tuning"]
     excess = [g - b for curve in methods.values() for g, b in zip(curve.gain, curve.best, strict=True)]
     trial.measure("above", max(excess))
@@ -136,7 +136,7 @@ def judge(trial: Trial, methods: dict[str, Curve]) -> None:
     trial.measure("preferred_gain", preferred.gain[-1] / dpo.gain[-1])
 
 
-def show(trial: Trial, curves: list[dict[str, Curve]]) -> None:
+def show(trial: Trial, curves: list[dict[str, RewardCurve]]) -> None:
     first = curves[0]
     most = max(max(curve.kl) for curve in first.values())
     furthest = max(first.values(), key=lambda curve: max(curve.kl))
