@@ -16,7 +16,10 @@ from underhood.cli.main import main
 from underhood.core.checkpoint import newest, read_checkpoint
 from underhood.core.runlog import read_events
 from underhood.data.instruct import NOT_THERE
+from underhood.infer.load import load
+from underhood.infer.stages import stages_of
 from underhood.recipes.policy_stage import documentation_reward, passage_questions
+from underhood.recipes.reward_tuning import load_reward_model
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stages.registry import get_stage
@@ -75,13 +78,59 @@ def test_alignment_is_added_to_a_finished_run(run: Path, method: str, tmp_path: 
     assert main(["chat", str(path), "-m", "What is it?", "--max-tokens", "4"]) in (0, 2)
 
 
-def test_build_with_grpo_trains_and_measures_it(quick_builds: None, tmp_path: Path):
+def test_reward_model_is_added_to_a_run_and_ppo_learns_from_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    assert main(["ppo", str(path), "--steps", "1", "--reward", "model"]) == 2
+    error = capsys.readouterr().err
+    assert "has no finished reward model, which ppo learns from" in error
+    assert f"underhood reward {path}" in error
+    assert main(["reward", str(path), "--steps", "2"]) == 0
+    assert f"underhood ppo {path} --reward model" in " ".join(capsys.readouterr().out.split())
+    checkpoint = newest(path / "checkpoints" / "reward")
+    assert checkpoint is not None
+    state = read_checkpoint(checkpoint).state
+    assert (state["step"], state["steps"], state["model"]) == (2, 2, "reward")
+    assert load_reward_model(path).rejected == state["rejected"]
+    assert load(path).stage == "sft", "a reward model writes no text"
+    assert stages_of(path) == ["base", "sft"]
+    file = tmp_path / "score.jsonl"
+    file.write_text(json.dumps({"prompt": "What is it?", "answers": ["a lantern", "no"]}) + "\n")
+    assert main(["reward", str(path), "--score", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["ppo", str(path), "--steps", "1", "--reward", "model", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "ppo"
+    assert main(["reward", str(path), "--restart", "--steps", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["forgotten"] == ["ppo"], "it learnt from the scores of another"
+
+
+def test_build_with_grpo_and_ppo_trains_the_reward_model_that_ppo_learns_from(quick_builds: None, tmp_path: Path):
     write_notes(tmp_path / "notes")
-    words = ["build", "--data", str(tmp_path / "notes"), "--out", str(tmp_path / "run"), *OPTIONS]
-    assert main([*words, "--align", "grpo", "--grpo-steps", "2"]) == 0
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
-    assert [stage["stage"] for stage in summary["results"]["stages"]] == ["base", "sft", "grpo"]
-    assert planned(tmp_path / "run")["grpo"] == 2
+    path = tmp_path / "run"
+    words = ["build", "--data", str(tmp_path / "notes"), "--out", str(path), *OPTIONS, "--grpo-steps", "2"]
+    assert main([*words, "--align", "ppo", "--ppo-reward", "model", "--ppo-steps", "1", "--reward-steps", "2"]) == 0
+    steps = {"pretrain": 4, "sft": 3, "reward": 2, "grpo": 2, "ppo": 1}
+    assert [*planned(path).items()] == [*steps.items()]
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    stages = {stage["stage"]: stage["measurements"] for stage in summary["results"]["stages"]}
+    assert [*stages] == ["base", "sft", "reward", "grpo", "ppo"]
+    assert [measured["name"] for measured in stages["reward"]] == ["preference accuracy"]
+    assert all("ppo" in sample["answers"] for sample in summary["samples"])
+    assert load(path).stage == "ppo"
+    [step] = [e for e in read_events(path / "events.jsonl") if e["stage"] == "ppo" and e["kind"] == "step"]
+    assert not float(step["reward"]).is_integer(), "the text's own reward is 0 or 1, and of this model 0"
+    assert main(["reward", str(path), "--restart"]) == 0
+    assert newest(path / "checkpoints" / "ppo") is None
+    assert newest(path / "checkpoints" / "grpo") is not None
+
+
+def test_reward_model_is_wanted_where_it_is_used():
+    reward = get_stage("reward")
+    assert not BuildSpec(align="ppo").wants(reward)
+    assert BuildSpec(align="ppo", stages={"ppo": {"reward": "model"}}).wants(reward)
+    assert not BuildSpec(align="grpo", stages={"ppo": {"reward": "model"}}).wants(reward)
 
 
 def test_documentation_reward_wants_the_passages_sentence_or_a_refusal(run: Path):

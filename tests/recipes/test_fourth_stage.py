@@ -76,7 +76,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def test_fourth_stage_is_planned_after_the_one_that_it_starts_from(run: Path):
-    assert [stage.name for stage in all_stages()] == ["pretrain", "sft", "again", "dpo", "grpo", "ppo"]
+    assert [stage.name for stage in all_stages()] == ["pretrain", "sft", "reward", "again", "dpo", "grpo", "ppo"]
     planned = {stage["stage"]: stage["steps"] for stage in read(run / "plan.json")["plan"]["stages"]}
     assert planned == {"pretrain": 4, "sft": 3, "again": 3, "dpo": 2}
 

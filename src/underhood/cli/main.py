@@ -32,7 +32,6 @@ VERBS: dict[str, dict[str, str]] = {
         "distill": "Teaches a model from another one's probabilities or answers.",
         "best-of": "Samples answers and keeps the best, to fine-tune on.",
         "classify": "Teaches a model to label texts, and labels texts with it.",
-        "reward": "Trains a reward model on comparisons, and scores with it.",
         "translate": "Trains an encoder–decoder on pairs, and translates with it.",
         "compress": "Makes a file small with a language model, losing nothing.",
         "decompress": "Makes such a file whole again.",
@@ -80,10 +79,13 @@ def verbs() -> dict[str, dict[str, str]]:
     return groups
 
 
-WITH_DATA = {"dpo": "preferences", "grpo": "grpo", "ppo": "ppo"}
-"""Stages that are also the training of a given model where ``--data`` is among the words, and the module of that."""
+WITH_DATA = {"dpo": "preferences", "grpo": "grpo", "ppo": "ppo", "reward": "reward"}
+"""Stages that also do something with a file, and the module of that."""
 
-TRAINING = {"build", "finetune", "reward", "distill", "classify", "translate", "reproduce"}
+OF_A_FILE = ("--data", "--score")
+"""Options that name such a file."""
+
+TRAINING = {"build", "finetune", "distill", "classify", "translate", "reproduce"}
 """Verbs that train, beside the stages."""
 
 EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
@@ -139,7 +141,7 @@ def _run(verb: str, words: list[str]) -> int:
         stage = find_stage(verb)
         limit_spinning(training=stage is not None or verb in TRAINING)
         module_name = MODULES.get(verb, verb)
-        if verb in WITH_DATA and any(word.split("=")[0] == "--data" for word in words):
+        if verb in WITH_DATA and any(word.split("=")[0] in OF_A_FILE for word in words):
             module_name, stage = WITH_DATA[verb], None
         if stage is not None:
             from underhood.cli.train_stage import args_of, run_stage_command

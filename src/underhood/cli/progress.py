@@ -161,9 +161,7 @@ class StageProgress:
             self._say(stage, beginning(event), style="bold")
         elif kind == "end":
             self._lines.pop(stage, None)
-            held_out = self._held_out.pop(stage, {}).get("loss")
-            words = "" if held_out is None else f" · held out {held_out:.3f} nats/token"
-            self._say(stage, ending(event) + words)
+            self._say(stage, ending(event) + held_out_words(self._held_out.pop(stage, {})))
             self._redraw()
         elif kind == "eval" and "step" in event and find_stage(stage) is not None:
             self._held_out[stage] = event
@@ -265,7 +263,9 @@ def step_line(
     """
     parts: list[tuple[int, str]] = [(0, f"{event['step'] / max(event['steps'], 1):4.0%}")]  # (what goes first, text)
     name, unit, digits = ("loss", "nats/token", 3) if event.get("bits_per_byte") is None else _BITS
-    if event.get("reward") is not None:
+    if event.get("preference_accuracy") is not None:
+        parts.append((1, f"train {event['loss']:.3f} nats/pair · {event['preference_accuracy']:.0%} right"))
+    elif event.get("reward") is not None:
         kl = "" if event.get("kl") is None else f" · KL {event['kl']:.3f} nats"
         parts.append((1, f"reward {event['reward']:.2f}{kl}"))
     elif event.get(name) is not None:
@@ -283,6 +283,13 @@ def step_line(
         parts.remove(max(parts))
         line = f"{stage:<{STAGE_WIDTH}}" + "  ".join(text for _, text in parts)
     return line
+
+
+def held_out_words(event: Mapping[str, Any]) -> str:
+    """What a stage's last line says of held-out data, from the last measurement on it."""
+    if event.get("preference_accuracy") is not None:
+        return f" · {event['preference_accuracy']:.0%} of held-out pairs right"
+    return "" if event.get("loss") is None else f" · held out {event['loss']:.3f} nats/token"
 
 
 def count_line(stage: str, event: Mapping[str, Any], seconds_left: float | None) -> str:

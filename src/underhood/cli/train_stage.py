@@ -142,5 +142,9 @@ def _suggest(out: Any, path: Path, stage: Stage) -> None:
     plan = Run.open(path).plan
     later = [other for other in all_stages() if other.starts_from == stage.model and plan and plan.find(other.name)]
     commands = {f"underhood {other.name} {run}": f"go on: the model {other.purpose}" for other in later}
-    talk = "chat" if stage.chats else "generate"
-    next_commands(out, commands | {f"underhood eval {run}": "measure it", f"underhood {talk} {run}": "try it"})
+    commands[f"underhood eval {run}"] = "measure it"
+    if stage.scores:
+        commands[f"underhood ppo {run} --reward model"] = "learn from its scores"
+    else:
+        commands[f"underhood {'chat' if stage.chats else 'generate'} {run}"] = "try it"
+    next_commands(out, commands)

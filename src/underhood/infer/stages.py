@@ -21,9 +21,17 @@ SURELY_MEANT = 0.8
 """Likeness (difflib's ratio) from which a name of the model table is offered before the runs that there are."""
 
 
+REWARD = "reward"
+"""Key of a checkpoint's state that describes the head of a reward model, which scores texts and writes none."""
+
+
 def stages_of(run: Path) -> list[str]:
-    """The models of a run by the name of their checkpoint folders, in order of training: the last one is the best."""
-    return [name for name, _ in states_of(run)]
+    """The models of a run by the name of their checkpoint folders, in order of training: the last one is the best.
+
+    A reward model is left out where there are others, which write text.
+    """
+    states = states_of(run)
+    return [name for name, state in states if REWARD not in state] or [name for name, _ in states]
 
 
 def states_of(run: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -54,13 +62,13 @@ def steps_on_disk(run: Path, model: str) -> dict[int, Path]:
 
 def find_stage(folder: Path, stage: str | None) -> tuple[str, Path]:
     """The stage and its newest checkpoint."""
-    have = stages_of(folder)
+    have = [name for name, _ in states_of(folder)]
     if not have:
         if folder.is_dir() and ((folder / "run.toml").exists() or (folder / "checkpoints").is_dir()):
             raise UserError(f"the run {folder} has no model yet", fix=f"Go on with underhood build --resume {folder}")
         raise UserError(f"there is no run at {folder}", fix=_others(folder))
     if stage is None:
-        stage = have[-1]
+        stage = stages_of(folder)[-1]
     elif stage not in have:
         near = nearest(stage, have)
         hint = f"Did you mean {near}?" if near else None

@@ -14,6 +14,8 @@ from underhood.models.base import BuiltModel
 from underhood.recipes.evaluation import REWARD_BETA, EvalSize, Evaluated, baselines, evaluate
 from underhood.recipes.grounded_evaluation import refused_example, showcase
 from underhood.recipes.preparation import Clock, Prepared, prepare, run_retriever
+from underhood.recipes.reward_stage import evaluate_reward_model
+from underhood.recipes.reward_tuning import load_reward_model
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_jobs import load_model, planned_stages
@@ -52,6 +54,8 @@ def evaluate_checkpoint(run: Run, path: Path) -> ResultsTable:
     prepared = prepare(run, Clock(run))
     name = path.absolute().parent.name
     stage = _before(run) if name == BEFORE else stage_of_model(name)
+    if stage.scores:
+        return ResultsTable.of([_evaluate_scores(run, prepared, path).results], [])
     evaluated, _ = _evaluate(load_model(run, stage.model, path), stage, prepared, run.spec, None)
     return ResultsTable.of([evaluated.results], [])
 
@@ -69,7 +73,7 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         table = ResultsTable.from_json(saved["table"], where="results.json")
         if [results.stage for results in table.stages] == [stage.model for stage in stages]:
             return table
-    started = time.perf_counter()
+    started, writing = time.perf_counter(), [stage for stage in stages if not stage.scores]
     run.log.event("eval", "start")
     own = run.spec.from_ is None or run.spec.continue_pretraining  # others have read more than this text
     baseline = baselines(prepared.documents, prepared.held_out, prepared.tokenizer) if own else []
@@ -82,16 +86,20 @@ def evaluate_all(run: Run, prepared: Prepared, stages: Sequence[Stage]) -> Resul
         lineage[stage.model] = lineage_of(run.spec, prepared.plan, stage.model)
         reference = pair_scores.get(lineage[stage.model][-1]) if lineage[stage.model] else None
         model = load_model(run, stage.model)
-        evaluated, pair_scores[stage.model] = _evaluate(model, stage, prepared, run.spec, reference)
+        if stage.scores:
+            evaluated, pair_scores[stage.model] = _evaluate_scores(run, prepared), None
+        else:
+            evaluated, pair_scores[stage.model] = _evaluate(model, stage, prepared, run.spec, reference)
         if evaluated.left_out:
             short = f"the {stage.model} model's context of {model.context_length:,} tokens"
             run.log.event("eval", "note", text=f"questions left out, too long for {short}: {evaluated.left_out:,}")
         results.append(evaluated.results)
-        samples[stage.model] = evaluated.samples
+        if not stage.scores:
+            samples[stage.model] = evaluated.samples
         figures = {measured.name: measured.value for measured in evaluated.results.measurements}
         run.log.event("eval", "eval", model=stage.model, **figures)
         retriever = run_retriever(run.spec, prepared)
-        if stage is stages[-1] and stage.chats and retriever is not None:
+        if stage is writing[-1] and stage.chats and retriever is not None:
             inputs = (model, prepared.tokenizer, retriever, prepared.data.grounded, prepared.template)
             examples, refused = showcase(*inputs), refused_example(*inputs)
             refused = None if refused is None else refused | {"model": stage.model}
@@ -111,6 +119,25 @@ def _before(run: Run) -> Stage:
     return before_stage(bool(read_checkpoint(path).state["chats"]))
 
 
+def _eval_size(spec: BuildSpec, prepared: Prepared) -> EvalSize:
+    return EvalSize.for_minutes(spec.minutes) if spec.from_ is None else tuning_eval_size(spec, prepared.plan)
+
+
+def _evaluate_scores(run: Run, prepared: Prepared, path: Path | None = None) -> Evaluated:
+    """Measures a reward model, which writes nothing."""
+    device = prepared.hardware.device
+    judge = load_reward_model(path or run.path, device=device.name)
+    with device.autocast():
+        return evaluate_reward_model(
+            judge.model,
+            prepared.tokenizer,
+            prepared.data.held_out_pairs,
+            _eval_size(run.spec, prepared).pairs,
+            seed=run.spec.seed,
+            template=prepared.template,
+        )
+
+
 def _evaluate(
     model: BuiltModel, stage: Stage, prepared: Prepared, spec: BuildSpec, reference: PairLogProbs | None
 ) -> tuple[Evaluated, PairLogProbs | None]:
@@ -122,7 +149,7 @@ def _evaluate(
             prepared.data,
             prepared.held_out,
             prepared.tokenizer,
-            EvalSize.for_minutes(spec.minutes) if spec.from_ is None else tuning_eval_size(spec, prepared.plan),
+            _eval_size(spec, prepared),
             seed=spec.seed,
             beta=getattr(spec.stage_settings(stage), "beta", REWARD_BETA),
             reference=reference,

@@ -1,7 +1,7 @@
-"""Reinforcement learning as a stage of a build: its own answers to questions about passages, scored by the text.
+"""Reinforcement learning as a stage of a build: its own answers to questions about passages, scored.
 
 The reward is verifiable: each question comes with a passage, so the right answer is known. It is a sentence of the
-passage, or a refusal where the passage is about something else.
+passage, or a refusal where the passage is about something else. Or it is the score of the run's reward model.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from underhood.data.grounded import has_passage
 from underhood.data.instruct import Example, is_refusal
 from underhood.models.decoder import Decoder
 from underhood.recipes.grounded_evaluation import is_right
+from underhood.recipes.reward_stage import run_reward
+from underhood.recipes.reward_tuning import load_reward_model
 from underhood.recipes.stages.registry import DataSize, StageInputs, StageTraining
 from underhood.recipes.training_data import StageData
 from underhood.text.chat import CHATML, Template
@@ -69,7 +71,7 @@ def policy_prompts(
     """The questions that leave room for an answer, as the model reads them."""
     rendered = [template.render(tokenizer, each.messages[:-1], add_generation_prompt=True).ids for each in questions]
     return [
-        PolicyPrompt(ids, each.question, {"answer": each.answer})
+        PolicyPrompt(ids, each.question, {"answer": each.answer}, each.messages[:-1])
         for each, ids in zip(questions, rendered, strict=True)
         if len(ids) + ANSWER_TOKENS <= context_length
     ]
@@ -102,6 +104,10 @@ def train_policy_stage(inputs: StageInputs, training: StageTraining, method: Pol
             f"no question leaves room for an answer of {ANSWER_TOKENS} tokens in the model's context of "
             f"{model.context_length} tokens"
         )
+    reward = documentation_reward
+    if inputs.settings.reward == "model":
+        assert inputs.run is not None
+        reward = run_reward(load_reward_model(inputs.run, device=inputs.device.name))
     rollouts = RolloutSpec(
         steps=plan.steps if plan.fixed else max(plan.steps, plan.max_steps or plan.steps),
         seconds=training.seconds,
@@ -123,7 +129,8 @@ def train_policy_stage(inputs: StageInputs, training: StageTraining, method: Pol
     )
     task = PolicyTask(
         prompts=prompts,
-        reward=documentation_reward,
+        reward=reward,
+        reward_name="the reward model" if inputs.settings.reward == "model" else "the reward",
         tokenizer=inputs.tokenizer,
         stop_ids=list(template.stop_ids(inputs.tokenizer)),
     )

@@ -21,7 +21,7 @@ from underhood.recipes.corpus import prepare_data
 from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stage_requests import stage_request
+from underhood.recipes.stage_requests import check_used_stages, stage_request
 from underhood.recipes.stages.registry import all_stages
 from underhood.recipes.start_model import keep_start_model
 from underhood.recipes.training import optimizer_spec
@@ -190,6 +190,7 @@ def plan_training(
                 dropout=fitting_dropout(documents.bytes) if first else 0.0,
             )
             requests.append(request)
+    check_used_stages(spec, requests)
     plan = make_plan(
         seconds=seconds - (time.perf_counter() - started),
         probe_seconds=min(3.0, seconds / 40),

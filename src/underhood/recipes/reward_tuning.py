@@ -124,10 +124,15 @@ def best_text(written: WrittenAnswers) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class LoadedRewardModel:
-    """A finished reward model, ready to use."""
+    """A finished reward model, ready to use.
+
+    Attributes:
+        rejected: mean score of the worse answers of its training data, where that is known.
+    """
 
     model: RewardModel
     loaded: LoadedModel
+    rejected: float = 0.0
 
     def score(self, examples: Sequence[JudgedAnswers]) -> list[list[float]]:
         """The scores of each example's answers, written as in the training.
@@ -153,13 +158,13 @@ class LoadedRewardModel:
     def reward(self, answers: Sequence[SampledAnswer]) -> list[float]:
         """A `RewardFunction`: the scores of sampled answers, those that were cut off without an end.
 
-        The conversation is the record's, where it has one in ``messages`` or ``prompt``. Of what is longer than the
-        context, the last tokens are read.
+        The conversation is the answer's, or the record's where it has one in ``messages`` or ``prompt``. Of what is
+        longer than the context, the last tokens are read.
         """
         writer, limit = AnswerWriter.of(self.loaded), self.loaded.decoder.context_length
         texts: list[Sequence[int]] = []
         for each in answers:
-            turns = each.record.get("messages") or each.record.get("prompt")
+            turns = list(each.messages) or each.record.get("messages") or each.record.get("prompt")
             if not isinstance(turns, list):
                 turns = [{"role": "user", "content": each.prompt}]
             elif turns[-1]["role"] == "assistant":
@@ -175,17 +180,20 @@ def is_reward_model(folder: Path) -> bool:
 
 
 def load_reward_model(folder: Path, *, device: str | None = None) -> LoadedRewardModel:
-    """Opens what `train_reward_model` left.
+    """Opens the reward model that `train_reward_model` or the stage of a run left in a folder, or one checkpoint of it.
 
     Raises:
         UserError: there is no reward model, or a file is damaged.
     """
-    path = newest(folder / "checkpoints" / STAGE)
+    checkpoint = folder.absolute().parent.name == STAGE and (folder / "state.json").is_file()
+    path = folder if checkpoint else newest(folder / "checkpoints" / STAGE)
     if path is None:
-        raise UserError(f"there is no reward model in {folder}", fix="Make one: underhood reward MODEL --data FILE")
-    loaded = load(folder, STAGE, device=choose_device(device))
+        raise UserError(
+            f"there is no reward model in {folder}", fix="Make one: underhood reward RUN, or reward MODEL --data FILE"
+        )
+    loaded = load(folder, None if checkpoint else STAGE, device=choose_device(device))
     saved = read_checkpoint(path)
     model = from_json(RewardSpec, saved.state["reward"], where=str(path / "state.json")).build(loaded.decoder)
     with torch.no_grad():
         load_module(model.head, saved.tensors("head"), path)
-    return LoadedRewardModel(model.eval().requires_grad_(False), loaded)
+    return LoadedRewardModel(model.eval().requires_grad_(False), loaded, float(saved.state.get("rejected", 0.0)))

@@ -104,7 +104,16 @@ class BuildSpec(PlanOverrides):
         return from_json(stage.settings, self.stages.get(stage.name, {}), where=f"stages.{stage.name}")
 
     def wants(self, stage: Stage) -> bool:
-        """Whether a plan holds the stage: an optional one by `align` or by its steps."""
+        """Whether a plan holds the stage: an optional one by `align`, by its steps, or where another uses it."""
+        return self._asks_for(stage) or any(
+            stage.name in self.uses(other) for other in all_stages() if self._asks_for(other)
+        )
+
+    def uses(self, stage: Stage) -> tuple[str, ...]:
+        """The stages whose models this one uses under these settings, beside the one that it starts from."""
+        return stage.uses(self.stage_settings(stage))
+
+    def _asks_for(self, stage: Stage) -> bool:
         return not stage.optional or stage.name == self.align or self.stage_settings(stage).steps is not None
 
     @property

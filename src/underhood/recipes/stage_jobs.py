@@ -161,6 +161,7 @@ def run_stage(
         raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
     if prepared.plan.find(stage.name) is None:
         prepared = replace(prepared, plan=replace(prepared.plan, stages=(*prepared.plan.stages, planned)))
+    check_used_models(run, stage)
     source = source_model(run.spec, prepared.plan, stage)
     if source not in (None, BEFORE) and start is None:
         before = stage_of_model(source)
@@ -199,7 +200,8 @@ def run_stage(
     forgotten: tuple[str, ...] = ()
     unfinished = had < planned.steps if planned.fixed else restart or not run.finished(stage)
     if unfinished:
-        later = tuple(later.model for later in stages_after(stage))
+        users = tuple(user for user in all_stages() if stage.name in run.spec.uses(user))
+        later = tuple(later.model for later in (*stages_after(stage), *users))
         forgotten = tuple(model for model in later if newest(run.checkpoints(model)))
         plan_note = {"plan": to_json(prepared.plan), "hardware": to_json(prepared.hardware)}
         on_first_rank(lambda: None)  # every process has seen what there was
@@ -249,7 +251,9 @@ def train_in_run(
         device=device,
         seed=spec.seed,
         template=prepared.template if spec.from_ is not None else None,
+        run=run.path,
     )
+    check_used_models(run, stage)
     trained = "taught" if spec.from_ is None else "tuned"
     state = {
         "spec": to_json(plan.model, tagged=True),
@@ -264,10 +268,21 @@ def train_in_run(
     made = {"checkpoints": folder, "state": state, "parallel": parallel, "lora": lora}
     sharded = parallel == "fsdp" and rank_and_size()[1] > 1  # one process alone can't ask its part of a model
     film = None if sharded or stage.train is not None else _film(run, stage, inputs, prepared, state, lora is None)
-    train_stage(stage, inputs, spec, prepared.hardware, log=run.log, film=film, **made)
+    outcome = train_stage(stage, inputs, spec, prepared.hardware, log=run.log, film=film, **made)
     if not direct:
         base = None if lora is None else spec.from_
-        on_first_rank(lambda: write_trained_model(run, stage, model, base))
+        on_first_rank(lambda: write_trained_model(run, stage, model, base, outcome))
+
+
+def check_used_models(run: Run, stage: Stage) -> None:
+    """Raises a UserError where a model is missing that the stage uses beside the one it starts from."""
+    for name in run.spec.uses(stage):
+        used = get_stage(name)
+        if not run.finished(used):
+            raise UserError(
+                f"{run.path} has no finished {used.model} model, which {stage.name} learns from",
+                fix=f"Make it with underhood {used.name} {run.path}",
+            )
 
 
 def _film(run: Run, stage: Stage, inputs: StageInputs, prepared: Prepared, state: dict[str, Any], whole: bool) -> Film:

@@ -10,7 +10,7 @@ from underhood.models.base import BuiltModel
 from underhood.nn.lora import LoRASpec, fold
 from underhood.recipes.run import Run
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import Stage
+from underhood.recipes.stages.registry import Stage, StageOutcome
 
 LORA_RANK = 8
 """Rank of the adapters unless another is given: in minutes they learn a form of answers, which takes few directions."""
@@ -31,7 +31,7 @@ def lora_of(spec: BuildSpec, model: nn.Module) -> LoRASpec | None:
     return LoRASpec(rank=rank, alpha=2.0 * rank, targets=targets)
 
 
-def write_trained_model(run: Run, stage: Stage, model: BuiltModel, base: str | None) -> None:
+def write_trained_model(run: Run, stage: Stage, model: BuiltModel, base: str | None, outcome: StageOutcome) -> None:
     """Writes a model whose training keeps checkpoints of its own (adapters, reinforcement learning) as the stage's.
 
     Args:
@@ -41,7 +41,9 @@ def write_trained_model(run: Run, stage: Stage, model: BuiltModel, base: str | N
     assert path is not None
     saved = read_checkpoint(path)
     if base is not None:
-        save_adapter(model, run.path / "adapters" / stage.model, base=base, names=names_of(run.path))
+        if not stage.scores:  # an adapter without the head that it was trained for is of no use
+            save_adapter(model, run.path / "adapters" / stage.model, base=base, names=names_of(run.path))
         fold(model)
     state = {key: value for key, value in saved.state.items() if key not in ("totals", "method")}
-    write_checkpoint(run.checkpoints(stage.model), saved.step, {"model": module_tensors(model)}, state, keep=1)
+    groups = {"model": module_tensors(model)} | dict(outcome.groups)
+    write_checkpoint(run.checkpoints(stage.model), saved.step, groups, state | dict(outcome.facts), keep=1)

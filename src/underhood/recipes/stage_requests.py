@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from underhood.core.errors import UserError
 from underhood.core.protocols import Tokenizer
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import DataSize, Stage
+from underhood.recipes.stages.registry import DataSize, Stage, get_stage
 from underhood.recipes.training_data import StageData
 from underhood.train.plan import Plan, StagePlan, StageRequest, plan_stage
 
@@ -20,6 +23,18 @@ def stage_request(spec: BuildSpec, stage: Stage, size: DataSize) -> StageRequest
         cost=stage.cost,
         steps=spec.stage_settings(stage).steps,
     )
+
+
+def check_used_stages(spec: BuildSpec, requests: Sequence[StageRequest]) -> None:
+    """Raises a UserError where the data gives nothing for a stage whose model another one is to use."""
+    planned = {request.stage for request in requests}
+    for stage in map(get_stage, planned):
+        for used in map(get_stage, spec.uses(stage)):
+            if used.name not in planned:
+                raise UserError(
+                    f"the text gives no {used.data_name} for the {used.model} model, which {stage.name} learns from",
+                    fix=f"Leave out --{stage.name}-reward model",
+                )
 
 
 def plan_added_stage(

@@ -22,7 +22,7 @@ from underhood.data.shards import TokenShards
 from underhood.nn.lora import LoRASpec
 from underhood.recipes.film import Film
 from underhood.recipes.spec import BuildSpec
-from underhood.recipes.stages.registry import Stage, StageInputs, StageTraining, get_stage
+from underhood.recipes.stages.registry import Stage, StageInputs, StageOutcome, StageTraining, get_stage
 from underhood.train.distributed import DataParallel, on_first_rank, rank_and_size, shard_model
 from underhood.train.dropout import ResidualDropout
 from underhood.train.hardware import Hardware
@@ -120,7 +120,7 @@ def train_stage(
     parallel: DataParallel = "ddp",
     lora: LoRASpec | None = None,
     film: Film | None = None,
-) -> FitResult:
+) -> StageOutcome:
     """Trains the model of `inputs` as its stage says.
 
     Args:
@@ -134,7 +134,7 @@ def train_stage(
     """
     plan, model, started = inputs.plan, inputs.model, time.perf_counter()
     if isinstance(model, CountedModel):
-        return _count(stage, inputs, model, log, checkpoints, state)
+        return StageOutcome(fit=_count(stage, inputs, model, log, checkpoints, state))
     if isinstance(model, PartlyCountedModel) and stage.starts_from is None:
         model.count_documents(_opened_documents(inputs.documents))
     if stage.train is not None:
@@ -181,7 +181,7 @@ def train_stage(
     log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss)
     if result.stopped:
         raise Interrupted(stage.name, result.last_step)
-    return result
+    return StageOutcome(fit=result)
 
 
 def _own_loop(
@@ -192,7 +192,7 @@ def _own_loop(
     checkpoints: Path,
     state: Mapping[str, Any],
     lora: LoRASpec | None,
-) -> FitResult:
+) -> StageOutcome:
     """Trains by the loop that the stage brings."""
     assert stage.train is not None
     fresh = spec.lr * inputs.settings.lr_scale
@@ -205,10 +205,11 @@ def _own_loop(
         state=state,
     )
     log.event(stage.name, "start", steps=inputs.plan.steps, seconds_planned=inputs.plan.seconds)
-    result = stage.train(inputs, training)
+    outcome = stage.train(inputs, training)
     # The loss of policy gradients is near zero by construction and says nothing.
-    log.event(stage.name, "end", seconds=result.seconds, tokens=result.tokens, loss=None)
-    return result
+    loss = outcome.fit.loss if stage.scores else None
+    log.event(stage.name, "end", seconds=outcome.fit.seconds, tokens=outcome.fit.tokens, loss=loss)
+    return outcome
 
 
 def held_out_sample(stage: Stage, inputs: StageInputs, *, keep_best: bool) -> HeldOut | None:

@@ -18,7 +18,7 @@ from underhood.models.base import BuiltModel, parameter_count
 from underhood.recipes.evaluation import EvalSize
 from underhood.recipes.spec import BuildSpec
 from underhood.recipes.stage_models import lora_of
-from underhood.recipes.stage_requests import stage_request
+from underhood.recipes.stage_requests import check_used_stages, stage_request
 from underhood.recipes.stages.registry import DataSize, Stage, all_stages, get_stage
 from underhood.recipes.training_data import StageData, chosen, render_examples, render_pairs
 from underhood.text.chat import Template
@@ -92,6 +92,7 @@ def tuning_requests(spec: BuildSpec, data: StageData, tokenizer: Tokenizer, temp
         size = _size(stage, data, tokenizer, template)
         if size.tokens:
             requests.append(stage_request(spec, stage, size))
+    check_used_stages(spec, requests)
     return requests
 
 
@@ -100,7 +101,7 @@ def _size(stage: Stage, data: StageData, tokenizer: Tokenizer, template: Templat
     if stage.name == "sft":
         sample = render_examples(tokenizer, chosen(data.examples, SAMPLED, 0), template)
         return DataSize(tokens=len(data.examples) * sum(len(each.ids) for each in sample) / max(1, len(sample)))
-    if stage.takes_feedback:
+    if stage.takes_feedback or stage.scores:
         sample = render_pairs(tokenizer, chosen(data.pairs, SAMPLED, 0), context_length=1 << 20, template=template)
         average = sum(len(ids) for pair in sample for ids, _ in pair) // max(1, len(sample))
         return DataSize(tokens=len(data.pairs) * average, row_tokens=average)
@@ -136,7 +137,7 @@ def tuning_eval_size(spec: BuildSpec, plan: Plan) -> EvalSize:
     """What can be measured of every model of the run in the evaluation's share of the time."""
     models = 1 + len(plan.stages)
     size = EvalSize.within(EVALUATION_SHARE * 60 * spec.minutes * READING * plan.tokens_per_second / models)
-    aligned = any(get_stage(stage.stage).takes_feedback for stage in plan.stages)
+    aligned = any(stage.takes_feedback or stage.scores for stage in map(get_stage, (s.stage for s in plan.stages)))
     return size if aligned else replace(size, pairs=0)
 
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from underhood.recipes.report.run_reader import Event, RecordedRun, logged_once, steps_of
 from underhood.recipes.stages.display import title_of
 from underhood.recipes.stages.registry import find_stage
 from underhood.ui.curves import Curve, smoothed_curve, turn_of
 
-POLICY_CURVES = ("reward", "kl", "entropy", "length", "cut_off", "equal_groups", "clip_fraction", "value_error")
-
-OTHER_CURVES: Mapping[str, tuple[tuple[str, ...], int]] = {
-    "grpo": (POLICY_CURVES, len(POLICY_CURVES)),
-    "ppo": (POLICY_CURVES, len(POLICY_CURVES)),
-}
-"""Curves of trainings outside of a build, and how many of them are drawn; others have their loss."""
-
 
 def curves(run: RecordedRun, stage: str) -> list[Curve]:
     """All curves of one training stage, the most telling first; empty where nothing was logged."""
     events = steps_of(run, stage)
     record = find_stage(stage)  # none for a training outside of a build, such as that of a classifier
-    wanted, most = (record.curves, record.first_curves) if record else OTHER_CURVES.get(stage, (("loss",), 1))
+    wanted, most = (record.curves, record.first_curves) if record else (("loss",), 1)
     keys = [key for key in wanted if len(_logged(events, key)) >= 2][:most]
     return [_curve(run, stage, key, events) for key in keys]
 

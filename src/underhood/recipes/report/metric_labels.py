@@ -162,7 +162,8 @@ METRIC_LABELS = (
         "preference",
         r"preference|preferred",
         "Does it prefer the better answer?",
-        "Held-out pairs of a right and a wrong answer in which it finds the right one likelier.",
+        "Held-out pairs of a right and a wrong answer in which it finds the right one likelier; a reward model "
+        "scores it higher.",
         "preference accuracy",
     ),
     MetricLabel(

@@ -10,7 +10,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from underhood.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from underhood.core.device import Device
     from underhood.core.protocols import ModelSpec, Tokenizer
     from underhood.core.runlog import RunLog
@@ -61,6 +63,7 @@ class StageInputs:
         settings: an instance of the stage's `settings`.
         plan: steps, batch size and context length.
         template: how conversations of the model that the run starts from are written; None for a fresh one: ChatML.
+        run: the run's folder, where the models are that the stage uses beside the one it trains.
     """
 
     model: BuiltModel
@@ -73,6 +76,7 @@ class StageInputs:
     seed: int
     template: Template | None = None
     held_out: TokenShards | None = None
+    run: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,20 @@ class StageTraining:
     log: RunLog
     checkpoints: Path
     state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutcome:
+    """What a training has left beside the trained model.
+
+    Attributes:
+        groups: further tensors for the model's checkpoint, by the names of their files: a head, for one.
+        facts: further facts for the checkpoint's state.
+    """
+
+    fit: FitResult
+    groups: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +154,8 @@ class Stage:
         curves: what the report draws of its log; first_curves: how many of them the page shows at once.
         optional: whether a plan holds it only where it is wanted: by ``--align NAME`` or by its steps.
         train: trains by a loop of its own, in place of an objective (see `recipes.policy_stage`).
+        scores: whether its model scores answers in place of writing them: a reward model.
+        uses: the stages whose models its training uses beside the one it starts from, by its settings.
         keep_best: whether its model is to have the weights with the lowest held-out loss.
         log_scale: whether its curves fall by so much that they are drawn on a logarithmic scale.
         settings: the class of its settings.
@@ -176,7 +196,9 @@ class Stage:
     curves: tuple[str, ...] = ("loss",)
     first_curves: int = 2
     optional: bool = False
-    train: Callable[[StageInputs, StageTraining], FitResult] | None = None
+    train: Callable[[StageInputs, StageTraining], StageOutcome] | None = None
+    scores: bool = False
+    uses: Callable[[Any], tuple[str, ...]] = lambda settings: ()
     keep_best: bool = False
     log_scale: bool = False
 
@@ -210,9 +232,9 @@ def _own() -> dict[str, Stage]:
 
 
 def all_stages() -> tuple[Stage, ...]:
-    """Every stage in order of training: each after the one that it starts from."""
+    """Every stage in order of training: after the one that it starts from, and reward models before their users."""
     stages = [*(_own() | _registered).values()]
-    return tuple(sorted(stages, key=lambda stage: (_depth(stage, stages), stage.name)))
+    return tuple(sorted(stages, key=lambda stage: (_depth(stage, stages), not stage.scores, stage.name)))
 
 
 def _depth(stage: Stage, stages: Sequence[Stage]) -> int:
