@@ -31,7 +31,9 @@ from underhood.train.optim import AdamWSpec, scale_lr
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
-RATE = 0.03
+RATES = {"markup": 0.03, "Python": 0.01}
+"""Learning rates; the larger network wants the smaller one."""
+
 RESET = 4
 """Characters after which the ablated network begins anew: as many as a 5-gram looks back."""
 
@@ -40,7 +42,9 @@ def run(trial: Trial) -> None:
     for seed in trial.each(trial.seeds, "markup, seed"):
         rng = np.random.default_rng(seed)
         text_N, test_N = random_markup(rng, 60_000), random_markup(rng, 6_000)
-        model = trained(trial, text_N, len(MARKUP), width=64, length=32, rows=8, steps=600, seed=seed)
+        model = trained(
+            trial, text_N, len(MARKUP), width=64, length=32, rows=8, steps=600, rate=RATES["markup"], seed=seed
+        )
         logs_NV, h_NH = read(model, test_N, reset=trial.ablated("state"))
         closing = np.flatnonzero((test_N == 2) | (test_N == 3))
         trial.measure("closes", knows(logs_NV, test_N, closing))
@@ -52,12 +56,14 @@ def run(trial: Trial) -> None:
         python(trial)
 
 
-def trained(trial: Trial, text_N: Ids, size: int, *, width: int, length: int, rows: int, steps: int, seed: int) -> RNN:
+def trained(
+    trial: Trial, text_N: Ids, size: int, *, width: int, length: int, rows: int, steps: int, rate: float, seed: int
+) -> RNN:
     """An LSTM that predicts the next character, trained on rows from anywhere in the text."""
     recurrence = RecurrenceSpec(cell="lstm", projected=False)
     spec = RNNSpec(vocab_size=size, context_length=length, d_model=width, recurrence=recurrence)
     model, data_N = spec.initialize(seed=seed), torch.from_numpy(text_N)
-    optimizer = AdamWSpec(lr=RATE, weight_decay=0.0).build(model)
+    optimizer = AdamWSpec(lr=rate, weight_decay=0.0).build(model)
     draw = torch.Generator().manual_seed(seed)
     positions = torch.arange(length)[None] % RESET if trial.ablated("state") else None
     for step in range(steps):
@@ -105,7 +111,9 @@ def python(trial: Trial) -> None:
     counted = -float(ngram.log_probs([test_N])[0].mean() / np.log(2))
     inside_N = inside_strings(test)
     for seed in trial.each(trial.seeds, "Python, seed"):
-        model = trained(trial, text_N, size, width=128, length=64, rows=16, steps=1_000, seed=seed)
+        model = trained(
+            trial, text_N, size, width=256, length=96, rows=32, steps=1_200, rate=RATES["Python"], seed=seed
+        )
         logs_NV, h_NH = read(model, test_N)
         bits = -float(logs_NV[np.arange(len(logs_NV)), test_N[1:]].mean() / np.log(2))
         trial.measure("bits", bits / counted)
