@@ -31,9 +31,7 @@ from underhood.train.optim import AdamWSpec, scale_lr
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
-RATES = {"markup": 0.03, "Python": 0.01}
-"""Learning rates; the larger network wants the smaller one."""
-
+RATES = {"markup": 0.03, "Python": 0.01}  # the larger network wants the smaller one
 RESET = 4
 """Characters after which the ablated network begins anew: as many as a 5-gram looks back."""
 
