@@ -44,6 +44,23 @@ def own(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_reward_of_a_missing_end_can_be_switched_off(base: Path, data: Path, own: Path, tmp_path: Path):
+    """Nothing that this model writes ends: the rewards are the penalty, or the user's own."""
+    models: dict[str, Any] = {}
+    for value in ("-3", "none"):
+        out = tmp_path / value
+        words = ["ppo", str(base), "--data", str(data), "--reward", f"{own}:short", "--out", str(out)]
+        words += [f"--{key.replace('_', '-')}={value}" for key, value in QUICK.items()]
+        assert main([*words, "--missing-end-reward", value, "--value-clip", "none", "--json"]) == 0
+        spec = FinetunedRun.open(out).spec
+        assert isinstance(spec, PPOSettings)
+        assert (spec.missing_end_reward, spec.value_clip) == (None if value == "none" else -3.0, None)
+        assert all(e["cut_off"] == 1 for e in read_events(out / "events.jsonl") if e["kind"] == "step")
+        models[value] = load(out).model
+    pairs = zip(models["-3"].parameters(), models["none"].parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize("name", ["grpo", "ppo"])
 @pytest.mark.parametrize("rank", [0, 4])
 def test_command_leaves_a_run_that_answers(name: str, rank: int, base: Path, data: Path, own: Path, tmp_path: Path):

@@ -199,7 +199,7 @@ def test_reward_model_learns_saves_loads_and_scores(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["answer"] for line in lines] == list(ANSWERS[:2])
     assert main(["reward", str(base), "--score", str(file)]) == 2
-    assert "is not a reward model" in capsys.readouterr().err
+    assert "there is no reward model in" in capsys.readouterr().err
 
 
 def test_answers_are_written_alike_for_training_and_scoring_and_end_with_the_end_of_turn(base: Path):

@@ -13,7 +13,8 @@ from underhood.infer.model_table import FOLDER_VARIABLE
 from underhood.recipes.export.export import export
 from underhood.recipes.published_run import model_stem, names_published
 
-RUN_COMMANDS = ["pretrain", "sft", "dpo", "tokenizer", "report"]
+ALSO_OF_A_FILE = ["dpo", "grpo", "ppo", "reward"]
+RUN_COMMANDS = ["pretrain", "sft", "tokenizer", "report", *ALSO_OF_A_FILE]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,11 @@ def test_command_of_a_run_refuses_a_published_model_in_a_sentence(
     assert main([command, names[kind]]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{names[kind]} is a published model, not a run. underhood finetune trains it, build --from" in error
+    if command in ALSO_OF_A_FILE:
+        assert f"{names[kind]} is not a run with stages. underhood {command} {names[kind]} --data FILE" in error
+        assert "trains it, build --from makes a run of it" in error
+    else:
+        assert f"{names[kind]} is a published model, not a run. underhood finetune trains it, build --from" in error
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -137,8 +137,8 @@ def overview() -> str:
 def _run(verb: str, words: list[str]) -> int:
     from underhood.cli.options import HelpRequested, UsageError, parse
 
+    stage = find_stage(verb)
     try:
-        stage = find_stage(verb)
         limit_spinning(training=stage is not None or verb in TRAINING)
         module_name = MODULES.get(verb, verb)
         if verb in WITH_DATA and any(word.split("=")[0] in OF_A_FILE for word in words):
@@ -154,7 +154,8 @@ def _run(verb: str, words: list[str]) -> int:
         print(page)
         return 0
     except UsageError as error:
-        return _complain(str(error))
+        other = f"; with {stage.any_model} it trains any model" if stage is not None and stage.any_model else ""
+        return _complain(f"{error}{other}")
     except UserError as error:
         return _complain(f"error: {error}")
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ A name that Python keeps for itself takes an underscore at its end: ``from_`` is
 Types: str, int, float, bool, Path, Literal[...], tuple[T, ...] and ``T | None``. A bool becomes ``--name`` and
 ``--no-name``. A field of any other type can only be set in a TOML file, unless the class variable ``NESTED`` says
 which tables it holds, by a function that gives the dataclass of each: then ``--table-name`` sets one of their fields.
+The word ``none`` switches off what a field of type ``T | None`` has a value for.
 If the class has a field ``config``, the file it names is read first, and the command line overrides it.
 Class variables ``FIRST`` (names of fields) and ``REST`` (a heading) divide a long help page.
 """
@@ -37,7 +38,7 @@ from underhood.core.errors import UserError, nearest
 
 T = TypeVar("T")
 Value = TypeVar("Value")
-WIDTH = 80
+WIDTH, NONE = 80, object()  # None itself is an option that was left out
 
 
 class _PositionalMark:
@@ -92,6 +93,11 @@ class Option:
         return _without_none(self.hint) is bool
 
     @property
+    def can_be_none(self) -> bool:
+        """Whether the word ``none`` can switch it off."""
+        return self.default not in (None, dataclasses.MISSING) and _without_none(self.hint) != self.hint
+
+    @property
     def required(self) -> bool:
         return self.default is dataclasses.MISSING
 
@@ -125,7 +131,7 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str) -> T:
     values = dict(given)
     if "config" in {option.name for option in options} and given.get("config") is not None:
         values = load_toml_over(cls, Path(given["config"]), given)
-    values = _into_tables(options, values)
+    values = _into_tables(options, {name: None if value is NONE else value for name, value in values.items()})
     missing = [option.shown for option in options if option.required and option.name not in values]
     if missing:
         raise UsageError(f"{prog}: {' and '.join(missing)} missing; usage: {usage(cls, prog)}")
@@ -249,7 +255,7 @@ def _columns(rows: Sequence[tuple[str, str]], left: int) -> str:
 def _left(option: Option) -> str:
     if option.switch:
         return "--no-" + option.flag[2:] if option.default is True else option.flag
-    metavar = "NAME" if _many_choices(option) else option.metavar
+    metavar = "NAME" if _many_choices(option) else option.metavar + ("|none" if option.can_be_none else "")
     return option.shown if option.positional else f"{option.flag} {metavar}{' …' if option.many else ''}"
 
 
@@ -305,6 +311,8 @@ def _whole(word: str) -> int:
 
 
 def _toml_value(option: Option, value: Any, where: str) -> Any:
+    if value == "none" and option.can_be_none:
+        return None
     if option.switch:
         if isinstance(value, bool):
             return value
@@ -382,7 +390,7 @@ def _checked(option: Option) -> Callable[[str], Any]:
     def read(word: str) -> Any:
         try:
             assert option.convert is not None
-            return option.convert(word)
+            return NONE if word == "none" and option.can_be_none else option.convert(word)
         except (ValueError, KeyError):
             near = nearest(word, option.metavar.split("|")) if "|" in option.metavar else None
             hint = f"; did you mean {near}?" if near else ""

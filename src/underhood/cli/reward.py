@@ -64,7 +64,10 @@ def _score(args: Args, file: Path) -> int:
     from underhood.recipes.reward_tuning import is_reward_model, load_reward_model
 
     if not is_reward_model(Path(args.model)):
-        raise UserError(f"{args.model} is not a reward model", fix="Train one: underhood reward MODEL --data FILE")
+        raise UserError(
+            f"there is no reward model in {args.model}",
+            fix="Make one: underhood reward RUN, or underhood reward MODEL --data FILE",
+        )
     examples = read_answers_to_score(file)
     scores = load_reward_model(Path(args.model), device=args.device).score(examples)
     for example, values in zip(examples, scores, strict=True):

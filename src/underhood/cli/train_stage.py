@@ -76,6 +76,7 @@ def run_stage_command(stage: Stage, args: Any) -> int:
         raise UserError(f"underhood {stage.name}: {error}") from error
     steps = settings.pop("steps", None)
     from underhood.cli.progress import StageProgress
+    from underhood.recipes.published_run import refuse_without_file
     from underhood.recipes.run import Run
     from underhood.recipes.stage_jobs import few_steps_warning, locate, open_or_create, run_stage, steps_of
     from underhood.train.distributed import first_rank_first, process_group, rank_and_size
@@ -83,6 +84,7 @@ def run_stage_command(stage: Stage, args: Any) -> int:
     from underhood.ui.terminal import console
 
     path, start = locate(args.run)
+    refuse_without_file(path, stage.name, stage.any_model)
 
     def open_run() -> Run:
         """The run, with the settings that were given; what the first process has made is only read by the others."""
@@ -142,9 +144,6 @@ def _suggest(out: Any, path: Path, stage: Stage) -> None:
     plan = Run.open(path).plan
     later = [other for other in all_stages() if other.starts_from == stage.model and plan and plan.find(other.name)]
     commands = {f"underhood {other.name} {run}": f"go on: the model {other.purpose}" for other in later}
-    commands[f"underhood eval {run}"] = "measure it"
-    if stage.scores:
-        commands[f"underhood ppo {run} --reward model"] = "learn from its scores"
-    else:
-        commands[f"underhood {'chat' if stage.chats else 'generate'} {run}"] = "try it"
-    next_commands(out, commands)
+    talk = (f"{'chat' if stage.chats else 'generate'} {run}", "try it")
+    use, why = (f"ppo {run} --reward model", "learn from its scores") if stage.scores else talk
+    next_commands(out, commands | {f"underhood eval {run}": "measure it", f"underhood {use}": why})

@@ -17,7 +17,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from underhood.core.errors import UserError
+from underhood.core.errors import UserError, nearest
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
@@ -55,10 +55,19 @@ def read_content(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise UserError(
+            f"can't read {path}: {(error.strerror or str(error)).lower()}", fix=neighbour_hint(path)
+        ) from error
     if not data.strip():
         raise UserError(f"{path} is empty", expected="text")
     return data
+
+
+def neighbour_hint(path: Path) -> str | None:
+    """A question for the user of a path that is not there: the entry beside it whose name is most like its own."""
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() and not path.exists() else []
+    near = nearest(path.name, siblings)
+    return f"Did you mean {path.with_name(near)}?" if near else None
 
 
 def read_filled_text(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from underhood.core.errors import UserError, nearest
+from underhood.core.text_files import neighbour_hint
 from underhood.data.documents import Corpus, Document
 from underhood.data.files import SUPPORTED, read_file
 
@@ -90,6 +91,4 @@ def _no_such_path(spec: str, path: Path) -> UserError:
         return UserError(f"no such data {spec!r}", fix="Did you mean 'pydocs'?")
     if spec.count("/") == 1 and not path.suffix and not path.parent.exists():
         return UserError(f"no such file or folder: {spec}", fix=f"For a Hugging Face data set write hf:{spec}")
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = nearest(path.name, siblings)
-    return UserError(f"no such file or folder: {spec}", fix=f"Did you mean {path.with_name(near)}?" if near else None)
+    return UserError(f"no such file or folder: {spec}", fix=neighbour_hint(path))

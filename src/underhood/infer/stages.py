@@ -65,7 +65,9 @@ def find_stage(folder: Path, stage: str | None) -> tuple[str, Path]:
     have = [name for name, _ in states_of(folder)]
     if not have:
         if folder.is_dir() and ((folder / "run.toml").exists() or (folder / "checkpoints").is_dir()):
-            raise UserError(f"the run {folder} has no model yet", fix=f"Go on with underhood build --resume {folder}")
+            raise UserError(
+                f"the run {folder} has no model yet", fix=f"Go on with underhood build --out {folder} --resume"
+            )
         raise UserError(f"there is no run at {folder}", fix=_others(folder))
     if stage is None:
         stage = stages_of(folder)[-1]

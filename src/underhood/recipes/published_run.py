@@ -5,6 +5,7 @@ They are published models (a file, a folder or a name) and runs of ``underhood f
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from underhood.core.errors import UserError
@@ -53,6 +54,19 @@ def refuse_finetuned(path: Path) -> None:
         f"{path} holds a fine-tuned model, not a run with stages",
         fix="underhood finetune trains it further, build --from makes a run of it, eval --text measures it",
     )
+
+
+def refuse_without_file(path: Path, stage: str, options: str) -> None:
+    """Raises a UserError where a stage's command gets a model that has no stages, and not the options to train it.
+
+    Args:
+        options: with which the command trains any model; empty where it can't.
+    """
+    if options and (names_published(path) or is_finetuned(path)):
+        raise UserError(
+            f"{path} is not a run with stages",
+            fix=f"underhood {stage} {shlex.quote(str(path))} {options} trains it, build --from makes a run of it",
+        )
 
 
 def no_template_fix(model: Path) -> str:

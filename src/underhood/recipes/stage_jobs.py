@@ -142,6 +142,8 @@ def run_stage(
         Interrupted: the user stopped it; the same call goes on.
     """
     clock = Clock(run)
+    if run.spec.from_ is None and stage.starts_from is not None and start is None:
+        check_finished(run, stage_of_model(stage.starts_from), f"{stage.name} starts from")  # before the work of a plan
     prepared = first_rank_first(lambda: prepare(run, clock))
     planned = prepared.plan.find(stage.name)
     if planned is None:
@@ -158,18 +160,16 @@ def run_stage(
             raise UserError(
                 f"{run.path} was begun without {stage.name}", fix=f"Build it with --{stage.name}-steps to have it"
             )
-        raise UserError(f"the text of {run.path} gives no {stage.data_name} for {stage.name}")
+        raise UserError(
+            f"the text of {run.path} gives no {stage.data_name} for {stage.name}",
+            fix=f"Give others: underhood {stage.name} {run.path} {stage.any_model}" if stage.any_model else None,
+        )
     if prepared.plan.find(stage.name) is None:
         prepared = replace(prepared, plan=replace(prepared.plan, stages=(*prepared.plan.stages, planned)))
     check_used_models(run, stage)
     source = source_model(run.spec, prepared.plan, stage)
-    if source not in (None, BEFORE) and start is None:
-        before = stage_of_model(source)
-        if not run.finished(before):
-            raise UserError(
-                f"{run.path} has no finished {before.model} model, which {stage.name} starts from",
-                fix=f"Make it with underhood {before.name} {run.path}",
-            )
+    if source is not None and source != BEFORE and start is None:
+        check_finished(run, stage_of_model(source), f"{stage.name} starts from")
     had = 0 if restart else steps_of(run, stage)
     if start is not None:
         _check_start(run, stage, start, finished=not restart and run.finished(stage))
@@ -277,12 +277,16 @@ def train_in_run(
 def check_used_models(run: Run, stage: Stage) -> None:
     """Raises a UserError where a model is missing that the stage uses beside the one it starts from."""
     for name in run.spec.uses(stage):
-        used = get_stage(name)
-        if not run.finished(used):
-            raise UserError(
-                f"{run.path} has no finished {used.model} model, which {stage.name} learns from",
-                fix=f"Make it with underhood {used.name} {run.path}",
-            )
+        check_finished(run, get_stage(name), f"{stage.name} learns from")
+
+
+def check_finished(run: Run, stage: Stage, purpose: str) -> None:
+    """Raises a UserError where a stage's model is missing or unfinished."""
+    if not run.finished(stage):
+        raise UserError(
+            f"{run.path} has no finished {stage.model} model, which {purpose}",
+            fix=f"Make it with underhood {stage.name} {run.path}",
+        )
 
 
 def _film(run: Run, stage: Stage, inputs: StageInputs, prepared: Prepared, state: dict[str, Any], whole: bool) -> Film:

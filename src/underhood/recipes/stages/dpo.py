@@ -83,6 +83,7 @@ STAGE = Stage(
     decay=0.9,
     optional=True,
     takes_feedback=True,
+    any_model="--data FILE",
     improves=("preference accuracy",),
     curves=("preference_accuracy", "reward_margin"),  # the loss falls whenever the margin grows, in plainer units
     settings=DPOSettings,

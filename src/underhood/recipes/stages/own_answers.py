@@ -81,6 +81,7 @@ def policy_stage(
         epochs=1.0,
         cost=3.0,  # writing the answers takes longer than learning from them
         optional=True,
+        any_model="--data FILE --reward REWARD",
         uses=lambda chosen: ("reward",) if chosen.reward == "model" else (),
         improves=("right answers, retrieval",),
         curves=POLICY_CURVES,

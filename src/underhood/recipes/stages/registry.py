@@ -155,6 +155,7 @@ class Stage:
         optional: whether a plan holds it only where it is wanted: by ``--align NAME`` or by its steps.
         train: trains by a loop of its own, in place of an objective (see `recipes.policy_stage`).
         scores: whether its model scores answers in place of writing them: a reward model.
+        any_model: the options with which its command trains any model, on a file; empty where it can't.
         uses: the stages whose models its training uses beside the one it starts from, by its settings.
         keep_best: whether its model is to have the weights with the lowest held-out loss.
         log_scale: whether its curves fall by so much that they are drawn on a logarithmic scale.
@@ -198,6 +199,7 @@ class Stage:
     optional: bool = False
     train: Callable[[StageInputs, StageTraining], StageOutcome] | None = None
     scores: bool = False
+    any_model: str = ""
     uses: Callable[[Any], tuple[str, ...]] = lambda settings: ()
     keep_best: bool = False
     log_scale: bool = False

@@ -59,6 +59,7 @@ STAGE = Stage(
     epochs=1.0,  # more than one overfits (Ouyang et al. 2022, section 3.5)
     optional=True,
     scores=True,
+    any_model="--data FILE",
     improves=("preference accuracy",),
     curves=("preference_accuracy", "reward_margin"),
     settings=RewardStageSettings,
