@@ -269,7 +269,7 @@ def test_dpo_command_with_data_aligns_and_mistakes_are_named(
         other = [*words[:5], str(tmp_path / "other"), *words[6:], *more]
         assert main(other) == 2
         assert message in capsys.readouterr().err
-    assert main(["reward", str(base)]) == 2
+    assert main(["reward", str(base), "--data", str(files["pairs"]), "--score", str(files["pairs"])]) == 2
     assert "--data trains and --score scores" in capsys.readouterr().err
 
 

@@ -8,28 +8,21 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from underhood.cli.model_options import ModelOptions
-from underhood.cli.options import Positional
+from underhood.cli.training_verb import AnyModelOptions
 from underhood.core.errors import UserError
 from underhood.recipes.policy_settings import BestOfSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(ModelOptions, BestOfSettings):
+class Args(AnyModelOptions, BestOfSettings):
     """Samples answers to every prompt and writes those with the highest reward as
     conversations: rejection sampling. underhood finetune learns from the file.
 
     In turns with finetune, and with ppo or grpo at the end, it is Llama 2's recipe.
     """
 
-    model: Positional[str]
-    """A run, a Hugging Face folder, a GGUF file, a name like smollm2, or hf:OWNER/NAME."""
-
     out: Path
     """The file of conversations to write (JSON lines)."""
-
-    json: bool = False
-    """Prints one JSON object about the result; progress goes to standard error."""
 
 
 def run(args: Args) -> int:

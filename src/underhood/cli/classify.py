@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 from underhood.core.text_files import read_standard_input
 from underhood.recipes.finetune_spec import ClassifySpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from underhood.recipes.classification import Classified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +57,18 @@ def run(args: Args) -> int:
 
 
 def _teach(args: Args) -> int:
-    from underhood.cli.progress import StageProgress
+    from underhood.cli.training_verb import follow_training
     from underhood.recipes.classification import classify_model
     from underhood.recipes.published_run import model_stem
-    from underhood.train.stopping import Interrupted
-    from underhood.ui.terminal import console, next_commands, table
 
     out = args.out or Path("runs") / f"{model_stem(args.model)}-{Path(args.data[0]).stem}"
-    screen = console(sys.stderr if args.json else None)
-    log, work = classify_model(args.settings, out)
-    try:
-        with StageProgress(log, screen):
-            done = work()
-    except Interrupted as stop:
-        print(f"Stopped after step {stop.step:,}; go on with the same command.", file=sys.stderr)
-        return 130
-    if args.json:
-        print(json.dumps(asdict(done) | {"path": str(done.path)}, ensure_ascii=False))
-        return 0
+    ending = {"command": 'classify RUN --text "…"', "about": "label a text with it"}
+    return follow_training(*classify_model(args.settings, out), _show, as_json=args.json, **ending)
+
+
+def _show(screen: Console, done: Classified) -> None:
+    from underhood.ui.terminal import table
+
     rows = [
         [row.name, f"{row.accuracy:.1%}", f"{row.low:.1%} to {row.high:.1%}", f"{row.parameters:,}"]
         for row in done.rows
@@ -78,8 +77,6 @@ def _teach(args: Args) -> int:
     screen.print(table(["", "right", "95 % interval", "numbers learnt"], rows))
     for note in done.notes:
         screen.print(note + ".")
-    next_commands(screen, {f'underhood classify {shlex.quote(str(out))} --text "…"': "label a text with it"})
-    return 0
 
 
 def _label(args: Args) -> int:

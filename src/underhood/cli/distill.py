@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from underhood.cli.model_options import ModelOptions
 from underhood.cli.options import Positional
+from underhood.cli.training_verb import AnyModelOptions, follow_training
 from underhood.recipes.finetune_spec import DistillSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from underhood.recipes.distill import Distilled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(ModelOptions, DistillSpec):
+class Args(AnyModelOptions, DistillSpec):
     """Distils a teacher into a student (the second model) on conversations, and
     makes a run of its own. What is interrupted goes on.
 
@@ -42,30 +44,18 @@ class Args(ModelOptions, DistillSpec):
     out: Path | None = None
     """Folder of the run to make; runs/STUDENT-from-TEACHER if left out."""
 
-    json: bool = False
-    """Prints one JSON object about the result; progress goes to standard error."""
-
 
 def run(args: Args) -> int:
-    from underhood.cli.progress import StageProgress
     from underhood.recipes.distill import distill_model
     from underhood.recipes.published_run import model_stem
-    from underhood.train.stopping import Interrupted
-    from underhood.ui.terminal import console, next_commands, table
 
     path = args.out or Path("runs") / f"{model_stem(args.model)}-from-{model_stem(args.teacher)}"
-    screen = console(sys.stderr if args.json else None)
-    log, work = distill_model(args.settings, path)
-    try:
-        with StageProgress(log, screen):
-            done = work()
-    except Interrupted as stop:
-        print(f"Stopped after step {stop.step:,}; the work so far is kept.", file=sys.stderr)
-        print("Go on with the same command.", file=sys.stderr)
-        return 130
-    if args.json:
-        print(json.dumps(asdict(done) | {"path": str(done.path)}))
-        return 0
+    return follow_training(*distill_model(args.settings, path), _show, as_json=args.json)
+
+
+def _show(screen: Console, done: Distilled) -> None:
+    from underhood.ui.terminal import table
+
     screen.print(
         f"\nThe teacher has {done.teacher_parameters:,} parameters, the student {done.parameters:,}. "
         f"Trained {done.trained_parameters:,} of them for {done.steps:,} steps."
@@ -80,5 +70,3 @@ def run(args: Args) -> int:
         screen.print()
         head = ["held out", "loss before", "after", "teacher", "right tokens before", "after", "teacher"]
         screen.print(table(head, rows))
-    next_commands(screen, {f"underhood chat {shlex.quote(str(path))}": "talk with it"})
-    return 0

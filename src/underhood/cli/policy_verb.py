@@ -1,40 +1,43 @@
-"""The commands ``underhood ppo`` and ``grpo``: progress, and how the training ended."""
+"""The commands ``underhood ppo`` and ``grpo``: their common options, and how the training ended."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from underhood.cli.training_verb import AnyModelOptions, follow_training, trained_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from underhood.recipes.policy_run import PolicyTrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOptions(AnyModelOptions):
+    """Options beside the settings of the training."""
+
+    FIRST: ClassVar = ("model", "data", "reward", "out", "stage", "steps", "answers", "max_new_tokens", "json")
+    REST: ClassVar = "Settings of the training"
+
+    out: Path | None = None
+    """Folder of the run to make; runs/MODEL-DATA-METHOD if left out."""
 
 
 def run_policy_command(args: Any, name: str) -> int:
     """Trains by PPO or GRPO and prints what came out; returns the exit code."""
-    from underhood.cli.progress import StageProgress
     from underhood.recipes.policy_run import train_policy
     from underhood.recipes.published_run import model_stem
-    from underhood.train.stopping import Interrupted
-    from underhood.ui.terminal import console, next_commands, table
 
     path = args.out or Path("runs") / f"{model_stem(args.model)}-{Path(args.data).stem}-{name}"
-    screen = console(sys.stderr if args.json else None)
-    log, work = train_policy(args.settings, path)
-    try:
-        with StageProgress(log, screen):
-            done = work()
-    except Interrupted as stop:
-        print(f"Stopped after step {stop.step:,}; the work so far is kept.", file=sys.stderr)
-        print("Go on with the same command.", file=sys.stderr)
-        return 130
-    if args.json:
-        print(json.dumps(asdict(done) | {"path": str(done.path)}))
-        return 0
-    share = done.trained_parameters / done.parameters
-    screen.print(
-        f"\nTrained {done.trained_parameters:,} parameters ({share:.1%} of the model's) on {done.steps:,} rollouts."
-    )
+    return follow_training(*train_policy(args.settings, path), _show, as_json=args.json)
+
+
+def _show(screen: Console, done: PolicyTrained) -> None:
+    from underhood.ui.terminal import table
+
+    screen.print(trained_line(done, "on {:,} rollouts"))
     if done.before:
         rows = [
             ["mean reward", f"{done.before['reward']:.3f}", f"{done.after['reward']:.3f}"],
@@ -42,5 +45,3 @@ def run_policy_command(args: Any, name: str) -> int:
             ["cut off", f"{done.before['cut_off']:.1%}", f"{done.after['cut_off']:.1%}"],
         ]
         screen.print(table([f"{done.held_out:,} held-out prompts", "before", "after"], rows))
-    next_commands(screen, {f"underhood chat {shlex.quote(str(path))}": "talk with it"})
-    return 0

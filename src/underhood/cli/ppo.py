@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
-from underhood.cli.model_options import ModelOptions
-from underhood.cli.options import Positional
+from underhood.cli.policy_verb import PolicyOptions, run_policy_command
 from underhood.recipes.policy_settings import PPOSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(ModelOptions, PPOSettings):
+class Args(PolicyOptions, PPOSettings):
     """Trains any model on its own answers by PPO: a value head learns what to
     expect, and the KL to the model as it was is part of the reward. What is
     interrupted goes on.
@@ -23,20 +20,6 @@ class Args(ModelOptions, PPOSettings):
     answer has .prompt, .answer, .finished and .record. It is run as any code is.
     """
 
-    FIRST: ClassVar = ("model", "data", "reward", "out", "stage", "steps", "answers", "max_new_tokens", "json")
-    REST: ClassVar = "Settings of the training"
-
-    model: Positional[str]
-    """A run, a Hugging Face folder, a GGUF file, a name like smollm2, or hf:OWNER/NAME."""
-
-    out: Path | None = None
-    """Folder of the run to make; runs/MODEL-DATA-ppo if left out."""
-
-    json: bool = False
-    """Prints one JSON object about the result; progress goes to standard error."""
-
 
 def run(args: Args) -> int:
-    from underhood.cli.policy_verb import run_policy_command
-
     return run_policy_command(args, "ppo")

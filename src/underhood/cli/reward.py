@@ -50,13 +50,15 @@ def run(args: Args) -> int:
 
 
 def _train(args: Args) -> int:
-    from underhood.cli.preferences import finish
+    from underhood.cli.preferences import show_judged
+    from underhood.cli.training_verb import follow_training
     from underhood.recipes.published_run import model_stem
     from underhood.recipes.reward_tuning import train_reward_model
 
     path = args.out or Path("runs") / f"{model_stem(args.model)}-reward-{Path(args.data).stem}"
-    log, work = train_reward_model(args.settings, path)
-    return finish(log, work, as_json=args.json, next_command="reward RUN --score FILE", about="score answers with it")
+    training = train_reward_model(args.settings, path)
+    ending = {"command": "reward RUN --score FILE", "about": "score answers with it"}
+    return follow_training(*training, show_judged, as_json=args.json, **ending)
 
 
 def _score(args: Args, file: Path) -> int:

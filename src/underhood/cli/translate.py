@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from underhood.cli.options import Positional
 from underhood.core.errors import UserError
 from underhood.core.text_files import read_standard_input
 from underhood.recipes.translation_spec import TranslateSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from underhood.recipes.translation import TranslationResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,22 +72,16 @@ def run(args: Args) -> int:
 
 
 def _train(args: Args) -> int:
-    from underhood.cli.progress import StageProgress
+    from underhood.cli.training_verb import follow_training
     from underhood.recipes.translation import train_translator
-    from underhood.train.stopping import Interrupted
-    from underhood.ui.terminal import console, next_commands, table
 
-    screen = console(sys.stderr if args.json else None)
-    log, work = train_translator(args.settings, args.run)
-    try:
-        with StageProgress(log, screen):
-            done = work()
-    except Interrupted as stop:
-        print(f"Stopped after step {stop.step:,}; go on with the same command.", file=sys.stderr)
-        return 130
-    if args.json:
-        print(json.dumps(asdict(done) | {"path": str(done.path)}, ensure_ascii=False))
-        return 0
+    ending = {"command": 'translate RUN "…"', "about": "translate a text"}
+    return follow_training(*train_translator(args.settings, args.run), _show, as_json=args.json, **ending)
+
+
+def _show(screen: Console, done: TranslationResult) -> None:
+    from underhood.ui.terminal import table
+
     screen.print(f"\n{done.tested_on:,} held-out sources; learnt from {done.learnt_from:,} pairs.")
     rows = [["exact", f"{done.exact:.1%}", f"95 % interval {done.low:.1%} to {done.high:.1%}"]]
     rows += [["BLEU", f"{done.bleu:.2f}", "of the corpus, in percent"]]
@@ -94,8 +92,6 @@ def _train(args: Args) -> int:
         screen.print(
             f"  {source}\n  → {written}" + ("" if written == wanted else f"   (given: {wanted})"), markup=False
         )
-    next_commands(screen, {f'underhood translate {shlex.quote(str(args.run))} "…"': "translate a text"})
-    return 0
 
 
 def _translate(args: Args) -> int:

@@ -36,7 +36,7 @@ from underhood.nn.lora import LoRASpec, fold
 from underhood.recipes.finetune import default_rate
 from underhood.recipes.finetune_spec import CLASSIFY_FILE, ClassifySpec
 from underhood.recipes.training import Trainer
-from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
+from underhood.recipes.tuned_run import rank_of, training_in_folder, write_model
 from underhood.train.loop import FitSpec, Objective
 from underhood.train.optim import AdamWSpec
 from underhood.train.schedule import ScheduleSpec
@@ -73,14 +73,8 @@ class Classified:
 
 
 def classify_model(spec: ClassifySpec, out: Path) -> tuple[RunLog, Callable[[], Classified]]:
-    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, CLASSIFY_FILE)
-
-    def work() -> Classified:
-        with folder.discarded_if_untrained():
-            return _classify(spec, out, folder.log)
-
-    return folder.log, work
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
+    return training_in_folder(spec, out, CLASSIFY_FILE, _classify)
 
 
 def _classify(spec: ClassifySpec, out: Path, log: RunLog) -> Classified:

@@ -26,7 +26,7 @@ from underhood.models.base import parameter_count
 from underhood.recipes.finetune import Finetuned, Score, Student, score, template_of, tune_on_conversations
 from underhood.recipes.finetune_spec import DISTILL_FILE, DistillSpec
 from underhood.recipes.teacher_answers import answer_again, question_of, read_answers, write_answers
-from underhood.recipes.tuned_run import claim_folder
+from underhood.recipes.tuned_run import training_in_folder
 from underhood.text.chat import Rendered
 from underhood.train.loop import Objective
 
@@ -49,23 +49,21 @@ class Distilled(Finetuned):
 
 
 def distill_model(spec: DistillSpec, out: Path) -> tuple[RunLog, Callable[[], Distilled]]:
-    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, DISTILL_FILE)
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
+    return training_in_folder(spec, out, DISTILL_FILE, _distill)
 
-    def work() -> Distilled:
-        with folder.discarded_if_untrained():
-            name = choose_device(spec.device)
-            reading = folder.log.counter(STAGE, "reading the teacher")
-            teacher = load(spec.teacher, spec.teacher_stage, device=Device(name=name).torch, progress=reading)
-            method = DistillationMethod(spec, teacher, out, folder.log)
-            done = tune_on_conversations(spec, out, folder.log, method)
-        return Distilled(
-            **{field: getattr(done, field) for field in Finetuned.__dataclass_fields__},
-            teacher=method.teacher_scores,
-            teacher_parameters=parameter_count(teacher.model),
-        )
 
-    return folder.log, work
+def _distill(spec: DistillSpec, out: Path, log: RunLog) -> Distilled:
+    device = Device(name=choose_device(spec.device))
+    reading = log.counter(STAGE, "reading the teacher")
+    teacher = load(spec.teacher, spec.teacher_stage, device=device.torch, progress=reading)
+    method = DistillationMethod(spec, teacher, out, log)
+    done = tune_on_conversations(spec, out, log, method)
+    return Distilled(
+        **{field: getattr(done, field) for field in Finetuned.__dataclass_fields__},
+        teacher=method.teacher_scores,
+        teacher_parameters=parameter_count(teacher.model),
+    )
 
 
 class DistillationMethod:

@@ -39,7 +39,7 @@ from underhood.recipes.published_run import no_template_fix
 from underhood.recipes.stages.sft import STAGE as SFT
 from underhood.recipes.training import Trainer
 from underhood.recipes.training_data import chosen
-from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
+from underhood.recipes.tuned_run import rank_of, training_in_folder, write_model
 from underhood.text.chat import CHATML, Rendered, Template
 from underhood.train.hardware import faster_dtype
 from underhood.train.loop import FitSpec, Objective
@@ -139,17 +139,12 @@ class SupervisedMethod:
 
 
 def finetune_model(spec: FinetuneSpec, out: Path) -> tuple[RunLog, Callable[[], Finetuned]]:
-    """Makes the folder and returns the log and the work to call.
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
 
-    The two are apart so that whoever shows progress can listen before anything happens.
-    """
-    folder = claim_folder(spec, out, FINETUNE_FILE)
+    def tune(spec: FinetuneSpec, out: Path, log: RunLog) -> Finetuned:
+        return tune_on_conversations(spec, out, log, SupervisedMethod())
 
-    def work() -> Finetuned:
-        with folder.discarded_if_untrained():
-            return tune_on_conversations(spec, out, folder.log, SupervisedMethod())
-
-    return folder.log, work
+    return training_in_folder(spec, out, FINETUNE_FILE, tune)
 
 
 def default_rate(d_model: int, lora: bool) -> float:

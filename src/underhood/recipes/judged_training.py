@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from underhood.core.device import Device, choose_device
+from underhood.core.files import write_text
 from underhood.core.provenance import commit
 from underhood.core.runlog import RunLog
 from underhood.infer.load import LoadedModel, load
@@ -161,6 +164,17 @@ def run_facts(out: Path, rate: float, rank: int) -> dict[str, Any]:
     """Facts of a training for its ``results.json``."""
     versions = {name: importlib.metadata.version(name) for name in ("underhood", "torch")}
     return {"path": str(out), "lr": rate, "lora_rank": rank, "commit": commit(), "versions": versions}
+
+
+def leave_results(
+    done: TunedOnJudgements, result: FitResult, facts: Mapping[str, Any], stage: str, log: RunLog
+) -> TunedOnJudgements:
+    """Writes ``results.json`` once the model is written, removes the checkpoints of its training and logs the end."""
+    write_text(done.path / "results.json", json.dumps(asdict(done) | dict(facts), indent=1))
+    shutil.rmtree(done.path / "training", ignore_errors=True)
+    figures = {f"{name}_accuracy": row["preference_accuracy"] for name, row in done.after.items()}
+    log.event(stage, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
+    return done
 
 
 def noting(log: RunLog, stage: str) -> Callable[[str], Any]:

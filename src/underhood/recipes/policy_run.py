@@ -39,7 +39,7 @@ from underhood.nn.lora import LoRASpec, fold
 from underhood.recipes.finetune import default_rate
 from underhood.recipes.policy_settings import GRPO_FILE, PPO_FILE, GRPOSettings, PPOSettings
 from underhood.recipes.reward_choice import check_references, choose_reward
-from underhood.recipes.tuned_run import claim_folder, rank_of, write_model
+from underhood.recipes.tuned_run import rank_of, training_in_folder, write_model
 
 RATE_SHARE = 0.25
 """Learning rate of policy gradients as a share of fine-tuning's: their gradients are far noisier."""
@@ -72,14 +72,8 @@ class PolicyTrained:
 
 
 def train_policy(spec: GRPOSettings | PPOSettings, out: Path) -> tuple[RunLog, Callable[[], PolicyTrained]]:
-    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, GRPO_FILE if isinstance(spec, GRPOSettings) else PPO_FILE)
-
-    def work() -> PolicyTrained:
-        with folder.discarded_if_untrained():
-            return _train(spec, out, folder.log)
-
-    return folder.log, work
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
+    return training_in_folder(spec, out, GRPO_FILE if isinstance(spec, GRPOSettings) else PPO_FILE, _train)
 
 
 def _train(spec: GRPOSettings | PPOSettings, out: Path, log: RunLog) -> PolicyTrained:

@@ -7,10 +7,7 @@ are worked out once, before the training, and again from the given model when an
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ from underhood.align.pairs import Marked, PairBatches
 from underhood.align.robust_dpo import RobustDPOSpec
 from underhood.align.simpo import SimPOSpec
 from underhood.core.errors import UserError
-from underhood.core.files import write_text
 from underhood.core.runlog import RunLog
 from underhood.models.base import parameter_count
 from underhood.models.decoder import Decoder
@@ -40,6 +36,7 @@ from underhood.recipes.judged_training import (
     TunedOnJudgements,
     Workplace,
     adapted,
+    leave_results,
     measure_all,
     noting,
     run_facts,
@@ -47,7 +44,7 @@ from underhood.recipes.judged_training import (
     trained_parameters,
 )
 from underhood.recipes.stages.dpo import STAGE as DPO
-from underhood.recipes.tuned_run import claim_folder, write_model
+from underhood.recipes.tuned_run import training_in_folder, write_model
 from underhood.train.optim import AdamWSpec
 
 STAGE = DPO.name
@@ -60,14 +57,8 @@ USUAL_RATE = 0.05
 
 
 def align_model(spec: PreferenceSpec, out: Path) -> tuple[RunLog, Callable[[], TunedOnJudgements]]:
-    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, PREFERENCE_FILE)
-
-    def work() -> TunedOnJudgements:
-        with folder.discarded_if_untrained():
-            return _align(spec, out, folder.log)
-
-    return folder.log, work
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
+    return training_in_folder(spec, out, PREFERENCE_FILE, _align)
 
 
 def _align(spec: PreferenceSpec, out: Path, log: RunLog) -> TunedOnJudgements:
@@ -103,11 +94,7 @@ def _align(spec: PreferenceSpec, out: Path, log: RunLog) -> TunedOnJudgements:
     write_model(loaded, out, DPO.model, result.last_step, chats=loaded.chats)
     done = TunedOnJudgements(out, result.last_step, trained, parameter_count(model), data.form, before, after)
     facts = run_facts(out, rate, rank) | {"loss": spec.loss}
-    write_text(out / "results.json", json.dumps(asdict(done) | facts, indent=1))
-    shutil.rmtree(out / "training", ignore_errors=True)
-    figures = {f"{name}_accuracy": row["preference_accuracy"] for name, row in after.items()}
-    log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
-    return done
+    return leave_results(done, result, facts, STAGE, log)
 
 
 def preference_objective(

@@ -7,10 +7,8 @@ score of the better answers of the training data is 0.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +20,6 @@ from underhood.core.checkpoint import load_module, module_tensors, newest, read_
 from underhood.core.config import from_json, to_json
 from underhood.core.device import choose_device
 from underhood.core.errors import UserError
-from underhood.core.files import write_text
 from underhood.core.runlog import RunLog
 from underhood.data.judged_answers import JudgedAnswers
 from underhood.infer.load import LoadedModel, load
@@ -36,13 +33,14 @@ from underhood.recipes.judged_training import (
     TunedOnJudgements,
     Workplace,
     adapted,
+    leave_results,
     measure_all,
     noting,
     run_facts,
     train_on_judgements,
     trained_parameters,
 )
-from underhood.recipes.tuned_run import claim_folder, write_model
+from underhood.recipes.tuned_run import training_in_folder, write_model
 from underhood.train.optim import AdamWSpec
 
 STAGE = "reward"
@@ -55,14 +53,8 @@ MOST_REFERENCES = 256
 
 
 def train_reward_model(spec: RewardTuningSpec, out: Path) -> tuple[RunLog, Callable[[], TunedOnJudgements]]:
-    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, REWARD_FILE)
-
-    def work() -> TunedOnJudgements:
-        with folder.discarded_if_untrained():
-            return _train(spec, out, folder.log)
-
-    return folder.log, work
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
+    return training_in_folder(spec, out, REWARD_FILE, _train)
 
 
 def _train(spec: RewardTuningSpec, out: Path, log: RunLog) -> TunedOnJudgements:
@@ -100,11 +92,7 @@ def _train(spec: RewardTuningSpec, out: Path, log: RunLog) -> TunedOnJudgements:
     groups, facts = {"head": module_tensors(model.head)}, {"reward": to_json(described)}
     write_model(loaded, out, STAGE, result.last_step, chats=loaded.chats, groups=groups, facts=facts)
     done = TunedOnJudgements(out, result.last_step, trained, parameter_count(model), data.form, before, after)
-    write_text(out / "results.json", json.dumps(asdict(done) | run_facts(out, rate, rank) | {"shift": shift}, indent=1))
-    shutil.rmtree(out / "training", ignore_errors=True)
-    figures = {f"{name}_accuracy": row["preference_accuracy"] for name, row in after.items()}
-    log.event(STAGE, "end", seconds=result.seconds, tokens=result.tokens, loss=result.loss, **figures)
-    return done
+    return leave_results(done, result, run_facts(out, rate, rank) | {"shift": shift}, STAGE, log)
 
 
 def reward_objective(spec: RewardTuningSpec, group: Sequence[WrittenAnswers]) -> JudgedObjective:

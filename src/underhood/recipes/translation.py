@@ -29,7 +29,7 @@ from underhood.models.base import parameter_count
 from underhood.models.encoder_decoder import EncoderDecoder, original_transformer
 from underhood.recipes.training import Trainer
 from underhood.recipes.translation_spec import DATES, TRANSLATE_FILE, TranslateSpec
-from underhood.recipes.tuned_run import claim_folder
+from underhood.recipes.tuned_run import training_in_folder
 from underhood.text.bpe import BytePairTokenizer, train_bpe
 from underhood.text.characters import CharacterTokenizer
 from underhood.train.averaging import average_checkpoints
@@ -78,14 +78,8 @@ class TranslationResult:
 
 
 def train_translator(spec: TranslateSpec, out: Path) -> tuple[RunLog, Callable[[], TranslationResult]]:
-    """Makes the folder and returns the log and the work to call (see `recipes.finetune.finetune_model`)."""
-    folder = claim_folder(spec, out, TRANSLATE_FILE)
-
-    def work() -> TranslationResult:
-        with folder.discarded_if_untrained():
-            return _train(spec, out, folder.log)
-
-    return folder.log, work
+    """Makes the folder and returns the log and the work to call (see `recipes.tuned_run.training_in_folder`)."""
+    return training_in_folder(spec, out, TRANSLATE_FILE, _train)
 
 
 def _train(spec: TranslateSpec, out: Path, log: RunLog) -> TranslationResult:

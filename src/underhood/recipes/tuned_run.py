@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -29,6 +29,9 @@ from underhood.recipes.finetune_spec import TrainingSettings
 from underhood.recipes.translation_spec import TranslateSpec
 from underhood.text.bpe import BytePairTokenizer
 from underhood.text.huggingface import HuggingFaceTokenizer
+
+Settings = TypeVar("Settings", bound=TrainingSettings | TranslateSpec)
+Result = TypeVar("Result")
 
 BEGUN = ("split.json", "training", "teacher_answers.jsonl")
 """Files and folders of a training beside its settings and its log, before its model is there."""
@@ -113,6 +116,25 @@ def claim_folder(spec: TrainingSettings | TranslateSpec, out: Path, file: str) -
         lock.release()
         raise
     return TunedFolder(out, settings, lock, RunLog(out / "events.jsonl"), made)
+
+
+def training_in_folder(
+    spec: Settings, out: Path, file: str, train: Callable[[Settings, Path, RunLog], Result]
+) -> tuple[RunLog, Callable[[], Result]]:
+    """Makes the folder and returns the log and the work to call.
+
+    The two are apart so that whoever shows progress can listen before anything happens.
+
+    Raises:
+        UserError: see `claim_folder`.
+    """
+    folder = claim_folder(spec, out, file)
+
+    def work() -> Result:
+        with folder.discarded_if_untrained():
+            return train(spec, out, folder.log)
+
+    return folder.log, work
 
 
 def rank_of(spec: TrainingSettings, model: nn.Module) -> int:
