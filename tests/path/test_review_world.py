@@ -10,19 +10,19 @@ import torch
 
 from underhood.align.dpo import sequence_log_probs
 from underhood.path.lib.answer_rows import answer_rows
+from underhood.path.lib.gold_policies import best_of, divergence
+from underhood.path.lib.noisy_judge import calibrated_scale, noisy_ranking
 from underhood.path.lib.review_models import (
     CONTEXT,
     PROMPT_TOKENS,
     PROMPTS,
-    calibrated_scale,
     few_shot_prompt,
     grouped,
-    noisy_ranking,
     sampled_reviews,
     small_spec,
     written_reviews,
 )
-from underhood.path.lib.review_policies import best_of, by_policy_gradient, divergence, grpo
+from underhood.path.lib.review_policies import by_policy_gradient, grpo
 from underhood.path.lib.review_world import (
     ANSWER_TOKENS_MAX,
     ASPECTS,

@@ -1,30 +1,17 @@
-"""Reward–KL frontier: each method's gold reward against its distance from the same start, as training goes on."""
+"""Reward–KL frontier of the review world: six methods from one supervised model, its noisy judge's preferences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
-
-from underhood.core.figures import Series
 from underhood.models.decoder import Decoder
-from underhood.path.lib.review_models import FirstTwoSteps, grouped, preferences, scores
-from underhood.path.lib.review_policies import (
-    FrontierPoint,
-    Watch,
-    best_of,
-    by_pairs,
-    by_policy_gradient,
-    frontier_point,
-    grpo,
-    ppo,
-    proxy_reward,
-)
+from underhood.path.lib.gold_frontier import BEST_OF, PAIR_LOSSES, Curves, Training, training_curves
+from underhood.path.lib.gold_frontier import mean_curves as mean_curves
+from underhood.path.lib.gold_policies import best_of, by_pairs
+from underhood.path.lib.noisy_judge import preferences
+from underhood.path.lib.review_models import FirstTwoSteps, grouped, scores
+from underhood.path.lib.review_policies import by_policy_gradient, frontier_point, grpo, ppo, proxy_reward
 
-Curves = dict[str, list[FrontierPoint]]
-
-PAIR_LOSSES = {"DPO": "dpo", "preferred fine-tuning": "preferred", "unlikelihood": "unlikelihood"}
-BEST_OF = (2, 4, 8, 16, 32, 64)
 PAIR_STEPS, POLICY_STEPS = 60, 40
 
 
@@ -39,34 +26,27 @@ def frontier(trained: FirstTwoSteps, seed: int, tell: Callable[[float, str], obj
     proxy_N = scores(proxy, trained.answers)
     curves: Curves = {"best of n": [here, *(best_of(trained.answers, proxy_N, n) for n in BEST_OF)]}
     pairs = preferences(grouped(trained.answers, 2), trained.scale, seed)
-
-    def watched(name: str, every: int) -> Watch:
-        curves[name] = [here]
-        tell(len(curves) / 7, name)
-
-        def watch(step: int, model: Decoder) -> None:
-            if step and step % every == 0:
-                training = model.training
-                curves[name].append(frontier_point(model, start, seed + 20, proxy=proxy))
-                model.train(training)
-
-        return watch
-
-    for name, loss in PAIR_LOSSES.items():
-        by_pairs(start, pairs, loss, seed, steps=PAIR_STEPS, watch=watched(name, PAIR_STEPS // 5))
-    reward, every = proxy_reward(proxy), POLICY_STEPS // 5
-    by_policy_gradient(start, reward, grpo(), seed, steps=POLICY_STEPS, watch=watched("GRPO", every))
-    plain = by_policy_gradient(start, reward, ppo(), seed, steps=POLICY_STEPS, watch=watched("PPO", every))
-    return curves, plain
-
-
-def mean_curves(curves: Sequence[Curves]) -> list[Series]:
-    """Gold reward against KL, both the mean over seeds."""
-    series: list[Series] = []
-    for name in curves[0]:
-        points_PX = np.array([[(point.kl, point.gold) for point in each[name]] for each in curves]).mean(axis=0)
-        series.append(Series(name, tuple(points_PX[:, 0]), tuple(points_PX[:, 1])))
-    return series
+    reward = proxy_reward(proxy)
+    trainings = {
+        name: Training(
+            PAIR_STEPS, lambda watch, loss=loss: by_pairs(start, pairs, loss, seed, steps=PAIR_STEPS, watch=watch)
+        )
+        for name, loss in PAIR_LOSSES.items()
+    }
+    for name, method in (("GRPO", grpo()), ("PPO", ppo())):
+        trainings[name] = Training(
+            POLICY_STEPS,
+            lambda watch, method=method: by_policy_gradient(
+                start, reward, method, seed, steps=POLICY_STEPS, watch=watch
+            ),
+        )
+    more, models = training_curves(
+        trainings,
+        lambda model: frontier_point(model, start, seed + 20, proxy=proxy),
+        here,
+        lambda number, name: tell((number + 2) / 7, name),
+    )
+    return curves | more, models["PPO"]
 
 
 def overvalued(curves: Curves, scale: float) -> float:

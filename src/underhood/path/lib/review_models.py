@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from underhood.infer.generate import generate
 from underhood.infer.sample import SamplingSpec
 from underhood.models.decoder import Decoder, DecoderSpec, qwen3_shaped
 from underhood.path.lib.answer_rows import answer_rows, random_rows, trained
+from underhood.path.lib.noisy_judge import calibrated_scale, golds, noisy_ranking
 from underhood.path.lib.review_world import (
     ANSWER_TOKENS_MAX,
     ASPECTS,
@@ -38,9 +38,6 @@ from underhood.train.optim import AdamWSpec, MuonAdamWSpec
 from underhood.train.small_lm import train_small
 
 CONTEXT = 64
-AGREEMENT = 0.73
-"""How often a label of the noisy judge agrees with the gold reward's order."""
-
 WEB_BATCH, TUNING_BATCH = 16, 16
 """Windows of `CONTEXT` tokens in a step of pretraining, and demonstrations in a step of SFT."""
 
@@ -82,6 +79,10 @@ class Review:
     def marked(self) -> Marked:
         """Prompt and answer, with the answer marked, as pairs of preferences hold it."""
         return self.whole, [False] * PROMPT_TOKENS + [True] * len(self.ids)
+
+    @property
+    def question(self) -> str:
+        return self.thing
 
 
 def small_spec(d_model: int = 48, layers: int = 2) -> DecoderSpec:
@@ -179,49 +180,14 @@ def grouped(reviews: Sequence[Review], size: int) -> list[list[Review]]:
     return [rows[n : n + size] for rows in by_thing for n in range(0, len(rows) - size + 1, size)]
 
 
-def golds(reviews: Sequence[Review]) -> Float[Tensor, "N"]:
-    return torch.tensor([review.gold for review in reviews])
-
-
-def calibrated_scale(difference_N: Float[Tensor, "N"], agreement: float = AGREEMENT) -> float:
-    """The scale s with ``mean σ(s |Δr|)`` = `agreement`: how sharply a noisy judge sees the gold reward.
-
-    Pairs of equal reward count as well: of those any order is right half the time.
-    """
-    low, high = -8.0, 8.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if float(torch.sigmoid(math.exp(middle) * difference_N.abs()).mean()) < agreement:
-            low = middle
-        else:
-            high = middle
-    return math.exp(high)
-
-
 def judge_scale(reviews: Sequence[Review]) -> float:
     """The calibrated scale for pairs of these answers."""
     gold_N = golds(reviews)
     return calibrated_scale(gold_N[0::2] - gold_N[1::2])
 
 
-def noisy_ranking(reviews: Sequence[Review], scale: float, draw: np.random.Generator) -> tuple[int, ...]:
-    """Ranks, 0 the best: gold rewards times `scale` with Gumbel noise (Plackett–Luce; of two, Bradley–Terry)."""
-    noisy_K = np.array([scale * review.gold for review in reviews]) + draw.gumbel(size=len(reviews))
-    return tuple(int(rank) for rank in (-noisy_K).argsort().argsort())
-
-
 def ranked(group: Sequence[Review], scale: float, draw: np.random.Generator) -> RankedAnswers:
     return RankedAnswers(tuple(review.whole for review in group), noisy_ranking(group, scale, draw))
-
-
-def preferences(groups: Sequence[Sequence[Review]], scale: float, seed: int) -> list[tuple[Review, Review]]:
-    """(chosen, rejected) of each pair, as the noisy judge says."""
-    draw = np.random.default_rng([seed, 2])
-    pairs: list[tuple[Review, Review]] = []
-    for first, second in groups:
-        better = noisy_ranking((first, second), scale, draw)[0] == 0
-        pairs.append((first, second) if better else (second, first))
-    return pairs
 
 
 def reward_model(
