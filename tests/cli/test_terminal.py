@@ -140,11 +140,25 @@ def test_samples_are_told_in_two_lines_after_their_prompt_and_held_out_loss_in_t
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_training_on_pairs_is_told_by_how_many_are_right():
+    stream = io.StringIO()
+    log = RunLog(None)
+    figures = {"reward": 0.2, "preference_accuracy": 0.75, "reward_margin": 0.4}
+    with StageProgress(log, console(stream)):
+        log.event("reward", "step", step=2, steps=2, loss=0.5, **figures)
+        log.event("reward", "eval", step=2, preference_accuracy=0.72, reward_margin=0.3)
+        log.event("reward", "end", seconds=1.0, tokens=9, loss=0.5)
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert lines[0] == "reward    100%  train 0.500 · 75% of pairs right"
+    assert lines[-1] == "reward    done in 1 s · 9 tokens · train 0.500 · 72% of held-out pairs right"
+
+
 def test_events_of_a_build_are_told_in_words():
     digest = "4850d7dc6ab5" + 52 * "0"
     data = {"documents": 678, "bytes": 2310482, "kept": 670, "dropped": {"empty": 1, "duplicate": 7}, "digest": digest}
     tokens = {"vocab_size": 4096, "bytes_per_token": 3.351, "train_tokens": 640123, "held_out_tokens": 55321}
     plan = {"parameters": 3340000, "reason": "150 s are left for training."}
+    tuned = {"steps": 1, "trained_parameters": 4_884_480, "lora_rank": 16, "prompts": 36}
     told = [
         beginning({"stage": "data", "kind": "start", "data": "pydocs"}),
         ending({"stage": "data", "kind": "end", "seconds": 3.21, "name": "pydocs"} | data),
@@ -152,6 +166,7 @@ def test_events_of_a_build_are_told_in_words():
         ending({"stage": "tokenizer", "kind": "end", "seconds": 4.0} | tokens),
         ending({"stage": "plan", "kind": "end", "seconds": 5.0, "model": {"d_model": 256}} | plan),
         beginning({"stage": "sft", "kind": "start", "steps": 1200, "seconds_planned": 64.7}),
+        beginning({"stage": "dpo", "kind": "start"} | tuned),
         ending({"stage": "sft", "kind": "end", "seconds": 61.0, "tokens": 1200000, "loss": 2.5}),
         measured({"stage": "eval", "kind": "eval", "model": "base", "bits per byte": 1.7014, "x": 0.61, "y": 0.2}),
     ]
@@ -162,6 +177,7 @@ def test_events_of_a_build_are_told_in_words():
         "done in 4 s · 4,096 tokens of 3.35 bytes on average · the text is 640 k of them to train on, 55.3 k held out",
         "done in 5 s · 3.34 M parameters. 150 s are left for training.",
         "1,200 steps, about 1 min 05 s",
+        "1 step · 4.88 M parameters learn, LoRA of rank 16 · prompts 36",
         "done in 1 min 01 s · 1.20 M tokens · train 2.500",
         "base: bits per byte 1.7 · x 0.61",
     ]

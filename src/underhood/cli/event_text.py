@@ -20,11 +20,25 @@ def beginning(event: Mapping[str, Any]) -> str:
         "report": lambda: "writing the page",
     }
     if "steps" in event and "seconds_planned" in event:
-        return f"{event['steps']:,} steps, about {duration(event['seconds_planned'], ' ')}"
+        return f"{_steps(event)}, about {duration(event['seconds_planned'], ' ')}"
+    if "steps" in event and "trained_parameters" in event:
+        return _given_model(event)
     try:
         return texts[str(event["stage"])]()
     except KeyError:  # a log of somebody else's
         return facts_of(event)
+
+
+def _given_model(event: Mapping[str, Any]) -> str:
+    """The start of a given model's training: how long, what learns, and what else its log says."""
+    adapters = f", LoRA of rank {event['lora_rank']}" if event.get("lora_rank") else ""
+    learning = f"{count(event['trained_parameters'], ' ')} parameters learn{adapters}"
+    rest = {key: value for key, value in event.items() if key not in ("steps", "trained_parameters", "lora_rank")}
+    return " · ".join(filter(None, [_steps(event), learning, facts_of(rest)]))
+
+
+def _steps(event: Mapping[str, Any]) -> str:
+    return "1 step" if event["steps"] == 1 else f"{event['steps']:,} steps"
 
 
 def ending(event: Mapping[str, Any]) -> str:
@@ -88,7 +102,7 @@ def _plan(event: Mapping[str, Any]) -> str:
 
 
 def _training(event: Mapping[str, Any]) -> str:
-    loss = "" if event["loss"] is None else f" · train {event['loss']:.3f}"
+    loss = "" if event.get("loss") is None else f" · train {event['loss']:.3f}"
     return f"{count(event['tokens'], ' ')} tokens{loss}"
 
 

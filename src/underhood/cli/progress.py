@@ -264,7 +264,7 @@ def step_line(
     parts: list[tuple[int, str]] = [(0, f"{event['step'] / max(event['steps'], 1):4.0%}")]  # (what goes first, text)
     name, unit, digits = ("loss", "nats/token", 3) if event.get("bits_per_byte") is None else _BITS
     if event.get("preference_accuracy") is not None:
-        parts.append((1, f"train {event['loss']:.3f} nats/pair · {event['preference_accuracy']:.0%} right"))
+        parts.append((1, f"train {event['loss']:.3f} · {event['preference_accuracy']:.0%} of pairs right"))
     elif event.get("reward") is not None:
         kl = "" if event.get("kl") is None else f" · KL {event['kl']:.3f} nats"
         parts.append((1, f"reward {event['reward']:.2f}{kl}"))

@@ -135,6 +135,8 @@ def _train(spec: GRPOSettings | PPOSettings, out: Path, log: RunLog) -> PolicyTr
     trainer = PolicyTrainer(
         policy, method, task, rollouts, stage=stage, log=log, device=device, checkpoints=out / "training"
     )
+    if held_out:
+        log.event(stage, "note", text=f"answers {len(held_out):,} held-out prompts now and at the end, to measure it")
     before = trainer.measure(held_out) if held_out else {}
     log.event(stage, "start", steps=steps, trained_parameters=trained, lora_rank=rank, prompts=len(train))
     result = trainer.train()

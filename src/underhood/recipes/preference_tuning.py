@@ -68,8 +68,11 @@ def _align(spec: PreferenceSpec, out: Path, log: RunLog) -> TunedOnJudgements:
     data = judged_data(
         spec, loaded, ("labels", "pairs") if spec.loss == "kto" else ("pairs", "rankings"), out, noting(log, STAGE)
     )
+    progress = log.counter(STAGE, "scoring with the model as it is", "answers" if spec.loss == "kto" else "pairs")
     with device.autocast():
-        objectives = {name: preference_objective(spec, model, group) for name, group in data.parts.items() if group}
+        objectives = {
+            name: preference_objective(spec, model, group, progress) for name, group in data.parts.items() if group
+        }
     held_out = {name: objective for name, objective in objectives.items() if name != "train"}
     before = measure_all(held_out, model, device)
     rank = adapted(spec, model)

@@ -16,8 +16,8 @@ class RewardStageSettings(PairSettings):
         head_lr: learning rate of the scalar head.
     """
 
-    lr_scale: float = 0.02
-    head_lr: float = 1e-3
+    lr_scale: float = 0.04
+    head_lr: float = 5e-3
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,7 +55,7 @@ STAGE = Stage(
     colour=("#6b4fa0", "#b39ddb"),
     terminal_colour="magenta",
     mark="M6 0 7.8 4.2 12 6 7.8 7.8 6 12 4.2 7.8 0 6 4.2 4.2Z",
-    share=0.05,
+    share=0.08,
     epochs=1.0,  # more than one overfits (Ouyang et al. 2022, section 3.5)
     optional=True,
     scores=True,
