@@ -24,14 +24,16 @@ class PPOSpec:
         value_clip: how far a value may move from the rollout's before its loss is clipped ([N]; 0.2); None: anywhere.
         value_weight: weight of the value loss beside the policy's ([N]: 0.1).
         gamma: discount ([N]: 1).
-        lam: λ of GAE ([N]: 0.95).
+        lam: GAE's λ ([N]: 0.95).
         beta: KL coefficient at the start (Ziegler et al. 2019: 0.15; [I]: 0.02).
         kl_target: KL per answer that the adaptive controller aims at, in nats (Ziegler et al. 2019, section 2.2: 6);
             None keeps β fixed, as [I] does.
         kl_horizon: answers in which the controller corrects an error (Ziegler et al. 2019: 10,000).
         kl_estimator: the KL per token inside the reward ([N]: k1).
-        whiten_rewards: scales the rewards per token to variance 1 and keeps their mean ([N]).
-        whiten_advantages: scales advantages to variance 1 and mean 0 over a rollout's tokens ([N]).
+        whiten_rewards: if off, rewards per token stay as they are; else they are scaled to variance 1, and their mean
+            stays ([N]).
+        whiten_advantages: if off, advantages stay as they are; else they are scaled to variance 1 and mean 0 over a
+            rollout's tokens ([N]).
         bessel: variances divide by n − 1. TensorFlow, and so the original, divides by n ([N]).
         missing_end_reward: the score of an answer that was cut off before its end, whatever the reward says ([N]: the
             EOS trick, −1); None scores it like any other.
@@ -40,7 +42,7 @@ class PPOSpec:
         epochs: passes over each rollout's answers ([N]: 4; [I]: 1).
         value_init_std: standard deviation of the value head's weights at the start ([N]: 0).
         adam_eps: Adam's ε ([N]: 1e-5 with TensorFlow's placement; PyTorch's makes early updates larger).
-        anneal: the learning rate falls linearly to 0 ([N]).
+        anneal: if off, the learning rate stays; else it falls linearly to 0 ([N]).
         dropout: policies drop out in updates. Off: ratios would differ from 1 without any update ([N]).
     """
 
@@ -96,7 +98,8 @@ class GRPOSpec:
             ``dr-grpo``: answers times the longest allowed length, a constant (Liu et al. 2025, section 3).
         baseline: ``group`` subtracts the group's mean; ``rloo`` the mean of the *other* answers (Ahmadian et al. 2024),
             without a standard deviation.
-        scale_std: divides by the group's standard deviation. Off in Dr. GRPO: it favours groups that nearly agree.
+        scale_std: if off, advantages are not divided by the group's standard deviation (Dr. GRPO: that favours groups
+            which nearly agree).
         clip_low: ratios below 1 − this earn nothing more.
         clip_high: the same above 1; 0.28 in DAPO ("clip higher").
         beta: weight of the KL term k3 to the reference; 0 needs no reference.

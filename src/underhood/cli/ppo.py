@@ -18,6 +18,9 @@ class Args(PolicyOptions, PPOSettings):
     right answer: {"prompt": "12+30=", "answer": "42"}. A reward of your own is a
     function in a Python file: def reward(answers) -> list of numbers, where each
     answer has .prompt, .answer, .finished and .record. It is run as any code is.
+
+    In the settings [N] is Huang et al. 2024, "The N implementation details of RLHF
+    with PPO", and [I] is Ouyang et al. 2022 (InstructGPT).
     """
 
 

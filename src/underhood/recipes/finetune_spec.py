@@ -41,7 +41,7 @@ class FinetuneSpec(TrainingSettings):
     """Everything that decides what a fine-tuning does. The model or the data decide fields that are None.
 
     Attributes:
-        data: a file of conversations (see `data.conversations`).
+        data: a file of conversations: JSON lines, JSON or Parquet.
         lora_alpha: LoRA's alpha; twice the rank if left out.
         lora_dropout: share of the inputs that the adapters do without in training.
         lora_targets: which linear layers get adapters, by names like query or blocks.0.*.
@@ -156,7 +156,7 @@ class PreferenceSpec(FinetuneSpec):
     """Everything that decides what a preference training does. What is not here is as in a fine-tuning.
 
     Attributes:
-        data: a file of judged answers (see `data.judged_answers`).
+        data: a file of judged answers: JSON lines, JSON or Parquet.
         loss: dpo; robust (a known share of pairs is wrong); ipo and hinge (margins that are wide enough); kto (single
             answers, good or bad); orpo and simpo (no reference model).
         beta: how strongly the model is held to what it was (ipo: tau), or for simpo the scale of the reward; the
@@ -204,7 +204,7 @@ class RewardTuningSpec(FinetuneSpec):
     """Everything that decides what a reward model's training does. What is not here is as in a fine-tuning.
 
     Attributes:
-        data: a file of judged answers (see `data.judged_answers`).
+        data: a file of judged answers: JSON lines, JSON or Parquet.
         center_weight: weight of the squared sum of two answers' scores, which holds them near zero.
         head_lr: learning rate of the scalar head.
         epochs: how often the answers are read, unless --steps is given; more than one overfits soon.

@@ -14,7 +14,7 @@ class PolicySettings(TrainingSettings):
     """Settings that both trainings by policy gradients have.
 
     Attributes:
-        data: a file of prompts (see `data.prompts`).
+        data: a file of prompts: JSON lines, JSON or Parquet.
         reward: what scores an answer: exact, number, contains or finished; FILE.py:FUNCTION of your own; or the folder
             of a reward model.
         steps: rollouts in all; enough to read the prompts once if left out.
@@ -124,7 +124,7 @@ class BestOfSettings:
     Attributes:
         model: a run's folder or a model's.
         stage: which of a run's models; the last one if left out.
-        data: a file of prompts (see `data.prompts`).
+        data: a file of prompts: JSON lines, JSON or Parquet.
         reward: what scores an answer: exact, number, contains or finished; FILE.py:FUNCTION of your own; or the folder
             of a reward model.
         n: answers per prompt, of which one is kept.
