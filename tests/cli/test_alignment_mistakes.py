@@ -47,7 +47,10 @@ def complaint(words: str, capsys: pytest.CaptureFixture[str]) -> str:
     ("words", "phrases"),
     [
         # a model that has no stages
-        ("dpo tuned", ["tuned is not a run with stages", "underhood dpo tuned --data FILE trains it"]),
+        (
+            "dpo tuned",
+            ["tuned holds a fine-tuned model, not a run with stages", "underhood dpo tuned --data FILE trains it"],
+        ),
         ("reward tuned", ["underhood reward tuned --data FILE trains it"]),
         ("grpo tuned", ["underhood grpo tuned --data FILE --reward REWARD trains it", "build --from"]),
         ("ppo tuned --steps 2", ["underhood ppo tuned --data FILE --reward REWARD trains it"]),

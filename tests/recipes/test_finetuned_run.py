@@ -70,7 +70,8 @@ def test_command_of_a_stage_says_what_takes_a_fine_tuned_model(
     assert main([command, str(folder / name)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{folder / name} holds a fine-tuned model, not a run with stages. underhood finetune trains it" in error
+    takes = f"dpo {folder / name} --data FILE trains it" if command == "dpo" else "finetune trains it"
+    assert f"{folder / name} holds a fine-tuned model, not a run with stages. underhood {takes}" in error
     assert sorted((folder / name).rglob("*")) == before
 
 

@@ -47,7 +47,7 @@ def test_command_of_a_run_refuses_a_published_model_in_a_sentence(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     if command in ALSO_OF_A_FILE:
-        assert f"{names[kind]} is not a run with stages. underhood {command} {names[kind]} --data FILE" in error
+        assert f"{names[kind]} is a published model, not a run. underhood {command} {names[kind]} --data FILE" in error
         assert "trains it, build --from makes a run of it" in error
     else:
         assert f"{names[kind]} is a published model, not a run. underhood finetune trains it, build --from" in error

@@ -62,11 +62,14 @@ def refuse_without_file(path: Path, stage: str, options: str) -> None:
     Args:
         options: with which the command trains any model; empty where it can't.
     """
-    if options and (names_published(path) or is_finetuned(path)):
-        raise UserError(
-            f"{path} is not a run with stages",
-            fix=f"underhood {stage} {shlex.quote(str(path))} {options} trains it, build --from makes a run of it",
-        )
+    if not options:
+        return
+    try:
+        refuse_finetuned(path)
+        refuse_published(path)
+    except UserError as error:
+        command = f"underhood {stage} {shlex.quote(str(path))} {options}"
+        raise UserError(error.what, fix=f"{command} trains it, build --from makes a run of it") from None
 
 
 def no_template_fix(model: Path) -> str:
