@@ -121,7 +121,7 @@ def test_load_without_any_run_says_how_to_make_one(tmp_path: Path, monkeypatch: 
     unfinished = tmp_path / "young"
     unfinished.mkdir()
     (unfinished / "run.toml").touch()
-    with pytest.raises(UserError, match=r"young has no model yet. Go on with underhood build --resume"):
+    with pytest.raises(UserError, match=r"young has no model yet. Go on with underhood build --out young --resume"):
         underhood.load("young")
 
 
