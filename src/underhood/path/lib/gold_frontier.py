@@ -20,6 +20,21 @@ POINTS = 5
 
 
 @dataclass(frozen=True)
+class ArmResult:
+    """A method by its way and its end.
+
+    Attributes:
+        curve: from the start on.
+        gold_N: expected gold reward on every held-out question, at temperature 1.
+        greedy_N: gold reward of the greedy answer to it; empty where nobody measured it, as gold_N may be.
+    """
+
+    curve: list[FrontierPoint]
+    gold_N: list[float]
+    greedy_N: list[float]
+
+
+@dataclass(frozen=True)
 class Training:
     """A method's training from the start: `run` is given what to tell after each step."""
 
