@@ -39,6 +39,7 @@ def test_examples_needed_are_read_off_between_two_counts():
     assert examples_needed([0.2] * 6) == COUNTS[-1]
 
 
+@pytest.mark.slow
 def test_students_with_rationales_answer_new_questions_and_students_of_labels_guess():
     worlds = [explained_questions(7)]
     shares = {

@@ -13,7 +13,7 @@ from underhood.path.lib.explained_students import WayOfTraining, train_students
 from underhood.path.lib.hidden_values import MODULUS, explained_questions
 
 COUNTS = (125, 250, 500, 1000, 2000, 4000)
-FEW, BAR = 500, 0.8
+COMPARED, BAR = 500, 0.8
 """Examples at which accuracies are compared, and the accuracy whose price in examples is measured."""
 EQUAL_TOKENS = (3 + 4) / 3
 """A prefix and two entities are 3 tokens, with the first of two values 4: multi-task training reads both rows."""
@@ -41,14 +41,14 @@ RATIOS = {
 
 
 def run(trial: Trial) -> None:
-    counts = COUNTS if trial.scale == "report" else (FEW,)
+    counts = COUNTS if trial.scale == "report" else (COMPARED,)
     names = [*WAYS] if trial.scale == "report" else [ALONE, MULTI, SHUFFLED]
     right: dict[str, Bool[np.ndarray, "counts worlds questions"]] = {}
     for name in trial.each(names[:2] if trial.is_ablation else names, "way"):
         way = WAYS[SHUFFLED] if name == MULTI and trial.ablated("own") else WAYS[name]
         right[name] = students(trial, counts, way)
     accuracy = {name: table.mean(axis=2) for name, table in right.items()}
-    few = counts.index(FEW)
+    few = counts.index(COMPARED)
     for number in range(len(trial.seeds)):
         at_few = {name: float(table[few, number]) for name, table in accuracy.items()}
         trial.measure("helps", at_few[MULTI] - at_few[ALONE])
@@ -125,13 +125,15 @@ def show(trial: Trial, right: dict[str, Bool[np.ndarray, "counts worlds question
 
 def weights(trial: Trial) -> None:
     """The accuracy by the label's weight."""
-    tables = [students(trial, (FEW,), WayOfTraining(alpha=alpha))[0].mean(axis=1) for alpha in trial.each(ALPHAS, "α")]
+    tables = [
+        students(trial, (COMPARED,), WayOfTraining(alpha=alpha))[0].mean(axis=1) for alpha in trial.each(ALPHAS, "α")
+    ]
     middle = tables[ALPHAS.index(0.5)]
     for number in range(len(trial.seeds)):
         trial.measure("alpha", max(float(table[number]) for table in tables) - float(middle[number]))
     means, lows, highs = (tuple(map(float, f(tables, axis=1))) for f in (np.mean, np.min, np.max))
     trial.plot(
-        title=f"The label's weight α, with {FEW} examples",
+        title=f"The label's weight α, with {COMPARED} examples",
         x="α",
         y="share right",
         series=[Series("mean and range over seeds", ALPHAS, means, lows, highs)],
