@@ -112,7 +112,7 @@ def main() -> None:
             entry["gold"] = {"mean": sum(run.curve[-1].gold for run in runs) / len(runs)}
         if runs[0].greedy_N:
             entry["greedy"] = change([run.greedy_N for run in runs], start_greedy)
-        entry["curves"] = [[asdict(point) for point in run.curve] for run in runs]
+        entry["curves"] = [[known(asdict(point)) for point in run.curve] for run in runs]
         table[arm] = entry
         print(row(arm, entry))
     drawn = [{arm: runs[s].curve for arm, runs in results.items() if runs[s].curve} for s in range(len(seeds))]
@@ -128,6 +128,11 @@ def main() -> None:
     start |= {"greedy": float(torch.tensor(start_greedy).mean())} if start_greedy[0] else {}
     facts = {"machine": machine("torch"), "world": options.world, "seeds": [*seeds]}
     print_json("bench_gold_frontier", {"start": start, "methods": table}, **facts)
+
+
+def known(point: dict[str, float]) -> dict[str, float]:
+    """The numbers of a point that were measured; JSON has no NaN."""
+    return {name: value for name, value in point.items() if not math.isnan(value)}
 
 
 def row(arm: str, entry: dict[str, Any]) -> str:

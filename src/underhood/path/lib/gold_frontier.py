@@ -35,7 +35,7 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class Training:
+class ArmTraining:
     """A method's training from the start: `run` is given what to tell after each step."""
 
     steps: int
@@ -43,7 +43,7 @@ class Training:
 
 
 def watched(
-    training: Training, measure: Callable[[Decoder], FrontierPoint], here: FrontierPoint
+    training: ArmTraining, measure: Callable[[Decoder], FrontierPoint], here: FrontierPoint
 ) -> tuple[list[FrontierPoint], Decoder]:
     """Trains, and measures the policy `POINTS` times on its way."""
     curve = [here]
@@ -58,7 +58,7 @@ def watched(
 
 
 def training_curves(
-    trainings: Mapping[str, Training],
+    trainings: Mapping[str, ArmTraining],
     measure: Callable[[Decoder], FrontierPoint],
     here: FrontierPoint,
     tell: Callable[[int, str], object] = lambda number, name: None,

@@ -14,7 +14,7 @@ from underhood.align.policy_training import RolloutSpec
 from underhood.align.ppo import PPOSpec
 from underhood.align.rewards import RewardFunction, SampledAnswer
 from underhood.models.decoder import Decoder
-from underhood.path.lib.gold_frontier import PAIR_LOSSES, ArmResult, Training, watched
+from underhood.path.lib.gold_frontier import PAIR_LOSSES, ArmResult, ArmTraining, watched
 from underhood.path.lib.gold_policies import (
     FrontierPoint,
     Watch,
@@ -116,11 +116,11 @@ class GoldLab:
         shown = [(best, worst) if order.random() < 0.5 else (worst, best) for worst, best in different]
         return preferences(shown, pair_scale(shown), seed)
 
-    def training(self, start: Decoder, arm: str, seed: int) -> Training:
+    def training(self, start: Decoder, arm: str, seed: int) -> ArmTraining:
         """A method's training."""
         sizes, world = self.sizes, self.world
         if arm in PAIR_LOSSES:
-            return Training(sizes.pair_steps, lambda watch: self._by_pairs(start, arm, seed, watch))
+            return ArmTraining(sizes.pair_steps, lambda watch: self._by_pairs(start, arm, seed, watch))
         task = world.task(random_rewards(seed) if arm == RANDOM else None)
         if arm == PPO:
             rollouts = replace(sizes.policy, steps=sizes.ppo_steps, lr=sizes.ppo_lr, seed=seed)
@@ -128,7 +128,7 @@ class GoldLab:
         else:
             rollouts = replace(sizes.policy, seed=seed)
             method = GRPOMethod(GRPO_SPECS[arm], world.answer_tokens)
-        return Training(rollouts.steps, lambda watch: policy_gradient(start, task, method, rollouts, watch))
+        return ArmTraining(rollouts.steps, lambda watch: policy_gradient(start, task, method, rollouts, watch))
 
     def _by_pairs(self, start: Decoder, arm: str, seed: int, watch: Watch) -> Decoder:
         pairs = self.pairs(start, seed)

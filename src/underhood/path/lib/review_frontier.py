@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from underhood.models.decoder import Decoder
-from underhood.path.lib.gold_frontier import BEST_OF, PAIR_LOSSES, ArmResult, Curves, Training, training_curves, watched
+from underhood.path.lib.gold_frontier import (
+    BEST_OF,
+    PAIR_LOSSES,
+    ArmResult,
+    ArmTraining,
+    Curves,
+    training_curves,
+    watched,
+)
 from underhood.path.lib.gold_frontier import mean_curves as mean_curves
 from underhood.path.lib.gold_policies import FrontierPoint, best_of, by_pairs
 from underhood.path.lib.noisy_judge import golds, preferences
@@ -49,18 +57,18 @@ def best_reviews(trained: FirstTwoSteps, here: FrontierPoint) -> list[FrontierPo
     return [here, *(best_of(trained.answers, proxy_N, n) for n in BEST_OF)]
 
 
-def trainings(trained: FirstTwoSteps, seed: int) -> dict[str, Training]:
+def trainings(trained: FirstTwoSteps, seed: int) -> dict[str, ArmTraining]:
     """Five methods: three on the noisy judge's preferences themselves, two on the reward model's scores."""
     start, reward = trained.start, proxy_reward(trained.reward)
     pairs = preferences(grouped(trained.answers, 2), trained.scale, seed)
     methods = {
-        name: Training(
+        name: ArmTraining(
             PAIR_STEPS, lambda watch, loss=loss: by_pairs(start, pairs, loss, seed, steps=PAIR_STEPS, watch=watch)
         )
         for name, loss in PAIR_LOSSES.items()
     }
     for name, method in (("GRPO", grpo()), ("PPO", ppo())):
-        methods[name] = Training(
+        methods[name] = ArmTraining(
             POLICY_STEPS,
             lambda watch, method=method: by_policy_gradient(
                 start, reward, method, seed, steps=POLICY_STEPS, watch=watch
