@@ -12,6 +12,7 @@ rewards, and supervised fine-tuning with GRPO's compute. `reviews`: a made-up la
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import sys
 import time
