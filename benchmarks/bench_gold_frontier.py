@@ -5,9 +5,11 @@ in the world of reviews no method sees. Points of a curve are taken along a trai
 questions (bootstrap, 95 %); differences are paired by question.
 
     python benchmarks/bench_gold_frontier.py --world arithmetic [--seeds 3] [--first-seed 100] [--picture FILE.svg]
+    python benchmarks/bench_gold_frontier.py --world documentation --run runs/pydocs
 
 `arithmetic`: sums of two-digit numbers, exact match; beside the six methods GRPO's other normalisers, RLOO, random
 rewards, and supervised fine-tuning with GRPO's compute. `reviews`: a made-up language, a noisy judge, a reward model.
+`documentation`: questions about functions that a finished run was not trained on; all seeds begin with its model.
 """
 
 from __future__ import annotations
@@ -26,16 +28,18 @@ import torch
 
 from harness import machine, options_from_command_line, print_json
 from underhood.core.figures import Plot
+from underhood.path.lib.documentation_world import DocumentationLab
 from underhood.path.lib.gold_frontier import ArmResult, mean_curves
 from underhood.path.lib.review_frontier import ReviewLab
 from underhood.path.lib.sums_world import SumsLab
 from underhood.path.lib.win_rates import bootstrap
 from underhood.ui.plot_file import plot_svg
 
-WORLDS = {"arithmetic": SumsLab, "reviews": ReviewLab}
+WORLDS = {"arithmetic": SumsLab, "reviews": ReviewLab, "documentation": DocumentationLab}
 TITLES = {
     "arithmetic": "Sums: right answers against distance from the start",
     "reviews": "Reviews: gold reward against distance from the start",
+    "documentation": "Answers about functions: gold reward against distance from the start",
 }
 
 
@@ -43,8 +47,11 @@ TITLES = {
 class Options:
     """Gold reward against KL."""
 
-    world: Literal["arithmetic", "reviews"] = "arithmetic"
+    world: Literal["arithmetic", "reviews", "documentation"] = "arithmetic"
     """What is asked."""
+
+    run: Path = Path("runs/pydocs")
+    """A finished run, for the documentation."""
 
     seeds: int = 3
     """Starts, each with data of its own."""
@@ -59,19 +66,23 @@ class Options:
     """Writes the plot as an SVG file."""
 
 
+def lab_of(world: str, seed: int, run: Path) -> Any:
+    return DocumentationLab(run, seed) if world == "documentation" else WORLDS[world](seed)
+
+
 @cache
-def start_of(world: str, seed: int) -> tuple[Any, tuple[list[float], list[float]]]:
+def start_of(world: str, seed: int, run: Path) -> tuple[Any, tuple[list[float], list[float]]]:
     """A seed's start and its gold rewards; every process makes its own, which is the same."""
     torch.set_num_threads(1)
-    lab = WORLDS[world](seed)
+    lab = lab_of(world, seed, run)
     start = lab.start()
     return start, lab.measured(start)
 
 
-def arm_of(world: str, seed: int, arm: str) -> tuple[ArmResult, float]:
-    start, _ = start_of(world, seed)
+def arm_of(world: str, seed: int, run: Path, arm: str) -> tuple[ArmResult, float]:
+    start, _ = start_of(world, seed, run)
     began = time.process_time()
-    return WORLDS[world](seed).aligned(start, arm), time.process_time() - began
+    return lab_of(world, seed, run).aligned(start, arm), time.process_time() - began
 
 
 def change(after: list[list[float]], before: list[list[float]]) -> dict[str, Any]:
@@ -91,8 +102,10 @@ def main() -> None:
     seconds: dict[str, float] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        starts = [future.result()[1] for future in [pool.submit(start_of, options.world, seed) for seed in seeds]]
-        jobs = {(s, arm): pool.submit(arm_of, options.world, s, arm) for s in seeds for arm in lab.arms}
+        starts = [
+            future.result()[1] for future in [pool.submit(start_of, options.world, seed, options.run) for seed in seeds]
+        ]
+        jobs = {(s, arm): pool.submit(arm_of, options.world, s, options.run, arm) for s in seeds for arm in lab.arms}
         for arm in lab.arms:
             done = [jobs[seed, arm].result() for seed in seeds]
             results[arm] = [result for result, _ in done]

@@ -28,7 +28,7 @@ def said(text: str, *, expected: str = RIGHT, finished: bool = True) -> SampledA
         (said("`os.path.join`: Insert '/' as needed. [1]"), {"right"}),
         (said("`os.path.join`: Split a path. [1]"), {"right", "faithful"}),
         (said("`os.path.split`: Join two or more pathname components. [1]"), {"right", "faithful"}),
-        (said(NOT_THERE), {"right"}),
+        (said(NOT_THERE), {"right", "faithful"}),
         (said(NO_SUCH_NAME.format(name="os.path.jion"), expected=NOT_THERE), set()),
         (said(RIGHT, expected=NOT_THERE), {"right"}),
         (said(""), {"right", "faithful"}),

@@ -29,7 +29,8 @@ class DocumentationGold:
 
     Attributes:
         right: says what the documentation says, or refuses where it says nothing.
-        faithful: every sentence is in the passage, or it refuses.
+        faithful: every sentence is in the passage, or it refuses where the passage is about something else. To refuse
+            what the passage has is not faithful: it says that the passage does not have it.
         ended: the model ended it by itself.
         short: `WORDS_MAX` words or fewer.
     """
@@ -55,22 +56,21 @@ class DocumentationGold:
 def documentation_terms(answer: SampledAnswer) -> dict[str, bool]:
     """Which of the four things an answer is."""
     text, record = answer.answer.strip(), answer.record
-    expected = str(record["answer"])
+    expected, refused = str(record["answer"]), is_refusal(text)
+    right = refused if is_refusal(expected) else is_right(text, expected)
     return {
-        "right": is_refusal(text) if is_refusal(expected) else is_right(text, expected),
-        "faithful": is_faithful_to(text, str(record["passage"])),
+        "right": right,
+        "faithful": right if refused else is_faithful_to(text, str(record["passage"])),
         "ended": answer.finished,
         "short": len(text.split()) <= WORDS_MAX,
     }
 
 
 def is_faithful_to(answer: str, passage: str) -> bool:
-    """Whether an answer quotes: all its sentences are in the passage, its title too; or it refuses, and claims nothing.
+    """Whether an answer quotes: all its sentences are in the passage, its title too.
 
     Case, white space and citations aside. An answer without words says nothing, which is not faithful.
     """
-    if is_refusal(answer):
-        return True
     source = _plain(passage)
     title, colon, rest = answer.partition(": ")
     if colon and title.startswith("`") and _plain(title) in source:
