@@ -25,7 +25,7 @@ def test_map_as_json_has_every_row(capsys):
     markov = actual["topics"]["markov-1913"]
     assert set(markov) == {"milestone", "verdict", "result"}
     assert markov["milestone"] == "p1913_markov"
-    assert actual["topics"]["feedback-flywheel"] is None
+    assert actual["topics"]["rag-2020"] is None
     assert "p1913_markov" in [milestone["stem"] for milestone in actual["milestones"]]
 
 

@@ -48,6 +48,7 @@ SOUND = {
     SIMPLE.pattern: "reads formulas of milestones",
     r"\[([^\]]+)\]\(https?://[^)\s]+\)": "reads the prose of milestones",
     MATH.pattern: "reads the prose of milestones",
+    r"--([\w-]+): light-dark\(([^,()]+), ([^()]+)\);": "reads our own style sheet",
     r"--([\w-]+): ((?:light-dark\([^)]*\)|[^;]+));": "reads our own style sheet",
     r"\n\s*\n": "a run with a second line feed matches, so a vain read ends before the next start",
     r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)]))\s+|\n\s*\n": "as above",

@@ -80,10 +80,11 @@ def test_import_command_shows_a_bar_where_someone_watches(
 
 
 def test_verbs_that_need_a_run_say_what_does_it_for_a_published_folder(spoken: Path, capsys) -> None:
-    for words in (["dpo"], ["sft"]):
-        assert main([*words, str(spoken)]) == 2
+    trains = {"dpo": f"underhood dpo {spoken} --data FILE", "sft": "underhood finetune"}
+    for verb, command in trains.items():
+        assert main([verb, str(spoken)]) == 2
         error = capsys.readouterr().err
-        assert "is a published model, not a run. underhood finetune trains it, build --from makes a run" in error
+        assert f"is a published model, not a run. {command} trains it, build --from makes a run" in error
         assert error.count("\n") == 1
 
 

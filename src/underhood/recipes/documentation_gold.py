@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 from underhood.align.rewards import SampledAnswer
 from underhood.data.instruct import is_refusal
-from underhood.recipes.grounded_evaluation import is_right
+from underhood.recipes.grounded_evaluation import CITATION, is_right
 
 WORDS_MAX = 40
 """An answer of more words is not short: one sentence of a passage has 240 letters at most."""
 
-_CITATION = re.compile(r"\s*\[\d+\]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -75,7 +74,7 @@ def is_faithful_to(answer: str, passage: str) -> bool:
     title, colon, rest = answer.partition(": ")
     if colon and title.startswith("`") and _plain(title) in source:
         answer = rest
-    sentences = [_plain(sentence) for sentence in _SENTENCE_END.split(_CITATION.sub("", answer).strip())]
+    sentences = [_plain(sentence) for sentence in _SENTENCE_END.split(CITATION.sub("", answer).strip())]
     return any(sentences) and all(sentence in source for sentence in sentences)
 
 

@@ -31,12 +31,12 @@ MEASURED = {
     "invented": "refuses invented names",
 }
 SHOWN = 4
-_CITATION = re.compile(r"(?<!\s)\s*\[\d+\]")
+CITATION = re.compile(r"(?<!\s)\s*\[\d+\]")
 
 
 def is_right(answer: str, expected: str) -> bool:
     """Whether an answer says what is expected, citations, case and punctuation aside."""
-    return exact_match(_CITATION.sub("", answer), _CITATION.sub("", expected))
+    return exact_match(CITATION.sub("", answer), CITATION.sub("", expected))
 
 
 def answer_grounded(

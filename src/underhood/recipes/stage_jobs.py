@@ -142,17 +142,14 @@ def run_stage(
         Interrupted: the user stopped it; the same call goes on.
     """
     clock = Clock(run)
-    if run.spec.from_ is None and stage.starts_from is not None and start is None:
-        check_finished(run, stage_of_model(stage.starts_from), f"{stage.name} starts from")  # before the work of a plan
+    if run.spec.from_ is None and stage.starts_from is not None and start is None:  # said before the work of a plan
+        if run.plan is not None:
+            _refuse_counted(run, run.plan, stage)
+        check_finished(run, stage_of_model(stage.starts_from), f"{stage.name} starts from")
     prepared = first_rank_first(lambda: prepare(run, clock))
     planned = prepared.plan.find(stage.name)
     if planned is None:
-        if isinstance(prepared.plan.model.build(), CountedModel):
-            raise UserError(
-                f"the model of {run.path} only counts, so it can't be trained by {stage.name}",
-                expected="a model that learns by gradients",
-                fix="Make another run, with --architecture qwen3 or gated-conv",
-            )
+        _refuse_counted(run, prepared.plan, stage)
         if stage.optional:
             planned = plan_added_stage(run.spec, prepared.plan, stage, prepared.data, prepared.tokenizer)
     if planned is None:
@@ -272,6 +269,16 @@ def train_in_run(
     if not direct:
         base = None if lora is None else spec.from_
         on_first_rank(lambda: write_trained_model(run, stage, model, base, outcome))
+
+
+def _refuse_counted(run: Run, plan: Plan, stage: Stage) -> None:
+    """Raises a UserError where a stage is to train a model that is fitted by counting."""
+    if plan.find(stage.name) is None and isinstance(plan.model.build(), CountedModel):
+        raise UserError(
+            f"the model of {run.path} only counts, so it can't be trained by {stage.name}",
+            expected="a model that learns by gradients",
+            fix="Make another run, with --architecture qwen3 or gated-conv",
+        )
 
 
 def check_used_models(run: Run, stage: Stage) -> None:

@@ -28,7 +28,7 @@ EXAMINATION = (1.0, 1 / 2, 1 / 3, 1 / 4)
 
 @dataclass(frozen=True)
 class ClickLog:
-    """What is logged of V visits: the answers of each list by position, and which of them were clicked."""
+    """Log of V visits: the answers of each list by position, and which of them were clicked."""
 
     answers_VK: Int[Tensor, "V K"]
     clicked_VK: Bool[Tensor, "V K"]

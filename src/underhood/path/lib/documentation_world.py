@@ -52,7 +52,7 @@ class DocumentationLab:
         run: folder of the run.
 
     Raises:
-        UserError: the run's text has no questions with passages, or its model is no decoder.
+        UserError: the run's text has no questions with passages, or its model has another shape than a decoder.
     """
 
     arms = FRONTIER
@@ -80,7 +80,7 @@ class DocumentationLab:
         world = GoldWorld(
             tokenizer=prepared.tokenizer,
             questions=fits([prompt(each.messages[:-1], each.answer) for each in learnt]),
-            held_out=fits([prompt(*asked) for asked in held_out_questions(opened, prepared)]),
+            held_out=fits([prompt(*pair) for pair in held_out_questions(opened, prepared)]),
             stop_ids=tuple(template.stop_ids(prepared.tokenizer)),
             answer_tokens=ANSWER_TOKENS,
             gold=DocumentationGold(),
@@ -105,10 +105,10 @@ def held_out_questions(run: Run, prepared: Prepared) -> list[tuple[Sequence[Mess
     kinds = [[each for each in prepared.data.grounded if each.kind == kind] for kind in MEASURED]
     picked: list[ReferenceAnswer] = [each for questions in kinds for each in chosen(questions, HELD_OUT, 0)]
     random.Random(0).shuffle(picked)  # curves are measured on the first of them
-    asked = [[{"role": "user", "content": each.prompt}] for each in picked]
+    turns = [[{"role": "user", "content": each.prompt}] for each in picked]
     return [
         (retriever.prepare(messages, quote=False).messages, right_answer(each))
-        for messages, each in zip(asked, picked, strict=True)
+        for messages, each in zip(turns, picked, strict=True)
     ]
 
 
